@@ -1,0 +1,70 @@
+"""The URL that a task calls, and the host that its calls are counted against."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from .errors import InvalidValue, shown
+
+MAX_CALLBACK = 2083
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
+def parse_callback(value: object) -> str:
+    """Return a URL that can be called exactly as it is written.
+
+    :raises InvalidValue: when it is not an absolute ``http`` or ``https`` URL
+        (RFC 3986) in ASCII with a host, without user info, of at most 2,083
+        characters.
+    """
+    if not isinstance(value, str):
+        raise InvalidValue(f"{shown(value)} is not a URL: expected a string")
+    if len(value) > MAX_CALLBACK:
+        raise InvalidValue(f"a URL of {len(value)} characters: expected at most {MAX_CALLBACK}")
+    if not all("!" <= character <= "~" and character != "\\" for character in value):
+        raise InvalidValue(
+            f"{shown(value)} contains a character that a URL cannot: "
+            "percent-encode it, and write an international host as xn--..."
+        )
+    host_of(value)
+    return value
+
+
+def host_of(callback: str) -> str:
+    """Return the ``host:port`` that a callback goes to, which limits are counted by.
+
+    :raises InvalidValue: when it is not an absolute http or https URL with a host.
+    """
+    try:
+        parts = urlsplit(callback)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidValue(f"{shown(callback)} is not a URL: {error}") from None
+    if parts.scheme not in _DEFAULT_PORTS or not callback[len(parts.scheme) :].startswith("://"):
+        raise InvalidValue(f"{shown(callback)} is not an absolute http:// or https:// URL")
+    if "@" in parts.netloc:
+        # Not repeated here: what stands before the @ may be a password.
+        raise InvalidValue("user info in a URL is not accepted: send an Authorization header")
+    if port == 0 or parts.netloc.endswith(":"):
+        raise InvalidValue(f"{shown(callback)} has no port after its colon")
+    host = _check_host(parts.hostname or "", callback)
+    return f"{host}:{port or _DEFAULT_PORTS[parts.scheme]}"
+
+
+def _check_host(host: str, callback: str) -> str:
+    if ":" in host:
+        try:
+            return f"[{ipaddress.IPv6Address(host)}]" if "%" not in host else _no_host(callback)
+        except ValueError:
+            _no_host(callback)
+    name = host.removesuffix(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        _no_host(callback)
+    return name
+
+
+def _no_host(callback: str) -> str:
+    raise InvalidValue(f"{shown(callback)} has no valid host")

@@ -1,0 +1,84 @@
+"""Which headers a task may send with its callback, and which of them are secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .errors import InvalidValue, pointer_token, shown
+
+MAX_HEADERS = 100
+MAX_HEADERS_SIZE = 32_768
+MASK = "***"
+
+SENT_BY_CALLME = frozenset(
+    {"user-agent", "accept-encoding", "idempotency-key", "callme-attempt", "callme-trigger-at"}
+)
+_FRAMING = frozenset({"host", "content-length", "connection", "transfer-encoding"})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LOOKS_SECRET = re.compile(
+    r"auth|cookie|token|secret|passw|pwd|passphrase|credential|signature|session|jwt|key",
+    re.IGNORECASE,
+)
+
+
+def is_token(text: str) -> bool:
+    """Whether ``text`` is a token as RFC 9110, section 5.6.2, defines it."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def parse_headers(value: object) -> dict[str, str]:
+    """Return the headers that a task may send with its callback.
+
+    :raises InvalidValue: for anything but an object of string to string, for a
+        header that callme or HTTP itself sets, for a name given twice, for what
+        could split a request, and for more than fits a request.
+    """
+    if not isinstance(value, dict):
+        raise InvalidValue(f"{shown(value)} is not an object of header names and values")
+    if len(value) > MAX_HEADERS:
+        raise InvalidValue(f"{len(value)} headers: expected at most {MAX_HEADERS}")
+    seen: set[str] = set()
+    for name, content in value.items():
+        _check_header(name, content)
+        if name.lower() in seen:
+            raise InvalidValue(f"the header {shown(name)} is given twice", pointer_token(name))
+        seen.add(name.lower())
+    size = sum(len(name) + len(content.encode()) for name, content in value.items())
+    if size > MAX_HEADERS_SIZE:
+        raise InvalidValue(f"headers of {size} bytes: expected at most {MAX_HEADERS_SIZE}")
+    return dict(value)
+
+
+def _check_header(name: str, content: object) -> None:
+    lowered = name.lower()
+    if not is_token(name):
+        raise InvalidValue(
+            f"{shown(name)} is not a header name (a token of RFC 9110)", pointer_token(name)
+        )
+    if lowered in _FRAMING or lowered in SENT_BY_CALLME:
+        raise InvalidValue(f"the header {shown(name)} is set by callme itself", pointer_token(name))
+    if not isinstance(content, str):
+        raise InvalidValue(f"the value of {shown(name)} must be a string", pointer_token(name))
+    # The value is left out of these sentences: it may be a secret.
+    if any(
+        (ord(character) < 32 and character != "\t") or ord(character) == 127
+        for character in content
+    ):
+        raise InvalidValue(
+            f"the value of {shown(name)} contains a control character", pointer_token(name)
+        )
+    if content != content.strip(" \t"):
+        raise InvalidValue(
+            f"the value of {shown(name)} begins or ends with white space", pointer_token(name)
+        )
+
+
+def looks_secret(name: str) -> bool:
+    """Whether the value of a header of this name must never be shown."""
+    return _LOOKS_SECRET.search(name) is not None
+
+
+def masked(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers as they may be shown, the values of secret ones replaced."""
+    return {name: MASK if looks_secret(name) else content for name, content in headers.items()}

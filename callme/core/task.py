@@ -1,0 +1,186 @@
+"""What a task is: its definition, its state, its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from attrs import field, frozen
+
+from .trigger import MINUTE, Key
+
+
+class State(str, Enum):
+    """Where a task stands. A retry waits in ``scheduled``."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Reason(str, Enum):
+    """Why a task or an attempt failed."""
+
+    UNEXPECTED_STATUS = "unexpected_status"
+    TIMEOUT = "timeout"
+    CONNECTION_FAILED = "connection_failed"
+    TOO_LATE = "too_late"
+    FORBIDDEN_ADDRESS = "forbidden_address"
+    INTERRUPTED = "interrupted"
+
+
+@frozen
+class Definition:
+    """What a person asked for; see the contract's parameters.
+
+    :ivar trigger_at: the minute of the call, seconds since 1970.
+    :ivar expected_http_status: statuses (``204``) and classes (``"2xx"``), any
+        of which is a success; never empty.
+    :ivar retry: attempts after the first one.
+    :ivar retry_delay: minutes between attempts; the last one repeats; never empty.
+    :ivar max_delay: minutes after ``trigger_at`` from which no request may start.
+    :ivar timeout: seconds for the whole call, connect to last byte.
+    """
+
+    task_name: str
+    trigger_at: int
+    callback: str
+    callback_method: str = "GET"
+    payload: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    expected_http_status: tuple[int | str, ...] = (200,)
+    retry: int = 1
+    retry_delay: tuple[int, ...] = (1,)
+    max_delay: int = 10
+    timeout: int = 30
+
+    @property
+    def key(self) -> Key:
+        """What identifies the task."""
+        return Key(self.task_name, self.trigger_at)
+
+    @property
+    def expires_at(self) -> int:
+        """The second from which on no request may start."""
+        return self.trigger_at + MINUTE * self.max_delay
+
+    def expects(self, status: int) -> bool:
+        """Whether an answer of this status is a success."""
+        expected = self.expected_http_status
+        return status in expected or f"{status // 100}xx" in expected
+
+
+@frozen
+class Attempt:
+    """One request made for a task, as it stands on record.
+
+    :ivar number: counts on over the whole life of a task, reschedules included.
+    :ivar started_at: when the request started, milliseconds since 1970.
+    :ivar lateness_ms: how long after ``trigger_at`` that was.
+    :ivar duration_ms: how long it took; ``None`` when the daemon died meanwhile.
+    :ivar status: the status of the answer, if there was one.
+    :ivar reason: why it failed; ``None`` for a success.
+    :ivar body: the first 1 KiB of the answer's body.
+    """
+
+    number: int
+    started_at: int
+    lateness_ms: int
+    duration_ms: int | None
+    status: int | None
+    reason: Reason | None
+    detail: str
+    body: str = field(repr=False)
+
+
+@frozen
+class Task:
+    """A task as it stands in the store.
+
+    :ivar due_at: when the next attempt may start, seconds since 1970; ``None``
+        unless ``scheduled``.
+    :ivar attempts_used: how many of the ``1 + retry`` attempts were made since
+        the task was last put or rescheduled.
+    :ivar created_at: milliseconds since 1970, as is ``finished_at``.
+    :ivar attempts: every attempt on record, those before a reschedule included,
+        in order; ``None`` where only the task itself was asked for.
+    """
+
+    definition: Definition
+    state: State
+    reason: Reason | None
+    detail: str
+    due_at: int | None
+    attempts_used: int
+    created_at: int
+    finished_at: int | None
+    attempts: tuple[Attempt, ...] | None = None
+
+    @property
+    def key(self) -> Key:
+        """What identifies the task."""
+        return self.definition.key
+
+    @property
+    def attempts_left(self) -> int:
+        """How many attempts may still be made."""
+        if self.state in (State.SUCCEEDED, State.FAILED):
+            return 0
+        return max(0, 1 + self.definition.retry - self.attempts_used)
+
+
+@frozen
+class Claim:
+    """A task taken from the store to be called now, its attempt already counted.
+
+    :ivar task_id: the store's own number of the task.
+    :ivar number: the number of the attempt; with ``task_id`` it is what a result
+        must name to be stored.
+    :ivar attempts_used: as in :class:`Task`, this attempt included.
+    :ivar claimed_at: when it was taken, milliseconds since 1970.
+    :ivar host: the ``host:port`` that the call goes to.
+    """
+
+    task_id: int
+    number: int
+    definition: Definition
+    attempts_used: int
+    claimed_at: int
+    host: str
+
+
+@frozen
+class Outcome:
+    """What came of one call.
+
+    :ivar started_at: when the request started, milliseconds since 1970.
+    :ivar duration_ms: ``None`` when nobody was there to see the end.
+    :ivar status: the status of the answer, if one arrived.
+    :ivar reason: why there is no status; ``None`` when there is one.
+    :ivar detail: one human sentence; empty when the status says it all.
+    :ivar retry_after: the second named by the answer's ``Retry-After``, since 1970.
+    """
+
+    started_at: int
+    duration_ms: int | None = None
+    status: int | None = None
+    reason: Reason | None = None
+    detail: str = ""
+    body: str = field(default="", repr=False)
+    retry_after: int | None = None
+
+
+@frozen
+class Verdict:
+    """What becomes of a task after an attempt, and the attempt's own record.
+
+    :ivar attempt: ``None`` when no request was made at all.
+    :ivar due_at: when the next attempt may start; ``None`` unless ``scheduled``.
+    """
+
+    state: State
+    reason: Reason | None = None
+    detail: str = ""
+    due_at: int | None = None
+    attempt: Attempt | None = None

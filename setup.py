@@ -1,0 +1,60 @@
+"""Packaging; the settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "callme" / "__init__.py").read_text())
+assert VERSION is not None
+
+setup(
+    name="callme",
+    version=VERSION[1],
+    description="The daemon that calls you back: HTTP callbacks on the minute.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    # By hand: twisted/ and twisted/plugins/ must not become packages of their own.
+    packages=[
+        "callme",
+        "callme.api",
+        "callme.core",
+        "callme.store",
+        "callme.store.sqlite",
+        "twisted.plugins",
+    ],
+    # Without it an editable install hides the plugin from twistd.
+    package_dir={"": "."},
+    package_data={"callme": ["py.typed"], "callme.store.sqlite": ["migrations/*.sql"]},
+    install_requires=[
+        "attrs>=23.2",
+        "hyperlink>=21.0",
+        "klein>=24.8",
+        "pyOpenSSL>=24.0",
+        "service-identity>=24.1",
+        "treq>=24.9.1",
+        "twisted[tls]>=24.10",
+        "werkzeug>=3.0",
+        "zope.interface>=6.0",
+    ],
+    zip_safe=False,
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: No Input/Output (Daemon)",
+        "Framework :: Twisted",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,163 @@
+"""The store as the rest of callme sees it, whatever database stands behind it.
+
+One method is one transaction. A write's Deferred fires once it is committed and
+synced to disk: an answer that waits for it promises nothing that can be lost.
+Cancelling a Deferred stops the waiting, never the transaction.
+
+Every method fails with :class:`StoreUnavailable` while the database cannot be
+read or written; nothing is half done then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from ..core.task import Claim, Definition, State, Task, Verdict
+from ..core.trigger import Key
+
+
+class StoreUnavailable(Exception):
+    """The database cannot be used just now; its text says why. Worth trying again."""
+
+
+class Put(Enum):
+    """What a put found, and did."""
+
+    CREATED = "no task stood under the key; this one does now"
+    REPLACED = "the standing task was scheduled and has the new definition now"
+    UNCHANGED = "the same definition stands there already"
+    DIFFERENT = "another definition stands there, and was left alone"
+    ABSENT = "no task stands under the key, and none was created"
+
+
+@frozen
+class PutResult:
+    """The answer to a put: what was done, and the task that stands there now."""
+
+    put: Put
+    task: Task | None
+
+
+@frozen
+class Page:
+    """Some tasks in the order of their keys, and where the rest begin, if there is a rest."""
+
+    tasks: Sequence[Task]
+    next: Key | None
+
+
+@frozen
+class Rescheduled:
+    """What a reschedule did.
+
+    :ivar moved: the old and the new key of each task moved.
+    :ivar skipped: the key of each task left alone, and why.
+    :ivar conflict: for one task: why nothing was done; ``None`` otherwise.
+    :ivar due: the hosts of the moved tasks.
+    """
+
+    moved: Sequence[tuple[Key, Key]] = ()
+    skipped: Sequence[tuple[Key, str]] = ()
+    conflict: str | None = None
+    hosts: Sequence[str] = ()
+
+
+@frozen
+class Deleted:
+    """What a delete did: how many tasks are gone, and which are left as they are running."""
+
+    count: int
+    running: Sequence[Key] = ()
+
+
+@frozen
+class Due:
+    """What a tick finds.
+
+    :ivar hosts: the ``host:port`` of every task whose minute has come.
+    :ivar too_late: tasks that were failed as ``too_late`` just now.
+    :ivar more: whether there are more of those than one transaction took.
+    """
+
+    hosts: Sequence[str]
+    too_late: Sequence[Key]
+    more: bool
+
+
+class Store(Protocol):
+    """Tasks, durable."""
+
+    def put(
+        self, definition: Definition, now: float, *, create: bool = True, replace: bool = False
+    ) -> Deferred[PutResult]:
+        """Create a task, or replace a scheduled one, if the flags allow."""
+
+    def get(self, key: Key) -> Deferred[Task | None]:
+        """Return one task with its attempts, or ``None``."""
+
+    def page(
+        self,
+        *,
+        task_name: str | None = None,
+        start_from: Key | None = None,
+        limit: int = 100,
+        after: int | None = None,
+        state: State | None = None,
+    ) -> Deferred[Page | None]:
+        """Return tasks ordered by name, then time, without payloads and attempts.
+
+        :param task_name: only the tasks of this name; ``None`` is answered where
+            it has none at all.
+        :param start_from: the first key to return, inclusive.
+        :param after: only tasks whose ``trigger_at`` is later than this second.
+        """
+
+    def delete(self, key: Key) -> Deferred[Deleted | None]:
+        """Forget one task unless it is running; ``None`` when there is none."""
+
+    def delete_name(self, task_name: str) -> Deferred[Deleted | None]:
+        """Forget all tasks of a name but running ones; ``None`` when there are none."""
+
+    def reschedule(
+        self, key: Key, trigger_at: int, now: float, *, every_state: bool
+    ) -> Deferred[Rescheduled | None]:
+        """Move one failed (or, with ``every_state``, not running) task to a new minute."""
+
+    def reschedule_name(
+        self, task_name: str, trigger_at: int, now: float, *, every_state: bool
+    ) -> Deferred[Rescheduled | None]:
+        """Move all such tasks of a name to the first free minutes from ``trigger_at`` on."""
+
+    def due(self, now: float) -> Deferred[Due]:
+        """Fail what can no longer start, and say which hosts have tasks due."""
+
+    def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
+        """Take due tasks to be called now: the longest due first, up to a number for each host.
+
+        Each is ``running``, under a lease that outlasts its longest call, with one
+        more attempt used.
+        """
+
+    def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
+        """Store what became of a claimed task, and its attempt.
+
+        A verdict without an attempt gives the attempt back unspent. ``False`` says
+        that the claim was no longer held, and that nothing was stored.
+        """
+
+    def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
+        """Return the claims whose lease has ended by ``now``, or every claim there is."""
+
+    def purge(self, finished_before: float, limit: int) -> Deferred[int]:
+        """Forget up to ``limit`` tasks that finished before then; return how many went."""
+
+    def backlog(self, now: float) -> Deferred[int]:
+        """Return how many tasks are due and wait to be claimed."""
+
+    def close(self) -> Deferred[None]:
+        """Finish the writes under way and let go of the database."""

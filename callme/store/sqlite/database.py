@@ -1,0 +1,176 @@
+"""The database file: claimed for one daemon, checked, brought to the newest schema.
+
+All of it is done once, before the daemon says that it runs, so that whatever is
+wrong is one line on the terminal of whoever started it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+from importlib import resources
+from pathlib import Path
+
+from attrs import frozen
+
+APPLICATION_ID = 0x63616C6D
+"""What ``PRAGMA application_id`` says in a file of callme's: "calm" in ASCII."""
+OLDEST_SQLITE = (3, 35, 0)
+"""The first release with ``RETURNING``."""
+BUSY_SECONDS = 2
+"""How long a statement waits for another program's lock before it fails."""
+_CHECKED_WHOLE = 64 * 1024 * 1024
+"""Files up to this many bytes are checked page by page at start: about 0.1 s."""
+_MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
+
+
+class CannotOpen(Exception):
+    """The database cannot be used; its text is one line that says why."""
+
+
+@frozen
+class DatabaseFile:
+    """A database file that this process alone may use, until it ends.
+
+    :ivar path: absolute.
+    :ivar lock: the descriptor that holds the lock; it survives a fork. It must
+        not be closed while the database is open: POSIX drops all locks of a
+        process on a file, SQLite's too, when it closes any descriptor of it.
+    """
+
+    path: Path
+    lock: int
+
+    def release(self) -> None:
+        """Let another process use the file; every connection must be closed."""
+        os.close(self.lock)
+
+
+def open_database(path: Path) -> DatabaseFile:
+    """Claim a database file for this process and bring it to the newest schema.
+
+    The file is created, for its owner alone, where there is none.
+
+    :raises CannotOpen: when another daemon uses the file, when it is damaged, of
+        another program or of a newer callme, or cannot be written.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise CannotOpen(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+    path = path.absolute()
+    lock = _lock(path)
+    try:
+        os.fchmod(lock, 0o600)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+        try:
+            _check(connection, path)
+            configure_writer(connection)
+            migrate(connection)
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error) as error:
+        os.close(lock)
+        raise CannotOpen(f"{path}: {error}") from error
+    except CannotOpen:
+        os.close(lock)
+        raise
+    return DatabaseFile(path, lock)
+
+
+def _lock(path: Path) -> int:
+    if not path.parent.is_dir():
+        raise CannotOpen(f"{path}: the directory {path.parent} does not exist")
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotOpen(f"{path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise CannotOpen(f"{path} is in use by another callme daemon") from error
+    return lock
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that is damaged, another program's, or of a newer callme."""
+    application_id = _pragma(connection, "application_id")
+    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    if application_id != APPLICATION_ID and not (empty and application_id == 0):
+        raise CannotOpen(f"{path} is a database of another program")
+    version, newest = _pragma(connection, "user_version"), len(migrations())
+    if version > newest:
+        raise CannotOpen(
+            f"{path} has schema {version}, from a newer callme; this one knows up to {newest}"
+        )
+    if path.stat().st_size <= _CHECKED_WHOLE:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise CannotOpen(f"{path} is damaged: {' '.join(found.split())}")
+
+
+def migrations() -> list[str]:
+    """Return the SQL of each migration, in order; the first one makes schema 1."""
+    files = sorted(
+        (
+            entry
+            for entry in (resources.files(__package__) / "migrations").iterdir()
+            if _MIGRATION.fullmatch(entry.name)
+        ),
+        key=lambda entry: entry.name,
+    )
+    return [entry.read_text(encoding="utf-8") for entry in files]
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Run the migrations that the database has not seen, each in a transaction of its own."""
+    for number, script in enumerate(migrations(), start=1):
+        if number <= _pragma(connection, "user_version"):
+            continue
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Not executescript(), which would commit before it begins.
+            for statement in _statements(script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+
+def _statements(script: str) -> list[str]:
+    statements, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    return statements
+
+
+def configure_writer(connection: sqlite3.Connection) -> None:
+    """Set what the one connection that writes needs; see SQLite's pragma documentation."""
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # NORMAL may lose an acknowledged commit in WAL mode when the power goes.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def configure_reader(connection: sqlite3.Connection) -> None:
+    """Set what a connection needs that only reads.
+
+    It never checkpoints: until SQLite 3.51.3 two connections that write or
+    checkpoint at the same time can damage a database in WAL mode.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA query_only = ON")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value

@@ -1,0 +1,64 @@
+"""What is read: each function is one consistent look at the database."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from ...core.task import State, Task
+from ...core.trigger import Key
+from ..port import Page
+from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
+
+_GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
+_ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
+_EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
+_BACKLOG = "SELECT count(*) FROM task WHERE state = 'scheduled' AND due_at <= ?"
+
+
+def get(cursor: sqlite3.Cursor, key: Key) -> Task | None:
+    """Return one task with its attempts."""
+    row = cursor.execute(_GET, (key.task_name, key.trigger_at)).fetchone()
+    if row is None:
+        return None
+    attempts = cursor.execute(_ATTEMPTS, (row[-1],)).fetchall()
+    return to_task(row[:-1], tuple(map(to_attempt, attempts)))
+
+
+def page(
+    cursor: sqlite3.Cursor,
+    task_name: str | None,
+    start_from: Key | None,
+    limit: int,
+    after: int | None,
+    state: State | None,
+) -> Page | None:
+    """Return a page of tasks; ``None`` where a name is asked for that has no task."""
+    conditions, values = ["1"], list[Any]()
+    if task_name is not None:
+        if cursor.execute(_EXISTS, (task_name,)).fetchone() is None:
+            return None
+        conditions.append("task_name = ?")
+        values.append(task_name)
+    if start_from is not None:
+        conditions.append("(task_name, trigger_at) >= (?, ?)")
+        values += [start_from.task_name, start_from.trigger_at]
+    if after is not None:
+        conditions.append("trigger_at > ?")
+        values.append(after)
+    if state is not None:
+        # A literal, not a parameter: only so does SQLite see that a partial index fits.
+        conditions.append(f"state = '{state.value}'")
+    rows = cursor.execute(
+        f"SELECT {LISTED}, {TASK} FROM task WHERE {' AND '.join(conditions)} "
+        "ORDER BY task_name, trigger_at LIMIT ?",
+        (*values, limit + 1),
+    ).fetchall()
+    following = to_key(rows[limit]) if len(rows) > limit else None
+    return Page([to_task(row) for row in rows[:limit]], following)
+
+
+def backlog(cursor: sqlite3.Cursor, now: float) -> int:
+    """Return how many tasks are due and wait to be claimed."""
+    count: int = cursor.execute(_BACKLOG, (now,)).fetchone()[0]
+    return count

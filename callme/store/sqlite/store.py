@@ -1,0 +1,184 @@
+"""The store in SQLite: one connection that writes, a few that read, through adbapi."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from twisted.enterprise import adbapi
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ...core.task import Claim, Definition, State, Task, Verdict
+from ...core.trigger import Key
+from ..group_commit import GroupCommit
+from ..port import Deleted, Due, Page, PutResult, Rescheduled, StoreUnavailable
+from . import reads, writes
+from .database import DatabaseFile, configure_reader, configure_writer
+
+T = TypeVar("T")
+READERS = 3
+_AT_FAULT_IS_THE_STATEMENT = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
+
+
+class SqliteStore:
+    """Tasks in one SQLite file; implements :class:`callme.store.port.Store`.
+
+    :param database: the file, already claimed and of the newest schema.
+    """
+
+    def __init__(self, database: DatabaseFile, reactor: IReactorTime) -> None:
+        self._database = database
+        self._writer = _pool(database, configure_writer, 1, reactor)
+        self._readers = _pool(database, configure_reader, READERS, reactor)
+        self._commits: GroupCommit[sqlite3.Cursor] = GroupCommit(
+            reactor, self._transact, _fails_all
+        )
+
+    def put(
+        self, definition: Definition, now: float, *, create: bool = True, replace: bool = False
+    ) -> Deferred[PutResult]:
+        return self._write(
+            partial(writes.put, definition=definition, now=now, create=create, replace=replace)
+        )
+
+    def get(self, key: Key) -> Deferred[Task | None]:
+        return self._read(partial(reads.get, key=key))
+
+    def page(
+        self,
+        *,
+        task_name: str | None = None,
+        start_from: Key | None = None,
+        limit: int = 100,
+        after: int | None = None,
+        state: State | None = None,
+    ) -> Deferred[Page | None]:
+        return self._read(
+            partial(
+                reads.page,
+                task_name=task_name,
+                start_from=start_from,
+                limit=limit,
+                after=after,
+                state=state,
+            )
+        )
+
+    def delete(self, key: Key) -> Deferred[Deleted | None]:
+        return self._write(partial(writes.delete, key=key))
+
+    def delete_name(self, task_name: str) -> Deferred[Deleted | None]:
+        return self._write(partial(writes.delete_name, task_name=task_name))
+
+    def reschedule(
+        self, key: Key, trigger_at: int, now: float, *, every_state: bool
+    ) -> Deferred[Rescheduled | None]:
+        return self._write(
+            partial(
+                writes.reschedule, key=key, trigger_at=trigger_at, now=now, every_state=every_state
+            )
+        )
+
+    def reschedule_name(
+        self, task_name: str, trigger_at: int, now: float, *, every_state: bool
+    ) -> Deferred[Rescheduled | None]:
+        return self._write(
+            partial(
+                writes.reschedule_name,
+                task_name=task_name,
+                trigger_at=trigger_at,
+                now=now,
+                every_state=every_state,
+            )
+        )
+
+    def due(self, now: float) -> Deferred[Due]:
+        return self._write(partial(writes.due, now=now))
+
+    def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
+        return self._write(partial(writes.claim, shares=shares, now=now))
+
+    def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
+        return self._write(partial(writes.record, claim=claim, verdict=verdict, now=now))
+
+    def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
+        return self._write(partial(writes.abandoned, now=now, every=every))
+
+    def purge(self, finished_before: float, limit: int) -> Deferred[int]:
+        return self._write(partial(writes.purge, finished_before=finished_before, limit=limit))
+
+    def backlog(self, now: float) -> Deferred[int]:
+        return self._read(partial(reads.backlog, now=now))
+
+    async def _close(self) -> None:
+        await self._commits.idle()
+        # The writer last: whoever closes last checkpoints, and readers must not.
+        self._readers.close()
+        self._writer.close()
+        self._database.release()
+
+    def close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._close())
+
+    def _write(self, operation: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
+        return self._commits.write(operation)
+
+    def _transact(self, run: Callable[[sqlite3.Cursor], list[Any]]) -> Deferred[list[Any]]:
+        return _in_pool(self._writer, "BEGIN IMMEDIATE", run)
+
+    def _read(self, query: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
+        return _in_pool(self._readers, "BEGIN", query)
+
+
+def _pool(
+    database: DatabaseFile,
+    configure: Callable[[sqlite3.Connection], None],
+    size: int,
+    reactor: IReactorTime,
+) -> adbapi.ConnectionPool:
+    return adbapi.ConnectionPool(
+        "sqlite3",
+        str(database.path),
+        cp_min=1,
+        cp_max=size,
+        cp_openfun=configure,
+        cp_reactor=reactor,
+        # sqlite3 opens no transaction by itself then: ours begin where they say so.
+        isolation_level=None,
+        # adbapi uses a connection from one thread only, but closes it from another.
+        check_same_thread=False,
+    )
+
+
+def _in_pool(
+    pool: adbapi.ConnectionPool, begin: str, run: Callable[[sqlite3.Cursor], T]
+) -> Deferred[T]:
+    def work(connection: Any) -> T:
+        cursor = connection.cursor()
+        try:
+            cursor.execute(begin)
+            return run(cursor)
+        finally:
+            cursor.close()
+
+    # adbapi commits after this returns, and rolls back when it raises.
+    done: Deferred[T] = pool.runWithConnection(work)
+    return done.addErrback(_unavailable)
+
+
+def _unavailable(failure: Failure) -> Failure:
+    """Say what callers need to know: whether the database is at fault, not the statement."""
+    error = failure.value
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, _AT_FAULT_IS_THE_STATEMENT
+    ):
+        raise StoreUnavailable(f"the database cannot be used: {error}") from error
+    return failure
+
+
+def _fails_all(failure: Failure) -> bool:
+    return failure.check(StoreUnavailable) is not None

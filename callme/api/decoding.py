@@ -1,0 +1,167 @@
+"""What a request says: its path, query string, headers and body, each checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+from attrs import frozen
+from twisted.web.iweb import IRequest
+
+from ..core import strict_json
+from ..core.errors import FieldError, Invalid, InvalidValue, pointer_token, shown
+from ..core.task import State
+from ..core.trigger import Key, check_name, next_minute, parse_key, parse_trigger
+from ..problem import Problem
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1_000
+PAGING = ("start_from", "future_only", "limit", "state")
+"""The query parameters of a list."""
+_READABLE_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded")
+"""What a JSON body may call itself: curl says the last one unless it is told otherwise."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+@frozen
+class Condition:
+    """What ``If-Match`` and ``If-None-Match`` ask (RFC 9110, section 13.1)."""
+
+    must_exist: bool
+    must_not_exist: bool
+
+
+def parse_condition(request: IRequest) -> Condition:
+    """Return what the conditional headers of a request ask."""
+    match = request.getHeader(b"if-match")
+    if match is not None and match.strip() != b"*":
+        # callme gives out no entity tags, so no tag can match.
+        raise Problem(412, "If-Match: only * is known here")
+    return Condition(
+        match is not None, (request.getHeader(b"if-none-match") or b"").strip() == b"*"
+    )
+
+
+def trimmed(path: str) -> str:
+    """Return a path without its trailing slash, which makes no difference."""
+    return path[:-1] if path.endswith("/") and len(path) > 1 else path
+
+
+def parse_target(path: str) -> Key | str | None:
+    """Return the key or the name that a path means; ``None`` for all tasks."""
+    text = trimmed(path)
+    if not text:
+        return None
+    try:
+        return parse_key(text) if "@" in text else check_name(text)
+    except InvalidValue as error:
+        raise Problem(400, str(error), [FieldError("task", str(error))]) from None
+
+
+def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]:
+    """Return the JSON object that a request brings."""
+    kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind not in _READABLE_TYPES:
+        raise Problem(
+            415, f"Content-Type {shown(kind.decode('latin-1'))}: expected application/json"
+        )
+    data = request.content.read()
+    if not data.strip():
+        if required:
+            raise Problem(400, "the body is empty: expected a JSON object")
+        return {}
+    try:
+        value = strict_json.decode(data)
+    except InvalidValue as error:
+        raise Problem(400, str(error), [FieldError("", str(error))]) from None
+    if not isinstance(value, dict):
+        detail = f"the body is {shown(value, 40)}: expected a JSON object"
+        raise Problem(400, detail, [FieldError("", detail)])
+    return value
+
+
+def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
+    """Return the parameters of a query string; each may be given once."""
+    query: dict[str, str] = {}
+    for part in request.uri.partition(b"?")[2].split(b"&"):
+        if not part:
+            continue
+        raw_name, _, raw_value = part.replace(b"+", b" ").partition(b"=")
+        name, value = _unquoted(raw_name), _unquoted(raw_value)
+        if name != "pretty" and name not in known:
+            expected = ", ".join([*known, "pretty"])
+            raise _bad_query(name, f"is not a parameter here: expected {expected}")
+        if name in query:
+            raise _bad_query(name, "is given twice")
+        query[name] = value
+    parse_flag(query, "pretty")
+    return query
+
+
+def _unquoted(raw: bytes) -> str:
+    try:
+        return unquote_to_bytes(raw).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Problem(400, f"{shown(raw)[1:]} in the query string is not UTF-8") from None
+
+
+def _bad_query(name: str, detail: str) -> Problem:
+    return Problem(400, f"{shown(name)} {detail}", [FieldError(ascii(name)[1:-1], detail)])
+
+
+def parse_flag(query: dict[str, str], name: str) -> bool:
+    """Return a flag: absent is false, its bare name is true."""
+    value = query.get(name, "false")
+    if value not in ("", "true", "false"):
+        raise _bad_query(name, f"is {shown(value)}: expected true or false")
+    return value != "false"
+
+
+def parse_limit(value: str | None) -> int:
+    """Return how many tasks a page may hold."""
+    if value is None:
+        return DEFAULT_LIMIT
+    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
+        raise _bad_query("limit", f"is {shown(value)}: expected an integer from 1 to {MAX_LIMIT:,}")
+    return int(value)
+
+
+def parse_state(value: str | None) -> State | None:
+    """Return the state that a list is to show; ``None`` for all."""
+    if value is None:
+        return None
+    try:
+        return State(value)
+    except ValueError:
+        states = ", ".join(state.value for state in State)
+        raise _bad_query("state", f"is {shown(value)}: expected one of {states}") from None
+
+
+def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
+    """Return the key that a page begins with; it must be one of the name asked for."""
+    if value is None:
+        return None
+    try:
+        key = parse_key(value)
+    except InvalidValue as error:
+        raise _bad_query("start_from", str(error)) from None
+    if task_name is not None and key.task_name != task_name:
+        raise _bad_query("start_from", f"is a key of another task than {shown(task_name)}")
+    return key
+
+
+def parse_new_time(body: dict[str, object], now: float) -> int:
+    """Return the minute that a reschedule asks for: the next one unless it says."""
+    unknown = [name for name in body if name != "trigger_at"]
+    if unknown:
+        raise Invalid(
+            FieldError(pointer_token(name), "is not a parameter: expected trigger_at")
+            for name in unknown
+        )
+    if "trigger_at" not in body:
+        return next_minute(now)
+    try:
+        return parse_trigger(body["trigger_at"], now)
+    except InvalidValue as error:
+        raise Invalid([FieldError("/trigger_at", str(error))]) from None

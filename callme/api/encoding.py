@@ -1,0 +1,140 @@
+"""How an answer is written: a task, a page of tasks, a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from twisted.web.iweb import IRequest
+
+from ..core.headers import masked
+from ..core.task import Attempt, Definition, State, Task
+from ..core.trigger import Key, rfc3339
+from ..problem import JSON_TYPE, PROBLEM_TYPE, Problem, encode
+from ..store.port import Page
+
+JSON = dict[str, Any]
+
+
+def whole(task: Task) -> JSON:
+    """Return everything there is to say of one task."""
+    answer = {**_identity(task), **_definition(task.definition), **_progress(task)}
+    answer["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
+    return answer
+
+
+def item(task: Task) -> JSON:
+    """Return a task as it stands in a list: without payload and attempts."""
+    answer = {**_identity(task), **_definition(task.definition), **_progress(task)}
+    del answer["payload"]
+    return answer
+
+
+def _identity(task: Task) -> JSON:
+    return {
+        "task": str(task.key),
+        "task_name": task.key.task_name,
+        "trigger_at": str(task.key.trigger_at),
+    }
+
+
+def _definition(definition: Definition) -> JSON:
+    return {
+        "callback": definition.callback,
+        "callback_method": definition.callback_method,
+        "payload": definition.payload,
+        "headers": masked(definition.headers),
+        "expected_http_status": _one_or_all(definition.expected_http_status),
+        "retry": definition.retry,
+        "retry_delay": _one_or_all(definition.retry_delay),
+        "max_delay": definition.max_delay,
+        "timeout": definition.timeout,
+    }
+
+
+def _one_or_all(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _progress(task: Task) -> JSON:
+    waits = task.state is State.SCHEDULED and task.due_at is not None
+    return {
+        "state": task.state.value,
+        "reason": None if task.reason is None else task.reason.value,
+        "detail": task.detail,
+        "attempts_used": task.attempts_used,
+        "attempts_left": task.attempts_left,
+        "next_attempt_at": _time(task.due_at * 1000 if waits and task.due_at is not None else None),
+        "created_at": _time(task.created_at),
+        "finished_at": _time(task.finished_at),
+    }
+
+
+def _attempt(attempt: Attempt) -> JSON:
+    return {
+        "number": attempt.number,
+        "started_at": _time(attempt.started_at),
+        "lateness_ms": attempt.lateness_ms,
+        "duration_ms": attempt.duration_ms,
+        "status": attempt.status,
+        "reason": None if attempt.reason is None else attempt.reason.value,
+        "detail": attempt.detail,
+        "body": attempt.body,
+    }
+
+
+def _time(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else rfc3339(milliseconds)
+
+
+def answer(
+    request: IRequest, members: object, status: int = 200, headers: dict[str, str] | None = None
+) -> bytes:
+    """Set what an answer needs, and return its body."""
+    return _write(request, JSON_TYPE, status, headers or {}, members)
+
+
+def refuse(request: IRequest, problem: Problem) -> bytes:
+    """Set what the answer to a bad request needs, and return its body."""
+    return _write(request, PROBLEM_TYPE, problem.status, problem.headers, problem.members)
+
+
+def _write(
+    request: IRequest, kind: bytes, status: int, headers: dict[str, str], members: object
+) -> bytes:
+    body = encode(members, _wants_pretty(request))
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", kind)
+    request.setHeader(b"content-length", str(len(body)).encode("ascii"))
+    for name, value in headers.items():
+        request.setHeader(name.encode("ascii"), value.encode("ascii"))
+    return body
+
+
+def _wants_pretty(request: IRequest) -> bool:
+    """Whether to indent; for errors too, so it must take any query string."""
+    parts = request.uri.partition(b"?")[2].split(b"&")
+    return any(part in (b"pretty", b"pretty=", b"pretty=true") for part in parts)
+
+
+def url_of(prefix: str, key: Key) -> str:
+    """Return the path of a task, percent-encoded."""
+    return f"{prefix}{quote(key.task_name, safe='')}@{key.trigger_at}"
+
+
+def page_answer(request: IRequest, page: Page, name: str | None, query: dict[str, str]) -> bytes:
+    """Answer with a page of tasks, and say where the next one begins."""
+    members: dict[str, Any] = {"tasks": [item(task) for task in page.tasks]}
+    headers = {}
+    if page.next is not None:
+        members["next"] = str(page.next)
+        following = urlencode(query | {"start_from": members["next"]}, quote_via=quote, safe="@")
+        path = f"/status/{quote(name or '', safe='')}"
+        headers["Link"] = f'<{path}?{following}>; rel="next"'
+    return answer(request, members, headers=headers)
+
+
+def skipped_items(skipped: Iterable[tuple[Key, str]]) -> list[dict[str, str]]:
+    """Return what was left alone, and why."""
+    return [{"task": str(key), "reason": why} for key, why in skipped]

@@ -1,0 +1,250 @@
+"""The HTTP API: decode, ask the core and the store, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define
+from klein import Klein
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from ..core import policy
+from ..core.callback import host_of
+from ..core.definition import parse_definition
+from ..core.errors import FieldError, Invalid, shown
+from ..core.task import Reason, State, Task
+from ..core.trigger import Key, minute_of, rfc3339
+from ..problem import Problem
+from ..scheduler import Scheduler
+from ..store.port import Put, Store, StoreUnavailable
+from .decoding import (
+    PAGING,
+    parse_body,
+    parse_condition,
+    parse_flag,
+    parse_limit,
+    parse_new_time,
+    parse_query,
+    parse_start_from,
+    parse_state,
+    parse_target,
+    trimmed,
+)
+from .encoding import answer, page_answer, refuse, skipped_items, url_of, whole
+
+log = Logger(namespace="callme")
+
+RETRY_AFTER = "2"
+"""Seconds after which a client may try again while the database cannot be used."""
+
+
+@define(eq=False)
+class Api:
+    """callme's endpoints.
+
+    :param now: the wall clock: seconds since 1970.
+    """
+
+    _store: Store
+    _scheduler: Scheduler
+    _now: Callable[[], float]
+
+    app = Klein()
+    # A path with // in it is a path like any other, not one to be sent elsewhere.
+    app.url_map.merge_slashes = False
+
+    # Endpoints
+
+    @app.route("/task", methods=["PUT"], strict_slashes=False)
+    @app.route("/task/<path:path>", methods=["PUT"])
+    async def put(self, request: IRequest, path: str = "") -> bytes:
+        """Create a task, or replace one."""
+        parse_query(request)
+        body = parse_body(request)
+        now = self._now()
+        name, at, trigger_at = trimmed(path).partition("@")
+        definition = parse_definition(body, now, name or None, trigger_at if at else None)
+        condition = parse_condition(request)
+        too_late = policy.is_too_late(definition, now)
+        result = await self._store.put(
+            definition,
+            now,
+            create=not too_late and not condition.must_exist,
+            replace=not too_late and condition.must_exist,
+        )
+        task = result.task
+        if task is None and condition.must_exist:
+            raise Problem(412, f"there is no task {definition.key} to replace")
+        if task is None:
+            raise Problem(422, "the task could never run", [_too_late_error(definition.expires_at)])
+        if condition.must_not_exist and result.put is not Put.CREATED:
+            raise _standing(412, f"{definition.key} exists already", task)
+        if result.put is Put.DIFFERENT:
+            raise _standing(409, _conflict(task), task)
+        if result.put in (Put.CREATED, Put.REPLACED) and definition.trigger_at <= now:
+            self._scheduler.wake([host_of(definition.callback)])
+        members = whole(task)
+        if result.put is Put.CREATED:
+            return answer(request, members, 201, {"Location": url_of("/task/", definition.key)})
+        return answer(request, members)
+
+    @app.route("/status", methods=["GET"], strict_slashes=False)
+    @app.route("/status/<path:path>", methods=["GET"])
+    @app.route("/task", methods=["GET"], strict_slashes=False)
+    @app.route("/task/<path:path>", methods=["GET"])
+    async def status(self, request: IRequest, path: str = "") -> bytes:
+        """Tell the state of one task, of those of a name, or of all."""
+        target = parse_target(path)
+        if isinstance(target, Key):
+            parse_query(request)
+            task = await self._store.get(target)
+            if task is None:
+                raise Problem(404, f"there is no task {target}")
+            return answer(request, whole(task))
+        query = parse_query(request, PAGING)
+        page = await self._store.page(
+            task_name=target,
+            start_from=parse_start_from(query.get("start_from"), target),
+            limit=parse_limit(query.get("limit")),
+            after=minute_of(self._now()) if parse_flag(query, "future_only") else None,
+            state=parse_state(query.get("state")),
+        )
+        if page is None:
+            raise Problem(404, f"there is no task named {shown(target)}")
+        return page_answer(request, page, target, query)
+
+    @app.route("/reschedule/<path:path>", methods=["POST"])
+    async def reschedule(self, request: IRequest, path: str) -> bytes:
+        """Move failed tasks, or all, to another minute."""
+        query = parse_query(request, ("all",))
+        every_state = parse_flag(query, "all")
+        target = parse_target(path)
+        now = self._now()
+        trigger_at = parse_new_time(parse_body(request, required=False), now)
+        if isinstance(target, Key):
+            result = await self._store.reschedule(target, trigger_at, now, every_state=every_state)
+        elif target is not None:
+            result = await self._store.reschedule_name(
+                target, trigger_at, now, every_state=every_state
+            )
+        else:
+            raise Problem(404, "say which task: /reschedule/<task_name>[@<trigger_at>]")
+        if result is None:
+            raise Problem(404, f"there is no task {target}")
+        if result.conflict is not None:
+            raise Problem(409, result.conflict)
+        if not result.moved and any(why == Reason.TOO_LATE.value for _, why in result.skipped):
+            raise Problem(
+                422,
+                "no task could run at that time",
+                [FieldError("/trigger_at", "is max_delay or more in the past")],
+            )
+        if trigger_at <= now:
+            self._scheduler.wake(result.hosts)
+        return answer(
+            request,
+            {
+                "rescheduled": [{"from": str(old), "to": str(new)} for old, new in result.moved],
+                "skipped": skipped_items(result.skipped),
+            },
+        )
+
+    @app.route("/task/<path:path>", methods=["DELETE"])
+    async def delete(self, request: IRequest, path: str) -> bytes:
+        """Cancel and forget one task, or those of a name."""
+        parse_query(request)
+        target = parse_target(path)
+        if target is None:
+            raise Problem(404, "say which task: /task/<task_name>[@<trigger_at>]")
+        if isinstance(target, Key):
+            deleted = await self._store.delete(target)
+        else:
+            deleted = await self._store.delete_name(target)
+        if deleted is None:
+            raise Problem(404, f"there is no task {target}")
+        if not isinstance(target, Key):
+            running = [(key, State.RUNNING.value) for key in deleted.running]
+            return answer(request, {"deleted": deleted.count, "skipped": skipped_items(running)})
+        if deleted.running:
+            raise Problem(409, f"{target} is running: it cannot be deleted now")
+        request.setResponseCode(204)
+        return b""
+
+    @app.route("/healthz", methods=["GET"], strict_slashes=False)
+    async def healthz(self, request: IRequest) -> bytes:
+        """Tell whether the daemon does its work, not merely that it is there."""
+        parse_query(request)
+        health = self._scheduler.health()
+        backlog: int | None
+        try:
+            backlog = await self._store.backlog(self._now())
+        except StoreUnavailable:
+            backlog = None
+        well = health.ticking and backlog is not None
+        last_tick = None if health.last_tick is None else rfc3339(int(health.last_tick * 1000))
+        return answer(
+            request,
+            {
+                "status": "ok" if well else "failing",
+                "ticking": health.ticking,
+                "last_tick": last_tick,
+                "backlog": backlog,
+                "calls_under_way": health.calls_under_way,
+            },
+            200 if well else 503,
+        )
+
+    # Errors
+
+    @app.handle_errors(Problem)
+    def _problem(self, request: IRequest, failure: Failure) -> bytes:
+        assert isinstance(failure.value, Problem)
+        return refuse(request, failure.value)
+
+    @app.handle_errors(Invalid)
+    def _invalid(self, request: IRequest, failure: Failure) -> bytes:
+        assert isinstance(failure.value, Invalid)
+        errors = failure.value.errors
+        detail = "; ".join(f"{error.pointer.lstrip('/')}: {error.detail}" for error in errors[:3])
+        return refuse(request, Problem(422, detail, errors))
+
+    @app.handle_errors(StoreUnavailable)
+    def _unavailable(self, request: IRequest, failure: Failure) -> bytes:
+        log.error("a request failed: {error}", error=shown(str(failure.value), 300))
+        problem = Problem(
+            503, "the database cannot be used just now", headers={"Retry-After": RETRY_AFTER}
+        )
+        return refuse(request, problem)
+
+    @app.handle_errors(HTTPException)
+    def _not_routed(self, request: IRequest, failure: Failure) -> bytes:
+        error = failure.value
+        if isinstance(error, MethodNotAllowed):
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            detail = f"the method {shown(request.method.decode('latin-1'))} is not allowed here"
+            return refuse(request, Problem(405, detail, headers={"Allow": allowed}))
+        # Whatever else the router has to say (a redirect it would like), there is nothing here.
+        return refuse(request, Problem(404, "there is nothing at this path"))
+
+    @app.handle_errors(Exception)
+    def _unexpected(self, request: IRequest, failure: Failure) -> bytes:
+        log.failure("a request failed", failure)
+        return refuse(request, Problem(500, "callme failed to answer; its log says more"))
+
+
+def _standing(status: int, detail: str, task: Task) -> Problem:
+    return Problem(status, detail, more={"task": whole(task)})
+
+
+def _conflict(task: Task) -> str:
+    if task.state is State.SCHEDULED:
+        return f"another definition stands under {task.key}: If-Match: * replaces it"
+    return f"another definition stands under {task.key}, which is {task.state.value}"
+
+
+def _too_late_error(expires_at: int) -> FieldError:
+    last = rfc3339(expires_at * 1000)
+    return FieldError("/trigger_at", f"max_delay has passed: the call had to start before {last}")

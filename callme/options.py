@@ -1,0 +1,174 @@
+"""The command line and the environment: ``twistd callme --help``."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from attrs import frozen
+from twisted.internet.endpoints import serverFromString
+from twisted.python import usage
+
+from . import __version__
+
+_DEFAULTS = {
+    "port": "tcp:6777:interface=127.0.0.1",
+    "database": "callme.sqlite",
+    "concurrency": "256",
+    "per-host": "64",
+    "retention": "30",
+}
+_PORT = re.compile(r"[0-9]{1,5}")
+MAX_CALLS = 10_000
+MAX_RETENTION = 36_500
+
+
+@frozen
+class Settings:
+    """What a daemon is told.
+
+    :ivar port: a Twisted endpoint description.
+    :ivar database: the path of a file.
+    :ivar concurrency: calls under way at once.
+    :ivar per_host: ... of them to one host and port.
+    :ivar retention: days that a finished task is kept; 0 keeps it for ever.
+    """
+
+    port: str
+    database: str
+    concurrency: int
+    per_host: int
+    retention: int
+
+
+class Options(usage.Options):
+    """Options of ``twistd callme``, each also from the environment.
+
+    Whatever makes no sense ends the program with one line: Twisted would print
+    the whole usage above it.
+    """
+
+    synopsis = "[callme options]"
+    longdesc = (
+        "callme calls you back: register a task with one HTTP PUT, and callme makes its "
+        "HTTP call when its minute comes. Each option may also be set in the environment, as "
+        "CALLME_ and its name: CALLME_PORT, CALLME_PER_HOST."
+    )
+    optParameters: ClassVar = [
+        [
+            "port",
+            "p",
+            None,
+            "Where to listen: a port number (on 127.0.0.1) or a Twisted endpoint description."
+            f" [default: {_DEFAULTS['port']}]",
+        ],
+        [
+            "database",
+            "d",
+            None,
+            "The SQLite file that holds the tasks; created where there is none."
+            f" [default: {_DEFAULTS['database']}]",
+        ],
+        [
+            "concurrency",
+            None,
+            None,
+            f"Calls under way at once. [default: {_DEFAULTS['concurrency']}]",
+        ],
+        [
+            "per-host",
+            None,
+            None,
+            f"... of them to one host and port. [default: {_DEFAULTS['per-host']}]",
+        ],
+        [
+            "retention",
+            None,
+            None,
+            "Days that a finished task is kept; 0 keeps it for ever."
+            f" [default: {_DEFAULTS['retention']}]",
+        ],
+    ]
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        super().__init__()
+        self._environ = environ
+        self.settings: Settings | None = None
+
+    def opt_version(self) -> None:
+        """Print callme's version and exit."""
+        print(f"callme {__version__}")
+        sys.exit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"callme: {error}") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r} is not an option; see twistd callme --help")
+
+    def postOptions(self) -> None:
+        self.settings = Settings(
+            port=_endpoint(self._value("port"), self._source("port")),
+            database=_path(self._value("database"), self._source("database")),
+            concurrency=self._number("concurrency", 1, MAX_CALLS),
+            per_host=self._number("per-host", 1, MAX_CALLS),
+            retention=self._number("retention", 0, MAX_RETENTION),
+        )
+
+    def _variable(self, name: str) -> str:
+        return f"CALLME_{name.upper().replace('-', '_')}"
+
+    def _value(self, name: str) -> str:
+        given: str | None = self[name]
+        if given is not None:
+            return given
+        return self._environ.get(self._variable(name), _DEFAULTS[name])
+
+    def _source(self, name: str) -> str:
+        """Return how the person who set a value calls it."""
+        from_environ = self[name] is None and self._variable(name) in self._environ
+        return self._variable(name) if from_environ else f"--{name}"
+
+    def _number(self, name: str, least: int, most: int) -> int:
+        value = self._value(name)
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not least <= int(value) <= most:
+            raise usage.UsageError(
+                f"{self._source(name)} is {value!r}: expected an integer from {least} to {most:,}"
+            )
+        return int(value)
+
+
+def _endpoint(value: str, source: str) -> str:
+    if _PORT.fullmatch(value):
+        if int(value) > 65_535:
+            raise usage.UsageError(f"{source} is {value!r}: a port is at most 65535")
+        return f"tcp:{int(value)}:interface=127.0.0.1"
+    try:
+        # Parsed only: nothing listens before its time.
+        serverFromString(_NO_REACTOR, value)
+    except Exception as error:
+        raise usage.UsageError(
+            f"{source} is {value!r}: expected a port number or a Twisted endpoint description "
+            f"such as {_DEFAULTS['port']} ({error or type(error).__name__})"
+        ) from None
+    return value
+
+
+_NO_REACTOR = object()
+
+
+def _path(value: str, source: str) -> str:
+    if not value or "\0" in value:
+        raise usage.UsageError(f"{source} is {value!r}: expected the path of a file")
+    if "://" in value:
+        raise usage.UsageError(
+            f"{source} is {value.partition('://')[0]}://...: expected the path of a SQLite file"
+        )
+    return value

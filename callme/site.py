@@ -1,0 +1,216 @@
+"""What the HTTP server bounds: bodies, headers, time; and what it says to those beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from .problem import PROBLEM_TYPE, Problem, encode
+
+log = Logger(namespace="callme")
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request's body."""
+REQUEST_SECONDS = 30
+"""How long a client may take over one request, first byte to last."""
+IDLE_SECONDS = 60
+"""How long a connection may stay open without a request."""
+CLOSE_SECONDS = 10
+"""How long a client may take to read the last answer before the connection is dropped."""
+
+
+class BoundedRequest(Request):
+    """A request whose body stays in memory, and is small."""
+
+    too_large = False
+
+    def gotLength(self, length: int | None) -> None:
+        # Twisted would put a long or chunked body into a file, on the reactor's thread.
+        self.content = self._kept = BytesIO()
+        self.too_large = length is not None and length > MAX_BODY
+
+    def handleContentChunk(self, data: bytes) -> None:
+        # What is too much is read all the same, for as long as the deadline allows: a
+        # client that is cut off while it sends would never see the answer.
+        if self.too_large or self._kept.tell() + len(data) > MAX_BODY:
+            self.too_large = True
+            self.content = self._kept = BytesIO()
+        else:
+            self._kept.write(data)
+
+    def process(self) -> None:
+        if self.too_large:
+            detail = f"the body is larger than {MAX_BODY:,} bytes"
+            self._refuse(Problem(413, detail))
+            return
+        if self.path.lower().startswith((b"http://", b"https://")):
+            # RFC 9112, section 3.2.2: a server accepts the absolute form.
+            self.uri = b"/" + self.uri.split(b"/", 3)[3] if self.uri.count(b"/") > 2 else b"/"
+            self.path = self.uri.partition(b"?")[0]
+        if not self.path.startswith(b"/"):
+            self._refuse(Problem(400, "the request's target is not a path"))
+            return
+        try:
+            unquote_to_bytes(self.path).decode("utf-8")
+        except UnicodeDecodeError:
+            self._refuse(Problem(400, "the path is not percent-encoded UTF-8"))
+            return
+        # The router would encode the name in this header, which a hostile one makes fail;
+        # what callme answers does not depend on it.
+        self.requestHeaders.setRawHeaders(b"host", [b"callme"])
+        super().process()
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        log.failure("a request failed", reason)
+        self._refuse(Problem(500, "callme failed to answer; its log says more"))
+        return reason
+
+    def _refuse(self, problem: Problem) -> None:
+        body = encode(problem.members)
+        self.setResponseCode(problem.status)
+        self.setHeader(b"content-type", PROBLEM_TYPE)
+        self.setHeader(b"content-length", str(len(body)).encode())
+        self.write(body)
+        self.finish()
+
+
+class BoundedChannel(HTTPChannel):
+    """A connection whose client may not take for ever over a request or an answer."""
+
+    site: BoundedSite
+    factory: BoundedSite
+    _deadline: IDelayedCall | None = None
+    _answering = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.factory.channels.add(self)
+        self._within(REQUEST_SECONDS, self._too_slow)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._deadline is None and not self._answering:
+            self._within(REQUEST_SECONDS, self._too_slow)
+        super().dataReceived(data)
+
+    def allContentReceived(self) -> None:
+        self._answering = True
+        self._in_time()
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        self._answering = False
+        if self.factory.closing:
+            self.persistent = False
+        if not self.persistent:
+            self._within(CLOSE_SECONDS, self._drop)
+        super().requestDone(request)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._in_time()
+        self.factory.channel_lost(self)
+        super().connectionLost(reason)
+
+    def close_when_idle(self) -> None:
+        """Close the connection: now, or after the answer that is under way."""
+        if not self._answering:
+            self._within(CLOSE_SECONDS, self._drop)
+            self.loseConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._refuse(Problem(431, f"a line of more than {self.MAX_LENGTH:,} bytes"))
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted has no public hook for what it cannot parse, and its answer is empty.
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            self._refuse(Problem(431, f"headers of more than {self.totalHeadersSize:,} bytes"))
+        elif self._receivedHeaderCount > self.maxHeaders:
+            self._refuse(Problem(431, f"more than {self.maxHeaders:,} headers"))
+        else:
+            self._refuse(Problem(400, "the request is not HTTP/1.1 as RFC 9112 has it"))
+
+    def _too_slow(self) -> None:
+        self._refuse(Problem(408, f"the request took more than {REQUEST_SECONDS} s to arrive"))
+
+    def _refuse(self, problem: Problem) -> None:
+        body = encode(problem.members)
+        head = (
+            f"HTTP/1.1 {problem.status} {problem.members['title']}\r\n"
+            f"Content-Type: {PROBLEM_TYPE.decode()}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        assert self.transport is not None
+        self.transport.write(head.encode() + body)
+        self._within(CLOSE_SECONDS, self._drop)
+        self.loseConnection()
+
+    def _drop(self) -> None:
+        cast(ITCPTransport, self.transport).abortConnection()
+
+    def _within(self, seconds: float, otherwise: Callable[[], None]) -> None:
+        self._in_time()
+        self._deadline = self.factory.clock.callLater(seconds, self._expire, otherwise)
+
+    def _expire(self, otherwise: Callable[[], None]) -> None:
+        self._deadline = None
+        otherwise()
+
+    def _in_time(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class BoundedSite(Site):
+    """A site of bounded connections and requests, which can be closed in good order.
+
+    :ivar channels: the connections that are open.
+    :ivar closing: whether no connection is to outlast its present answer.
+    """
+
+    # Twisted's type says what its own default makes; any HTTPChannel will do.
+    protocol = BoundedChannel  # type: ignore[assignment]
+    noisy = False
+    requestFactory = BoundedRequest
+
+    def __init__(self, resource: IResource, clock: Any) -> None:
+        super().__init__(
+            resource, timeout=IDLE_SECONDS, reactor=clock, parsePOSTFormSubmission=False
+        )
+        self.clock: IReactorTime = clock
+        self.channels: set[BoundedChannel] = set()
+        self.closing = False
+        self._closed: Deferred[None] | None = None
+
+    def log(self, request: http.Request) -> None:
+        """Keep no access log: what happens to tasks is logged, and stands in their records."""
+
+    def close(self) -> Deferred[None]:
+        """Close every connection, each after the answer that is under way."""
+        self.closing = True
+        closed: Deferred[None] = Deferred()
+        if not self.channels:
+            closed.callback(None)
+            return closed
+        self._closed = closed
+        for channel in list(self.channels):
+            channel.close_when_idle()
+        return closed
+
+    def channel_lost(self, channel: BoundedChannel) -> None:
+        """Forget a connection that is closed."""
+        self.channels.discard(channel)
+        if not self.channels and self._closed is not None:
+            closed, self._closed = self._closed, None
+            closed.callback(None)

@@ -13,7 +13,7 @@ from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
 _ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
 _EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
-_BACKLOG = "SELECT count(*) FROM task WHERE state = 'scheduled' AND due_at <= ?"
+_BACKLOG = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?"
 
 
 def get(cursor: sqlite3.Cursor, key: Key) -> Task | None:

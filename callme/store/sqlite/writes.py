@@ -38,7 +38,10 @@ _REPLACE = f"""
         attempts_used = 0, created_at = ?
     WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
 """
-_HOSTS = "SELECT DISTINCT host FROM task WHERE state = 'scheduled' AND due_at <= ?"
+# Left to itself SQLite would read the whole of task_host, which is in the order of hosts.
+_HOSTS = """
+    SELECT DISTINCT host FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
+"""
 _TOO_LATE = f"""
     SELECT {DEFINITION} FROM task
     WHERE state = 'scheduled' AND due_at <= ? AND expires_at <= ? LIMIT ?

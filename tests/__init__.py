@@ -1,0 +1,1 @@
+"""callme's tests: each module tests the one of its name."""

@@ -1,0 +1,173 @@
+"""Fakes: a store without threads, a caller without sockets, time that is turned by hand."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import define, field
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+
+from callme.api.endpoints import Api
+from callme.core.definition import parse_definition
+from callme.core.task import Claim, Definition, Outcome, Task
+from callme.core.trigger import Key
+from callme.scheduler import Scheduler
+from callme.store.port import StoreUnavailable
+from callme.store.sqlite.database import configure_writer, migrate
+from callme.store.sqlite.store import SqliteStore
+
+T = TypeVar("T")
+
+NOON = 1_800_014_400
+"""2027-01-15T12:00:00Z."""
+SINK = "http://sink.example/"
+
+
+def definition(name: str = "task", at: int = NOON, **more: Any) -> Definition:
+    """Return a definition, made as the API makes them."""
+    body = {"trigger_at": at, "callback": SINK, "max_delay": 525_600, **more}
+    return parse_definition(body, now=at, task_name=name)
+
+
+class InstantStore(SqliteStore):
+    """The SQLite store on a database in memory, without threads: each call is done at once.
+
+    :ivar broken: while it is set, every call fails as if the database were locked.
+    """
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        configure_writer(self.connection)
+        migrate(self.connection)
+        self.broken = False
+
+    def _write(self, operation: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
+        if self.broken:
+            return fail(StoreUnavailable("database is locked"))
+        self.connection.execute("BEGIN")
+        try:
+            result = operation(self.connection.cursor())
+        except Exception:
+            self.connection.execute("ROLLBACK")
+            return fail()
+        self.connection.execute("COMMIT")
+        return succeed(result)
+
+    _read = _write
+
+    def close(self) -> Deferred[None]:
+        self.connection.close()
+        return succeed(None)
+
+
+@define
+class FakeCaller:
+    """A caller whose calls end as the test says.
+
+    :ivar calls: every call made, with the time it was made.
+    :ivar pending: the calls that have not ended, by key.
+    :ivar answer: the status that every call gets at once; ``None`` leaves it pending.
+    """
+
+    now: Callable[[], float]
+    answer: int | None = 200
+    calls: list[tuple[float, Claim]] = field(factory=list)
+    pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
+    cut_off: list[Key] = field(factory=list)
+
+    def call(self, claim: Claim) -> Deferred[Outcome]:
+        self.calls.append((self.now(), claim))
+        outcome = Outcome(started_at=int(self.now() * 1000), duration_ms=5, status=self.answer)
+        if self.answer is not None:
+            return succeed(outcome)
+        key = claim.definition.key
+        ending: Deferred[Outcome] = Deferred(lambda _: self.cut_off.append(key))
+        self.pending[key] = ending
+        return ending
+
+    def end(self, key: Key, status: int) -> None:
+        """End a pending call with an answer of this status."""
+        outcome = Outcome(started_at=int(self.now() * 1000), duration_ms=5, status=status)
+        self.pending.pop(key).callback(outcome)
+
+    def close(self) -> Deferred[None]:
+        return succeed(None)
+
+    @property
+    def called(self) -> list[str]:
+        """The key of each call made, in order."""
+        return [str(claim.definition.key) for _, claim in self.calls]
+
+
+class World:
+    """A daemon in memory: store, scheduler and API, its time in the test's hands.
+
+    It begins at noon. ``clock`` sets the timers, ``now`` reads the same clock.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        self.clock.rightNow = float(NOON)
+        self.now: Callable[[], float] = self.clock.seconds
+        self.store: Any = InstantStore()
+        self.caller = FakeCaller(self.now)
+        self.scheduler = self._scheduler(**settings)
+        self.http = self._http()
+
+    def _scheduler(self, **settings: Any) -> Scheduler:
+        return Scheduler(self.store, self.caller, self.clock, self.now, **settings)
+
+    def _http(self) -> StubTreq:
+        return StubTreq(Api(self.store, self.scheduler, self.now).app.resource())
+
+    def restart(self, **settings: Any) -> None:
+        """Let the daemon die, timers and all, and start another one on the same database."""
+        for timer in self.clock.getDelayedCalls():
+            timer.cancel()
+        self.caller = FakeCaller(self.now, self.caller.answer)
+        self.scheduler = self._scheduler(**settings)
+        self.http = self._http()
+        self.scheduler.start()
+
+    def put(self, name: str = "task", at: int = NOON, **more: Any) -> Definition:
+        """Put a task into the store, past the API."""
+        made = definition(name, at, **more)
+        self.result(self.store.put(made, self.now()))
+        return made
+
+    def task(self, key: Key) -> Task:
+        """Return a task as the store has it."""
+        task = self.result(self.store.get(key))
+        assert isinstance(task, Task)
+        return task
+
+    def turn_to(self, seconds: float) -> None:
+        """Let time pass in steps, as it does, up to a second since 1970."""
+        while True:
+            then = min([*self._timers(), seconds])
+            self.clock.advance(max(0.0, then - self.clock.seconds()))
+            if then >= seconds and not any(time <= seconds for time in self._timers()):
+                break
+
+    def _timers(self) -> list[float]:
+        return [call.getTime() for call in self.clock.getDelayedCalls()]
+
+    @staticmethod
+    def result(deferred: Deferred[T]) -> T:
+        """Return what a Deferred has fired with; raise what it failed with."""
+        results: list[Any] = []
+        failures: list[Any] = []
+        deferred.addCallbacks(results.append, failures.append)
+        if failures:
+            failures[0].raiseException()
+        assert results, "the Deferred has not fired"
+        answer: T = results[0]
+        return answer
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.store.close()

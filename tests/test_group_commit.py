@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from callme.store.group_commit import GroupCommit
+
+
+class Locked(Exception):
+    """What meets every operation alike."""
+
+
+class Database:
+    """Transactions that end when the test says so; a connection is a list of what was written."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.committed: list[list[str]] = []
+        self.running: list[tuple[Callable[[list[str]], list[Any]], Deferred[list[Any]]]] = []
+        self.commits: GroupCommit[list[str]] = GroupCommit(
+            self.clock, self.transact, lambda failure: failure.check(Locked) is not None, most=3
+        )
+
+    def transact(self, run: Callable[[list[str]], list[Any]]) -> Deferred[list[Any]]:
+        done: Deferred[list[Any]] = Deferred()
+        self.running.append((run, done))
+        return done
+
+    def finish(self, error: Exception | None = None) -> None:
+        """End the transaction that is under way."""
+        run, done = self.running.pop()
+        written: list[str] = []
+        try:
+            if error:
+                raise error
+            results = run(written)
+        except Exception:
+            done.errback(Failure())
+        else:
+            self.committed.append(written)
+            done.callback(results)
+
+    def write(self, text: str, answers: list[Any]) -> Deferred[Any]:
+        def operation(connection: list[str]) -> str:
+            if text.startswith("bad"):
+                raise ValueError(text)
+            connection.append(text)
+            return text.upper()
+
+        return self.commits.write(operation).addBoth(answers.append)
+
+
+def values(answers: list[Any]) -> list[Any]:
+    return [repr(one.value) if isinstance(one, Failure) else one for one in answers]
+
+
+def test_what_waits_goes_together_in_order_and_answers_after_the_commit() -> None:
+    database, answers = Database(), list[Any]()
+    for text in "ab":
+        database.write(text, answers)
+    database.clock.advance(0)
+    for text in "cdef":
+        database.write(text, answers)
+    assert answers == []
+    database.finish()
+    assert answers == ["A", "B"]
+    database.finish()
+    database.finish()
+    assert database.committed == [["a", "b"], ["c", "d", "e"], ["f"]]
+    assert answers == ["A", "B", "C", "D", "E", "F"]
+
+
+def test_one_bad_write_does_not_fail_its_neighbours() -> None:
+    database, answers = Database(), list[Any]()
+    for text in ("a", "bad", "c"):
+        database.write(text, answers)
+    database.clock.advance(0)
+    for _ in range(4):
+        database.finish()
+    assert database.committed == [["a"], ["c"]]
+    assert values(answers) == ["A", "ValueError('bad')", "C"]
+
+
+def test_what_meets_all_fails_all_at_once_and_the_next_goes_on() -> None:
+    database, answers = Database(), list[Any]()
+    for text in "abcd":
+        database.write(text, answers)
+    database.clock.advance(0)
+    database.finish(Locked("locked"))
+    assert values(answers) == ["Locked('locked')"] * 3
+    database.finish()
+    assert answers[-1] == "D"
+
+
+def test_who_stops_waiting_stops_nobody() -> None:
+    database, answers = Database(), list[Any]()
+    database.write("a", answers).cancel()
+    database.write("b", answers)
+    database.clock.advance(0)
+    database.finish()
+    assert database.committed == [["a", "b"]]
+    assert values(answers) == ["CancelledError()", "B"]
+
+
+def test_idle_waits_for_all_that_is_written() -> None:
+    database, answers, idle = Database(), list[Any](), list[Any]()
+    database.commits.idle().addCallback(lambda _: idle.append("before"))
+    database.write("a", answers)
+    database.commits.idle().addCallback(lambda _: idle.append("after"))
+    assert idle == ["before"]
+    database.clock.advance(0)
+    database.finish()
+    assert idle == ["before", "after"]

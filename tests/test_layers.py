@@ -1,0 +1,73 @@
+"""The layout's one rule: imports run one way."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import callme
+
+ROOT = Path(callme.__file__).parent
+MODULES = sorted(path.relative_to(ROOT.parent) for path in ROOT.rglob("*.py"))
+PURE = {"attrs", "callme"}
+MAY_IMPORT = {
+    "callme.core": {"callme.core"},
+    "callme.store": {"callme.core", "callme.store"},
+    "callme.problem": {"callme.core"},
+    "callme.site": {"callme.core", "callme.problem"},
+    "callme.caller": {"callme", "callme.core"},
+    "callme.scheduler": {"callme.core", "callme.caller", "callme.store"},
+    "callme.api": {
+        "callme.core",
+        "callme.problem",
+        "callme.scheduler",
+        "callme.store",
+        "callme.api",
+    },
+    "callme.options": {"callme"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the full name of every module that a module imports."""
+    package = list(path.with_suffix("").parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse((ROOT.parent / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            found |= {f"{name}.{alias.name}" for alias in node.names} if not node.module else {name}
+    return found
+
+
+def area(module: str) -> str:
+    """Return the part of the layout that a module of ours belongs to."""
+    return ".".join(module.split(".")[:2]).replace("callme.__version__", "callme")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_run_one_way(path: Path) -> None:
+    own = area(".".join(path.with_suffix("").parts).replace(".__init__", ""))
+    ours = {area(name) for name in imports(path) if name.split(".")[0] == "callme"}
+    if own in MAY_IMPORT:
+        assert set() == ours - MAY_IMPORT[own]
+    else:
+        assert own in {"callme", "callme.tap"}, f"say in MAY_IMPORT what {own} may import"
+    assert "callme.tap" not in ours
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if "core" in p.parts], ids=str)
+def test_the_core_is_pure(path: Path) -> None:
+    outside = {name.split(".")[0] for name in imports(path)} - PURE
+    assert set() == outside - set(sys.stdlib_module_names)
+    assert outside.isdisjoint({"sqlite3", "socket", "time", "threading", "asyncio", "os"})
+
+
+def test_only_the_composition_root_names_the_reactor() -> None:
+    naming = [path for path in MODULES if "import reactor" in (ROOT.parent / path).read_text()]
+    assert [Path("callme/tap.py")] == naming

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field, frozen
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -19,6 +18,7 @@ from .core.errors import shown
 from .core.fairness import share_out
 from .core.task import Claim, Outcome, State, Verdict
 from .core.trigger import MINUTE, minute_of
+from .retention import Retention
 from .store.port import Store, StoreUnavailable
 
 log = Logger(namespace="callme")
@@ -27,11 +27,6 @@ RETRY_SECONDS = 2.0
 """How soon a tick or a record that failed is tried again."""
 STALE_SECONDS = 90
 """How old the last tick may be before the scheduler counts as stopped."""
-PURGE_BATCH = 500
-"""How many finished tasks one transaction forgets."""
-PURGE_PAUSE = 0.1
-"""Seconds between two such transactions."""
-DAY = 86_400
 
 
 @frozen
@@ -55,21 +50,19 @@ class Scheduler:
     :param clock: what sets timers.
     :param concurrency: calls under way at once.
     :param per_host: ... of them to one host and port.
-    :param retention: days that a finished task is kept; 0 keeps it for ever.
     """
 
     _store: Store
     _caller: Caller
+    _retention: Retention
     _clock: IReactorTime
     _now: Callable[[], float]
     _concurrency: int = 256
     _per_host: int = 64
-    _retention: int = 30
     _minute: LoopingCall | None = field(default=None, init=False)
     _retry: IDelayedCall | None = field(default=None, init=False)
     _ticking: bool = field(default=False, init=False)
     _recovered: bool = field(default=False, init=False)
-    _purging: bool = field(default=False, init=False)
     _claiming: bool = field(default=False, init=False)
     _stopping: bool = field(default=False, init=False)
     _started_at: float = field(default=0.0, init=False)
@@ -104,7 +97,8 @@ class Scheduler:
         """Find what is due and launch it; returns at once, and never raises."""
         if not self._ticking and not self._stopping:
             self._ticking = True
-            self._go(self._tick())
+            ticking = Deferred.fromCoroutine(self._tick())
+            ticking.addErrback(lambda failure: log.failure("a tick failed", failure))
 
     async def _tick(self) -> None:
         try:
@@ -121,8 +115,7 @@ class Scheduler:
             self._tick_failed(Failure())
         finally:
             self._ticking = False
-        if not self._purging and self._retention:
-            self._go(self._purge())
+        self._retention.purge()
 
     def _tick_failed(self, failure: Failure) -> None:
         if failure.check(StoreUnavailable):
@@ -143,17 +136,6 @@ class Scheduler:
                 self._held[claim.task_id] = claim
                 self._ended(claim, policy.interrupted(claim))
         self._recovered = True
-
-    async def _purge(self) -> None:
-        self._purging = True
-        try:
-            gone = PURGE_BATCH
-            while gone == PURGE_BATCH and not self._stopping:
-                gone = await self._store.purge(self._now() - self._retention * DAY, PURGE_BATCH)
-                if gone == PURGE_BATCH:
-                    await deferLater(self._clock, PURGE_PAUSE)
-        finally:
-            self._purging = False
 
     # Claiming
 
@@ -287,6 +269,7 @@ class Scheduler:
             self._minute.stop()
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
+        self._retention.stop()
         await self._drain(grace)
         for calling in list(self._calls.values()):
             calling.cancel()
@@ -317,7 +300,3 @@ class Scheduler:
             last_tick=self._last_tick,
             calls_under_way=len(self._calls),
         )
-
-    def _go(self, work: Coroutine[Any, Any, None]) -> None:
-        going = Deferred.fromCoroutine(work)
-        going.addErrback(lambda failure: log.failure("unexpected error", failure))

@@ -23,6 +23,7 @@ from . import __version__
 from .api.endpoints import Api
 from .caller import HttpCaller
 from .options import Options, Settings
+from .retention import Retention
 from .scheduler import Scheduler
 from .site import BoundedSite
 from .store.sqlite.database import CannotOpen, DatabaseFile, open_database
@@ -124,11 +125,11 @@ class Daemon(Service):
         self._scheduler = Scheduler(
             self._store,
             self._caller,
+            Retention(self._store, reactor, now, settings.retention),
             reactor,
             now,
             settings.concurrency,
             settings.per_host,
-            settings.retention,
         )
         api = Api(self._store, self._scheduler, now)
         self._site = BoundedSite(api.app.resource(), reactor)

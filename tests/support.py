@@ -15,6 +15,7 @@ from callme.api.endpoints import Api
 from callme.core.definition import parse_definition
 from callme.core.task import Claim, Definition, Outcome, Task
 from callme.core.trigger import Key
+from callme.retention import Retention
 from callme.scheduler import Scheduler
 from callme.store.port import StoreUnavailable
 from callme.store.sqlite.database import configure_writer, migrate
@@ -118,8 +119,9 @@ class World:
         self.scheduler = self._scheduler(**settings)
         self.http = self._http()
 
-    def _scheduler(self, **settings: Any) -> Scheduler:
-        return Scheduler(self.store, self.caller, self.clock, self.now, **settings)
+    def _scheduler(self, retention: int = 30, **settings: Any) -> Scheduler:
+        forgetting = Retention(self.store, self.clock, self.now, retention)
+        return Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
 
     def _http(self) -> StubTreq:
         return StubTreq(Api(self.store, self.scheduler, self.now).app.resource())

@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "callme.problem": {"callme.core"},
     "callme.site": {"callme.core", "callme.problem"},
     "callme.caller": {"callme", "callme.core"},
-    "callme.scheduler": {"callme.core", "callme.caller", "callme.store"},
+    "callme.retention": {"callme.core", "callme.store"},
+    "callme.scheduler": {"callme.core", "callme.caller", "callme.retention", "callme.store"},
     "callme.api": {
         "callme.core",
         "callme.problem",

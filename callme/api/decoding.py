@@ -69,16 +69,20 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
     data = request.content.read()
     if not data.strip():
         if required:
-            raise Problem(400, "the body is empty: expected a JSON object")
+            raise _bad_body("the body is empty: expected a JSON object")
         return {}
     try:
         value = strict_json.decode(data)
     except InvalidValue as error:
-        raise Problem(400, str(error), [FieldError("", str(error))]) from None
+        raise _bad_body(str(error)) from None
     if not isinstance(value, dict):
-        detail = f"the body is {shown(value, 40)}: expected a JSON object"
-        raise Problem(400, detail, [FieldError("", detail)])
+        raise _bad_body(f"the body is {shown(value, 40)}: expected a JSON object")
     return value
+
+
+def _bad_body(detail: str) -> Problem:
+    # The empty pointer means the whole of the body (RFC 6901, section 5).
+    return Problem(400, detail, [FieldError("", detail)])
 
 
 def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:

@@ -1,0 +1,302 @@
+"""What the server does with clients that are slow, large, broken or hostile: raw bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from callme.api.endpoints import Api
+from callme.site import (
+    CLOSE_SECONDS,
+    IDLE_SECONDS,
+    MAX_BODY,
+    REQUEST_SECONDS,
+    BoundedChannel,
+    BoundedSite,
+)
+
+from .conftest import LoggedFailures
+from .support import World
+
+
+class Transport(StringTransport):
+    """A transport that knows whether it was dropped."""
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.disconnecting = True
+
+
+class Client:
+    """Somebody who connects to a site and sends bytes."""
+
+    def __init__(self, world: World, site: BoundedSite | None = None) -> None:
+        self.world = world
+        self.site = site or BoundedSite(
+            Api(world.store, world.scheduler, world.now).app.resource(), world.clock
+        )
+        self.transport = Transport()
+        channel = self.site.buildProtocol(None)
+        assert isinstance(channel, BoundedChannel)
+        self.channel = channel
+        channel.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> None:
+        self.channel.dataReceived(data)
+
+    def hang_up(self) -> None:
+        self.channel.connectionLost(Failure(ConnectionDone()))
+
+    def answers(self) -> list[tuple[int, Any]]:
+        """Return the status and the JSON of each answer, which are taken."""
+        data = self.transport.value()
+        self.transport.clear()
+        found = []
+        while data:
+            head, _, rest = data.partition(b"\r\n\r\n")
+            lines = head.decode().lower().split("\r\n")
+            headers = dict(line.split(": ", 1) for line in lines[1:])
+            length = int(headers.get("content-length", 0))
+            body, data = rest[:length], rest[length:]
+            assert headers.get("content-type", "application/json").endswith("json")
+            found.append((int(lines[0].split()[1]), json.loads(body) if body else None))
+        return found
+
+    def status(self) -> int:
+        """Return the status of the one answer."""
+        ((status, body),) = self.answers()
+        assert status < 400 or body["status"] == status
+        return status
+
+
+@pytest.fixture
+def client(world: World) -> Client:
+    return Client(world)
+
+
+GET = b"GET /status/ HTTP/1.1\r\nHost: x\r\n\r\n"
+BODY = b'{"trigger_at": "+1h", "callback": "http://a/"}'
+
+
+def put(path: bytes = b"/task/x", body: bytes = BODY, *headers: bytes) -> bytes:
+    lines = [b"PUT " + path + b" HTTP/1.1", b"Host: x", *headers]
+    if not any(header.lower().startswith(b"transfer") for header in headers):
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join([*lines, b"", body])
+
+
+def test_requests_follow_one_another_on_a_connection(client: Client) -> None:
+    client.send(GET * 3)
+    client.send(put())
+    assert [status for status, _ in client.answers()] == [200, 200, 200, 201]
+    assert not client.transport.disconnecting
+
+
+def test_a_body_may_come_in_pieces_or_chunks(client: Client) -> None:
+    for byte in put():
+        client.send(bytes([byte]))
+    assert client.status() == 201
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
+    client.send(put(b"/task/y", chunks, b"Transfer-Encoding: chunked"))
+    assert client.status() == 201
+
+
+def test_the_largest_body_is_read(client: Client) -> None:
+    client.send(put(body=BODY + b" " * (MAX_BODY - len(BODY))))
+    assert client.status() == 201
+
+
+def test_a_larger_body_is_refused_and_not_kept(client: Client) -> None:
+    client.send(put(body=b"x" * (20 * 1024 * 1024)))
+    assert client.status() == 413
+    client.send(GET)
+    assert client.status() == 200
+
+
+def test_a_larger_body_in_chunks_is_refused_and_not_kept(client: Client) -> None:
+    client.send(b"PUT /task/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    for _ in range(20 * 16):
+        client.send(chunk)
+        assert client.channel.requests[0].content.tell() <= MAX_BODY
+    client.send(b"0\r\n\r\n")
+    assert client.status() == 413
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\r\n\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / HTTP/1.1 x\r\n\r\n", 400),
+        (b"G\xc3\x89T / HTTP/1.1\r\n\r\n", 400),
+        (b"GET /status/ HTTP/9.9\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", 400),
+        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nBad Name: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nContent-Length: 1_0\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"GET /%FF HTTP/1.1\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
+        (b"GET status HTTP/1.1\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\n\r\n", 400),
+        (b"CONNECT example.com:443 HTTP/1.1\r\n\r\n", 400),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 501 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + (b"X: " + b"y" * 90 + b"\r\n") * 200 + b"\r\n", 431),
+        (b"GET /nowhere HTTP/1.1\r\n\r\n", 404),
+        (b"TRACE /status/ HTTP/1.1\r\n\r\n", 405),
+    ],
+)
+def test_hostile_requests_are_answered_in_json(client: Client, data: bytes, status: int) -> None:
+    client.send(data)
+    assert client.status() == status
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"\xff", b"a" * 300, b"[::1", b"a..b", b"xn--\xc3\xbc", b"", b"x:y:z", b"\xc3\xa9"],
+)
+def test_no_host_header_breaks_anything(client: Client, host: bytes) -> None:
+    client.send(b"GET /status/ HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert client.status() == 200
+
+
+@pytest.mark.parametrize("target", [b"http://callme:6777/status/", b"HTTP://callme/status/?pretty"])
+def test_a_target_in_absolute_form(client: Client, target: bytes) -> None:
+    client.send(b"GET " + target + b" HTTP/1.1\r\n\r\n")
+    assert client.status() == 200
+
+
+def test_an_absolute_target_without_a_path(client: Client) -> None:
+    client.send(b"GET http://callme HTTP/1.1\r\n\r\n")
+    assert client.status() == 404
+
+
+def test_http_1_0_is_answered_and_closed(client: Client) -> None:
+    client.send(b"GET /status/ HTTP/1.0\r\n\r\n")
+    assert client.status() == 200
+    assert client.transport.disconnecting
+
+
+def test_expect_100_continue(client: Client) -> None:
+    client.send(put(b"/task/x", b"", b"Expect: 100-continue").replace(b": 0", b": %d" % len(BODY)))
+    assert client.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.transport.clear()
+    client.send(BODY)
+    assert client.status() == 201
+
+
+def test_whoever_sends_nothing_is_cut_off(client: Client) -> None:
+    client.world.clock.advance(REQUEST_SECONDS)
+    assert client.status() == 408
+    assert client.transport.disconnecting
+    client.world.clock.advance(CLOSE_SECONDS)
+    assert client.transport.aborted
+
+
+@pytest.mark.parametrize("data", [GET, put()])
+def test_whoever_sends_a_byte_at_a_time_is_cut_off(client: Client, data: bytes) -> None:
+    for byte in data:
+        if client.transport.disconnecting:
+            break
+        client.send(bytes([byte]))
+        client.world.clock.advance(1)
+    assert client.status() == 408
+    client.send(b"more")
+    assert client.answers() == []
+
+
+def test_the_deadline_is_for_each_request_anew(client: Client) -> None:
+    for _ in range(10):
+        client.send(GET[:10])
+        client.world.clock.advance(REQUEST_SECONDS - 1)
+        client.send(GET[10:])
+        assert client.status() == 200
+    assert not client.transport.disconnecting
+
+
+def test_whoever_stays_without_a_request_is_cut_off(client: Client) -> None:
+    client.send(GET)
+    assert client.status() == 200
+    client.world.clock.advance(IDLE_SECONDS)
+    assert client.transport.disconnecting
+
+
+def test_a_slow_second_request_is_cut_off(client: Client) -> None:
+    client.send(GET + GET[:5])
+    assert client.status() == 200
+    client.world.clock.advance(1)
+    client.send(GET[5:10])
+    for _ in range(REQUEST_SECONDS):
+        client.world.clock.advance(1)
+    assert client.status() == 408
+
+
+def test_whoever_does_not_read_the_last_answer_is_cut_off(client: Client) -> None:
+    client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert client.transport.disconnecting
+    client.world.clock.advance(CLOSE_SECONDS)
+    assert client.transport.aborted
+
+
+def test_no_timer_outlives_a_connection(client: Client) -> None:
+    client.send(GET + put()[:20])
+    client.hang_up()
+    assert client.world.clock.getDelayedCalls() == []
+
+
+def test_a_closing_site_closes_idle_connections_and_ends_what_it_answers(world: World) -> None:
+    idle = Client(world)
+    other = Client(world, idle.site)
+    idle.send(GET)
+    closed: list[Any] = []
+    idle.site.close().addCallback(closed.append)
+    assert idle.transport.disconnecting
+    assert other.transport.disconnecting
+    idle.hang_up()
+    assert closed == []
+    other.hang_up()
+    assert closed == [None]
+
+
+def test_a_site_without_connections_is_closed_at_once(client: Client) -> None:
+    client.hang_up()
+    assert World.result(client.site.close()) is None
+
+
+def test_a_connection_is_closed_after_the_answer_it_waits_for(world: World) -> None:
+    waiting: Deferred[Any] = Deferred()
+    page = world.store.page
+    world.store.page = lambda **query: waiting
+    client = Client(world)
+    client.send(GET)
+    client.site.close()
+    assert not client.transport.disconnecting
+    waiting.callback(world.result(page()))
+    assert client.status() == 200
+    assert client.transport.disconnecting
+
+
+def test_a_fault_outside_the_api_is_answered_in_json(
+    client: Client, logged_failures: LoggedFailures
+) -> None:
+    client.site.getResourceFor = lambda request: 1 / 0
+    client.send(GET)
+    assert client.status() == 500
+    assert logged_failures.flush(ZeroDivisionError) >= 1

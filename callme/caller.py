@@ -74,6 +74,8 @@ class HttpCaller:
 
     :param now: the wall clock: seconds since 1970.
     :param per_host: connections to keep for one host.
+    :param tls_policy: which certificates to trust: by default those that the system does.
+    :param clock: what sets the deadlines: the reactor, except in tests.
     """
 
     def __init__(
@@ -82,8 +84,9 @@ class HttpCaller:
         now: Callable[[], float],
         per_host: int,
         tls_policy: IPolicyForHTTPS | None = None,
+        clock: IReactorTime | None = None,
     ) -> None:
-        self._clock: IReactorTime = reactor
+        self._clock: IReactorTime = clock or reactor
         self._now = now
         self._pool = _Pool(reactor, persistent=True)
         # Twisted would send a GET again, unasked, when a kept connection drops.
@@ -361,6 +364,8 @@ def explain(failure: BaseException, reused: bool = False) -> str:
     if isinstance(failure, TLSError):
         told = [entry[2] for entry in (failure.args[0] if failure.args else []) if len(entry) > 2]
         return f"the TLS handshake failed: {', '.join(told) or 'no reason given'}"
+    if isinstance(failure, ValueError) and "hostname" in str(failure):
+        return "the name of the host is not one that can be looked up"
     # Twisted raises a ParseError that it does not export.
     if type(failure).__name__ == "ParseError":
         return "the endpoint's answer is not HTTP"

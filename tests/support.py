@@ -58,7 +58,8 @@ class InstantStore(SqliteStore):
         self.connection.execute("COMMIT")
         return succeed(result)
 
-    _read = _write
+    def _read(self, query: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
+        return self._write(query)
 
     def close(self) -> Deferred[None]:
         self.connection.close()
@@ -117,7 +118,7 @@ class World:
         self.store: Any = InstantStore()
         self.caller = FakeCaller(self.now)
         self.scheduler = self._scheduler(**settings)
-        self.http = self._http()
+        self.http: Any = self._http()
 
     def _scheduler(self, retention: int = 30, **settings: Any) -> Scheduler:
         forgetting = Retention(self.store, self.clock, self.now, retention)

@@ -67,10 +67,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     ],
 )
 def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> None:
-    found = getattr(parse(**body), field)
-    assert sorted(map(str, expected)) == sorted(map(str, found)) if "status" in field else True
-    if "status" not in field:
-        assert expected == found
+    assert expected == getattr(parse(**body), field)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +87,7 @@ def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> 
         ({"callback": "http://exämple.com/"}, "/callback"),
         ({"callback": "http://example.com/\r\nX: y"}, "/callback"),
         ({"callback": "http://a..b/"}, "/callback"),
+        ({"callback": "http://a_b/"}, "/callback"),
         ({"callback": "http://[::1/"}, "/callback"),
         ({"callback": "http://[fe80::1%25eth0]/"}, "/callback"),
         ({"callback": "http://[zz]/"}, "/callback"),
@@ -204,7 +202,7 @@ def test_secrets_are_not_repeated_in_errors() -> None:
         ("https://example.com", "example.com:443"),
         ("http://example.com.:8080/", "example.com:8080"),
         ("http://[0:0::1]/", "[::1]:80"),
-        ("HTTP://a_b:1", "a_b:1"),
+        ("HTTP://a-b:1", "a-b:1"),
         ("http://127.1/", "127.1:80"),
     ],
 )

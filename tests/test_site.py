@@ -294,9 +294,9 @@ def test_a_connection_is_closed_after_the_answer_it_waits_for(world: World) -> N
 
 
 def test_a_fault_outside_the_api_is_answered_in_json(
-    client: Client, logged_failures: LoggedFailures
+    client: Client, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client.site.getResourceFor = lambda request: 1 / 0
+    monkeypatch.setattr(client.site, "getResourceFor", lambda request: 1 / 0)
     client.send(GET)
     assert client.status() == 500
     assert logged_failures.flush(ZeroDivisionError) >= 1

@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest_twisted.async_yield_fixture
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    made = SqliteStore(open_database(path), reactor)  # type: ignore[arg-type]
+    made = SqliteStore(open_database(path), reactor)
     yield made
     await made.close()
 

@@ -25,7 +25,7 @@ NOW = NOON + 0.5
 
 @pytest_twisted.async_yield_fixture(params=["sqlite"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made = SqliteStore(open_database(tmp_path / "callme.sqlite"), reactor)  # type: ignore[arg-type]
+    made = SqliteStore(open_database(tmp_path / "callme.sqlite"), reactor)
     yield made
     await made.close()
 

@@ -10,7 +10,9 @@ from .errors import InvalidValue, shown
 
 MAX_CALLBACK = 2083
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+# RFC 1123, section 2.1. An underscore, though common in private networks, is no part of
+# a host name, and Twisted looks up none that has one.
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 def parse_callback(value: object) -> str:
@@ -67,4 +69,7 @@ def _check_host(host: str, callback: str) -> str:
 
 
 def _no_host(callback: str) -> str:
-    raise InvalidValue(f"{shown(callback)} has no valid host")
+    raise InvalidValue(
+        f"{shown(callback)} has no valid host: expected an address, "
+        "or a name of letters, digits, hyphens and dots"
+    )

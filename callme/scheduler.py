@@ -65,6 +65,7 @@ class Scheduler:
     _recovered: bool = field(default=False, init=False)
     _claiming: bool = field(default=False, init=False)
     _stopping: bool = field(default=False, init=False)
+    _cutting_off: bool = field(default=False, init=False)
     _started_at: float = field(default=0.0, init=False)
     _last_tick: float | None = field(default=None, init=False)
     _waiting: dict[str, None] = field(factory=dict, init=False)
@@ -197,7 +198,8 @@ class Scheduler:
 
     def _called(self, outcome: Outcome, claim: Claim) -> None:
         self._leave(claim)
-        self._ended(claim, outcome)
+        # What the caller makes of a call that is cut off from here means nothing.
+        self._ended(claim, policy.interrupted(claim) if self._cutting_off else outcome)
         self._claim()
 
     def _ended(self, claim: Claim, outcome: Outcome) -> None:
@@ -271,6 +273,7 @@ class Scheduler:
             self._retry.cancel()
         self._retention.stop()
         await self._drain(grace)
+        self._cutting_off = True
         for calling in list(self._calls.values()):
             calling.cancel()
         await self._drain(then)

@@ -147,9 +147,9 @@ class Daemon(Service):
         if self._port is None:
             self._listen()
         log.info(
-            "callme {version} listens on {port}, database {database} (SQLite {sqlite})",
+            "callme {version} listens on {address}, database {database} (SQLite {sqlite})",
             version=__version__,
-            port=self._settings.port,
+            address=self._port.getHost() if self._port else self._settings.port,
             database=str(self._database.path),
             sqlite=sqlite3.sqlite_version,
         )

@@ -1,0 +1,193 @@
+"""True daemons, true curl, and an endpoint that counts: for the tests that need them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 20, every: float = 0.02) -> Any:
+    """Return what ``what`` returns once it is true."""
+    end = time.monotonic() + seconds
+    while True:
+        found = what()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(every)
+
+
+class Sink:
+    """An endpoint that counts its calls, and answers as its URL says.
+
+    ``/status/204`` answers with 204, ``/sleep/2`` after two seconds with 200,
+    ``/once/500`` with 500 the first time a task calls and with 200 from then on.
+
+    :ivar calls: the time, the task's key and the headers of each call.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, str, dict[str, str]]] = []
+        self._seen: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                self.rfile.read(length)
+                status = sink.called(self.path, dict(self.headers.items()))
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Length", "2")
+                    self.end_headers()
+                    self.wfile.write(b"ok")
+                except OSError:
+                    self.close_connection = True
+
+            do_GET = do_POST = do_PUT = answer
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def called(self, path: str, headers: dict[str, str]) -> int:
+        """Count a call and return the status that it is answered with."""
+        key = unquote(headers.get("Idempotency-Key", "").strip('"'))
+        with self._lock:
+            self.calls.append((time.time(), key, headers))
+            self._seen[key] += 1
+            first = self._seen[key] == 1
+        _, kind, value = path.split("/", 2)
+        if kind == "sleep":
+            time.sleep(float(value))
+            return 200
+        return 200 if kind == "once" and not first else int(value)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}{path}"
+
+    def count(self, key: str) -> int:
+        with self._lock:
+            return sum(1 for _, called, _ in self.calls if called == key)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Daemon:
+    """``twistd -n callme`` in a directory of its own."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self, *more: str) -> list[str]:
+        return [TWISTD, "-n", "--pidfile=", "callme", f"--port={self.port}", *self.options, *more]
+
+    def start(self) -> Daemon:
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), cwd=self.directory, stdout=log, stderr=log, env=environment()
+            )
+        wait_for(self.answers)
+        return self
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log()
+        return listens(self.port)
+
+    def kill(self) -> None:
+        """Let it die at once, as a machine does when its power goes."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def terminate(self, seconds: float = 15) -> int:
+        """Ask it to end, and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def rss(self) -> int:
+        """Return how many bytes of memory it holds."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def curl(self, method: str, path: str, body: object = None, *more: str) -> tuple[int, Any]:
+        """Make a request with curl; return the status and the JSON of the answer."""
+        command = ["curl", "-sS", "-m", "60", "-X", method, "-w", "\n%{http_code}", *more]
+        if body is not None:
+            command += ["--data-binary", body if isinstance(body, str) else json.dumps(body)]
+        command.append(f"127.0.0.1:{self.port}{path}")
+        done = subprocess.run(command, capture_output=True, check=False, cwd=self.directory)
+        assert done.returncode == 0, done.stderr
+        text, _, status = done.stdout.rpartition(b"\n")
+        return int(status), json.loads(text) if text else None
+
+    def put(self, name: str, callback: str, trigger_at: object = "+0m", **more: Any) -> str:
+        """Register a task; return its key once callme has acknowledged it."""
+        body = {"trigger_at": trigger_at, "callback": callback, **more}
+        status, task = self.curl("PUT", f"/task/{name}", body)
+        assert status == 201, task
+        key: str = task["task"]
+        return key
+
+    def task(self, key: str) -> Any:
+        status, task = self.curl("GET", f"/status/{key}")
+        assert status == 200, task
+        return task
+
+    def until(self, key: str, state: str, seconds: float = 20) -> Any:
+        """Return a task once it is in a state."""
+
+        def reached() -> Any:
+            task = self.task(key)
+            return task if task["state"] == state else None
+
+        return wait_for(reached, seconds, 0.05)
+
+
+def environment() -> dict[str, str]:
+    """Return an environment without settings of callme's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CALLME_")}

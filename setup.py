@@ -41,6 +41,15 @@ setup(
         "werkzeug>=3.0",
         "zope.interface>=6.0",
     ],
+    extras_require={
+        "test": [
+            "coverage[toml]>=7.6",
+            "hypothesis>=6.100",
+            "pytest>=8.2",
+            "pytest-twisted>=1.14.3",
+        ],
+        "types": ["mypy>=1.15", "mypy-zope>=1.0.11"],
+    },
     zip_safe=False,
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -14,10 +14,16 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import (
+    SSL4ServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    serverFromString,
+)
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from . import __version__
 from .api.endpoints import Api
@@ -71,19 +77,20 @@ def _give_to(options: Options, path: Path) -> None:
 
 
 def _check_port(description: str) -> None:
-    """Find out whether the port is free, by taking it and letting it go."""
-    listening = serverFromString(_Probe(), description).listen(Factory())
-    # What is wrong with a TCP port is known at once; other endpoints may take their time.
-    listening.addErrback(_cannot_listen, description)
-    failures: list[Any] = []
-    listening.addErrback(failures.append)
-    if failures:
-        raise failures[0].value
+    """Find out whether a TCP port is free, by taking it and letting it go."""
+    endpoint = serverFromString(_Probe(), description)
+    if not isinstance(endpoint, _TCP):
+        return
+    failures: list[Failure] = []
+    endpoint.listen(Factory()).addErrback(failures.append)
+    for failure in failures:
+        error = failure.value
+        if not isinstance(error, OSError):
+            failure.raiseException()
+        raise CannotOpen(f"cannot listen on {description}: {error.strerror}")
 
 
-def _cannot_listen(failure: Any, description: str) -> None:
-    if failure.check(OSError):
-        raise CannotOpen(f"cannot listen on {description}: {failure.value.strerror}")
+_TCP = (TCP4ServerEndpoint, TCP6ServerEndpoint, SSL4ServerEndpoint)
 
 
 class _Probe:

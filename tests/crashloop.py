@@ -12,7 +12,9 @@ import json
 import random
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,56 +24,44 @@ from .processes import Daemon, Sink
 
 SETTLE_SECONDS = 240
 """How long the last daemon may take to bring every task to its end."""
+ENDS = ("succeeded", "failed")
 PATHS = ("/status/200", "/status/500", "/once/500", "/sleep/0.3", "/sleep/2")
 
 
 @define
-class Target:
-    """A task that callme acknowledged, and the calls that it may make."""
-
-    key: str
-    allowed: int
-
-
-@define
 class Tally:
-    """What was promised, and what came of it."""
+    """What was promised, and what came of it.
 
-    targets: dict[str, Target] = field(factory=dict)
-    unknown: set[str] = field(factory=set)
+    :ivar allowed: how often each name that was ever sent may be called.
+    :ivar acknowledged: the keys of the tasks that callme said it has.
+    """
+
+    allowed: dict[str, int] = field(factory=dict)
+    acknowledged: set[str] = field(factory=set)
     kills: int = 0
+    ends: int = 0
 
     def report(self, sink: Sink, tasks: dict[str, Any]) -> int:
         """Print what was lost and what was extra; return how many faults there are."""
-        calls = {key: sink.count(key) for key in {*self.targets, *(k for _, k, _ in sink.calls)}}
-        lost = [key for key in self.targets if key not in tasks]
-        unended = [k for k, t in tasks.items() if t["state"] not in ("succeeded", "failed")]
-        silent = [k for k, t in tasks.items() if t["state"] == "failed" and not t["reason"]]
-        extra = [k for k, n in calls.items() if k in self.targets and n > self.targets[k].allowed]
-        unsaid = [
-            key
-            for key, task in tasks.items()
-            if task["attempts_used"] < calls.get(key, 0)
-            or len(task["attempts"]) != task["attempts_used"]
-        ]
-        early = [key for when, key, _ in sink.calls if when < int(key.rpartition("@")[2])]
-        interrupted = sum(
-            attempt["reason"] == "interrupted" for t in tasks.values() for attempt in t["attempts"]
-        )
+        calls = Counter(key for _, key, _ in sink.calls)
+        reasons = Counter(a["reason"] for task in tasks.values() for a in task["attempts"])
         print(
-            f"targets {len(self.targets)}, calls {sum(calls.values())}, kills {self.kills}, "
-            f"interrupted {interrupted}, unacknowledged {len(self.unknown)}"
+            f"targets {len(self.acknowledged)} (and {len(self.allowed) - len(self.acknowledged)} "
+            f"never acknowledged), kills {self.kills}, terminations {self.ends}, "
+            f"calls {calls.total()}, interrupted {reasons['interrupted']}"
         )
         faults = {
-            "lost": lost,
-            "extra": extra,
-            "early": early,
-            "not ended": unended,
-            "ended without reason": silent,
-            "calls not on record": unsaid,
+            "lost": self.acknowledged - set(tasks),
+            "extra": [k for k, n in calls.items() if n > self.allowed[k.partition("@")[0]]],
+            "early": [key for when, key, _ in sink.calls if when < int(key.partition("@")[2])],
+            "not ended": [k for k, t in tasks.items() if t["state"] not in ENDS],
+            "without reason": [
+                k for k, t in tasks.items() if t["state"] == "failed" and not t["reason"]
+            ],
+            "not on record": [k for k, t in tasks.items() if len(t["attempts"]) < calls[k]],
         }
         for what, keys in faults.items():
-            print(f"{what} {len(keys)}{': ' if keys else ''}{' '.join(keys[:5])}")
+            print(f"{what} {len(keys)}{': ' if keys else ''}{' '.join(list(keys)[:5])}")
         return sum(map(len, faults.values()))
 
 
@@ -83,7 +73,6 @@ class CrashLoop:
         self.sink = Sink()
         self.daemon = Daemon(directory)
         self.tally = Tally()
-        self.number = 0
 
     def run(self, seconds: float) -> int:
         """Crash for some seconds, let the rest settle, and report."""
@@ -91,9 +80,10 @@ class CrashLoop:
         try:
             while time.monotonic() < end:
                 self.daemon.start()
-                self.live(self.random.uniform(0.05, 3))
-                self.daemon.kill()
-                self.tally.kills += 1
+                dying = threading.Timer(self.random.uniform(0.05, 3), self.die)
+                dying.start()
+                self.live()
+                dying.join()
             self.daemon.start()
             tasks = self.settle()
         finally:
@@ -101,17 +91,26 @@ class CrashLoop:
             self.sink.close()
         return self.tally.report(self.sink, tasks)
 
-    def live(self, seconds: float) -> None:
-        """Put tasks as fast as one client can, for as long as the daemon is to live."""
-        end = time.monotonic() + seconds
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=5)
-        while time.monotonic() < end:
-            self.put(connection)
-            time.sleep(self.random.uniform(0, 0.02))
-        connection.close()
+    def die(self) -> None:
+        """Kill the daemon, whatever it does just now, or now and then ask it to end."""
+        if self.random.random() < 0.8:
+            self.daemon.kill()
+            self.tally.kills += 1
+        else:
+            self.daemon.terminate()
+            self.tally.ends += 1
+
+    def live(self) -> None:
+        """Put tasks as fast as one client can, for as long as the daemon lives."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=20)
+        try:
+            while True:
+                self.put(connection)
+        except (OSError, http.client.HTTPException):
+            connection.close()
 
     def put(self, connection: http.client.HTTPConnection) -> None:
-        self.number += 1
+        name = f"n{len(self.tally.allowed)}"
         retry = self.random.choice([0, 0, 1, 1, 3])
         body = {
             "trigger_at": self.random.choice(["+0m", "+0m", "+0m", "+1m"]),
@@ -121,16 +120,13 @@ class CrashLoop:
             "max_delay": self.random.choice([2, 60]),
             "timeout": 5,
         }
-        name = f"n{self.number}"
-        try:
-            connection.request("PUT", f"/task/{name}", json.dumps(body))
-            answer = connection.getresponse()
-            task = json.loads(answer.read())
-        except OSError:
-            self.tally.unknown.add(name)
-            raise
+        self.tally.allowed[name] = 1 + retry
+        connection.request("PUT", f"/task/{name}", json.dumps(body))
+        answer = connection.getresponse()
+        task = json.loads(answer.read())
         assert answer.status == 201, task
-        self.tally.targets[task["task"]] = Target(task["task"], 1 + retry)
+        self.tally.acknowledged.add(task["task"])
+        time.sleep(self.random.uniform(0, 0.02))
 
     def settle(self) -> dict[str, Any]:
         """Wait until every task has ended, and return them all, whole."""

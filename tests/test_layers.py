@@ -20,7 +20,14 @@ MAY_IMPORT = {
     "callme.site": {"callme.core", "callme.problem"},
     "callme.caller": {"callme", "callme.core"},
     "callme.retention": {"callme.core", "callme.store"},
-    "callme.scheduler": {"callme.core", "callme.caller", "callme.retention", "callme.store"},
+    "callme.dispatcher": {"callme.core", "callme.caller", "callme.store"},
+    "callme.scheduler": {
+        "callme.caller",
+        "callme.core",
+        "callme.dispatcher",
+        "callme.retention",
+        "callme.store",
+    },
     "callme.api": {
         "callme.core",
         "callme.problem",

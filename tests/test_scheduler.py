@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 
 from callme.core.task import Reason, State
 from callme.core.trigger import Key
-from callme.scheduler import RETRY_SECONDS, STALE_SECONDS
+from callme.dispatcher import RETRY_SECONDS
+from callme.scheduler import STALE_SECONDS
 
 from .conftest import LoggedFailures
 from .support import NOON, World
@@ -196,7 +197,7 @@ def test_a_retry_that_waits_too_long_for_room_is_too_late() -> None:
 def test_a_clock_set_back_between_claim_and_call_makes_no_early_call(world: World) -> None:
     world.put()
     times = iter([NOON, NOON, NOON, NOON, NOON, NOON - 30.0])
-    world.scheduler._now = lambda: next(times, NOON - 30.0)
+    world.scheduler._now = world.scheduler._dispatcher._now = lambda: next(times, NOON - 30.0)
     world.scheduler.start()
     assert world.caller.calls == []
     task = world.task(TASK)
@@ -210,7 +211,7 @@ def test_time_lost_between_claim_and_call_makes_no_late_call(world: World) -> No
     claims = world.result(world.store.claim({"sink.example:80": 1}, NOON))
     world.turn_to(NOON + 60)
     calls = len(world.caller.calls)
-    world.scheduler._launch(claims[0])
+    world.scheduler._dispatcher._launch(claims[0])
     assert len(world.caller.calls) == calls
     task = world.task(Key("other", NOON))
     assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)
@@ -224,6 +225,27 @@ def test_a_locked_database_delays_a_tick_by_seconds_not_by_a_minute(world: World
     world.store.broken = False
     assert world.caller.calls == []
     world.turn_to(NOON + 60 + 2 * RETRY_SECONDS)
+    assert world.caller.called == [f"task@{NOON + 60}"]
+
+
+def test_a_minute_that_turns_while_a_tick_is_under_way_is_not_missed(world: World) -> None:
+    world.scheduler.start()
+    due = world.store.due
+    waiting: list[Deferred[Any]] = []
+
+    def slow(now: float) -> Deferred[Any]:
+        found = due(now)
+        waiting.append(Deferred())
+        return waiting[-1].addCallback(lambda _: found)
+
+    world.put(at=NOON + 60)
+    world.clock.advance(59.9)
+    world.store.due = slow
+    world.scheduler.tick()
+    world.clock.advance(0.1)
+    world.store.due = due
+    assert world.caller.calls == []
+    waiting.pop().callback(None)
     assert world.caller.called == [f"task@{NOON + 60}"]
 
 

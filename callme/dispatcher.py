@@ -1,0 +1,218 @@
+"""From due to done: claim what there is room for, call it, record what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from attrs import define, field
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .caller import Caller
+from .core import policy
+from .core.errors import shown
+from .core.fairness import share_out
+from .core.task import Claim, Outcome, State, Verdict
+from .core.trigger import minute_of
+from .store.port import Store
+
+log = Logger(namespace="callme")
+
+RETRY_SECONDS = 2.0
+"""How soon something is tried again that the database did not take."""
+
+
+@define(eq=False)
+class Dispatcher:
+    """Keeps as many calls under way as there is room for and tasks are due.
+
+    :param now: the wall clock: seconds since 1970.
+    :param clock: what sets timers.
+    :param concurrency: calls under way at once.
+    :param per_host: ... of them to one host and port.
+    :param claim_failed: told when the database gave no claims; must see to it that
+        :meth:`wake` is called again.
+    """
+
+    _store: Store
+    _caller: Caller
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    _concurrency: int
+    _per_host: int
+    _claim_failed: Callable[[Failure], None]
+    _open: bool = field(default=False, init=False)
+    _claiming: bool = field(default=False, init=False)
+    _cutting_off: bool = field(default=False, init=False)
+    # Hosts that may have tasks due, the longest unserved first.
+    _waiting: dict[str, None] = field(factory=dict, init=False)
+    _under_way: dict[str, int] = field(factory=dict, init=False)
+    _calls: dict[int, Deferred[Outcome]] = field(factory=dict, init=False)
+    # Claims whose end is not yet on record.
+    _held: dict[int, Claim] = field(factory=dict, init=False)
+    _drained: list[Deferred[None]] = field(factory=list, init=False)
+
+    @property
+    def calls_under_way(self) -> int:
+        """How many calls are under way."""
+        return len(self._calls)
+
+    def open(self) -> None:
+        """Begin to claim: what an earlier daemon left behind has been taken up."""
+        self._open = True
+
+    def take_up(self, claims: Iterable[Claim]) -> None:
+        """Record as interrupted the claims that nobody holds any more."""
+        for claim in claims:
+            if claim.task_id not in self._held:
+                self._held[claim.task_id] = claim
+                self._ended(claim, policy.interrupted(claim))
+
+    def wake(self, hosts: Iterable[str]) -> None:
+        """Say that tasks of these hosts are due."""
+        self._waiting.update(dict.fromkeys(hosts))
+        self._claim()
+
+    def _claim(self) -> None:
+        """Claim as many of the due tasks as there is room for, one claim at a time."""
+        if self._claiming or not self._open or not self._waiting:
+            return
+        free = self._concurrency - len(self._calls)
+        shares = share_out(free, self._per_host, self._under_way, self._waiting) if free else {}
+        if not shares:
+            return
+        self._claiming = True
+        for host in shares:
+            del self._waiting[host]
+        claiming = self._store.claim(shares, self._now())
+        claiming.addCallbacks(self._claimed, self._not_claimed, (shares,), {}, (shares,))
+        claiming.addErrback(lambda failure: log.failure("a claim failed", failure))
+
+    def _claimed(self, claims: Sequence[Claim], shares: Mapping[str, int]) -> None:
+        self._claiming = False
+        taken: dict[str, int] = {}
+        for claim in claims:
+            taken[claim.host] = taken.get(claim.host, 0) + 1
+            self._launch(claim)
+        # Who got all that was asked may have more; behind those who still wait.
+        self._waiting.update(
+            dict.fromkeys(host for host, share in shares.items() if taken.get(host, 0) >= share)
+        )
+        self._claim()
+        self._check_drained()
+
+    def _not_claimed(self, failure: Failure, shares: Mapping[str, int]) -> None:
+        self._claiming = False
+        self._waiting.update(dict.fromkeys(shares))
+        self._claim_failed(failure)
+        self._check_drained()
+
+    def _launch(self, claim: Claim) -> None:
+        self._held[claim.task_id] = claim
+        now = self._now()
+        if not self._open or now < claim.definition.trigger_at:
+            # Not started: its time has not come (the clock was set back) or ours has.
+            due_at = max(minute_of(now), claim.definition.trigger_at)
+            self._record(claim, Verdict(State.SCHEDULED, due_at=due_at))
+        elif policy.is_too_late(claim.definition, now):
+            self._record(claim, policy.too_late(claim.definition))
+        else:
+            self._under_way[claim.host] = self._under_way.get(claim.host, 0) + 1
+            calling = self._calls[claim.task_id] = self._caller.call(claim)
+            ended = calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
+            ended.addErrback(lambda failure: log.failure("a call's end failed", failure))
+
+    def _called(self, outcome: Outcome, claim: Claim) -> None:
+        self._leave(claim)
+        # What the caller makes of a call that is cut off from here means nothing.
+        self._ended(claim, policy.interrupted(claim) if self._cutting_off else outcome)
+        self._claim()
+
+    def _ended(self, claim: Claim, outcome: Outcome) -> None:
+        verdict = policy.judge(claim, outcome, self._now())
+        attempt = verdict.attempt
+        if attempt is not None and attempt.reason is not None:
+            log.warn(
+                "{task} attempt {number} failed: {reason} ({detail}); {state}",
+                task=shown(str(claim.definition.key)),
+                number=claim.number,
+                reason=attempt.reason.value,
+                detail=shown(attempt.detail, 300),
+                state=verdict.state.value,
+            )
+        self._record(claim, verdict)
+
+    def _call_failed(self, failure: Failure, claim: Claim) -> None:
+        """Take an error of the caller's own, or the end of a call that was cut off."""
+        if not failure.check(CancelledError):
+            log.failure("the call of {task} failed", failure, task=shown(str(claim.definition.key)))
+        self._called(policy.interrupted(claim), claim)
+
+    def _leave(self, claim: Claim) -> None:
+        del self._calls[claim.task_id]
+        self._under_way[claim.host] -= 1
+        if not self._under_way[claim.host]:
+            del self._under_way[claim.host]
+
+    def _record(self, claim: Claim, verdict: Verdict) -> None:
+        """Store a verdict, however often that has to be tried."""
+
+        def recorded(held: bool) -> None:
+            self._let_go(claim)
+            if not held:
+                log.error(
+                    "{task} attempt {number} ended, but its claim was lost: not stored",
+                    task=shown(str(claim.definition.key)),
+                    number=claim.number,
+                )
+            elif verdict.due_at is not None and verdict.due_at <= self._now():
+                self.wake([claim.host])
+
+        def failed(failure: Failure) -> None:
+            log.error(
+                "the attempt of {task} could not be recorded: {error}; trying again soon",
+                task=shown(str(claim.definition.key)),
+                error=shown(str(failure.value), 300),
+            )
+            self._clock.callLater(RETRY_SECONDS, self._record, claim, verdict)
+
+        recording = self._store.record(claim, verdict, self._now())
+        recording.addCallbacks(recorded, failed)
+        recording.addErrback(lambda failure: log.failure("a record failed", failure))
+
+    def _let_go(self, claim: Claim) -> None:
+        self._held.pop(claim.task_id, None)
+        self._check_drained()
+
+    async def close(self, grace: float, then: float) -> None:
+        """Claim no more, let the calls under way finish, and give back what is not called.
+
+        :param grace: seconds after which calls are cut off, and recorded as interrupted.
+        :param then: seconds for the records of those.
+        """
+        self._open = False
+        await self._drain(grace)
+        self._cutting_off = True
+        for calling in list(self._calls.values()):
+            calling.cancel()
+        await self._drain(then)
+
+    def _check_drained(self) -> None:
+        if self._drained and not self._claiming and not self._held:
+            drained, self._drained = self._drained, []
+            for waiter in drained:
+                waiter.callback(None)
+
+    async def _drain(self, seconds: float) -> None:
+        """Wait until nothing is held any more, or until the time is over."""
+        if self._claiming or self._held:
+            drained: Deferred[None] = Deferred()
+            self._drained.append(drained)
+            drained.addTimeout(seconds, self._clock)
+            try:
+                await drained
+            except defer.TimeoutError:
+                self._drained.clear()

@@ -1,0 +1,128 @@
+"""The daemon put together, in this process: over real sockets, with a real database."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import treq
+from twisted.internet import reactor
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.python import usage
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from callme import tap
+from callme.tap import Daemon, Options, makeService
+
+from .processes import free_port, listens
+
+
+def options(directory: Path, *arguments: str, **parent: Any) -> Options:
+    made = Options({})
+    # As much of twistd's own options as callme looks at.
+    made.parent = usage.Options()
+    made.parent.update({"rundir": str(directory), "uid": None, "gid": None} | parent)
+    made.parseOptions([f"--port={free_port()}", *arguments])
+    return made
+
+
+def port_of(daemon: Daemon) -> int:
+    port: IListeningPort | None = daemon._port
+    assert port is not None
+    address: Any = port.getHost()
+    number: int = address.port
+    return number
+
+
+async def test_a_task_goes_all_the_way(tmp_path: Path) -> None:
+    daemon = makeService(options(tmp_path))
+    daemon.privilegedStartService()
+    daemon.startService()
+    port = port_of(daemon)
+    pool = HTTPConnectionPool(reactor, persistent=True)
+    client = treq.client.HTTPClient(Agent(reactor, pool=pool))
+    base = f"http://127.0.0.1:{port}"
+    # It calls itself, which no other endpoint needs to stand by for.
+    body = {"trigger_at": "+0m", "callback": f"{base}/healthz", "payload": "x"}
+    answer = await client.put(f"{base}/task/self", json=body)
+    assert answer.code == 201
+    key = (await answer.json())["task"]
+    while True:
+        answer = await client.get(f"{base}/status/{key}")
+        task = await answer.json()
+        if task["state"] == "succeeded":
+            break
+        await deferLater(reactor, 0.01)
+    assert task["attempts"][0]["body"].startswith('{"status":"ok"')
+    await daemon.stopService()
+    await pool.closeCachedConnections()
+    assert not listens(port)
+    assert (tmp_path / "callme.sqlite").exists()
+    assert not (tmp_path / "callme.sqlite-wal").exists()
+
+
+async def test_a_daemon_can_be_started_again_on_its_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        daemon = makeService(options(tmp_path))
+        daemon.startService()
+        await deferLater(reactor, 0)
+        await daemon.stopService()
+
+
+def test_a_relative_database_lies_in_the_rundir(tmp_path: Path) -> None:
+    daemon = makeService(options(tmp_path, "--database=own.sqlite"))
+    assert (tmp_path / "own.sqlite").exists()
+    daemon._database.release()
+
+
+def test_the_database_belongs_to_the_user_that_the_daemon_runs_as(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(os, "chown", lambda *arguments: given.append(arguments))
+    daemon = makeService(options(tmp_path, uid=123))
+    daemon._database.release()
+    assert given == [(tmp_path / "callme.sqlite", 123, -1)]
+
+
+def test_what_cannot_be_opened_ends_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"callme: .*the directory .* does not exist"):
+        makeService(options(tmp_path, "--database=nowhere/x.sqlite"))
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "\\:\\:1"])
+def test_a_port_that_is_taken_ends_in_one_line(tmp_path: Path, interface: str) -> None:
+    family = socket.AF_INET if "." in interface else socket.AF_INET6
+    with socket.socket(family) as other:
+        try:
+            other.bind((interface.replace("\\", ""), 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        other.listen()
+        taken = f"tcp:{other.getsockname()[1]}:interface={interface}"
+        with pytest.raises(SystemExit, match=r"callme: cannot listen on tcp:.*already in use"):
+            makeService(options(tmp_path, f"--port={taken}"))
+
+
+def test_a_port_taken_at_the_last_moment_is_an_error(tmp_path: Path) -> None:
+    daemon = makeService(options(tmp_path))
+    port = int(daemon._settings.port.split(":")[1])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(Exception, match=r"[Aa]ddress already in use"):
+            daemon.privilegedStartService()
+    daemon._database.release()
+
+
+def test_endpoints_that_are_not_tcp_are_left_to_their_own(tmp_path: Path) -> None:
+    daemon = makeService(options(tmp_path, f"--port=unix:{tmp_path}/socket"))
+    daemon._database.release()
+
+
+def test_importing_the_daemon_installs_no_reactor() -> None:
+    assert not hasattr(tap, "reactor")

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -14,6 +15,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .support import World
+
+# A busy machine is no reason to fail.
+settings.register_profile("callme", deadline=None)
+settings.load_profile("callme")
 
 
 @implementer(ILogObserver)

@@ -191,7 +191,8 @@ def test_a_bad_name_in_the_url_is_named_once() -> None:
 
 
 def test_secrets_are_not_repeated_in_errors() -> None:
-    assert "hunter2" not in str(refused(callback="http://me:hunter2@example.com/"))
+    for host in ("example.com", "[::1", "a:99999", "a b", "a:", "a\\b"):
+        assert "hunter2" not in str(refused(callback=f"http://me:hunter2@{host}/"))
     assert "hunter2" not in str(refused(headers={"Authorization": "hunter2\n"}))
 
 

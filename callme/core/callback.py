@@ -28,7 +28,7 @@ def parse_callback(value: object) -> str:
         raise InvalidValue(f"a URL of {len(value)} characters: expected at most {MAX_CALLBACK}")
     if not all("!" <= character <= "~" and character != "\\" for character in value):
         raise InvalidValue(
-            f"{shown(value)} contains a character that a URL cannot: "
+            f"{_named(value)} contains a character that a URL cannot: "
             "percent-encode it, and write an international host as xn--..."
         )
     host_of(value)
@@ -44,24 +44,31 @@ def host_of(callback: str) -> str:
         parts = urlsplit(callback)
         port = parts.port
     except ValueError as error:
-        raise InvalidValue(f"{shown(callback)} is not a URL: {error}") from None
+        raise InvalidValue(f"{_named(callback)} is not a URL: {error}") from None
     if parts.scheme not in _DEFAULT_PORTS or not callback[len(parts.scheme) :].startswith("://"):
-        raise InvalidValue(f"{shown(callback)} is not an absolute http:// or https:// URL")
+        raise InvalidValue(f"{_named(callback)} is not an absolute http:// or https:// URL")
     if "@" in parts.netloc:
         # Not repeated here: what stands before the @ may be a password.
         raise InvalidValue("user info in a URL is not accepted: send an Authorization header")
     if port == 0 or parts.netloc.endswith(":"):
-        raise InvalidValue(f"{shown(callback)} has no port after its colon")
-    host = _check_host(parts.hostname or "", callback)
+        raise InvalidValue(f"{_named(callback)} has no port after its colon")
+    # Whether brackets hold an address, urlsplit() says only since Python 3.11.4.
+    if parts.netloc.startswith("["):
+        host = _check_ipv6(parts.hostname or "", callback)
+    else:
+        host = _check_name(parts.hostname or "", callback)
     return f"{host}:{port or _DEFAULT_PORTS[parts.scheme]}"
 
 
-def _check_host(host: str, callback: str) -> str:
-    if ":" in host:
-        try:
-            return f"[{ipaddress.IPv6Address(host)}]" if "%" not in host else _no_host(callback)
-        except ValueError:
-            _no_host(callback)
+def _check_ipv6(host: str, callback: str) -> str:
+    try:
+        # A zone (RFC 6874) means something on one machine only.
+        return f"[{ipaddress.IPv6Address(host)}]" if "%" not in host else _no_host(callback)
+    except ValueError:
+        return _no_host(callback)
+
+
+def _check_name(host: str, callback: str) -> str:
     name = host.removesuffix(".")
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
         _no_host(callback)
@@ -70,6 +77,11 @@ def _check_host(host: str, callback: str) -> str:
 
 def _no_host(callback: str) -> str:
     raise InvalidValue(
-        f"{shown(callback)} has no valid host: expected an address, "
+        f"{_named(callback)} has no valid host: expected an address, "
         "or a name of letters, digits, hyphens and dots"
     )
+
+
+def _named(callback: str) -> str:
+    """Name a URL in an error, unless it may hold a password."""
+    return "a URL with @ in it" if "@" in callback else shown(callback)

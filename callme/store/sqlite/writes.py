@@ -75,9 +75,9 @@ _ATTEMPT = """
 """
 _MOVE = """
     UPDATE task
-    SET trigger_at = ?1, expires_at = ?1 + 60 * max_delay, due_at = ?1, state = 'scheduled',
+    SET trigger_at = ?, expires_at = ? + 60 * max_delay, due_at = ?, state = 'scheduled',
         reason = NULL, detail = '', attempts_used = 0, finished_at = NULL
-    WHERE task_id = ?2
+    WHERE task_id = ?
 """
 _OF_NAME = """
     SELECT task_name, trigger_at, task_id, state, max_delay, host
@@ -268,7 +268,7 @@ def reschedule(
         return Rescheduled(conflict=f"another task stands at {to}")
     if now >= trigger_at + MINUTE * max_delay:
         return Rescheduled(skipped=[(key, Reason.TOO_LATE.value)])
-    cursor.execute(_MOVE, (trigger_at, task_id))
+    cursor.execute(_MOVE, (trigger_at, trigger_at, trigger_at, task_id))
     return Rescheduled(moved=[(key, to)], hosts=[host])
 
 
@@ -302,7 +302,7 @@ def reschedule_name(
         "UPDATE task SET trigger_at = ? WHERE task_id = ?",
         [(-MINUTE * task_id, task_id) for _, task_id in moves],
     )
-    cursor.executemany(_MOVE, moves)
+    cursor.executemany(_MOVE, [(minute, minute, minute, task_id) for minute, task_id in moves])
     return Rescheduled(moved, skipped, hosts=list(dict.fromkeys(row[5] for row in movable)))
 
 

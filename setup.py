@@ -22,6 +22,7 @@ setup(
     packages=[
         "callme",
         "callme.api",
+        "callme.caller",
         "callme.core",
         "callme.store",
         "callme.store.sqlite",

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .caller import Caller
+from .caller.port import Caller
 from .core import policy
 from .core.errors import shown
 from .core.fairness import share_out

@@ -11,7 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .caller import Caller
+from .caller.port import Caller
 from .core.errors import shown
 from .core.trigger import MINUTE
 from .dispatcher import RETRY_SECONDS, Dispatcher

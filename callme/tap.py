@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from . import __version__
 from .api.endpoints import Api
-from .caller import HttpCaller
+from .caller.http import HttpCaller
 from .options import Options, Settings
 from .retention import Retention
 from .scheduler import Scheduler

@@ -32,7 +32,8 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from callme import __version__
-from callme.caller import KEPT_BODY, MAX_BODY, HttpCaller, explain
+from callme.caller.explain import explain
+from callme.caller.http import KEPT_BODY, MAX_BODY, HttpCaller
 from callme.core.task import Claim, Outcome, Reason
 
 from .support import NOON, definition

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "callme.store": {"callme.core", "callme.store"},
     "callme.problem": {"callme.core"},
     "callme.site": {"callme.core", "callme.problem"},
-    "callme.caller": {"callme", "callme.core"},
+    "callme.caller": {"callme", "callme.caller", "callme.core"},
     "callme.retention": {"callme.core", "callme.store"},
     "callme.dispatcher": {"callme.core", "callme.caller", "callme.store"},
     "callme.scheduler": {

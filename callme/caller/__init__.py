@@ -1,0 +1,1 @@
+"""One claim in, one outcome out: the HTTP calls."""

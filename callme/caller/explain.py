@@ -1,0 +1,52 @@
+"""Why a call got no answer, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
+from twisted.internet import error
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
+
+
+def explain(failure: BaseException, reused: bool = False) -> str:
+    """Say in one human sentence why a call got no answer.
+
+    :param reused: whether it went over a connection kept from an earlier call.
+    """
+    if isinstance(failure, (ResponseNeverReceived, ResponseFailed, RequestTransmissionFailed)):
+        failure = _root(failure)
+    if reused and isinstance(failure, (error.ConnectionDone, error.ConnectionLost)):
+        return "the endpoint closed a kept connection just as it was used again"
+    for kind, sentence in _SENTENCES:
+        if isinstance(failure, kind):
+            return sentence
+    if isinstance(failure, TLSError):
+        told = [entry[2] for entry in (failure.args[0] if failure.args else []) if len(entry) > 2]
+        return f"the TLS handshake failed: {', '.join(told) or 'no reason given'}"
+    if isinstance(failure, ValueError) and "hostname" in str(failure):
+        return "the name of the host is not one that can be looked up"
+    # Twisted raises a ParseError that it does not export.
+    if type(failure).__name__ == "ParseError":
+        return "the endpoint's answer is not HTTP"
+    return f"the call failed: {type(failure).__name__}"
+
+
+def _root(failure: Any) -> BaseException:
+    """Return the most telling of the reasons that Twisted gathered."""
+    reasons: list[BaseException] = [reason.value for reason in failure.reasons]
+    telling = [one for one in reasons if not isinstance(one, error.ConnectionDone)]
+    return next(iter([*telling, *reasons]), failure)
+
+
+_SENTENCES: list[tuple[type[BaseException], str]] = [
+    (error.ConnectionRefusedError, "the connection was refused"),
+    (error.DNSLookupError, "the name of the host was not found"),
+    (error.NoRouteError, "there is no route to the host"),
+    (error.TimeoutError, "the host did not accept a connection in time"),
+    (error.ConnectError, "no connection could be made"),
+    (VerificationError, "the certificate is not one for this host"),
+    (error.ConnectionDone, "the endpoint closed the connection without an answer"),
+    (error.ConnectionLost, "the connection broke before an answer came"),
+]

@@ -1,0 +1,158 @@
+"""The HTTP call itself, made with treq."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http.cookiejar import CookieJar
+from typing import Any
+
+from attrs import evolve
+from treq.client import HTTPClient
+from treq.response import _Response
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IPolicyForHTTPS, IResponse
+
+from .. import __version__
+from ..core.request import parse_retry_after, request_headers
+from ..core.task import Claim, Outcome, Reason
+from .connections import Endpoints, Link, Pool
+from .explain import explain
+from .plain import Bytes, NoCookies, PlainAgent, exact_url
+
+USER_AGENT = f"callme/{__version__}"
+MAX_BODY = 64 * 1024
+"""Bytes of an answer's body that are read before its connection is closed."""
+KEPT_BODY = 1024
+"""Bytes of an answer's body that are kept on record."""
+IDLE_SECONDS = 1.0
+"""How long an unused connection is kept for the next call to the same host: enough for
+a burst, and shorter than the keep-alive of common servers, which would close it just as
+it is used again."""
+_NO_COOKIES = CookieJar()
+
+
+class HttpCaller:
+    """Calls endpoints over HTTP/1.1 with treq.
+
+    :param now: the wall clock: seconds since 1970.
+    :param per_host: connections to keep for one host.
+    :param tls_policy: which certificates to trust: by default those that the system does.
+    :param clock: what sets the deadlines: the reactor, except in tests.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        now: Callable[[], float],
+        per_host: int,
+        tls_policy: IPolicyForHTTPS | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        self._clock: IReactorTime = clock or reactor
+        self._now = now
+        self._pool = Pool(reactor, persistent=True)
+        # Twisted would send a GET again, unasked, when a kept connection drops.
+        self._pool.retryAutomatically = False
+        self._pool.maxPersistentPerHost = per_host
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]  # not only int
+        endpoints = Endpoints(reactor, tls_policy or BrowserLikePolicyForHTTPS())
+        agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
+        self._client = HTTPClient(PlainAgent(agent), NoCookies(), Bytes)
+
+    def call(self, claim: Claim) -> Deferred[Outcome]:
+        return Deferred.fromCoroutine(self._call(claim))
+
+    def close(self) -> Deferred[None]:
+        closed: Deferred[None] = self._pool.closeCachedConnections()
+        return closed
+
+    async def _call(self, claim: Claim) -> Outcome:
+        timeout = claim.definition.timeout
+        outcome = Outcome(started_at=int(self._now() * 1000))
+        began = self._clock.seconds()
+        link = Link()
+        sending: Deferred[_Response] = Deferred()
+
+        def expire() -> None:
+            link.expired = True
+            sending.cancel()
+            link.abort()
+
+        timer = self._clock.callLater(timeout, expire)
+        try:
+            sending = self._send(claim, link)
+            response = await sending
+            body = _Body(link)
+            response.deliverBody(body)
+            await body.done
+            outcome = evolve(
+                outcome,
+                status=response.code,
+                body=body.text,
+                retry_after=self._retry_after(response),
+            )
+        except Exception as failure:
+            if link.expired:
+                reason, detail = Reason.TIMEOUT, f"no answer within {timeout} s"
+            else:
+                reason, detail = Reason.CONNECTION_FAILED, explain(failure, link.reused)
+            outcome = evolve(outcome, reason=reason, detail=detail)
+        finally:
+            if timer.active():
+                timer.cancel()
+        return evolve(outcome, duration_ms=round((self._clock.seconds() - began) * 1000))
+
+    def _send(self, claim: Claim, link: Link) -> Deferred[_Response]:
+        definition = claim.definition
+        headers = Headers()
+        for name, value in request_headers(claim, USER_AGENT):
+            headers.addRawHeader(name.encode("ascii"), value.encode("utf-8"))
+        self._pool.link = link
+        return self._client.request(
+            definition.callback_method,
+            exact_url(definition.callback),
+            headers=headers,
+            data=definition.payload.encode("utf-8") or None,
+            cookies=_NO_COOKIES,
+            allow_redirects=False,
+            unbuffered=True,
+        )
+
+    def _retry_after(self, response: IResponse) -> int | None:
+        values = response.headers.getRawHeaders("retry-after")
+        return parse_retry_after(values[-1], self._now()) if values else None
+
+
+class _Body(Protocol):
+    """Reads an answer's body up to :data:`MAX_BODY` and keeps the first :data:`KEPT_BODY`.
+
+    :ivar done: fires when there is no more to come, however it ended: the status
+        line has arrived, and that is what counts.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._received = 0
+        self._kept = b""
+        self.done: Deferred[None] = Deferred(lambda _: link.abort())
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += len(data)
+        if len(self._kept) < KEPT_BODY:
+            self._kept = (self._kept + data)[:KEPT_BODY]
+        if self._received > MAX_BODY:
+            self._link.abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.done.called:
+            self.done.callback(None)
+
+    @property
+    def text(self) -> str:
+        """What was kept, as text; what is not UTF-8 is shown as U+FFFD."""
+        return self._kept.decode("utf-8", "replace").replace("\0", "\ufffd")

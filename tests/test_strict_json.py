@@ -47,11 +47,12 @@ def test_deep_but_sane_is_accepted() -> None:
     assert decode(b'{"\\u0061":' + b"[" * 100 + b"]" * 100 + b"}")
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
-)  # fmt: skip
+TEXT = st.text(st.characters(codec="utf-8"))
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+LEAF = st.none() | st.booleans() | NUMBERS | TEXT
+VALUES: st.SearchStrategy[object] = st.deferred(
+    lambda: LEAF | st.lists(VALUES, max_size=4) | st.dictionaries(TEXT, VALUES, max_size=4)
+)
 
 
 @given(VALUES, st.booleans())

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from http.cookiejar import CookieJar
 from typing import Any
 
-from attrs import evolve
 from treq.client import HTTPClient
 from treq.response import _Response
 from twisted.internet.defer import Deferred
@@ -53,6 +52,7 @@ class HttpCaller:
         tls_policy: IPolicyForHTTPS | None = None,
         clock: IReactorTime | None = None,
     ) -> None:
+        self._reactor = reactor
         self._clock: IReactorTime = clock or reactor
         self._now = now
         self._pool = Pool(reactor, persistent=True)
@@ -73,10 +73,12 @@ class HttpCaller:
 
     async def _call(self, claim: Claim) -> Outcome:
         timeout = claim.definition.timeout
-        outcome = Outcome(started_at=int(self._now() * 1000))
+        started_at = int(self._now() * 1000)
         began = self._clock.seconds()
         link = Link()
         sending: Deferred[_Response] = Deferred()
+        status = reason = retry_after = None
+        detail = text = ""
 
         def expire() -> None:
             link.expired = True
@@ -90,22 +92,18 @@ class HttpCaller:
             body = _Body(link)
             response.deliverBody(body)
             await body.done
-            outcome = evolve(
-                outcome,
-                status=response.code,
-                body=body.text,
-                retry_after=self._retry_after(response),
-            )
+            status, text = response.code, body.text
+            retry_after = self._retry_after(response)
         except Exception as failure:
             if link.expired:
                 reason, detail = Reason.TIMEOUT, f"no answer within {timeout} s"
             else:
                 reason, detail = Reason.CONNECTION_FAILED, explain(failure, link.reused)
-            outcome = evolve(outcome, reason=reason, detail=detail)
         finally:
             if timer.active():
                 timer.cancel()
-        return evolve(outcome, duration_ms=round((self._clock.seconds() - began) * 1000))
+        duration_ms = round((self._clock.seconds() - began) * 1000)
+        return Outcome(started_at, duration_ms, status, reason, detail, text, retry_after)
 
     def _send(self, claim: Claim, link: Link) -> Deferred[_Response]:
         definition = claim.definition
@@ -121,6 +119,8 @@ class HttpCaller:
             cookies=_NO_COOKIES,
             allow_redirects=False,
             unbuffered=True,
+            # Not that treq needs it: without it, it would look for one each time.
+            reactor=self._reactor,
         )
 
     def _retry_after(self, response: IResponse) -> int | None:

@@ -1,0 +1,95 @@
+"""A burst: tasks that are all due at once, called and recorded by a daemon.
+
+``python -m benchmarks.burst URL TASKS CONCURRENCY [--profile FILE]``. Prints JSON: calls per
+second from the tick to the last record, and the highest RSS in MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import task
+from twisted.internet.defer import Deferred
+
+from callme.core.definition import parse_definition
+from callme.options import Settings
+from callme.store.sqlite.database import open_database
+from callme.tap import Daemon
+
+
+async def burst(react: Any, arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+        database = open_database(Path(directory, "callme.sqlite"))
+        # Time stands before the minute until all is in place, then turns.
+        minute = int(time.time()) // 60 * 60
+        turned: list[float] = []
+        now = lambda: time.time() if turned else minute - 1.0  # noqa: E731
+        settings = Settings(
+            "tcp:0:interface=127.0.0.1",
+            str(database.path),
+            arguments.concurrency,
+            arguments.concurrency,
+            30,
+        )
+        daemon = Daemon(settings, database, react, now)
+        body = {"callback": arguments.url, "max_delay": 60}
+        puts = []
+        for number in range(arguments.tasks):
+            made = parse_definition(body, minute, f"task{number}", str(minute))
+            puts.append(daemon._store.put(made, minute - 1.0))
+        for put in puts:
+            await put
+        done: Deferred[None] = Deferred()
+        left = arguments.tasks
+        record = daemon._store.record
+
+        def counted(*args: Any) -> Deferred[bool]:
+            recording = record(*args)
+
+            def recorded(held: bool) -> bool:
+                nonlocal left
+                left -= 1
+                if not left:
+                    done.callback(None)
+                return held
+
+            return recording.addCallback(recorded)
+
+        daemon._store.record = counted  # type: ignore[method-assign]
+        daemon.startService()
+        await task.deferLater(react, 0.2)
+        profile = cProfile.Profile()
+        if arguments.profile:
+            profile.enable()
+        turned.append(1)
+        began = time.perf_counter()
+        daemon._scheduler.tick()
+        await done
+        elapsed = time.perf_counter() - began
+        if arguments.profile:
+            profile.disable()
+            profile.dump_stats(arguments.profile)
+        await daemon.stopService()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"calls_per_second": arguments.tasks / elapsed, "peak_rss_mb": peak}))
+
+
+def main(react: Any) -> Deferred[None]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("tasks", type=int)
+    parser.add_argument("concurrency", type=int)
+    parser.add_argument("--profile")
+    parser.add_argument("--directory")
+    return Deferred.fromCoroutine(burst(react, parser.parse_args()))
+
+
+if __name__ == "__main__":
+    task.react(main)

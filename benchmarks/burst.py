@@ -62,7 +62,7 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
 
             return recording.addCallback(recorded)
 
-        daemon._store.record = counted  # type: ignore[method-assign]
+        setattr(daemon._store, "record", counted)  # noqa: B010
         daemon.startService()
         await task.deferLater(react, 0.2)
         profile = cProfile.Profile()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -16,8 +16,8 @@ from .core import policy
 from .core.errors import shown
 from .core.fairness import share_out
 from .core.task import Claim, Outcome, State, Verdict
-from .core.trigger import minute_of
-from .store.port import Store
+from .core.trigger import minute_of, rfc3339
+from .store.port import Store, StoreUnavailable
 
 log = Logger(namespace="callme")
 
@@ -45,6 +45,7 @@ class Dispatcher:
     _per_host: int
     _claim_failed: Callable[[Failure], None]
     _open: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
     _claiming: bool = field(default=False, init=False)
     _cutting_off: bool = field(default=False, init=False)
     # Hosts that may have tasks due, the longest unserved first.
@@ -61,8 +62,8 @@ class Dispatcher:
         return len(self._calls)
 
     def open(self) -> None:
-        """Begin to claim: what an earlier daemon left behind has been taken up."""
-        self._open = True
+        """Begin to claim, unless it was closed: what an earlier daemon left is taken up."""
+        self._open = not self._closed
 
     def take_up(self, claims: Iterable[Claim]) -> None:
         """Record as interrupted the claims that nobody holds any more."""
@@ -127,8 +128,9 @@ class Dispatcher:
 
     def _called(self, outcome: Outcome, claim: Claim) -> None:
         self._leave(claim)
-        # What the caller makes of a call that is cut off from here means nothing.
-        self._ended(claim, policy.interrupted(claim) if self._cutting_off else outcome)
+        # A call that is cut off has failed in no way of its own.
+        cut_off = self._cutting_off and outcome.status is None
+        self._ended(claim, policy.interrupted(claim) if cut_off else outcome)
         self._claim()
 
     def _ended(self, claim: Claim, outcome: Outcome) -> None:
@@ -136,12 +138,12 @@ class Dispatcher:
         attempt = verdict.attempt
         if attempt is not None and attempt.reason is not None:
             log.warn(
-                "{task} attempt {number} failed: {reason} ({detail}); {state}",
+                "{task} attempt {number} failed: {reason} ({detail}); {then}",
                 task=shown(str(claim.definition.key)),
                 number=claim.number,
                 reason=attempt.reason.value,
                 detail=shown(attempt.detail, 300),
-                state=verdict.state.value,
+                then=_then(verdict),
             )
         self._record(claim, verdict)
 
@@ -172,12 +174,16 @@ class Dispatcher:
                 self.wake([claim.host])
 
         def failed(failure: Failure) -> None:
+            verdict_then = verdict
             log.error(
                 "the attempt of {task} could not be recorded: {error}; trying again soon",
                 task=shown(str(claim.definition.key)),
                 error=shown(str(failure.value), 300),
             )
-            self._clock.callLater(RETRY_SECONDS, self._record, claim, verdict)
+            if not failure.check(StoreUnavailable):
+                log.failure("the database refused a record", failure)
+                verdict_then = _reduced(verdict)
+            self._clock.callLater(RETRY_SECONDS, self._record, claim, verdict_then)
 
         recording = self._store.record(claim, verdict, self._now())
         recording.addCallbacks(recorded, failed)
@@ -193,6 +199,7 @@ class Dispatcher:
         :param grace: seconds after which calls are cut off, and recorded as interrupted.
         :param then: seconds for the records of those.
         """
+        self._closed = True
         self._open = False
         await self._drain(grace)
         self._cutting_off = True
@@ -216,3 +223,18 @@ class Dispatcher:
                 await drained
             except defer.TimeoutError:
                 self._drained.clear()
+
+
+def _then(verdict: Verdict) -> str:
+    """Say what becomes of a task whose attempt failed."""
+    if verdict.due_at is None:
+        return "the task failed"
+    return f"next attempt {rfc3339(verdict.due_at * 1000)}"
+
+
+def _reduced(verdict: Verdict) -> Verdict:
+    """Return a verdict with nothing in it that came from outside, so that it can be stored."""
+    if verdict.attempt is None:
+        return verdict
+    detail = "the answer could not be recorded"
+    return evolve(verdict, attempt=evolve(verdict.attempt, status=None, detail=detail, body=""))

@@ -13,13 +13,15 @@ from twisted.python.failure import Failure
 
 from .caller.port import Caller
 from .core.errors import shown
-from .core.trigger import MINUTE
+from .core.trigger import MINUTE, minute_of
 from .dispatcher import RETRY_SECONDS, Dispatcher
 from .retention import Retention
 from .store.port import Store, StoreUnavailable
 
 log = Logger(namespace="callme")
 
+LOOK_SECONDS = 5
+"""How often, at least, the wall clock is looked at: it may have been set."""
 STALE_SECONDS = 90
 """How old the last tick may be before the scheduler counts as stopped."""
 
@@ -67,6 +69,7 @@ class Scheduler:
         self._retry: IDelayedCall | None = None
         self._ticking = self._again = False
         self._recovered = self._stopping = False
+        self._ticked_minute = 0
         self._started_at = now()
         self._last_tick: float | None = None
 
@@ -77,16 +80,18 @@ class Scheduler:
         self.tick()
 
     def _align(self) -> None:
-        # A loop of 60 s counted from its start would drift away from the wall clock.
-        self._minute = LoopingCall(self._minute_turns)
+        # A loop of 60 s counted from its start would drift away from the wall clock, and
+        # one that sleeps the whole minute would not see that the clock was set.
+        self._minute = LoopingCall(self._look_at_clock)
         self._minute.clock = self._clock
-        self._minute.start(MINUTE - self._now() % MINUTE, now=False)
+        self._minute.start(min(LOOK_SECONDS, MINUTE - self._now() % MINUTE), now=False)
 
-    def _minute_turns(self) -> None:
+    def _look_at_clock(self) -> None:
         assert self._minute is not None
         self._minute.stop()
         self._align()
-        self.tick()
+        if minute_of(self._now()) != self._ticked_minute:
+            self.tick()
 
     def wake(self, hosts: Iterable[str]) -> None:
         """Say that tasks of these hosts are due before the next tick."""
@@ -94,6 +99,7 @@ class Scheduler:
 
     def tick(self) -> None:
         """Find what is due and launch it; returns at once, and never raises."""
+        self._ticked_minute = minute_of(self._now())
         if self._ticking:
             # What has fallen due since that tick looked must not wait for the next minute.
             self._again = True
@@ -118,6 +124,8 @@ class Scheduler:
         """Look once at what the database has for us."""
         # No other daemon uses it: at the start every claim in it is a dead one's.
         abandoned = await self._store.abandoned(self._now(), every=not self._recovered)
+        if self._stopping:
+            return
         self._recovered = True
         self._dispatcher.take_up(abandoned)
         self._dispatcher.open()

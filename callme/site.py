@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import BytesIO
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -27,6 +27,8 @@ REQUEST_SECONDS = 30
 """How long a client may take over one request, first byte to last."""
 IDLE_SECONDS = 60
 """How long a connection may stay open without a request."""
+SWEEP_SECONDS = 1
+"""How often is looked for those whose time is over."""
 CLOSE_SECONDS = 10
 """How long a client may take to read the last answer before the connection is dropped."""
 
@@ -87,46 +89,86 @@ class BoundedRequest(Request):
 
 
 class BoundedChannel(HTTPChannel):
-    """A connection whose client may not take for ever over a request or an answer."""
+    """A connection whose client may not take for ever over a request or an answer.
 
-    site: BoundedSite
+    What it may take is not set by a timer of its own, which would be made and
+    unmade for each request: the site looks at all its channels every second.
+    """
+
     factory: BoundedSite
-    _deadline: IDelayedCall | None = None
+    # Twisted's own timer is restarted by every byte.
+    timeOut = None
     _answering = False
+    _idle = False
+    _reading = False
+    # Whether more was written than the client has read and the transport cares to keep.
+    _clogged = False
+    _expires_at = 0.0
+    _refused = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.factory.channels.add(self)
-        self._within(REQUEST_SECONDS, self._too_slow)
+        self.factory.channel_opened(self)
+        self._within(REQUEST_SECONDS)
+        self._idle = False
 
     def dataReceived(self, data: bytes) -> None:
-        if self._deadline is None and not self._answering:
-            self._within(REQUEST_SECONDS, self._too_slow)
+        if self._refused:
+            return
+        if self._idle:
+            self._idle = False
+            self._within(REQUEST_SECONDS)
         super().dataReceived(data)
 
     def allContentReceived(self) -> None:
         self._answering = True
-        self._in_time()
+        self._reading = False
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
         self._answering = False
+        self._idle = True
         if self.factory.closing:
             self.persistent = False
-        if not self.persistent:
-            self._within(CLOSE_SECONDS, self._drop)
+        self._within(IDLE_SECONDS if self.persistent else CLOSE_SECONDS)
         super().requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._in_time()
         self.factory.channel_lost(self)
         super().connectionLost(reason)
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._clogged and not self._reading:
+            # Who asks ahead and does not read the answers would fill the memory with them.
+            self._hang_up()
+            return
+        self._reading = True
+        super().lineReceived(line)
+
+    def pauseProducing(self) -> None:
+        self._clogged = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._clogged = False
+        super().resumeProducing()
+
+    def expire(self, now: float) -> None:
+        """Cut the client off if its time is over."""
+        if self._answering or now < self._expires_at:
+            return
+        if self._refused or not self.persistent:
+            cast(ITCPTransport, self.transport).abortConnection()
+        elif self._idle:
+            self._hang_up()
+        else:
+            detail = f"the request took more than {REQUEST_SECONDS} s to arrive"
+            self._refuse(Problem(408, detail))
 
     def close_when_idle(self) -> None:
         """Close the connection: now, or after the answer that is under way."""
         if not self._answering:
-            self._within(CLOSE_SECONDS, self._drop)
-            self.loseConnection()
+            self._hang_up()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._refuse(Problem(431, f"a line of more than {self.MAX_LENGTH:,} bytes"))
@@ -140,9 +182,6 @@ class BoundedChannel(HTTPChannel):
         else:
             self._refuse(Problem(400, "the request is not HTTP/1.1 as RFC 9112 has it"))
 
-    def _too_slow(self) -> None:
-        self._refuse(Problem(408, f"the request took more than {REQUEST_SECONDS} s to arrive"))
-
     def _refuse(self, problem: Problem) -> None:
         body = encode(problem.members)
         head = (
@@ -152,24 +191,15 @@ class BoundedChannel(HTTPChannel):
         )
         assert self.transport is not None
         self.transport.write(head.encode() + body)
-        self._within(CLOSE_SECONDS, self._drop)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._refused = True
+        self._within(CLOSE_SECONDS)
         self.loseConnection()
 
-    def _drop(self) -> None:
-        cast(ITCPTransport, self.transport).abortConnection()
-
-    def _within(self, seconds: float, otherwise: Callable[[], None]) -> None:
-        self._in_time()
-        self._deadline = self.factory.clock.callLater(seconds, self._expire, otherwise)
-
-    def _expire(self, otherwise: Callable[[], None]) -> None:
-        self._deadline = None
-        otherwise()
-
-    def _in_time(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _within(self, seconds: float) -> None:
+        self._expires_at = self.factory.clock.seconds() + seconds
 
 
 class BoundedSite(Site):
@@ -185,13 +215,34 @@ class BoundedSite(Site):
     requestFactory = BoundedRequest
 
     def __init__(self, resource: IResource, clock: Any) -> None:
-        super().__init__(
-            resource, timeout=IDLE_SECONDS, reactor=clock, parsePOSTFormSubmission=False
-        )
+        # No timeout: it would set a timer for each connection, see BoundedChannel.
+        super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
         self.clock: IReactorTime = clock
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = clock
         self.channels: set[BoundedChannel] = set()
         self.closing = False
         self._closed: Deferred[None] | None = None
+
+    def channel_opened(self, channel: BoundedChannel) -> None:
+        """Watch over a new connection."""
+        self.channels.add(channel)
+        if not self._sweeping.running:
+            self._sweeping.start(SWEEP_SECONDS, now=False)
+
+    def channel_lost(self, channel: BoundedChannel) -> None:
+        """Forget a connection that is closed."""
+        self.channels.discard(channel)
+        if not self.channels:
+            self._sweeping.stop()
+            if self._closed is not None:
+                closed, self._closed = self._closed, None
+                closed.callback(None)
+
+    def _sweep(self) -> None:
+        now = self.clock.seconds()
+        for channel in list(self.channels):
+            channel.expire(now)
 
     def log(self, request: http.Request) -> None:
         """Keep no access log: what happens to tasks is logged, and stands in their records."""
@@ -207,10 +258,3 @@ class BoundedSite(Site):
         for channel in list(self.channels):
             channel.close_when_idle()
         return closed
-
-    def channel_lost(self, channel: BoundedChannel) -> None:
-        """Forget a connection that is closed."""
-        self.channels.discard(channel)
-        if not self.channels and self._closed is not None:
-            closed, self._closed = self._closed, None
-            closed.callback(None)

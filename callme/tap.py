@@ -61,9 +61,9 @@ def makeService(options: Options) -> Daemon:
     # twistd changes to its --rundir only after this.
     rundir = options.parent["rundir"] if options.parent else "."
     try:
+        _check_port(settings.port)
         database = open_database(Path(rundir, settings.database))
         _give_to(options, database.path)
-        _check_port(settings.port)
     except CannotOpen as error:
         raise SystemExit(f"callme: {error}") from None
     return Daemon(settings, database, reactor)
@@ -107,6 +107,15 @@ class _Probe:
         self, port: int, factory: Any, context: Any, backlog: int = 50, interface: str = ""
     ) -> None:
         self.listenTCP(port, factory, backlog, interface)
+
+
+def _address(port: IListeningPort | None, description: str) -> str:
+    """Return where somebody listens, as a person writes it."""
+    address: Any = None if port is None else port.getHost()
+    host, number = getattr(address, "host", None), getattr(address, "port", None)
+    if host is None:
+        return description
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
 
 
 class Daemon(Service):
@@ -156,7 +165,7 @@ class Daemon(Service):
         log.info(
             "callme {version} listens on {address}, database {database} (SQLite {sqlite})",
             version=__version__,
-            address=self._port.getHost() if self._port else self._settings.port,
+            address=_address(self._port, self._settings.port),
             database=str(self._database.path),
             sqlite=sqlite3.sqlite_version,
         )
@@ -176,7 +185,13 @@ class Daemon(Service):
 
     def _handle_sigterm(self) -> None:
         """Let SIGTERM be a good end: twistd would report that it was killed by a signal."""
-        signal.signal(signal.SIGTERM, lambda *_: self._reactor.callFromThread(self._reactor.stop))
+
+        def stop(*_: object) -> None:
+            # Once is enough: the reactor takes a second time for a mistake.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            self._reactor.callFromThread(self._reactor.stop)
+
+        signal.signal(signal.SIGTERM, stop)
 
     def stopService(self) -> Deferred[None]:
         """Stop in the only order in which nothing is lost."""

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from attrs import frozen
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
 
+from callme.api.endpoints import Api
 from callme.core.task import State
 from callme.core.trigger import Key
 
 from .conftest import LoggedFailures
-from .support import NOON, World
+from .support import NOON, World, definition
 
 BASE = "http://callme:6777"
 BODY = {"trigger_at": "+1h", "callback": "http://sink.example/"}
@@ -226,13 +229,13 @@ def test_names_are_unicode(world: World, name: str, quoted: str) -> None:
         (b'"\xff"', 400, "not UTF-8"),
         (b'{"a": NaN}', 400, "NaN"),
         (b'{"a": 1e999}', 400, "too large"),
-        (b'{"a": 1, "a": 2}', 400, "'a' stands twice"),
+        (b'{"a": 1, "a": 2}', 400, '"a" stands twice'),
         (b"[" * 100_000, 400, "too deep"),
         (b'{"task_name": "\\ud800"}', 400, "surrogate"),
-        (b"{}", 422, "trigger_at is required"),
+        (b"{}", 422, "trigger_at: is required"),
         (b'{"trigger_at": 9223372036854775808, "callback": "http://a/"}', 422, "out of range"),
         (b'{"trigger_at": "+1h", "callback": "http://a/", "retry": true}', 422, "retry"),
-        (b'{"trigger_at": "+1h", "callback": "http://a/", "colour": 1}', 422, "'colour'"),
+        (b'{"trigger_at": "+1h", "callback": "http://a/", "colour": 1}', 422, '"colour"'),
     ],
 )
 def test_bad_bodies_are_refused_by_name(world: World, body: bytes, status: int, said: str) -> None:
@@ -656,9 +659,19 @@ def ask_health(world: World) -> Any:
 
 
 def test_a_client_that_hangs_up_loses_nothing(world: World) -> None:
-    asking = world.http.request("PUT", f"{BASE}/task/task", data=json.dumps(BODY).encode())
+    """Its task is on the way to the disk: it is kept, and called when its minute has come."""
+    world.scheduler.start()
+    put_it, committing = world.store.put, Deferred[Any]()
+    world.store.put = lambda *args, **kwargs: committing
+    api = Api(world.store, world.scheduler, world.now)
+    http: Any = StubTreq(api.app.resource())
+    body = json.dumps({**BODY, "trigger_at": NOON}).encode()
+    asking = http.put(f"{BASE}/task/task", data=body)
+    http.flush()
     asking.addErrback(lambda _: None)
     asking.cancel()
-    world.http.flush()
-    task = world.result(world.store.get(Key("task", AT)))
-    assert task is None or task.state is State.SCHEDULED
+    http.flush()
+    made = definition("task", NOON, max_delay=10)
+    put_it(made, NOON).addCallback(committing.callback)
+    assert world.caller.called == [f"task@{NOON}"]
+    assert world.task(Key("task", NOON)).state is State.SUCCEEDED

@@ -224,6 +224,22 @@ async def test_the_request_is_exactly_what_the_task_says(
     )
 
 
+@pytest.mark.parametrize(
+    ("after", "line"),
+    [
+        ("", b"GET / HTTP/1.1"),
+        ("?x=1", b"GET /?x=1 HTTP/1.1"),
+        ("#top", b"GET / HTTP/1.1"),
+        ("/?x=1?/y#top", b"GET /?x=1?/y HTTP/1.1"),
+    ],
+)
+async def test_a_url_without_a_path(
+    caller: HttpCaller, endpoint: Endpoint, after: str, line: bytes
+) -> None:
+    await call(caller, endpoint, path=after)
+    assert endpoint.requests[0].startswith(line + b"\r\n")
+
+
 async def test_a_get_has_no_body_and_says_nothing_of_one(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
@@ -280,8 +296,11 @@ async def test_an_answer_ended_by_closing_or_cut_off_has_its_status(
         (lambda c: c.reset(), "the connection broke before an answer came"),
         (b"SSH-2.0-OpenSSH_9\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 banana OK\r\n\r\n", "not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: banana\r\n\r\n", "call failed|not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", "closed|call failed|broke"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: banana\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 99999999999999999999999 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 -5 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 600 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", "closed|broke|not HTTP"),
     ],
 )
 async def test_what_is_no_answer(
@@ -347,6 +366,24 @@ async def test_headers_without_end_are_cut_off_by_the_deadline(
     assert (await expire(patient, endpoint, 50)).reason is Reason.TIMEOUT
 
 
+@pytest.mark.parametrize("line", [b"X: y\r\n", b"X: " + b"y" * 10_000 + b"\r\n"])
+async def test_headers_without_end_do_not_fill_the_memory(
+    caller: HttpCaller, endpoint: Endpoint, line: bytes
+) -> None:
+    endpoint.answer = b"HTTP/1.1 200 OK\r\n" + line * (1_000_000 // len(line))
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.reason) == (None, Reason.CONNECTION_FAILED)
+    assert outcome.detail == "the answer's headers have no end"
+    await endpoint.connections[0].lost
+
+
+async def test_answers_are_counted_each_for_itself(caller: HttpCaller, endpoint: Endpoint) -> None:
+    endpoint.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000
+    for _ in range(10):
+        assert (await call(caller, endpoint)).reason is None
+    assert len(endpoint.connections) == 1
+
+
 async def test_the_deadline_covers_the_body_but_the_status_counts(
     patient: HttpCaller, endpoint: Endpoint
 ) -> None:
@@ -405,7 +442,8 @@ async def test_no_cookie_is_kept(caller: HttpCaller, endpoint: Endpoint) -> None
 
 
 @pytest.mark.parametrize(
-    ("value", "after"), [(b"120", 120), (b"Fri, 15 Jan 2100 12:00:00 GMT", None), (b"x", 0)]
+    ("value", "after"),
+    [(b"120", 120), (b"Fri, 15 Jan 2100 12:00:00 GMT", None), (b"x", 0), (b"\xff", 0)],
 )
 async def test_retry_after_is_read(
     caller: HttpCaller, endpoint: Endpoint, value: bytes, after: int | None
@@ -432,7 +470,9 @@ async def test_a_call_can_be_cut_off(caller: HttpCaller, endpoint: Endpoint) -> 
     await calling.addErrback(lambda _: None)
 
 
-async def test_a_call_can_be_cut_off_in_its_body(caller: HttpCaller, endpoint: Endpoint) -> None:
+async def test_what_has_answered_has_answered_though_its_body_is_cut_off(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
     arrived: Deferred[None] = Deferred()
 
     def begin(connection: Connection) -> None:
@@ -443,8 +483,29 @@ async def test_a_call_can_be_cut_off_in_its_body(caller: HttpCaller, endpoint: E
     calling = caller.call(claim(endpoint))
     await arrived
     calling.cancel()
+    outcome = await calling
+    assert (outcome.status, outcome.reason, outcome.body) == (200, None, "ab")
     await endpoint.connections[0].lost
-    await calling.addErrback(lambda _: None)
+
+
+async def test_no_request_starts_once_max_delay_has_passed(endpoint: Endpoint) -> None:
+    """Connecting took until then."""
+    made = claim(endpoint, max_delay=1)
+    moments = iter([NOON + 59.0, NOON + 60.0])
+    caller = HttpCaller(reactor, lambda: next(moments), 10)
+    outcome = await caller.call(made)
+    assert (outcome.reason, outcome.status) == (Reason.TOO_LATE, None)
+    assert outcome.started_at == (NOON + 60) * 1000
+    assert endpoint.requests == []
+    await endpoint.connections[0].lost
+    await caller.close()
+
+
+async def test_an_attempt_starts_when_its_connection_is_there(endpoint: Endpoint) -> None:
+    moments = iter([NOON + 1.0, NOON + 3.0])
+    caller = HttpCaller(reactor, lambda: next(moments), 10)
+    assert (await caller.call(claim(endpoint))).started_at == (NOON + 3) * 1000
+    await caller.close()
 
 
 async def test_ipv6_and_odd_forms_of_addresses(caller: HttpCaller, endpoint: Endpoint) -> None:
@@ -581,7 +642,7 @@ async def test_a_tls_endpoint_that_hangs_is_dropped_at_the_deadline() -> None:
         (SSL.Error([("lib", "f", "unsafe")]), "the TLS handshake failed: unsafe"),
         (SSL.Error(), "the TLS handshake failed: no reason given"),
         (ValueError("secret"), "the call failed: ValueError"),
-        (ResponseNeverReceived([]), "the call failed: ResponseNeverReceived"),
+        (ResponseNeverReceived([]), "the endpoint's answer is not HTTP"),
     ],
 )
 def test_failures_are_told_in_words(failure: Exception, said: str) -> None:

@@ -399,6 +399,50 @@ def test_what_is_claimed_but_not_called_at_the_end_is_given_back_unspent(world: 
     assert task.attempts == ()
 
 
+@pytest.mark.parametrize("method", ["abandoned", "due"])
+def test_nothing_is_called_that_a_tick_finds_after_the_end_began(world: World, method: str) -> None:
+    world.put()
+    found = getattr(world.store, method)
+    waiting: Deferred[Any] = Deferred()
+    setattr(world.store, method, lambda *args, **kwargs: waiting)
+    world.scheduler.start()
+    stopped: list[Any] = []
+    stop(world).addCallback(stopped.append)
+    found(NOON).addCallback(waiting.callback)
+    assert len(stopped) == 1
+    assert world.caller.calls == []
+    assert world.task(TASK).state is State.SCHEDULED
+
+
+def test_a_result_that_the_database_refuses_is_recorded_without_what_it_refuses(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    world.caller.answer = 2**70
+    world.put(retry=0)
+    world.scheduler.start()
+    assert logged_failures.flush(OverflowError) == 1
+    world.turn_to(NOON + RETRY_SECONDS)
+    task = world.task(TASK)
+    assert (task.state, task.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    assert [attempt.status for attempt in task.attempts or ()] == [None]
+
+
+@pytest.mark.parametrize("jump", [-3600, 90])
+def test_a_wall_clock_that_is_set_is_noticed_within_seconds(jump: int) -> None:
+    world = World()
+    offset = [0.0]
+    world.now = lambda: world.clock.seconds() + offset[0]
+    world.caller.now = world.now
+    world.scheduler = world._scheduler()
+    world.scheduler.start()
+    world.turn_to(NOON + 20)
+    world.put(at=NOON + 60 if jump > 0 else NOON + jump + 60)
+    offset[0] = jump
+    world.turn_to(NOON + 26 if jump > 0 else NOON + 61)
+    assert len(world.caller.calls) == 1
+    world.close()
+
+
 def test_stopping_ends_even_if_nothing_can_be_recorded(world: World) -> None:
     world.caller.answer = None
     world.put()

@@ -255,6 +255,32 @@ def test_whoever_does_not_read_the_last_answer_is_cut_off(client: Client) -> Non
     assert client.transport.aborted
 
 
+def test_who_asks_ahead_and_does_not_read_is_not_answered_for_ever(client: Client) -> None:
+    for number in range(200):
+        client.world.put(f"n{number}", headers={"X-Large": "x" * 2000})
+    written = client.transport.write
+
+    def full(data: bytes) -> None:
+        written(data)
+        client.channel.pauseProducing()
+
+    client.transport.write = full  # type: ignore[method-assign]
+    client.send(GET.replace(b"/status/", b"/status/?limit=1000") * 100)
+    assert len(client.transport.value()) < 2_000_000
+    assert client.transport.disconnecting
+    client.world.clock.advance(CLOSE_SECONDS)
+    assert client.transport.aborted
+
+
+def test_who_reads_may_ask_ahead_and_who_asks_once_may_read_slowly(client: Client) -> None:
+    client.send(GET * 50)
+    assert len(client.answers()) == 50
+    client.channel.pauseProducing()
+    client.channel.resumeProducing()
+    client.send(GET)
+    assert not client.transport.disconnecting
+
+
 def test_no_timer_outlives_a_connection(client: Client) -> None:
     client.send(GET + put()[:20])
     client.hang_up()

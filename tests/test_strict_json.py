@@ -25,9 +25,11 @@ from callme.core.strict_json import decode
         (b"1e400", "too large"),
         (b"9" * 5000, "too many digits"),
         (b"[" * 100_000, "too deep"),
+        (b"[" * 51 + b"]" * 51, "too deep"),
+        (b'{"a": [' + b"[" * 950 + b"]" * 950 + b"]}", "too deep"),
         (b'{"a":' * 100_000, "too deep"),
-        (b'{"a": 1, "a": 1}', "'a' stands twice"),
-        (b'{"b": {"a": 1, "b": 2, "a": 1}}', "'a' stands twice"),
+        (b'{"a": 1, "a": 1}', '"a" stands twice'),
+        (b'{"b": {"a": 1, "b": 2, "a": 1}}', '"a" stands twice'),
         (b'"\\ud800"', "lone surrogate"),
         (b'{"\\udc00": 1}', "lone surrogate"),
         (b'[{"a": "\\ud800"}]', "lone surrogate"),
@@ -44,7 +46,8 @@ def test_a_surrogate_pair_is_a_character() -> None:
 
 
 def test_deep_but_sane_is_accepted() -> None:
-    assert decode(b'{"\\u0061":' + b"[" * 100 + b"]" * 100 + b"}")
+    assert decode(b'{"\\u0061":' + b"[" * 48 + b"]" * 48 + b"}")
+    assert decode(b"[" + b"{}," * 1000 + b"{}]")
 
 
 TEXT = st.text(st.characters(codec="utf-8"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from attrs import define
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -19,7 +21,7 @@ from ..core.task import Reason, State, Task
 from ..core.trigger import Key, minute_of, rfc3339
 from ..problem import Problem
 from ..scheduler import Scheduler
-from ..store.port import Put, Store, StoreUnavailable
+from ..store.port import Put, PutResult, Rescheduled, Store, StoreUnavailable
 from .decoding import (
     PAGING,
     parse_body,
@@ -36,6 +38,7 @@ from .decoding import (
 from .encoding import answer, page_answer, refuse, skipped_items, url_of, whole
 
 log = Logger(namespace="callme")
+T = TypeVar("T")
 
 RETRY_AFTER = "2"
 """Seconds after which a client may try again while the database cannot be used."""
@@ -69,12 +72,13 @@ class Api:
         definition = parse_definition(body, now, name or None, trigger_at if at else None)
         condition = parse_condition(request)
         too_late = policy.is_too_late(definition, now)
-        result = await self._store.put(
+        putting = self._store.put(
             definition,
             now,
             create=not too_late and not condition.must_exist,
             replace=not too_late and condition.must_exist,
         )
+        result = await _whoever_waits(putting.addCallback(self._wake_put))
         task = result.task
         if task is None and condition.must_exist:
             raise Problem(412, f"there is no task {definition.key} to replace")
@@ -84,8 +88,6 @@ class Api:
             raise _standing(412, f"{definition.key} exists already", task)
         if result.put is Put.DIFFERENT:
             raise _standing(409, _conflict(task), task)
-        if result.put in (Put.CREATED, Put.REPLACED) and definition.trigger_at <= now:
-            self._scheduler.wake([host_of(definition.callback)])
         members = whole(task)
         if result.put is Put.CREATED:
             return answer(request, members, 201, {"Location": url_of("/task/", definition.key)})
@@ -125,13 +127,12 @@ class Api:
         now = self._now()
         trigger_at = parse_new_time(parse_body(request, required=False), now)
         if isinstance(target, Key):
-            result = await self._store.reschedule(target, trigger_at, now, every_state=every_state)
+            moving = self._store.reschedule(target, trigger_at, now, every_state=every_state)
         elif target is not None:
-            result = await self._store.reschedule_name(
-                target, trigger_at, now, every_state=every_state
-            )
+            moving = self._store.reschedule_name(target, trigger_at, now, every_state=every_state)
         else:
             raise Problem(404, "say which task: /reschedule/<task_name>[@<trigger_at>]")
+        result = await _whoever_waits(moving.addCallback(self._wake_moved))
         if result is None:
             raise Problem(404, f"there is no task {target}")
         if result.conflict is not None:
@@ -142,8 +143,6 @@ class Api:
                 "no task could run at that time",
                 [FieldError("/trigger_at", "is max_delay or more in the past")],
             )
-        if trigger_at <= now:
-            self._scheduler.wake(result.hosts)
         return answer(
             request,
             {
@@ -197,6 +196,22 @@ class Api:
             200 if well else 503,
         )
 
+    def _wake_put(self, result: PutResult) -> PutResult:
+        task = result.task
+        if task is not None and result.put in (Put.CREATED, Put.REPLACED):
+            self._wake_due(task.key.trigger_at, [host_of(task.definition.callback)])
+        return result
+
+    def _wake_moved(self, result: Rescheduled | None) -> Rescheduled | None:
+        if result is not None and result.moved:
+            self._wake_due(result.moved[0][1].trigger_at, result.hosts)
+        return result
+
+    def _wake_due(self, trigger_at: int, hosts: Iterable[str]) -> None:
+        """Have tasks called at once whose minute has begun."""
+        if trigger_at <= self._now():
+            self._scheduler.wake(hosts)
+
     # Errors
 
     @app.handle_errors(Problem)
@@ -233,6 +248,16 @@ class Api:
     def _unexpected(self, request: IRequest, failure: Failure) -> bytes:
         log.failure("a request failed", failure)
         return refuse(request, Problem(500, "callme failed to answer; its log says more"))
+
+
+def _whoever_waits(writing: Deferred[T]) -> Deferred[T]:
+    """Wait for a write, which goes on, and has its consequences, if nobody waits any more.
+
+    Klein cancels a handler, and what it waits for, when its client hangs up.
+    """
+    waiting: Deferred[T] = Deferred()
+    writing.addCallbacks(waiting.callback, waiting.errback)
+    return waiting
 
 
 def _standing(status: int, detail: str, task: Task) -> Problem:

@@ -2,36 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorTime,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.client import URI, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from ..core.definition import MAX_TIMEOUT
+from .resolver import Resolver
+
+MAX_ANSWER = 192 * 1024
+"""Bytes of one answer, head and all, after which its connection is dropped: Twisted bounds
+each line of a head, but not how many there are."""
+
+
+class TooLate(Exception):
+    """A connection was made when no request may start any more."""
 
 
 @define(eq=False)
 class Link:
     """The connection that a call goes over, once there is one.
 
+    :ivar started_at: when it was there, and the request began; until then, when it was
+        asked for. Seconds since 1970.
     :ivar reused: whether it was kept from an earlier call.
     :ivar expired: whether the call's time is over.
     """
 
-    protocol: Any = None
+    _now: Callable[[], float]
+    _expires_at: float
+    started_at: float = field(init=False)
     reused: bool = False
     expired: bool = False
+    _protocol: Any = None
+
+    def __attrs_post_init__(self) -> None:
+        self.started_at = self._now()
+
+    def connected(self, protocol: Any) -> Any:
+        """Take a connection for one call.
+
+        :raises TooLate: where connecting took so long that no request may start now.
+        """
+        self._protocol = protocol
+        self.started_at = self._now()
+        if self.started_at >= self._expires_at:
+            self.abort()
+            raise TooLate
+        protocol.transport.answered = 0
+        return protocol
 
     def abort(self) -> None:
         """Drop the connection at once: a TLS peer could keep a polite goodbye waiting."""
-        if self.protocol is not None and self.protocol.transport is not None:
-            self.protocol.transport.abortConnection()
+        if self._protocol is not None and self._protocol.transport is not None:
+            self._protocol.transport.abortConnection()
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the answer was longer than any may be."""
+        transport = None if self._protocol is None else self._protocol.transport
+        return transport is not None and transport.answered > MAX_ANSWER
+
+
+class _Counted(ProtocolWrapper):
+    """A connection that counts the bytes of each answer."""
+
+    answered = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self.answered += len(data)
+        if self.answered > MAX_ANSWER:
+            cast(ITCPTransport, self.transport).abortConnection()
+        else:
+            super().dataReceived(data)
 
 
 class Pool(HTTPConnectionPool):
@@ -41,18 +99,25 @@ class Pool(HTTPConnectionPool):
         agent makes before its ``request`` returns.
     """
 
-    link = Link()
+    link: Link
 
     def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
         link = self.link
         connecting: Deferred[Any] = super().getConnection(key, endpoint)
         link.reused = connecting.called
+        return connecting.addCallback(link.connected)
 
-        def connected(protocol: Any) -> Any:
-            link.protocol = protocol
-            return protocol
 
-        return connecting.addCallback(connected)
+@implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)
+class _Reactor:
+    """A reactor as endpoints see it, with a resolver of our own."""
+
+    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
+        self._reactor = reactor
+        self.nameResolver = resolver
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
 
 
 @implementer(IAgentEndpointFactory)
@@ -60,7 +125,7 @@ class Endpoints:
     """Where to connect to for a URL; kept per host, as making one parses its name."""
 
     def __init__(self, reactor: Any, tls_policy: IPolicyForHTTPS) -> None:
-        self._reactor = reactor
+        self._reactor = _Reactor(reactor, Resolver(reactor, reactor))
         self._tls_policy = tls_policy
         self._of = lru_cache(maxsize=1024)(self._make)
 
@@ -74,16 +139,19 @@ class Endpoints:
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=MAX_TIMEOUT)
         if scheme == b"https":
             endpoint = wrapClientTLS(self._tls_policy.creatorForNetloc(host, port), endpoint)
-        return _Quiet(endpoint)
+        return _Counting(endpoint)
 
 
 @implementer(IStreamClientEndpoint)
-class _Quiet:
-    """Connects without a line in the log for each connection."""
+class _Counting:
+    """Makes connections that count, without a line in the log for each."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        protocolFactory.noisy = False
-        return self._endpoint.connect(protocolFactory)
+        factory: WrappingFactory[_Counted] = WrappingFactory(protocolFactory)
+        factory.protocol = _Counted
+        factory.noisy = protocolFactory.noisy = False
+        connecting: Deferred[Any] = self._endpoint.connect(factory)
+        return connecting.addCallback(lambda counted: counted.wrappedProtocol)

@@ -10,12 +10,17 @@ from twisted.internet import error
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 
 
+class NotHTTP(Exception):
+    """An answer that is no HTTP, though Twisted took it for some."""
+
+
 def explain(failure: BaseException, reused: bool = False) -> str:
     """Say in one human sentence why a call got no answer.
 
     :param reused: whether it went over a connection kept from an earlier call.
     """
-    if isinstance(failure, (ResponseNeverReceived, ResponseFailed, RequestTransmissionFailed)):
+    answered = isinstance(failure, (ResponseNeverReceived, ResponseFailed))
+    if answered or isinstance(failure, RequestTransmissionFailed):
         failure = _root(failure)
     if reused and isinstance(failure, (error.ConnectionDone, error.ConnectionLost)):
         return "the endpoint closed a kept connection just as it was used again"
@@ -27,8 +32,8 @@ def explain(failure: BaseException, reused: bool = False) -> str:
         return f"the TLS handshake failed: {', '.join(told) or 'no reason given'}"
     if isinstance(failure, ValueError) and "hostname" in str(failure):
         return "the name of the host is not one that can be looked up"
-    # Twisted raises a ParseError that it does not export.
-    if type(failure).__name__ == "ParseError":
+    # What Twisted's parser stumbles over: a ParseError that it does not export, a ValueError.
+    if answered or isinstance(failure, NotHTTP):
         return "the endpoint's answer is not HTTP"
     return f"the call failed: {type(failure).__name__}"
 

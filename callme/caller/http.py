@@ -19,8 +19,8 @@ from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from .. import __version__
 from ..core.request import parse_retry_after, request_headers
 from ..core.task import Claim, Outcome, Reason
-from .connections import Endpoints, Link, Pool
-from .explain import explain
+from .connections import Endpoints, Link, Pool, TooLate
+from .explain import NotHTTP, explain
 from .plain import Bytes, NoCookies, PlainAgent, exact_url
 
 USER_AGENT = f"callme/{__version__}"
@@ -73,9 +73,8 @@ class HttpCaller:
 
     async def _call(self, claim: Claim) -> Outcome:
         timeout = claim.definition.timeout
-        started_at = int(self._now() * 1000)
         began = self._clock.seconds()
-        link = Link()
+        link = Link(self._now, claim.definition.expires_at)
         sending: Deferred[_Response] = Deferred()
         status = reason = retry_after = None
         detail = text = ""
@@ -89,6 +88,9 @@ class HttpCaller:
         try:
             sending = self._send(claim, link)
             response = await sending
+            if not 100 <= response.code <= 599:
+                link.abort()
+                raise NotHTTP
             body = _Body(link)
             response.deliverBody(body)
             await body.done
@@ -97,12 +99,17 @@ class HttpCaller:
         except Exception as failure:
             if link.expired:
                 reason, detail = Reason.TIMEOUT, f"no answer within {timeout} s"
+            elif isinstance(failure, TooLate):
+                reason, detail = Reason.TOO_LATE, "max_delay passed while the call connected"
+            elif link.too_long:
+                reason, detail = Reason.CONNECTION_FAILED, "the answer's headers have no end"
             else:
                 reason, detail = Reason.CONNECTION_FAILED, explain(failure, link.reused)
         finally:
             if timer.active():
                 timer.cancel()
         duration_ms = round((self._clock.seconds() - began) * 1000)
+        started_at = int(link.started_at * 1000)
         return Outcome(started_at, duration_ms, status, reason, detail, text, retry_after)
 
     def _send(self, claim: Claim, link: Link) -> Deferred[_Response]:
@@ -124,8 +131,8 @@ class HttpCaller:
         )
 
     def _retry_after(self, response: IResponse) -> int | None:
-        values = response.headers.getRawHeaders("retry-after")
-        return parse_retry_after(values[-1], self._now()) if values else None
+        values = response.headers.getRawHeaders(b"retry-after")
+        return parse_retry_after(values[-1].decode("latin-1"), self._now()) if values else None
 
 
 class _Body(Protocol):
@@ -139,7 +146,7 @@ class _Body(Protocol):
         self._link = link
         self._received = 0
         self._kept = b""
-        self.done: Deferred[None] = Deferred(lambda _: link.abort())
+        self.done: Deferred[None] = Deferred(self._cut_off)
 
     def dataReceived(self, data: bytes) -> None:
         self._received += len(data)
@@ -151,6 +158,12 @@ class _Body(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.done.called:
             self.done.callback(None)
+
+    def _cut_off(self, done: Deferred[None]) -> None:
+        """Want no more: what has arrived counts."""
+        self._link.abort()
+        if not done.called:
+            done.callback(None)
 
     @property
     def text(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -67,11 +68,15 @@ class ExactURL(EncodedURL):
         return self.exact
 
 
+_WITHOUT_PATH = re.compile(r"\A([A-Za-z]+://[^/?#]*)(?=[?#]|\Z)")
+
+
 @lru_cache(maxsize=1024)
 def exact_url(callback: str) -> ExactURL:
     """Return a callback as treq takes URLs."""
     url = ExactURL()
-    url.exact = callback
+    # An empty path is written as / in a request (RFC 9112, section 3.2.1).
+    url.exact = _WITHOUT_PATH.sub(r"\1/", callback)
     return url
 
 

@@ -50,7 +50,7 @@ def parse_definition(
             )
     for name in ("task_name", "trigger_at", "callback"):
         if name not in fields and not any(e.pointer.lstrip("/") == name for e in errors):
-            errors.append(FieldError(f"/{name}", f"{name} is required"))
+            errors.append(FieldError(f"/{name}", "is required"))
     if errors:
         raise Invalid(errors)
     return Definition(**fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from attrs import frozen
@@ -44,8 +45,8 @@ class InvalidValue(ValueError):
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """Return ``value`` as a person may read it in an error: quoted, ASCII, short."""
-    text = ascii(value)
+    """Return ``value`` as a person may read it in an error: as JSON, in ASCII, short."""
+    text = json.dumps(value, default=repr)
     return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
 
 

@@ -12,6 +12,10 @@ import math
 
 from .errors import InvalidValue, shown
 
+MAX_DEPTH = 50
+"""Levels of objects and lists in one another."""
+_TOO_DEEP = f"the body is nested too deeply: expected at most {MAX_DEPTH} levels"
+
 
 def decode(data: bytes) -> object:
     """Return the value that a JSON text stands for.
@@ -27,19 +31,37 @@ def decode(data: bytes) -> object:
         ) from None
     try:
         value: object = _DECODER.decode(text)
+        # No deeper than there are brackets: most bodies need no second look.
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _refuse_depth(value)
         # Only an escape can smuggle a surrogate in: UTF-8 has none.
         if "\\u" in text:
             _refuse_surrogates(value)
     except InvalidValue:
         raise
     except RecursionError:
-        raise InvalidValue("the body is nested too deeply") from None
+        raise InvalidValue(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
         raise InvalidValue(f"the body is not JSON: {error}") from None
     except ValueError:
         # What is left is int() refusing thousands of digits.
         raise InvalidValue("the body holds a number with too many digits") from None
     return value
+
+
+def _refuse_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner.extend(one.values())
+            elif isinstance(one, list):
+                inner.extend(one)
+        if not inner:
+            return
+        level = inner
+    raise InvalidValue(_TOO_DEEP)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timezone
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -26,6 +27,7 @@ _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
+_NOT_IN_NAMES = re.compile(r"[@/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _EXPECTED = (
     "expected a Unix timestamp, +<integer> followed by m, h or d, "
     "or an RFC 3339 time with an offset such as 2028-11-26T00:00:00Z"
@@ -128,14 +130,11 @@ def check_name(value: object) -> str:
         raise InvalidValue(
             f"a name of {len(value)} characters: expected 1 to {MAX_NAME} characters"
         )
-    for character in value:
-        if character in "@/" or ord(character) < 32 or 127 <= ord(character) < 160:
-            raise InvalidValue(
-                f"{shown(value)} contains {character!a}: "
-                "a name has no '@', no '/' and no control characters"
-            )
-        if 0xD800 <= ord(character) <= 0xDFFF:
-            raise InvalidValue(f"{shown(value)} contains a lone surrogate, which is not Unicode")
+    if bad := _NOT_IN_NAMES.search(value):
+        raise InvalidValue(
+            f"{shown(value)} contains {bad[0]!a}: "
+            "a name has no '@', no '/', no control characters and no lone surrogates"
+        )
     return value
 
 
@@ -153,4 +152,9 @@ def parse_key(text: str) -> Key:
 def rfc3339(milliseconds: int) -> str:
     """Write a time in milliseconds since 1970 as RFC 3339 UTC with milliseconds."""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19]

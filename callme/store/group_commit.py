@@ -16,6 +16,8 @@ from twisted.python.failure import Failure
 C = TypeVar("C")
 T = TypeVar("T")
 Operation = Callable[[C], Any]
+_LEAST = 32
+"""Writes that go together at once; the more go, the less each costs."""
 
 
 @define(eq=False)
@@ -37,6 +39,7 @@ class GroupCommit(Generic[C]):
     _fails_all: Callable[[Failure], bool]
     _most: int = 500
     _waiting: list[tuple[Operation[C], Deferred[Any]]] = field(factory=list, init=False)
+    _alone: int = field(default=0, init=False)
     _busy: bool = field(default=False, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)
 
@@ -63,35 +66,46 @@ class GroupCommit(Generic[C]):
         return idle
 
     def _next(self) -> None:
-        batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+        batch = self._take()
         if not batch:
             self._busy = False
             idle, self._idle = self._idle, []
             for waiter in idle:
                 waiter.callback(None)
             return
-        self._run(batch).addBoth(lambda _: self._next())
-
-    def _run(self, batch: Sequence[tuple[Operation[C], Deferred[Any]]]) -> Deferred[None]:
         operations = [operation for operation, _ in batch]
+        running = self._transact(lambda connection: [one(connection) for one in operations])
+        running.addCallbacks(self._committed, self._failed, (batch,), {}, (batch,))
 
-        def committed(results: list[Any]) -> None:
-            for (_, waiter), result in zip(batch, results, strict=True):
-                waiter.callback(result)
+    def _take(self) -> list[tuple[Operation[C], Deferred[Any]]]:
+        if self._alone:
+            self._alone -= 1
+            count = 1
+        else:
+            # Half of what waits, where much does: the other half is written while
+            # this one is answered.
+            count = min(self._most, max(_LEAST, len(self._waiting) // 2))
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
 
-        def failed(failure: Failure) -> Deferred[None] | None:
-            if len(batch) > 1 and not self._fails_all(failure):
-                return self._run_each(batch)
+    def _committed(
+        self, results: list[Any], batch: Sequence[tuple[Operation[C], Deferred[Any]]]
+    ) -> None:
+        goes_on = bool(self._waiting)
+        if goes_on:
+            self._next()
+        for (_, waiter), result in zip(batch, results, strict=True):
+            waiter.callback(result)
+        if not goes_on:
+            self._next()
+
+    def _failed(
+        self, failure: Failure, batch: Sequence[tuple[Operation[C], Deferred[Any]]]
+    ) -> None:
+        if len(batch) > 1 and not self._fails_all(failure):
+            self._waiting[:0] = batch
+            self._alone = len(batch)
+        else:
             for _, waiter in batch:
                 waiter.errback(failure)
-            return None
-
-        running = self._transact(lambda connection: [one(connection) for one in operations])
-        return running.addCallbacks(committed, failed)
-
-    async def _each(self, batch: Sequence[tuple[Operation[C], Deferred[Any]]]) -> None:
-        for one in batch:
-            await self._run([one])
-
-    def _run_each(self, batch: Sequence[tuple[Operation[C], Deferred[Any]]]) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._each(batch))
+        self._next()

@@ -21,6 +21,10 @@ OLDEST_SQLITE = (3, 35, 0)
 """The first release with ``RETURNING``."""
 BUSY_SECONDS = 2
 """How long a statement waits for another program's lock before it fails."""
+CHECKPOINT_PAGES = 8000
+"""Pages (of 4 KiB) in the write-ahead log from which on a commit carries them over."""
+CACHE_KIB = 16 * 1024
+"""Memory for pages of the database that the writer may use."""
 _CHECKED_WHOLE = 64 * 1024 * 1024
 """Files up to this many bytes are checked page by page at start: about 0.1 s."""
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
@@ -158,6 +162,10 @@ def configure_writer(connection: sqlite3.Connection) -> None:
     # NORMAL may lose an acknowledged commit in WAL mode when the power goes.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    # A page that many commits change is carried over to the database once: eight times
+    # SQLite's own limit, 32 MB of write-ahead log at most, costs a PUT half as much.
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
 
 def configure_reader(connection: sqlite3.Connection) -> None:

@@ -40,7 +40,10 @@ def page(
             return None
         conditions.append("task_name = ?")
         values.append(task_name)
-    if start_from is not None:
+    if start_from is not None and task_name is not None:
+        conditions.append("trigger_at >= ?")
+        values.append(start_from.trigger_at)
+    elif start_from is not None:
         conditions.append("(task_name, trigger_at) >= (?, ?)")
         values += [start_from.task_name, start_from.trigger_at]
     if after is not None:

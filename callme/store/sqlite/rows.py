@@ -37,7 +37,7 @@ def definition_values(definition: Definition) -> Row:
         definition.callback,
         definition.callback_method,
         definition.payload,
-        _encode(definition.headers),
+        _encode(definition.headers) if definition.headers else "{}",
         _encode(definition.expected_http_status),
         definition.retry,
         _encode(definition.retry_delay),

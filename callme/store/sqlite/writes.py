@@ -79,10 +79,9 @@ _MOVE = """
         reason = NULL, detail = '', attempts_used = 0, finished_at = NULL
     WHERE task_id = ?
 """
-_OF_NAME = """
-    SELECT task_name, trigger_at, task_id, state, max_delay, host
-    FROM task WHERE task_name = ? ORDER BY trigger_at
-"""
+_MOVED = "task_name, trigger_at, task_id, state, max_delay, host"
+_ONE = f"SELECT {_MOVED} FROM task WHERE task_name = ? AND trigger_at = ?"
+_OF_NAME = f"SELECT {_MOVED} FROM task WHERE task_name = ? ORDER BY trigger_at"
 _PURGE = """
     DELETE FROM task WHERE task_id IN (
         SELECT task_id FROM task WHERE finished_at < ? ORDER BY finished_at LIMIT ?
@@ -254,17 +253,17 @@ def reschedule(
     cursor: sqlite3.Cursor, key: Key, trigger_at: int, now: float, every_state: bool
 ) -> Rescheduled | None:
     """Move one task to a new minute."""
-    tasks = cursor.execute(_OF_NAME, (key.task_name,)).fetchall()
-    by_minute = {row[1]: row for row in tasks}
-    if key.trigger_at not in by_minute:
+    row = cursor.execute(_ONE, (key.task_name, key.trigger_at)).fetchone()
+    if row is None:
         return None
-    _, _, task_id, state, max_delay, host = by_minute[key.trigger_at]
+    _, _, task_id, state, max_delay, host = row
     if state != State.FAILED.value and not every_state:
-        return Rescheduled(conflict=f"{key} is {state}, not failed: add all=true to move it")
+        advice = "" if state == State.RUNNING.value else ": add all=true to move it"
+        return Rescheduled(conflict=f"{key} is {state}, not failed{advice}")
     if state == State.RUNNING.value:
         return Rescheduled(skipped=[(key, state)])
     to = Key(key.task_name, trigger_at)
-    if trigger_at != key.trigger_at and trigger_at in by_minute:
+    if to != key and cursor.execute(_ONE, (to.task_name, to.trigger_at)).fetchone():
         return Rescheduled(conflict=f"another task stands at {to}")
     if now >= trigger_at + MINUTE * max_delay:
         return Rescheduled(skipped=[(key, Reason.TOO_LATE.value)])
@@ -279,13 +278,18 @@ def reschedule_name(
     tasks = cursor.execute(_OF_NAME, (task_name,)).fetchall()
     if not tasks:
         return None
-    movable = [row for row in tasks if _is_movable(row, trigger_at, now, every_state)]
-    skipped = [
-        (to_key(row), row[3] if row[3] == State.RUNNING.value else Reason.TOO_LATE.value)
-        for row in tasks
-        if row not in movable and (row[3] == State.RUNNING.value or _is_asked(row, every_state))
-    ]
-    taken = {row[1] for row in tasks} - {row[1] for row in movable}
+    movable: list[Row] = []
+    skipped: list[tuple[Key, str]] = []
+    taken = set()
+    for row in tasks:
+        if _is_movable(row, trigger_at, now, every_state):
+            movable.append(row)
+            continue
+        taken.add(row[1])
+        if row[3] == State.RUNNING.value:
+            skipped.append((to_key(row), State.RUNNING.value))
+        elif _is_asked(row, every_state):
+            skipped.append((to_key(row), Reason.TOO_LATE.value))
     moves: list[tuple[int, int]] = []
     moved: list[tuple[Key, Key]] = []
     minute = trigger_at

@@ -1,0 +1,130 @@
+"""Name look-ups that cannot hold up one another, nor the end of the daemon.
+
+The reactor looks names up in a pool of ten threads without a deadline: ten calls to a host
+whose name server hangs would stop all others. Here a name that is being looked up is looked
+up once, whoever waits for it, in a thread of its own, which does not keep the process alive.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from threading import Thread
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorFromThreads,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from zope.interface import implementer
+
+LOOKUP_SECONDS = 10
+"""How long a call waits for a name."""
+KEPT_SECONDS = 5
+"""How long what was found is used again."""
+MAX_LOOKUPS = 500
+"""Names looked up at once; further ones are not found."""
+
+Lookup = Callable[[str], Sequence[str]]
+
+
+def system_lookup(name: str) -> list[str]:
+    """Return the addresses of a name, in the order of preference of the system.
+
+    :raises OSError: when there are none.
+    """
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@implementer(IHostResolution)
+@define(eq=False)
+class _Waiter:
+    """Somebody who waits for the addresses of a name."""
+
+    name: str
+    port: int
+    receiver: Any
+    deadline: IDelayedCall | None = None
+    done: bool = False
+
+    def cancel(self) -> None:
+        self.done = True
+        if self.deadline is not None and self.deadline.active():
+            self.deadline.cancel()
+
+    def answer(self, addresses: Sequence[str]) -> None:
+        """Pass on what was found; nothing for a name that was not."""
+        if self.done:
+            return
+        self.cancel()
+        for address in addresses:
+            kind: Any = IPv6Address if ":" in address else IPv4Address
+            self.receiver.addressResolved(kind("TCP", address, self.port))
+        self.receiver.resolutionComplete()
+
+
+@implementer(IHostnameResolver)
+@define(eq=False)
+class Resolver:
+    """Looks up the names of hosts.
+
+    :param clock: what sets the deadlines.
+    :param threads: what a thread hands its result to.
+    """
+
+    _clock: IReactorTime
+    _threads: IReactorFromThreads
+    _lookup: Lookup = system_lookup
+    _waiting: dict[str, list[_Waiter]] = field(factory=dict, init=False)
+    _known: dict[str, tuple[float, Sequence[str]]] = field(factory=dict, init=False)
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        waiter = _Waiter(hostName, portNumber, resolutionReceiver)
+        resolutionReceiver.resolutionBegan(waiter)
+        until, addresses = self._known.get(hostName, (0.0, ()))
+        if self._clock.seconds() < until:
+            waiter.answer(addresses)
+        elif hostName not in self._waiting and len(self._waiting) >= MAX_LOOKUPS:
+            waiter.answer(())
+        else:
+            self._wait(waiter)
+        return waiter
+
+    def _wait(self, waiter: _Waiter) -> None:
+        # The call's own deadline may be later: what is not found by now will not be found.
+        waiter.deadline = self._clock.callLater(LOOKUP_SECONDS, waiter.answer, ())
+        if waiter.name in self._waiting:
+            self._waiting[waiter.name].append(waiter)
+        else:
+            self._waiting[waiter.name] = [waiter]
+            Thread(target=self._look_up, args=(waiter.name,), daemon=True).start()
+
+    def _look_up(self, name: str) -> None:
+        try:
+            addresses = self._lookup(name)
+        except (OSError, UnicodeError):
+            addresses = ()
+        self._threads.callFromThread(self._found, name, addresses)
+
+    def _found(self, name: str, addresses: Sequence[str]) -> None:
+        now = self._clock.seconds()
+        self._known = {name: kept for name, kept in self._known.items() if kept[0] > now}
+        if addresses:
+            self._known[name] = (now + KEPT_SECONDS, addresses)
+        for waiter in self._waiting.pop(name):
+            waiter.answer(addresses)

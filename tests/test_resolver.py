@@ -1,0 +1,137 @@
+"""Names are looked up once, for all who wait, and hold up nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from callme.caller import resolver
+from callme.caller.resolver import KEPT_SECONDS, LOOKUP_SECONDS, Resolver, system_lookup
+
+
+class Receiver:
+    """Somebody who asks for the addresses of a name."""
+
+    def __init__(self) -> None:
+        self.addresses: list[Any] = []
+        self.complete = 0
+        self.resolution: Any = None
+
+    def resolutionBegan(self, resolution: Any) -> None:
+        self.resolution = resolution
+
+    def addressResolved(self, address: Any) -> None:
+        self.addresses.append((type(address).__name__, address.host, address.port))
+
+    def resolutionComplete(self) -> None:
+        self.complete += 1
+
+
+@implementer(IReactorFromThreads)
+class Names:
+    """A name server whose answers the test gives, and the reactor that they come back to."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.asked: list[str] = []
+        self.answers: dict[str, list[str]] = {}
+        self.gates: dict[str, threading.Event] = {}
+        self.arrived = threading.Semaphore(0)
+        self.pending: list[Any] = []
+        self.resolver = Resolver(self.clock, self, self.lookup)
+
+    def lookup(self, name: str) -> Sequence[str]:
+        self.asked.append(name)
+        assert self.gates.setdefault(name, threading.Event()).wait(10)
+        if name not in self.answers:
+            raise OSError("no such name")
+        return self.answers[name]
+
+    def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        self.pending.append((function, args))
+        self.arrived.release()
+
+    def ask(self, name: str) -> Receiver:
+        receiver: Any = Receiver()
+        self.resolver.resolveHostName(receiver, name, 80)
+        asked: Receiver = receiver
+        return asked
+
+    def answer(self, name: str) -> None:
+        """Let a look-up end, and its result arrive."""
+        self.gates.setdefault(name, threading.Event()).set()
+        assert self.arrived.acquire(timeout=10)
+        function, args = self.pending.pop()
+        function(*args)
+
+
+def test_all_who_wait_for_a_name_are_answered_by_one_look_up() -> None:
+    names = Names()
+    names.answers["a"] = ["192.0.2.1", "2001:db8::1"]
+    receivers = [names.ask("a") for _ in range(100)]
+    names.answer("a")
+    expected = [("IPv4Address", "192.0.2.1", 80), ("IPv6Address", "2001:db8::1", 80)]
+    assert all((r.addresses, r.complete) == (expected, 1) for r in receivers)
+    assert names.asked == ["a"]
+    assert names.clock.getDelayedCalls() == []
+
+
+def test_a_name_that_hangs_holds_up_no_other() -> None:
+    names = Names()
+    names.answers["good"] = ["192.0.2.1"]
+    hanging = [names.ask(f"hang{number}") for number in range(50)]
+    good = names.ask("good")
+    names.answer("good")
+    assert good.complete == 1
+    assert [receiver.complete for receiver in hanging] == [0] * 50
+    names.clock.advance(LOOKUP_SECONDS)
+    assert [(r.addresses, r.complete) for r in hanging] == [([], 1)] * 50
+    again = names.ask("hang0")
+    names.answer("hang0")
+    assert (again.addresses, again.complete) == ([], 1)
+    assert names.asked.count("hang0") == 1
+    for gate in names.gates.values():
+        gate.set()
+
+
+def test_what_was_found_is_used_again_for_a_while_and_what_was_not_is_asked_again() -> None:
+    names = Names()
+    names.answers["a"] = ["192.0.2.1"]
+    names.ask("a")
+    names.answer("a")
+    assert names.ask("a").complete == 1
+    names.clock.advance(KEPT_SECONDS)
+    assert names.ask("a").complete == 0
+    names.answer("a")
+    names.ask("b")
+    names.answer("b")
+    assert names.ask("b").complete == 0
+    names.answer("b")
+    assert names.asked == ["a", "a", "b", "b"]
+
+
+def test_who_stops_waiting_is_not_answered() -> None:
+    names = Names()
+    receiver = names.ask("a")
+    receiver.resolution.cancel()
+    names.answer("a")
+    assert receiver.complete == 0
+    assert names.clock.getDelayedCalls() == []
+
+
+def test_there_is_an_end_to_the_names_looked_up_at_once(monkeypatch: Any) -> None:
+    monkeypatch.setattr(resolver, "MAX_LOOKUPS", 1)
+    names = Names()
+    names.ask("a")
+    assert names.ask("b").complete == 1
+    names.answer("a")
+    assert names.asked == ["a"]
+
+
+def test_the_system_knows_this_machine() -> None:
+    assert "127.0.0.1" in system_lookup("localhost")

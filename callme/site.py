@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -81,7 +82,7 @@ class BoundedRequest(Request):
 
     def _refuse(self, problem: Problem) -> None:
         body = encode(problem.members)
-        self.setResponseCode(problem.status)
+        self.setResponseCode(problem.status, HTTPStatus(problem.status).phrase.encode())
         self.setHeader(b"content-type", PROBLEM_TYPE)
         self.setHeader(b"content-length", str(len(body)).encode())
         self.write(body)
@@ -118,7 +119,11 @@ class BoundedChannel(HTTPChannel):
         if self._idle:
             self._idle = False
             self._within(REQUEST_SECONDS)
-        super().dataReceived(data)
+        try:
+            super().dataReceived(data)
+        except ValueError:
+            # A Content-Length of more digits than Python turns into a number.
+            self._respondToBadRequestAndDisconnect()
 
     def allContentReceived(self) -> None:
         self._answering = True

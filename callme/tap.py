@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +16,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    SSL4ServerEndpoint,
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
-    serverFromString,
-)
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -77,20 +74,20 @@ def _give_to(options: Options, path: Path) -> None:
 
 
 def _check_port(description: str) -> None:
-    """Find out whether a TCP port is free, by taking it and letting it go."""
-    endpoint = serverFromString(_Probe(), description)
-    if not isinstance(endpoint, _TCP):
-        return
+    """Find out whether something can be listened on, by taking it and letting it go."""
     failures: list[Failure] = []
-    endpoint.listen(Factory()).addErrback(failures.append)
+    try:
+        listening = serverFromString(_Probe(), description).listen(Factory())
+    except AttributeError:
+        # An endpoint that wants more of a reactor than the probe has speaks for itself.
+        return
+    listening.addErrback(failures.append)
     for failure in failures:
         error = failure.value
-        if not isinstance(error, OSError):
+        if not isinstance(error, (OSError, OverflowError)):
             failure.raiseException()
-        raise CannotOpen(f"cannot listen on {description}: {error.strerror}")
-
-
-_TCP = (TCP4ServerEndpoint, TCP6ServerEndpoint, SSL4ServerEndpoint)
+        why = getattr(error, "strerror", None) or str(error)
+        raise CannotOpen(f"cannot listen on {description}: {why}")
 
 
 class _Probe:
@@ -104,9 +101,31 @@ class _Probe:
             trial.listen()
 
     def listenSSL(
-        self, port: int, factory: Any, context: Any, backlog: int = 50, interface: str = ""
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: Any,
+        backlog: int = 50,
+        interface: str = "",
     ) -> None:
         self.listenTCP(port, factory, backlog, interface)
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+            if not os.path.lexists(address):
+                trial.bind(address)
+                os.unlink(address)
+            elif trial.connect_ex(address) == 0:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            elif not stat.S_ISSOCK(os.stat(address).st_mode):
+                raise OSError(errno.EEXIST, "there is something that is no socket")
 
 
 def _address(port: IListeningPort | None, description: str) -> str:

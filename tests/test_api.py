@@ -141,6 +141,25 @@ def test_if_match_creates_nothing(world: World) -> None:
     assert ask(world, "GET", "/task/").json == {"tasks": []}
 
 
+def test_both_conditions_at_once_change_nothing(world: World) -> None:
+    first = put(world)
+    both = {"If-Match": "*", "If-None-Match": "*"}
+    for name in ("task", "other"):
+        answer = ask(world, "PUT", f"/task/{name}", {**BODY, "payload": "x"}, both)
+        assert answer.status == 412
+    assert ask(world, "GET", "/task/").json["tasks"][0]["created_at"] == first.json["created_at"]
+    assert ask(world, "GET", f"/task/{KEY}").json == first.json
+
+
+def test_many_errors_are_not_all_told(world: World) -> None:
+    answer = ask(world, "PUT", "/task/task", {f"x{number}": 0 for number in range(10_000)})
+    assert answer.status == 422
+    assert len(answer.json["errors"]) < 30
+    failed(world, 0)
+    many = {f"x{number}": 0 for number in range(10_000)}
+    assert len(ask(world, "POST", f"/reschedule/task@{NOON}", many).json["errors"]) == 20
+
+
 def test_if_match_takes_no_tag(world: World) -> None:
     put(world)
     assert ask(world, "PUT", f"/task/{KEY}", BODY, {"If-Match": '"tag"'}).status == 412

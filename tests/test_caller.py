@@ -32,6 +32,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from callme import __version__
+from callme.caller.connections import status_in
 from callme.caller.explain import explain
 from callme.caller.http import KEPT_BODY, MAX_BODY, HttpCaller
 from callme.core.task import Claim, Outcome, Reason
@@ -289,6 +290,13 @@ async def test_an_answer_ended_by_closing_or_cut_off_has_its_status(
     assert (outcome.status, outcome.reason, outcome.body) == (200, None, "ok")
 
 
+async def test_a_head_that_is_cut_off_has_its_status(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    endpoint.answer, endpoint.close = b"HTTP/1.1 200 OK\r\nContent-Le", True
+    assert (await call(caller, endpoint)).status == 200
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -300,7 +308,10 @@ async def test_an_answer_ended_by_closing_or_cut_off_has_its_status(
         (b"HTTP/1.1 99999999999999999999999 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 -5 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 600 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", "closed|broke|not HTTP"),
+        (b"HTTQ/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "not HTTP"),
     ],
 )
 async def test_what_is_no_answer(
@@ -342,7 +353,6 @@ async def test_a_name_that_is_not_found(caller: HttpCaller, host: str, said: str
     [
         lambda c: None,
         lambda c: c.write(b"HTTP/1.1 200"),
-        lambda c: c.write(b"HTTP/1.1 200 OK\r\nX: y\r\n"),
         lambda c: c.drip(b"HTTP/1.1 100 Continue\r\n\r\n", 0.005),
     ],
 )
@@ -363,18 +373,58 @@ async def test_headers_without_end_are_cut_off_by_the_deadline(
         connection.drip(b"X: y\r\n", 0.005)
 
     endpoint.answer = endless
-    assert (await expire(patient, endpoint, 50)).reason is Reason.TIMEOUT
+    outcome = await expire(patient, endpoint, 50)
+    assert (outcome.status, outcome.reason) == (200, None)
 
 
-@pytest.mark.parametrize("line", [b"X: y\r\n", b"X: " + b"y" * 10_000 + b"\r\n"])
+@pytest.mark.parametrize("line", [b"X: y\r\n", b"X: " + b"y" * 10_000 + b"\r\n", b" folded\r\n"])
+@pytest.mark.parametrize("status", [200, 500])
 async def test_headers_without_end_do_not_fill_the_memory(
-    caller: HttpCaller, endpoint: Endpoint, line: bytes
+    caller: HttpCaller, endpoint: Endpoint, line: bytes, status: int
 ) -> None:
-    endpoint.answer = b"HTTP/1.1 200 OK\r\n" + line * (1_000_000 // len(line))
+    """The status line has arrived, and that is what counts."""
+    endpoint.answer = b"HTTP/1.1 %d OK\r\nA: b\r\n" % status + line * (1_000_000 // len(line))
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.reason, outcome.body) == (status, None, "")
+    await endpoint.connections[0].lost
+
+
+async def test_interim_answers_without_end_are_no_answer(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    endpoint.answer = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40_000
     outcome = await call(caller, endpoint)
     assert (outcome.status, outcome.reason) == (None, Reason.CONNECTION_FAILED)
-    assert outcome.detail == "the answer's headers have no end"
     await endpoint.connections[0].lost
+
+
+async def test_what_nobody_asked_for_is_nobodys_answer(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    await call(caller, endpoint)
+    endpoint.connections[0].write(OK.replace(b"200 OK", b"500 No"))
+    await endpoint.connections[0].lost
+    assert (await call(caller, endpoint)).status == 200
+    assert len(endpoint.connections) == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", 200),
+        (b"HTTP/1.0 404\n", 404),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nX", 201),
+        (b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n", None),
+        (b"HTTP/1.1 103 Hints\r\nHTTP/1.1 200 OK\r\n", None),
+        (b"HTTP/1.1 20", None),
+        (b"HTTP/1.1 200 OK", None),
+        (b"HTTP/1.1 999 OK\r\n", None),
+        (b"HTTP/2 200 OK\r\n", None),
+        (b"", None),
+    ],
+)
+def test_the_status_of_a_head_that_is_not_complete(head: bytes, status: int | None) -> None:
+    assert status_in(head) == status
 
 
 async def test_answers_are_counted_each_for_itself(caller: HttpCaller, endpoint: Endpoint) -> None:

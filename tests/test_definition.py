@@ -143,7 +143,7 @@ def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> 
         ({"headers": {"": "a"}}, "/headers/"),
         ({"headers": {"X-A": "a", "x-a": "b"}}, "/headers/x-a"),
         ({"headers": {f"X-{n}": "" for n in range(101)}}, "/headers"),
-        ({"headers": {"X-A": "x" * 32_768}}, "/headers"),
+        ({"headers": {"X-A": "x" * 8_192}}, "/headers"),
         ({"task_name": "other"}, "/task_name"),
         ({"task_name": 5}, "/task_name"),
         ({"retries": 3}, "/retries"),

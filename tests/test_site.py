@@ -146,6 +146,7 @@ def test_a_larger_body_in_chunks_is_refused_and_not_kept(client: Client) -> None
         (b"GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: 1_0\r\n\r\n", 400),
+        (b"PUT / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400),

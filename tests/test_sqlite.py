@@ -110,8 +110,10 @@ def test_a_file_that_cannot_serve_is_refused_in_one_line_and_left_alone(
 ) -> None:
     spoil(path)
     before = path.read_bytes() if path.is_file() else b""
+    path.chmod(0o755)
     with pytest.raises(CannotOpen, match=said) as refused:
         open_database(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
     assert before == (path.read_bytes() if path.is_file() else b"")
@@ -120,6 +122,19 @@ def test_a_file_that_cannot_serve_is_refused_in_one_line_and_left_alone(
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotOpen, match=r"the directory .*/nowhere does not exist"):
         open_database(tmp_path / "nowhere" / "callme.sqlite")
+
+
+def test_what_is_no_file_is_refused_and_left_alone() -> None:
+    before = Path("/dev/null").stat().st_mode
+    with pytest.raises(CannotOpen, match="is not a file that can hold a database"):
+        open_database(Path("/dev/null"))
+    assert before == Path("/dev/null").stat().st_mode
+
+
+def test_a_path_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
+    with pytest.raises(CannotOpen) as refused:
+        open_database(tmp_path / "a\nb" / "callme.sqlite")
+    assert "\n" not in str(refused.value)
 
 
 def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import treq
+from cryptography.hazmat.primitives import serialization
 from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
@@ -19,6 +20,7 @@ from callme import tap
 from callme.tap import Daemon, Options, makeService
 
 from .processes import free_port, listens
+from .test_caller import Trusting, certificate
 
 
 def options(directory: Path, *arguments: str, **parent: Any) -> Options:
@@ -119,9 +121,55 @@ def test_a_port_taken_at_the_last_moment_is_an_error(tmp_path: Path) -> None:
     daemon._database.release()
 
 
-def test_endpoints_that_are_not_tcp_are_left_to_their_own(tmp_path: Path) -> None:
-    daemon = makeService(options(tmp_path, f"--port=unix:{tmp_path}/socket"))
-    daemon._database.release()
+def test_a_unix_socket_may_be_new_or_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    for _ in range(2):
+        makeService(options(tmp_path, f"--port=unix:{path}"))._database.release()
+        with socket.socket(socket.AF_UNIX) as left_behind:
+            path.unlink(missing_ok=True)
+            left_behind.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        ("unix:{}/nowhere/socket", "No such file or directory"),
+        ("unix:{}", "no socket"),
+        ("unix:{}/file", "no socket"),
+        ("unix:{}/used", "already in use"),
+        ("unix:{}/" + "x" * 200, "too long"),
+        ("tcp:99999", "0-65535"),
+        ("tcp:-1", "0-65535"),
+    ],
+)
+def test_what_cannot_be_listened_on_ends_in_one_line(tmp_path: Path, port: str, said: str) -> None:
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as used:
+        used.bind(str(tmp_path / "used"))
+        used.listen()
+        with pytest.raises(SystemExit, match="callme: cannot listen on") as ended:
+            makeService(options(tmp_path, f"--port={port.format(tmp_path)}"))
+    assert said in str(ended.value)
+    assert "\n" not in str(ended.value)
+
+
+async def test_tls(tmp_path: Path) -> None:
+    key, made = certificate("localhost")
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    (tmp_path / "key.pem").write_bytes(private)
+    (tmp_path / "cert.pem").write_bytes(pem)
+    files = f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
+    daemon = makeService(options(tmp_path, f"--port=ssl:0:interface=127.0.0.1:{files}"))
+    daemon.startService()
+    agent = Agent(reactor, Trusting(pem))
+    answer = await treq.client.HTTPClient(agent).get(f"https://localhost:{port_of(daemon)}/status/")
+    assert await answer.json() == {"tasks": []}
+    await daemon.stopService()
 
 
 def test_importing_the_daemon_installs_no_reactor() -> None:

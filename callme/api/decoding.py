@@ -10,6 +10,7 @@ from attrs import frozen
 from twisted.web.iweb import IRequest
 
 from ..core import strict_json
+from ..core.definition import MAX_ERRORS
 from ..core.errors import FieldError, Invalid, InvalidValue, pointer_token, shown
 from ..core.task import State
 from ..core.trigger import Key, check_name, next_minute, parse_key, parse_trigger
@@ -38,9 +39,10 @@ def parse_condition(request: IRequest) -> Condition:
     if match is not None and match.strip() != b"*":
         # callme gives out no entity tags, so no tag can match.
         raise Problem(412, "If-Match: only * is known here")
-    return Condition(
-        match is not None, (request.getHeader(b"if-none-match") or b"").strip() == b"*"
-    )
+    none_match = (request.getHeader(b"if-none-match") or b"").strip() == b"*"
+    if match is not None and none_match:
+        raise Problem(412, "If-Match: * and If-None-Match: * cannot both be met")
+    return Condition(match is not None, none_match)
 
 
 def trimmed(path: str) -> str:
@@ -161,7 +163,7 @@ def parse_new_time(body: dict[str, object], now: float) -> int:
     if unknown:
         raise Invalid(
             FieldError(pointer_token(name), "is not a parameter: expected trigger_at")
-            for name in unknown
+            for name in unknown[:MAX_ERRORS]
         )
     if "trigger_at" not in body:
         return next_minute(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -104,7 +105,7 @@ def _write(
     request: IRequest, kind: bytes, status: int, headers: dict[str, str], members: object
 ) -> bytes:
     body = encode(members, _wants_pretty(request))
-    request.setResponseCode(status)
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
     request.setHeader(b"content-type", kind)
     request.setHeader(b"content-length", str(len(body)).encode("ascii"))
     for name, value in headers.items():

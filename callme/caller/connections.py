@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
@@ -25,9 +26,10 @@ from zope.interface import implementer
 from ..core.definition import MAX_TIMEOUT
 from .resolver import Resolver
 
-MAX_ANSWER = 192 * 1024
-"""Bytes of one answer, head and all, after which its connection is dropped: Twisted bounds
-each line of a head, but not how many there are."""
+MAX_HEAD = 64 * 1024
+"""Bytes of an answer's head, after which its connection is dropped: Twisted bounds each line
+of a head, but not how many there are."""
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 
 
 class TooLate(Exception):
@@ -64,29 +66,67 @@ class Link:
         if self.started_at >= self._expires_at:
             self.abort()
             raise TooLate
-        protocol.transport.answered = 0
+        protocol.transport.begin()
         return protocol
+
+    def head_is_over(self) -> None:
+        """Say that the answer's head has arrived: from here, the body is bounded."""
+        self._transport.head = None
+
+    def leave(self) -> None:
+        """Say that the call is over: whatever else arrives is nobody's answer."""
+        if (transport := self._transport) is not None:
+            transport.in_use = False
+
+    @property
+    def _transport(self) -> Any:
+        return None if self._protocol is None else self._protocol.transport
+
+    @property
+    def status(self) -> int | None:
+        """The status of an answer whose head never became complete, if so much arrived."""
+        head = None if self._transport is None else self._transport.head
+        return None if head is None else status_in(b"".join(head))
 
     def abort(self) -> None:
         """Drop the connection at once: a TLS peer could keep a polite goodbye waiting."""
-        if self._protocol is not None and self._protocol.transport is not None:
-            self._protocol.transport.abortConnection()
-
-    @property
-    def too_long(self) -> bool:
-        """Whether the answer was longer than any may be."""
-        transport = None if self._protocol is None else self._protocol.transport
-        return transport is not None and transport.answered > MAX_ANSWER
+        if (transport := self._transport) is not None:
+            transport.abortConnection()
 
 
-class _Counted(ProtocolWrapper):
-    """A connection that counts the bytes of each answer."""
+def status_in(head: bytes) -> int | None:
+    """Return the status that a head begins with, after any interim (1xx) ones."""
+    at = 0
+    while match := _STATUS_LINE.match(head, at):
+        if not match[1].startswith(b"1"):
+            return int(match[1])
+        end = head.find(b"\r\n\r\n", at)
+        if end < 0:
+            break
+        at = end + 4
+    return None
 
-    answered = 0
+
+class _Watched(ProtocolWrapper):
+    """A connection that bounds the head of each answer, and is dropped if it speaks unasked.
+
+    :ivar head: what has arrived of the head; ``None`` once it is over.
+    :ivar in_use: whether a call is under way.
+    """
+
+    head: list[bytes] | None = None
+    in_use = False
+    _size = 0
+
+    def begin(self) -> None:
+        """Expect an answer."""
+        self.in_use, self.head, self._size = True, [], 0
 
     def dataReceived(self, data: bytes) -> None:
-        self.answered += len(data)
-        if self.answered > MAX_ANSWER:
+        if self.head is not None:
+            self.head.append(data)
+            self._size += len(data)
+        if not self.in_use or (self.head is not None and self._size > MAX_HEAD + len(data)):
             cast(ITCPTransport, self.transport).abortConnection()
         else:
             super().dataReceived(data)
@@ -139,19 +179,19 @@ class Endpoints:
         endpoint = HostnameEndpoint(self._reactor, host, port, timeout=MAX_TIMEOUT)
         if scheme == b"https":
             endpoint = wrapClientTLS(self._tls_policy.creatorForNetloc(host, port), endpoint)
-        return _Counting(endpoint)
+        return _Watching(endpoint)
 
 
 @implementer(IStreamClientEndpoint)
-class _Counting:
-    """Makes connections that count, without a line in the log for each."""
+class _Watching:
+    """Makes connections that are watched, without a line in the log for each."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        factory: WrappingFactory[_Counted] = WrappingFactory(protocolFactory)
-        factory.protocol = _Counted
+        factory: WrappingFactory[_Watched] = WrappingFactory(protocolFactory)
+        factory.protocol = _Watched
         factory.noisy = protocolFactory.noisy = False
         connecting: Deferred[Any] = self._endpoint.connect(factory)
-        return connecting.addCallback(lambda counted: counted.wrappedProtocol)
+        return connecting.addCallback(lambda watched: watched.wrappedProtocol)

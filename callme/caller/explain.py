@@ -7,11 +7,27 @@ from typing import Any
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from twisted.internet import error
+from twisted.internet.defer import CancelledError
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed, ResponseNeverReceived
 
 
 class NotHTTP(Exception):
     """An answer that is no HTTP, though Twisted took it for some."""
+
+
+def cut_short(failure: BaseException) -> bool:
+    """Whether an answer ended too early, as opposed to not being one."""
+    if isinstance(failure, (ResponseNeverReceived, ResponseFailed)):
+        failure = _root(failure)
+    return isinstance(failure, _CUT_SHORT)
+
+
+_CUT_SHORT = (
+    error.ConnectionDone,
+    error.ConnectionLost,
+    error.ConnectionAborted,
+    CancelledError,
+)
 
 
 def explain(failure: BaseException, reused: bool = False) -> str:
@@ -54,4 +70,5 @@ _SENTENCES: list[tuple[type[BaseException], str]] = [
     (VerificationError, "the certificate is not one for this host"),
     (error.ConnectionDone, "the endpoint closed the connection without an answer"),
     (error.ConnectionLost, "the connection broke before an answer came"),
+    (error.ConnectionAborted, "the answer has no end to its headers"),
 ]

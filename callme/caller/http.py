@@ -20,7 +20,7 @@ from .. import __version__
 from ..core.request import parse_retry_after, request_headers
 from ..core.task import Claim, Outcome, Reason
 from .connections import Endpoints, Link, Pool, TooLate
-from .explain import NotHTTP, explain
+from .explain import NotHTTP, cut_short, explain
 from .plain import Bytes, NoCookies, PlainAgent, exact_url
 
 USER_AGENT = f"callme/{__version__}"
@@ -88,7 +88,8 @@ class HttpCaller:
         try:
             sending = self._send(claim, link)
             response = await sending
-            if not 100 <= response.code <= 599:
+            link.head_is_over()
+            if not (100 <= response.code <= 599 and response.version[:2] == (b"HTTP", 1)):
                 link.abort()
                 raise NotHTTP
             body = _Body(link)
@@ -97,17 +98,17 @@ class HttpCaller:
             status, text = response.code, body.text
             retry_after = self._retry_after(response)
         except Exception as failure:
-            if link.expired:
-                reason, detail = Reason.TIMEOUT, f"no answer within {timeout} s"
-            elif isinstance(failure, TooLate):
+            status = link.status if cut_short(failure) else None
+            if isinstance(failure, TooLate):
                 reason, detail = Reason.TOO_LATE, "max_delay passed while the call connected"
-            elif link.too_long:
-                reason, detail = Reason.CONNECTION_FAILED, "the answer's headers have no end"
-            else:
+            elif status is None and link.expired:
+                reason, detail = Reason.TIMEOUT, f"no answer within {timeout} s"
+            elif status is None:
                 reason, detail = Reason.CONNECTION_FAILED, explain(failure, link.reused)
         finally:
             if timer.active():
                 timer.cancel()
+            link.leave()
         duration_ms = round((self._clock.seconds() - began) * 1000)
         started_at = int(link.started_at * 1000)
         return Outcome(started_at, duration_ms, status, reason, detail, text, retry_after)

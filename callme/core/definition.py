@@ -15,6 +15,8 @@ MAX_PAYLOAD = 256 * 1024
 MAX_RETRY = 1_000
 MAX_MINUTES = 525_600
 MAX_TIMEOUT = 1_800
+MAX_ERRORS = 20
+"""Things wrong with one body that are told; who has more will ask again."""
 _FORBIDDEN_METHODS = ("CONNECT", "TRACE")
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _MAX_LIST = 100
@@ -42,6 +44,8 @@ def parse_definition(
         if in_url is not None:
             _parse_field(name, in_url, now, fields, errors, pointer=name)
     for name, value in given.items():
+        if len(errors) >= MAX_ERRORS:
+            break
         in_url_too = fields.get(name)
         _parse_field(name, value, now, fields, errors, pointer=pointer_token(name))
         if in_url_too is not None and fields[name] != in_url_too:

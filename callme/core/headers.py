@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from .errors import InvalidValue, pointer_token, shown
 
 MAX_HEADERS = 100
-MAX_HEADERS_SIZE = 32_768
+MAX_HEADERS_SIZE = 8_192
 MASK = "***"
 
 SENT_BY_CALLME = frozenset(

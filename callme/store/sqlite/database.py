@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import stat
 from importlib import resources
 from pathlib import Path
 
@@ -62,20 +63,24 @@ def open_database(path: Path) -> DatabaseFile:
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise CannotOpen(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
-    path = path.absolute()
+    try:
+        path = path.absolute()
+    except FileNotFoundError as error:
+        raise CannotOpen("the present directory does not exist any more") from error
     lock = _lock(path)
     try:
-        os.fchmod(lock, 0o600)
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             _check(connection, path)
+            # Only now: another program's file is none of ours to close to others.
+            os.fchmod(lock, 0o600)
             configure_writer(connection)
             migrate(connection)
         finally:
             connection.close()
     except (OSError, sqlite3.Error) as error:
         os.close(lock)
-        raise CannotOpen(f"{path}: {error}") from error
+        raise CannotOpen(f"{_named(path)}: {error}") from error
     except CannotOpen:
         os.close(lock)
         raise
@@ -84,17 +89,25 @@ def open_database(path: Path) -> DatabaseFile:
 
 def _lock(path: Path) -> int:
     if not path.parent.is_dir():
-        raise CannotOpen(f"{path}: the directory {path.parent} does not exist")
+        raise CannotOpen(f"{_named(path)}: the directory {_named(path.parent)} does not exist")
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise CannotOpen(f"{path}: {error.strerror}") from error
+        raise CannotOpen(f"{_named(path)}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        os.close(lock)
+        raise CannotOpen(f"{_named(path)} is not a file that can hold a database")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        raise CannotOpen(f"{path} is in use by another callme daemon") from error
+        raise CannotOpen(f"{_named(path)} is in use by another callme daemon") from error
     return lock
+
+
+def _named(path: Path) -> str:
+    """Return a path as one line."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
@@ -102,16 +115,17 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     application_id = _pragma(connection, "application_id")
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application_id != APPLICATION_ID and not (empty and application_id == 0):
-        raise CannotOpen(f"{path} is a database of another program")
+        raise CannotOpen(f"{_named(path)} is a database of another program")
     version, newest = _pragma(connection, "user_version"), len(migrations())
     if version > newest:
         raise CannotOpen(
-            f"{path} has schema {version}, from a newer callme; this one knows up to {newest}"
+            f"{_named(path)} has schema {version}, from a newer callme; "
+            f"this one knows up to {newest}"
         )
     if path.stat().st_size <= _CHECKED_WHOLE:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise CannotOpen(f"{path} is damaged: {' '.join(found.split())}")
+            raise CannotOpen(f"{_named(path)} is damaged: {' '.join(found.split())}")
 
 
 def migrations() -> list[str]:
@@ -141,7 +155,9 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {number}")
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            # Where COMMIT itself failed, SQLite may have rolled back already.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
 
 

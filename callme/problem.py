@@ -9,9 +9,10 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .core.errors import FieldError
+from .core.errors import FieldError, Invalid
 
 JSON_TYPE = b"application/json"
+NDJSON_TYPE = b"application/x-ndjson"
 PROBLEM_TYPE = b"application/problem+json"
 
 
@@ -31,6 +32,12 @@ class Problem(Exception):
     errors: Iterable[FieldError] = ()
     headers: dict[str, str] = field(factory=dict)
     more: dict[str, Any] = field(factory=dict)
+
+    @classmethod
+    def of(cls, invalid: Invalid) -> Problem:
+        """Return what an invalid input is answered with."""
+        told = (f"{e.pointer.lstrip('/')}: {e.detail}" for e in invalid.errors[:3])
+        return cls(422, "; ".join(told), invalid.errors)
 
     @property
     def members(self) -> dict[str, Any]:

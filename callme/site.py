@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, cast
@@ -24,6 +25,9 @@ log = Logger(namespace="callme")
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body."""
+MAX_BATCH = 16 * 1024 * 1024
+"""Bytes of the body of a batch."""
+_BATCH = re.compile(rb"[A-Z]+ /batch/?[ ?]")
 REQUEST_SECONDS = 30
 """How long a client may take over one request, first byte to last."""
 IDLE_SECONDS = 60
@@ -37,17 +41,18 @@ CLOSE_SECONDS = 10
 class BoundedRequest(Request):
     """A request whose body stays in memory, and is small."""
 
+    channel: BoundedChannel
     too_large = False
 
     def gotLength(self, length: int | None) -> None:
         # Twisted would put a long or chunked body into a file, on the reactor's thread.
         self.content = self._kept = BytesIO()
-        self.too_large = length is not None and length > MAX_BODY
+        self.too_large = length is not None and length > self.channel.max_body
 
     def handleContentChunk(self, data: bytes) -> None:
         # What is too much is read all the same, for as long as the deadline allows: a
         # client that is cut off while it sends would never see the answer.
-        if self.too_large or self._kept.tell() + len(data) > MAX_BODY:
+        if self.too_large or self._kept.tell() + len(data) > self.channel.max_body:
             self.too_large = True
             self.content = self._kept = BytesIO()
         else:
@@ -55,7 +60,7 @@ class BoundedRequest(Request):
 
     def process(self) -> None:
         if self.too_large:
-            detail = f"the body is larger than {MAX_BODY:,} bytes"
+            detail = f"the body is larger than {self.channel.max_body:,} bytes"
             self._refuse(Problem(413, detail))
             return
         if self.path.lower().startswith((b"http://", b"https://")):
@@ -97,6 +102,7 @@ class BoundedChannel(HTTPChannel):
     """
 
     factory: BoundedSite
+    max_body = MAX_BODY
     # Twisted's own timer is restarted by every byte.
     timeOut = None
     _answering = False
@@ -147,7 +153,9 @@ class BoundedChannel(HTTPChannel):
             # Who asks ahead and does not read the answers would fill the memory with them.
             self._hang_up()
             return
-        self._reading = True
+        if not self._reading:
+            self._reading = True
+            self.max_body = MAX_BATCH if _BATCH.match(line) else MAX_BODY
         super().lineReceived(line)
 
     def pauseProducing(self) -> None:

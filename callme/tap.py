@@ -166,7 +166,7 @@ class Daemon(Service):
             settings.concurrency,
             settings.per_host,
         )
-        api = Api(self._store, self._scheduler, now)
+        api = Api(self._store, self._scheduler, reactor, now)
         self._site = BoundedSite(api.app.resource(), reactor)
         self._endpoint = serverFromString(reactor, settings.port)
         self._port: IListeningPort | None = None

@@ -125,7 +125,7 @@ class World:
         return Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
 
     def _http(self) -> StubTreq:
-        return StubTreq(Api(self.store, self.scheduler, self.now).app.resource())
+        return StubTreq(Api(self.store, self.scheduler, self.clock, self.now).app.resource())
 
     def restart(self, **settings: Any) -> None:
         """Let the daemon die, timers and all, and start another one on the same database."""

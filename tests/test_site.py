@@ -41,7 +41,7 @@ class Client:
     def __init__(self, world: World, site: BoundedSite | None = None) -> None:
         self.world = world
         self.site = site or BoundedSite(
-            Api(world.store, world.scheduler, world.now).app.resource(), world.clock
+            Api(world.store, world.scheduler, world.clock, world.now).app.resource(), world.clock
         )
         self.transport = Transport()
         channel = self.site.buildProtocol(None)

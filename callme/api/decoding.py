@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
@@ -14,7 +14,7 @@ from ..core.definition import MAX_ERRORS
 from ..core.errors import FieldError, Invalid, InvalidValue, pointer_token, shown
 from ..core.task import State
 from ..core.trigger import Key, check_name, next_minute, parse_key, parse_trigger
-from ..problem import Problem
+from ..problem import NDJSON_TYPE, Problem
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
@@ -63,11 +63,7 @@ def parse_target(path: str) -> Key | str | None:
 
 def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]:
     """Return the JSON object that a request brings."""
-    kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
-    if kind not in _READABLE_TYPES:
-        raise Problem(
-            415, f"Content-Type {shown(kind.decode('latin-1'))}: expected application/json"
-        )
+    _check_type(request, _READABLE_TYPES)
     data = request.content.read()
     if not data.strip():
         if required:
@@ -77,9 +73,57 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
         value = strict_json.decode(data)
     except InvalidValue as error:
         raise _bad_body(str(error)) from None
+    return parse_object(value)
+
+
+def parse_object(value: object) -> dict[str, object]:
+    """Return a JSON value that must be an object."""
+    if isinstance(value, InvalidValue):
+        raise _bad_body(str(value))
     if not isinstance(value, dict):
-        raise _bad_body(f"the body is {shown(value, 40)}: expected a JSON object")
+        raise _bad_body(f"{shown(value, 40)} is not accepted: expected a JSON object")
     return value
+
+
+def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
+    """Yield each value of a batch, or the ``InvalidValue`` that is wrong with it, and its length.
+
+    :raises Problem: when the batch as a whole cannot be read; nothing of it is to be done then.
+    """
+    _check_type(request, (*_READABLE_TYPES, NDJSON_TYPE))
+    data = request.content.read()
+    try:
+        if is_ndjson(request):
+            yield from _lines(data)
+        else:
+            yield from strict_json.decode_array(data)
+    except InvalidValue as error:
+        raise _bad_body(str(error)) from None
+
+
+def _lines(data: bytes) -> Iterator[tuple[object, int]]:
+    for line in data.split(b"\n"):
+        if line.strip():
+            try:
+                yield strict_json.decode(line), len(line)
+            except InvalidValue as error:
+                yield error, len(line)
+
+
+def is_ndjson(request: IRequest) -> bool:
+    """Whether a body says that it is a JSON text a line."""
+    return _content_type(request) == NDJSON_TYPE
+
+
+def _content_type(request: IRequest) -> bytes:
+    kind: bytes = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+    return kind
+
+
+def _check_type(request: IRequest, accepted: Sequence[bytes]) -> None:
+    if (kind := _content_type(request)) not in accepted:
+        said = shown(kind.decode("latin-1"))
+        raise Problem(415, f"Content-Type {said}: expected application/json")
 
 
 def _bad_body(detail: str) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -12,7 +12,7 @@ from twisted.web.iweb import IRequest
 from ..core.headers import masked
 from ..core.task import Attempt, Definition, State, Task
 from ..core.trigger import Key, rfc3339
-from ..problem import JSON_TYPE, PROBLEM_TYPE, Problem, encode
+from ..problem import JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
 from ..store.port import Page
 
 JSON = dict[str, Any]
@@ -104,7 +104,12 @@ def refuse(request: IRequest, problem: Problem) -> bytes:
 def _write(
     request: IRequest, kind: bytes, status: int, headers: dict[str, str], members: object
 ) -> bytes:
-    body = encode(members, _wants_pretty(request))
+    return _send(request, kind, status, headers, encode(members, _wants_pretty(request)))
+
+
+def _send(
+    request: IRequest, kind: bytes, status: int, headers: dict[str, str], body: bytes
+) -> bytes:
     request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
     request.setHeader(b"content-type", kind)
     request.setHeader(b"content-length", str(len(body)).encode("ascii"))
@@ -134,6 +139,18 @@ def page_answer(request: IRequest, page: Page, name: str | None, query: dict[str
         path = f"/status/{quote(name or '', safe='')}"
         headers["Link"] = f'<{path}?{following}>; rel="next"'
     return answer(request, members, headers=headers)
+
+
+def answer_many(request: IRequest, answers: Sequence[JSON], *, lines: bool) -> bytes:
+    """Answer a batch: with a JSON array, or with an object a line."""
+    parts = [encode(one).rstrip() for one in answers]
+    if lines:
+        body = b"".join(part + b"\n" for part in parts)
+    elif _wants_pretty(request):
+        body = b"[\n  " + b",\n  ".join(parts) + b"\n]\n"
+    else:
+        body = b"[" + b",".join(parts) + b"]\n"
+    return _send(request, NDJSON_TYPE if lines else JSON_TYPE, 200, {}, body)
 
 
 def skipped_items(skipped: Iterable[tuple[Key, str]]) -> list[dict[str, str]]:

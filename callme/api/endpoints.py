@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 from attrs import define
 from klein import Klein
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..core import policy
-from ..core.callback import host_of
 from ..core.definition import parse_definition
 from ..core.errors import FieldError, Invalid, shown
-from ..core.task import Reason, State, Task
+from ..core.task import Definition, Reason, State
 from ..core.trigger import Key, minute_of, rfc3339
 from ..problem import Problem
 from ..scheduler import Scheduler
 from ..store.port import Put, PutResult, Rescheduled, Store, StoreUnavailable
+from .batch import Batch
 from .decoding import (
     PAGING,
+    is_ndjson,
     parse_body,
     parse_condition,
     parse_flag,
@@ -35,7 +37,8 @@ from .decoding import (
     parse_target,
     trimmed,
 )
-from .encoding import answer, page_answer, refuse, skipped_items, url_of, whole
+from .encoding import answer, answer_many, page_answer, refuse, skipped_items, url_of, whole
+from .put import refusal, wake_for
 
 log = Logger(namespace="callme")
 T = TypeVar("T")
@@ -48,11 +51,13 @@ RETRY_AFTER = "2"
 class Api:
     """callme's endpoints.
 
+    :param clock: what gives others a turn while much is done.
     :param now: the wall clock: seconds since 1970.
     """
 
     _store: Store
     _scheduler: Scheduler
+    _clock: IReactorTime
     _now: Callable[[], float]
 
     app = Klein()
@@ -78,20 +83,29 @@ class Api:
             create=not too_late and not condition.must_exist,
             replace=not too_late and condition.must_exist,
         )
-        result = await _whoever_waits(putting.addCallback(self._wake_put))
-        task = result.task
-        if task is None and condition.must_exist:
-            raise Problem(412, f"there is no task {definition.key} to replace")
-        if task is None:
-            raise Problem(422, "the task could never run", [_too_late_error(definition.expires_at)])
-        if condition.must_not_exist and result.put is not Put.CREATED:
-            raise _standing(412, f"{definition.key} exists already", task)
-        if result.put is Put.DIFFERENT:
-            raise _standing(409, _conflict(task), task)
-        members = whole(task)
+        putting.addCallback(self._wake_put, definition)
+        result = await _whoever_waits(putting)
+        problem = refusal(
+            definition,
+            result,
+            must_exist=condition.must_exist,
+            must_not_exist=condition.must_not_exist,
+        )
+        if problem is not None:
+            raise problem
+        assert result.task is not None
+        members = whole(result.task)
         if result.put is Put.CREATED:
             return answer(request, members, 201, {"Location": url_of("/task/", definition.key)})
         return answer(request, members)
+
+    @app.route("/batch", methods=["POST"], strict_slashes=False)
+    async def batch(self, request: IRequest) -> bytes:
+        """Create many tasks."""
+        parse_query(request)
+        batch = Batch(self._store, self._clock, self._now(), self._scheduler.wake)
+        answers = await _whoever_waits(Deferred.fromCoroutine(batch.put(request)))
+        return answer_many(request, answers, lines=is_ndjson(request))
 
     @app.route("/status", methods=["GET"], strict_slashes=False)
     @app.route("/status/<path:path>", methods=["GET"])
@@ -196,21 +210,16 @@ class Api:
             200 if well else 503,
         )
 
-    def _wake_put(self, result: PutResult) -> PutResult:
-        task = result.task
-        if task is not None and result.put in (Put.CREATED, Put.REPLACED):
-            self._wake_due(task.key.trigger_at, [host_of(task.definition.callback)])
+    def _wake_put(self, result: PutResult, definition: Definition) -> PutResult:
+        wake_for(definition, result, self._now(), self._scheduler.wake)
         return result
 
     def _wake_moved(self, result: Rescheduled | None) -> Rescheduled | None:
         if result is not None and result.moved:
-            self._wake_due(result.moved[0][1].trigger_at, result.hosts)
+            trigger_at = result.moved[0][1].trigger_at
+            if trigger_at <= self._now():
+                self._scheduler.wake(result.hosts)
         return result
-
-    def _wake_due(self, trigger_at: int, hosts: Iterable[str]) -> None:
-        """Have tasks called at once whose minute has begun."""
-        if trigger_at <= self._now():
-            self._scheduler.wake(hosts)
 
     # Errors
 
@@ -222,9 +231,7 @@ class Api:
     @app.handle_errors(Invalid)
     def _invalid(self, request: IRequest, failure: Failure) -> bytes:
         assert isinstance(failure.value, Invalid)
-        errors = failure.value.errors
-        detail = "; ".join(f"{error.pointer.lstrip('/')}: {error.detail}" for error in errors[:3])
-        return refuse(request, Problem(422, detail, errors))
+        return refuse(request, Problem.of(failure.value))
 
     @app.handle_errors(StoreUnavailable)
     def _unavailable(self, request: IRequest, failure: Failure) -> bytes:
@@ -258,18 +265,3 @@ def _whoever_waits(writing: Deferred[T]) -> Deferred[T]:
     waiting: Deferred[T] = Deferred()
     writing.addCallbacks(waiting.callback, waiting.errback)
     return waiting
-
-
-def _standing(status: int, detail: str, task: Task) -> Problem:
-    return Problem(status, detail, more={"task": whole(task)})
-
-
-def _conflict(task: Task) -> str:
-    if task.state is State.SCHEDULED:
-        return f"another definition stands under {task.key}: If-Match: * replaces it"
-    return f"another definition stands under {task.key}, which is {task.state.value}"
-
-
-def _too_late_error(expires_at: int) -> FieldError:
-    last = rfc3339(expires_at * 1000)
-    return FieldError("/trigger_at", f"max_delay has passed: the call had to start before {last}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterator
 
 from .errors import InvalidValue, shown
 
@@ -23,19 +25,68 @@ def decode(data: bytes) -> object:
     :raises InvalidValue: when it is not UTF-8, not JSON, too deep, or has a name
         twice in one object, a number without a finite value, or a lone surrogate.
     """
+    text = _text(data)
+    value, end = _value(text, _next(text, 0))
+    if (rest := _next(text, end)) != len(text):
+        raise InvalidValue(f"the body is not JSON: there is more at character {rest}")
+    return value
+
+
+def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
+    """Yield each value of a JSON array, or the :class:`InvalidValue` that is wrong with it.
+
+    Each comes with its length in characters. What is wrong with one value and leaves no
+    doubt where it ends (a name that stands twice, say) is no reason to refuse the others.
+
+    :raises InvalidValue: when it is not UTF-8 or not a JSON array.
+    """
+    text = _text(data)
+    at = _next(text, 0)
+    if not text.startswith("[", at):
+        raise InvalidValue("the body is not a JSON array")
+    at = _next(text, at + 1)
+    more = not text.startswith("]", at)
+    while more:
+        begin = at
+        try:
+            value, at = _value(text, begin)
+        except InvalidValue as error:
+            value, at = error, _end_of_value(text, begin, error)
+        yield value, at - begin
+        at = _next(text, at)
+        if more := text.startswith(",", at):
+            at = _next(text, at + 1)
+        elif not text.startswith("]", at):
+            raise InvalidValue(f"the body is not JSON: expected , or ] at character {at}")
+    if (rest := _next(text, at + 1)) != len(text):
+        raise InvalidValue(f"the body is not JSON: there is more at character {rest}")
+
+
+def _text(data: bytes) -> str:
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidValue(
             f"the body is not UTF-8: byte {error.start} is {data[error.start]:#04x}"
         ) from None
+
+
+def _next(text: str, at: int) -> int:
+    """Return where the next character stands that is no white space."""
+    match = _WHITE_SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _value(text: str, begin: int) -> tuple[object, int]:
+    """Return the value that begins somewhere, and where it ends."""
+    value: object
     try:
-        value: object = _DECODER.decode(text)
-        # No deeper than there are brackets: most bodies need no second look.
-        if text.count("[") + text.count("{") > MAX_DEPTH:
+        value, end = _DECODER.raw_decode(text, begin)
+        # No deeper than there are brackets: most values need no second look.
+        if text.count("[", begin, end) + text.count("{", begin, end) > MAX_DEPTH:
             _refuse_depth(value)
         # Only an escape can smuggle a surrogate in: UTF-8 has none.
-        if "\\u" in text:
+        if text.find("\\u", begin, end) >= 0:
             _refuse_surrogates(value)
     except InvalidValue:
         raise
@@ -46,7 +97,18 @@ def decode(data: bytes) -> object:
     except ValueError:
         # What is left is int() refusing thousands of digits.
         raise InvalidValue("the body holds a number with too many digits") from None
-    return value
+    return value, end
+
+
+def _end_of_value(text: str, begin: int, error: InvalidValue) -> int:
+    """Return where a value ends that is JSON, though not what callme takes for it.
+
+    :raises InvalidValue: the same error, when it is not even that.
+    """
+    try:
+        return _LENIENT.raw_decode(text, begin)[1]
+    except (ValueError, RecursionError):
+        raise error from None
 
 
 def _refuse_depth(value: object) -> None:
@@ -101,6 +163,8 @@ def _refuse_surrogates(value: object) -> None:
             _refuse_surrogates(member)
 
 
+_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+_LENIENT = json.JSONDecoder(parse_int=str)
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
 )

@@ -97,6 +97,14 @@ class Store(Protocol):
     ) -> Deferred[PutResult]:
         """Create a task, or replace a scheduled one, if the flags allow."""
 
+    def put_many(
+        self, tasks: Sequence[tuple[Definition, bool]], now: float
+    ) -> Deferred[Sequence[PutResult]]:
+        """Put tasks, in order, in one transaction; each with whether it may be created.
+
+        The tasks that it creates are left out of the results: what is in them is known.
+        """
+
     def get(self, key: Key) -> Deferred[Task | None]:
         """Return one task with its attempts, or ``None``."""
 

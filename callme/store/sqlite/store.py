@@ -45,6 +45,11 @@ class SqliteStore:
             partial(writes.put, definition=definition, now=now, create=create, replace=replace)
         )
 
+    def put_many(
+        self, tasks: Sequence[tuple[Definition, bool]], now: float
+    ) -> Deferred[Sequence[PutResult]]:
+        return self._write(partial(writes.put_many, tasks=tasks, now=now))
+
     def get(self, key: Key) -> Deferred[Task | None]:
         return self._read(partial(reads.get, key=key))
 

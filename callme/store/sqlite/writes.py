@@ -113,6 +113,32 @@ def put(
     return PutResult(outcome, reads.get(cursor, definition.key))
 
 
+def put_many(
+    cursor: sqlite3.Cursor, tasks: Sequence[tuple[Definition, bool]], now: float
+) -> Sequence[PutResult]:
+    """Create many tasks in one statement or, where that is not all there is to do, in many."""
+    if all(create for _, create in tasks):
+        ms = _ms(now)
+        rows = [(*definition_values(one), one.trigger_at, ms) for one, _ in tasks]
+        cursor.execute("SAVEPOINT many")
+        cursor.executemany(_INSERT, rows)
+        all_new = cursor.rowcount == len(rows)
+        if not all_new:
+            cursor.execute("ROLLBACK TO many")
+        cursor.execute("RELEASE many")
+        if all_new:
+            return [_NEW] * len(rows)
+    return [_put_one(cursor, one, now, create) for one, create in tasks]
+
+
+_NEW = PutResult(Put.CREATED, None)
+
+
+def _put_one(cursor: sqlite3.Cursor, definition: Definition, now: float, create: bool) -> PutResult:
+    result = put(cursor, definition, now, create, replace=False)
+    return _NEW if result.put is Put.CREATED else result
+
+
 def _created(definition: Definition, now: float) -> Task:
     return Task(
         definition=definition,

@@ -1,0 +1,59 @@
+"""What a put comes to: an answer, or why there is no task now as it was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ..core.callback import host_of
+from ..core.errors import FieldError
+from ..core.task import Definition, State, Task
+from ..core.trigger import rfc3339
+from ..problem import Problem
+from ..store.port import Put, PutResult
+from .encoding import whole
+
+
+def refusal(
+    definition: Definition,
+    result: PutResult,
+    *,
+    must_exist: bool = False,
+    must_not_exist: bool = False,
+) -> Problem | None:
+    """Return why a put did not do what was asked; ``None`` where it did.
+
+    :param must_exist: whether it was to replace a task (``If-Match: *``).
+    :param must_not_exist: whether it was to create one (``If-None-Match: *``).
+    """
+    task = result.task
+    if result.put is Put.ABSENT:
+        if must_exist:
+            return Problem(412, f"there is no task {definition.key} to replace")
+        last = rfc3339(definition.expires_at * 1000)
+        detail = f"max_delay has passed: the call had to start before {last}"
+        return Problem(422, "the task could never run", [FieldError("/trigger_at", detail)])
+    if task is None:
+        return None
+    if must_not_exist and result.put is not Put.CREATED:
+        return _standing(412, f"{definition.key} exists already", task)
+    if result.put is Put.DIFFERENT:
+        advice = (
+            ": If-Match: * replaces it"
+            if task.state is State.SCHEDULED
+            else f", which is {task.state.value}"
+        )
+        detail = f"another definition stands under {task.key}{advice}"
+        return _standing(409, detail, task)
+    return None
+
+
+def _standing(status: int, detail: str, task: Task) -> Problem:
+    return Problem(status, detail, more={"task": whole(task)})
+
+
+def wake_for(
+    definition: Definition, result: PutResult, now: float, wake: Callable[[Iterable[str]], None]
+) -> None:
+    """Have a task called at once whose minute has begun."""
+    if result.put in (Put.CREATED, Put.REPLACED) and definition.trigger_at <= now:
+        wake([host_of(definition.callback)])

@@ -81,8 +81,15 @@ class Dispatcher:
         """Claim as many of the due tasks as there is room for, one claim at a time."""
         if self._claiming or not self._open or not self._waiting:
             return
-        free = self._concurrency - len(self._calls)
-        shares = share_out(free, self._per_host, self._under_way, self._waiting) if free else {}
+        # Where one host could have all the room, none is kept for others.
+        reserve = min(self._concurrency // 4, self._concurrency - self._per_host)
+        shares = share_out(
+            self._concurrency - len(self._calls),
+            self._per_host,
+            self._under_way,
+            self._waiting,
+            max(0, reserve),
+        )
         if not shares:
             return
         self._claiming = True

@@ -140,7 +140,9 @@ def test_while_the_database_cannot_be_used_the_batch_is_refused(world: World) ->
     assert (response.code, response.headers.getRawHeaders("retry-after")) == (503, ["2"])
 
 
-def test_others_have_their_turn_while_a_batch_is_done(world: World) -> None:
+def test_others_have_their_turn_while_a_batch_is_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_many, turns = world.store.put_many, []
     timed = world.clock.callLater
 
@@ -153,7 +155,7 @@ def test_others_have_their_turn_while_a_batch_is_done(world: World) -> None:
         return timed(delay, *rest)
 
     world.store.put_many = counted
-    world.clock.callLater = called_later  # type: ignore[method-assign]
+    monkeypatch.setattr(world.clock, "callLater", called_later)
     answers(world, [one(f"n{number}") for number in range(10 * SLICE)])
     # Ten turns while it is decoded, and one before each slice that is written.
     assert turns == [0] * 10 + [0, SLICE] * 10

@@ -14,11 +14,24 @@ def test_one_host_gets_its_limit_and_no_more() -> None:
 
 def test_hosts_share_alike_and_leave_what_they_cannot_use() -> None:
     assert share_out(10, 64, {}, ["a", "b"]) == {"a": 5, "b": 5}
-    assert share_out(10, 64, {"a": 63}, ["a", "b"]) == {"a": 1, "b": 9}
+    assert share_out(10, 6, {"a": 5}, ["a", "b"]) == {"a": 1, "b": 6}
+
+
+def test_who_has_fewer_calls_under_way_comes_first() -> None:
+    """A host that hangs has taken its share already."""
+    assert share_out(4, 64, {"hangs": 60}, ["hangs", "quick"]) == {"quick": 4}
+    assert share_out(4, 64, {"hangs": 4}, ["hangs", "quick"]) == {"quick": 4}
+    assert share_out(4, 64, {"hangs": 2}, ["hangs", "quick"]) == {"quick": 3, "hangs": 1}
 
 
 def test_the_longest_unserved_come_first_where_there_is_little() -> None:
     assert share_out(2, 64, {}, ["b", "a", "c"]) == {"b": 1, "a": 1}
+
+
+def test_the_reserve_is_for_hosts_with_few_calls() -> None:
+    assert share_out(70, 64, {}, ["a"], reserve=64) == {"a": 16}
+    assert share_out(100, 64, {}, ["a"], reserve=64) == {"a": 36}
+    assert share_out(64, 64, {"hangs": 64}, ["hangs", "quick"], reserve=64) == {"quick": 16}
 
 
 @given(
@@ -26,14 +39,20 @@ def test_the_longest_unserved_come_first_where_there_is_little() -> None:
     per_host=st.integers(1, 80),
     under_way=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 80)),
     waiting=st.lists(st.sampled_from("abcdefgh"), unique=True),
+    reserve=st.integers(0, 100),
 )
 def test_no_limit_is_passed_and_no_room_is_wasted(
-    free: int, per_host: int, under_way: dict[str, int], waiting: list[str]
+    free: int, per_host: int, under_way: dict[str, int], waiting: list[str], reserve: int
 ) -> None:
-    shares = share_out(free, per_host, under_way, waiting)
+    shares = share_out(free, per_host, under_way, waiting, reserve)
     room = {host: max(0, per_host - under_way.get(host, 0)) for host in waiting}
     assert all(0 < share <= room[host] for host, share in shares.items())
-    assert min(free, sum(room.values())) == sum(shares.values())
-    open_hosts = [host for host in waiting if room[host]]
-    if len(open_hosts) <= free:
-        assert set(open_hosts) == set(shares)
+    given_out = sum(shares.values())
+    assert given_out <= free
+    levels = {host: under_way.get(host, 0) + shares.get(host, 0) for host in waiting}
+    if given_out < min(free, sum(room.values())):
+        # Only the reserve is kept back, and only from those with enough.
+        assert free - given_out <= reserve
+        assert all(level >= max(1, per_host // 4) for level in levels.values())
+    for host in shares:
+        assert levels[host] <= min(levels.values()) + 1

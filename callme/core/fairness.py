@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 
 
 def share_out(
-    free: int, per_host: int, under_way: Mapping[str, int], waiting: Iterable[str]
+    free: int,
+    per_host: int,
+    under_way: Mapping[str, int],
+    waiting: Iterable[str],
+    reserve: int = 0,
 ) -> dict[str, int]:
     """Return how many tasks to claim for each host, none over its own limit.
 
-    Every host that waits gets the same share of what is free; what one cannot
-    use goes to the others. The first of ``waiting`` are served first where there
-    is less than one each.
+    Each place goes to the host with the fewest calls under way, so that one whose calls
+    end quickly is not crowded out by others that hang. Of hosts that have as many, the
+    first of ``waiting`` comes first.
 
     :param free: how many calls may start in all.
     :param per_host: how many calls to one host may be under way at once.
     :param under_way: how many calls to each host are under way now.
     :param waiting: the hosts with tasks due, the longest unserved first.
+    :param reserve: how many of the free places are kept for hosts with few calls under
+        way (less than a quarter of ``per_host``): a few hosts that hang must leave some.
     """
-    room = {}
-    for host in waiting:
-        if (left := per_host - under_way.get(host, 0)) > 0:
-            room[host] = left
-        if len(room) == free:
-            break
+    few = max(1, per_host // 4)
+    levels = [(under_way.get(host, 0), turn, host) for turn, host in enumerate(waiting)]
+    heapq.heapify(levels)
     shares: dict[str, int] = {}
-    # The hosts with the least room first: what they leave raises the others' share.
-    for served, host in enumerate(sorted(room, key=room.__getitem__)):
-        shares[host] = min(room[host], -(-free // (len(room) - served)))
-        free -= shares[host]
-    return {host: share for host, share in shares.items() if share > 0}
+    while free and levels:
+        level, turn, host = levels[0]
+        if level >= (per_host if free > reserve else few):
+            # The others have as many or more.
+            break
+        shares[host] = shares.get(host, 0) + 1
+        free -= 1
+        heapq.heapreplace(levels, (level + 1, turn, host))
+    return shares

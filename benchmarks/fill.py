@@ -1,0 +1,40 @@
+"""A store with many tasks scheduled: ``python -m benchmarks.fill FILE TASKS``."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+from attrs import evolve
+
+from callme.core.definition import parse_definition
+from callme.store.sqlite import writes
+from callme.store.sqlite.database import configure_writer, open_database
+
+
+def fill(path: Path, tasks: int) -> None:
+    """Schedule tasks over the thirty days from tomorrow, in an order that is nobody's."""
+    database = open_database(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    configure_writer(connection)
+    cursor = connection.cursor()
+    now = time.time()
+    first = int(now // 60) * 60 + 86_400
+    one = parse_definition({"callback": "http://localhost:9/x"}, now, "x", str(first))
+    for begin in range(0, tasks, 10_000):
+        cursor.execute("BEGIN IMMEDIATE")
+        made = []
+        for number in range(begin, min(begin + 10_000, tasks)):
+            spread = number * 7919 % 1_000_003
+            minute = first + spread % 43_200 * 60
+            made.append((evolve(one, task_name=f"task{spread}", trigger_at=minute), True))
+        writes.put_many(cursor, made, now)
+        connection.commit()
+    connection.close()
+    database.release()
+
+
+if __name__ == "__main__":
+    fill(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,106 @@
+"""The turn of a minute: how late is the first request, and how late are the others?
+
+``python -m benchmarks.turn SINK_PORT TASKS [--hanging PORT --hosts N]``. The daemon's clock is
+set so that its minute turns a second after its start. Prints JSON, milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import treq
+from twisted.internet import task
+from twisted.internet.defer import Deferred
+
+from callme.core.definition import parse_definition
+from callme.core.task import State
+from callme.options import Settings
+from callme.store.sqlite.database import open_database
+from callme.tap import Daemon
+
+AHEAD = 1.0
+"""Seconds from the daemon's start to the turn."""
+
+
+async def turn(react: Any, asked: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(dir=asked.directory) as directory:
+        database = open_database(Path(directory, "callme.sqlite"))
+        minute = 1_800_014_400
+        settings = Settings("tcp:0:interface=127.0.0.1", str(database.path), 256, 64, 30)
+        offset = [minute - 3600 - time.time()]
+        daemon = Daemon(settings, database, react, lambda: time.time() + offset[0])
+        good = f"http://127.0.0.1:{asked.port}/x"
+        made = [
+            (parse_definition({"callback": good}, minute, f"good{n}", str(minute)), True)
+            for n in range(asked.tasks)
+        ]
+        if asked.hanging:
+            # Ten addresses of this machine are ten hosts.
+            made += [
+                (
+                    parse_definition(
+                        {"callback": f"http://127.0.0.{2 + n % asked.hosts}:{asked.hanging}/x"},
+                        minute,
+                        f"hangs{n}",
+                        str(minute),
+                    ),
+                    True,
+                )
+                for n in range(asked.tasks)
+            ]
+        await daemon._store.put_many(made, minute - 3600)
+        offset[0] = minute - AHEAD - time.time()
+        turns_at = time.time() + AHEAD
+        daemon.startService()
+        await task.deferLater(react, AHEAD)
+        while True:
+            await task.deferLater(react, 0.2)
+            page = await daemon._store.page(state=State.SUCCEEDED, limit=2 * asked.tasks)
+            assert page is not None
+            if len(page.tasks) >= asked.tasks:
+                break
+            assert time.time() < turns_at + 60, "the good tasks do not end"
+        lateness = []
+        for one in page.tasks:
+            whole = await daemon._store.get(one.key)
+            assert whole is not None
+            assert whole.attempts is not None
+            lateness.append(whole.attempts[0].lateness_ms)
+        lateness.sort()
+        times = await (await treq.get(f"http://127.0.0.1:{asked.port}/times")).json()
+        daemon._scheduler._dispatcher._cutting_off = True
+        for calling in list(daemon._scheduler._dispatcher._calls.values()):
+            calling.cancel()
+        await daemon.stopService()
+    print(
+        json.dumps(
+            {
+                "first": lateness[0],
+                "p50": lateness[len(lateness) // 2],
+                "p99": lateness[len(lateness) * 99 // 100],
+                "max": lateness[-1],
+                "early": sum(at < turns_at * 1000 for at in times),
+                "lateness": lateness if asked.all else None,
+            }
+        )
+    )
+
+
+def main(react: Any) -> Deferred[None]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("tasks", type=int)
+    parser.add_argument("--hanging", type=int)
+    parser.add_argument("--hosts", type=int, default=10)
+    parser.add_argument("--directory")
+    parser.add_argument("--all", action="store_true")
+    return Deferred.fromCoroutine(turn(react, parser.parse_args()))
+
+
+if __name__ == "__main__":
+    task.react(main)

@@ -318,6 +318,6 @@ def test_nothing_a_task_holds_reaches_the_log(daemon: Daemon, sink: Sink) -> Non
     log = daemon.log()
     assert "hunter2" not in log
     (line,) = [line for line in log.splitlines() if "attempt" in line]
-    assert "'n\\xe4me@" in line
+    assert '"n\\u00e4me@' in line
     assert "unexpected_status" in line
     assert "Traceback" not in log

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from callme.core.task import Reason, State
 from callme.core.trigger import Key
 from callme.dispatcher import RETRY_SECONDS
 from callme.scheduler import STALE_SECONDS
+from callme.store.port import StoreUnavailable
 
 from .conftest import LoggedFailures
 from .support import NOON, World
@@ -484,6 +485,36 @@ def test_finished_tasks_go_when_their_time_is_over() -> None:
     assert len(world.result(world.store.page(limit=1300)).tasks) == 1201
     world.turn_to(NOON + 86_400 + 61)
     assert [t.key.task_name for t in world.result(world.store.page()).tasks] == ["later"]
+    world.close()
+
+
+def test_a_purge_that_fails_is_made_up_for_at_the_next_minute() -> None:
+    world = World(retention=1)
+    world.put()
+    world.scheduler.start()
+    purge, world.store.purge = world.store.purge, lambda *args: fail(StoreUnavailable("locked"))
+    world.turn_to(NOON + 86_400 + 61)
+    assert world.task(TASK).state is State.SUCCEEDED
+    world.store.purge = purge
+    world.turn_to(NOON + 86_400 + 121)
+    assert list(world.result(world.store.page()).tasks) == []
+    world.close()
+
+
+def test_an_error_while_purging_is_logged(world: World, logged_failures: LoggedFailures) -> None:
+    world.store.purge = lambda *args: 1 / 0
+    world.scheduler.start()
+    assert logged_failures.flush(ZeroDivisionError) == 1
+
+
+def test_a_purge_is_left_off_at_the_end() -> None:
+    world = World(retention=1)
+    for number in range(1200):
+        world.put(f"n{number}")
+    world.scheduler.start()
+    world.turn_to(NOON + 86_400 + 60)
+    stop(world)
+    assert world.clock.getDelayedCalls() == []
     world.close()
 
 

@@ -47,7 +47,7 @@ def test_a_surrogate_pair_is_a_character() -> None:
 
 def test_deep_but_sane_is_accepted() -> None:
     assert decode(b'{"\\u0061":' + b"[" * 48 + b"]" * 48 + b"}")
-    assert decode(b"[" + b"{}," * 1000 + b"{}]")
+    assert decode(b"[" + b"{}," * 1000 + b"1]")
 
 
 TEXT = st.text(st.characters(codec="utf-8"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from .errors import InvalidValue, shown
@@ -129,11 +130,8 @@ def _refuse_depth(value: object) -> None:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise InvalidValue(f"the name {shown(name)} stands twice in one object")
-            seen.add(name)
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise InvalidValue(f"the name {shown(name)} stands twice in one object")
     return members
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from http.cookiejar import CookieJar
 from typing import Any
 
 from treq.client import HTTPClient
@@ -13,7 +12,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
 from .. import __version__
@@ -21,7 +19,7 @@ from ..core.request import parse_retry_after, request_headers
 from ..core.task import Claim, Outcome, Reason
 from .connections import Endpoints, Link, Pool, TooLate
 from .explain import NotHTTP, cut_short, explain
-from .plain import Bytes, NoCookies, PlainAgent, exact_url
+from .plain import Bytes, NoCookies, OneRequestsHeaders, PlainAgent, exact_url
 
 USER_AGENT = f"callme/{__version__}"
 MAX_BODY = 64 * 1024
@@ -32,7 +30,7 @@ IDLE_SECONDS = 1.0
 """How long an unused connection is kept for the next call to the same host: enough for
 a burst, and shorter than the keep-alive of common servers, which would close it just as
 it is used again."""
-_NO_COOKIES = CookieJar()
+_NO_COOKIES = NoCookies()
 
 
 class HttpCaller:
@@ -62,7 +60,7 @@ class HttpCaller:
         self._pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]  # not only int
         endpoints = Endpoints(reactor, tls_policy or BrowserLikePolicyForHTTPS())
         agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
-        self._client = HTTPClient(PlainAgent(agent), NoCookies(), Bytes)
+        self._client = HTTPClient(PlainAgent(agent), _NO_COOKIES, Bytes)
 
     def call(self, claim: Claim) -> Deferred[Outcome]:
         return Deferred.fromCoroutine(self._call(claim))
@@ -115,7 +113,7 @@ class HttpCaller:
 
     def _send(self, claim: Claim, link: Link) -> Deferred[_Response]:
         definition = claim.definition
-        headers = Headers()
+        headers = OneRequestsHeaders()
         for name, value in request_headers(claim, USER_AGENT):
             headers.addRawHeader(name.encode("ascii"), value.encode("utf-8"))
         self._pool.link = link

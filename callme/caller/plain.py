@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
+from http.cookiejar import Cookie
 from typing import Any
 
 from hyperlink import EncodedURL
@@ -43,6 +45,16 @@ def _not_encoded(response: IResponse) -> IResponse:
     return response
 
 
+class OneRequestsHeaders(Headers):
+    """The headers of one request, which nobody else needs to be kept from.
+
+    treq and Twisted copy them on the way, and check each value again.
+    """
+
+    def copy(self) -> OneRequestsHeaders:
+        return self
+
+
 class NoCookies(IndexableCookieJar):
     """A jar that neither keeps nor gives: what one task is sent is no other task's business."""
 
@@ -51,6 +63,9 @@ class NoCookies(IndexableCookieJar):
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         """Keep nothing."""
+
+    def __iter__(self) -> Iterator[Cookie]:
+        return iter(())
 
 
 class ExactURL(EncodedURL):

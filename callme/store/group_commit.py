@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 C = TypeVar("C")
 T = TypeVar("T")
 Operation = Callable[[C], Any]
-_LEAST = 32
+_LEAST = 100
 """Writes that go together at once; the more go, the less each costs."""
 
 

@@ -49,6 +49,8 @@ setup(
             "pytest>=8.2",
             "pytest-twisted>=1.14.3",
         ],
+        # What people use today, to compare with; arq needs a Redis server besides.
+        "bench": ["aiohttp", "apscheduler<4", "arq", "huey", "requests", "sqlalchemy"],
         "types": ["mypy>=1.15", "mypy-zope>=1.0.11"],
     },
     zip_safe=False,

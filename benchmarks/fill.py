@@ -38,3 +38,4 @@ def fill(path: Path, tasks: int) -> None:
 
 if __name__ == "__main__":
     fill(Path(sys.argv[1]), int(sys.argv[2]))
+    print(sys.argv[2])

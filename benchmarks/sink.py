@@ -1,6 +1,6 @@
 """A fast endpoint: answers every request with 200 at once, or after a delay.
 
-``python -m benchmarks.sink PORT [DELAY]``: it prints ``ready`` and runs until it is killed.
+``python -m benchmarks.sink PORT [DELAY [ADDRESS]]``: prints ``ready``, runs until it is killed.
 A request to ``/times`` is answered with the time of each other request, in milliseconds.
 """
 
@@ -56,7 +56,8 @@ class Sink(asyncio.Protocol):
 async def main() -> None:
     port = int(sys.argv[1])
     Sink.delay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
-    server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", port, backlog=4096)
+    host = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
+    server = await asyncio.get_running_loop().create_server(Sink, host, port, backlog=4096)
     print("ready", flush=True)
     await server.serve_forever()
 

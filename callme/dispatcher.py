@@ -50,6 +50,8 @@ class Dispatcher:
     _cutting_off: bool = field(default=False, init=False)
     # Hosts that may have tasks due, the longest unserved first.
     _waiting: dict[str, None] = field(factory=dict, init=False)
+    # Hosts that have answered since the last tick.
+    _answering: set[str] = field(factory=set, init=False)
     _under_way: dict[str, int] = field(factory=dict, init=False)
     _calls: dict[int, Deferred[Outcome]] = field(factory=dict, init=False)
     # Claims whose end is not yet on record.
@@ -64,6 +66,10 @@ class Dispatcher:
     def open(self) -> None:
         """Begin to claim, unless it was closed: what an earlier daemon left is taken up."""
         self._open = not self._closed
+
+    def begin_minute(self) -> None:
+        """Forget who answered in the last minute: they may hang by now."""
+        self._answering.clear()
 
     def take_up(self, claims: Iterable[Claim]) -> None:
         """Record as interrupted the claims that nobody holds any more."""
@@ -89,6 +95,7 @@ class Dispatcher:
             self._under_way,
             self._waiting,
             max(0, reserve),
+            self._answering,
         )
         if not shares:
             return
@@ -135,6 +142,8 @@ class Dispatcher:
 
     def _called(self, outcome: Outcome, claim: Claim) -> None:
         self._leave(claim)
+        if outcome.status is not None:
+            self._answering.add(claim.host)
         # A call that is cut off has failed in no way of its own.
         cut_off = self._cutting_off and outcome.status is None
         self._ended(claim, policy.interrupted(claim) if cut_off else outcome)

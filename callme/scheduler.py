@@ -129,6 +129,7 @@ class Scheduler:
         self._recovered = True
         self._dispatcher.take_up(abandoned)
         self._dispatcher.open()
+        self._dispatcher.begin_minute()
         due = await self._store.due(self._now())
         for key in due.too_late:
             log.warn("{task} failed: too_late", task=shown(str(key)))

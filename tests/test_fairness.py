@@ -34,17 +34,29 @@ def test_the_reserve_is_for_hosts_with_few_calls() -> None:
     assert share_out(64, 64, {"hangs": 64}, ["hangs", "quick"], reserve=64) == {"quick": 16}
 
 
+def test_the_reserve_is_for_hosts_that_answer() -> None:
+    hangs = {"hangs": 20, "quick": 30}
+    found = share_out(64, 64, hangs, ["hangs", "quick"], reserve=64, answering={"quick"})
+    assert found == {"quick": 34}
+
+
 @given(
     free=st.integers(1, 300),
     per_host=st.integers(1, 80),
     under_way=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 80)),
     waiting=st.lists(st.sampled_from("abcdefgh"), unique=True),
     reserve=st.integers(0, 100),
+    answering=st.sets(st.sampled_from("abcdefgh")),
 )
 def test_no_limit_is_passed_and_no_room_is_wasted(
-    free: int, per_host: int, under_way: dict[str, int], waiting: list[str], reserve: int
+    free: int,
+    per_host: int,
+    under_way: dict[str, int],
+    waiting: list[str],
+    reserve: int,
+    answering: set[str],
 ) -> None:
-    shares = share_out(free, per_host, under_way, waiting, reserve)
+    shares = share_out(free, per_host, under_way, waiting, reserve, answering)
     room = {host: max(0, per_host - under_way.get(host, 0)) for host in waiting}
     assert all(0 < share <= room[host] for host, share in shares.items())
     given_out = sum(shares.values())
@@ -53,6 +65,10 @@ def test_no_limit_is_passed_and_no_room_is_wasted(
     if given_out < min(free, sum(room.values())):
         # Only the reserve is kept back, and only from those with enough.
         assert free - given_out <= reserve
-        assert all(level >= max(1, per_host // 4) for level in levels.values())
-    for host in shares:
-        assert levels[host] <= min(levels.values()) + 1
+        few = max(1, per_host // 4)
+        assert all(
+            level >= (per_host if host in answering else few) for host, level in levels.items()
+        )
+    if not reserve:
+        for host in shares:
+            assert levels[host] <= min(levels.values()) + 1

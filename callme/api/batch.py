@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -17,8 +17,8 @@ from ..core.task import Definition
 from ..problem import Problem
 from ..store.port import Put, PutResult, Store
 from .decoding import parse_items, parse_object
-from .encoding import JSON
-from .put import refusal, wake_for
+from .encoding import JSON, encode_answers
+from .put import refusal, wake_for, whoever_waits
 
 MAX_TASKS = 10_000
 SLICE = 100
@@ -39,25 +39,25 @@ class Batch:
     _clock: IReactorTime
     _now: float
     _wake: Callable[[Iterable[str]], None]
-    _answers: list[JSON] = field(factory=list, init=False)
 
-    async def put(self, request: IRequest) -> list[JSON]:
-        """Put every task, and return the answer to each, in order.
+    async def put(self, request: IRequest) -> list[bytes]:
+        """Put every task, and return the answers to them, in order, encoded some at a time.
 
         :raises Problem: when the batch as a whole cannot be read; nothing is put then.
         """
         values = await self._decode(request)
-        writing: Deferred[None] | None = None
+        parts: list[bytes] = []
+        writing: Deferred[list[JSON]] | None = None
         for begin in range(0, len(values), SLICE):
             await self._others()
             following = self._write(values[begin : begin + SLICE])
             # One slice is parsed while the one before is written.
             if writing is not None:
-                await writing
+                parts.append(encode_answers(request, await whoever_waits(writing)))
             writing = following
         if writing is not None:
-            await writing
-        return self._answers
+            parts.append(encode_answers(request, await whoever_waits(writing)))
+        return parts
 
     async def _decode(self, request: IRequest) -> list[object]:
         values: list[object] = []
@@ -76,8 +76,8 @@ class Batch:
         """Let the reactor see to others."""
         await deferLater(self._clock, 0)
 
-    def _write(self, values: Sequence[object]) -> Deferred[None]:
-        """Put one slice; its answers are there when the Deferred fires."""
+    def _write(self, values: Sequence[object]) -> Deferred[list[JSON]]:
+        """Put one slice, and return the answers to its tasks."""
         answers: list[JSON | None] = []
         tasks: list[tuple[Definition, bool]] = []
         for value in values:
@@ -92,17 +92,16 @@ class Batch:
                 tasks.append((definition, not policy.is_too_late(definition, self._now)))
         putting = self._store.put_many(tasks, self._now)
 
-        def put(results: Sequence[PutResult]) -> None:
+        def put(results: Sequence[PutResult]) -> list[JSON]:
             done = iter(zip(tasks, results, strict=True))
-            for known in answers:
-                if known is not None:
-                    self._answers.append(known)
-                    continue
-                (definition, _), result = next(done)
-                wake_for(definition, result, self._now, self._wake)
-                self._answers.append(_answer(definition, result))
+            return [known if known is not None else self._put(*next(done)) for known in answers]
 
         return putting.addCallback(put)
+
+    def _put(self, task: tuple[Definition, bool], result: PutResult) -> JSON:
+        definition, _ = task
+        wake_for(definition, result, self._now, self._wake)
+        return _answer(definition, result)
 
 
 def _answer(definition: Definition, result: PutResult) -> JSON:

@@ -14,6 +14,7 @@ from ..core.task import Attempt, Definition, State, Task
 from ..core.trigger import Key, rfc3339
 from ..problem import JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
 from ..store.port import Page
+from .decoding import is_ndjson
 
 JSON = dict[str, Any]
 
@@ -141,16 +142,22 @@ def page_answer(request: IRequest, page: Page, name: str | None, query: dict[str
     return answer(request, members, headers=headers)
 
 
-def answer_many(request: IRequest, answers: Sequence[JSON], *, lines: bool) -> bytes:
-    """Answer a batch: with a JSON array, or with an object a line."""
-    parts = [encode(one).rstrip() for one in answers]
-    if lines:
-        body = b"".join(part + b"\n" for part in parts)
-    elif _wants_pretty(request):
-        body = b"[\n  " + b",\n  ".join(parts) + b"\n]\n"
-    else:
-        body = b"[" + b",".join(parts) + b"]\n"
-    return _send(request, NDJSON_TYPE if lines else JSON_TYPE, 200, {}, body)
+def encode_answers(request: IRequest, answers: list[JSON]) -> bytes:
+    """Write some of a batch's answers: items of a JSON array, or an object a line."""
+    if is_ndjson(request):
+        return b"".join(encode(one) for one in answers)
+    if _wants_pretty(request):
+        return b",\n  ".join(encode(one).rstrip() for one in answers)
+    return encode(answers).strip()[1:-1]
+
+
+def answer_many(request: IRequest, parts: Sequence[bytes]) -> bytes:
+    """Answer a batch with what :func:`encode_answers` wrote."""
+    if is_ndjson(request):
+        return _send(request, NDJSON_TYPE, 200, {}, b"".join(parts))
+    if _wants_pretty(request):
+        return _send(request, JSON_TYPE, 200, {}, b"[\n  " + b",\n  ".join(parts) + b"\n]\n")
+    return _send(request, JSON_TYPE, 200, {}, b"[" + b",".join(parts) + b"]\n")
 
 
 def skipped_items(skipped: Iterable[tuple[Key, str]]) -> list[dict[str, str]]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from attrs import define
 from klein import Klein
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,7 +23,6 @@ from ..store.port import Put, PutResult, Rescheduled, Store, StoreUnavailable
 from .batch import Batch
 from .decoding import (
     PAGING,
-    is_ndjson,
     parse_body,
     parse_condition,
     parse_flag,
@@ -38,10 +35,9 @@ from .decoding import (
     trimmed,
 )
 from .encoding import answer, answer_many, page_answer, refuse, skipped_items, url_of, whole
-from .put import refusal, wake_for
+from .put import refusal, wake_for, whoever_waits
 
 log = Logger(namespace="callme")
-T = TypeVar("T")
 
 RETRY_AFTER = "2"
 """Seconds after which a client may try again while the database cannot be used."""
@@ -84,7 +80,7 @@ class Api:
             replace=not too_late and condition.must_exist,
         )
         putting.addCallback(self._wake_put, definition)
-        result = await _whoever_waits(putting)
+        result = await whoever_waits(putting)
         problem = refusal(
             definition,
             result,
@@ -104,8 +100,7 @@ class Api:
         """Create many tasks."""
         parse_query(request)
         batch = Batch(self._store, self._clock, self._now(), self._scheduler.wake)
-        answers = await _whoever_waits(Deferred.fromCoroutine(batch.put(request)))
-        return answer_many(request, answers, lines=is_ndjson(request))
+        return answer_many(request, await batch.put(request))
 
     @app.route("/status", methods=["GET"], strict_slashes=False)
     @app.route("/status/<path:path>", methods=["GET"])
@@ -146,7 +141,7 @@ class Api:
             moving = self._store.reschedule_name(target, trigger_at, now, every_state=every_state)
         else:
             raise Problem(404, "say which task: /reschedule/<task_name>[@<trigger_at>]")
-        result = await _whoever_waits(moving.addCallback(self._wake_moved))
+        result = await whoever_waits(moving.addCallback(self._wake_moved))
         if result is None:
             raise Problem(404, f"there is no task {target}")
         if result.conflict is not None:
@@ -255,13 +250,3 @@ class Api:
     def _unexpected(self, request: IRequest, failure: Failure) -> bytes:
         log.failure("a request failed", failure)
         return refuse(request, Problem(500, "callme failed to answer; its log says more"))
-
-
-def _whoever_waits(writing: Deferred[T]) -> Deferred[T]:
-    """Wait for a write, which goes on, and has its consequences, if nobody waits any more.
-
-    Klein cancels a handler, and what it waits for, when its client hangs up.
-    """
-    waiting: Deferred[T] = Deferred()
-    writing.addCallbacks(waiting.callback, waiting.errback)
-    return waiting

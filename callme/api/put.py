@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
 
 from ..core.callback import host_of
 from ..core.errors import FieldError
@@ -11,6 +14,8 @@ from ..core.trigger import rfc3339
 from ..problem import Problem
 from ..store.port import Put, PutResult
 from .encoding import whole
+
+T = TypeVar("T")
 
 
 def refusal(
@@ -57,3 +62,13 @@ def wake_for(
     """Have a task called at once whose minute has begun."""
     if result.put in (Put.CREATED, Put.REPLACED) and definition.trigger_at <= now:
         wake([host_of(definition.callback)])
+
+
+def whoever_waits(writing: Deferred[T]) -> Deferred[T]:
+    """Wait for a write, which goes on, and has its consequences, if nobody waits any more.
+
+    Klein cancels a handler, and what it waits for, when its client hangs up.
+    """
+    waiting: Deferred[T] = Deferred()
+    writing.addCallbacks(waiting.callback, waiting.errback)
+    return waiting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 
 def share_out(
@@ -12,6 +12,7 @@ def share_out(
     under_way: Mapping[str, int],
     waiting: Iterable[str],
     reserve: int = 0,
+    answering: Container[str] = (),
 ) -> dict[str, int]:
     """Return how many tasks to claim for each host, none over its own limit.
 
@@ -23,8 +24,9 @@ def share_out(
     :param per_host: how many calls to one host may be under way at once.
     :param under_way: how many calls to each host are under way now.
     :param waiting: the hosts with tasks due, the longest unserved first.
-    :param reserve: how many of the free places are kept for hosts with few calls under
-        way (less than a quarter of ``per_host``): a few hosts that hang must leave some.
+    :param reserve: how many of the free places are kept for hosts that are ``answering``,
+        and for those with few calls under way (less than a quarter of ``per_host``): hosts
+        that hang must leave some.
     """
     few = max(1, per_host // 4)
     levels = [(under_way.get(host, 0), turn, host) for turn, host in enumerate(waiting)]
@@ -32,10 +34,11 @@ def share_out(
     shares: dict[str, int] = {}
     while free and levels:
         level, turn, host = levels[0]
-        if level >= (per_host if free > reserve else few):
-            # The others have as many or more.
-            break
-        shares[host] = shares.get(host, 0) + 1
-        free -= 1
-        heapq.heapreplace(levels, (level + 1, turn, host))
+        limit = per_host if free > reserve or host in answering else few
+        if level >= limit:
+            heapq.heappop(levels)
+        else:
+            shares[host] = shares.get(host, 0) + 1
+            free -= 1
+            heapq.heapreplace(levels, (level + 1, turn, host))
     return shares

@@ -176,7 +176,11 @@ class Endpoints:
         # The call's own deadline is the one that counts, and is never longer than this.
         host = host.strip(b"[]")
         endpoint: IStreamClientEndpoint
-        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=MAX_TIMEOUT)
+        # Half of RFC 8305's delay before a name's next address is tried as well, and not less
+        # than it allows: "localhost" is often ::1 first, where nobody listens.
+        endpoint = HostnameEndpoint(
+            self._reactor, host, port, timeout=MAX_TIMEOUT, attemptDelay=0.1
+        )
         if scheme == b"https":
             endpoint = wrapClientTLS(self._tls_policy.creatorForNetloc(host, port), endpoint)
         return _Watching(endpoint)

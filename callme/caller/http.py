@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from treq.client import HTTPClient
-from treq.response import _Response
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
@@ -18,6 +17,7 @@ from .. import __version__
 from ..core.request import parse_retry_after, request_headers
 from ..core.task import Claim, Outcome, Reason
 from .connections import Endpoints, Link, Pool, TooLate
+from .deadlines import Deadlines
 from .explain import NotHTTP, cut_short, explain
 from .plain import Bytes, NoCookies, OneRequestsHeaders, PlainAgent, exact_url
 
@@ -52,6 +52,7 @@ class HttpCaller:
     ) -> None:
         self._reactor = reactor
         self._clock: IReactorTime = clock or reactor
+        self._deadlines = Deadlines(self._clock)
         self._now = now
         self._pool = Pool(reactor, persistent=True)
         # Twisted would send a GET again, unasked, when a kept connection drops.
@@ -73,7 +74,7 @@ class HttpCaller:
         timeout = claim.definition.timeout
         began = self._clock.seconds()
         link = Link(self._now, claim.definition.expires_at)
-        sending: Deferred[_Response] = Deferred()
+        sending: Deferred[Any] = Deferred()
         status = reason = retry_after = None
         detail = text = ""
 
@@ -82,7 +83,7 @@ class HttpCaller:
             sending.cancel()
             link.abort()
 
-        timer = self._clock.callLater(timeout, expire)
+        deadline = self._deadlines.set(timeout, expire)
         try:
             sending = self._send(claim, link)
             response = await sending
@@ -104,14 +105,13 @@ class HttpCaller:
             elif status is None:
                 reason, detail = Reason.CONNECTION_FAILED, explain(failure, link.reused)
         finally:
-            if timer.active():
-                timer.cancel()
+            self._deadlines.call_off(deadline)
             link.leave()
         duration_ms = round((self._clock.seconds() - began) * 1000)
         started_at = int(link.started_at * 1000)
         return Outcome(started_at, duration_ms, status, reason, detail, text, retry_after)
 
-    def _send(self, claim: Claim, link: Link) -> Deferred[_Response]:
+    def _send(self, claim: Claim, link: Link) -> Deferred[Any]:
         definition = claim.definition
         headers = OneRequestsHeaders()
         for name, value in request_headers(claim, USER_AGENT):

@@ -36,6 +36,8 @@ SWEEP_SECONDS = 1
 """How often is looked for those whose time is over."""
 CLOSE_SECONDS = 10
 """How long a client may take to read the last answer before the connection is dropped."""
+ANSWER_SECONDS = 120
+"""How long an answer may take: longer than any that a database which works would take."""
 
 
 class BoundedRequest(Request):
@@ -112,6 +114,7 @@ class BoundedChannel(HTTPChannel):
     _clogged = False
     _expires_at = 0.0
     _refused = False
+    _closing = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -134,6 +137,7 @@ class BoundedChannel(HTTPChannel):
     def allContentReceived(self) -> None:
         self._answering = True
         self._reading = False
+        self._within(ANSWER_SECONDS)
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
@@ -141,7 +145,8 @@ class BoundedChannel(HTTPChannel):
         self._idle = True
         if self.factory.closing:
             self.persistent = False
-        self._within(IDLE_SECONDS if self.persistent else CLOSE_SECONDS)
+        self._closing = not self.persistent
+        self._within(CLOSE_SECONDS if self._closing else IDLE_SECONDS)
         super().requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -153,7 +158,7 @@ class BoundedChannel(HTTPChannel):
             # Who asks ahead and does not read the answers would fill the memory with them.
             self._hang_up()
             return
-        if not self._reading:
+        if line and not self._reading:
             self._reading = True
             self.max_body = MAX_BATCH if _BATCH.match(line) else MAX_BODY
         super().lineReceived(line)
@@ -168,9 +173,9 @@ class BoundedChannel(HTTPChannel):
 
     def expire(self, now: float) -> None:
         """Cut the client off if its time is over."""
-        if self._answering or now < self._expires_at:
+        if now < self._expires_at:
             return
-        if self._refused or not self.persistent:
+        if self._answering or self._closing:
             cast(ITCPTransport, self.transport).abortConnection()
         elif self._idle:
             self._hang_up()
@@ -207,7 +212,7 @@ class BoundedChannel(HTTPChannel):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        self._refused = True
+        self._refused = self._closing = True
         self._within(CLOSE_SECONDS)
         self.loseConnection()
 

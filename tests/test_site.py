@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from callme.api.endpoints import Api
 from callme.site import (
+    ANSWER_SECONDS,
     CLOSE_SECONDS,
     IDLE_SECONDS,
     MAX_BODY,
@@ -280,6 +281,27 @@ def test_who_reads_may_ask_ahead_and_who_asks_once_may_read_slowly(client: Clien
     client.channel.resumeProducing()
     client.send(GET)
     assert not client.transport.disconnecting
+
+
+def test_a_slow_body_is_told_so_though_it_is_the_last(client: Client) -> None:
+    client.send(put(b"/task/x", BODY, b"Connection: close")[:-5])
+    client.world.clock.advance(REQUEST_SECONDS)
+    assert client.status() == 408
+
+
+def test_an_answer_that_never_comes_is_not_waited_for_for_ever(world: World) -> None:
+    world.store.page = lambda **query: Deferred()
+    client = Client(world)
+    client.send(GET)
+    client.world.clock.advance(ANSWER_SECONDS - 1)
+    assert not client.transport.disconnecting
+    client.world.clock.advance(1)
+    assert client.transport.aborted
+
+
+def test_an_empty_line_before_a_request_is_ignored(client: Client) -> None:
+    client.send(b"\r\n" + GET)
+    assert client.status() == 200
 
 
 def test_no_timer_outlives_a_connection(client: Client) -> None:

@@ -34,11 +34,8 @@ def item(task: Task) -> JSON:
 
 
 def _identity(task: Task) -> JSON:
-    return {
-        "task": str(task.key),
-        "task_name": task.key.task_name,
-        "trigger_at": str(task.key.trigger_at),
-    }
+    key = task.key
+    return {"task": str(key), "task_name": key.task_name, "trigger_at": str(key.trigger_at)}
 
 
 def _definition(definition: Definition) -> JSON:

@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.internet import task
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from callme.core.definition import parse_definition
 from callme.options import Settings
@@ -38,6 +39,9 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
             arguments.concurrency,
             30,
         )
+        # As twistd does: a line for each call is part of what a call costs.
+        log = (Path(directory) / "log").open("w", encoding="utf-8")
+        globalLogBeginner.beginLoggingTo([textFileLogObserver(log)], redirectStandardIO=False)
         daemon = Daemon(settings, database, react, now)
         body = {"callback": arguments.url, "max_delay": 60}
         puts = []
@@ -77,6 +81,7 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
             profile.disable()
             profile.dump_stats(arguments.profile)
         await daemon.stopService()
+        log.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"calls_per_second": arguments.tasks / elapsed, "peak_rss_mb": peak}))
 

@@ -11,12 +11,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .attempt_log import AttemptLog
 from .caller.port import Caller
 from .core import policy
 from .core.errors import shown
 from .core.fairness import share_out
 from .core.task import Claim, Outcome, State, Verdict
-from .core.trigger import minute_of, rfc3339
+from .core.trigger import minute_of
 from .store.port import Store, StoreUnavailable
 
 log = Logger(namespace="callme")
@@ -44,6 +45,7 @@ class Dispatcher:
     _concurrency: int
     _per_host: int
     _claim_failed: Callable[[Failure], None]
+    _log: AttemptLog = field(init=False)
     _open: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _claiming: bool = field(default=False, init=False)
@@ -58,6 +60,9 @@ class Dispatcher:
     _held: dict[int, Claim] = field(factory=dict, init=False)
     _drained: list[Deferred[None]] = field(factory=list, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self._log = AttemptLog(self._now)
+
     @property
     def calls_under_way(self) -> int:
         """How many calls are under way."""
@@ -70,6 +75,7 @@ class Dispatcher:
     def begin_minute(self) -> None:
         """Forget who answered in the last minute: they may hang by now."""
         self._answering.clear()
+        self._log.flush()
 
     def take_up(self, claims: Iterable[Claim]) -> None:
         """Record as interrupted the claims that nobody holds any more."""
@@ -133,6 +139,7 @@ class Dispatcher:
             due_at = max(minute_of(now), claim.definition.trigger_at)
             self._record(claim, Verdict(State.SCHEDULED, due_at=due_at))
         elif policy.is_too_late(claim.definition, now):
+            log.warn("{task} failed: too_late", task=shown(str(claim.definition.key)))
             self._record(claim, policy.too_late(claim.definition))
         else:
             self._under_way[claim.host] = self._under_way.get(claim.host, 0) + 1
@@ -151,16 +158,7 @@ class Dispatcher:
 
     def _ended(self, claim: Claim, outcome: Outcome) -> None:
         verdict = policy.judge(claim, outcome, self._now())
-        attempt = verdict.attempt
-        if attempt is not None and attempt.reason is not None:
-            log.warn(
-                "{task} attempt {number} failed: {reason} ({detail}); {then}",
-                task=shown(str(claim.definition.key)),
-                number=claim.number,
-                reason=attempt.reason.value,
-                detail=shown(attempt.detail, 300),
-                then=_then(verdict),
-            )
+        self._log.ended(claim, verdict)
         self._record(claim, verdict)
 
     def _call_failed(self, failure: Failure, claim: Claim) -> None:
@@ -222,6 +220,7 @@ class Dispatcher:
         for calling in list(self._calls.values()):
             calling.cancel()
         await self._drain(then)
+        self._log.flush()
 
     def _check_drained(self) -> None:
         if self._drained and not self._claiming and not self._held:
@@ -239,13 +238,6 @@ class Dispatcher:
                 await drained
             except defer.TimeoutError:
                 self._drained.clear()
-
-
-def _then(verdict: Verdict) -> str:
-    """Say what becomes of a task whose attempt failed."""
-    if verdict.due_at is None:
-        return "the task failed"
-    return f"next attempt {rfc3339(verdict.due_at * 1000)}"
 
 
 def _reduced(verdict: Verdict) -> Verdict:

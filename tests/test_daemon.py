@@ -98,6 +98,7 @@ def test_the_tour(daemon: Daemon, sink: Sink) -> None:
     )
     task = daemon.until(key, "succeeded")
     assert task["attempts"][0]["status"] == 204
+    assert f'"{key}" attempt 1 succeeded: 204' in daemon.log()
     status, conflict = daemon.curl("PUT", f"/task/{key}", {"callback": sink.url("/status/200")})
     assert (status, conflict["task"]["state"]) == (409, "succeeded")
     failed = daemon.put("bad", sink.url("/status/500"), retry=0)

@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "callme.site": {"callme.core", "callme.problem"},
     "callme.caller": {"callme", "callme.caller", "callme.core"},
     "callme.retention": {"callme.core", "callme.store"},
-    "callme.dispatcher": {"callme.core", "callme.caller", "callme.store"},
+    "callme.attempt_log": {"callme.core"},
+    "callme.dispatcher": {"callme.attempt_log", "callme.core", "callme.caller", "callme.store"},
     "callme.scheduler": {
         "callme.caller",
         "callme.core",

@@ -40,7 +40,7 @@ GRACE_SECONDS = 10.0
 """How long calls under way may take to finish after SIGTERM."""
 RECORD_SECONDS = 2.0
 """How long the records of those cut off then may take."""
-ANSWER_SECONDS = 2.0
+FAREWELL_SECONDS = 2.0
 """How long answers under way may take after SIGTERM."""
 
 
@@ -221,7 +221,7 @@ class Daemon(Service):
         log.info("callme stops")
         if self._port is not None:
             await defer.maybeDeferred(self._port.stopListening)
-        closing = self._site.close().addTimeout(ANSWER_SECONDS, self._reactor)
+        closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._reactor)
         closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         await self._scheduler.stop(GRACE_SECONDS, RECORD_SECONDS)
         await closing

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from callme.api.batch import MAX_TASKS, SLICE
+from callme.store.port import StoreUnavailable
 
+from .conftest import LoggedFailures
 from .support import NOON, World
 
 URL = "http://callme:6777/batch"
@@ -138,6 +142,30 @@ def test_while_the_database_cannot_be_used_the_batch_is_refused(world: World) ->
     world.store.broken = True
     response = send(world, json.dumps([one("a")]).encode())
     assert (response.code, response.headers.getRawHeaders("retry-after")) == (503, ["2"])
+
+
+def test_a_batch_that_fails_in_the_middle_leaves_no_error_behind(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    """The slice that follows a failed one fails too, and nobody waits for it any more."""
+    waiting: list[Deferred[Any]] = []
+
+    def put_many(tasks: Any, now: float) -> Deferred[Any]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    world.store.put_many = put_many
+    data = json.dumps([one(f"n{n}") for n in range(2 * SLICE)]).encode()
+    asking = world.http.request("POST", URL, data=data)
+    world.clock.advance(0)
+    assert len(waiting) == 2
+    while waiting:
+        waiting.pop(0).errback(StoreUnavailable("database is locked"))
+    world.http.flush()
+    assert world.result(asking).code == 503
+    # An error that nobody took is logged when it is collected.
+    gc.collect()
+    assert logged_failures.flush(StoreUnavailable) == 0
 
 
 def test_others_have_their_turn_while_a_batch_is_done(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IRequest
@@ -47,16 +47,21 @@ class Batch:
         """
         values = await self._decode(request)
         parts: list[bytes] = []
-        writing: Deferred[list[JSON]] | None = None
+        # One slice is parsed while the one before is written.
+        writing: Deferred[list[JSON]] = succeed([])
         for begin in range(0, len(values), SLICE):
             await self._others()
-            following = self._write(values[begin : begin + SLICE])
-            # One slice is parsed while the one before is written.
-            if writing is not None:
-                parts.append(encode_answers(request, await whoever_waits(writing)))
-            writing = following
-        if writing is not None:
-            parts.append(encode_answers(request, await whoever_waits(writing)))
+            before, writing = writing, self._write(values[begin : begin + SLICE])
+            try:
+                answers = await whoever_waits(before)
+            except BaseException:
+                # Nobody will wait for this one any more: its error is that of the one before.
+                writing.addErrback(lambda _: None)
+                raise
+            if answers:
+                parts.append(encode_answers(request, answers))
+        if last := await whoever_waits(writing):
+            parts.append(encode_answers(request, last))
         return parts
 
     async def _decode(self, request: IRequest) -> list[object]:

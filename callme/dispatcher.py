@@ -94,7 +94,7 @@ class Dispatcher:
         if self._claiming or not self._open or not self._waiting:
             return
         # Where one host could have all the room, none is kept for others.
-        reserve = min(self._concurrency // 4, self._concurrency - self._per_host)
+        reserve = min(self._concurrency // 2, self._concurrency - self._per_host)
         shares = share_out(
             self._concurrency - len(self._calls),
             self._per_host,

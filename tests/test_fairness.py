@@ -29,9 +29,9 @@ def test_the_longest_unserved_come_first_where_there_is_little() -> None:
 
 
 def test_the_reserve_is_for_hosts_with_few_calls() -> None:
-    assert share_out(70, 64, {}, ["a"], reserve=64) == {"a": 16}
+    assert share_out(70, 64, {}, ["a"], reserve=64) == {"a": 8}
     assert share_out(100, 64, {}, ["a"], reserve=64) == {"a": 36}
-    assert share_out(64, 64, {"hangs": 64}, ["hangs", "quick"], reserve=64) == {"quick": 16}
+    assert share_out(64, 64, {"hangs": 64}, ["hangs", "quick"], reserve=64) == {"quick": 8}
 
 
 def test_the_reserve_is_for_hosts_that_answer() -> None:
@@ -65,7 +65,7 @@ def test_no_limit_is_passed_and_no_room_is_wasted(
     if given_out < min(free, sum(room.values())):
         # Only the reserve is kept back, and only from those with enough.
         assert free - given_out <= reserve
-        few = max(1, per_host // 4)
+        few = min(per_host, max(4, per_host // 8))
         assert all(
             level >= (per_host if host in answering else few) for host, level in levels.items()
         )

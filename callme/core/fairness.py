@@ -25,10 +25,10 @@ def share_out(
     :param under_way: how many calls to each host are under way now.
     :param waiting: the hosts with tasks due, the longest unserved first.
     :param reserve: how many of the free places are kept for hosts that are ``answering``,
-        and for those with few calls under way (less than a quarter of ``per_host``): hosts
-        that hang must leave some.
+        and for those with few calls under way (4, or an eighth of ``per_host`` where that is
+        more): hosts that hang must leave some.
     """
-    few = max(1, per_host // 4)
+    few = min(per_host, max(4, per_host // 8))
     levels = [(under_way.get(host, 0), turn, host) for turn, host in enumerate(waiting)]
     heapq.heapify(levels)
     shares: dict[str, int] = {}

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from twisted.web.iweb import IRequest
 
 from ..core.headers import masked
-from ..core.task import Attempt, Definition, State, Task
+from ..core.task import Attempt, Task
 from ..core.trigger import Key, rfc3339
 from ..problem import JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
 from ..store.port import Page
@@ -21,25 +21,24 @@ JSON = dict[str, Any]
 
 def whole(task: Task) -> JSON:
     """Return everything there is to say of one task."""
-    answer = {**_identity(task), **_definition(task.definition), **_progress(task)}
+    answer = _members(task)
     answer["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
     return answer
 
 
 def item(task: Task) -> JSON:
     """Return a task as it stands in a list: without payload and attempts."""
-    answer = {**_identity(task), **_definition(task.definition), **_progress(task)}
+    answer = _members(task)
     del answer["payload"]
     return answer
 
 
-def _identity(task: Task) -> JSON:
-    key = task.key
-    return {"task": str(key), "task_name": key.task_name, "trigger_at": str(key.trigger_at)}
-
-
-def _definition(definition: Definition) -> JSON:
+def _members(task: Task) -> JSON:
+    definition = task.definition
     return {
+        "task": str(definition.key),
+        "task_name": definition.task_name,
+        "trigger_at": str(definition.trigger_at),
         "callback": definition.callback,
         "callback_method": definition.callback_method,
         "payload": definition.payload,
@@ -49,25 +48,19 @@ def _definition(definition: Definition) -> JSON:
         "retry_delay": _one_or_all(definition.retry_delay),
         "max_delay": definition.max_delay,
         "timeout": definition.timeout,
-    }
-
-
-def _one_or_all(values: tuple[Any, ...]) -> Any:
-    return values[0] if len(values) == 1 else list(values)
-
-
-def _progress(task: Task) -> JSON:
-    waits = task.state is State.SCHEDULED and task.due_at is not None
-    return {
         "state": task.state.value,
         "reason": None if task.reason is None else task.reason.value,
         "detail": task.detail,
         "attempts_used": task.attempts_used,
         "attempts_left": task.attempts_left,
-        "next_attempt_at": _time(task.due_at * 1000 if waits and task.due_at is not None else None),
+        "next_attempt_at": _time(None if task.due_at is None else task.due_at * 1000),
         "created_at": _time(task.created_at),
         "finished_at": _time(task.finished_at),
     }
+
+
+def _one_or_all(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
 
 
 def _attempt(attempt: Attempt) -> JSON:

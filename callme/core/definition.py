@@ -39,15 +39,14 @@ def parse_definition(
     """
     errors: list[FieldError] = []
     fields: dict[str, Any] = {}
-    given: dict[str, object] = dict(body)
     for name, in_url in (("task_name", task_name), ("trigger_at", trigger_at)):
         if in_url is not None:
-            _parse_field(name, in_url, now, fields, errors, pointer=name)
-    for name, value in given.items():
+            _parse_field(name, in_url, now, fields, errors, in_url=True)
+    for name, value in body.items():
         if len(errors) >= MAX_ERRORS:
             break
         in_url_too = fields.get(name)
-        _parse_field(name, value, now, fields, errors, pointer=pointer_token(name))
+        _parse_field(name, value, now, fields, errors)
         if in_url_too is not None and fields[name] != in_url_too:
             errors.append(
                 FieldError(f"/{name}", f"{shown(value)} and the URL's {shown(in_url_too)} disagree")
@@ -66,17 +65,20 @@ def _parse_field(
     now: float,
     fields: dict[str, Any],
     errors: list[FieldError],
-    pointer: str,
+    *,
+    in_url: bool = False,
 ) -> None:
     try:
         if name == "trigger_at":
             fields[name] = parse_trigger(value, now)
-        elif name in _PARSERS:
-            fields[name] = _PARSERS[name](value)
+        elif (parse := _PARSERS.get(name)) is not None:
+            fields[name] = parse(value)
         else:
             known = ", ".join(sorted([*_PARSERS, "trigger_at"]))
             raise InvalidValue(f"{shown(name)} is not a parameter: expected one of {known}")
     except InvalidValue as error:
+        # A part of the URL has a name; what stands in the body has a JSON Pointer.
+        pointer = name if in_url else pointer_token(name)
         errors.append(FieldError(pointer + error.at, str(error)))
 
 

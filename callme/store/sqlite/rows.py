@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from ...core.callback import host_of
@@ -25,6 +26,12 @@ _DEFINITION_COLUMNS = len(DEFINITION.split(","))
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+@lru_cache(maxsize=256)
+def _encoded(values: tuple[int | str, ...]) -> str:
+    """Return a list as it is stored; kept, as most tasks have the same few."""
+    return _encode(values)
+
+
 class BrokenRow(Exception):
     """A row that does not say what a task is: somebody else wrote it."""
 
@@ -38,9 +45,9 @@ def definition_values(definition: Definition) -> Row:
         definition.callback_method,
         definition.payload,
         _encode(definition.headers) if definition.headers else "{}",
-        _encode(definition.expected_http_status),
+        _encoded(definition.expected_http_status),
         definition.retry,
-        _encode(definition.retry_delay),
+        _encoded(definition.retry_delay),
         definition.max_delay,
         definition.timeout,
         host_of(definition.callback),

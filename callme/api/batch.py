@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IRequest
@@ -23,6 +24,8 @@ from .put import refusal, wake_for, whoever_waits
 MAX_TASKS = 10_000
 SLICE = 100
 """Tasks that are parsed, and written, at a time: about a millisecond of work."""
+AHEAD = 10
+"""Slices that are parsed while the one before them is written: those share a transaction."""
 SLICE_CHARACTERS = 128 * 1024
 """Characters that are decoded at a time."""
 
@@ -47,22 +50,26 @@ class Batch:
         """
         values = await self._decode(request)
         parts: list[bytes] = []
-        # One slice is parsed while the one before is written.
-        writing: Deferred[list[JSON]] = succeed([])
-        for begin in range(0, len(values), SLICE):
-            await self._others()
-            before, writing = writing, self._write(values[begin : begin + SLICE])
-            try:
-                answers = await whoever_waits(before)
-            except BaseException:
-                # Nobody will wait for this one any more: its error is that of the one before.
-                writing.addErrback(lambda _: None)
-                raise
-            if answers:
-                parts.append(encode_answers(request, answers))
-        if last := await whoever_waits(writing):
-            parts.append(encode_answers(request, last))
+        writing: deque[Deferred[list[JSON]]] = deque()
+        try:
+            for begin in range(0, len(values), SLICE):
+                await self._others()
+                if len(writing) == AHEAD:
+                    await self._answers(request, writing.popleft(), parts)
+                writing.append(self._write(values[begin : begin + SLICE]))
+            while writing:
+                await self._answers(request, writing.popleft(), parts)
+        finally:
+            for left in writing:
+                # Nobody will wait for it any more: its error is that of the one before.
+                left.addErrback(lambda _: None)
         return parts
+
+    @staticmethod
+    async def _answers(
+        request: IRequest, writing: Deferred[list[JSON]], parts: list[bytes]
+    ) -> None:
+        parts.append(encode_answers(request, await whoever_waits(writing)))
 
     async def _decode(self, request: IRequest) -> list[object]:
         values: list[object] = []
@@ -98,19 +105,18 @@ class Batch:
         putting = self._store.put_many(tasks, self._now)
 
         def put(results: Sequence[PutResult]) -> list[JSON]:
-            done = iter(zip(tasks, results, strict=True))
-            return [known if known is not None else self._put(*next(done)) for known in answers]
+            done = [(made, result) for (made, _), result in zip(tasks, results, strict=True)]
+            wake_for(done, self._now, self._wake)
+            told = iter(done)
+            return [known if known is not None else _answer(*next(told)) for known in answers]
 
         return putting.addCallback(put)
 
-    def _put(self, task: tuple[Definition, bool], result: PutResult) -> JSON:
-        definition, _ = task
-        wake_for(definition, result, self._now, self._wake)
-        return _answer(definition, result)
-
 
 def _answer(definition: Definition, result: PutResult) -> JSON:
+    if result.put is Put.CREATED:
+        return {"status": 201, "task": str(definition.key)}
     problem = refusal(definition, result)
     if problem is not None:
         return problem.members
-    return {"status": 201 if result.put is Put.CREATED else 200, "task": str(definition.key)}
+    return {"status": 200, "task": str(definition.key)}

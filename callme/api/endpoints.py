@@ -206,7 +206,7 @@ class Api:
         )
 
     def _wake_put(self, result: PutResult, definition: Definition) -> PutResult:
-        wake_for(definition, result, self._now(), self._scheduler.wake)
+        wake_for([(definition, result)], self._now(), self._scheduler.wake)
         return result
 
     def _wake_moved(self, result: Rescheduled | None) -> Rescheduled | None:

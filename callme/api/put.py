@@ -57,11 +57,18 @@ def _standing(status: int, detail: str, task: Task) -> Problem:
 
 
 def wake_for(
-    definition: Definition, result: PutResult, now: float, wake: Callable[[Iterable[str]], None]
+    done: Iterable[tuple[Definition, PutResult]],
+    now: float,
+    wake: Callable[[Iterable[str]], None],
 ) -> None:
-    """Have a task called at once whose minute has begun."""
-    if result.put in (Put.CREATED, Put.REPLACED) and definition.trigger_at <= now:
-        wake([host_of(definition.callback)])
+    """Have those tasks called at once whose minute has begun."""
+    hosts = [
+        host_of(definition.callback)
+        for definition, result in done
+        if definition.trigger_at <= now and result.put in (Put.CREATED, Put.REPLACED)
+    ]
+    if hosts:
+        wake(hosts)
 
 
 def whoever_waits(writing: Deferred[T]) -> Deferred[T]:

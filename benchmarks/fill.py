@@ -13,6 +13,9 @@ from callme.core.definition import parse_definition
 from callme.store.sqlite import writes
 from callme.store.sqlite.database import configure_writer, open_database
 
+SPREAD = 10_000_019
+"""A prime: tasks are numbered by multiples of another one, up to this many of them."""
+
 
 def fill(path: Path, tasks: int) -> None:
     """Schedule tasks over the thirty days from tomorrow, in an order that is nobody's."""
@@ -27,7 +30,7 @@ def fill(path: Path, tasks: int) -> None:
         cursor.execute("BEGIN IMMEDIATE")
         made = []
         for number in range(begin, min(begin + 10_000, tasks)):
-            spread = number * 7919 % 1_000_003
+            spread = number * 7919 % SPREAD
             minute = first + spread % 43_200 * 60
             made.append((evolve(one, task_name=f"task{spread}", trigger_at=minute), True))
         writes.put_many(cursor, made, now)

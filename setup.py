@@ -8,6 +8,7 @@ from setuptools import setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "callme" / "__init__.py").read_text())
 assert VERSION is not None
+PSYCOPG = "psycopg[binary]>=3.2"
 
 setup(
     name="callme",
@@ -25,12 +26,17 @@ setup(
         "callme.caller",
         "callme.core",
         "callme.store",
+        "callme.store.postgresql",
         "callme.store.sqlite",
         "twisted.plugins",
     ],
     # Without it an editable install hides the plugin from twistd.
     package_dir={"": "."},
-    package_data={"callme": ["py.typed"], "callme.store.sqlite": ["migrations/*.sql"]},
+    package_data={
+        "callme": ["py.typed"],
+        "callme.store.postgresql": ["migrations/*.sql"],
+        "callme.store.sqlite": ["migrations/*.sql"],
+    },
     install_requires=[
         "attrs>=23.2",
         "hyperlink>=21.0",
@@ -43,9 +49,13 @@ setup(
         "zope.interface>=6.0",
     ],
     extras_require={
+        # Binary: compiled, with a libpq of its own, so that pip alone installs it anywhere. Who
+        # wants the system's libpq installs psycopg[c] besides, which goes before it.
+        "postgresql": [PSYCOPG],
         "test": [
             "coverage[toml]>=7.6",
             "hypothesis>=6.100",
+            PSYCOPG,
             "pytest>=8.2",
             "pytest-twisted>=1.14.3",
         ],

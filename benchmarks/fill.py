@@ -10,7 +10,7 @@ from pathlib import Path
 from attrs import evolve
 
 from callme.core.definition import parse_definition
-from callme.store.sqlite import writes
+from callme.store.sqlite import claims
 from callme.store.sqlite.database import configure_writer, open_database
 
 SPREAD = 10_000_019
@@ -33,7 +33,7 @@ def fill(path: Path, tasks: int) -> None:
             spread = number * 7919 % SPREAD
             minute = first + spread % 43_200 * 60
             made.append((evolve(one, task_name=f"task{spread}", trigger_at=minute), True))
-        writes.put_many(cursor, made, now)
+        claims.put_many(cursor, made, now)
         connection.commit()
     connection.close()
     database.release()

@@ -19,7 +19,7 @@ from callme.store.sqlite.store import SqliteStore
 
 
 async def look(react: Any, path: str) -> None:
-    store = SqliteStore(open_database(Path(path)), react)
+    store = SqliteStore(open_database(Path(path)), react, lambda: "looks")
     ticks = []
     for _ in range(50):
         began = time.perf_counter()

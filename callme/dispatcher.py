@@ -55,9 +55,10 @@ class Dispatcher:
     # Hosts that have answered since the last tick.
     _answering: set[str] = field(factory=set, init=False)
     _under_way: dict[str, int] = field(factory=dict, init=False)
-    _calls: dict[int, Deferred[Outcome]] = field(factory=dict, init=False)
+    # By task and number: of a claim that was lost the call may outlast the next claim.
+    _calls: dict[tuple[int, int], Deferred[Outcome]] = field(factory=dict, init=False)
     # Claims whose end is not yet on record.
-    _held: dict[int, Claim] = field(factory=dict, init=False)
+    _held: dict[tuple[int, int], Claim] = field(factory=dict, init=False)
     _drained: list[Deferred[None]] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -80,8 +81,8 @@ class Dispatcher:
     def take_up(self, claims: Iterable[Claim]) -> None:
         """Record as interrupted the claims that nobody holds any more."""
         for claim in claims:
-            if claim.task_id not in self._held:
-                self._held[claim.task_id] = claim
+            if _id(claim) not in self._held:
+                self._held[_id(claim)] = claim
                 self._ended(claim, policy.interrupted(claim))
 
     def wake(self, hosts: Iterable[str]) -> None:
@@ -132,7 +133,7 @@ class Dispatcher:
         self._check_drained()
 
     def _launch(self, claim: Claim) -> None:
-        self._held[claim.task_id] = claim
+        self._held[_id(claim)] = claim
         now = self._now()
         if not self._open or now < claim.definition.trigger_at:
             # Not started: its time has not come (the clock was set back) or ours has.
@@ -143,7 +144,7 @@ class Dispatcher:
             self._record(claim, policy.too_late(claim.definition))
         else:
             self._under_way[claim.host] = self._under_way.get(claim.host, 0) + 1
-            calling = self._calls[claim.task_id] = self._caller.call(claim)
+            calling = self._calls[_id(claim)] = self._caller.call(claim)
             ended = calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
             ended.addErrback(lambda failure: log.failure("a call's end failed", failure))
 
@@ -168,7 +169,7 @@ class Dispatcher:
         self._called(policy.interrupted(claim), claim)
 
     def _leave(self, claim: Claim) -> None:
-        del self._calls[claim.task_id]
+        del self._calls[_id(claim)]
         self._under_way[claim.host] -= 1
         if not self._under_way[claim.host]:
             del self._under_way[claim.host]
@@ -204,7 +205,8 @@ class Dispatcher:
         recording.addErrback(lambda failure: log.failure("a record failed", failure))
 
     def _let_go(self, claim: Claim) -> None:
-        self._held.pop(claim.task_id, None)
+        if self._held.get(_id(claim)) is claim:
+            del self._held[_id(claim)]
         self._check_drained()
 
     async def close(self, grace: float, then: float) -> None:
@@ -238,6 +240,10 @@ class Dispatcher:
                 await drained
             except defer.TimeoutError:
                 self._drained.clear()
+
+
+def _id(claim: Claim) -> tuple[int, int]:
+    return claim.task_id, claim.number
 
 
 def _reduced(verdict: Verdict) -> Verdict:

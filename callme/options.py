@@ -13,6 +13,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from . import __version__
+from .store.postgresql.server import is_url
 
 _DEFAULTS = {
     "port": "tcp:6777:interface=127.0.0.1",
@@ -20,10 +21,12 @@ _DEFAULTS = {
     "concurrency": "256",
     "per-host": "64",
     "retention": "30",
+    "node": "",
 }
 _PORT = re.compile(r"[0-9]{1,5}")
 MAX_CALLS = 10_000
 MAX_RETENTION = 36_500
+MAX_NODE = 255
 
 
 @frozen
@@ -31,10 +34,11 @@ class Settings:
     """What a daemon is told.
 
     :ivar port: a Twisted endpoint description.
-    :ivar database: the path of a file.
+    :ivar database: the path of a file, or the URL of a PostgreSQL database.
     :ivar concurrency: calls under way at once.
     :ivar per_host: ... of them to one host and port.
     :ivar retention: days that a finished task is kept; 0 keeps it for ever.
+    :ivar node: the daemon's name; empty for its host and process id.
     """
 
     port: str
@@ -42,6 +46,7 @@ class Settings:
     concurrency: int
     per_host: int
     retention: int
+    node: str = ""
 
 
 class Options(usage.Options):
@@ -69,7 +74,8 @@ class Options(usage.Options):
             "database",
             "d",
             None,
-            "The SQLite file that holds the tasks; created where there is none."
+            "The SQLite file that holds the tasks, created where there is none; or"
+            " postgresql://user@host/database, which any number of daemons share."
             f" [default: {_DEFAULTS['database']}]",
         ],
         [
@@ -90,6 +96,12 @@ class Options(usage.Options):
             None,
             "Days that a finished task is kept; 0 keeps it for ever."
             f" [default: {_DEFAULTS['retention']}]",
+        ],
+        [
+            "node",
+            None,
+            None,
+            "This daemon's name, which its attempts carry. [default: its host and process id]",
         ],
     ]
 
@@ -120,6 +132,7 @@ class Options(usage.Options):
             concurrency=self._number("concurrency", 1, MAX_CALLS),
             per_host=self._number("per-host", 1, MAX_CALLS),
             retention=self._number("retention", 0, MAX_RETENTION),
+            node=_node(self._value("node"), self._source("node")),
         )
 
     def _variable(self, name: str) -> str:
@@ -167,8 +180,17 @@ _NO_REACTOR = object()
 def _path(value: str, source: str) -> str:
     if not value or "\0" in value:
         raise usage.UsageError(f"{source} is {value!r}: expected the path of a file")
-    if "://" in value:
+    if "://" in value and not is_url(value):
         raise usage.UsageError(
-            f"{source} is {value.partition('://')[0]}://...: expected the path of a SQLite file"
+            f"{source} is {value.partition('://')[0]}://...: expected the path of a SQLite file "
+            "or postgresql://user@host/database"
+        )
+    return value
+
+
+def _node(value: str, source: str) -> str:
+    if len(value) > MAX_NODE or not value.isprintable():
+        raise usage.UsageError(
+            f"{source} is {value!r}: expected at most {MAX_NODE} printable characters"
         )
     return value

@@ -15,6 +15,7 @@ from .caller.port import Caller
 from .core.errors import shown
 from .core.trigger import MINUTE, minute_of
 from .dispatcher import RETRY_SECONDS, Dispatcher
+from .others import Others
 from .retention import Retention
 from .store.port import Store, StoreUnavailable
 
@@ -46,6 +47,7 @@ class Scheduler:
     :param clock: what sets timers.
     :param concurrency: calls under way at once.
     :param per_host: ... of them to one host and port.
+    :param between: seconds between looks for what other daemons leave, where there are any.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Scheduler:
         now: Callable[[], float],
         concurrency: int = 256,
         per_host: int = 64,
+        between: float | None = None,
     ) -> None:
         self._store = store
         self._retention = retention
@@ -66,6 +69,9 @@ class Scheduler:
             store, caller, clock, now, concurrency, per_host, self._tick_failed
         )
         self._minute: LoopingCall | None = None
+        self._others = (
+            None if between is None else Others(store, self._dispatcher, clock, now, between)
+        )
         self._retry: IDelayedCall | None = None
         self._ticking = self._again = False
         self._recovered = self._stopping = False
@@ -78,6 +84,8 @@ class Scheduler:
         self._started_at = self._now()
         self._align()
         self.tick()
+        if self._others is not None:
+            self._others.start()
 
     def _align(self) -> None:
         # A loop of 60 s counted from its start would drift away from the wall clock, and
@@ -122,7 +130,7 @@ class Scheduler:
 
     async def _look(self) -> None:
         """Look once at what the database has for us."""
-        # No other daemon uses it: at the start every claim in it is a dead one's.
+        # Where no other daemon uses it, every claim in it at the start is a dead one's.
         abandoned = await self._store.abandoned(self._now(), every=not self._recovered)
         if self._stopping:
             return
@@ -153,6 +161,8 @@ class Scheduler:
             self._minute.stop()
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
+        if self._others is not None:
+            self._others.stop()
         self._retention.stop()
         await self._dispatcher.close(grace, then)
 

@@ -30,7 +30,9 @@ from .options import Options, Settings
 from .retention import Retention
 from .scheduler import Scheduler
 from .site import BoundedSite
-from .store.sqlite.database import CannotOpen, DatabaseFile, open_database
+from .store.port import CannotOpen, Store
+from .store.postgresql.server import Server, is_url
+from .store.sqlite.database import DatabaseFile, open_database
 from .store.sqlite.store import SqliteStore
 
 __all__ = ["Daemon", "Options", "makeService"]
@@ -41,6 +43,8 @@ GRACE_SECONDS = 10.0
 """How long calls under way may take to finish after SIGTERM."""
 RECORD_SECONDS = 2.0
 """How long the records of those cut off then may take."""
+BETWEEN_SECONDS = 0.5
+"""How often is looked for what other daemons leave, so that nothing is a second late for it."""
 FAREWELL_SECONDS = 2.0
 """How long answers under way may take after SIGTERM."""
 
@@ -60,11 +64,45 @@ def makeService(options: Options) -> Daemon:
     rundir = options.parent["rundir"] if options.parent else "."
     try:
         _check_port(settings.port)
-        database = open_database(Path(rundir, settings.database))
-        _give_to(options, database.path)
+        database = _open(settings, options, rundir)
     except CannotOpen as error:
         raise SystemExit(f"callme: {error}") from None
     return Daemon(settings, database, reactor)
+
+
+def _open(settings: Settings, options: Options, rundir: str) -> DatabaseFile | Server:
+    if is_url(settings.database):
+        try:
+            # Only who asks for PostgreSQL needs psycopg.
+            from .store.postgresql.database import open_server  # noqa: PLC0415
+        except ImportError as error:
+            raise CannotOpen(
+                f"--database postgresql://... needs psycopg ({error}): "
+                "pip install 'callme[postgresql]'"
+            ) from error
+        return open_server(settings.database, settings.node or None)
+    database = open_database(Path(rundir, settings.database))
+    _give_to(options, database.path)
+    return database
+
+
+def _store(database: DatabaseFile | Server, reactor: Any, node: Callable[[], str]) -> Store:
+    if isinstance(database, DatabaseFile):
+        return SqliteStore(database, reactor, node)
+    from .store.postgresql.store import PostgresqlStore  # noqa: PLC0415 - as above
+
+    return PostgresqlStore(database, reactor, node)
+
+
+def _described(database: DatabaseFile | Server) -> str:
+    """Return what the log says of a database."""
+    if isinstance(database, DatabaseFile):
+        return f"{database.path} (SQLite {sqlite3.sqlite_version})"
+    return f"{database.shown} (PostgreSQL {database.version})"
+
+
+def _node_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _give_to(options: Options, path: Path) -> None:
@@ -151,7 +189,7 @@ def _leave_to_stay() -> None:
 class Daemon(Service):
     """callme as a service: store, scheduler, caller and API.
 
-    :param database: claimed for this process already.
+    :param database: claimed for this process already, where it is a file.
     :param now: the wall clock: seconds since 1970.
     """
 
@@ -160,13 +198,13 @@ class Daemon(Service):
     def __init__(
         self,
         settings: Settings,
-        database: DatabaseFile,
+        database: DatabaseFile | Server,
         reactor: Any,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._store = SqliteStore(database, reactor)
+        self._store = _store(database, reactor, lambda: settings.node or _node_name())
         self._caller = HttpCaller(reactor, now, settings.per_host)
         self._scheduler = Scheduler(
             self._store,
@@ -176,6 +214,7 @@ class Daemon(Service):
             now,
             settings.concurrency,
             settings.per_host,
+            None if isinstance(database, DatabaseFile) else BETWEEN_SECONDS,
         )
         api = Api(self._store, self._scheduler, reactor, now)
         self._site = BoundedSite(api.app.resource(), reactor)
@@ -193,11 +232,11 @@ class Daemon(Service):
         if self._port is None:
             self._listen()
         log.info(
-            "callme {version} listens on {address}, database {database} (SQLite {sqlite})",
+            "callme {version} listens on {address}, database {database}, node {node}",
             version=__version__,
             address=_address(self._port, self._settings.port),
-            database=str(self._database.path),
-            sqlite=sqlite3.sqlite_version,
+            database=_described(self._database),
+            node=self._settings.node or _node_name(),
         )
         self._reactor.callWhenRunning(self._handle_sigterm)
         self._reactor.callWhenRunning(self._scheduler.start)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
+from attrs import evolve
 from hypothesis import settings
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
@@ -14,6 +15,10 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from callme.store.postgresql.database import open_server
+from callme.store.postgresql.server import Server
+
+from .postgresql import Cluster
 from .support import World
 
 # A busy machine is no reason to fail.
@@ -66,3 +71,24 @@ def world() -> Iterator[World]:
         yield world
     finally:
         world.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server; what it holds need not outlast its machine."""
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def database(cluster: Cluster) -> Server:
+    """A database of callme's in it, where the time is what the tests say."""
+    return evolve(open_server(cluster.create("contract")), own_time=True)
+
+
+@pytest.fixture
+def server(cluster: Cluster, database: Server) -> Server:
+    """The same, empty."""
+    cluster.empty("contract")
+    return database

@@ -45,6 +45,7 @@ class InstantStore(SqliteStore):
         configure_writer(self.connection)
         migrate(self.connection)
         self.broken = False
+        self._node = lambda: "node"
 
     def _write(self, operation: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
         if self.broken:

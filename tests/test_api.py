@@ -340,6 +340,7 @@ def test_a_whole_task_tells_every_attempt(world: World) -> None:
         "reason": "unexpected_status",
         "detail": "the endpoint answered 500, expected 200",
         "body": "",
+        "node": "node",
     }
 
 

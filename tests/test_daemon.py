@@ -236,7 +236,7 @@ def test_help_and_version(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"callme {__version__}\n")
     done = twistd(tmp_path, "--help")
     assert done.returncode == 0
-    for option in ("--port", "--database", "--concurrency", "--per-host", "--retention"):
+    for option in ("--port", "--database", "--concurrency", "--per-host", "--retention", "--node"):
         assert option in done.stdout
     listed = subprocess.run([TWISTD, "--help"], capture_output=True, text=True, check=True)
     assert "callme  " in listed.stdout

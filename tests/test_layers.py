@@ -22,10 +22,12 @@ MAY_IMPORT = {
     "callme.retention": {"callme.core", "callme.store"},
     "callme.attempt_log": {"callme.core"},
     "callme.dispatcher": {"callme.attempt_log", "callme.core", "callme.caller", "callme.store"},
+    "callme.others": {"callme.core", "callme.dispatcher", "callme.store"},
     "callme.scheduler": {
         "callme.caller",
         "callme.core",
         "callme.dispatcher",
+        "callme.others",
         "callme.retention",
         "callme.store",
     },
@@ -36,7 +38,7 @@ MAY_IMPORT = {
         "callme.store",
         "callme.api",
     },
-    "callme.options": {"callme"},
+    "callme.options": {"callme", "callme.store"},
 }
 
 

@@ -20,17 +20,24 @@ def test_defaults() -> None:
 
 def test_options_and_environment_mean_the_same_and_options_win() -> None:
     given = ["--database=a", "--concurrency=1", "--per-host=2", "--retention=0", "-p", "80"]
-    expected = Settings("tcp:80:interface=127.0.0.1", "a", 1, 2, 0)
+    given.append("--node=n")
+    expected = Settings("tcp:80:interface=127.0.0.1", "a", 1, 2, 0, "n")
     environ = {
         "CALLME_PORT": "80",
         "CALLME_DATABASE": "a",
         "CALLME_CONCURRENCY": "1",
         "CALLME_PER_HOST": "2",
         "CALLME_RETENTION": "0",
+        "CALLME_NODE": "n",
     }
     assert parse(*given) == expected
     assert parse(**environ) == expected
     assert parse("--database=b", **environ).database == "b"
+
+
+def test_a_database_may_be_a_file_or_postgresql() -> None:
+    for database in ("some file", "postgresql://me@host/db", "postgres:///db"):
+        assert parse(f"--database={database}").database == database
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,9 @@ def test_a_port_may_be_any_endpoint(port: str) -> None:
         (["--port="], "--port is ''"),
         (["--port=65536"], "at most 65535"),
         (["--database=a\0b"], "--database is"),
-        (["--database=postgresql://me:hunter2@host/db"], "--database is postgresql://..."),
+        (["--database=mysql://me:hunter2@host/db"], "--database is mysql://..."),
+        (["--node=" + "n" * 256], "expected at most 255 printable characters"),
+        (["--node=a\nb"], "--node is 'a\\nb'"),
         (["--concurrency=10001"], "--concurrency is '10001': expected an integer from 1 to 10,000"),
         (["--concurrency=1.5"], "--concurrency is '1.5'"),
         (["--per-host=٣"], "--per-host is"),

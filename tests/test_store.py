@@ -14,6 +14,7 @@ from callme.core.policy import interrupted, judge
 from callme.core.task import Claim, Outcome, Reason, State, Verdict
 from callme.core.trigger import LAST_SECOND, Key
 from callme.store.port import Deleted, Page, Put, Store
+from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
 from callme.store.sqlite.store import SqliteStore
 
@@ -23,9 +24,16 @@ HOST = "sink.example:80"
 NOW = NOON + 0.5
 
 
-@pytest_twisted.async_yield_fixture(params=["sqlite"])
+@pytest_twisted.async_yield_fixture(params=["sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made = SqliteStore(open_database(tmp_path / "callme.sqlite"), reactor)
+    made: Store
+    if request.param == "sqlite":
+        made = SqliteStore(open_database(tmp_path / "callme.sqlite"), reactor, lambda: "node")
+    else:
+        server = request.getfixturevalue("server")
+        made = PostgresqlStore(server, reactor, lambda: "node")
+        # What claims must have said first that it lives, as a tick does.
+        await made.abandoned(NOW)
     yield made
     await made.close()
 
@@ -105,7 +113,7 @@ async def test_what_is_not_there(store: Store) -> None:
     assert Page([], None) == await store.page()
     assert await store.backlog(NOW) == 0
     assert await claim_all(store) == []
-    assert await store.abandoned(NOW, every=True) == []
+    assert await store.abandoned(NOW) == []
 
 
 async def test_a_repeated_put_changes_nothing(store: Store) -> None:
@@ -291,9 +299,28 @@ async def test_a_lease_outlasts_the_call(store: Store) -> None:
     (claim,) = await claim_all(store, now=NOON)
     assert await store.abandoned(NOON + 100) == []
     assert [claim] == await store.abandoned(NOON + 200)
-    assert [claim] == await store.abandoned(NOON, every=True)
     await finish(store, claim, 200)
-    assert await store.abandoned(NOON + 200, every=True) == []
+    assert await store.abandoned(NOON + 400) == []
+
+
+async def test_an_attempt_carries_the_name_of_its_daemon(store: Store) -> None:
+    key = await put(store)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 200)
+    task = await store.get(key)
+    assert task is not None
+    assert task.attempts is not None
+    assert (claim.node, task.attempts[0].node) == ("node", "node")
+
+
+async def test_hosts_with_tasks_due_are_waiting(store: Store) -> None:
+    await put(store, "a")
+    await put(store, "b", callback="https://other.example/")
+    await put(store, "c", NOON + 60, callback="https://later.example/")
+    assert sorted(await store.waiting(NOW)) == ["other.example:443", HOST]
+    await claim_all(store)
+    assert list(await store.waiting(NOW)) == ["other.example:443"]
+    assert list(await store.waiting(NOON - 1)) == []
 
 
 async def test_pages_in_the_order_of_name_then_time(store: Store) -> None:

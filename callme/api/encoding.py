@@ -73,6 +73,7 @@ def _attempt(attempt: Attempt) -> JSON:
         "reason": None if attempt.reason is None else attempt.reason.value,
         "detail": attempt.detail,
         "body": attempt.body,
+        "node": attempt.node,
     }
 
 

@@ -81,6 +81,7 @@ def _attempt(claim: Claim, outcome: Outcome, reason: Reason | None, detail: str)
         reason=reason,
         detail=detail,
         body=outcome.body,
+        node=claim.node,
     )
 
 

@@ -82,6 +82,7 @@ class Attempt:
     :ivar status: the status of the answer, if there was one.
     :ivar reason: why it failed; ``None`` for a success.
     :ivar body: the first 1 KiB of the answer's body.
+    :ivar node: the name of the daemon that made it; ``None`` for one of before they had names.
     """
 
     number: int
@@ -92,6 +93,7 @@ class Attempt:
     reason: Reason | None
     detail: str
     body: str = field(repr=False)
+    node: str | None = None
 
 
 @frozen
@@ -135,11 +137,13 @@ class Claim:
     """A task taken from the store to be called now, its attempt already counted.
 
     :ivar task_id: the store's own number of the task.
-    :ivar number: the number of the attempt; with ``task_id`` it is what a result
-        must name to be stored.
+    :ivar number: the number of the attempt; with ``task_id`` and ``token`` it is what a
+        result must name to be stored.
     :ivar attempts_used: as in :class:`Task`, this attempt included.
     :ivar claimed_at: when it was taken, milliseconds since 1970.
     :ivar host: the ``host:port`` that the call goes to.
+    :ivar node: the name of the daemon whose attempt it is.
+    :ivar token: tells this taking of the task from every other, where several daemons may.
     """
 
     task_id: int
@@ -148,6 +152,8 @@ class Claim:
     attempts_used: int
     claimed_at: int
     host: str
+    node: str | None = None
+    token: int = 0
 
 
 @frozen

@@ -20,6 +20,11 @@ _LEAST = 100
 """Writes that go together at once; the more go, the less each costs."""
 
 
+def one_by_one(connection: C, operations: Sequence[Operation[C]]) -> list[Any]:
+    """Run operations in order."""
+    return [one(connection) for one in operations]
+
+
 @define(eq=False)
 class GroupCommit(Generic[C]):
     """Runs operations in the order they are given, as many in one transaction as wait for it.
@@ -32,12 +37,15 @@ class GroupCommit(Generic[C]):
         another thread, and commits it.
     :param fails_all: whether an error would meet every operation alike, so that
         trying them one by one is of no use.
+    :param run: runs operations in order and returns their results; it may do several of
+        them at once.
     """
 
     _clock: IReactorTime
     _transact: Callable[[Callable[[C], list[Any]]], Deferred[list[Any]]]
     _fails_all: Callable[[Failure], bool]
     _most: int = 500
+    _run: Callable[[C, Sequence[Operation[C]]], list[Any]] = one_by_one
     _waiting: list[tuple[Operation[C], Deferred[Any]]] = field(factory=list, init=False)
     _alone: int = field(default=0, init=False)
     _busy: bool = field(default=False, init=False)
@@ -74,7 +82,7 @@ class GroupCommit(Generic[C]):
                 waiter.callback(None)
             return
         operations = [operation for operation, _ in batch]
-        running = self._transact(lambda connection: [one(connection) for one in operations])
+        running = self._transact(lambda connection: self._run(connection, operations))
         running.addCallbacks(self._committed, self._failed, (batch,), {}, (batch,))
 
     def _take(self) -> list[tuple[Operation[C], Deferred[Any]]]:

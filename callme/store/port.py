@@ -20,9 +20,16 @@ from twisted.internet.defer import Deferred
 from ..core.task import Claim, Definition, State, Task, Verdict
 from ..core.trigger import Key
 
+ALIVE_SECONDS = 5
+"""How often a daemon says that it lives, where others share its database."""
+
 
 class StoreUnavailable(Exception):
     """The database cannot be used just now; its text says why. Worth trying again."""
+
+
+class CannotOpen(Exception):
+    """The database cannot be used at all; its text is one line that says why."""
 
 
 class Put(Enum):
@@ -152,14 +159,27 @@ class Store(Protocol):
         """
 
     def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
-        """Store what became of a claimed task, and its attempt.
+        """Store what became of a claimed task, and its attempt; safe to repeat.
 
         A verdict without an attempt gives the attempt back unspent. ``False`` says
         that the claim was no longer held, and that nothing was stored.
         """
 
     def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
-        """Return the claims whose lease has ended by ``now``, or every claim there is."""
+        """Return the claims that nobody holds any more, each to one caller only.
+
+        Where several daemons share the database, this also tells the others that this
+        one lives: it must be called every :data:`ALIVE_SECONDS`.
+
+        :param every: the daemon has just started: where it is alone, every claim is a
+            dead one's.
+        """
+
+    def waiting(self, now: float) -> Deferred[Sequence[str]]:
+        """Return the hosts with tasks due, of many tasks only the longest due.
+
+        Cheap enough to be asked between two ticks where others put and give back tasks.
+        """
 
     def purge(self, finished_before: float, limit: int) -> Deferred[int]:
         """Forget up to ``limit`` tasks that finished before then; return how many went."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import sqlite3
 import stat
-from importlib import resources
 from pathlib import Path
 
 from attrs import frozen
+
+from ..migrations import read_migrations
+from ..port import CannotOpen
 
 APPLICATION_ID = 0x63616C6D
 """What ``PRAGMA application_id`` says in a file of callme's: "calm" in ASCII."""
@@ -28,11 +29,6 @@ CACHE_KIB = 16 * 1024
 """Memory for pages of the database that the writer may use."""
 _CHECKED_WHOLE = 64 * 1024 * 1024
 """Files up to this many bytes are checked page by page at start: about 0.1 s."""
-_MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
-
-
-class CannotOpen(Exception):
-    """The database cannot be used; its text is one line that says why."""
 
 
 @frozen
@@ -130,15 +126,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 def migrations() -> list[str]:
     """Return the SQL of each migration, in order; the first one makes schema 1."""
-    files = sorted(
-        (
-            entry
-            for entry in (resources.files(__package__) / "migrations").iterdir()
-            if _MIGRATION.fullmatch(entry.name)
-        ),
-        key=lambda entry: entry.name,
-    )
-    return [entry.read_text(encoding="utf-8") for entry in files]
+    assert __package__ is not None
+    return read_migrations(__package__)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

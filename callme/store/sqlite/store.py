@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ...core.task import Claim, Definition, State, Task, Verdict
-from ...core.trigger import Key
+from ...core.task import Claim, Definition, Verdict
+from ..base import SqlStore
 from ..group_commit import GroupCommit
-from ..port import Deleted, Due, Page, PutResult, Rescheduled, StoreUnavailable
-from . import reads, writes
+from ..port import PutResult, StoreUnavailable
+from . import claims
 from .database import DatabaseFile, configure_reader, configure_writer
 
 T = TypeVar("T")
@@ -24,100 +24,37 @@ READERS = 3
 _AT_FAULT_IS_THE_STATEMENT = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 
 
-class SqliteStore:
+class SqliteStore(SqlStore):
     """Tasks in one SQLite file; implements :class:`callme.store.port.Store`.
 
     :param database: the file, already claimed and of the newest schema.
+    :param node: gives the daemon's name, which attempts carry.
     """
 
-    def __init__(self, database: DatabaseFile, reactor: IReactorTime) -> None:
+    def __init__(
+        self, database: DatabaseFile, reactor: IReactorTime, node: Callable[[], str]
+    ) -> None:
         self._database = database
+        self._node = node
         self._writer = _pool(database, configure_writer, 1, reactor)
         self._readers = _pool(database, configure_reader, READERS, reactor)
         self._commits: GroupCommit[sqlite3.Cursor] = GroupCommit(
             reactor, self._transact, _fails_all
         )
 
-    def put(
-        self, definition: Definition, now: float, *, create: bool = True, replace: bool = False
-    ) -> Deferred[PutResult]:
-        return self._write(
-            partial(writes.put, definition=definition, now=now, create=create, replace=replace)
-        )
-
     def put_many(
         self, tasks: Sequence[tuple[Definition, bool]], now: float
     ) -> Deferred[Sequence[PutResult]]:
-        return self._write(partial(writes.put_many, tasks=tasks, now=now))
-
-    def get(self, key: Key) -> Deferred[Task | None]:
-        return self._read(partial(reads.get, key=key))
-
-    def page(
-        self,
-        *,
-        task_name: str | None = None,
-        start_from: Key | None = None,
-        limit: int = 100,
-        after: int | None = None,
-        state: State | None = None,
-    ) -> Deferred[Page | None]:
-        return self._read(
-            partial(
-                reads.page,
-                task_name=task_name,
-                start_from=start_from,
-                limit=limit,
-                after=after,
-                state=state,
-            )
-        )
-
-    def delete(self, key: Key) -> Deferred[Deleted | None]:
-        return self._write(partial(writes.delete, key=key))
-
-    def delete_name(self, task_name: str) -> Deferred[Deleted | None]:
-        return self._write(partial(writes.delete_name, task_name=task_name))
-
-    def reschedule(
-        self, key: Key, trigger_at: int, now: float, *, every_state: bool
-    ) -> Deferred[Rescheduled | None]:
-        return self._write(
-            partial(
-                writes.reschedule, key=key, trigger_at=trigger_at, now=now, every_state=every_state
-            )
-        )
-
-    def reschedule_name(
-        self, task_name: str, trigger_at: int, now: float, *, every_state: bool
-    ) -> Deferred[Rescheduled | None]:
-        return self._write(
-            partial(
-                writes.reschedule_name,
-                task_name=task_name,
-                trigger_at=trigger_at,
-                now=now,
-                every_state=every_state,
-            )
-        )
-
-    def due(self, now: float) -> Deferred[Due]:
-        return self._write(partial(writes.due, now=now))
+        return self._write(partial(claims.put_many, tasks=tasks, now=now))
 
     def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
-        return self._write(partial(writes.claim, shares=shares, now=now))
+        return self._write(partial(claims.claim, shares=shares, now=now, node=self._node()))
 
     def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
-        return self._write(partial(writes.record, claim=claim, verdict=verdict, now=now))
+        return self._write(partial(claims.record, claim=claim, verdict=verdict, now=now))
 
     def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
-        return self._write(partial(writes.abandoned, now=now, every=every))
-
-    def purge(self, finished_before: float, limit: int) -> Deferred[int]:
-        return self._write(partial(writes.purge, finished_before=finished_before, limit=limit))
-
-    def backlog(self, now: float) -> Deferred[int]:
-        return self._read(partial(reads.backlog, now=now))
+        return self._write(partial(claims.abandoned, now=now, every=every))
 
     async def _close(self) -> None:
         await self._commits.idle()

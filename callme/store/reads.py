@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
-from ...core.task import State, Task
-from ...core.trigger import Key
-from ..port import Page
+from ..core.task import State, Task
+from ..core.trigger import Key
+from .cursor import Cursor
+from .port import Page
 from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
 
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
 _ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
 _EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
+# Left to itself SQLite would read the whole of task_host, which is in the order of hosts.
+_WAITING = """
+    SELECT DISTINCT host FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
+"""
 _BACKLOG = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?"
 
 
-def get(cursor: sqlite3.Cursor, key: Key) -> Task | None:
+def get(cursor: Cursor, key: Key) -> Task | None:
     """Return one task with its attempts."""
     row = cursor.execute(_GET, (key.task_name, key.trigger_at)).fetchone()
     if row is None:
@@ -26,7 +31,7 @@ def get(cursor: sqlite3.Cursor, key: Key) -> Task | None:
 
 
 def page(
-    cursor: sqlite3.Cursor,
+    cursor: Cursor,
     task_name: str | None,
     start_from: Key | None,
     limit: int,
@@ -34,7 +39,7 @@ def page(
     state: State | None,
 ) -> Page | None:
     """Return a page of tasks; ``None`` where a name is asked for that has no task."""
-    conditions, values = ["1"], list[Any]()
+    conditions, values = ["TRUE"], list[Any]()
     if task_name is not None:
         if cursor.execute(_EXISTS, (task_name,)).fetchone() is None:
             return None
@@ -61,7 +66,12 @@ def page(
     return Page([to_task(row) for row in rows[:limit]], following)
 
 
-def backlog(cursor: sqlite3.Cursor, now: float) -> int:
+def backlog(cursor: Cursor, now: float) -> int:
     """Return how many tasks are due and wait to be claimed."""
-    count: int = cursor.execute(_BACKLOG, (now,)).fetchone()[0]
+    count: int = cursor.execute(_BACKLOG, (int(now),)).fetchone()[0]
     return count
+
+
+def waiting(cursor: Cursor, now: float) -> Sequence[str]:
+    """Return the hosts that have tasks due."""
+    return [host for (host,) in cursor.execute(_WAITING, (int(now),))]

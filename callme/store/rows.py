@@ -6,9 +6,9 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from ...core.callback import host_of
-from ...core.task import Attempt, Claim, Definition, Reason, State, Task
-from ...core.trigger import Key
+from ..core.callback import host_of
+from ..core.task import Attempt, Claim, Definition, Reason, State, Task
+from ..core.trigger import Key
 
 Row = tuple[Any, ...]
 
@@ -19,8 +19,8 @@ DEFINITION = (
 LISTED = DEFINITION.replace("payload", "''")
 """The same without the payload, which lists leave out."""
 TASK = "state, reason, detail, due_at, attempts_used, created_at, finished_at"
-CLAIM = "task_id, last_attempt, attempts_used, claimed_at, host"
-ATTEMPT = "number, started_at, lateness_ms, duration_ms, status, reason, detail, body"
+CLAIM = "task_id, last_attempt, attempts_used, claimed_at, host, node"
+ATTEMPT = "number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node"
 
 _DEFINITION_COLUMNS = len(DEFINITION.split(","))
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -123,11 +123,11 @@ def to_task(row: Row, attempts: tuple[Attempt, ...] | None = None) -> Task:
 
 
 def to_claim(row: Row) -> Claim:
-    """Return the claim that a row of :data:`DEFINITION` and :data:`CLAIM` holds.
+    """Return the claim that a row of :data:`DEFINITION`, :data:`CLAIM` and perhaps a token holds.
 
     :raises BrokenRow: as :func:`to_definition`.
     """
-    task_id, number, used, claimed_at, host = row[_DEFINITION_COLUMNS:]
+    task_id, number, used, claimed_at, host, node, *token = row[_DEFINITION_COLUMNS:]
     return Claim(
         task_id=task_id,
         number=number,
@@ -135,12 +135,29 @@ def to_claim(row: Row) -> Claim:
         attempts_used=used,
         claimed_at=claimed_at,
         host=host,
+        node=node,
+        token=token[0] if token else 0,
+    )
+
+
+def attempt_values(attempt: Attempt) -> Row:
+    """Return the values of :data:`ATTEMPT`."""
+    return (
+        attempt.number,
+        attempt.started_at,
+        attempt.lateness_ms,
+        attempt.duration_ms,
+        attempt.status,
+        None if attempt.reason is None else attempt.reason.value,
+        attempt.detail,
+        attempt.body,
+        attempt.node,
     )
 
 
 def to_attempt(row: Row) -> Attempt:
     """Return the attempt that a row of :data:`ATTEMPT` holds."""
-    number, started_at, lateness_ms, duration_ms, status, reason, detail, body = row
+    number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node = row
     return Attempt(
         number=number,
         started_at=started_at,
@@ -150,6 +167,7 @@ def to_attempt(row: Row) -> Attempt:
         reason=None if reason is None else Reason(reason),
         detail=detail,
         body=body,
+        node=node,
     )
 
 

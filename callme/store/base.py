@@ -1,0 +1,110 @@
+"""What every store that speaks SQL does alike: each method of the port, as one transaction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from ..core.task import Definition, State, Task
+from ..core.trigger import Key
+from . import reads, writes
+from .cursor import Cursor
+from .port import Deleted, Due, Page, PutResult, Rescheduled
+
+T = TypeVar("T")
+
+
+class SqlStore(ABC):
+    """Most of :class:`callme.store.port.Store`; claims and records are each database's own."""
+
+    @abstractmethod
+    def _write(self, operation: Callable[[Any], T]) -> Deferred[T]:
+        """Run an operation on a cursor, in a transaction that is committed and synced."""
+
+    @abstractmethod
+    def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
+        """Run a query on a cursor that sees one state of the database."""
+
+    def _time(self, cursor: Any, now: float) -> float:
+        """Return what counts as now: seconds since 1970."""
+        return now
+
+    def put(
+        self, definition: Definition, now: float, *, create: bool = True, replace: bool = False
+    ) -> Deferred[PutResult]:
+        return self._write(
+            partial(writes.put, definition=definition, now=now, create=create, replace=replace)
+        )
+
+    def get(self, key: Key) -> Deferred[Task | None]:
+        return self._read(partial(reads.get, key=key))
+
+    def page(
+        self,
+        *,
+        task_name: str | None = None,
+        start_from: Key | None = None,
+        limit: int = 100,
+        after: int | None = None,
+        state: State | None = None,
+    ) -> Deferred[Page | None]:
+        return self._read(
+            partial(
+                reads.page,
+                task_name=task_name,
+                start_from=start_from,
+                limit=limit,
+                after=after,
+                state=state,
+            )
+        )
+
+    def delete(self, key: Key) -> Deferred[Deleted | None]:
+        return self._write(partial(writes.delete, key=key))
+
+    def delete_name(self, task_name: str) -> Deferred[Deleted | None]:
+        return self._write(partial(writes.delete_name, task_name=task_name))
+
+    def reschedule(
+        self, key: Key, trigger_at: int, now: float, *, every_state: bool
+    ) -> Deferred[Rescheduled | None]:
+        return self._write(
+            partial(
+                writes.reschedule, key=key, trigger_at=trigger_at, now=now, every_state=every_state
+            )
+        )
+
+    def reschedule_name(
+        self, task_name: str, trigger_at: int, now: float, *, every_state: bool
+    ) -> Deferred[Rescheduled | None]:
+        return self._write(
+            partial(
+                writes.reschedule_name,
+                task_name=task_name,
+                trigger_at=trigger_at,
+                now=now,
+                every_state=every_state,
+            )
+        )
+
+    def due(self, now: float) -> Deferred[Due]:
+        def due(cursor: Cursor) -> Due:
+            return writes.due(cursor, self._time(cursor, now))
+
+        return self._write(due)
+
+    def purge(self, finished_before: float, limit: int) -> Deferred[int]:
+        return self._write(partial(writes.purge, finished_before=finished_before, limit=limit))
+
+    def waiting(self, now: float) -> Deferred[Sequence[str]]:
+        return self._read(partial(reads.waiting, now=now))
+
+    def backlog(self, now: float) -> Deferred[int]:
+        def backlog(cursor: Cursor) -> int:
+            return reads.backlog(cursor, self._time(cursor, now))
+
+        return self._read(backlog)

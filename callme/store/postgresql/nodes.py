@@ -1,0 +1,120 @@
+"""Who lives: each daemon says so every few seconds; whose word is missed for long is dead.
+
+The time is the database's alone. A daemon that was itself away, frozen or cut off, or whose
+database was, judges nobody until it has been steady for as long as that takes: after a
+restart of the database all have been away, and none is dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psycopg
+from attrs import define
+
+from ...core.task import Claim
+from ..port import ALIVE_SECONDS
+from ..rows import Row
+from ..writes import LEASE_MARGIN, readable
+from .claims import CLAIMED, NOW
+from .connections import Cursor, in_transaction
+from .database import DEAD_SECONDS, take_name
+
+_GAP_SECONDS = 3 * ALIVE_SECONDS
+"""After how long a silence a daemon is no longer steady."""
+_AT_ONCE = 1000
+"""How many claims of the dead one statement takes over."""
+
+# One statement, in the order of its parts: say that I live, delete whom I judge dead, take over
+# the claims that no row in node stands for. A claim of my own whose lease has ended is one whose
+# answer I never had.
+_ALIVE = f"""
+    WITH time AS (SELECT {NOW} AS ms),
+    me AS (
+        UPDATE node
+        SET seen_at = ms,
+            steady_since = CASE WHEN ms - seen_at > {_GAP_SECONDS * 1000} THEN ms
+                ELSE steady_since END
+        FROM time WHERE node_id = ? RETURNING node_id, steady_since
+    ), dead AS (
+        DELETE FROM node USING time, me
+        WHERE node.seen_at < ms - {DEAD_SECONDS * 1000}
+            AND me.steady_since <= ms - {DEAD_SECONDS * 1000} AND node.node_id <> me.node_id
+        RETURNING node.node_id
+    ), chosen AS MATERIALIZED (
+        SELECT task_id FROM task
+        WHERE state = 'running' AND EXISTS (SELECT FROM me) AND (
+            holder IS NULL
+            OR NOT EXISTS (SELECT FROM node WHERE node_id = holder)
+            OR holder IN (SELECT node_id FROM dead)
+            OR holder = ? AND lease_until <= (SELECT ms FROM time) / 1000
+        )
+        LIMIT {_AT_ONCE} FOR UPDATE SKIP LOCKED
+    ), taken AS (
+        UPDATE task
+        SET token = CASE WHEN holder = ? THEN token ELSE ? END, holder = ?,
+            lease_until = ms / 1000 + {LEASE_MARGIN}
+        FROM time, chosen WHERE task.task_id = chosen.task_id
+        RETURNING {", ".join(f"task.{column}" for column in CLAIMED.split(", "))}
+    )
+    SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM dead), taken.*
+    FROM time LEFT JOIN taken ON true
+"""
+_REGISTER = f"""
+    INSERT INTO node (name, seen_at, steady_since)
+    SELECT ?, ms, ms FROM (SELECT {NOW} AS ms) AS time RETURNING node_id
+"""
+_KEEP = "UPDATE task SET holder = ? WHERE state = 'running' AND holder = ?"
+
+
+@define(eq=False)
+class Node:
+    """One run of a daemon: this one, as the others see it.
+
+    :ivar node_id: its number; ``None`` before it has said for the first time that it lives.
+    """
+
+    name: str
+    node_id: int | None = None
+
+    def say_alive(
+        self, connection: psycopg.Connection, ms: int | None, token: int
+    ) -> Sequence[Claim]:
+        """Say that this daemon lives, and take over the claims of those that do not.
+
+        :param ms: the time; ``None`` for the database's.
+        :param token: what tells what is taken over from every other claim.
+        """
+        with connection.cursor() as plain:
+            cursor = Cursor(plain)
+            if self.node_id is None:
+                self.node_id = self._register(connection, ms)
+            rows = self._say(cursor, ms, token)
+            if not rows[0][0]:
+                # Others took this daemon for dead: its claims are theirs. It is a new one now.
+                self.node_id = self._register(connection, ms)
+                rows = self._say(cursor, ms, token)
+            taken = [row[2:] for row in rows if row[2] is not None]
+            return readable(cursor, taken, 0)
+
+    def _say(self, cursor: Cursor, ms: int | None, token: int) -> list[Row]:
+        me = self.node_id
+        return cursor.execute(_ALIVE, (ms, me, me, me, token, me)).fetchall()
+
+    def _register(self, connection: psycopg.Connection, ms: int | None) -> int:
+        named = take_name(connection, self.name)
+
+        def register(cursor: Cursor) -> int:
+            if named:
+                # Whoever had the name is gone, and need not be missed first.
+                cursor.execute("DELETE FROM node WHERE name = ?", (self.name,))
+            node_id: int = cursor.execute(_REGISTER, (self.name, ms)).fetchone()[0]
+            # What nobody has taken from us meanwhile is still ours.
+            cursor.execute(_KEEP, (node_id, self.node_id))
+            return node_id
+
+        return in_transaction(connection, b"BEGIN", register)
+
+    def leave(self, connection: psycopg.Connection) -> None:
+        """Say that this daemon ends: what it leaves behind is anybody's at once."""
+        connection.execute("DELETE FROM node WHERE node_id = %s", (self.node_id,))

@@ -78,7 +78,7 @@ def put(
     standing = cursor.execute(_STANDING, key).fetchone()
     if standing is None:
         return PutResult(Put.ABSENT, None)
-    if _same(standing, definition):
+    if same(standing, definition):
         outcome = Put.UNCHANGED
     elif replace and standing[-1] == State.SCHEDULED.value:
         cursor.execute(_REPLACE, (*values, definition.trigger_at, to_ms(now), *key))
@@ -104,7 +104,8 @@ def created(definition: Definition, now: float) -> Task:
     )
 
 
-def _same(row: Row, definition: Definition) -> bool:
+def same(row: Row, definition: Definition) -> bool:
+    """Whether the first columns of a row hold a definition."""
     try:
         return to_definition(row) == definition
     except BrokenRow:

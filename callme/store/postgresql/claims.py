@@ -16,8 +16,19 @@ from ...core.task import Claim, Definition, State, Verdict
 from ...core.trigger import Key
 from .. import writes
 from ..port import Put, PutResult
-from ..rows import ATTEMPT, CLAIM, DEFINITION, Row, attempt_values, definition_values
-from ..writes import LEASE_MARGIN, created, readable, to_ms
+from ..rows import (
+    ATTEMPT,
+    CLAIM,
+    DEFINITION,
+    TASK,
+    Row,
+    attempt_values,
+    definition_values,
+    to_attempt,
+    to_key,
+    to_task,
+)
+from ..writes import LEASE_MARGIN, created, readable, same, to_ms
 from .connections import Cursor
 
 _MOST = 200
@@ -25,31 +36,32 @@ _MOST = 200
 _MOST_TEXT = 4 * 1024 * 1024
 """Characters of their payloads."""
 
-NOW = "coalesce(?::bigint, floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint)"
-"""The time given, or the database's: milliseconds."""
+NOW = "coalesce(%(ms)s::bigint, floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint)"
+"""The time given, or the database's: milliseconds. The same wherever it stands in a statement."""
 CLAIMED = f"{DEFINITION}, {CLAIM}, token"
+TASK_CLAIMED = ", ".join(f"task.{column}" for column in CLAIMED.split(", "))
 
 # Materialized, so that it is run once: a LIMIT with SKIP LOCKED would find others each time.
 # The daemon's own clock must not be before the minute either, nor after the end of max_delay.
 _CLAIM = f"""
-    WITH time AS (SELECT ms, ms / 1000 AS second FROM (SELECT {NOW} AS ms) AS given),
-    chosen AS MATERIALIZED (
-        SELECT due.task_id FROM unnest(?::text[], ?::int[]) AS share (host, most)
+    WITH chosen AS MATERIALIZED (
+        SELECT due.task_id FROM unnest(%(hosts)s::text[], %(most)s::int[]) AS share (host, most)
         CROSS JOIN LATERAL (
             SELECT task_id FROM task
             WHERE state = 'scheduled' AND host = share.host
-                AND due_at <= (SELECT second FROM time) AND trigger_at <= ?
-                AND expires_at > (SELECT second FROM time) AND expires_at > ?
+                AND due_at <= {NOW} / 1000 AND trigger_at <= %(own)s
+                AND expires_at > {NOW} / 1000 AND expires_at > %(own)s
             ORDER BY due_at, task_id LIMIT share.most FOR UPDATE SKIP LOCKED
         ) AS due
     )
     UPDATE task
-    SET state = 'running', due_at = NULL, claimed_at = time.ms,
-        lease_until = time.second + {LEASE_MARGIN} + timeout, node = ?, holder = ?, token = ?,
+    SET state = 'running', due_at = NULL, claimed_at = {NOW},
+        lease_until = {NOW} / 1000 + {LEASE_MARGIN} + timeout, node = %(name)s,
+        holder = %(me)s, token = %(token)s,
         attempts_used = attempts_used + 1, last_attempt = last_attempt + 1
-    FROM time, chosen
-    WHERE task.task_id = chosen.task_id AND EXISTS (SELECT FROM node WHERE node_id = ?)
-    RETURNING {", ".join(f"task.{column}" for column in CLAIMED.split(", "))}
+    FROM chosen
+    WHERE task.task_id = chosen.task_id AND EXISTS (SELECT FROM node WHERE node_id = %(me)s)
+    RETURNING {TASK_CLAIMED}
 """
 _CLAIMED_BEFORE = f"SELECT {CLAIMED} FROM task WHERE state = 'running' AND token = ANY(?)"
 _COLUMNS = {
@@ -124,6 +136,11 @@ _CREATE = f"""
     ON CONFLICT (task_name, trigger_at) DO NOTHING
     RETURNING task_name, trigger_at
 """
+_STANDING = f"""
+    SELECT task_id, {DEFINITION}, {TASK} FROM task
+    WHERE (task_name, trigger_at) IN (SELECT * FROM unnest(?::text[], ?::bigint[]))
+"""
+_ATTEMPTS = f"SELECT task_id, {ATTEMPT} FROM attempt WHERE task_id = ANY(?) ORDER BY number"
 
 
 def run_all(cursor: Cursor, operations: Sequence[Any]) -> list[Any]:
@@ -159,18 +176,45 @@ def put_all(cursor: Cursor, puts: Sequence[PutTask]) -> list[PutResult]:
     for one in puts:
         first.setdefault(one.definition.key, one)
     made: set[Key] = set()
-    for some in _in_parts([one for one in first.values() if one.create]):
-        # In one order for all daemons: two that put the same tasks wait, but never for each other.
-        rows = sorted((_row(one) for one in some), key=lambda row: (row[0], row[1]))
-        values = json.dumps([dict(zip(_DEFINITION, row, strict=True)) for row in rows])
+    # In one order for all daemons: two that put the same tasks wait, but never for each other.
+    fresh = [first[key] for key in sorted(first) if first[key].create]
+    for some in _in_parts(fresh):
+        values = json.dumps([dict(zip(_DEFINITION, _row(one), strict=True)) for one in some])
         made.update(Key(*row) for row in cursor.execute(_CREATE, (values,)))
+    rest = [one for one in puts if one is not first[one.definition.key]]
+    rest += [one for key, one in first.items() if key not in made]
+    standing = _standing(cursor, {one.definition.key for one in rest}) if rest else {}
     results = []
     for one in puts:
-        if one.definition.key in made and one is first[one.definition.key]:
+        key = one.definition.key
+        if key in made and one is first[key]:
             results.append(PutResult(Put.CREATED, created(one.definition, one.now)))
+        elif key in standing and not one.replace:
+            results.append(standing[key].answer(one.definition))
         else:
             results.append(_put_one(cursor, one))
     return results
+
+
+@frozen
+class _Standing:
+    row: Row
+    attempts: Sequence[Row]
+
+    def answer(self, definition: Definition) -> PutResult:
+        task = to_task(self.row[1:], tuple(map(to_attempt, self.attempts)))
+        unchanged = same(self.row[1:], definition)
+        return PutResult(Put.UNCHANGED if unchanged else Put.DIFFERENT, task)
+
+
+def _standing(cursor: Cursor, keys: Iterable[Key]) -> dict[Key, _Standing]:
+    """Look at the tasks of some keys: in two statements, however many they are."""
+    names, times = zip(*((key.task_name, key.trigger_at) for key in keys), strict=True)
+    rows = cursor.execute(_STANDING, (list(names), list(times))).fetchall()
+    attempts: dict[int, list[Row]] = {row[0]: [] for row in rows}
+    for task_id, *attempt in cursor.execute(_ATTEMPTS, (list(attempts),)):
+        attempts[task_id].append(tuple(attempt))
+    return {to_key(row[1:]): _Standing(row, attempts[row[0]]) for row in rows}
 
 
 def put_many(
@@ -237,10 +281,16 @@ class Claiming:
         if self.doubtful:
             rows = cursor.execute(_CLAIMED_BEFORE, (list(self.doubtful),)).fetchall()
         if not rows:
-            hosts, most = list(self.shares), list(self.shares.values())
-            own = int(self.now)
-            me = (self.name, self.node_id, self.token, self.node_id)
-            rows = cursor.execute(_CLAIM, (self.ms, hosts, most, own, own, *me)).fetchall()
+            values = {
+                "ms": self.ms,
+                "own": int(self.now),
+                "hosts": list(self.shares),
+                "most": list(self.shares.values()),
+                "name": self.name,
+                "me": self.node_id,
+                "token": self.token,
+            }
+            rows = cursor.execute(_CLAIM, values).fetchall()
         claims = readable(cursor, rows, self.now)
         claims.sort(key=lambda one: (one.definition.trigger_at, one.task_id))
         return claims

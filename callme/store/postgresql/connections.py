@@ -8,7 +8,7 @@ import re
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -66,8 +66,8 @@ class Cursor:
         """How many rows the last statement changed."""
         return self._cursor.rowcount
 
-    def execute(self, statement: str, values: Sequence[Any] = (), /) -> Cursor:
-        """Run a statement."""
+    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
+        """Run a statement; one of PostgreSQL's own may name its values: ``%(name)s``."""
         self._cursor.execute(_translated(statement), values or None)
         return self
 

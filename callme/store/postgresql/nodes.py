@@ -16,7 +16,7 @@ from ...core.task import Claim
 from ..port import ALIVE_SECONDS
 from ..rows import Row
 from ..writes import LEASE_MARGIN, readable
-from .claims import CLAIMED, NOW
+from .claims import NOW, TASK_CLAIMED
 from .connections import Cursor, in_transaction
 from .database import DEAD_SECONDS, take_name
 
@@ -35,7 +35,7 @@ _ALIVE = f"""
         SET seen_at = ms,
             steady_since = CASE WHEN ms - seen_at > {_GAP_SECONDS * 1000} THEN ms
                 ELSE steady_since END
-        FROM time WHERE node_id = ? RETURNING node_id, steady_since
+        FROM time WHERE node_id = %(me)s RETURNING node_id, steady_since
     ), dead AS (
         DELETE FROM node USING time, me
         WHERE node.seen_at < ms - {DEAD_SECONDS * 1000}
@@ -47,22 +47,23 @@ _ALIVE = f"""
             holder IS NULL
             OR NOT EXISTS (SELECT FROM node WHERE node_id = holder)
             OR holder IN (SELECT node_id FROM dead)
-            OR holder = ? AND lease_until <= (SELECT ms FROM time) / 1000
+            OR holder = %(me)s AND lease_until <= {NOW} / 1000
         )
         LIMIT {_AT_ONCE} FOR UPDATE SKIP LOCKED
     ), taken AS (
         UPDATE task
-        SET token = CASE WHEN holder = ? THEN token ELSE ? END, holder = ?,
+        SET token = CASE WHEN holder = %(me)s THEN token ELSE %(token)s END,
+            holder = %(me)s,
             lease_until = ms / 1000 + {LEASE_MARGIN}
         FROM time, chosen WHERE task.task_id = chosen.task_id
-        RETURNING {", ".join(f"task.{column}" for column in CLAIMED.split(", "))}
+        RETURNING {TASK_CLAIMED}
     )
     SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM dead), taken.*
     FROM time LEFT JOIN taken ON true
 """
 _REGISTER = f"""
     INSERT INTO node (name, seen_at, steady_since)
-    SELECT ?, ms, ms FROM (SELECT {NOW} AS ms) AS time RETURNING node_id
+    SELECT %(name)s, ms, ms FROM (SELECT {NOW} AS ms) AS time RETURNING node_id
 """
 _KEEP = "UPDATE task SET holder = ? WHERE state = 'running' AND holder = ?"
 
@@ -98,8 +99,8 @@ class Node:
             return readable(cursor, taken, 0)
 
     def _say(self, cursor: Cursor, ms: int | None, token: int) -> list[Row]:
-        me = self.node_id
-        return cursor.execute(_ALIVE, (ms, me, me, me, token, me)).fetchall()
+        values = {"ms": ms, "me": self.node_id, "token": token}
+        return cursor.execute(_ALIVE, values).fetchall()
 
     def _register(self, connection: psycopg.Connection, ms: int | None) -> int:
         named = take_name(connection, self.name)
@@ -108,7 +109,7 @@ class Node:
             if named:
                 # Whoever had the name is gone, and need not be missed first.
                 cursor.execute("DELETE FROM node WHERE name = ?", (self.name,))
-            node_id: int = cursor.execute(_REGISTER, (self.name, ms)).fetchone()[0]
+            node_id: int = cursor.execute(_REGISTER, {"name": self.name, "ms": ms}).fetchone()[0]
             # What nobody has taken from us meanwhile is still ours.
             cursor.execute(_KEEP, (node_id, self.node_id))
             return node_id

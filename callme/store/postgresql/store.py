@@ -65,7 +65,7 @@ class PostgresqlStore(SqlStore):
     """
 
     def __init__(self, server: Server, reactor: IReactorTime, node: Callable[[], str]) -> None:
-        self._own_time = server.own_time
+        self._server = server
         self._clock = reactor
         self._name = node
         self._node: Node | None = None
@@ -132,7 +132,7 @@ class PostgresqlStore(SqlStore):
         def waiting(connection: psycopg.Connection) -> Sequence[str]:
             with connection.cursor() as plain:
                 cursor = Cursor(plain)
-                hosts = [host for (host,) in cursor.execute(_WAITING, (self._ms(now),))]
+                hosts = [host for (host,) in cursor.execute(_WAITING, {"ms": self._ms(now)})]
                 if doubtful:
                     hosts += [host for (host,) in cursor.execute(_DOUBTFUL, (doubtful,))]
             return hosts
@@ -162,10 +162,10 @@ class PostgresqlStore(SqlStore):
         return self._node
 
     def _ms(self, now: float) -> int | None:
-        return to_ms(now) if self._own_time else None
+        return to_ms(now) if self._server.own_time else None
 
     def _time(self, cursor: Cursor, now: float) -> float:
-        if self._own_time:
+        if self._server.own_time:
             return now
         (seconds,) = cursor.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
         return float(seconds)

@@ -1,0 +1,605 @@
+"""What is PostgreSQL's own: several daemons, who lives, connections that end, the schema."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_twisted
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from callme.core.policy import interrupted, judge
+from callme.core.task import Claim, Outcome, Reason, State
+from callme.core.trigger import minute_of
+from callme.store import reads, writes
+from callme.store.port import ALIVE_SECONDS, CannotOpen, Put, StoreUnavailable
+from callme.store.postgresql import claims, connections, database, nodes, store
+from callme.store.postgresql.connections import Connections
+from callme.store.postgresql.database import DEAD_SECONDS, migrations, open_server
+from callme.store.postgresql.server import SCHEMA, Server
+from callme.store.postgresql.store import PostgresqlStore
+
+from .postgresql import Cluster
+from .processes import free_port
+from .support import NOON, definition
+
+HOST = "sink.example:80"
+NOW = NOON + 0.5
+
+
+@pytest_twisted.async_yield_fixture
+async def daemons(server: Server) -> AsyncIterator[Callable[[str], PostgresqlStore]]:
+    """Makes stores on one database, as daemons have them."""
+    made: list[PostgresqlStore] = []
+
+    def make(name: str, at: Server = server) -> PostgresqlStore:
+        made.append(PostgresqlStore(at, reactor, lambda: name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one._alive._pool.running:
+            await one.close()
+
+
+async def alive(daemon: PostgresqlStore, *times: float) -> list[Claim]:
+    """Let a daemon say at some times that it lives; return what it takes over at the last one."""
+    taken: list[Claim] = []
+    for at in times:
+        taken = list(await daemon.abandoned(at))
+    return taken
+
+
+def steadily(begin: float, end: float) -> list[float]:
+    return [begin + 5 * n for n in range(int((end - begin) / 5) + 1)]
+
+
+async def put(daemon: PostgresqlStore, name: str = "task", **more: Any) -> None:
+    assert Put.CREATED is (await daemon.put(definition(name, **more), NOW)).put
+
+
+async def finish(daemon: PostgresqlStore, claim: Claim, status: int, now: float = NOW) -> bool:
+    outcome = Outcome(int(now * 1000), 5, status)
+    return await daemon.record(claim, judge(claim, outcome, now), now)
+
+
+# Several daemons
+
+
+async def test_daemons_that_claim_at_once_share_what_is_due(daemons: Any) -> None:
+    three = [daemons(name) for name in "abc"]
+    for one in three:
+        await alive(one, NOW)
+    await three[0].put_many([(definition(f"n{n}"), True) for n in range(300)], NOW)
+    claiming = [one.claim({HOST: 60}, NOW) for _ in range(2) for one in three]
+    found = [claim for taken in await gatherResults(claiming) for claim in taken]
+    assert len({claim.task_id for claim in found}) == len(found) == 300
+    assert {claim.node for claim in found} == {"a", "b", "c"}
+
+
+async def test_daemons_that_put_the_same_tasks_crosswise_both_succeed(daemons: Any) -> None:
+    a, b = daemons("a"), daemons("b")
+    tasks = [(definition(f"n{n}"), True) for n in range(400)]
+    results = await gatherResults(
+        [one.put_many(some, NOW) for _ in range(5) for one, some in ((a, tasks), (b, tasks[::-1]))]
+    )
+    assert sum(one.put is Put.CREATED for some in results for one in some) == 400
+
+
+async def test_a_task_that_another_daemon_claims_is_not_replaced(
+    daemons: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = daemons("a"), daemons("b")
+    await alive(b, NOW)
+    await put(a)
+    same = writes.same
+
+    def meanwhile(row: Any, made: Any) -> Any:
+        # Another connection claims it after this one has looked.
+        with psycopg.connect(a._server.conninfo) as other:
+            other.execute(f"UPDATE {SCHEMA}.task SET state = 'running', due_at = NULL".encode())
+        return same(row, made)
+
+    monkeypatch.setattr(writes, "same", meanwhile)
+    result = await a.put(definition(payload="other"), NOW, create=False, replace=True)
+    assert Put.DIFFERENT is result.put
+    assert result.task is not None
+    assert (result.task.state, result.task.definition.payload) == (State.RUNNING, "")
+
+
+async def test_the_database_s_time_decides_but_never_before_the_daemon_s(
+    daemons: Any, server: Server
+) -> None:
+    daemon = daemons("a", evolve(server, own_time=False))
+    now = time.time()
+    this = minute_of(now)
+    for name, at in (("due", this), ("later", this + 120)):
+        await daemon.put(definition(name, at), now)
+    await alive(daemon, now)
+    assert list(await daemon.waiting(0)) == [HOST]
+    assert list(await daemon.claim({HOST: 9}, this - 1)) == []
+    (claim,) = await daemon.claim({HOST: 9}, this + 600)
+    assert claim.definition.task_name == "due"
+    assert abs(claim.claimed_at / 1000 - time.time()) < 5
+    assert (await daemon.due(this + 600)).hosts == []
+    assert await daemon.backlog(this + 600) == 0
+
+
+# Who lives
+
+
+async def test_the_claims_of_a_daemon_that_is_missed_are_taken_over_once(daemons: Any) -> None:
+    dead, b, c = daemons("dead"), daemons("b"), daemons("c")
+    await put(dead, retry=1)
+    await alive(dead, NOW)
+    (claim,) = await dead.claim({HOST: 1}, NOW)
+    for one in (b, c):
+        assert await alive(one, *steadily(NOW, NOW + DEAD_SECONDS)) == []
+    (taken,) = await alive(b, NOW + DEAD_SECONDS + 5)
+    assert await alive(c, NOW + DEAD_SECONDS + 5) == []
+    assert (taken.task_id, taken.number, taken.node) == (claim.task_id, 1, "dead")
+    # What the dead one brings after all is not stored; what is, is.
+    assert not await finish(dead, claim, 200)
+    assert await b.record(taken, judge(taken, interrupted(taken), NOW + 36), NOW + 36)
+    assert not await finish(dead, claim, 200)
+    (again,) = await c.claim({HOST: 1}, NOW + 120)
+    assert not await finish(dead, claim, 200)
+    assert await finish(c, again, 200, NOW + 120)
+    task = await c.get(definition().key)
+    assert task is not None
+    assert [(a.node, a.reason) for a in task.attempts or ()] == [
+        ("dead", Reason.INTERRUPTED),
+        ("c", None),
+    ]
+
+
+async def test_who_counts_as_dead_claims_nothing_before_it_has_said_that_it_lives(
+    daemons: Any,
+) -> None:
+    frozen, b = daemons("frozen"), daemons("b")
+    for name in ("one", "two", "three"):
+        await put(frozen, name)
+    await alive(frozen, NOW)
+    assert len(await frozen.claim({HOST: 1}, NOW)) == 1
+    assert len(await alive(b, *steadily(NOW, NOW + DEAD_SECONDS + 5))) == 1
+    assert list(await frozen.claim({HOST: 1}, NOW + 40)) == []
+    await alive(frozen, NOW + 40)
+    assert len(await frozen.claim({HOST: 1}, NOW + 40)) == 1
+
+
+async def test_a_daemon_keeps_what_nobody_took_while_it_was_away(daemons: Any) -> None:
+    frozen = daemons("frozen")
+    await put(frozen)
+    await alive(frozen, NOW)
+    (claim,) = await frozen.claim({HOST: 1}, NOW)
+    with psycopg.connect(frozen._server.conninfo) as other:
+        other.execute(f"DELETE FROM {SCHEMA}.node".encode())
+    assert await alive(frozen, NOW + 50) == []
+    assert await finish(frozen, claim, 200)
+
+
+async def test_after_an_outage_nobody_is_dead(daemons: Any) -> None:
+    a, b = daemons("a"), daemons("b")
+    await put(a)
+    await alive(a, NOW)
+    await alive(b, *steadily(NOW, NOW + 60))
+    await alive(a, *steadily(NOW, NOW + 60))
+    (claim,) = await a.claim({HOST: 1}, NOW + 60)
+    # The database is away for an hour; b is the first to be back.
+    back = NOW + 3660
+    assert await alive(b, back, back + 5) == []
+    await alive(a, back + 6)
+    assert await alive(b, *steadily(back + 10, back + 35)) == []
+    assert await finish(a, claim, 200)
+
+
+async def test_who_starts_again_under_its_name_need_not_be_missed(daemons: Any) -> None:
+    killed = daemons("name")
+    await put(killed)
+    await alive(killed, NOW)
+    await killed.claim({HOST: 1}, NOW)
+    for connection in (killed._alive, killed._writer):
+        connection.close()
+    again = daemons("name")
+    # The server needs a moment to see that the connection is gone.
+    for _ in range(100):
+        taken = await alive(again, NOW + 1)
+        if taken:
+            break
+        again._node = None
+        await deferLater(reactor, 0.01)
+    assert [claim.node for claim in taken] == ["name"]
+
+
+async def test_what_is_left_at_the_end_is_anybody_s_at_once(daemons: Any) -> None:
+    a, b = daemons("a"), daemons("b")
+    await put(a)
+    await alive(a, NOW)
+    await alive(b, NOW)
+    await a.claim({HOST: 1}, NOW)
+    await a.close()
+    assert len(await alive(b, NOW + 1)) == 1
+
+
+async def test_a_name_that_lives_is_refused(daemons: Any, server: Server) -> None:
+    a = daemons("a", evolve(server, own_time=False))
+    await alive(a, NOW)
+    with pytest.raises(CannotOpen, match="another callme daemon named a uses postgresql://callme@"):
+        open_server(server.conninfo, "a")
+    open_server(server.conninfo, "b")
+    await a.close()
+    open_server(server.conninfo, "a")
+
+
+# Answers that are lost
+
+
+def losing(daemon: PostgresqlStore) -> None:
+    """Let the next transaction be committed, and its answer be lost."""
+    transact = daemon._commits._transact
+
+    def lose(run: Any) -> Deferred[Any]:
+        daemon._commits._transact = transact
+
+        def lost(_: object) -> None:
+            raise StoreUnavailable("lost")
+
+        return transact(run).addCallback(lost)
+
+    daemon._commits._transact = lose
+
+
+async def test_a_claim_whose_answer_was_lost_is_found_again(daemons: Any) -> None:
+    daemon = daemons("a")
+    for name in ("one", "two"):
+        await put(daemon, name)
+    await alive(daemon, NOW)
+    losing(daemon)
+    with pytest.raises(StoreUnavailable):
+        await daemon.claim({HOST: 1}, NOW)
+    assert list(await daemon.waiting(NOW - 100)) == [HOST]
+    (claim,) = await daemon.claim({HOST: 9}, NOW)
+    assert (claim.definition.task_name, claim.attempts_used) == ("one", 1)
+    (other,) = await daemon.claim({HOST: 9}, NOW)
+    assert other.definition.task_name == "two"
+    assert await finish(daemon, claim, 200)
+
+
+async def test_a_record_whose_answer_was_lost_counts_as_stored(daemons: Any) -> None:
+    daemon = daemons("a")
+    await put(daemon)
+    await alive(daemon, NOW)
+    (claim,) = await daemon.claim({HOST: 1}, NOW)
+    losing(daemon)
+    with pytest.raises(StoreUnavailable):
+        await finish(daemon, claim, 200)
+    assert await finish(daemon, claim, 200)
+    assert not await finish(daemon, claim, 500)
+
+
+# Connections that end, or hang
+
+
+async def test_a_connection_that_ended_while_idle_is_replaced_unnoticed(
+    daemons: Any, cluster: Cluster
+) -> None:
+    daemon = daemons("a")
+    await put(daemon, "before")
+    await daemon.get(definition().key)
+    with cluster.connect() as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = 'contract' AND pid <> pg_backend_pid()"
+        )
+    await put(daemon, "after")
+    assert await daemon.get(definition("after").key) is not None
+
+
+async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
+    daemons: Any, server: Server
+) -> None:
+    daemon = daemons("a")
+
+    def die(cursor: Any) -> None:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(StoreUnavailable, match="terminating connection"):
+        await daemon._write(die)
+    await put(daemon)
+
+
+class Silence:
+    """A proxy before the server that can fall silent, its connections still open."""
+
+    def __init__(self, port: int) -> None:
+        self.silent = False
+        self._to = port
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._to))
+            self._open += [client, server]
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                while self.silent:
+                    time.sleep(0.05)
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self.silent = False
+        # A socket that another thread accepts from is not closed before that returns.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        for one in (self._listener, *self._open):
+            one.close()
+
+
+async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) -> None:
+    proxy = Silence(cluster.port)
+    url = cluster.url("contract").replace(str(cluster.port), str(proxy.port))
+    pool = Connections(url + "?connect_timeout=2", 1, 1, reactor)
+
+    def ask(connection: psycopg.Connection) -> Any:
+        return connection.execute("SELECT 1").fetchone()
+
+    assert await pool.run(ask) == (1,)
+    proxy.silent = True
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="no answer within 1 s"):
+        await pool.run(ask)
+    with pytest.raises(StoreUnavailable, match="timeout"):
+        await pool.run(ask)
+    assert time.monotonic() - began < 5
+    proxy.silent = False
+    assert await pool.run(ask) == (1,)
+    pool.close()
+    proxy.close()
+
+
+async def test_the_network_is_given_up_within_thirty_seconds(daemons: Any) -> None:
+    assert store.WORK_SECONDS < 30
+    # Who is cut off must be back before it counts as dead.
+    assert store.ALIVE_WORK_SECONDS + ALIVE_SECONDS + 5 < DEAD_SECONDS
+    daemon = daemons("a")
+
+    def settings(cursor: Any) -> dict[str, str]:
+        names = [
+            "synchronous_commit",
+            "statement_timeout",
+            "idle_in_transaction_session_timeout",
+            "tcp_keepalives_idle",
+            "tcp_user_timeout",
+            "search_path",
+        ]
+        return {name: cursor.execute(f"SHOW {name}").fetchone()[0] for name in names}
+
+    # The server of the tests has synchronous_commit off.
+    assert await daemon._write(settings) == {
+        "synchronous_commit": "on",
+        "statement_timeout": "20s",
+        "idle_in_transaction_session_timeout": "20s",
+        "tcp_keepalives_idle": "5",
+        "tcp_user_timeout": "10000",
+        "search_path": SCHEMA,
+    }
+    info: Any = await daemon._writer.run(lambda connection: connection.info.get_parameters())
+    assert (info["tcp_user_timeout"], info["keepalives_idle"]) == ("10000", "5")
+
+
+# What one row or one statement may do to others
+
+
+async def test_one_broken_row_stops_no_other(daemons: Any) -> None:
+    daemon = daemons("a")
+    await alive(daemon, NOW)
+    for name in ("a", "broken", "c", "late"):
+        await put(daemon, name, **({"max_delay": 1} if name == "late" else {}))
+    with psycopg.connect(daemon._server.conninfo) as other:
+        broken = "SET headers = '{' WHERE task_name IN ('broken', 'late')"
+        other.execute(f"UPDATE {SCHEMA}.task {broken}".encode())
+    found = await daemon.claim({HOST: 9}, NOON + 60)
+    assert [claim.definition.task_name for claim in found] == ["a", "c"]
+    assert len((await daemon.due(NOON + 60)).too_late) == 1
+    for name in ("broken", "late"):
+        task = await daemon.get(definition(name).key)
+        assert task is not None
+        assert (task.state, task.reason) == (State.FAILED, Reason.CONNECTION_FAILED)
+
+
+async def test_one_write_that_fails_or_takes_too_long_fails_no_other(
+    daemons: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = daemons("a")
+    await alive(daemon, NOW)
+    for name in ("a", "b"):
+        await put(daemon, name)
+    one, other = await daemon.claim({HOST: 2}, NOW)
+
+    def slow(cursor: Any) -> None:
+        cursor.execute("SET LOCAL statement_timeout = 10")
+        cursor.execute("SELECT pg_sleep(5)")
+
+    # A lone surrogate is no text that can be stored.
+    bad = judge(one, Outcome(NOON * 1000, 5, 200, body="\ud800"), NOW)
+    results = [
+        daemon.record(one, bad, NOW),
+        finish(daemon, other, 200),
+        daemon._write(slow),
+        daemon.put(definition("c"), NOW),
+    ]
+    with pytest.raises(UnicodeEncodeError):
+        await results[0]
+    assert await results[1]
+    with pytest.raises(StoreUnavailable, match="statement timeout"):
+        await results[2]
+    assert (await results[3]).put is Put.CREATED
+
+
+async def test_an_answer_may_hold_what_postgresql_s_text_may_not(daemons: Any) -> None:
+    daemon = daemons("a")
+    await put(daemon)
+    await alive(daemon, NOW)
+    (claim,) = await daemon.claim({HOST: 1}, NOW)
+    outcome = Outcome(NOON * 1000, 5, None, Reason.CONNECTION_FAILED, "a\0b", body="\0 \U0001f600")
+    assert await daemon.record(claim, judge(claim, outcome, NOW), NOW)
+    task = await daemon.get(definition().key)
+    assert task is not None
+    assert task.attempts is not None
+    (attempt,) = task.attempts
+    assert (attempt.detail, attempt.body) == ("a\ufffdb", "\0 \U0001f600")
+
+
+# The schema
+
+
+def test_daemons_that_start_at_once_migrate_once(cluster: Cluster) -> None:
+    url = cluster.create("at_once")
+    found: list[Any] = []
+    starting = [threading.Thread(target=lambda: found.append(open_server(url))) for _ in range(4)]
+    for thread in starting:
+        thread.start()
+    for thread in starting:
+        thread.join()
+    assert len(found) == 4
+    with cluster.connect("at_once") as connection:
+        rows = connection.execute(f"SELECT number FROM {SCHEMA}.migration".encode()).fetchall()
+    assert [number for (number,) in rows] == list(range(1, len(migrations()) + 1))
+
+
+def test_a_migration_that_fails_leaves_the_schema_as_it_was(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = cluster.create("fails")
+    bad = [*migrations(), "CREATE TABLE half (x int);", "CREATE TABLE task (x int);"]
+    monkeypatch.setattr(database, "migrations", lambda: bad)
+    with pytest.raises(CannotOpen, match='relation "task" already exists') as refused:
+        open_server(url)
+    assert "\n" not in str(refused.value)
+    with cluster.connect("fails") as connection:
+        assert database.schema_version(connection) == 0
+    monkeypatch.undo()
+    open_server(url)
+
+
+def test_a_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = cluster.create("newer")
+    with monkeypatch.context() as patch:
+        more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
+        patch.setattr(database, "migrations", lambda: more)
+        open_server(url)
+    with pytest.raises(CannotOpen, match="has schema 2, from a newer callme; this one knows up to"):
+        open_server(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://me:hunter2@127.0.0.1:{free}/db", "Connection refused"),
+        ("postgresql://callme:hunter2@127.0.0.1:{port}/nowhere", 'database "nowhere" does not'),
+        ("postgresql://me:hunter2@h/db?colour=red", "not a URL that PostgreSQL knows"),
+        ("postgresql://callme:hunter2@127.0.0.1:{port}/latin", "encoding is LATIN1, not UTF8"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(cluster: Cluster, url: str, said: str) -> None:
+    with cluster.connect() as connection:
+        connection.execute("DROP DATABASE IF EXISTS latin")
+        connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    with pytest.raises(CannotOpen, match=said) as refused:
+        open_server(url.format(free=free_port(), port=cluster.port))
+    assert "\n" not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_old_server_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "OLDEST_POSTGRESQL", 990_000)
+    with pytest.raises(CannotOpen, match="or newer is needed"):
+        open_server(server.conninfo)
+
+
+def test_no_password_is_shown(server: Server) -> None:
+    assert "conninfo" not in repr(server)
+
+
+@pytest.fixture
+def filled(cluster: Cluster, server: Server) -> Iterator[psycopg.Connection]:
+    """A database of 20,000 tasks, 200 of them due, 100 running, whose statistics are known."""
+    columns = (
+        "task_name, trigger_at, callback, callback_method, payload, headers, expected_http_status, "
+        "retry, retry_delay, max_delay, timeout, host, expires_at, state, due_at, holder, "
+        "lease_until, created_at, finished_at"
+    )
+    with cluster.connect("contract") as connection:
+        connection.execute(f"SET search_path = {SCHEMA}".encode())
+        connection.execute("SET plan_cache_mode = force_custom_plan")
+        for state, count, at, due, holder, finished in (
+            ("scheduled", 200, 0, "60 * n", "NULL::bigint", "NULL::bigint"),
+            ("scheduled", 20_000, NOON, f"{NOON} + 60 * n", "NULL::bigint", "NULL::bigint"),
+            ("running", 100, 2 * NOON, "NULL::bigint", "7", "NULL::bigint"),
+            ("succeeded", 5000, 3 * NOON, "NULL::bigint", "NULL::bigint", "n * 1000"),
+        ):
+            connection.execute(
+                f"INSERT INTO task ({columns}) SELECT 'n' || n, {at} + 60 * n::bigint, '', 'GET', "
+                "'', '{}', '[200]', 1, '[1]', 9, 30, 'host' || n % 20, "
+                f"{at} + 60 * n::bigint + 1000000000, '{state}', {due}, {holder}, {holder}, 0, "
+                f"{finished} FROM generate_series(1, {count}) AS n".encode()
+            )
+        connection.execute("ANALYZE task")
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "index"),
+    [
+        (
+            claims._CLAIM,
+            {
+                "ms": 1000,
+                "hosts": ["host1"],
+                "most": [5],
+                "own": 1,
+                "name": "a",
+                "me": 1,
+                "token": 1,
+            },
+            "task_host",
+        ),
+        (store._WAITING, {"ms": 1000}, "task_due"),
+        (nodes._ALIVE, {"ms": 1000, "me": 1, "token": 1}, "task_running"),
+        # Of few that run, the server may as well look at all.
+        (claims._RECORD, ('[{"task_id": 1}]',), "task_running"),
+        (writes._PURGE, (1000, 500), "task_finished"),
+        (writes._TOO_LATE, (1000, 1000, 1000), "task_due"),
+        (reads._WAITING, (1000,), "task_due"),
+    ],
+)
+def test_what_is_due_is_found_by_an_index(
+    filled: psycopg.Connection, statement: str, values: Any, index: str
+) -> None:
+    explain = b"EXPLAIN " + connections._translated(statement)
+    plan = [row[0] for row in filled.execute(explain, values)]
+    assert any(index in line for line in plan), plan
+    assert not any("Seq Scan on task" in line for line in plan), plan

@@ -19,6 +19,7 @@ import pytest
 from callme import __version__
 from callme.store.sqlite.database import migrations
 
+from .postgresql import Cluster
 from .processes import TWISTD, Daemon, Sink, environment, free_port, listens, wait_for
 
 pytestmark = [
@@ -43,6 +44,18 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     daemon.kill()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon over each database."""
+    options = []
+    if request.param == "postgresql":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        options = [f"--database={cluster.create(f'daemon{free_port()}')}", "--node=one"]
+    daemon = Daemon(tmp_path, *options)
+    yield daemon
+    daemon.kill()
+
+
 def twistd(directory: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [TWISTD, "-n", "--pidfile=", "callme", *arguments],
@@ -58,9 +71,9 @@ def twistd(directory: Path, *arguments: str, **environ: str) -> subprocess.Compl
 # On the minute
 
 
-def test_calls_are_made_on_the_minute_and_again_if_need_be(daemon: Daemon, sink: Sink) -> None:
+def test_calls_are_made_on_the_minute_and_again_if_need_be(either: Daemon, sink: Sink) -> None:
     """The whole of it, in real time: takes up to two minutes."""
-    daemon.start()
+    daemon = either.start()
     if time.time() % 60 > 50:
         # The minute asked for must not have begun when the last PUT arrives.
         time.sleep(11)
@@ -71,6 +84,7 @@ def test_calls_are_made_on_the_minute_and_again_if_need_be(daemon: Daemon, sink:
     wait_for(lambda: sink.count(interrupted) == 1)
     daemon.kill()
     daemon.start()
+    wait_for(lambda: daemon.task(interrupted)["attempts"])
     assert daemon.task(interrupted)["attempts"][0]["reason"] == "interrupted"
     for key in keys:
         task = daemon.until(key, "succeeded", 70)
@@ -91,8 +105,8 @@ def test_calls_are_made_on_the_minute_and_again_if_need_be(daemon: Daemon, sink:
     assert headers["Content-Type"] == "application/json"
 
 
-def test_the_tour(daemon: Daemon, sink: Sink) -> None:
-    daemon.start()
+def test_the_tour(either: Daemon, sink: Sink) -> None:
+    daemon = either.start()
     key = daemon.put(
         "now", sink.url("/status/204"), expected_http_status=204, callback_method="PUT"
     )
@@ -117,16 +131,16 @@ def test_the_tour(daemon: Daemon, sink: Sink) -> None:
 # Death
 
 
-def test_what_was_acknowledged_survives_a_kill(daemon: Daemon, sink: Sink) -> None:
-    daemon.start()
+def test_what_was_acknowledged_survives_a_kill(either: Daemon, sink: Sink) -> None:
+    daemon = either.start()
     keys = [daemon.put(f"n{n}", sink.url("/status/200"), "+1h") for n in range(5)]
     daemon.kill()
     daemon.start()
     assert [daemon.task(key)["state"] for key in keys] == ["scheduled"] * 5
 
 
-def test_a_task_that_may_be_called_once_is_not_called_twice(daemon: Daemon, sink: Sink) -> None:
-    daemon.start()
+def test_a_task_that_may_be_called_once_is_not_called_twice(either: Daemon, sink: Sink) -> None:
+    daemon = either.start()
     key = daemon.put("once", sink.url("/sleep/1"), retry=0)
     wait_for(lambda: sink.count(key) == 1)
     daemon.kill()
@@ -140,8 +154,8 @@ def test_a_task_that_may_be_called_once_is_not_called_twice(daemon: Daemon, sink
     assert sink.count(key) == 1
 
 
-def test_sigterm_lets_calls_finish(daemon: Daemon, sink: Sink) -> None:
-    daemon.start()
+def test_sigterm_lets_calls_finish(either: Daemon, sink: Sink) -> None:
+    daemon = either.start()
     key = daemon.put("slow", sink.url("/sleep/2"))
     wait_for(lambda: sink.count(key) == 1)
     assert daemon.terminate() == 0
@@ -150,8 +164,8 @@ def test_sigterm_lets_calls_finish(daemon: Daemon, sink: Sink) -> None:
     assert sink.count(key) == 1
 
 
-def test_sigterm_cuts_off_calls_that_take_too_long(daemon: Daemon, sink: Sink) -> None:
-    daemon.start()
+def test_sigterm_cuts_off_calls_that_take_too_long(either: Daemon, sink: Sink) -> None:
+    daemon = either.start()
     key = daemon.put("slow", sink.url("/sleep/60"), timeout=100)
     wait_for(lambda: sink.count(key) == 1)
     began = time.monotonic()
@@ -175,6 +189,30 @@ def test_sigterm_while_idle_clients_are_connected_is_quick(daemon: Daemon) -> No
 
 
 # Starting
+
+
+def test_postgresql_without_its_driver_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "psycopg.py").write_text("raise ImportError('it is not here')")
+    done = twistd(tmp_path, "--database=postgresql://me@host/db", PYTHONPATH=str(tmp_path))
+    refused(done, r"needs psycopg \(it is not here\): pip install 'callme\[postgresql\]'")
+
+
+def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path: Path) -> None:
+    url = f"postgresql://me:hunter2@127.0.0.1:{free_port()}/db"
+    done = twistd(tmp_path, f"--port={free_port()}", f"--database={url}")
+    refused(done, "Connection refused")
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_name_that_another_daemon_has_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    options = [f"--database={cluster.create(f'daemon{free_port()}')}", "--node=one"]
+    daemon = Daemon(tmp_path, *options).start()
+    try:
+        wait_for(lambda: daemon.curl("GET", "/healthz")[1]["last_tick"])
+        done = twistd(tmp_path, f"--port={free_port()}", *options)
+        refused(done, "another callme daemon named one uses postgresql://callme@127.0.0.1")
+    finally:
+        daemon.kill()
 
 
 def test_a_second_daemon_on_the_same_file_refuses_to_start(daemon: Daemon) -> None:

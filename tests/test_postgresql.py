@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,7 +26,7 @@ from callme.store.postgresql.database import DEAD_SECONDS, migrations, open_serv
 from callme.store.postgresql.server import SCHEMA, Server
 from callme.store.postgresql.store import PostgresqlStore
 
-from .postgresql import Cluster
+from .postgresql import Cluster, Silence
 from .processes import free_port
 from .support import NOON, definition
 
@@ -314,48 +313,6 @@ async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
     with pytest.raises(StoreUnavailable, match="terminating connection"):
         await daemon._write(die)
     await put(daemon)
-
-
-class Silence:
-    """A proxy before the server that can fall silent, its connections still open."""
-
-    def __init__(self, port: int) -> None:
-        self.silent = False
-        self._to = port
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self._to))
-            self._open += [client, server]
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
-
-    def _pass(self, one: socket.socket, other: socket.socket) -> None:
-        try:
-            while data := one.recv(65536):
-                while self.silent:
-                    time.sleep(0.05)
-                other.sendall(data)
-            other.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        self.silent = False
-        # A socket that another thread accepts from is not closed before that returns.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        for one in (self._listener, *self._open):
-            one.close()
 
 
 async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) -> None:

@@ -39,6 +39,7 @@ MAY_IMPORT = {
         "callme.api",
     },
     "callme.options": {"callme", "callme.store"},
+    "callme.move": {"callme.store"},
 }
 
 

@@ -112,6 +112,11 @@ def migrate(connection: psycopg.Connection, shown: str) -> None:
             connection.execute("INSERT INTO migration (number) VALUES (%s)", (number,))
 
 
+def hold_migrations(connection: psycopg.Connection) -> None:
+    """Let daemons that start wait for as long as the connection lasts."""
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, _MIGRATION_LOCK))
+
+
 def schema_version(connection: psycopg.Connection) -> int:
     """Return the number of the last migration that the database has seen; 0 without any."""
     table = f"{SCHEMA}.migration"

@@ -196,10 +196,11 @@ def test_daemons_wait_while_a_server_is_moved(
 
 
 def test_what_cannot_be_moved_is_said_in_one_line(path: Path) -> None:
-    for (source, target), said in [
-        ([path, path], "are the same"),
-        ([path, "other"], "there is no such file"),
-        ([f"postgresql://127.0.0.1:{free_port()}/db", path], "Connection refused"),
+    free = f"postgresql://127.0.0.1:{free_port()}/db"
+    for source, target, said in [
+        (str(path), str(path), "are the same"),
+        (str(path), "other", "there is no such file"),
+        (free, str(path), "Connection refused"),
     ]:
         with pytest.raises(SystemExit, match=said) as ended:
             run(source, target)

@@ -6,7 +6,7 @@ The time that decides is the database's, unless a time is given with the stateme
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -85,6 +85,9 @@ _COLUMNS = {
     "node": "text",
 }
 _NO_ATTEMPT = (None,) * 9
+# A token stands there only while its task runs, which need not be asked: the index of those that
+# run is full of those that have. The numbers are given once more by themselves so that the
+# server knows how few they are.
 _RECORD = f"""
     WITH verdict AS MATERIALIZED (
         SELECT * FROM json_to_recordset(?::json)
@@ -97,7 +100,7 @@ _RECORD = f"""
             last_attempt = last_attempt - verdict.unspent
         FROM verdict
         WHERE task.task_id = verdict.task_id AND task.last_attempt = verdict.claim_number
-            AND task.token = verdict.token AND task.state = 'running'
+            AND task.token = verdict.token AND task.task_id = ANY(?)
         RETURNING task.task_id
     ), made AS (
         INSERT INTO attempt (task_id, {ATTEMPT})
@@ -144,16 +147,29 @@ _ATTEMPTS = f"SELECT task_id, {ATTEMPT} FROM attempt WHERE task_id = ANY(?) ORDE
 
 
 def run_all(cursor: Cursor, operations: Sequence[Any]) -> list[Any]:
-    """Run operations in order, those of one kind that follow each other in one statement."""
+    """Run operations in order, those of one kind that follow each other in one statement.
+
+    What can be is sent without waiting for the answers, which are looked at in the end.
+    """
     results: list[Any] = []
+    sent: list[Callable[[], Sequence[Any]]] = []
     for kind, group in groupby(operations, key=type):
         if kind is Record:
-            results += record_all(cursor, list(group))
+            sent.append(send_records(cursor, list(group)))
         elif kind is PutTask:
-            results += put_all(cursor, list(group))
+            sent.append(send_puts(cursor, list(group)))
+        elif kind is Claiming:
+            sent += [operation.send(cursor) for operation in group]
         else:
+            results += _received(sent)
             results += [operation(cursor) for operation in group]
-    return results
+    return results + _received(sent)
+
+
+def _received(sent: list[Callable[[], Sequence[Any]]]) -> list[Any]:
+    received = [result for receive in sent for result in receive()]
+    sent.clear()
+    return received
 
 
 @frozen
@@ -166,21 +182,32 @@ class PutTask:
     replace: bool
 
     def __call__(self, cursor: Cursor) -> PutResult:
-        return put_all(cursor, [self])[0]
+        return send_puts(cursor, [self])()[0]
 
 
-def put_all(cursor: Cursor, puts: Sequence[PutTask]) -> list[PutResult]:
-    """Create tasks in one statement; look one by one at those that it did not create."""
+def send_puts(cursor: Cursor, puts: Sequence[PutTask]) -> Callable[[], list[PutResult]]:
+    """Create tasks in one statement; return what looks at those that it did not create."""
     # Of several under one key the first goes into that statement, if any.
     first: dict[Key, PutTask] = {}
     for one in puts:
         first.setdefault(one.definition.key, one)
-    made: set[Key] = set()
     # In one order for all daemons: two that put the same tasks wait, but never for each other.
     fresh = [first[key] for key in sorted(first) if first[key].create]
+    creating = []
     for some in _in_parts(fresh):
         values = json.dumps([dict(zip(_DEFINITION, _row(one), strict=True)) for one in some])
-        made.update(Key(*row) for row in cursor.execute(_CREATE, (values,)))
+        creating.append(cursor.execute(_CREATE, (values,)))
+
+    def receive() -> list[PutResult]:
+        made = {Key(*row) for creation in creating for row in creation}
+        return _put_results(cursor, puts, first, made)
+
+    return receive
+
+
+def _put_results(
+    cursor: Cursor, puts: Sequence[PutTask], first: Mapping[Key, PutTask], made: Container[Key]
+) -> list[PutResult]:
     rest = [one for one in puts if one is not first[one.definition.key]]
     rest += [one for key, one in first.items() if key not in made]
     standing = _standing(cursor, {one.definition.key for one in rest}) if rest else {}
@@ -222,7 +249,7 @@ def put_many(
 ) -> Sequence[PutResult]:
     """Create many tasks."""
     puts = [PutTask(definition, now, create, replace=False) for definition, create in tasks]
-    results = put_all(cursor, puts)
+    results = send_puts(cursor, puts)()
     return [_NEW if result.put is Put.CREATED else result for result in results]
 
 
@@ -277,21 +304,29 @@ class Claiming:
     doubtful: Sequence[int] = ()
 
     def __call__(self, cursor: Cursor) -> Sequence[Claim]:
-        rows: list[Row] = []
+        return self.send(cursor)()[0]
+
+    def send(self, cursor: Cursor) -> Callable[[], list[Sequence[Claim]]]:
+        """Take tasks; return what looks at those that were taken."""
         if self.doubtful:
-            rows = cursor.execute(_CLAIMED_BEFORE, (list(self.doubtful),)).fetchall()
-        if not rows:
-            values = {
-                "ms": self.ms,
-                "own": int(self.now),
-                "hosts": list(self.shares),
-                "most": list(self.shares.values()),
-                "name": self.name,
-                "me": self.node_id,
-                "token": self.token,
-            }
-            rows = cursor.execute(_CLAIM, values).fetchall()
+            before = cursor.execute(_CLAIMED_BEFORE, (list(self.doubtful),)).fetchall()
+            if before:
+                return lambda: [self._claims(cursor, before)]
+        values = {
+            "ms": self.ms,
+            "own": int(self.now),
+            "hosts": list(self.shares),
+            "most": list(self.shares.values()),
+            "name": self.name,
+            "me": self.node_id,
+            "token": self.token,
+        }
+        claiming = cursor.execute(_CLAIM, values)
+        return lambda: [self._claims(cursor, claiming.fetchall())]
+
+    def _claims(self, cursor: Cursor, rows: Sequence[Row]) -> Sequence[Claim]:
         claims = readable(cursor, rows, self.now)
+        # RETURNING promises no order.
         claims.sort(key=lambda one: (one.definition.trigger_at, one.task_id))
         return claims
 
@@ -305,7 +340,7 @@ class Record:
     now: float
 
     def __call__(self, cursor: Cursor) -> bool:
-        return record_all(cursor, [self])[0]
+        return send_records(cursor, [self])()[0]
 
     def row(self) -> Row:
         """Return the values of the columns of a record."""
@@ -328,14 +363,22 @@ class Record:
         )
 
 
-def record_all(cursor: Cursor, records: Sequence[Record]) -> list[bool]:
-    """Store what became of claimed tasks, and say of each whether its claim was held."""
-    results: list[bool] = []
+def send_records(cursor: Cursor, records: Sequence[Record]) -> Callable[[], list[bool]]:
+    """Store what became of claimed tasks; return what says of each whether its claim was held."""
+    parts = []
     for some in _without_repeats(records):
         values = json.dumps([dict(zip(_COLUMNS, one.row(), strict=True)) for one in some])
-        held = {task_id for (task_id,) in cursor.execute(_RECORD, (values,))}
-        results += [one.claim.task_id in held or _was_recorded(cursor, one) for one in some]
-    return results
+        task_ids = [one.claim.task_id for one in some]
+        parts.append((some, cursor.execute(_RECORD, (values, task_ids))))
+
+    def receive() -> list[bool]:
+        results: list[bool] = []
+        for some, recording in parts:
+            held = {task_id for (task_id,) in recording}
+            results += [one.claim.task_id in held or _was_recorded(cursor, one) for one in some]
+        return results
+
+    return receive
 
 
 def _was_recorded(cursor: Cursor, one: Record) -> bool:

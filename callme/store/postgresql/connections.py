@@ -56,23 +56,37 @@ class Text(Loader):
 
 
 class Cursor:
-    """A psycopg cursor that takes the statements which all databases share."""
+    """A cursor of psycopg's that takes the statements which all databases share.
 
-    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
-        self._cursor = cursor
+    In a transaction statements are sent one behind the other without waiting, until
+    somebody asks for what one of them returned or did. What :meth:`execute` returns goes
+    on standing for its statement when others have followed.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection, cursor: psycopg.Cursor[Any] | None = None
+    ) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor() if cursor is None else cursor
 
     @property
     def rowcount(self) -> int:
         """How many rows the last statement changed."""
+        if self._connection.info.pipeline_status:
+            # Not known before the answer is here, for which only fetching would wait.
+            with self._connection.pipeline() as pipeline:
+                pipeline.sync()
         return self._cursor.rowcount
 
     def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
         """Run a statement; one of PostgreSQL's own may name its values: ``%(name)s``."""
+        self._cursor = self._connection.cursor()
         self._cursor.execute(_translated(statement), values or None)
-        return self
+        return Cursor(self._connection, self._cursor)
 
     def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> None:
         """Run a statement for each of many rows of values."""
+        self._cursor = self._connection.cursor()
         self._cursor.executemany(_translated(statement), values)
 
     def fetchone(self) -> Any:
@@ -84,7 +98,7 @@ class Cursor:
         return self._cursor.fetchall()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._cursor)
+        return iter(self._cursor.fetchall())
 
 
 @lru_cache(maxsize=256)
@@ -287,8 +301,10 @@ def _unavailable(failure: Failure) -> Failure:
 
 def in_transaction(connection: psycopg.Connection, begin: bytes, work: Callable[[Cursor], T]) -> T:
     """Do some work in one transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute(begin)
-        result = work(Cursor(cursor))
-        cursor.execute("COMMIT")
-        return result
+    # libpq is older than 14 where the system's own is used and the system is old.
+    pipelined = psycopg.Pipeline.is_supported()
+    with connection.pipeline() if pipelined else contextlib.nullcontext():
+        connection.execute(begin)
+        result = work(Cursor(connection))
+        connection.execute(b"COMMIT")
+    return result

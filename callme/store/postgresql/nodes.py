@@ -86,17 +86,16 @@ class Node:
         :param ms: the time; ``None`` for the database's.
         :param token: what tells what is taken over from every other claim.
         """
-        with connection.cursor() as plain:
-            cursor = Cursor(plain)
-            if self.node_id is None:
-                self.node_id = self._register(connection, ms)
+        cursor = Cursor(connection)
+        if self.node_id is None:
+            self.node_id = self._register(connection, ms)
+        rows = self._say(cursor, ms, token)
+        if not rows[0][0]:
+            # Others took this daemon for dead: its claims are theirs. It is a new one now.
+            self.node_id = self._register(connection, ms)
             rows = self._say(cursor, ms, token)
-            if not rows[0][0]:
-                # Others took this daemon for dead: its claims are theirs. It is a new one now.
-                self.node_id = self._register(connection, ms)
-                rows = self._say(cursor, ms, token)
-            taken = [row[2:] for row in rows if row[2] is not None]
-            return readable(cursor, taken, 0)
+        taken = [row[2:] for row in rows if row[2] is not None]
+        return readable(cursor, taken, 0)
 
     def _say(self, cursor: Cursor, ms: int | None, token: int) -> list[Row]:
         values = {"ms": ms, "me": self.node_id, "token": token}

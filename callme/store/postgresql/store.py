@@ -130,11 +130,10 @@ class PostgresqlStore(SqlStore):
         doubtful = list(self._doubtful)
 
         def waiting(connection: psycopg.Connection) -> Sequence[str]:
-            with connection.cursor() as plain:
-                cursor = Cursor(plain)
-                hosts = [host for (host,) in cursor.execute(_WAITING, {"ms": self._ms(now)})]
-                if doubtful:
-                    hosts += [host for (host,) in cursor.execute(_DOUBTFUL, (doubtful,))]
+            cursor = Cursor(connection)
+            hosts = [host for (host,) in cursor.execute(_WAITING, {"ms": self._ms(now)})]
+            if doubtful:
+                hosts += [host for (host,) in cursor.execute(_DOUBTFUL, (doubtful,))]
             return hosts
 
         return self._alive.run(waiting)

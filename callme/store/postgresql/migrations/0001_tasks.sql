@@ -54,8 +54,11 @@ CREATE INDEX task_failed ON task (task_name, trigger_at) WHERE state = 'failed';
 
 CREATE INDEX task_finished ON task (finished_at) WHERE finished_at IS NOT NULL;
 
+-- No foreign key, which would look at the task again, and lock it, for each attempt: an attempt
+-- is written by the statement that has just changed its task. What deletes tasks deletes
+-- their attempts by the trigger below.
 CREATE TABLE attempt (
-    task_id     BIGINT  NOT NULL REFERENCES task ON DELETE CASCADE,
+    task_id     BIGINT  NOT NULL,
     number      INTEGER NOT NULL,
     started_at  BIGINT  NOT NULL,
     lateness_ms BIGINT  NOT NULL,
@@ -67,3 +70,14 @@ CREATE TABLE attempt (
     node        TEXT,
     PRIMARY KEY (task_id, number)
 );
+
+CREATE FUNCTION forget_attempts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM attempt USING deleted WHERE attempt.task_id = deleted.task_id;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER task_deleted AFTER DELETE ON task
+    REFERENCING OLD TABLE AS deleted
+    FOR EACH STATEMENT EXECUTE FUNCTION forget_attempts();

@@ -37,8 +37,8 @@ def free_port() -> int:
         return port
 
 
-def pinned(processor: int, command: list[str]) -> list[str]:
-    if shutil.which("taskset") is None or (os.cpu_count() or 1) < 2:
+def pinned(processor: int | None, command: list[str]) -> list[str]:
+    if processor is None or shutil.which("taskset") is None or (os.cpu_count() or 1) < 2:
         return command
     return ["taskset", "-c", str(processor), *command]
 
@@ -54,7 +54,9 @@ def run(module: str, *arguments: object, processor: int = 0, seconds: float = 30
 
 
 @contextmanager
-def background(processor: int, command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+def background(
+    processor: int | None, command: list[str], port: int
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end, from when it listens on a port."""
     process = subprocess.Popen(
         pinned(processor, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -27,7 +27,7 @@ from callme.store.postgresql.server import SCHEMA, Server
 from callme.store.postgresql.store import PostgresqlStore
 
 from .postgresql import Cluster, Silence
-from .processes import free_port
+from .processes import free_port, wait_for
 from .support import NOON, definition
 
 HOST = "sink.example:80"
@@ -294,10 +294,10 @@ async def test_a_connection_that_ended_while_idle_is_replaced_unnoticed(
     await put(daemon, "before")
     await daemon.get(definition().key)
     with cluster.connect() as other:
-        other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = 'contract' AND pid <> pg_backend_pid()"
-        )
+        others = "FROM pg_stat_activity WHERE datname = 'contract' AND application_name = 'callme'"
+        other.execute(f"SELECT pg_terminate_backend(pid) {others}".encode())
+        ended = f"SELECT count(*) {others}".encode()
+        wait_for(lambda: other.execute(ended).fetchone() == (0,))
     await put(daemon, "after")
     assert await daemon.get(definition("after").key) is not None
 
@@ -318,7 +318,7 @@ async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
 async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) -> None:
     proxy = Silence(cluster.port)
     url = cluster.url("contract").replace(str(cluster.port), str(proxy.port))
-    pool = Connections(url + "?connect_timeout=2", 1, 1, reactor)
+    pool = Connections(url, 1, 1, reactor)
 
     def ask(connection: psycopg.Connection) -> Any:
         return connection.execute("SELECT 1").fetchone()
@@ -327,8 +327,6 @@ async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) 
     proxy.silent = True
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer within 1 s"):
-        await pool.run(ask)
-    with pytest.raises(StoreUnavailable, match="timeout"):
         await pool.run(ask)
     assert time.monotonic() - began < 5
     proxy.silent = False

@@ -19,6 +19,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from callme import tap
 from callme.tap import Daemon, Options, makeService
 
+from .postgresql import Cluster
 from .processes import free_port, listens
 from .test_caller import Trusting, certificate
 
@@ -40,8 +41,15 @@ def port_of(daemon: Daemon) -> int:
     return number
 
 
-async def test_a_task_goes_all_the_way(tmp_path: Path) -> None:
-    daemon = makeService(options(tmp_path))
+@pytest.mark.parametrize("over", ["sqlite", "postgresql"])
+async def test_a_task_goes_all_the_way(
+    tmp_path: Path, over: str, request: pytest.FixtureRequest
+) -> None:
+    arguments = []
+    if over == "postgresql":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        arguments = [f"--database={cluster.create('tap')}", "--node=me"]
+    daemon = makeService(options(tmp_path, *arguments))
     daemon.privilegedStartService()
     daemon.startService()
     port = port_of(daemon)
@@ -60,10 +68,12 @@ async def test_a_task_goes_all_the_way(tmp_path: Path) -> None:
             break
         await deferLater(reactor, 0.01)
     assert task["attempts"][0]["body"].startswith('{"status":"ok"')
+    node = "me" if over == "postgresql" else f"{socket.gethostname()}:{os.getpid()}"
+    assert task["attempts"][0]["node"] == node
     await daemon.stopService()
     await pool.closeCachedConnections()
     assert not listens(port)
-    assert (tmp_path / "callme.sqlite").exists()
+    assert (tmp_path / "callme.sqlite").exists() is (over == "sqlite")
     assert not (tmp_path / "callme.sqlite-wal").exists()
 
 

@@ -84,13 +84,22 @@ async def test_daemons_that_claim_at_once_share_what_is_due(daemons: Any) -> Non
     assert {claim.node for claim in found} == {"a", "b", "c"}
 
 
-async def test_daemons_that_put_the_same_tasks_crosswise_both_succeed(daemons: Any) -> None:
+async def test_daemons_that_put_the_same_tasks_crosswise_never_wait_for_each_other(
+    daemons: Any, cluster: Cluster
+) -> None:
+    def deadlocks() -> Any:
+        counted = b"SELECT deadlocks FROM pg_stat_database WHERE datname = 'contract'"
+        with cluster.connect() as connection:
+            return connection.execute(counted).fetchone()
+
+    before = deadlocks()
     a, b = daemons("a"), daemons("b")
     tasks = [(definition(f"n{n}"), True) for n in range(400)]
     results = await gatherResults(
         [one.put_many(some, NOW) for _ in range(5) for one, some in ((a, tasks), (b, tasks[::-1]))]
     )
     assert sum(one.put is Put.CREATED for some in results for one in some) == 400
+    assert deadlocks() == before
 
 
 async def test_a_task_that_another_daemon_claims_is_not_replaced(

@@ -510,7 +510,7 @@ def test_no_password_is_shown(server: Server) -> None:
 
 @pytest.fixture
 def filled(cluster: Cluster, server: Server) -> Iterator[psycopg.Connection]:
-    """A database of 20,000 tasks, 200 of them due, 100 running, whose statistics are known."""
+    """A database of 20,000 tasks, 200 of them due, 100 running."""
     columns = (
         "task_name, trigger_at, callback, callback_method, payload, headers, expected_http_status, "
         "retry, retry_delay, max_delay, timeout, host, expires_at, state, due_at, holder, "
@@ -518,7 +518,7 @@ def filled(cluster: Cluster, server: Server) -> Iterator[psycopg.Connection]:
     )
     with cluster.connect("contract") as connection:
         connection.execute(f"SET search_path = {SCHEMA}".encode())
-        connection.execute("SET plan_cache_mode = force_custom_plan")
+        connection.execute((connections._SESSION % 20).encode())
         for state, count, at, due, holder, finished in (
             ("scheduled", 200, 0, "60 * n", "NULL::bigint", "NULL::bigint"),
             ("scheduled", 20_000, NOON, f"{NOON} + 60 * n", "NULL::bigint", "NULL::bigint"),
@@ -531,7 +531,7 @@ def filled(cluster: Cluster, server: Server) -> Iterator[psycopg.Connection]:
                 f"{at} + 60 * n::bigint + 1000000000, '{state}', {due}, {holder}, {holder}, 0, "
                 f"{finished} FROM generate_series(1, {count}) AS n".encode()
             )
-        connection.execute("ANALYZE task")
+        # Without statistics: those of yesterday must do as well.
         yield connection
 
 
@@ -565,4 +565,5 @@ def test_what_is_due_is_found_by_an_index(
     explain = b"EXPLAIN " + connections._translated(statement)
     plan = [row[0] for row in filled.execute(explain, values)]
     assert any(index in line for line in plan), plan
-    assert not any("Seq Scan on task" in line for line in plan), plan
+    assert not any("Seq Scan on task" in line or "Bitmap" in line for line in plan), plan
+    assert not any("Sort Key: due_at" in line for line in plan), plan

@@ -14,9 +14,12 @@ from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
 _ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
 _EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
-# Left to itself SQLite would read the whole of task_host, which is in the order of hosts.
+# Left to itself either database would read the whole of task_host, which is in the order of hosts.
 _WAITING = """
-    SELECT DISTINCT host FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
+    SELECT DISTINCT host FROM (
+        SELECT host FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
+        ORDER BY due_at
+    ) AS due
 """
 _BACKLOG = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?"
 

@@ -32,7 +32,10 @@ _AT_FAULT_IS_THE_STATEMENT = (
 )
 
 # What one session may take of the server, and how soon the server gives up a daemon that is
-# silent: frozen in the middle of a transaction, or behind a network that is gone.
+# silent: frozen in the middle of a transaction, or behind a network that is gone. Each statement
+# has its index, in the order that it wants. Left to itself the server would now and then gather
+# all that is due and sort it, for each claim: its statistics of a table whose rows change their
+# state all the time are never right.
 _SESSION = f"""
     SET search_path = {SCHEMA};
     SET statement_timeout = '%ds';
@@ -43,6 +46,9 @@ _SESSION = f"""
     SET tcp_keepalives_count = 3;
     SET tcp_user_timeout = 10000;
     SET plan_cache_mode = force_custom_plan;
+    SET enable_seqscan = off;
+    SET enable_bitmapscan = off;
+    SET jit = off;
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') = 'off';
 """

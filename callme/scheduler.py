@@ -70,12 +70,13 @@ class Scheduler:
         self._ticking = self._again = False
         self._recovered = self._stopping = False
         self._ticked_minute = 0
-        self._started_at = now()
         self._last_tick: float | None = None
+        # By the clock of the timers: the wall clock may be set.
+        self._well_at = clock.seconds()
 
     def start(self) -> None:
         """Catch up with what fell due meanwhile, then tick at every minute."""
-        self._started_at = self._now()
+        self._well_at = self._clock.seconds()
         self._align()
         self.tick()
 
@@ -134,6 +135,7 @@ class Scheduler:
         for key in due.too_late:
             log.warn("{task} failed: too_late", task=shown(str(key)))
         self._last_tick = self._now()
+        self._well_at = self._clock.seconds()
         self._again = self._again or due.more
         self._dispatcher.wake(due.hosts)
 
@@ -158,9 +160,9 @@ class Scheduler:
 
     def health(self) -> Health:
         """Say how the scheduler is."""
-        since = self._started_at if self._last_tick is None else self._last_tick
+        stale = self._clock.seconds() - self._well_at >= STALE_SECONDS
         return Health(
-            ticking=not self._stopping and self._now() - since < STALE_SECONDS,
+            ticking=not self._stopping and not stale,
             last_tick=self._last_tick,
             calls_under_way=self._dispatcher.calls_under_way,
         )

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from . import __version__
 from .api.endpoints import Api
 from .caller.http import HttpCaller
+from .clock import SteadyClock
 from .options import Options, Settings
 from .retention import Retention
 from .scheduler import Scheduler
@@ -166,19 +167,20 @@ class Daemon(Service):
     ) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._store = SqliteStore(database, reactor)
-        self._caller = HttpCaller(reactor, now, settings.per_host)
+        self._clock = clock = SteadyClock(reactor)
+        self._store = SqliteStore(database, reactor, clock)
+        self._caller = HttpCaller(reactor, now, settings.per_host, clock=clock)
         self._scheduler = Scheduler(
             self._store,
             self._caller,
-            Retention(self._store, reactor, now, settings.retention),
-            reactor,
+            Retention(self._store, clock, now, settings.retention),
+            clock,
             now,
             settings.concurrency,
             settings.per_host,
         )
-        api = Api(self._store, self._scheduler, reactor, now)
-        self._site = BoundedSite(api.app.resource(), reactor)
+        api = Api(self._store, self._scheduler, clock, now)
+        self._site = BoundedSite(api.app.resource(), clock)
         self._endpoint = serverFromString(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database
@@ -199,6 +201,7 @@ class Daemon(Service):
             database=str(self._database.path),
             sqlite=sqlite3.sqlite_version,
         )
+        self._clock.start()
         self._reactor.callWhenRunning(self._handle_sigterm)
         self._reactor.callWhenRunning(self._scheduler.start)
         _leave_to_stay()
@@ -233,10 +236,11 @@ class Daemon(Service):
         log.info("callme stops")
         if self._port is not None:
             await defer.maybeDeferred(self._port.stopListening)
-        closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._reactor)
+        closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._clock)
         closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         await self._scheduler.stop(GRACE_SECONDS, RECORD_SECONDS)
         await closing
         await self._caller.close()
         await self._store.close()
+        self._clock.stop()
         log.info("callme has stopped")

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "callme.site": {"callme.core", "callme.problem"},
     "callme.caller": {"callme", "callme.caller", "callme.core"},
     "callme.retention": {"callme.core", "callme.store"},
+    "callme.clock": set(),
     "callme.attempt_log": {"callme.core"},
     "callme.dispatcher": {"callme.attempt_log", "callme.core", "callme.caller", "callme.store"},
     "callme.scheduler": {

@@ -29,12 +29,13 @@ from twisted.web.client import URI, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from ..core.definition import MAX_TIMEOUT
 from .resolver import Resolver
 
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head, after which its connection is dropped: Twisted bounds each line
 of a head, but not how many there are."""
+NEVER = 1_000_000_000
+"""More seconds than any wall clock is set by."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 
 
@@ -156,10 +157,12 @@ class Pool(HTTPConnectionPool):
 
 @implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)
 class _Reactor:
-    """A reactor as endpoints see it, with a resolver of our own."""
+    """A reactor as endpoints see it, with a resolver and timers of our own."""
 
-    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
+    def __init__(self, reactor: Any, clock: IReactorTime, resolver: IHostnameResolver) -> None:
         self._reactor = reactor
+        self.seconds = clock.seconds
+        self.callLater = clock.callLater
         self.nameResolver = resolver
 
     def __getattr__(self, name: str) -> Any:
@@ -170,8 +173,8 @@ class _Reactor:
 class Endpoints:
     """Where to connect to for a URL; kept per host, as making one parses its name."""
 
-    def __init__(self, reactor: Any, tls_policy: IPolicyForHTTPS) -> None:
-        self._reactor = _Reactor(reactor, Resolver(reactor, reactor))
+    def __init__(self, reactor: Any, clock: IReactorTime, tls_policy: IPolicyForHTTPS) -> None:
+        self._reactor = _Reactor(reactor, clock, Resolver(clock, reactor))
         self._tls_policy = tls_policy
         self._of = lru_cache(maxsize=1024)(self._make)
 
@@ -179,8 +182,9 @@ class Endpoints:
         return self._of(uri.scheme, uri.host, uri.port)
 
     def _make(self, scheme: bytes, host: bytes, port: int) -> IStreamClientEndpoint:
-        # The call's own deadline is the one that counts, and is never longer than this.
-        timeout = MAX_TIMEOUT
+        # The call's own deadline is the one that counts. This one goes by the wall clock, which
+        # may be set forward.
+        timeout = NEVER
         host = host.strip(b"[]")
         literal = host.decode("ascii")
         endpoint: IStreamClientEndpoint

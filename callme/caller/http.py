@@ -54,12 +54,12 @@ class HttpCaller:
         self._clock: IReactorTime = clock or reactor
         self._deadlines = Deadlines(self._clock)
         self._now = now
-        self._pool = Pool(reactor, persistent=True)
+        self._pool = Pool(self._clock, persistent=True)
         # Twisted would send a GET again, unasked, when a kept connection drops.
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = per_host
         self._pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]  # not only int
-        endpoints = Endpoints(reactor, tls_policy or BrowserLikePolicyForHTTPS())
+        endpoints = Endpoints(reactor, self._clock, tls_policy or BrowserLikePolicyForHTTPS())
         agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._client = HTTPClient(PlainAgent(agent), _NO_COOKIES, Bytes)
 

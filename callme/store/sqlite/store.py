@@ -28,14 +28,17 @@ class SqliteStore:
     """Tasks in one SQLite file; implements :class:`callme.store.port.Store`.
 
     :param database: the file, already claimed and of the newest schema.
+    :param clock: what sets timers: the reactor, unless there is a steadier one.
     """
 
-    def __init__(self, database: DatabaseFile, reactor: IReactorTime) -> None:
+    def __init__(
+        self, database: DatabaseFile, reactor: IReactorTime, clock: IReactorTime | None = None
+    ) -> None:
         self._database = database
         self._writer = _pool(database, configure_writer, 1, reactor)
         self._readers = _pool(database, configure_reader, READERS, reactor)
         self._commits: GroupCommit[sqlite3.Cursor] = GroupCommit(
-            reactor, self._transact, _fails_all
+            clock or reactor, self._transact, _fails_all
         )
 
     def put(

@@ -20,10 +20,14 @@ _DEFAULTS = {
     "concurrency": "256",
     "per-host": "64",
     "retention": "30",
+    "max-connections": "1000",
 }
 _PORT = re.compile(r"[0-9]{1,5}")
 MAX_CALLS = 10_000
 MAX_RETENTION = 36_500
+MAX_CONNECTIONS = 100_000
+_YES = ("1", "true", "yes", "on")
+_NO = ("", "0", "false", "no", "off")
 
 
 @frozen
@@ -35,6 +39,9 @@ class Settings:
     :ivar concurrency: calls under way at once.
     :ivar per_host: ... of them to one host and port.
     :ivar retention: days that a finished task is kept; 0 keeps it for ever.
+    :ivar token_file: the path of a file; ``None`` where callers need no token.
+    :ivar no_auth: whether it is meant that whoever reaches the port may ask.
+    :ivar max_connections: clients connected at once.
     """
 
     port: str
@@ -42,6 +49,9 @@ class Settings:
     concurrency: int
     per_host: int
     retention: int
+    token_file: str | None = None
+    no_auth: bool = False
+    max_connections: int = int(_DEFAULTS["max-connections"])
 
 
 class Options(usage.Options):
@@ -91,6 +101,22 @@ class Options(usage.Options):
             "Days that a finished task is kept; 0 keeps it for ever."
             f" [default: {_DEFAULTS['retention']}]",
         ],
+        [
+            "token-file",
+            None,
+            None,
+            "Callers must send a line of this file as their token: Authorization: Bearer <token>. "
+            "read:<token> may only GET. Read again on SIGHUP.",
+        ],
+        [
+            "max-connections",
+            None,
+            None,
+            f"Clients connected at once. [default: {_DEFAULTS['max-connections']}]",
+        ],
+    ]
+    optFlags: ClassVar = [
+        ["no-auth", None, "Listen beyond this machine though no token is asked for."],
     ]
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -120,7 +146,29 @@ class Options(usage.Options):
             concurrency=self._number("concurrency", 1, MAX_CALLS),
             per_host=self._number("per-host", 1, MAX_CALLS),
             retention=self._number("retention", 0, MAX_RETENTION),
+            token_file=self._token_file(),
+            no_auth=self._flag("no-auth"),
+            max_connections=self._number("max-connections", 1, MAX_CONNECTIONS),
         )
+        if self.settings.token_file is not None and self.settings.no_auth:
+            raise usage.UsageError(
+                f"{self._source('no-auth')} and {self._source('token-file')} contradict each "
+                "other: give one of them"
+            )
+
+    def _token_file(self) -> str | None:
+        given: str | None = self["token-file"]
+        value = self._environ.get(self._variable("token-file")) if given is None else given
+        if value is not None and (not value or "\0" in value):
+            source = self._source("token-file")
+            raise usage.UsageError(f"{source} is {value!r}: expected the path of a file")
+        return value
+
+    def _flag(self, name: str) -> bool:
+        value = self._environ.get(self._variable(name), "")
+        if value.lower() not in _YES + _NO:
+            raise usage.UsageError(f"{self._variable(name)} is {value!r}: expected 1 or 0")
+        return bool(self[name]) or value.lower() in _YES
 
     def _variable(self, name: str) -> str:
         return f"CALLME_{name.upper().replace('-', '_')}"
@@ -133,7 +181,7 @@ class Options(usage.Options):
 
     def _source(self, name: str) -> str:
         """Return how the person who set a value calls it."""
-        from_environ = self[name] is None and self._variable(name) in self._environ
+        from_environ = self[name] in (None, 0) and self._variable(name) in self._environ
         return self._variable(name) if from_environ else f"--{name}"
 
     def _number(self, name: str, least: int, most: int) -> int:

@@ -19,6 +19,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from .access import Gate
 from .problem import PROBLEM_TYPE, Problem, encode
 
 log = Logger(namespace="callme")
@@ -41,9 +42,13 @@ ANSWER_SECONDS = 120
 
 
 class BoundedRequest(Request):
-    """A request whose body stays in memory, and is small."""
+    """A request whose body stays in memory, and is small.
+
+    :ivar refusal: what it is answered with, if not by the API.
+    """
 
     channel: BoundedChannel
+    refusal: Problem | None = None
     too_large = False
 
     def gotLength(self, length: int | None) -> None:
@@ -61,6 +66,9 @@ class BoundedRequest(Request):
             self._kept.write(data)
 
     def process(self) -> None:
+        if self.refusal is not None:
+            self._refuse(self.refusal)
+            return
         if self.too_large:
             detail = f"the body is larger than {self.channel.max_body:,} bytes"
             self._refuse(Problem(413, detail))
@@ -91,6 +99,8 @@ class BoundedRequest(Request):
         body = encode(problem.members)
         self.setResponseCode(problem.status, HTTPStatus(problem.status).phrase.encode())
         self.setHeader(b"content-type", PROBLEM_TYPE)
+        for name, value in problem.headers.items():
+            self.setHeader(name, value)
         self.setHeader(b"content-length", str(len(body)).encode())
         self.write(body)
         self.finish()
@@ -110,6 +120,7 @@ class BoundedChannel(HTTPChannel):
     _answering = False
     _idle = False
     _reading = False
+    _request_line = b""
     # Whether more was written than the client has read and the transport cares to keep.
     _clogged = False
     _expires_at = 0.0
@@ -133,6 +144,21 @@ class BoundedChannel(HTTPChannel):
         except ValueError:
             # A Content-Length of more digits than Python turns into a number.
             self._respondToBadRequestAndDisconnect()
+
+    def allHeadersReceived(self) -> None:
+        request = self.requests[-1]
+        method, target, version = self._request_line.split(b" ")
+        refusal = self.factory.gate.judge(request, method, target, version)
+        if refusal is None or self.length == 0:
+            request.refusal = refusal
+            super().allHeadersReceived()
+        else:
+            # Nothing of the body is kept for somebody who may not ask, nor waited for.
+            self._turn_away(refusal)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if not self._refused:
+            super().rawDataReceived(data)
 
     def allContentReceived(self) -> None:
         self._answering = True
@@ -160,6 +186,7 @@ class BoundedChannel(HTTPChannel):
             return
         if line and not self._reading:
             self._reading = True
+            self._request_line = line
             self.max_body = MAX_BATCH if _BATCH.match(line) else MAX_BODY
         super().lineReceived(line)
 
@@ -201,20 +228,35 @@ class BoundedChannel(HTTPChannel):
             self._refuse(Problem(400, "the request is not HTTP/1.1 as RFC 9112 has it"))
 
     def _refuse(self, problem: Problem) -> None:
+        self._turn_away(problem)
+        self.loseConnection()
+
+    def _turn_away(self, problem: Problem) -> None:
+        """Answer before all of a request has arrived, and let the client close the connection.
+
+        What it still sends is thrown away: a connection that is closed while its client sends
+        is reset, and the client would never see the answer.
+        """
         body = encode(problem.members)
-        head = (
-            f"HTTP/1.1 {problem.status} {problem.members['title']}\r\n"
-            f"Content-Type: {PROBLEM_TYPE.decode()}\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
+        headers = {
+            "Content-Type": PROBLEM_TYPE.decode(),
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            **problem.headers,
+        }
+        lines = [f"HTTP/1.1 {problem.status} {problem.members['title']}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         assert self.transport is not None
-        self.transport.write(head.encode() + body)
-        self._hang_up()
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        self._close_within(CLOSE_SECONDS)
 
     def _hang_up(self) -> None:
-        self._refused = self._closing = True
-        self._within(CLOSE_SECONDS)
+        self._close_within(CLOSE_SECONDS)
         self.loseConnection()
+
+    def _close_within(self, seconds: float) -> None:
+        self._refused = self._closing = True
+        self._within(seconds)
 
     def _within(self, seconds: float) -> None:
         self._expires_at = self.factory.clock.seconds() + seconds
@@ -223,6 +265,7 @@ class BoundedChannel(HTTPChannel):
 class BoundedSite(Site):
     """A site of bounded connections and requests, which can be closed in good order.
 
+    :param gate: decides who may ask: by default, whoever calls this machine by its own names.
     :ivar channels: the connections that are open.
     :ivar closing: whether no connection is to outlast its present answer.
     """
@@ -232,10 +275,11 @@ class BoundedSite(Site):
     noisy = False
     requestFactory = BoundedRequest
 
-    def __init__(self, resource: IResource, clock: Any) -> None:
+    def __init__(self, resource: IResource, clock: Any, gate: Gate | None = None) -> None:
         # No timeout: it would set a timer for each connection, see BoundedChannel.
         super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
         self.clock: IReactorTime = clock
+        self.gate = gate or Gate()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
         self.channels: set[BoundedChannel] = set()

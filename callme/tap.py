@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import signal
-import socket
 import sqlite3
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +16,15 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from . import __version__
+from .access import Gate, TokenFile, UnusableFile
 from .api.endpoints import Api
 from .caller.http import HttpCaller
 from .clock import SteadyClock
 from .options import Options, Settings
+from .probe import CannotListen, try_port
 from .retention import Retention
 from .scheduler import Scheduler
 from .site import BoundedSite
@@ -60,12 +57,28 @@ def makeService(options: Options) -> Daemon:
     # twistd changes to its --rundir only after this.
     rundir = options.parent["rundir"] if options.parent else "."
     try:
-        _check_port(settings.port)
+        exposed = try_port(settings.port)
+        gate = _gate(settings, exposed, rundir)
         database = open_database(Path(rundir, settings.database))
         _give_to(options, database.path)
-    except CannotOpen as error:
+    except (CannotOpen, CannotListen, UnusableFile) as error:
         raise SystemExit(f"callme: {error}") from None
-    return Daemon(settings, database, reactor)
+    return Daemon(settings, database, reactor, gate=gate)
+
+
+def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
+    """Return what decides who may ask.
+
+    :param exposed: whether other machines may reach the port.
+    """
+    if settings.token_file is not None:
+        return Gate(TokenFile(Path(rundir, settings.token_file).absolute()))
+    if exposed and not settings.no_auth:
+        raise CannotListen(
+            f"{settings.port} may be reached from other machines: give a --token-file, or "
+            "--no-auth if whoever reaches it may ask"
+        )
+    return Gate(any_host=exposed)
 
 
 def _give_to(options: Options, path: Path) -> None:
@@ -73,61 +86,6 @@ def _give_to(options: Options, path: Path) -> None:
     uid, gid = (options.parent["uid"], options.parent["gid"]) if options.parent else (None, None)
     if uid is not None or gid is not None:
         os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
-
-
-def _check_port(description: str) -> None:
-    """Find out whether something can be listened on, by taking it and letting it go."""
-    failures: list[Failure] = []
-    try:
-        listening = serverFromString(_Probe(), description).listen(Factory())
-    except AttributeError:
-        # An endpoint that wants more of a reactor than the probe has speaks for itself.
-        return
-    listening.addErrback(failures.append)
-    for failure in failures:
-        error = failure.value
-        if not isinstance(error, (OSError, OverflowError)):
-            failure.raiseException()
-        why = getattr(error, "strerror", None) or str(error)
-        raise CannotOpen(f"cannot listen on {description}: {why}")
-
-
-class _Probe:
-    """As much of a reactor as an endpoint needs to listen, which only tries."""
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:
-        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((interface, port))
-            trial.listen()
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: Any,
-        contextFactory: Any,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> None:
-        self.listenTCP(port, factory, backlog, interface)
-
-    def listenUNIX(
-        self,
-        address: str,
-        factory: Any,
-        backlog: int = 50,
-        mode: int = 0o666,
-        wantPID: bool = False,
-    ) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-            if not os.path.lexists(address):
-                trial.bind(address)
-                os.unlink(address)
-            elif trial.connect_ex(address) == 0:
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-            elif not stat.S_ISSOCK(os.stat(address).st_mode):
-                raise OSError(errno.EEXIST, "there is something that is no socket")
 
 
 def _address(port: IListeningPort | None, description: str) -> str:
@@ -154,6 +112,7 @@ class Daemon(Service):
 
     :param database: claimed for this process already.
     :param now: the wall clock: seconds since 1970.
+    :param gate: decides who may ask.
     """
 
     name = "callme"
@@ -164,7 +123,9 @@ class Daemon(Service):
         database: DatabaseFile,
         reactor: Any,
         now: Callable[[], float] = time.time,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate or Gate()
         self._settings = settings
         self._reactor = reactor
         self._clock = clock = SteadyClock(reactor)
@@ -180,10 +141,11 @@ class Daemon(Service):
             settings.per_host,
         )
         api = Api(self._store, self._scheduler, clock, now)
-        self._site = BoundedSite(api.app.resource(), clock)
+        self._site = BoundedSite(api.app.resource(), clock, self._gate)
         self._endpoint = serverFromString(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database
+        self._before_hup: Any = None
 
     def privilegedStartService(self) -> None:
         # Here, while a port below 1024 may still be taken.
@@ -202,7 +164,7 @@ class Daemon(Service):
             sqlite=sqlite3.sqlite_version,
         )
         self._clock.start()
-        self._reactor.callWhenRunning(self._handle_sigterm)
+        self._reactor.callWhenRunning(self._handle_signals)
         self._reactor.callWhenRunning(self._scheduler.start)
         _leave_to_stay()
 
@@ -217,8 +179,11 @@ class Daemon(Service):
         if failures:
             failures[0].raiseException()
 
-    def _handle_sigterm(self) -> None:
-        """Let SIGTERM be a good end: twistd would report that it was killed by a signal."""
+    def _handle_signals(self) -> None:
+        """Let SIGTERM be a good end: twistd would report that it was killed by a signal.
+
+        SIGHUP, which twistd leaves to its default (to die), has tokens read again.
+        """
 
         def stop(*_: object) -> None:
             # Once is enough: the reactor takes a second time for a mistake.
@@ -226,6 +191,11 @@ class Daemon(Service):
             self._reactor.callFromThread(self._reactor.stop)
 
         signal.signal(signal.SIGTERM, stop)
+        if self._gate.file is not None:
+            reload = self._gate.file.reload
+            self._before_hup = signal.signal(
+                signal.SIGHUP, lambda *_: self._reactor.callFromThread(reload)
+            )
 
     def stopService(self) -> Deferred[None]:
         """Stop in the only order in which nothing is lost."""
@@ -234,6 +204,9 @@ class Daemon(Service):
 
     async def _stop(self) -> None:
         log.info("callme stops")
+        if self._before_hup is not None:
+            signal.signal(signal.SIGHUP, self._before_hup)
+            self._before_hup = None
         if self._port is not None:
             await defer.maybeDeferred(self._port.stopListening)
         closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._clock)

@@ -17,10 +17,12 @@ MAY_IMPORT = {
     "callme.core": {"callme.core"},
     "callme.store": {"callme.core", "callme.store"},
     "callme.problem": {"callme.core"},
-    "callme.site": {"callme.core", "callme.problem"},
+    "callme.access": {"callme.core", "callme.problem"},
+    "callme.site": {"callme.access", "callme.core", "callme.problem"},
     "callme.caller": {"callme", "callme.caller", "callme.core"},
     "callme.retention": {"callme.core", "callme.store"},
     "callme.clock": set(),
+    "callme.probe": {"callme.core"},
     "callme.attempt_log": {"callme.core"},
     "callme.dispatcher": {"callme.attempt_log", "callme.core", "callme.caller", "callme.store"},
     "callme.scheduler": {
@@ -31,6 +33,7 @@ MAY_IMPORT = {
         "callme.store",
     },
     "callme.api": {
+        "callme.access",
         "callme.core",
         "callme.problem",
         "callme.scheduler",

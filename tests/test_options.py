@@ -20,17 +20,38 @@ def test_defaults() -> None:
 
 def test_options_and_environment_mean_the_same_and_options_win() -> None:
     given = ["--database=a", "--concurrency=1", "--per-host=2", "--retention=0", "-p", "80"]
-    expected = Settings("tcp:80:interface=127.0.0.1", "a", 1, 2, 0)
+    given += ["--token-file=t", "--max-connections=7"]
+    expected = Settings("tcp:80:interface=127.0.0.1", "a", 1, 2, 0, "t", max_connections=7)
     environ = {
         "CALLME_PORT": "80",
         "CALLME_DATABASE": "a",
         "CALLME_CONCURRENCY": "1",
         "CALLME_PER_HOST": "2",
         "CALLME_RETENTION": "0",
+        "CALLME_TOKEN_FILE": "t",
+        "CALLME_MAX_CONNECTIONS": "7",
     }
     assert parse(*given) == expected
     assert parse(**environ) == expected
     assert parse("--database=b", **environ).database == "b"
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [("1", True), ("true", True), ("YES", True), ("0", False), ("no", False), ("", False)],
+)
+def test_a_flag_in_the_environment(value: str, meant: bool) -> None:
+    assert parse(CALLME_NO_AUTH=value).no_auth is meant
+    assert parse("--no-auth", CALLME_NO_AUTH=value).no_auth is True
+
+
+def test_no_auth_is_not_meant_where_tokens_are_asked_for() -> None:
+    with pytest.raises(SystemExit, match="--no-auth and CALLME_TOKEN_FILE contradict each other"):
+        parse("--no-auth", CALLME_TOKEN_FILE="t")
+    with pytest.raises(SystemExit, match="CALLME_NO_AUTH and --token-file contradict each other"):
+        parse("--token-file=t", CALLME_NO_AUTH="1")
+    with pytest.raises(SystemExit, match="CALLME_NO_AUTH is 'perhaps': expected 1 or 0"):
+        parse(CALLME_NO_AUTH="perhaps")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +76,10 @@ def test_a_port_may_be_any_endpoint(port: str) -> None:
         (["--per-host=٣"], "--per-host is"),
         (["--retention=99999"], "--retention is '99999'"),
         (["--retention"], "retention"),
+        (["--token-file="], "--token-file is '': expected the path of a file"),
+        (["--token-file=a\0b"], "--token-file is"),
+        (["--max-connections=0"], "--max-connections is '0': expected an integer from 1"),
+        (["--no-auth=yes"], "no-auth"),
         (["argument"], "'argument' is not an option"),
         (["--unknown"], "unknown"),
     ],

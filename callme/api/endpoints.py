@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..access import IStranger
 from ..core import policy
 from ..core.definition import parse_definition
 from ..core.errors import FieldError, Invalid, shown
@@ -192,11 +193,14 @@ class Api:
         except StoreUnavailable:
             backlog = None
         well = health.ticking and backlog is not None
+        status = "ok" if well else "failing"
+        if IStranger.providedBy(request):
+            return answer(request, {"status": status}, 200 if well else 503)
         last_tick = None if health.last_tick is None else rfc3339(int(health.last_tick * 1000))
         return answer(
             request,
             {
-                "status": "ok" if well else "failing",
+                "status": status,
                 "ticking": health.ticking,
                 "last_tick": last_tick,
                 "backlog": backlog,

@@ -9,7 +9,7 @@ from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -20,6 +20,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from .access import Gate
+from .crowd import Crowd
 from .problem import PROBLEM_TYPE, Problem, encode
 
 log = Logger(namespace="callme")
@@ -39,6 +40,9 @@ CLOSE_SECONDS = 10
 """How long a client may take to read the last answer before the connection is dropped."""
 ANSWER_SECONDS = 120
 """How long an answer may take: longer than any that a database which works would take."""
+
+FULL_SECONDS = 60.0
+"""How often the log says that there are too many clients."""
 
 
 class BoundedRequest(Request):
@@ -138,6 +142,7 @@ class BoundedChannel(HTTPChannel):
             return
         if self._idle:
             self._idle = False
+            self.factory.crowd.asks(self)
             self._within(REQUEST_SECONDS)
         try:
             super().dataReceived(data)
@@ -163,12 +168,14 @@ class BoundedChannel(HTTPChannel):
     def allContentReceived(self) -> None:
         self._answering = True
         self._reading = False
+        self.factory.crowd.waits(self)
         self._within(ANSWER_SECONDS)
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
         self._answering = False
         self._idle = True
+        self.factory.crowd.idles(self)
         if self.factory.closing:
             self.persistent = False
         self._closing = not self.persistent
@@ -203,12 +210,16 @@ class BoundedChannel(HTTPChannel):
         if now < self._expires_at:
             return
         if self._answering or self._closing:
-            cast(ITCPTransport, self.transport).abortConnection()
+            self.drop()
         elif self._idle:
             self._hang_up()
         else:
             detail = f"the request took more than {REQUEST_SECONDS} s to arrive"
             self._refuse(Problem(408, detail))
+
+    def drop(self) -> None:
+        """Close the connection at once."""
+        cast(ITCPTransport, self.transport).abortConnection()
 
     def close_when_idle(self) -> None:
         """Close the connection: now, or after the answer that is under way."""
@@ -256,6 +267,7 @@ class BoundedChannel(HTTPChannel):
 
     def _close_within(self, seconds: float) -> None:
         self._refused = self._closing = True
+        self.factory.crowd.idles(self)
         self._within(seconds)
 
     def _within(self, seconds: float) -> None:
@@ -266,7 +278,8 @@ class BoundedSite(Site):
     """A site of bounded connections and requests, which can be closed in good order.
 
     :param gate: decides who may ask: by default, whoever calls this machine by its own names.
-    :ivar channels: the connections that are open.
+    :param max_connections: how many clients may be connected at once.
+    :ivar crowd: the connections that are open.
     :ivar closing: whether no connection is to outlast its present answer.
     """
 
@@ -275,27 +288,51 @@ class BoundedSite(Site):
     noisy = False
     requestFactory = BoundedRequest
 
-    def __init__(self, resource: IResource, clock: Any, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        clock: Any,
+        gate: Gate | None = None,
+        max_connections: int = 1000,
+    ) -> None:
         # No timeout: it would set a timer for each connection, see BoundedChannel.
         super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
         self.clock: IReactorTime = clock
         self.gate = gate or Gate()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
-        self.channels: set[BoundedChannel] = set()
+        self.crowd: Crowd[BoundedChannel] = Crowd(max_connections)
+        self._told_full_at = -FULL_SECONDS
         self.closing = False
         self._closed: Deferred[None] | None = None
 
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Let somebody in; where there is no room, in the place of another or, else, not at all."""
+        if self.crowd.full:
+            self._tell_full()
+            if (going := self.crowd.next_to_go()) is None:
+                return None
+            going.drop()
+        return super().buildProtocol(addr)
+
+    def _tell_full(self) -> None:
+        if (now := self.clock.seconds()) - self._told_full_at >= FULL_SECONDS:
+            self._told_full_at = now
+            log.warn(
+                "{most} clients are connected, which is the most there may be: the longest idle go",
+                most=self.crowd.most,
+            )
+
     def channel_opened(self, channel: BoundedChannel) -> None:
         """Watch over a new connection."""
-        self.channels.add(channel)
+        self.crowd.enter(channel)
         if not self._sweeping.running:
             self._sweeping.start(SWEEP_SECONDS, now=False)
 
     def channel_lost(self, channel: BoundedChannel) -> None:
         """Forget a connection that is closed."""
-        self.channels.discard(channel)
-        if not self.channels:
+        self.crowd.leave(channel)
+        if not self.crowd.everybody:
             self._sweeping.stop()
             if self._closed is not None:
                 closed, self._closed = self._closed, None
@@ -303,7 +340,7 @@ class BoundedSite(Site):
 
     def _sweep(self) -> None:
         now = self.clock.seconds()
-        for channel in list(self.channels):
+        for channel in list(self.crowd.everybody):
             channel.expire(now)
 
     def log(self, request: http.Request) -> None:
@@ -313,10 +350,10 @@ class BoundedSite(Site):
         """Close every connection, each after the answer that is under way."""
         self.closing = True
         closed: Deferred[None] = Deferred()
-        if not self.channels:
+        if not self.crowd.everybody:
             closed.callback(None)
             return closed
         self._closed = closed
-        for channel in list(self.channels):
+        for channel in list(self.crowd.everybody):
             channel.close_when_idle()
         return closed

@@ -23,6 +23,7 @@ from .access import Gate, TokenFile, UnusableFile
 from .api.endpoints import Api
 from .caller.http import HttpCaller
 from .clock import SteadyClock
+from .descriptors import raise_limit, share_of_clients, wanted_for
 from .options import Options, Settings
 from .probe import CannotListen, try_port
 from .retention import Retention
@@ -107,6 +108,22 @@ def _leave_to_stay() -> None:
     gc.freeze()
 
 
+def _room(settings: Settings) -> int:
+    """Return how many clients there can be, and see to it that there are descriptors for them."""
+    asked = settings.max_connections
+    limit = raise_limit(wanted_for(asked, settings.concurrency))
+    room = share_of_clients(asked, settings.concurrency, limit)
+    if room < asked:
+        log.warn(
+            "{limit} files may be open: enough for {room} clients, not for the {asked} of "
+            "--max-connections (see ulimit -Hn)",
+            limit=limit,
+            room=room,
+            asked=asked,
+        )
+    return room
+
+
 class Daemon(Service):
     """callme as a service: store, scheduler, caller and API.
 
@@ -130,7 +147,9 @@ class Daemon(Service):
         self._reactor = reactor
         self._clock = clock = SteadyClock(reactor)
         self._store = SqliteStore(database, reactor, clock)
-        self._caller = HttpCaller(reactor, now, settings.per_host, clock=clock)
+        self._caller = HttpCaller(
+            reactor, now, settings.per_host, clock=clock, most_unused=settings.concurrency
+        )
         self._scheduler = Scheduler(
             self._store,
             self._caller,
@@ -141,7 +160,7 @@ class Daemon(Service):
             settings.per_host,
         )
         api = Api(self._store, self._scheduler, clock, now)
-        self._site = BoundedSite(api.app.resource(), clock, self._gate)
+        self._site = BoundedSite(api.app.resource(), clock, self._gate, _room(settings))
         self._endpoint = serverFromString(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database

@@ -71,8 +71,17 @@ def test_what_is_no_token_file(text: str, said: str) -> None:
     assert "good" not in str(raised.value)
 
 
+def test_who_asked_last_makes_no_difference() -> None:
+    tokens = Tokens.parse(TOKENS)
+    asked = [WRITER, WRITER, READER, READER, b"Bearer s3cret-of-the-reade", WRITER[:-1] + b"R"]
+    rights = [Right.WRITE, Right.WRITE, Right.READ, Right.READ, Right.UNKNOWN, Right.UNKNOWN]
+    assert [tokens.right_of(one) for one in asked] == rights
+
+
 def test_tokens_do_not_show_themselves() -> None:
-    assert "s3cret" not in repr(Tokens.parse(TOKENS))
+    tokens = Tokens.parse(TOKENS)
+    tokens.right_of(WRITER)
+    assert "s3cret" not in repr(tokens)
 
 
 def test_the_same_token_twice_is_one() -> None:

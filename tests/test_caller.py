@@ -225,6 +225,24 @@ async def test_the_request_is_exactly_what_the_task_says(
     )
 
 
+async def test_connections_are_kept_for_few_hosts_only() -> None:
+    caller = HttpCaller(reactor, time.time, 10, most_unused=2)
+    endpoints = [Endpoint() for _ in range(4)]
+    for endpoint in endpoints:
+        endpoint.port = listen(endpoint)
+        await call(caller, endpoint)
+    # Those that were used longest ago are closed, and are no call's any more.
+    await deferLater(reactor, 0.1)
+    lost = [endpoint.connections[0].lost.called for endpoint in endpoints]
+    assert lost == [True, True, False, False]
+    for endpoint in (endpoints[3], endpoints[2], endpoints[0]):
+        assert (await call(caller, endpoint)).status == 200
+    assert [len(endpoint.connections) for endpoint in endpoints] == [2, 1, 1, 1]
+    await caller.close()
+    for endpoint in endpoints:
+        await shut(endpoint)
+
+
 @pytest.mark.parametrize(
     ("after", "line"),
     [

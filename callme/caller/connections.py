@@ -24,7 +24,9 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ITCPTransport,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from twisted.web.client import URI, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
@@ -83,7 +85,7 @@ class Link:
     def leave(self) -> None:
         """Say that the call is over: whatever else arrives is nobody's answer."""
         if (transport := self._transport) is not None:
-            transport.in_use = False
+            transport.end()
 
     @property
     def _transport(self) -> Any:
@@ -114,6 +116,28 @@ def status_in(head: bytes) -> int | None:
     return None
 
 
+@define(eq=False)
+class Unused:
+    """Connections that are kept for further calls, the longest unused first.
+
+    Twisted bounds how many it keeps for a host, but not for how many hosts: calls to
+    thousands of them would leave no descriptors for others.
+    """
+
+    _most: int
+    _kept: dict[_Watched, None] = field(factory=dict, init=False)
+
+    def add(self, connection: _Watched) -> None:
+        """Keep one more, and drop the first if that is too many."""
+        self._kept[connection] = None
+        if len(self._kept) > self._most:
+            cast(ITCPTransport, next(iter(self._kept)).transport).abortConnection()
+
+    def remove(self, connection: _Watched) -> None:
+        """Forget one that is used again, or closed."""
+        self._kept.pop(connection, None)
+
+
 class _Watched(ProtocolWrapper):
     """A connection that bounds the head of each answer, and is dropped if it speaks unasked.
 
@@ -121,13 +145,27 @@ class _Watched(ProtocolWrapper):
     :ivar in_use: whether a call is under way.
     """
 
+    factory: _WatchedFactory
     head: list[bytes] | None = None
     in_use = False
     _size = 0
+    _lost = False
 
     def begin(self) -> None:
         """Expect an answer."""
+        self.factory.unused.remove(self)
         self.in_use, self.head, self._size = True, [], 0
+
+    def end(self) -> None:
+        """Expect no more."""
+        self.in_use = False
+        if not self._lost:
+            self.factory.unused.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+        self.factory.unused.remove(self)
+        super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
         if self.head is not None:
@@ -137,6 +175,17 @@ class _Watched(ProtocolWrapper):
             cast(ITCPTransport, self.transport).abortConnection()
         else:
             super().dataReceived(data)
+
+
+class _WatchedFactory(WrappingFactory[_Watched]):
+    """What makes connections that are watched.
+
+    :ivar unused: where they are while they are kept for further calls.
+    """
+
+    protocol = _Watched
+    noisy = False
+    unused: Unused
 
 
 class Pool(HTTPConnectionPool):
@@ -173,7 +222,10 @@ class _Reactor:
 class Endpoints:
     """Where to connect to for a URL; kept per host, as making one parses its name."""
 
-    def __init__(self, reactor: Any, clock: IReactorTime, tls_policy: IPolicyForHTTPS) -> None:
+    def __init__(
+        self, reactor: Any, clock: IReactorTime, tls_policy: IPolicyForHTTPS, most_unused: int
+    ) -> None:
+        self._unused = Unused(most_unused)
         self._reactor = _Reactor(reactor, clock, Resolver(clock, reactor))
         self._tls_policy = tls_policy
         self._of = lru_cache(maxsize=1024)(self._make)
@@ -199,19 +251,20 @@ class Endpoints:
             endpoint = HostnameEndpoint(self._reactor, host, port, timeout, attemptDelay=0.1)
         if scheme == b"https":
             endpoint = wrapClientTLS(self._tls_policy.creatorForNetloc(host, port), endpoint)
-        return _Watching(endpoint)
+        return _Watching(endpoint, self._unused)
 
 
 @implementer(IStreamClientEndpoint)
 class _Watching:
     """Makes connections that are watched, without a line in the log for each."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, unused: Unused) -> None:
         self._endpoint = endpoint
+        self._unused = unused
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        factory: WrappingFactory[_Watched] = WrappingFactory(protocolFactory)
-        factory.protocol = _Watched
-        factory.noisy = protocolFactory.noisy = False
+        factory = _WatchedFactory(protocolFactory)
+        factory.unused = self._unused
+        protocolFactory.noisy = False
         connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(lambda watched: watched.wrappedProtocol)

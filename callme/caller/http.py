@@ -39,7 +39,8 @@ class HttpCaller:
     :param now: the wall clock: seconds since 1970.
     :param per_host: connections to keep for one host.
     :param tls_policy: which certificates to trust: by default those that the system does.
-    :param clock: what sets the deadlines: the reactor, except in tests.
+    :param clock: what sets the deadlines: the reactor, unless there is a steadier one.
+    :param most_unused: connections to keep for all hosts together.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class HttpCaller:
         per_host: int,
         tls_policy: IPolicyForHTTPS | None = None,
         clock: IReactorTime | None = None,
+        most_unused: int = 256,
     ) -> None:
         self._reactor = reactor
         self._clock: IReactorTime = clock or reactor
@@ -59,7 +61,8 @@ class HttpCaller:
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = per_host
         self._pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]  # not only int
-        endpoints = Endpoints(reactor, self._clock, tls_policy or BrowserLikePolicyForHTTPS())
+        policy = tls_policy or BrowserLikePolicyForHTTPS()
+        endpoints = Endpoints(reactor, self._clock, policy, most_unused)
         agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._client = HTTPClient(PlainAgent(agent), _NO_COOKIES, Bytes)
 

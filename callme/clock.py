@@ -97,8 +97,13 @@ class SteadyClock:
         return seconds - self._steady()
 
     def _watch(self, stopped: Event) -> None:
-        """Run in a thread, whose waits go by the monotonic clock, until told to stop."""
-        while not stopped.wait(WATCH_SECONDS):
+        """Run in a thread until told to stop."""
+        while True:
+            # Not stopped.wait(): before Python 3.11, and without a recent glibc, locks wait by
+            # the wall clock. Sleep never does.
+            time.sleep(WATCH_SECONDS)
+            if stopped.is_set():
+                return
             apart = self._distance()
             if abs(apart - self._apart) > TOLERATED:
                 self._reactor.callFromThread(self._put_right, apart - self._apart)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from callme import __version__
+from callme.options import Options
 from callme.store.sqlite.database import migrations
 
 from .processes import TWISTD, Daemon, Sink, environment, free_port, listens, wait_for
@@ -218,6 +219,9 @@ def test_a_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
         (["--database="], "--database is ''"),
         (["--database=mysql://host/db"], "--database is mysql://"),
         (["--colour=red"], "colour"),
+        (["--port=tcp:0"], "may be reached from other machines: give a --token-file, or --no-auth"),
+        (["--token-file=nowhere"], 'the token file ".*/nowhere": No such file'),
+        (["--token-file=x", "--no-auth"], "contradict each other"),
         (["stray"], "'stray' is not an option"),
     ],
 )
@@ -239,8 +243,8 @@ def test_help_and_version(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"callme {__version__}\n")
     done = twistd(tmp_path, "--help")
     assert done.returncode == 0
-    for option in ("--port", "--database", "--concurrency", "--per-host", "--retention"):
-        assert option in done.stdout
+    for option in Options.optParameters + Options.optFlags:
+        assert f"--{option[0]}" in done.stdout
     listed = subprocess.run([TWISTD, "--help"], capture_output=True, text=True, check=True)
     assert "callme  " in listed.stdout
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from attrs import define, field
@@ -20,20 +18,14 @@ from .core.access import (
     path_of,
     told,
 )
-from .core.errors import shown
 from .problem import Problem
+from .secret_file import UnusableFile, read_secret
 
 log = Logger(namespace="callme")
 
 _CHALLENGE = 'Bearer realm="callme"'
 _OPEN = (b"/healthz", b"/healthz/")
 _READING = (b"GET", b"HEAD")
-MAX_TOKEN_FILE = 1024 * 1024
-"""Bytes of a token file."""
-
-
-class UnusableFile(Exception):
-    """A file of secrets cannot be used; its text is one line that says why, and none of them."""
 
 
 class IStranger(Interface):
@@ -129,33 +121,9 @@ class TokenFile:
 
     def _read(self) -> Tokens:
         try:
-            return Tokens.parse(_read_secret(self._path).decode("utf-8"))
+            return Tokens.parse(read_secret(self._path))
         except OSError as error:
-            why = str(error.strerror)
-        except UnicodeDecodeError:
-            why = "it is not UTF-8"
+            why: object = error.strerror
         except ValueError as error:
-            why = str(error)
-        raise UnusableFile(f"the token file {shown(str(self._path), 300)}: {why}")
-
-
-def _read_secret(path: Path) -> bytes:
-    """Read a file that only its owner, and perhaps a group, can read.
-
-    :raises ValueError: where it is no such file.
-    """
-    # Not to wait for whoever writes to a pipe of that name.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise ValueError("it is no file")
-        if mode & stat.S_IRWXO:
-            mode = stat.S_IMODE(mode)
-            raise ValueError(f"its mode is {mode:03o}: expected one that keeps others out: 600")
-        data = os.read(descriptor, MAX_TOKEN_FILE + 1)
-    finally:
-        os.close(descriptor)
-    if len(data) > MAX_TOKEN_FILE:
-        raise ValueError(f"it is larger than {MAX_TOKEN_FILE:,} bytes")
-    return data
+            why = error
+        raise UnusableFile("token", self._path, why)

@@ -146,7 +146,7 @@ class Options(usage.Options):
             concurrency=self._number("concurrency", 1, MAX_CALLS),
             per_host=self._number("per-host", 1, MAX_CALLS),
             retention=self._number("retention", 0, MAX_RETENTION),
-            token_file=self._token_file(),
+            token_file=self._file("token-file"),
             no_auth=self._flag("no-auth"),
             max_connections=self._number("max-connections", 1, MAX_CONNECTIONS),
         )
@@ -156,12 +156,13 @@ class Options(usage.Options):
                 "other: give one of them"
             )
 
-    def _token_file(self) -> str | None:
-        given: str | None = self["token-file"]
-        value = self._environ.get(self._variable("token-file")) if given is None else given
+    def _file(self, name: str) -> str | None:
+        given: str | None = self[name]
+        value = self._environ.get(self._variable(name)) if given is None else given
         if value is not None and (not value or "\0" in value):
-            source = self._source("token-file")
-            raise usage.UsageError(f"{source} is {value!r}: expected the path of a file")
+            raise usage.UsageError(
+                f"{self._source(name)} is {value!r}: expected the path of a file"
+            )
         return value
 
     def _flag(self, name: str) -> bool:

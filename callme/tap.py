@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from . import __version__
-from .access import Gate, TokenFile, UnusableFile
+from .access import Gate, TokenFile
 from .api.endpoints import Api
 from .caller.http import HttpCaller
 from .clock import SteadyClock
@@ -28,6 +28,7 @@ from .options import Options, Settings
 from .probe import CannotListen, try_port
 from .retention import Retention
 from .scheduler import Scheduler
+from .secret_file import UnusableFile
 from .site import BoundedSite
 from .store.sqlite.database import CannotOpen, DatabaseFile, open_database
 from .store.sqlite.store import SqliteStore
@@ -185,7 +186,8 @@ class Daemon(Service):
         self._clock.start()
         self._reactor.callWhenRunning(self._handle_signals)
         self._reactor.callWhenRunning(self._scheduler.start)
-        _leave_to_stay()
+        # Last: it takes a moment, in which a SIGTERM must find its handler.
+        self._reactor.callWhenRunning(_leave_to_stay)
 
     def _listen(self) -> None:
         listening = self._endpoint.listen(self._site)

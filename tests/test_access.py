@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from callme.access import MAX_TOKEN_FILE, Gate, TokenFile, UnusableFile
+from callme.access import Gate, TokenFile
 from callme.api.endpoints import Api
 from callme.core.access import Right, Tokens, is_local, is_loopback
+from callme.secret_file import MAX_SIZE, UnusableFile
 from callme.site import CLOSE_SECONDS, BoundedSite
 
 from .support import World
@@ -356,7 +357,7 @@ def spoil(path: Path, how: str) -> None:
         path.unlink()
         os.mkfifo(path)
     else:
-        contents = {"empty": b"", "latin": b"p\xe4ss", "large": b"#" * (MAX_TOKEN_FILE + 1)}
+        contents = {"empty": b"", "latin": b"p\xe4ss", "large": b"#" * (MAX_SIZE + 1)}
         path.write_bytes(contents[how])
 
 

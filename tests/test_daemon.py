@@ -75,6 +75,7 @@ def test_calls_are_made_on_the_minute_and_again_if_need_be(daemon: Daemon, sink:
     wait_for(lambda: sink.count(interrupted) == 1)
     daemon.kill()
     daemon.start()
+    wait_for(lambda: daemon.task(interrupted)["attempts"])
     assert daemon.task(interrupted)["attempts"][0]["reason"] == "interrupted"
     for key in keys:
         task = daemon.until(key, "succeeded", 70)

@@ -225,6 +225,24 @@ async def test_the_request_is_exactly_what_the_task_says(
     )
 
 
+async def test_a_connection_that_is_used_again_is_not_one_that_is_kept() -> None:
+    caller = HttpCaller(reactor, time.time, 10, most_unused=1)
+    slow, other = Endpoint(), Endpoint()
+    slow.port, other.port = listen(slow), listen(other)
+    await call(caller, slow)
+    asked: Deferred[Connection] = Deferred()
+    slow.answer = asked.callback
+    calling = caller.call(claim(slow))
+    connection = await asked
+    await call(caller, other)
+    connection.write(OK)
+    assert (await calling).status == 200
+    assert len(slow.connections) == 1
+    await caller.close()
+    await shut(slow)
+    await shut(other)
+
+
 async def test_connections_are_kept_for_few_hosts_only() -> None:
     caller = HttpCaller(reactor, time.time, 10, most_unused=2)
     endpoints = [Endpoint() for _ in range(4)]

@@ -439,6 +439,7 @@ def test_those_that_go_have_their_descriptors_until_they_are_gone(
     world: World, site: BoundedSite
 ) -> None:
     clients = [Client(world, site) for _ in range(3 + GOING)]
+    assert [client.dropped for client in clients] == [True] * GOING + [False] * 3
     with pytest.raises(ConnectionRefusedError):
         Client(world, site)
     clients[0].hang_up()

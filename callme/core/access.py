@@ -135,7 +135,7 @@ def authority_of(target: bytes, hosts: list[bytes], *, required: bool) -> bytes 
     if len(hosts) > 1 or (required and not hosts):
         many = "more than one Host" if hosts else "no Host"
         raise ValueError(f"the request has {many}: expected one")
-    if match := _ABSOLUTE.match(target):
+    if not target.startswith(b"/") and (match := _ABSOLUTE.match(target)):
         return match[1]
     return hosts[0] if hosts else None
 

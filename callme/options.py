@@ -8,11 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from . import __version__
+from .core.address_space import Network
+from .core.errors import InvalidValue
+from .core.networks import Networks, parse_network
 
 _DEFAULTS = {
     "port": "tcp:6777:interface=127.0.0.1",
@@ -22,6 +25,7 @@ _DEFAULTS = {
     "retention": "30",
 }
 _PORT = re.compile(r"[0-9]{1,5}")
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 MAX_CALLS = 10_000
 MAX_RETENTION = 36_500
 
@@ -35,6 +39,7 @@ class Settings:
     :ivar concurrency: calls under way at once.
     :ivar per_host: ... of them to one host and port.
     :ivar retention: days that a finished task is kept; 0 keeps it for ever.
+    :ivar networks: where callbacks may go.
     """
 
     port: str
@@ -42,6 +47,7 @@ class Settings:
     concurrency: int
     per_host: int
     retention: int
+    networks: Networks = field(factory=Networks)
 
 
 class Options(usage.Options):
@@ -93,15 +99,28 @@ class Options(usage.Options):
         ],
     ]
 
+    optFlags: ClassVar = [
+        ["public-only", None, "Call only what is globally reachable, and networks allowed."]
+    ]
+
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__()
         self._environ = environ
+        self._lists: dict[str, list[str]] = {}
         self.settings: Settings | None = None
 
     def opt_version(self) -> None:
         """Print callme's version and exit."""
         print(f"callme {__version__}")
         sys.exit(0)
+
+    def opt_allow_network(self, network: str) -> None:
+        """Callbacks may go to this network (a CIDR), though a wider one is denied; repeatable."""
+        self._lists.setdefault("allow-network", []).append(network)
+
+    def opt_deny_network(self, network: str) -> None:
+        """Callbacks may not go there (besides link-local and cloud metadata); repeatable."""
+        self._lists.setdefault("deny-network", []).append(network)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
@@ -120,6 +139,11 @@ class Options(usage.Options):
             concurrency=self._number("concurrency", 1, MAX_CALLS),
             per_host=self._number("per-host", 1, MAX_CALLS),
             retention=self._number("retention", 0, MAX_RETENTION),
+            networks=Networks(
+                self._networks("allow-network"),
+                self._networks("deny-network"),
+                self._flag("public-only"),
+            ),
         )
 
     def _variable(self, name: str) -> str:
@@ -143,6 +167,26 @@ class Options(usage.Options):
                 f"{self._source(name)} is {value!r}: expected an integer from {least} to {most:,}"
             )
         return int(value)
+
+    def _flag(self, name: str) -> bool:
+        given = self._environ.get(self._variable(name), "false").lower()
+        if given not in _FLAGS:
+            raise usage.UsageError(f"{self._variable(name)} is {given!r}: expected true or false")
+        return bool(self[name]) or _FLAGS[given]
+
+    def _networks(self, name: str) -> Sequence[Network]:
+        """Return the networks of an option, or those that its variable lists."""
+        source, given = f"--{name}", self._lists.get(name)
+        if given is None:
+            source = self._variable(name)
+            given = [one for one in re.split(r"[\s,]+", self._environ.get(source, "")) if one]
+        networks = []
+        for text in given:
+            try:
+                networks.append(parse_network(text))
+            except InvalidValue as error:
+                raise usage.UsageError(f"{source} is {text!r}: {error}") from None
+        return networks
 
 
 def _endpoint(value: str, source: str) -> str:

@@ -167,7 +167,7 @@ class Daemon(Service):
         self._settings = settings
         self._reactor = reactor
         self._store = SqliteStore(database, reactor)
-        self._caller = HttpCaller(reactor, now, settings.per_host)
+        self._caller = HttpCaller(reactor, now, settings.per_host, networks=settings.networks)
         self._scheduler = Scheduler(
             self._store,
             self._caller,
@@ -177,7 +177,7 @@ class Daemon(Service):
             settings.concurrency,
             settings.per_host,
         )
-        api = Api(self._store, self._scheduler, reactor, now)
+        api = Api(self._store, self._scheduler, reactor, now, settings.networks)
         self._site = BoundedSite(api.app.resource(), reactor)
         self._endpoint = serverFromString(reactor, settings.port)
         self._port: IListeningPort | None = None

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from callme.api.endpoints import Api
 from callme.core.definition import parse_definition
+from callme.core.networks import Networks
 from callme.core.task import Claim, Definition, Outcome, Task
 from callme.core.trigger import Key
 from callme.retention import Retention
@@ -113,6 +114,7 @@ class World:
 
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
+        self.networks: Networks = settings.pop("networks", Networks())
         self.clock.rightNow = float(NOON)
         self.now: Callable[[], float] = self.clock.seconds
         self.store: Any = InstantStore()
@@ -125,7 +127,8 @@ class World:
         return Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
 
     def _http(self) -> StubTreq:
-        return StubTreq(Api(self.store, self.scheduler, self.clock, self.now).app.resource())
+        api = Api(self.store, self.scheduler, self.clock, self.now, self.networks)
+        return StubTreq(api.app.resource())
 
     def restart(self, **settings: Any) -> None:
         """Let the daemon die, timers and all, and start another one on the same database."""

@@ -11,6 +11,7 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 
 from callme.api.endpoints import Api
+from callme.core.networks import Networks, parse_network
 from callme.core.task import State
 from callme.core.trigger import Key
 
@@ -298,6 +299,19 @@ def test_bad_urls_are_refused(world: World, path: str, status: int) -> None:
 )
 def test_content_types(world: World, kind: str, status: int) -> None:
     assert ask(world, "PUT", "/task/task", BODY, {"Content-Type": kind}).status == status
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "10.0.0.1"]
+)
+def test_an_address_that_may_not_be_called_is_refused(host: str) -> None:
+    world = World(networks=Networks(denied=[parse_network("10.0.0.0/8")]))
+    answer = put(world, callback=f"http://{host}/")
+    assert (answer.status, pointers(answer)) == (422, ["/callback"])
+    assert host.strip("[]") in answer.json["detail"]
+    assert "is not to be called" in answer.json["detail"]
+    assert ask(world, "GET", "/task/").json == {"tasks": []}
+    world.close()
 
 
 def test_secrets_are_masked_in_every_answer(world: World) -> None:

@@ -10,6 +10,7 @@ from callme.core.callback import host_of
 from callme.core.definition import parse_definition
 from callme.core.errors import Invalid
 from callme.core.headers import looks_secret, masked
+from callme.core.networks import Networks, parse_network
 from callme.core.task import Definition
 
 NOW = 1_800_014_437.25
@@ -94,6 +95,17 @@ def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> 
         ({"callback": "http://good\\@evil/"}, "/callback"),
         ({"callback": f"http://{'a.' * 127}com/"}, "/callback"),
         ({"callback": "http://example.com/" + "x" * 2083}, "/callback"),
+        ({"callback": "http://2130706433/"}, "/callback"),
+        ({"callback": "http://0x7f.1:80/"}, "/callback"),
+        ({"callback": "http://0177.0.0.1/"}, "/callback"),
+        ({"callback": "http://127.1/"}, "/callback"),
+        ({"callback": "http://127.0.0.1.1/"}, "/callback"),
+        ({"callback": "http://256.0.0.1./"}, "/callback"),
+        ({"callback": "http://0x/"}, "/callback"),
+        ({"callback": "http://169.254.169.254/latest"}, "/callback"),
+        ({"callback": "http://169.254.169.254./"}, "/callback"),
+        ({"callback": "https://[::ffff:a9fe:a9fe]:443/"}, "/callback"),
+        ({"callback": "http://[fd00:ec2::254]/"}, "/callback"),
         ({"callback": None}, "/callback"),
         ({"callback_method": "CONNECT"}, "/callback_method"),
         ({"callback_method": "trace"}, "/callback_method"),
@@ -209,6 +221,29 @@ def test_secrets_are_not_repeated_in_errors() -> None:
 )
 def test_limits_are_counted_by_host_and_port(callback: str, host: str) -> None:
     assert host == host_of(callback)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        "http://127.0.0.1:8000/",
+        "http://10.0.0.1./",
+        "http://[::1]/",
+        "http://0xcafe.example/",
+        "http://1.example/",
+        "http://metadata.google.internal/",
+    ],
+)
+def test_private_addresses_and_any_names_are_accepted(callback: str) -> None:
+    assert parse(callback=callback).callback == callback
+
+
+def test_which_addresses_are_accepted_can_be_told() -> None:
+    inside = Networks([parse_network("10.0.0.0/8")], [], True)
+    body = {**LEAST, "callback": "http://10.1.2.3/"}
+    assert parse_definition(body, NOW, "name", networks=inside)
+    with pytest.raises(Invalid, match=r"192\.168\.0\.1 is not to be called: .*private use"):
+        parse_definition({**body, "callback": "http://192.168.0.1/"}, NOW, "name", networks=inside)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ MAY_IMPORT = {
         "callme.store",
         "callme.api",
     },
-    "callme.options": {"callme"},
+    "callme.options": {"callme", "callme.core"},
 }
 
 

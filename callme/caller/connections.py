@@ -16,21 +16,14 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.interfaces import (
-    IHostnameResolver,
-    IReactorPluggableNameResolver,
-    IReactorTCP,
-    IReactorTime,
-    IStreamClientEndpoint,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.client import URI, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from ..core.definition import MAX_TIMEOUT
-from .resolver import Resolver
+from .gate import Gate
 
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head, after which its connection is dropped: Twisted bounds each line
@@ -154,24 +147,12 @@ class Pool(HTTPConnectionPool):
         return connecting.addCallback(link.connected)
 
 
-@implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)
-class _Reactor:
-    """A reactor as endpoints see it, with a resolver of our own."""
-
-    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
-        self._reactor = reactor
-        self.nameResolver = resolver
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-
 @implementer(IAgentEndpointFactory)
 class Endpoints:
     """Where to connect to for a URL; kept per host, as making one parses its name."""
 
-    def __init__(self, reactor: Any, tls_policy: IPolicyForHTTPS) -> None:
-        self._reactor = _Reactor(reactor, Resolver(reactor, reactor))
+    def __init__(self, gate: Gate, tls_policy: IPolicyForHTTPS) -> None:
+        self._gate = gate
         self._tls_policy = tls_policy
         self._of = lru_cache(maxsize=1024)(self._make)
 
@@ -186,13 +167,13 @@ class Endpoints:
         endpoint: IStreamClientEndpoint
         # An address needs none of what is done for a name, which costs four times as much.
         if isIPAddress(literal):
-            endpoint = TCP4ClientEndpoint(self._reactor, literal, port, timeout)
+            endpoint = TCP4ClientEndpoint(self._gate, literal, port, timeout)
         elif isIPv6Address(literal):
-            endpoint = TCP6ClientEndpoint(self._reactor, literal, port, timeout)
+            endpoint = TCP6ClientEndpoint(self._gate, literal, port, timeout)
         else:
             # Half of RFC 8305's delay before a name's next address is tried as well, and not
             # less than it allows: "localhost" is often ::1 first, where nobody listens.
-            endpoint = HostnameEndpoint(self._reactor, host, port, timeout, attemptDelay=0.1)
+            endpoint = HostnameEndpoint(self._gate, host, port, timeout, attemptDelay=0.1)
         if scheme == b"https":
             endpoint = wrapClientTLS(self._tls_policy.creatorForNetloc(host, port), endpoint)
         return _Watching(endpoint)

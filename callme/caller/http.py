@@ -14,12 +14,15 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
 from .. import __version__
+from ..core.networks import Networks
 from ..core.request import parse_retry_after, request_headers
 from ..core.task import Claim, Outcome, Reason
 from .connections import Endpoints, Link, Pool, TooLate
 from .deadlines import Deadlines
 from .explain import NotHTTP, cut_short, explain
+from .gate import ForbiddenAddress, Gate
 from .plain import Bytes, NoCookies, OneRequestsHeaders, PlainAgent, exact_url
+from .resolver import Lookup, system_lookup
 
 USER_AGENT = f"callme/{__version__}"
 MAX_BODY = 64 * 1024
@@ -31,6 +34,7 @@ IDLE_SECONDS = 1.0
 a burst, and shorter than the keep-alive of common servers, which would close it just as
 it is used again."""
 _NO_COOKIES = NoCookies()
+_DEFAULT_NETWORKS = Networks()
 
 
 class HttpCaller:
@@ -38,8 +42,10 @@ class HttpCaller:
 
     :param now: the wall clock: seconds since 1970.
     :param per_host: connections to keep for one host.
+    :param networks: where callbacks may go.
     :param tls_policy: which certificates to trust: by default those that the system does.
     :param clock: what sets the deadlines: the reactor, except in tests.
+    :param lookup: returns the addresses of a name: the system, except in tests.
     """
 
     def __init__(
@@ -49,6 +55,8 @@ class HttpCaller:
         per_host: int,
         tls_policy: IPolicyForHTTPS | None = None,
         clock: IReactorTime | None = None,
+        networks: Networks = _DEFAULT_NETWORKS,
+        lookup: Lookup = system_lookup,
     ) -> None:
         self._reactor = reactor
         self._clock: IReactorTime = clock or reactor
@@ -59,7 +67,8 @@ class HttpCaller:
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = per_host
         self._pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]  # not only int
-        endpoints = Endpoints(reactor, tls_policy or BrowserLikePolicyForHTTPS())
+        gate = Gate(reactor, networks, lookup)
+        endpoints = Endpoints(gate, tls_policy or BrowserLikePolicyForHTTPS())
         agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._client = HTTPClient(PlainAgent(agent), _NO_COOKIES, Bytes)
 
@@ -100,6 +109,8 @@ class HttpCaller:
             status = link.status if cut_short(failure) else None
             if isinstance(failure, TooLate):
                 reason, detail = Reason.TOO_LATE, "max_delay passed while the call connected"
+            elif isinstance(failure, ForbiddenAddress):
+                reason, detail = Reason.FORBIDDEN_ADDRESS, str(failure)
             elif status is None and link.expired:
                 reason, detail = Reason.TIMEOUT, f"no answer within {timeout} s"
             elif status is None:

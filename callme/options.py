@@ -25,7 +25,8 @@ _DEFAULTS = {
     "retention": "30",
 }
 _PORT = re.compile(r"[0-9]{1,5}")
-_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+_YES = ("1", "true", "yes", "on")
+_NO = ("", "0", "false", "no", "off")
 MAX_CALLS = 10_000
 MAX_RETENTION = 36_500
 
@@ -169,10 +170,10 @@ class Options(usage.Options):
         return int(value)
 
     def _flag(self, name: str) -> bool:
-        given = self._environ.get(self._variable(name), "false").lower()
-        if given not in _FLAGS:
-            raise usage.UsageError(f"{self._variable(name)} is {given!r}: expected true or false")
-        return bool(self[name]) or _FLAGS[given]
+        value = self._environ.get(self._variable(name), "")
+        if value.lower() not in _YES + _NO:
+            raise usage.UsageError(f"{self._variable(name)} is {value!r}: expected 1 or 0")
+        return bool(self[name]) or value.lower() in _YES
 
     def _networks(self, name: str) -> Sequence[Network]:
         """Return the networks of an option, or those that its variable lists."""

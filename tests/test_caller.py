@@ -33,9 +33,9 @@ from zope.interface import implementer
 
 from callme import __version__
 from callme.caller import resolver
+from callme.caller.confined import ConfinedReactor, ForbiddenAddress
 from callme.caller.connections import status_in
 from callme.caller.explain import explain
-from callme.caller.gate import ForbiddenAddress, Gate
 from callme.caller.http import KEPT_BODY, MAX_BODY, HttpCaller
 from callme.core.networks import Networks, parse_network
 from callme.core.task import Claim, Outcome, Reason
@@ -686,7 +686,7 @@ async def test_a_name_that_changes_its_address_is_judged_each_time(
     await caller.close()
 
 
-def test_no_connection_is_made_past_the_gate() -> None:
+def test_no_connection_is_made_but_to_what_is_allowed() -> None:
     """Whatever is looked up, and by whom: this is where each connection passes."""
     reached: list[str] = []
 
@@ -694,11 +694,11 @@ def test_no_connection_is_made_past_the_gate() -> None:
         def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> None:
             reached.append(host)
 
-    gate = Gate(Reactor(), Networks(), lambda name: [])
-    gate.connectTCP("127.0.0.1", 80, None)
+    made = ConfinedReactor(Reactor(), Networks(), lambda name: [])
+    made.connectTCP("127.0.0.1", 80, None)
     for host in ("169.254.169.254", "::ffff:169.254.169.254", "localhost", "127.1"):
         with pytest.raises(ForbiddenAddress):
-            gate.connectTCP(host, 80, None)
+            made.connectTCP(host, 80, None)
     assert reached == ["127.0.0.1"]
 
 

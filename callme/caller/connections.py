@@ -23,7 +23,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from ..core.definition import MAX_TIMEOUT
-from .gate import Gate
+from .confined import ConfinedReactor
 
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head, after which its connection is dropped: Twisted bounds each line
@@ -151,8 +151,8 @@ class Pool(HTTPConnectionPool):
 class Endpoints:
     """Where to connect to for a URL; kept per host, as making one parses its name."""
 
-    def __init__(self, gate: Gate, tls_policy: IPolicyForHTTPS) -> None:
-        self._gate = gate
+    def __init__(self, reactor: ConfinedReactor, tls_policy: IPolicyForHTTPS) -> None:
+        self._reactor = reactor
         self._tls_policy = tls_policy
         self._of = lru_cache(maxsize=1024)(self._make)
 
@@ -167,13 +167,13 @@ class Endpoints:
         endpoint: IStreamClientEndpoint
         # An address needs none of what is done for a name, which costs four times as much.
         if isIPAddress(literal):
-            endpoint = TCP4ClientEndpoint(self._gate, literal, port, timeout)
+            endpoint = TCP4ClientEndpoint(self._reactor, literal, port, timeout)
         elif isIPv6Address(literal):
-            endpoint = TCP6ClientEndpoint(self._gate, literal, port, timeout)
+            endpoint = TCP6ClientEndpoint(self._reactor, literal, port, timeout)
         else:
             # Half of RFC 8305's delay before a name's next address is tried as well, and not
             # less than it allows: "localhost" is often ::1 first, where nobody listens.
-            endpoint = HostnameEndpoint(self._gate, host, port, timeout, attemptDelay=0.1)
+            endpoint = HostnameEndpoint(self._reactor, host, port, timeout, attemptDelay=0.1)
         if scheme == b"https":
             endpoint = wrapClientTLS(self._tls_policy.creatorForNetloc(host, port), endpoint)
         return _Watching(endpoint)

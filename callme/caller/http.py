@@ -17,10 +17,10 @@ from .. import __version__
 from ..core.networks import Networks
 from ..core.request import parse_retry_after, request_headers
 from ..core.task import Claim, Outcome, Reason
+from .confined import ConfinedReactor, ForbiddenAddress
 from .connections import Endpoints, Link, Pool, TooLate
 from .deadlines import Deadlines
 from .explain import NotHTTP, cut_short, explain
-from .gate import ForbiddenAddress, Gate
 from .plain import Bytes, NoCookies, OneRequestsHeaders, PlainAgent, exact_url
 from .resolver import Lookup, system_lookup
 
@@ -67,8 +67,8 @@ class HttpCaller:
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = per_host
         self._pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]  # not only int
-        gate = Gate(reactor, networks, lookup)
-        endpoints = Endpoints(gate, tls_policy or BrowserLikePolicyForHTTPS())
+        confined = ConfinedReactor(reactor, networks, lookup)
+        endpoints = Endpoints(confined, tls_policy or BrowserLikePolicyForHTTPS())
         agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._client = HTTPClient(PlainAgent(agent), _NO_COOKIES, Bytes)
 

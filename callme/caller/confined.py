@@ -22,7 +22,7 @@ class ForbiddenAddress(Exception):
 
 
 @implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)
-class Gate:
+class ConfinedReactor:
     """A reactor as endpoints see it, with a resolver of our own, and no way to what is denied.
 
     Every connection passes :meth:`connectTCP`, which is given the very address that the

@@ -41,6 +41,7 @@ class Settings:
     :ivar per_host: ... of them to one host and port.
     :ivar retention: days that a finished task is kept; 0 keeps it for ever.
     :ivar networks: where callbacks may go.
+    :ivar signing_key_file: the path of a file; ``None`` where callbacks are not signed.
     """
 
     port: str
@@ -49,6 +50,7 @@ class Settings:
     per_host: int
     retention: int
     networks: Networks = field(factory=Networks)
+    signing_key_file: str | None = None
 
 
 class Options(usage.Options):
@@ -98,6 +100,13 @@ class Options(usage.Options):
             "Days that a finished task is kept; 0 keeps it for ever."
             f" [default: {_DEFAULTS['retention']}]",
         ],
+        [
+            "signing-key-file",
+            None,
+            None,
+            "Callbacks are signed (Standard Webhooks) with each key of this file: whsec_<base64>, "
+            "one a line.",
+        ],
     ]
 
     optFlags: ClassVar = [
@@ -145,7 +154,17 @@ class Options(usage.Options):
                 self._networks("deny-network"),
                 self._flag("public-only"),
             ),
+            signing_key_file=self._file("signing-key-file"),
         )
+
+    def _file(self, name: str) -> str | None:
+        given: str | None = self[name]
+        value = self._environ.get(self._variable(name)) if given is None else given
+        if value is not None and (not value or "\0" in value):
+            raise usage.UsageError(
+                f"{self._source(name)} is {value!r}: expected the path of a file"
+            )
+        return value
 
     def _variable(self, name: str) -> str:
         return f"CALLME_{name.upper().replace('-', '_')}"

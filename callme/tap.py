@@ -26,9 +26,12 @@ from twisted.python.failure import Failure
 from . import __version__
 from .api.endpoints import Api
 from .caller.http import HttpCaller
+from .core.signing import SigningKeys
+from .key_file import KeyFile
 from .options import Options, Settings
 from .retention import Retention
 from .scheduler import Scheduler
+from .secret_file import UnusableFile
 from .site import BoundedSite
 from .store.sqlite.database import CannotOpen, DatabaseFile, open_database
 from .store.sqlite.store import SqliteStore
@@ -60,11 +63,18 @@ def makeService(options: Options) -> Daemon:
     rundir = options.parent["rundir"] if options.parent else "."
     try:
         _check_port(settings.port)
+        key_file = _key_file(settings, rundir)
         database = open_database(Path(rundir, settings.database))
         _give_to(options, database.path)
-    except CannotOpen as error:
+    except (CannotOpen, UnusableFile) as error:
         raise SystemExit(f"callme: {error}") from None
-    return Daemon(settings, database, reactor)
+    return Daemon(settings, database, reactor, key_file=key_file)
+
+
+def _key_file(settings: Settings, rundir: str) -> KeyFile | None:
+    if settings.signing_key_file is None:
+        return None
+    return KeyFile(Path(rundir, settings.signing_key_file).absolute())
 
 
 def _give_to(options: Options, path: Path) -> None:
@@ -153,6 +163,7 @@ class Daemon(Service):
 
     :param database: claimed for this process already.
     :param now: the wall clock: seconds since 1970.
+    :param key_file: the keys that callbacks are signed with.
     """
 
     name = "callme"
@@ -163,11 +174,18 @@ class Daemon(Service):
         database: DatabaseFile,
         reactor: Any,
         now: Callable[[], float] = time.time,
+        key_file: KeyFile | None = None,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._store = SqliteStore(database, reactor)
-        self._caller = HttpCaller(reactor, now, settings.per_host, networks=settings.networks)
+        self._caller = HttpCaller(
+            reactor,
+            now,
+            settings.per_host,
+            networks=settings.networks,
+            keys=lambda: SigningKeys() if key_file is None else key_file.keys,
+        )
         self._scheduler = Scheduler(
             self._store,
             self._caller,

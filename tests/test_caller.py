@@ -14,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError
 from twisted.internet import error, reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
@@ -38,9 +40,12 @@ from callme.caller.connections import status_in
 from callme.caller.explain import explain
 from callme.caller.http import KEPT_BODY, MAX_BODY, HttpCaller
 from callme.core.networks import Networks, parse_network
+from callme.core.signing import SigningKeys
 from callme.core.task import Claim, Outcome, Reason
+from callme.core.trigger import Key
 
 from .support import NOON, definition
+from .test_signing import secret
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -700,6 +705,69 @@ def test_no_connection_is_made_but_to_what_is_allowed() -> None:
         with pytest.raises(ForbiddenAddress):
             made.connectTCP(host, 80, None)
     assert reached == ["127.0.0.1"]
+
+
+# Proof of origin
+
+
+def headers_of(request: bytes) -> dict[str, str]:
+    head = request.partition(b"\r\n\r\n")[0].decode()
+    return dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+
+
+@pytest.mark.parametrize("payload", ["", '{"é": 1}', "plain"])
+async def test_a_signed_callback_is_one_that_the_library_accepts(
+    endpoint: Endpoint, payload: str
+) -> None:
+    keys = SigningKeys.parse(f"{secret('a')}\n{secret('b')}")
+    caller = HttpCaller(reactor, time.time, 10, keys=lambda: keys)
+    made = claim(endpoint, payload=payload, callback_method="POST")
+    for number in (1, 2):
+        # The second time over the same connection.
+        await caller.call(evolve(made, number=number))
+    for request in endpoint.requests:
+        headers, body = headers_of(request), request.partition(b"\r\n\r\n")[2]
+        assert body == payload.encode()
+        for letter in "ab":
+            Webhook(secret(letter)).verify(body, headers, json_parse=False)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret("c")).verify(body, headers, json_parse=False)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret("a")).verify(body + b" ", headers, json_parse=False)
+    first, second = (headers_of(request) for request in endpoint.requests)
+    assert first["Webhook-Id"] == second["Webhook-Id"] == f"task@{NOON}"
+    assert (first["Callme-Attempt"], second["Callme-Attempt"]) == ("1", "2")
+    assert len(endpoint.connections) == 1
+    await caller.close()
+
+
+async def test_the_time_signed_is_when_the_request_starts(endpoint: Endpoint) -> None:
+    """However long it took to connect: whoever checks allows five minutes."""
+    moments = iter([NOON + 1.0, NOON + 301.9])
+    keys = SigningKeys.parse(secret("a"))
+    caller = HttpCaller(reactor, lambda: next(moments), 10, keys=lambda: keys)
+    outcome = await caller.call(claim(endpoint))
+    assert outcome.started_at == (NOON + 301.9) * 1000
+    headers = headers_of(endpoint.requests[0])
+    assert headers["Webhook-Timestamp"] == str(NOON + 301)
+    assert headers.items() >= dict(keys.headers(Key("task", NOON), NOON + 301, b"")).items()
+    await caller.close()
+
+
+async def test_keys_may_change_between_calls(endpoint: Endpoint) -> None:
+    keys = [SigningKeys.parse(secret("a"))]
+    caller = HttpCaller(reactor, time.time, 10, keys=lambda: keys[0])
+    await call(caller, endpoint)
+    keys[0] = SigningKeys.parse(secret("b"))
+    await call(caller, endpoint)
+    for letter, request in zip("ab", endpoint.requests, strict=True):
+        Webhook(secret(letter)).verify(b"", headers_of(request), json_parse=False)
+    await caller.close()
+
+
+async def test_without_keys_nothing_is_signed(caller: HttpCaller, endpoint: Endpoint) -> None:
+    await call(caller, endpoint)
+    assert b"webhook" not in endpoint.requests[0].lower()
 
 
 # TLS

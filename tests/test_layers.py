@@ -36,6 +36,8 @@ MAY_IMPORT = {
         "callme.store",
         "callme.api",
     },
+    "callme.secret_file": {"callme.core"},
+    "callme.key_file": {"callme.core", "callme.secret_file"},
     "callme.options": {"callme", "callme.core"},
 }
 

@@ -55,6 +55,7 @@ def test_a_port_may_be_any_endpoint(port: str) -> None:
         (["--per-host=٣"], "--per-host is"),
         (["--retention=99999"], "--retention is '99999'"),
         (["--retention"], "retention"),
+        (["--signing-key-file="], "--signing-key-file is '': expected the path of a file"),
         (["--deny-network=10.0.0.1/8"], "--deny-network is '10.0.0.1/8': expected a network"),
         (["--allow-network="], "--allow-network is ''"),
         (["--public-only=yes"], "public-only"),
@@ -81,6 +82,14 @@ def test_the_source_of_a_bad_value_is_named() -> None:
         parse(CALLME_DENY_NETWORK="10.0.0.0/8 fd00::/x")
     with pytest.raises(SystemExit, match="CALLME_PUBLIC_ONLY is 'maybe'"):
         parse(CALLME_PUBLIC_ONLY="maybe")
+    with pytest.raises(SystemExit, match="CALLME_SIGNING_KEY_FILE is ''"):
+        parse(CALLME_SIGNING_KEY_FILE="")
+
+
+def test_a_file_of_keys_is_named_by_option_or_environment() -> None:
+    assert parse("--signing-key-file=a").signing_key_file == "a"
+    assert parse(CALLME_SIGNING_KEY_FILE="a").signing_key_file == "a"
+    assert parse().signing_key_file is None
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

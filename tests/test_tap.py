@@ -91,6 +91,16 @@ def test_the_database_belongs_to_the_user_that_the_daemon_runs_as(
     assert given == [(tmp_path / "callme.sqlite", 123, -1)]
 
 
+def test_a_bad_file_of_keys_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("hunter2")
+    (tmp_path / "keys").chmod(0o600)
+    with pytest.raises(SystemExit, match=r"callme: the signing key file .*line 1") as ended:
+        makeService(options(tmp_path, "--signing-key-file=keys"))
+    assert "hunter2" not in str(ended.value)
+    # Nothing is left claimed.
+    makeService(options(tmp_path))._database.release()
+
+
 def test_what_cannot_be_opened_ends_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"callme: .*the directory .* does not exist"):
         makeService(options(tmp_path, "--database=nowhere/x.sqlite"))

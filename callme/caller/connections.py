@@ -41,6 +41,7 @@ class Link:
 
     :ivar started_at: when it was there, and the request began; until then, when it was
         asked for. Seconds since 1970.
+    :ivar starts: told when the request starts, before any of it is written.
     :ivar reused: whether it was kept from an earlier call.
     :ivar expired: whether the call's time is over.
     """
@@ -48,6 +49,7 @@ class Link:
     _now: Callable[[], float]
     _expires_at: float
     started_at: float = field(init=False)
+    starts: Callable[[float], None] | None = None
     reused: bool = False
     expired: bool = False
     _protocol: Any = None
@@ -65,6 +67,8 @@ class Link:
         if self.started_at >= self._expires_at:
             self.abort()
             raise TooLate
+        if self.starts is not None:
+            self.starts(self.started_at)
         protocol.transport.begin()
         return protocol
 

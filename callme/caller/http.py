@@ -16,6 +16,7 @@ from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from .. import __version__
 from ..core.networks import Networks
 from ..core.request import parse_retry_after, request_headers
+from ..core.signing import SigningKeys
 from ..core.task import Claim, Outcome, Reason
 from .confined import ConfinedReactor, ForbiddenAddress
 from .connections import Endpoints, Link, Pool, TooLate
@@ -43,6 +44,7 @@ class HttpCaller:
     :param now: the wall clock: seconds since 1970.
     :param per_host: connections to keep for one host.
     :param networks: where callbacks may go.
+    :param keys: returns what callbacks are signed with.
     :param tls_policy: which certificates to trust: by default those that the system does.
     :param clock: what sets the deadlines: the reactor, except in tests.
     :param lookup: returns the addresses of a name: the system, except in tests.
@@ -56,12 +58,14 @@ class HttpCaller:
         tls_policy: IPolicyForHTTPS | None = None,
         clock: IReactorTime | None = None,
         networks: Networks = _DEFAULT_NETWORKS,
+        keys: Callable[[], SigningKeys] = SigningKeys,
         lookup: Lookup = system_lookup,
     ) -> None:
         self._reactor = reactor
         self._clock: IReactorTime = clock or reactor
         self._deadlines = Deadlines(self._clock)
         self._now = now
+        self._keys = keys
         self._pool = Pool(reactor, persistent=True)
         # Twisted would send a GET again, unasked, when a kept connection drops.
         self._pool.retryAutomatically = False
@@ -124,15 +128,25 @@ class HttpCaller:
 
     def _send(self, claim: Claim, link: Link) -> Deferred[Any]:
         definition = claim.definition
+        payload = definition.payload.encode("utf-8")
         headers = OneRequestsHeaders()
         for name, value in request_headers(claim, USER_AGENT):
             headers.addRawHeader(name.encode("ascii"), value.encode("utf-8"))
+
+        def sign(started_at: float) -> None:
+            for name, value in keys.headers(definition.key, started_at, payload):
+                headers.setRawHeaders(name.encode("ascii"), [value.encode("ascii")])
+
+        keys = self._keys()
+        if keys:
+            # Not before the connection is there: the time that is signed must not be an old one.
+            link.starts = sign
         self._pool.link = link
         return self._client.request(
             definition.callback_method,
             exact_url(definition.callback),
             headers=headers,
-            data=definition.payload.encode("utf-8") or None,
+            data=payload or None,
             cookies=_NO_COOKIES,
             allow_redirects=False,
             unbuffered=True,

@@ -6,14 +6,21 @@ import re
 from collections.abc import Mapping
 
 from .errors import InvalidValue, pointer_token, shown
+from .signing import SIGNATURE_HEADERS
 
 MAX_HEADERS = 100
 MAX_HEADERS_SIZE = 8_192
 MASK = "***"
 
-SENT_BY_CALLME = frozenset(
-    {"user-agent", "accept-encoding", "idempotency-key", "callme-attempt", "callme-trigger-at"}
-)
+# The signature's are refused whether callme signs or not: a task put today must still be one
+# that can be called when it does.
+SENT_BY_CALLME = SIGNATURE_HEADERS | {
+    "user-agent",
+    "accept-encoding",
+    "idempotency-key",
+    "callme-attempt",
+    "callme-trigger-at",
+}
 _FRAMING = frozenset({"host", "content-length", "connection", "transfer-encoding"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LOOKS_SECRET = re.compile(

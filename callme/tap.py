@@ -163,7 +163,7 @@ class Daemon(Service):
 
     :param database: claimed for this process already.
     :param now: the wall clock: seconds since 1970.
-    :param key_file: the keys that callbacks are signed with.
+    :ivar key_file: the keys that callbacks are signed with.
     """
 
     name = "callme"
@@ -176,6 +176,7 @@ class Daemon(Service):
         now: Callable[[], float] = time.time,
         key_file: KeyFile | None = None,
     ) -> None:
+        self.key_file = key_file
         self._settings = settings
         self._reactor = reactor
         self._store = SqliteStore(database, reactor)

@@ -74,16 +74,20 @@ class FakeCaller:
     :ivar calls: every call made, with the time it was made.
     :ivar pending: the calls that have not ended, by key.
     :ivar answer: the status that every call gets at once; ``None`` leaves it pending.
+    :ivar failing: what is called instead, as no caller should be made to.
     """
 
     now: Callable[[], float]
     answer: int | None = 200
+    failing: Callable[[Claim], Deferred[Outcome]] | None = None
     calls: list[tuple[float, Claim]] = field(factory=list)
     pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
     cut_off: list[Key] = field(factory=list)
 
     def call(self, claim: Claim) -> Deferred[Outcome]:
         self.calls.append((self.now(), claim))
+        if self.failing is not None:
+            return self.failing(claim)
         outcome = Outcome(started_at=int(self.now() * 1000), duration_ms=5, status=self.answer)
         if self.answer is not None:
             return succeed(outcome)

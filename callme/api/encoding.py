@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from twisted.web.iweb import IRequest
 
-from ..core.headers import masked
+from ..core.headers import masked, names_of
 from ..core.task import Attempt, Task
 from ..core.trigger import Key, rfc3339
 from ..problem import JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
@@ -27,8 +27,12 @@ def whole(task: Task) -> JSON:
 
 
 def item(task: Task) -> JSON:
-    """Return a task as it stands in a list: without payload and attempts."""
+    """Return a task as it stands in lists and errors.
+
+    That is without payload and attempts, and without the values of any headers.
+    """
     answer = _members(task)
+    answer["headers"] = names_of(task.definition.headers)
     del answer["payload"]
     return answer
 

@@ -68,8 +68,12 @@ def host_of(callback: str) -> str:
     try:
         parts = urlsplit(callback)
         port = parts.port
-    except ValueError as error:
-        raise InvalidValue(f"{_named(callback)} is not a URL: {error}") from None
+    except ValueError:
+        # Not as Python tells it: that repeats what stands where a port or an address should.
+        raise InvalidValue(
+            f"{_named(callback)} is not a URL: expected http://host/, http://host:port/ or "
+            "http://[address]/"
+        ) from None
     if parts.scheme not in _DEFAULT_PORTS or not callback[len(parts.scheme) :].startswith("://"):
         raise InvalidValue(f"{_named(callback)} is not an absolute http:// or https:// URL")
     if "@" in parts.netloc:
@@ -108,5 +112,7 @@ def _no_host(callback: str) -> str:
 
 
 def _named(callback: str) -> str:
-    """Name a URL in an error, unless it may hold a password."""
-    return "a URL with @ in it" if "@" in callback else shown(callback)
+    """Name a URL in an error, without its query, unless it may hold a password."""
+    if "@" in callback or "%40" in callback:
+        return "a URL with @ in it"
+    return shown(re.split(r"[?#]", callback, maxsplit=1)[0])

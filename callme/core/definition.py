@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .callback import parse_callback
-from .errors import FieldError, Invalid, InvalidValue, pointer_token, shown
+from .errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, shown
 from .headers import is_token, parse_headers
 from .networks import Networks
 from .task import Definition
@@ -108,7 +108,8 @@ def _parse_method(value: object) -> str:
 
 def _parse_payload(value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidValue(f"{shown(value)} is not accepted: expected a string")
+        # Not repeated here: payloads are nobody's business but the endpoint's.
+        raise InvalidValue(f"{kind_of(value)} is not accepted: expected a string")
     size = len(value.encode())
     if size > MAX_PAYLOAD:
         raise InvalidValue(f"a payload of {size:,} bytes: expected at most {MAX_PAYLOAD:,}")

@@ -67,6 +67,32 @@ async def test_a_task_goes_all_the_way(tmp_path: Path) -> None:
     assert not (tmp_path / "callme.sqlite-wal").exists()
 
 
+async def test_a_daemon_goes_where_it_is_told_to_go_only(tmp_path: Path) -> None:
+    daemon = makeService(
+        options(tmp_path, "--deny-network=127.0.0.0/8", "--deny-network=::1", "--public-only")
+    )
+    daemon.startService()
+    base = f"http://127.0.0.1:{port_of(daemon)}"
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    client = treq.client.HTTPClient(Agent(reactor, pool=pool))
+    body = {"trigger_at": "+0m", "callback": f"{base}/healthz", "retry": 5}
+    answer = await client.put(f"{base}/task/self", json=body)
+    assert (answer.code, (await answer.json())["errors"][0]["pointer"]) == (422, "/callback")
+    # What a name stands for is known when it is called.
+    body["callback"] = f"http://localhost:{port_of(daemon)}/healthz"
+    answer = await client.put(f"{base}/task/self", json=body)
+    key = (await answer.json())["task"]
+    while True:
+        task = await (await client.get(f"{base}/status/{key}")).json()
+        if task["state"] == "failed":
+            break
+        await deferLater(reactor, 0.01)
+    assert (task["reason"], task["attempts_used"]) == ("forbidden_address", 1)
+    assert task["attempts"][0]["detail"] == task["detail"]
+    assert "--deny-network denies" in task["detail"]
+    await daemon.stopService()
+
+
 async def test_a_daemon_can_be_started_again_on_its_file(tmp_path: Path) -> None:
     for _ in range(2):
         daemon = makeService(options(tmp_path))

@@ -41,7 +41,8 @@ def parse_callback(value: object, networks: Networks) -> str:
             "percent-encode it, and write an international host as xn--..."
         )
     host = host_of(value).rpartition(":")[0]
-    if host.startswith("[") or _NUMERIC.fullmatch(host):
+    # Whatever is a number begins with a digit.
+    if host[0] == "[" or (host[0].isdigit() and _NUMERIC.fullmatch(host)):
         _check_address(host.strip("[]"), value, networks)
     return value
 

@@ -21,7 +21,7 @@ JSON = dict[str, Any]
 
 def whole(task: Task) -> JSON:
     """Return everything there is to say of one task."""
-    answer = _members(task)
+    answer = _members(task, masked(task.definition.headers))
     answer["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
     return answer
 
@@ -31,13 +31,12 @@ def item(task: Task) -> JSON:
 
     That is without payload and attempts, and without the values of any headers.
     """
-    answer = _members(task)
-    answer["headers"] = names_of(task.definition.headers)
+    answer = _members(task, names_of(task.definition.headers))
     del answer["payload"]
     return answer
 
 
-def _members(task: Task) -> JSON:
+def _members(task: Task, headers: dict[str, str]) -> JSON:
     definition = task.definition
     return {
         "task": str(definition.key),
@@ -46,7 +45,7 @@ def _members(task: Task) -> JSON:
         "callback": definition.callback,
         "callback_method": definition.callback_method,
         "payload": definition.payload,
-        "headers": masked(definition.headers),
+        "headers": headers,
         "expected_http_status": _one_or_all(definition.expected_http_status),
         "retry": definition.retry,
         "retry_delay": _one_or_all(definition.retry_delay),

@@ -646,6 +646,20 @@ async def test_an_address_that_stands_in_the_store_is_judged_when_it_is_called(
     await caller.close()
 
 
+@pytest.mark.parametrize("host", ["[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[::]", "0.0.0.0"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_an_address_is_judged_without_being_looked_up(
+    endpoint: Endpoint, host: str, scheme: str
+) -> None:
+    made = claim(endpoint, callback=f"{scheme}://{host}:{endpoint.port.getHost().port}/")
+    caller = confined({}, "127.0.0.0/8 ::1")
+    outcome = await caller.call(made)
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    assert "which leads to" in outcome.detail or host == "[::ffff:127.0.0.1]"
+    assert endpoint.connections == []
+    await caller.close()
+
+
 async def test_of_several_addresses_those_allowed_are_called(endpoint: Endpoint) -> None:
     names = {"mixed.example": ["169.254.169.254", "fe80::1", "127.0.0.1", "100.100.100.200"]}
     caller = confined(names)

@@ -48,6 +48,7 @@ setup(
             "hypothesis>=6.100",
             "pytest>=8.2",
             "pytest-twisted>=1.14.3",
+            "standardwebhooks>=1.1",
         ],
         # What people use today, to compare with; arq needs a Redis server besides.
         "bench": ["aiohttp", "apscheduler<4", "arq", "huey", "requests", "sqlalchemy"],

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from . import __version__
+from .core.address_space import Network
+from .core.errors import InvalidValue
+from .core.networks import Networks, parse_network
 
 _DEFAULTS = {
     "port": "tcp:6777:interface=127.0.0.1",
@@ -23,11 +26,11 @@ _DEFAULTS = {
     "max-connections": "1000",
 }
 _PORT = re.compile(r"[0-9]{1,5}")
+_YES = ("1", "true", "yes", "on")
+_NO = ("", "0", "false", "no", "off")
 MAX_CALLS = 10_000
 MAX_RETENTION = 36_500
 MAX_CONNECTIONS = 100_000
-_YES = ("1", "true", "yes", "on")
-_NO = ("", "0", "false", "no", "off")
 
 
 @frozen
@@ -42,6 +45,8 @@ class Settings:
     :ivar token_file: the path of a file; ``None`` where callers need no token.
     :ivar no_auth: whether it is meant that whoever reaches the port may ask.
     :ivar max_connections: clients connected at once.
+    :ivar networks: where callbacks may go.
+    :ivar signing_key_file: the path of a file; ``None`` where callbacks are not signed.
     """
 
     port: str
@@ -52,6 +57,8 @@ class Settings:
     token_file: str | None = None
     no_auth: bool = False
     max_connections: int = int(_DEFAULTS["max-connections"])
+    networks: Networks = field(factory=Networks)
+    signing_key_file: str | None = None
 
 
 class Options(usage.Options):
@@ -114,20 +121,38 @@ class Options(usage.Options):
             None,
             f"Clients connected at once. [default: {_DEFAULTS['max-connections']}]",
         ],
+        [
+            "signing-key-file",
+            None,
+            None,
+            "Callbacks are signed (Standard Webhooks) with each key of this file: whsec_<base64>, "
+            "one a line. Read again on SIGHUP.",
+        ],
     ]
+
     optFlags: ClassVar = [
         ["no-auth", None, "Listen beyond this machine though no token is asked for."],
+        ["public-only", None, "Call only what is globally reachable, and networks allowed."],
     ]
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__()
         self._environ = environ
+        self._lists: dict[str, list[str]] = {}
         self.settings: Settings | None = None
 
     def opt_version(self) -> None:
         """Print callme's version and exit."""
         print(f"callme {__version__}")
         sys.exit(0)
+
+    def opt_allow_network(self, network: str) -> None:
+        """Callbacks may go to this network (a CIDR), though a wider one is denied; repeatable."""
+        self._lists.setdefault("allow-network", []).append(network)
+
+    def opt_deny_network(self, network: str) -> None:
+        """Callbacks may not go there (besides link-local and cloud metadata); repeatable."""
+        self._lists.setdefault("deny-network", []).append(network)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
@@ -149,6 +174,12 @@ class Options(usage.Options):
             token_file=self._file("token-file"),
             no_auth=self._flag("no-auth"),
             max_connections=self._number("max-connections", 1, MAX_CONNECTIONS),
+            networks=Networks(
+                self._networks("allow-network"),
+                self._networks("deny-network"),
+                self._flag("public-only"),
+            ),
+            signing_key_file=self._file("signing-key-file"),
         )
         if self.settings.token_file is not None and self.settings.no_auth:
             raise usage.UsageError(
@@ -192,6 +223,20 @@ class Options(usage.Options):
                 f"{self._source(name)} is {value!r}: expected an integer from {least} to {most:,}"
             )
         return int(value)
+
+    def _networks(self, name: str) -> Sequence[Network]:
+        """Return the networks of an option, or those that its variable lists."""
+        source, given = f"--{name}", self._lists.get(name)
+        if given is None:
+            source = self._variable(name)
+            given = [one for one in re.split(r"[\s,]+", self._environ.get(source, "")) if one]
+        networks = []
+        for text in given:
+            try:
+                networks.append(parse_network(text))
+            except InvalidValue as error:
+                raise usage.UsageError(f"{source} is {text!r}: {error}") from None
+        return networks
 
 
 def _endpoint(value: str, source: str) -> str:

@@ -23,7 +23,9 @@ from .access import Gate, TokenFile
 from .api.endpoints import Api
 from .caller.http import HttpCaller
 from .clock import SteadyClock
+from .core.signing import SigningKeys
 from .descriptors import raise_limit, share_of_clients, wanted_for
+from .key_file import KeyFile
 from .options import Options, Settings
 from .probe import CannotListen, try_port
 from .retention import Retention
@@ -61,11 +63,12 @@ def makeService(options: Options) -> Daemon:
     try:
         exposed = try_port(settings.port)
         gate = _gate(settings, exposed, rundir)
+        key_file = _key_file(settings, rundir)
         database = open_database(Path(rundir, settings.database))
         _give_to(options, database.path)
     except (CannotOpen, CannotListen, UnusableFile) as error:
         raise SystemExit(f"callme: {error}") from None
-    return Daemon(settings, database, reactor, gate=gate)
+    return Daemon(settings, database, reactor, gate=gate, key_file=key_file)
 
 
 def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
@@ -81,6 +84,12 @@ def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
             "--no-auth if whoever reaches it may ask"
         )
     return Gate(any_host=exposed)
+
+
+def _key_file(settings: Settings, rundir: str) -> KeyFile | None:
+    if settings.signing_key_file is None:
+        return None
+    return KeyFile(Path(rundir, settings.signing_key_file).absolute())
 
 
 def _give_to(options: Options, path: Path) -> None:
@@ -131,6 +140,7 @@ class Daemon(Service):
     :param database: claimed for this process already.
     :param now: the wall clock: seconds since 1970.
     :param gate: decides who may ask.
+    :ivar key_file: the keys that callbacks are signed with.
     """
 
     name = "callme"
@@ -142,14 +152,22 @@ class Daemon(Service):
         reactor: Any,
         now: Callable[[], float] = time.time,
         gate: Gate | None = None,
+        key_file: KeyFile | None = None,
     ) -> None:
         self._gate = gate or Gate()
+        self.key_file = key_file
         self._settings = settings
         self._reactor = reactor
         self._clock = clock = SteadyClock(reactor)
         self._store = SqliteStore(database, reactor, clock)
         self._caller = HttpCaller(
-            reactor, now, settings.per_host, clock=clock, most_unused=settings.concurrency
+            reactor,
+            now,
+            settings.per_host,
+            clock=clock,
+            most_unused=settings.concurrency,
+            networks=settings.networks,
+            keys=lambda: SigningKeys() if key_file is None else key_file.keys,
         )
         self._scheduler = Scheduler(
             self._store,
@@ -160,7 +178,7 @@ class Daemon(Service):
             settings.concurrency,
             settings.per_host,
         )
-        api = Api(self._store, self._scheduler, clock, now)
+        api = Api(self._store, self._scheduler, clock, now, settings.networks)
         self._site = BoundedSite(api.app.resource(), clock, self._gate, _room(settings))
         self._endpoint = serverFromString(reactor, settings.port)
         self._port: IListeningPort | None = None
@@ -203,7 +221,7 @@ class Daemon(Service):
     def _handle_signals(self) -> None:
         """Let SIGTERM be a good end: twistd would report that it was killed by a signal.
 
-        SIGHUP, which twistd leaves to its default (to die), has tokens read again.
+        SIGHUP, which twistd leaves to its default (to die), has files of secrets read again.
         """
 
         def stop(*_: object) -> None:
@@ -212,11 +230,14 @@ class Daemon(Service):
             self._reactor.callFromThread(self._reactor.stop)
 
         signal.signal(signal.SIGTERM, stop)
-        if self._gate.file is not None:
-            reload = self._gate.file.reload
-            self._before_hup = signal.signal(
-                signal.SIGHUP, lambda *_: self._reactor.callFromThread(reload)
-            )
+        files = [file for file in (self._gate.file, self.key_file) if file is not None]
+
+        def read_again(*_: object) -> None:
+            for file in files:
+                self._reactor.callFromThread(file.reload)
+
+        if files:
+            self._before_hup = signal.signal(signal.SIGHUP, read_again)
 
     def stopService(self) -> Deferred[None]:
         """Stop in the only order in which nothing is lost."""

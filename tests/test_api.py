@@ -11,6 +11,7 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 
 from callme.api.endpoints import Api
+from callme.core.networks import Networks, parse_network
 from callme.core.task import State
 from callme.core.trigger import Key
 
@@ -124,7 +125,7 @@ def test_another_definition_is_a_conflict_and_changes_nothing(world: World) -> N
     first = put(world)
     other = put(world, payload="other")
     assert other.status == 409
-    assert other.json["task"] == first.json
+    assert other.json["task"] == ask(world, "GET", "/status/").json["tasks"][0]
     assert "If-Match: *" in other.json["detail"]
     assert ask(world, "GET", f"/task/{KEY}").json == first.json
 
@@ -300,6 +301,19 @@ def test_content_types(world: World, kind: str, status: int) -> None:
     assert ask(world, "PUT", "/task/task", BODY, {"Content-Type": kind}).status == status
 
 
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "10.0.0.1"]
+)
+def test_an_address_that_may_not_be_called_is_refused(host: str) -> None:
+    world = World(networks=Networks(denied=[parse_network("10.0.0.0/8")]))
+    answer = put(world, callback=f"http://{host}/")
+    assert (answer.status, pointers(answer)) == (422, ["/callback"])
+    assert host.strip("[]") in answer.json["detail"]
+    assert "is not to be called" in answer.json["detail"]
+    assert ask(world, "GET", "/task/").json == {"tasks": []}
+    world.close()
+
+
 def test_secrets_are_masked_in_every_answer(world: World) -> None:
     headers = {"Authorization": "hunter2", "X-Api-Key": "hunter2", "X-Plain": "shown"}
     answers = [
@@ -309,7 +323,10 @@ def test_secrets_are_masked_in_every_answer(world: World) -> None:
         ask(world, "GET", "/status/"),
     ]
     assert [answer.status for answer in answers] == [201, 409, 200, 200]
-    assert all("hunter2" not in answer.text and "shown" in answer.text for answer in answers)
+    assert all("hunter2" not in answer.text for answer in answers)
+    # One task's own answer shows what does not look secret; lists and errors show no value.
+    assert ["shown" in answer.text for answer in answers] == [True, False, True, False]
+    assert answers[1].json["task"]["headers"] == dict.fromkeys(headers, "***")
 
 
 # Asking

@@ -18,7 +18,6 @@ MAY_IMPORT = {
     "callme.store": {"callme.core", "callme.store"},
     "callme.problem": {"callme.core"},
     "callme.access": {"callme.core", "callme.problem", "callme.secret_file"},
-    "callme.secret_file": {"callme.core"},
     "callme.crowd": set(),
     "callme.descriptors": set(),
     "callme.channel": {"callme.access", "callme.crowd", "callme.problem"},
@@ -44,7 +43,9 @@ MAY_IMPORT = {
         "callme.store",
         "callme.api",
     },
-    "callme.options": {"callme"},
+    "callme.secret_file": {"callme.core"},
+    "callme.key_file": {"callme.core", "callme.secret_file"},
+    "callme.options": {"callme", "callme.core"},
 }
 
 

@@ -71,6 +71,32 @@ async def test_a_task_goes_all_the_way(tmp_path: Path) -> None:
     assert not (tmp_path / "callme.sqlite-wal").exists()
 
 
+async def test_a_daemon_goes_where_it_is_told_to_go_only(tmp_path: Path) -> None:
+    daemon = makeService(
+        options(tmp_path, "--deny-network=127.0.0.0/8", "--deny-network=::1", "--public-only")
+    )
+    daemon.startService()
+    base = f"http://127.0.0.1:{port_of(daemon)}"
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    client = treq.client.HTTPClient(Agent(reactor, pool=pool))
+    body = {"trigger_at": "+0m", "callback": f"{base}/healthz", "retry": 5}
+    answer = await client.put(f"{base}/task/self", json=body)
+    assert (answer.code, (await answer.json())["errors"][0]["pointer"]) == (422, "/callback")
+    # What a name stands for is known when it is called.
+    body["callback"] = f"http://localhost:{port_of(daemon)}/healthz"
+    answer = await client.put(f"{base}/task/self", json=body)
+    key = (await answer.json())["task"]
+    while True:
+        task = await (await client.get(f"{base}/status/{key}")).json()
+        if task["state"] == "failed":
+            break
+        await deferLater(reactor, 0.01)
+    assert (task["reason"], task["attempts_used"]) == ("forbidden_address", 1)
+    assert task["attempts"][0]["detail"] == task["detail"]
+    assert "--deny-network denies" in task["detail"]
+    await daemon.stopService()
+
+
 async def test_a_daemon_can_be_started_again_on_its_file(tmp_path: Path) -> None:
     for _ in range(2):
         daemon = makeService(options(tmp_path))
@@ -93,6 +119,16 @@ def test_the_database_belongs_to_the_user_that_the_daemon_runs_as(
     daemon = makeService(options(tmp_path, uid=123))
     daemon._database.release()
     assert given == [(tmp_path / "callme.sqlite", 123, -1)]
+
+
+def test_a_bad_file_of_keys_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("hunter2")
+    (tmp_path / "keys").chmod(0o600)
+    with pytest.raises(SystemExit, match=r"callme: the signing key file .*line 1") as ended:
+        makeService(options(tmp_path, "--signing-key-file=keys"))
+    assert "hunter2" not in str(ended.value)
+    # Nothing is left claimed.
+    makeService(options(tmp_path))._database.release()
 
 
 def test_what_cannot_be_opened_ends_in_one_line(tmp_path: Path) -> None:
@@ -170,6 +206,8 @@ async def test_tls(tmp_path: Path) -> None:
 
 # Who may reach it
 
+KEY = f"whsec_{'A' * 43}=\n"
+
 BEYOND = ["tcp:0", "tcp:0:interface=0.0.0.0", "tcp6:0", "tcp:0:interface=\\:\\:", "haproxy:tcp:0"]
 LOCAL = [
     "0",
@@ -230,15 +268,21 @@ def test_a_token_file_lies_in_the_rundir_and_must_be_of_use(tmp_path: Path) -> N
     makeService(options(tmp_path, "--token-file=tokens"))._database.release()
 
 
-async def test_sighup_has_the_tokens_read_again(tmp_path: Path) -> None:
+async def test_sighup_has_tokens_and_keys_read_again(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGHUP)
-    daemon = makeService(options(tmp_path, f"--token-file={token_file(tmp_path)}"))
+    keys = tmp_path / "keys"
+    keys.touch(0o600)
+    keys.write_text(KEY)
+    files = [f"--token-file={token_file(tmp_path)}", f"--signing-key-file={keys}"]
+    daemon = makeService(options(tmp_path, *files))
     daemon.startService()
     await deferLater(reactor, 0)
     assert daemon._gate.file is not None
+    assert daemon.key_file is not None
     token_file(tmp_path).write_text("a\nb\n")
+    keys.write_text(KEY + KEY.replace("A", "B"))
     os.kill(os.getpid(), signal.SIGHUP)
-    while len(daemon._gate.file.tokens) != 2:
+    while (len(daemon._gate.file.tokens), len(daemon.key_file.keys)) != (2, 2):
         await deferLater(reactor, 0)
     await daemon.stopService()
     assert signal.getsignal(signal.SIGHUP) is before

@@ -11,7 +11,7 @@ from twisted.web.iweb import IRequest
 
 from ..core import strict_json
 from ..core.definition import MAX_ERRORS
-from ..core.errors import FieldError, Invalid, InvalidValue, pointer_token, shown
+from ..core.errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, shown
 from ..core.task import State
 from ..core.trigger import Key, check_name, next_minute, parse_key, parse_trigger
 from ..problem import NDJSON_TYPE, Problem
@@ -81,7 +81,7 @@ def parse_object(value: object) -> dict[str, object]:
     if isinstance(value, InvalidValue):
         raise _bad_body(str(value))
     if not isinstance(value, dict):
-        raise _bad_body(f"{shown(value, 40)} is not accepted: expected a JSON object")
+        raise _bad_body(f"{kind_of(value)} is not accepted: expected a JSON object")
     return value
 
 

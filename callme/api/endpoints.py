@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define
+from attrs import define, field
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -16,6 +16,7 @@ from ..access import IStranger
 from ..core import policy
 from ..core.definition import parse_definition
 from ..core.errors import FieldError, Invalid, shown
+from ..core.networks import Networks
 from ..core.task import Definition, Reason, State
 from ..core.trigger import Key, minute_of, rfc3339
 from ..problem import Problem
@@ -50,12 +51,14 @@ class Api:
 
     :param clock: what gives others a turn while much is done.
     :param now: the wall clock: seconds since 1970.
+    :param networks: where callbacks may go.
     """
 
     _store: Store
     _scheduler: Scheduler
     _clock: IReactorTime
     _now: Callable[[], float]
+    _networks: Networks = field(factory=Networks)
 
     app = Klein()
     # A path with // in it is a path like any other, not one to be sent elsewhere.
@@ -71,7 +74,9 @@ class Api:
         body = parse_body(request)
         now = self._now()
         name, at, trigger_at = trimmed(path).partition("@")
-        definition = parse_definition(body, now, name or None, trigger_at if at else None)
+        definition = parse_definition(
+            body, now, name or None, trigger_at if at else None, self._networks
+        )
         condition = parse_condition(request)
         too_late = policy.is_too_late(definition, now)
         putting = self._store.put(
@@ -100,7 +105,7 @@ class Api:
     async def batch(self, request: IRequest) -> bytes:
         """Create many tasks."""
         parse_query(request)
-        batch = Batch(self._store, self._clock, self._now(), self._scheduler.wake)
+        batch = Batch(self._store, self._clock, self._now(), self._scheduler.wake, self._networks)
         return answer_many(request, await batch.put(request))
 
     @app.route("/status", methods=["GET"], strict_slashes=False)

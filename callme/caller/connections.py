@@ -16,14 +16,7 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.interfaces import (
-    IHostnameResolver,
-    IReactorPluggableNameResolver,
-    IReactorTCP,
-    IReactorTime,
-    IStreamClientEndpoint,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -31,7 +24,7 @@ from twisted.web.client import URI, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from .resolver import Resolver
+from .confined import ConfinedReactor
 
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head, after which its connection is dropped: Twisted bounds each line
@@ -51,6 +44,7 @@ class Link:
 
     :ivar started_at: when it was there, and the request began; until then, when it was
         asked for. Seconds since 1970.
+    :ivar starts: told when the request starts, before any of it is written.
     :ivar reused: whether it was kept from an earlier call.
     :ivar expired: whether the call's time is over.
     """
@@ -58,6 +52,7 @@ class Link:
     _now: Callable[[], float]
     _expires_at: float
     started_at: float = field(init=False)
+    starts: Callable[[float], None] | None = None
     reused: bool = False
     expired: bool = False
     _protocol: Any = None
@@ -75,6 +70,8 @@ class Link:
         if self.started_at >= self._expires_at:
             self.abort()
             raise TooLate
+        if self.starts is not None:
+            self.starts(self.started_at)
         protocol.transport.begin()
         return protocol
 
@@ -204,29 +201,15 @@ class Pool(HTTPConnectionPool):
         return connecting.addCallback(link.connected)
 
 
-@implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)
-class _Reactor:
-    """A reactor as endpoints see it, with a resolver and timers of our own."""
-
-    def __init__(self, reactor: Any, clock: IReactorTime, resolver: IHostnameResolver) -> None:
-        self._reactor = reactor
-        self.seconds = clock.seconds
-        self.callLater = clock.callLater
-        self.nameResolver = resolver
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-
 @implementer(IAgentEndpointFactory)
 class Endpoints:
     """Where to connect to for a URL; kept per host, as making one parses its name."""
 
     def __init__(
-        self, reactor: Any, clock: IReactorTime, tls_policy: IPolicyForHTTPS, most_unused: int
+        self, reactor: ConfinedReactor, tls_policy: IPolicyForHTTPS, most_unused: int
     ) -> None:
         self._unused = Unused(most_unused)
-        self._reactor = _Reactor(reactor, clock, Resolver(clock, reactor))
+        self._reactor = reactor
         self._tls_policy = tls_policy
         self._of = lru_cache(maxsize=1024)(self._make)
 

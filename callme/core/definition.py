@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .callback import parse_callback
-from .errors import FieldError, Invalid, InvalidValue, pointer_token, shown
+from .errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, shown
 from .headers import is_token, parse_headers
+from .networks import Networks
 from .task import Definition
 from .trigger import check_name, parse_trigger
 
@@ -20,6 +21,7 @@ MAX_ERRORS = 20
 _FORBIDDEN_METHODS = ("CONNECT", "TRACE")
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _MAX_LIST = 100
+_DEFAULT_NETWORKS = Networks()
 
 
 def parse_definition(
@@ -27,6 +29,7 @@ def parse_definition(
     now: float,
     task_name: str | None = None,
     trigger_at: str | None = None,
+    networks: Networks = _DEFAULT_NETWORKS,
 ) -> Definition:
     """Return the definition that a request's body, and its URL, describe.
 
@@ -34,6 +37,7 @@ def parse_definition(
     :param now: the server's time, which relative times count from.
     :param task_name: the name in the URL, if one stands there.
     :param trigger_at: the time in the URL, if one stands there.
+    :param networks: where callbacks may go.
     :raises Invalid: with every field that is unknown, missing, out of bounds, of
         the wrong type, or at odds with the URL.
     """
@@ -41,12 +45,12 @@ def parse_definition(
     fields: dict[str, Any] = {}
     for name, in_url in (("task_name", task_name), ("trigger_at", trigger_at)):
         if in_url is not None:
-            _parse_field(name, in_url, now, fields, errors, in_url=True)
+            _parse_field(name, in_url, now, networks, fields, errors, in_url=True)
     for name, value in body.items():
         if len(errors) >= MAX_ERRORS:
             break
         in_url_too = fields.get(name)
-        _parse_field(name, value, now, fields, errors)
+        _parse_field(name, value, now, networks, fields, errors)
         if in_url_too is not None and fields[name] != in_url_too:
             errors.append(
                 FieldError(f"/{name}", f"{shown(value)} and the URL's {shown(in_url_too)} disagree")
@@ -63,6 +67,7 @@ def _parse_field(
     name: str,
     value: object,
     now: float,
+    networks: Networks,
     fields: dict[str, Any],
     errors: list[FieldError],
     *,
@@ -71,10 +76,12 @@ def _parse_field(
     try:
         if name == "trigger_at":
             fields[name] = parse_trigger(value, now)
+        elif name == "callback":
+            fields[name] = parse_callback(value, networks)
         elif (parse := _PARSERS.get(name)) is not None:
             fields[name] = parse(value)
         else:
-            known = ", ".join(sorted([*_PARSERS, "trigger_at"]))
+            known = ", ".join(sorted([*_PARSERS, "callback", "trigger_at"]))
             raise InvalidValue(f"{shown(name)} is not a parameter: expected one of {known}")
     except InvalidValue as error:
         # A part of the URL has a name; what stands in the body has a JSON Pointer.
@@ -101,7 +108,8 @@ def _parse_method(value: object) -> str:
 
 def _parse_payload(value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidValue(f"{shown(value)} is not accepted: expected a string")
+        # Not repeated here: payloads are nobody's business but the endpoint's.
+        raise InvalidValue(f"{kind_of(value)} is not accepted: expected a string")
     size = len(value.encode())
     if size > MAX_PAYLOAD:
         raise InvalidValue(f"a payload of {size:,} bytes: expected at most {MAX_PAYLOAD:,}")
@@ -148,7 +156,6 @@ def _parse_each(value: object, parse: Callable[[object], Any]) -> tuple[Any, ...
 
 _PARSERS: dict[str, Callable[[object], Any]] = {
     "task_name": check_name,
-    "callback": parse_callback,
     "callback_method": _parse_method,
     "payload": _parse_payload,
     "headers": parse_headers,

@@ -30,9 +30,11 @@ MAY_IMPORT = {
         "callme.store",
     },
     "callme.api": {
+        "callme",
         "callme.core",
         "callme.problem",
         "callme.scheduler",
+        "callme.site",
         "callme.store",
         "callme.api",
     },

@@ -74,6 +74,11 @@ class BoundedRequest(Request):
             self._kept.write(data)
 
     def process(self) -> None:
+        if self._is_framed_in_two_ways():
+            self.channel.persistent = False
+            self.setHeader(b"connection", b"close")
+            self._refuse(Problem(400, "Transfer-Encoding: only chunked is known here"))
+            return
         if self.refusal is not None:
             self._refuse(self.refusal)
             return
@@ -97,6 +102,13 @@ class BoundedRequest(Request):
         # what callme answers does not depend on it.
         self.requestHeaders.setRawHeaders(b"host", [b"callme"])
         super().process()
+
+    def _is_framed_in_two_ways(self) -> bool:
+        # Twisted refuses every other coding, but takes "identity", which HTTP/1.1 no longer
+        # has, for none at all. A proxy that does not may see the body end elsewhere, and take
+        # some of it for a request (RFC 9112, sections 6.1 and 11.2).
+        codings = self.requestHeaders.getRawHeaders(b"transfer-encoding", [])
+        return any(coding.strip().lower() != b"chunked" for coding in codings)
 
     def processingFailed(self, reason: Failure) -> Failure:
         log.failure("a request failed", reason)

@@ -16,6 +16,7 @@ from callme.core.task import State
 from callme.core.trigger import Key
 
 from .conftest import LoggedFailures
+from .openapi import check_answer
 from .support import NOON, World, definition
 
 BASE = "http://callme:6777"
@@ -53,6 +54,7 @@ def ask(
     response = world.result(asking)
     text = world.result(response.text("utf-8"))
     answer = Answer(response.code, response.headers, text)
+    raw_headers = response.headers.getAllRawHeaders()
     if method != "HEAD" and answer.status != 204:
         kind = answer.header("content-type")
         assert kind == ("application/json" if answer.status < 400 else "application/problem+json")
@@ -61,6 +63,8 @@ def ask(
         if kind == "application/problem+json":
             assert {"type", "title", "status", "detail"} <= set(answer.json)
             assert answer.status == answer.json["status"]
+    given = {name.decode().lower(): values[0].decode() for name, values in raw_headers}
+    check_answer(method, path, answer.status, given, text)
     return answer
 
 
@@ -271,7 +275,15 @@ def test_bad_bodies_are_refused_by_name(world: World, body: bytes, status: int, 
     [
         ("/task/" + "x" * 256, 422),
         ("/task/a%2Fb", 422),
+        ("/task/%2Fa", 422),
+        ("/task/a%2F", 422),
+        ("/task/a%2f/", 422),
         ("/task/a%00b", 422),
+        ("/task/a%0Ab", 422),
+        ("/task/%0Aa", 422),
+        ("/task/a%0A", 422),
+        ("/task/%0A", 422),
+        ("/task/%2F", 422),
         ("/task/a@b@c", 422),
         ("/task/@60", 422),
         (f"/task/task@{AT}?colour=red", 400),
@@ -284,6 +296,15 @@ def test_bad_urls_are_refused(world: World, path: str, status: int) -> None:
     answer = ask(world, "PUT", path, BODY)
     assert answer.status == status
     assert ask(world, "GET", "/task/").json == {"tasks": []}
+
+
+@pytest.mark.parametrize("name", ["a%2F", "%2Fa", "a%0Ab", "a%0A", "%0A", "a%00", "%2F"])
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+def test_what_is_no_name_means_no_task(world: World, method: str, name: str) -> None:
+    world.put("a", NOON + 60)
+    path = "/reschedule/" if method == "POST" else "/task/"
+    assert ask(world, method, path + name).status == 400
+    assert world.task(Key("a", NOON + 60)).state is State.SCHEDULED
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> 
         ({"callback": "http://a..b/"}, "/callback"),
         ({"callback": "http://a_b/"}, "/callback"),
         ({"callback": "http://[::1/"}, "/callback"),
+        ({"callback": "http://[::1]80/"}, "/callback"),
+        ({"callback": "http://[::1].example/"}, "/callback"),
         ({"callback": "http://[fe80::1%25eth0]/"}, "/callback"),
         ({"callback": "http://[zz]/"}, "/callback"),
         ({"callback": "http://good\\@evil/"}, "/callback"),

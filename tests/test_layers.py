@@ -36,10 +36,12 @@ MAY_IMPORT = {
         "callme.store",
     },
     "callme.api": {
+        "callme",
         "callme.access",
         "callme.core",
         "callme.problem",
         "callme.scheduler",
+        "callme.site",
         "callme.store",
         "callme.api",
     },

@@ -45,14 +45,17 @@ def parse_condition(request: IRequest) -> Condition:
     return Condition(match is not None, none_match)
 
 
-def trimmed(path: str) -> str:
-    """Return a path without its trailing slash, which makes no difference."""
-    return path[:-1] if path.endswith("/") and len(path) > 1 else path
+def trimmed(request: IRequest, path: str) -> str:
+    """Return the rest of a path without its trailing slash, which makes no difference.
+
+    A slash that was percent-encoded is no such slash, but part of a name.
+    """
+    return path[:-1] if request.path.endswith(b"/") and len(path) > 1 else path
 
 
-def parse_target(path: str) -> Key | str | None:
+def parse_target(request: IRequest, path: str) -> Key | str | None:
     """Return the key or the name that a path means; ``None`` for all tasks."""
-    text = trimmed(path)
+    text = trimmed(request, path)
     if not text:
         return None
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -88,6 +88,11 @@ def answer(
 ) -> bytes:
     """Set what an answer needs, and return its body."""
     return _write(request, JSON_TYPE, status, headers or {}, members)
+
+
+def answer_encoded(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:
+    """Answer with JSON that is there already, indented or not."""
+    return _send(request, JSON_TYPE, 200, {}, encoded(_wants_pretty(request)))
 
 
 def refuse(request: IRequest, problem: Problem) -> bytes:

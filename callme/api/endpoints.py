@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import PathConverter
 
 from ..access import IStranger
 from ..core import policy
@@ -36,13 +37,30 @@ from .decoding import (
     parse_target,
     trimmed,
 )
-from .encoding import answer, answer_many, page_answer, refuse, skipped_items, url_of, whole
+from .encoding import (
+    answer,
+    answer_encoded,
+    answer_many,
+    page_answer,
+    refuse,
+    skipped_items,
+    url_of,
+    whole,
+)
+from .openapi.document import served as openapi_document
 from .put import refusal, wake_for, whoever_waits
 
 log = Logger(namespace="callme")
 
 RETRY_AFTER = "2"
 """Seconds after which a client may try again while the database cannot be used."""
+
+
+class Rest(PathConverter):
+    """The rest of a path, whatever is in it: werkzeug's own knows no line feeds."""
+
+    regex = r"[\s\S]+?"
+    part_isolating = False
 
 
 @define(eq=False)
@@ -63,6 +81,7 @@ class Api:
     app = Klein()
     # A path with // in it is a path like any other, not one to be sent elsewhere.
     app.url_map.merge_slashes = False
+    app.url_map.converters["path"] = Rest
 
     # Endpoints
 
@@ -73,7 +92,7 @@ class Api:
         parse_query(request)
         body = parse_body(request)
         now = self._now()
-        name, at, trigger_at = trimmed(path).partition("@")
+        name, at, trigger_at = trimmed(request, path).partition("@")
         definition = parse_definition(
             body, now, name or None, trigger_at if at else None, self._networks
         )
@@ -114,7 +133,7 @@ class Api:
     @app.route("/task/<path:path>", methods=["GET"])
     async def status(self, request: IRequest, path: str = "") -> bytes:
         """Tell the state of one task, of those of a name, or of all."""
-        target = parse_target(path)
+        target = parse_target(request, path)
         if isinstance(target, Key):
             parse_query(request)
             task = await self._store.get(target)
@@ -138,7 +157,7 @@ class Api:
         """Move failed tasks, or all, to another minute."""
         query = parse_query(request, ("all",))
         every_state = parse_flag(query, "all")
-        target = parse_target(path)
+        target = parse_target(request, path)
         now = self._now()
         trigger_at = parse_new_time(parse_body(request, required=False), now)
         if isinstance(target, Key):
@@ -170,7 +189,7 @@ class Api:
     async def delete(self, request: IRequest, path: str) -> bytes:
         """Cancel and forget one task, or those of a name."""
         parse_query(request)
-        target = parse_target(path)
+        target = parse_target(request, path)
         if target is None:
             raise Problem(404, "say which task: /task/<task_name>[@<trigger_at>]")
         if isinstance(target, Key):
@@ -213,6 +232,12 @@ class Api:
             },
             200 if well else 503,
         )
+
+    @app.route("/openapi.json", methods=["GET"], strict_slashes=False)
+    def openapi(self, request: IRequest) -> bytes:
+        """Tell what can be asked, and how."""
+        parse_query(request)
+        return answer_encoded(request, openapi_document)
 
     def _wake_put(self, result: PutResult, definition: Definition) -> PutResult:
         wake_for([(definition, result)], self._now(), self._scheduler.wake)

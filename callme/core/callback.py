@@ -12,11 +12,11 @@ from .networks import Networks
 
 MAX_CALLBACK = 2083
 # Printable ASCII without the space, and without the backslash, which some take for a slash.
-_IN_URLS = re.compile(r"[!-\[\]-~]*")
+IN_URLS = re.compile(r"[!-\[\]-~]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 1123, section 2.1. An underscore, though common in private networks, is no part of
 # a host name, and Twisted looks up none that has one.
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # What inet_aton(3), and so the system's look-up, takes for an address, or others might: a
 # decimal, octal or hexadecimal number in each label. https://url.spec.whatwg.org/#host-parsing
 _NUMERIC = re.compile(r"(?:0[Xx][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[Xx][0-9A-Fa-f]*|[0-9]+))*")
@@ -35,7 +35,7 @@ def parse_callback(value: object, networks: Networks) -> str:
         raise InvalidValue(f"{shown(value)} is not a URL: expected a string")
     if len(value) > MAX_CALLBACK:
         raise InvalidValue(f"a URL of {len(value)} characters: expected at most {MAX_CALLBACK}")
-    if not _IN_URLS.fullmatch(value):
+    if not IN_URLS.fullmatch(value):
         raise InvalidValue(
             f"{_named(value)} contains a character that a URL cannot: "
             "percent-encode it, and write an international host as xn--..."
@@ -84,6 +84,9 @@ def host_of(callback: str) -> str:
         raise InvalidValue(f"{_named(callback)} has no valid port: expected 1 to 65535")
     # Whether brackets hold an address, urlsplit() says only since Python 3.11.4.
     if parts.netloc.startswith("["):
+        # What stands between them and the port, it drops.
+        if parts.netloc.partition("]")[2][:1] not in ("", ":"):
+            _no_host(callback)
         host = _check_ipv6(parts.hostname or "", callback)
     else:
         host = _check_name(parts.hostname or "", callback)
@@ -100,7 +103,7 @@ def _check_ipv6(host: str, callback: str) -> str:
 
 def _check_name(host: str, callback: str) -> str:
     name = host.removesuffix(".")
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if len(name) > 253 or not all(LABEL.fullmatch(label) for label in name.split(".")):
         _no_host(callback)
     return name
 

@@ -16,11 +16,14 @@ MAX_PAYLOAD = 256 * 1024
 MAX_RETRY = 1_000
 MAX_MINUTES = 525_600
 MAX_TIMEOUT = 1_800
+MAX_METHOD = 32
+STATUSES = (100, 599)
+"""The least and the greatest status that an endpoint may be expected to answer with."""
 MAX_ERRORS = 20
 """Things wrong with one body that are told; who has more will ask again."""
-_FORBIDDEN_METHODS = ("CONNECT", "TRACE")
-_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
-_MAX_LIST = 100
+FORBIDDEN_METHODS = ("CONNECT", "TRACE")
+CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+MAX_LIST = 100
 _DEFAULT_NETWORKS = Networks()
 
 
@@ -98,10 +101,10 @@ def _integer(value: object, least: int, most: int, unit: str = "") -> int:
 
 
 def _parse_method(value: object) -> str:
-    if not isinstance(value, str) or len(value) > 32 or not is_token(value):
+    if not isinstance(value, str) or len(value) > MAX_METHOD or not is_token(value):
         raise InvalidValue(f"{shown(value)} is not an HTTP method (a token of RFC 9110)")
     method = value.upper()
-    if method in _FORBIDDEN_METHODS:
+    if method in FORBIDDEN_METHODS:
         raise InvalidValue(f"{shown(value)} is not accepted: callme makes no {method} requests")
     return method
 
@@ -117,9 +120,9 @@ def _parse_payload(value: object) -> str:
 
 
 def _parse_status(value: object) -> int | str:
-    if isinstance(value, str) and value.lower() in _CLASSES:
+    if isinstance(value, str) and value.lower() in CLASSES:
         return value.lower()
-    if type(value) is int and 100 <= value <= 599:
+    if type(value) is int and STATUSES[0] <= value <= STATUSES[1]:
         return value
     raise InvalidValue(
         f'{shown(value)} is not accepted: expected a status from 100 to 599 or a class like "2xx"'
@@ -143,8 +146,8 @@ def _parse_each(value: object, parse: Callable[[object], Any]) -> tuple[Any, ...
     """Parse one value, or each of a list of them."""
     if not isinstance(value, list):
         return (parse(value),)
-    if not 1 <= len(value) <= _MAX_LIST:
-        raise InvalidValue(f"a list of {len(value)}: expected 1 to {_MAX_LIST} values")
+    if not 1 <= len(value) <= MAX_LIST:
+        raise InvalidValue(f"a list of {len(value)}: expected 1 to {MAX_LIST} values")
     parsed = []
     for index, one in enumerate(value):
         try:

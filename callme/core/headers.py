@@ -21,10 +21,10 @@ SENT_BY_CALLME = SIGNATURE_HEADERS | {
     "callme-attempt",
     "callme-trigger-at",
 }
-_FRAMING = frozenset({"host", "content-length", "connection", "transfer-encoding"})
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+FRAMING = frozenset({"host", "content-length", "connection", "transfer-encoding"})
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110, section 5.5, and what some take for the end of a line: U+0085, U+2028, U+2029.
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LOOKS_SECRET = re.compile(
     r"auth|cookie|token|secret|pass|pwd|credential|sig|hmac|session|jwt|bearer|csrf|xsrf|key",
     re.IGNORECASE,
@@ -33,7 +33,7 @@ _LOOKS_SECRET = re.compile(
 
 def is_token(text: str) -> bool:
     """Whether ``text`` is a token as RFC 9110, section 5.6.2, defines it."""
-    return _TOKEN.fullmatch(text) is not None
+    return TOKEN.fullmatch(text) is not None
 
 
 def parse_headers(value: object) -> dict[str, str]:
@@ -66,12 +66,12 @@ def _check_header(name: str, content: object) -> None:
     # Many servers hand headers on as variables, where - and _ are the same (RFC 3875, section
     # 4.1.18): Content_Length would pass for Content-Length.
     lowered = name.lower().replace("_", "-")
-    if lowered in _FRAMING or lowered in SENT_BY_CALLME:
+    if lowered in FRAMING or lowered in SENT_BY_CALLME:
         raise InvalidValue(f"the header {shown(name)} is set by callme itself", pointer_token(name))
     if not isinstance(content, str):
         raise InvalidValue(f"the value of {shown(name)} must be a string", pointer_token(name))
     # The value is left out of these sentences: it may be a secret.
-    if _CONTROLS.search(content):
+    if CONTROLS.search(content):
         raise InvalidValue(
             f"the value of {shown(name)} contains a control character", pointer_token(name)
         )

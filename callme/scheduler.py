@@ -61,9 +61,11 @@ class Scheduler:
         self._store = store
         self._retention = retention
         self._clock = clock
-        self._now = now
+        self._wall = now
+        self._read_last = 0.0
+        self._set_back = False
         self._dispatcher = Dispatcher(
-            store, caller, clock, now, concurrency, per_host, self._tick_failed
+            store, caller, clock, self._now, concurrency, per_host, self._tick_failed
         )
         self._minute: LoopingCall | None = None
         self._retry: IDelayedCall | None = None
@@ -80,6 +82,17 @@ class Scheduler:
         self._align()
         self.tick()
 
+    def _now(self) -> float:
+        """Read the wall clock, and note if it was set back.
+
+        Where it was so in the middle of a tick, that tick did not see what is due in the
+        minute that it began in: there must be another one.
+        """
+        now = self._wall()
+        self._set_back = self._set_back or now < self._read_last
+        self._read_last = now
+        return now
+
     def _align(self) -> None:
         # A loop of 60 s counted from its start would drift away from the wall clock, and
         # one that sleeps the whole minute would not see that the clock was set.
@@ -91,7 +104,7 @@ class Scheduler:
         assert self._minute is not None
         self._minute.stop()
         self._align()
-        if minute_of(self._now()) != self._ticked_minute:
+        if self._set_back or minute_of(self._now()) != self._ticked_minute:
             self.tick()
 
     def wake(self, hosts: Iterable[str]) -> None:
@@ -101,6 +114,7 @@ class Scheduler:
     def tick(self) -> None:
         """Find what is due and launch it; returns at once, and never raises."""
         self._ticked_minute = minute_of(self._now())
+        self._set_back = False
         if self._ticking:
             # What has fallen due since that tick looked must not wait for the next minute.
             self._again = True

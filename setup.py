@@ -23,6 +23,7 @@ setup(
     packages=[
         "callme",
         "callme.api",
+        "callme.api.openapi",
         "callme.caller",
         "callme.core",
         "callme.store",
@@ -55,9 +56,14 @@ setup(
         "test": [
             "coverage[toml]>=7.6",
             "hypothesis>=6.100",
+            "jsonschema-rs>=0.30",
+            "openapi-spec-validator>=0.7",
             PSYCOPG,
             "pytest>=8.2",
             "pytest-twisted>=1.14.3",
+            "standardwebhooks>=1.1",
+            # A newer Python than callme itself needs; what it runs is a process of its own.
+            "schemathesis>=4.32,<5; python_version >= '3.11'",
         ],
         # What people use today, to compare with; arq needs a Redis server besides.
         "bench": ["aiohttp", "apscheduler<4", "arq", "huey", "requests", "sqlalchemy"],

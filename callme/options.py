@@ -8,11 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from . import __version__
+from .core.address_space import Network
+from .core.errors import InvalidValue
+from .core.networks import Networks, parse_network
 from .store.postgresql.server import is_url
 
 _DEFAULTS = {
@@ -21,11 +24,15 @@ _DEFAULTS = {
     "concurrency": "256",
     "per-host": "64",
     "retention": "30",
+    "max-connections": "1000",
     "node": "",
 }
 _PORT = re.compile(r"[0-9]{1,5}")
+_YES = ("1", "true", "yes", "on")
+_NO = ("", "0", "false", "no", "off")
 MAX_CALLS = 10_000
 MAX_RETENTION = 36_500
+MAX_CONNECTIONS = 100_000
 MAX_NODE = 255
 
 
@@ -38,6 +45,11 @@ class Settings:
     :ivar concurrency: calls under way at once.
     :ivar per_host: ... of them to one host and port.
     :ivar retention: days that a finished task is kept; 0 keeps it for ever.
+    :ivar token_file: the path of a file; ``None`` where callers need no token.
+    :ivar no_auth: whether it is meant that whoever reaches the port may ask.
+    :ivar max_connections: clients connected at once.
+    :ivar networks: where callbacks may go.
+    :ivar signing_key_file: the path of a file; ``None`` where callbacks are not signed.
     :ivar node: the daemon's name; empty for its host and process id.
     """
 
@@ -46,6 +58,11 @@ class Settings:
     concurrency: int
     per_host: int
     retention: int
+    token_file: str | None = None
+    no_auth: bool = False
+    max_connections: int = int(_DEFAULTS["max-connections"])
+    networks: Networks = field(factory=Networks)
+    signing_key_file: str | None = None
     node: str = ""
 
 
@@ -98,6 +115,26 @@ class Options(usage.Options):
             f" [default: {_DEFAULTS['retention']}]",
         ],
         [
+            "token-file",
+            None,
+            None,
+            "Callers must send a line of this file as their token: Authorization: Bearer <token>. "
+            "read:<token> may only GET. Read again on SIGHUP.",
+        ],
+        [
+            "max-connections",
+            None,
+            None,
+            f"Clients connected at once. [default: {_DEFAULTS['max-connections']}]",
+        ],
+        [
+            "signing-key-file",
+            None,
+            None,
+            "Callbacks are signed (Standard Webhooks) with each key of this file: whsec_<base64>, "
+            "one a line. Read again on SIGHUP.",
+        ],
+        [
             "node",
             None,
             None,
@@ -105,15 +142,29 @@ class Options(usage.Options):
         ],
     ]
 
+    optFlags: ClassVar = [
+        ["no-auth", None, "Listen beyond this machine though no token is asked for."],
+        ["public-only", None, "Call only what is globally reachable, and networks allowed."],
+    ]
+
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__()
         self._environ = environ
+        self._lists: dict[str, list[str]] = {}
         self.settings: Settings | None = None
 
     def opt_version(self) -> None:
         """Print callme's version and exit."""
         print(f"callme {__version__}")
         sys.exit(0)
+
+    def opt_allow_network(self, network: str) -> None:
+        """Callbacks may go to this network (a CIDR), though a wider one is denied; repeatable."""
+        self._lists.setdefault("allow-network", []).append(network)
+
+    def opt_deny_network(self, network: str) -> None:
+        """Callbacks may not go there (besides link-local and cloud metadata); repeatable."""
+        self._lists.setdefault("deny-network", []).append(network)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
@@ -132,8 +183,37 @@ class Options(usage.Options):
             concurrency=self._number("concurrency", 1, MAX_CALLS),
             per_host=self._number("per-host", 1, MAX_CALLS),
             retention=self._number("retention", 0, MAX_RETENTION),
+            token_file=self._file("token-file"),
+            no_auth=self._flag("no-auth"),
+            max_connections=self._number("max-connections", 1, MAX_CONNECTIONS),
+            networks=Networks(
+                self._networks("allow-network"),
+                self._networks("deny-network"),
+                self._flag("public-only"),
+            ),
+            signing_key_file=self._file("signing-key-file"),
             node=_node(self._value("node"), self._source("node")),
         )
+        if self.settings.token_file is not None and self.settings.no_auth:
+            raise usage.UsageError(
+                f"{self._source('no-auth')} and {self._source('token-file')} contradict each "
+                "other: give one of them"
+            )
+
+    def _file(self, name: str) -> str | None:
+        given: str | None = self[name]
+        value = self._environ.get(self._variable(name)) if given is None else given
+        if value is not None and (not value or "\0" in value):
+            raise usage.UsageError(
+                f"{self._source(name)} is {value!r}: expected the path of a file"
+            )
+        return value
+
+    def _flag(self, name: str) -> bool:
+        value = self._environ.get(self._variable(name), "")
+        if value.lower() not in _YES + _NO:
+            raise usage.UsageError(f"{self._variable(name)} is {value!r}: expected 1 or 0")
+        return bool(self[name]) or value.lower() in _YES
 
     def _variable(self, name: str) -> str:
         return f"CALLME_{name.upper().replace('-', '_')}"
@@ -146,7 +226,7 @@ class Options(usage.Options):
 
     def _source(self, name: str) -> str:
         """Return how the person who set a value calls it."""
-        from_environ = self[name] is None and self._variable(name) in self._environ
+        from_environ = self[name] in (None, 0) and self._variable(name) in self._environ
         return self._variable(name) if from_environ else f"--{name}"
 
     def _number(self, name: str, least: int, most: int) -> int:
@@ -156,6 +236,20 @@ class Options(usage.Options):
                 f"{self._source(name)} is {value!r}: expected an integer from {least} to {most:,}"
             )
         return int(value)
+
+    def _networks(self, name: str) -> Sequence[Network]:
+        """Return the networks of an option, or those that its variable lists."""
+        source, given = f"--{name}", self._lists.get(name)
+        if given is None:
+            source = self._variable(name)
+            given = [one for one in re.split(r"[\s,]+", self._environ.get(source, "")) if one]
+        networks = []
+        for text in given:
+            try:
+                networks.append(parse_network(text))
+            except InvalidValue as error:
+                raise usage.UsageError(f"{source} is {text!r}: {error}") from None
+        return networks
 
 
 def _endpoint(value: str, source: str) -> str:

@@ -64,9 +64,11 @@ class Scheduler:
         self._store = store
         self._retention = retention
         self._clock = clock
-        self._now = now
+        self._wall = now
+        self._read_last = 0.0
+        self._set_back = False
         self._dispatcher = Dispatcher(
-            store, caller, clock, now, concurrency, per_host, self._tick_failed
+            store, caller, clock, self._now, concurrency, per_host, self._tick_failed
         )
         self._minute: LoopingCall | None = None
         self._others = (
@@ -76,16 +78,28 @@ class Scheduler:
         self._ticking = self._again = False
         self._recovered = self._stopping = False
         self._ticked_minute = 0
-        self._started_at = now()
         self._last_tick: float | None = None
+        # By the clock of the timers: the wall clock may be set.
+        self._well_at = clock.seconds()
 
     def start(self) -> None:
         """Catch up with what fell due meanwhile, then tick at every minute."""
-        self._started_at = self._now()
+        self._well_at = self._clock.seconds()
         self._align()
         self.tick()
         if self._others is not None:
             self._others.start()
+
+    def _now(self) -> float:
+        """Read the wall clock, and note if it was set back.
+
+        Where it was so in the middle of a tick, that tick did not see what is due in the
+        minute that it began in: there must be another one.
+        """
+        now = self._wall()
+        self._set_back = self._set_back or now < self._read_last
+        self._read_last = now
+        return now
 
     def _align(self) -> None:
         # A loop of 60 s counted from its start would drift away from the wall clock, and
@@ -98,7 +112,7 @@ class Scheduler:
         assert self._minute is not None
         self._minute.stop()
         self._align()
-        if minute_of(self._now()) != self._ticked_minute:
+        if self._set_back or minute_of(self._now()) != self._ticked_minute:
             self.tick()
 
     def wake(self, hosts: Iterable[str]) -> None:
@@ -108,6 +122,7 @@ class Scheduler:
     def tick(self) -> None:
         """Find what is due and launch it; returns at once, and never raises."""
         self._ticked_minute = minute_of(self._now())
+        self._set_back = False
         if self._ticking:
             # What has fallen due since that tick looked must not wait for the next minute.
             self._again = True
@@ -142,6 +157,7 @@ class Scheduler:
         for key in due.too_late:
             log.warn("{task} failed: too_late", task=shown(str(key)))
         self._last_tick = self._now()
+        self._well_at = self._clock.seconds()
         self._again = self._again or due.more
         self._dispatcher.wake(due.hosts)
 
@@ -168,9 +184,9 @@ class Scheduler:
 
     def health(self) -> Health:
         """Say how the scheduler is."""
-        since = self._started_at if self._last_tick is None else self._last_tick
+        stale = self._clock.seconds() - self._well_at >= STALE_SECONDS
         return Health(
-            ticking=not self._stopping and self._now() - since < STALE_SECONDS,
+            ticking=not self._stopping and not stale,
             last_tick=self._last_tick,
             calls_under_way=self._dispatcher.calls_under_way,
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import signal
 import socket
 import sqlite3
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +16,22 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from . import __version__
+from .access import Gate, TokenFile
 from .api.endpoints import Api
 from .caller.http import HttpCaller
+from .clock import SteadyClock
+from .core.signing import SigningKeys
+from .descriptors import raise_limit, share_of_clients, wanted_for
+from .key_file import KeyFile
 from .options import Options, Settings
+from .probe import CannotListen, try_port
 from .retention import Retention
 from .scheduler import Scheduler
+from .secret_file import UnusableFile
 from .site import BoundedSite
 from .store.port import CannotOpen, Store
 from .store.postgresql.server import Server, is_url
@@ -63,11 +66,34 @@ def makeService(options: Options) -> Daemon:
     # twistd changes to its --rundir only after this.
     rundir = options.parent["rundir"] if options.parent else "."
     try:
-        _check_port(settings.port)
+        exposed = try_port(settings.port)
+        gate = _gate(settings, exposed, rundir)
+        key_file = _key_file(settings, rundir)
         database = _open(settings, options, rundir)
-    except CannotOpen as error:
+    except (CannotOpen, CannotListen, UnusableFile) as error:
         raise SystemExit(f"callme: {error}") from None
-    return Daemon(settings, database, reactor)
+    return Daemon(settings, database, reactor, gate=gate, key_file=key_file)
+
+
+def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
+    """Return what decides who may ask.
+
+    :param exposed: whether other machines may reach the port.
+    """
+    if settings.token_file is not None:
+        return Gate(TokenFile(Path(rundir, settings.token_file).absolute()))
+    if exposed and not settings.no_auth:
+        raise CannotListen(
+            f"{settings.port} may be reached from other machines: give a --token-file, or "
+            "--no-auth if whoever reaches it may ask"
+        )
+    return Gate(any_host=exposed)
+
+
+def _key_file(settings: Settings, rundir: str) -> KeyFile | None:
+    if settings.signing_key_file is None:
+        return None
+    return KeyFile(Path(rundir, settings.signing_key_file).absolute())
 
 
 def _open(settings: Settings, options: Options, rundir: str) -> DatabaseFile | Server:
@@ -86,12 +112,14 @@ def _open(settings: Settings, options: Options, rundir: str) -> DatabaseFile | S
     return database
 
 
-def _store(database: DatabaseFile | Server, reactor: Any, node: Callable[[], str]) -> Store:
+def _store(
+    database: DatabaseFile | Server, reactor: Any, node: Callable[[], str], clock: IReactorTime
+) -> Store:
     if isinstance(database, DatabaseFile):
-        return SqliteStore(database, reactor, node)
+        return SqliteStore(database, reactor, node, clock)
     from .store.postgresql.store import PostgresqlStore  # noqa: PLC0415 - as above
 
-    return PostgresqlStore(database, reactor, node)
+    return PostgresqlStore(database, reactor, node, clock)
 
 
 def _described(database: DatabaseFile | Server) -> str:
@@ -110,61 +138,6 @@ def _give_to(options: Options, path: Path) -> None:
     uid, gid = (options.parent["uid"], options.parent["gid"]) if options.parent else (None, None)
     if uid is not None or gid is not None:
         os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
-
-
-def _check_port(description: str) -> None:
-    """Find out whether something can be listened on, by taking it and letting it go."""
-    failures: list[Failure] = []
-    try:
-        listening = serverFromString(_Probe(), description).listen(Factory())
-    except AttributeError:
-        # An endpoint that wants more of a reactor than the probe has speaks for itself.
-        return
-    listening.addErrback(failures.append)
-    for failure in failures:
-        error = failure.value
-        if not isinstance(error, (OSError, OverflowError)):
-            failure.raiseException()
-        why = getattr(error, "strerror", None) or str(error)
-        raise CannotOpen(f"cannot listen on {description}: {why}")
-
-
-class _Probe:
-    """As much of a reactor as an endpoint needs to listen, which only tries."""
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:
-        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((interface, port))
-            trial.listen()
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: Any,
-        contextFactory: Any,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> None:
-        self.listenTCP(port, factory, backlog, interface)
-
-    def listenUNIX(
-        self,
-        address: str,
-        factory: Any,
-        backlog: int = 50,
-        mode: int = 0o666,
-        wantPID: bool = False,
-    ) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-            if not os.path.lexists(address):
-                trial.bind(address)
-                os.unlink(address)
-            elif trial.connect_ex(address) == 0:
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-            elif not stat.S_ISSOCK(os.stat(address).st_mode):
-                raise OSError(errno.EEXIST, "there is something that is no socket")
 
 
 def _address(port: IListeningPort | None, description: str) -> str:
@@ -186,11 +159,29 @@ def _leave_to_stay() -> None:
     gc.freeze()
 
 
+def _room(settings: Settings) -> int:
+    """Return how many clients there can be, and see to it that there are descriptors for them."""
+    asked = settings.max_connections
+    limit = raise_limit(wanted_for(asked, settings.concurrency))
+    room = share_of_clients(asked, settings.concurrency, limit)
+    if room < asked:
+        log.warn(
+            "{limit} files may be open: enough for {room} clients, not for the {asked} of "
+            "--max-connections (see ulimit -Hn)",
+            limit=limit,
+            room=room,
+            asked=asked,
+        )
+    return room
+
+
 class Daemon(Service):
     """callme as a service: store, scheduler, caller and API.
 
     :param database: claimed for this process already, where it is a file.
     :param now: the wall clock: seconds since 1970.
+    :param gate: decides who may ask.
+    :ivar key_file: the keys that callbacks are signed with.
     """
 
     name = "callme"
@@ -201,26 +192,40 @@ class Daemon(Service):
         database: DatabaseFile | Server,
         reactor: Any,
         now: Callable[[], float] = time.time,
+        gate: Gate | None = None,
+        key_file: KeyFile | None = None,
     ) -> None:
+        self._gate = gate or Gate()
+        self.key_file = key_file
         self._settings = settings
         self._reactor = reactor
-        self._store = _store(database, reactor, lambda: settings.node or _node_name())
-        self._caller = HttpCaller(reactor, now, settings.per_host)
+        self._clock = clock = SteadyClock(reactor)
+        self._store = _store(database, reactor, lambda: settings.node or _node_name(), clock)
+        self._caller = HttpCaller(
+            reactor,
+            now,
+            settings.per_host,
+            clock=clock,
+            most_unused=settings.concurrency,
+            networks=settings.networks,
+            keys=lambda: SigningKeys() if key_file is None else key_file.keys,
+        )
         self._scheduler = Scheduler(
             self._store,
             self._caller,
-            Retention(self._store, reactor, now, settings.retention),
-            reactor,
+            Retention(self._store, clock, now, settings.retention),
+            clock,
             now,
             settings.concurrency,
             settings.per_host,
             None if isinstance(database, DatabaseFile) else BETWEEN_SECONDS,
         )
-        api = Api(self._store, self._scheduler, reactor, now)
-        self._site = BoundedSite(api.app.resource(), reactor)
+        api = Api(self._store, self._scheduler, clock, now, settings.networks)
+        self._site = BoundedSite(api.app.resource(), clock, self._gate, _room(settings))
         self._endpoint = serverFromString(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database
+        self._before_hup: Any = None
 
     def privilegedStartService(self) -> None:
         # Here, while a port below 1024 may still be taken.
@@ -238,9 +243,11 @@ class Daemon(Service):
             database=_described(self._database),
             node=self._settings.node or _node_name(),
         )
-        self._reactor.callWhenRunning(self._handle_sigterm)
+        self._clock.start()
+        self._reactor.callWhenRunning(self._handle_signals)
         self._reactor.callWhenRunning(self._scheduler.start)
-        _leave_to_stay()
+        # Last: it takes a moment, in which a SIGTERM must find its handler.
+        self._reactor.callWhenRunning(_leave_to_stay)
 
     def _listen(self) -> None:
         listening = self._endpoint.listen(self._site)
@@ -253,8 +260,11 @@ class Daemon(Service):
         if failures:
             failures[0].raiseException()
 
-    def _handle_sigterm(self) -> None:
-        """Let SIGTERM be a good end: twistd would report that it was killed by a signal."""
+    def _handle_signals(self) -> None:
+        """Let SIGTERM be a good end: twistd would report that it was killed by a signal.
+
+        SIGHUP, which twistd leaves to its default (to die), has files of secrets read again.
+        """
 
         def stop(*_: object) -> None:
             # Once is enough: the reactor takes a second time for a mistake.
@@ -262,6 +272,14 @@ class Daemon(Service):
             self._reactor.callFromThread(self._reactor.stop)
 
         signal.signal(signal.SIGTERM, stop)
+        files = [file for file in (self._gate.file, self.key_file) if file is not None]
+
+        def read_again(*_: object) -> None:
+            for file in files:
+                self._reactor.callFromThread(file.reload)
+
+        if files:
+            self._before_hup = signal.signal(signal.SIGHUP, read_again)
 
     def stopService(self) -> Deferred[None]:
         """Stop in the only order in which nothing is lost."""
@@ -270,12 +288,16 @@ class Daemon(Service):
 
     async def _stop(self) -> None:
         log.info("callme stops")
+        if self._before_hup is not None:
+            signal.signal(signal.SIGHUP, self._before_hup)
+            self._before_hup = None
         if self._port is not None:
             await defer.maybeDeferred(self._port.stopListening)
-        closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._reactor)
+        closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._clock)
         closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         await self._scheduler.stop(GRACE_SECONDS, RECORD_SECONDS)
         await closing
         await self._caller.close()
         await self._store.close()
+        self._clock.stop()
         log.info("callme has stopped")

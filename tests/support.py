@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from callme.api.endpoints import Api
 from callme.core.definition import parse_definition
+from callme.core.networks import Networks
 from callme.core.task import Claim, Definition, Outcome, Task
 from callme.core.trigger import Key
 from callme.retention import Retention
@@ -74,16 +75,20 @@ class FakeCaller:
     :ivar calls: every call made, with the time it was made.
     :ivar pending: the calls that have not ended, by key.
     :ivar answer: the status that every call gets at once; ``None`` leaves it pending.
+    :ivar failing: what is called instead, as no caller should be made to.
     """
 
     now: Callable[[], float]
     answer: int | None = 200
+    failing: Callable[[Claim], Deferred[Outcome]] | None = None
     calls: list[tuple[float, Claim]] = field(factory=list)
     pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
     cut_off: list[Key] = field(factory=list)
 
     def call(self, claim: Claim) -> Deferred[Outcome]:
         self.calls.append((self.now(), claim))
+        if self.failing is not None:
+            return self.failing(claim)
         outcome = Outcome(started_at=int(self.now() * 1000), duration_ms=5, status=self.answer)
         if self.answer is not None:
             return succeed(outcome)
@@ -114,6 +119,7 @@ class World:
 
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
+        self.networks: Networks = settings.pop("networks", Networks())
         self.clock.rightNow = float(NOON)
         self.now: Callable[[], float] = self.clock.seconds
         self.store: Any = InstantStore()
@@ -126,7 +132,8 @@ class World:
         return Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
 
     def _http(self) -> StubTreq:
-        return StubTreq(Api(self.store, self.scheduler, self.clock, self.now).app.resource())
+        api = Api(self.store, self.scheduler, self.clock, self.now, self.networks)
+        return StubTreq(api.app.resource())
 
     def restart(self, **settings: Any) -> None:
         """Let the daemon die, timers and all, and start another one on the same database."""

@@ -11,10 +11,12 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 
 from callme.api.endpoints import Api
+from callme.core.networks import Networks, parse_network
 from callme.core.task import State
 from callme.core.trigger import Key
 
 from .conftest import LoggedFailures
+from .openapi import check_answer
 from .support import NOON, World, definition
 
 BASE = "http://callme:6777"
@@ -52,6 +54,7 @@ def ask(
     response = world.result(asking)
     text = world.result(response.text("utf-8"))
     answer = Answer(response.code, response.headers, text)
+    raw_headers = response.headers.getAllRawHeaders()
     if method != "HEAD" and answer.status != 204:
         kind = answer.header("content-type")
         assert kind == ("application/json" if answer.status < 400 else "application/problem+json")
@@ -60,6 +63,8 @@ def ask(
         if kind == "application/problem+json":
             assert {"type", "title", "status", "detail"} <= set(answer.json)
             assert answer.status == answer.json["status"]
+    given = {name.decode().lower(): values[0].decode() for name, values in raw_headers}
+    check_answer(method, path, answer.status, given, text)
     return answer
 
 
@@ -124,7 +129,7 @@ def test_another_definition_is_a_conflict_and_changes_nothing(world: World) -> N
     first = put(world)
     other = put(world, payload="other")
     assert other.status == 409
-    assert other.json["task"] == first.json
+    assert other.json["task"] == ask(world, "GET", "/status/").json["tasks"][0]
     assert "If-Match: *" in other.json["detail"]
     assert ask(world, "GET", f"/task/{KEY}").json == first.json
 
@@ -270,7 +275,15 @@ def test_bad_bodies_are_refused_by_name(world: World, body: bytes, status: int, 
     [
         ("/task/" + "x" * 256, 422),
         ("/task/a%2Fb", 422),
+        ("/task/%2Fa", 422),
+        ("/task/a%2F", 422),
+        ("/task/a%2f/", 422),
         ("/task/a%00b", 422),
+        ("/task/a%0Ab", 422),
+        ("/task/%0Aa", 422),
+        ("/task/a%0A", 422),
+        ("/task/%0A", 422),
+        ("/task/%2F", 422),
         ("/task/a@b@c", 422),
         ("/task/@60", 422),
         (f"/task/task@{AT}?colour=red", 400),
@@ -283,6 +296,15 @@ def test_bad_urls_are_refused(world: World, path: str, status: int) -> None:
     answer = ask(world, "PUT", path, BODY)
     assert answer.status == status
     assert ask(world, "GET", "/task/").json == {"tasks": []}
+
+
+@pytest.mark.parametrize("name", ["a%2F", "%2Fa", "a%0Ab", "a%0A", "%0A", "a%00", "%2F"])
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+def test_what_is_no_name_means_no_task(world: World, method: str, name: str) -> None:
+    world.put("a", NOON + 60)
+    path = "/reschedule/" if method == "POST" else "/task/"
+    assert ask(world, method, path + name).status == 400
+    assert world.task(Key("a", NOON + 60)).state is State.SCHEDULED
 
 
 @pytest.mark.parametrize(
@@ -300,6 +322,19 @@ def test_content_types(world: World, kind: str, status: int) -> None:
     assert ask(world, "PUT", "/task/task", BODY, {"Content-Type": kind}).status == status
 
 
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "10.0.0.1"]
+)
+def test_an_address_that_may_not_be_called_is_refused(host: str) -> None:
+    world = World(networks=Networks(denied=[parse_network("10.0.0.0/8")]))
+    answer = put(world, callback=f"http://{host}/")
+    assert (answer.status, pointers(answer)) == (422, ["/callback"])
+    assert host.strip("[]") in answer.json["detail"]
+    assert "is not to be called" in answer.json["detail"]
+    assert ask(world, "GET", "/task/").json == {"tasks": []}
+    world.close()
+
+
 def test_secrets_are_masked_in_every_answer(world: World) -> None:
     headers = {"Authorization": "hunter2", "X-Api-Key": "hunter2", "X-Plain": "shown"}
     answers = [
@@ -309,7 +344,10 @@ def test_secrets_are_masked_in_every_answer(world: World) -> None:
         ask(world, "GET", "/status/"),
     ]
     assert [answer.status for answer in answers] == [201, 409, 200, 200]
-    assert all("hunter2" not in answer.text and "shown" in answer.text for answer in answers)
+    assert all("hunter2" not in answer.text for answer in answers)
+    # One task's own answer shows what does not look secret; lists and errors show no value.
+    assert ["shown" in answer.text for answer in answers] == [True, False, True, False]
+    assert answers[1].json["task"]["headers"] == dict.fromkeys(headers, "***")
 
 
 # Asking

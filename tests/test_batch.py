@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from callme.api.batch import MAX_TASKS, SLICE
+from callme.core.networks import Networks, parse_network
 from callme.store.port import StoreUnavailable
 
 from .conftest import LoggedFailures
@@ -65,7 +66,8 @@ def test_each_task_is_answered_in_order_as_its_put_would_be(world: World) -> Non
     ]
     assert found[0] == {"status": 201, "task": f"new@{AT}"}
     assert [error["pointer"] for error in found[1]["errors"]] == ["/retry", "/colour"]
-    assert found[2]["task"]["payload"] == "x"
+    assert found[2]["task"]["task"] == f"standing@{AT}"
+    assert "payload" not in found[2]["task"]
     assert found[3] == {"status": 200, "task": f"standing@{AT}"}
     page = world.result(world.store.page())
     assert [task.key.task_name for task in page.tasks] == ["last", "new", "standing"]
@@ -187,3 +189,11 @@ def test_others_have_their_turn_while_a_batch_is_done(
     answers(world, [one(f"n{number}") for number in range(10 * SLICE)])
     # Ten turns while it is decoded, and one before each slice that is written.
     assert turns == [0] * 10 + [0, SLICE] * 10
+
+
+def test_a_batch_goes_no_further_than_a_put() -> None:
+    world = World(networks=Networks(denied=[parse_network("10.0.0.0/8")]))
+    hosts = ["10.0.0.1", "169.254.169.254", "192.0.2.1"]
+    tasks = [one(f"t{n}", callback=f"http://{host}/") for n, host in enumerate(hosts)]
+    assert [told["status"] for told in answers(world, tasks)] == [422, 422, 201]
+    world.close()

@@ -14,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError
 from twisted.internet import error, reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
@@ -32,12 +34,18 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from callme import __version__
+from callme.caller import resolver
+from callme.caller.confined import ConfinedReactor, ForbiddenAddress
 from callme.caller.connections import status_in
 from callme.caller.explain import explain
 from callme.caller.http import KEPT_BODY, MAX_BODY, HttpCaller
+from callme.core.networks import Networks, parse_network
+from callme.core.signing import SigningKeys
 from callme.core.task import Claim, Outcome, Reason
+from callme.core.trigger import Key
 
 from .support import NOON, definition
+from .test_signing import secret
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -223,6 +231,42 @@ async def test_the_request_is_exactly_what_the_task_says(
             b"Callme-Trigger-At: %d" % NOON,
         ]
     )
+
+
+async def test_a_connection_that_is_used_again_is_not_one_that_is_kept() -> None:
+    caller = HttpCaller(reactor, time.time, 10, most_unused=1)
+    slow, other = Endpoint(), Endpoint()
+    slow.port, other.port = listen(slow), listen(other)
+    await call(caller, slow)
+    asked: Deferred[Connection] = Deferred()
+    slow.answer = asked.callback
+    calling = caller.call(claim(slow))
+    connection = await asked
+    await call(caller, other)
+    connection.write(OK)
+    assert (await calling).status == 200
+    assert len(slow.connections) == 1
+    await caller.close()
+    await shut(slow)
+    await shut(other)
+
+
+async def test_connections_are_kept_for_few_hosts_only() -> None:
+    caller = HttpCaller(reactor, time.time, 10, most_unused=2)
+    endpoints = [Endpoint() for _ in range(4)]
+    for endpoint in endpoints:
+        endpoint.port = listen(endpoint)
+        await call(caller, endpoint)
+    # Those that were used longest ago are closed, and are no call's any more.
+    await deferLater(reactor, 0.1)
+    lost = [endpoint.connections[0].lost.called for endpoint in endpoints]
+    assert lost == [True, True, False, False]
+    for endpoint in (endpoints[3], endpoints[2], endpoints[0]):
+        assert (await call(caller, endpoint)).status == 200
+    assert [len(endpoint.connections) for endpoint in endpoints] == [2, 1, 1, 1]
+    await caller.close()
+    for endpoint in endpoints:
+        await shut(endpoint)
 
 
 @pytest.mark.parametrize(
@@ -578,6 +622,202 @@ async def test_a_callback_that_cannot_be_called_after_all_is_an_outcome(
         outcome = await caller.call(evolve(made, definition=broken))
         assert outcome.reason is Reason.CONNECTION_FAILED
         assert outcome.detail.startswith("the ")
+
+
+# Where calls may go
+
+
+def confined(names: dict[str, list[str]], deny: str = "", **more: Any) -> HttpCaller:
+    """Return a caller that must not call some networks, nor the ones denied by default."""
+    networks = Networks(denied=[parse_network(one) for one in deny.split()])
+    return HttpCaller(
+        reactor, time.time, 10, networks=networks, lookup=lambda name: names[name], **more
+    )
+
+
+def claim_of(endpoint: Endpoint, host: str) -> Claim:
+    port = endpoint.port.getHost().port
+    return claim(endpoint, callback=f"{endpoint.scheme}://{host}:{port}/")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
+async def test_a_name_for_a_denied_address_is_not_called(
+    endpoint: Endpoint, address: str, scheme: str
+) -> None:
+    endpoint.scheme = scheme
+    caller = confined({"rebound.example": [address]}, "127.0.0.0/8")
+    outcome = await caller.call(claim_of(endpoint, "rebound.example"))
+    assert (outcome.status, outcome.reason) == (None, Reason.FORBIDDEN_ADDRESS)
+    assert outcome.detail.startswith(address)
+    assert outcome.detail.endswith(
+        "is not to be called: it lies in 127.0.0.0/8, which --deny-network denies"
+    )
+    assert endpoint.connections == []
+    await caller.close()
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "127.0.0.1"])
+async def test_an_address_that_stands_in_the_store_is_judged_when_it_is_called(
+    endpoint: Endpoint, host: str
+) -> None:
+    """The rules may have been others when it was put, or it came from elsewhere."""
+    made = claim_of(endpoint, "localhost")
+    there = evolve(
+        made,
+        definition=evolve(
+            made.definition, callback=made.definition.callback.replace("localhost", host)
+        ),
+    )
+    free = HttpCaller(reactor, time.time, 10)
+    assert (await free.call(there)).status == 200
+    caller = HttpCaller(
+        reactor, time.time, 10, networks=Networks(denied=[parse_network("127.0.0.0/8")])
+    )
+    outcome = await caller.call(there)
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    assert outcome.detail.startswith("127.0.0.1 is not to be called")
+    assert len(endpoint.requests) == 1
+    await free.close()
+    await caller.close()
+
+
+@pytest.mark.parametrize("host", ["[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[::]", "0.0.0.0"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_an_address_is_judged_without_being_looked_up(
+    endpoint: Endpoint, host: str, scheme: str
+) -> None:
+    made = claim(endpoint, callback=f"{scheme}://{host}:{endpoint.port.getHost().port}/")
+    caller = confined({}, "127.0.0.0/8 ::1")
+    outcome = await caller.call(made)
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    assert "which leads to" in outcome.detail or host == "[::ffff:127.0.0.1]"
+    assert endpoint.connections == []
+    await caller.close()
+
+
+async def test_of_several_addresses_those_allowed_are_called(endpoint: Endpoint) -> None:
+    names = {"mixed.example": ["169.254.169.254", "fe80::1", "127.0.0.1", "100.100.100.200"]}
+    caller = confined(names)
+    outcome = await caller.call(claim_of(endpoint, "mixed.example"))
+    assert (outcome.status, outcome.detail) == (200, "")
+    await caller.close()
+
+
+async def test_of_several_addresses_none_of_which_is_allowed_the_first_is_told(
+    endpoint: Endpoint,
+) -> None:
+    caller = confined({"evil.example": ["169.254.169.254", "::1"]}, "::1/128")
+    outcome = await caller.call(claim_of(endpoint, "evil.example"))
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    assert outcome.detail.startswith("169.254.169.254 is not to be called")
+    await caller.close()
+
+
+async def test_an_allowed_address_that_refuses_is_not_called_forbidden(endpoint: Endpoint) -> None:
+    made = claim_of(endpoint, "mixed.example")
+    await maybeDeferred(endpoint.port.stopListening)
+    caller = confined({"mixed.example": ["127.0.0.1", "169.254.169.254"]})
+    outcome = await caller.call(made)
+    assert (outcome.reason, outcome.detail) == (
+        Reason.CONNECTION_FAILED,
+        "the connection was refused",
+    )
+    await caller.close()
+
+
+async def test_a_name_that_changes_its_address_is_judged_each_time(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "KEPT_SECONDS", 0)
+    names = {"rebound.example": ["127.0.0.1"]}
+    caller = confined(names)
+    # The endpoint closes each connection: the next call needs a new one.
+    endpoint.answer = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert (await caller.call(claim_of(endpoint, "rebound.example"))).status == 200
+    names["rebound.example"] = ["169.254.169.254"]
+    outcome = await caller.call(claim_of(endpoint, "rebound.example"))
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    await caller.close()
+
+
+def test_no_connection_is_made_but_to_what_is_allowed() -> None:
+    """Whatever is looked up, and by whom: this is where each connection passes."""
+    reached: list[str] = []
+
+    class Reactor(Clock):
+        def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> None:
+            reached.append(host)
+
+    made = ConfinedReactor(Reactor(), Clock(), Networks(), lambda name: [])
+    made.connectTCP("127.0.0.1", 80, None)
+    for host in ("169.254.169.254", "::ffff:169.254.169.254", "localhost", "127.1"):
+        with pytest.raises(ForbiddenAddress):
+            made.connectTCP(host, 80, None)
+    assert reached == ["127.0.0.1"]
+
+
+# Proof of origin
+
+
+def headers_of(request: bytes) -> dict[str, str]:
+    head = request.partition(b"\r\n\r\n")[0].decode()
+    return dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+
+
+@pytest.mark.parametrize("payload", ["", '{"é": 1}', "plain"])
+async def test_a_signed_callback_is_one_that_the_library_accepts(
+    endpoint: Endpoint, payload: str
+) -> None:
+    keys = SigningKeys.parse(f"{secret('a')}\n{secret('b')}")
+    caller = HttpCaller(reactor, time.time, 10, keys=lambda: keys)
+    made = claim(endpoint, payload=payload, callback_method="POST")
+    for number in (1, 2):
+        # The second time over the same connection.
+        await caller.call(evolve(made, number=number))
+    for request in endpoint.requests:
+        headers, body = headers_of(request), request.partition(b"\r\n\r\n")[2]
+        assert body == payload.encode()
+        for letter in "ab":
+            Webhook(secret(letter)).verify(body, headers, json_parse=False)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret("c")).verify(body, headers, json_parse=False)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret("a")).verify(body + b" ", headers, json_parse=False)
+    first, second = (headers_of(request) for request in endpoint.requests)
+    assert first["Webhook-Id"] == second["Webhook-Id"] == f"task@{NOON}"
+    assert (first["Callme-Attempt"], second["Callme-Attempt"]) == ("1", "2")
+    assert len(endpoint.connections) == 1
+    await caller.close()
+
+
+async def test_the_time_signed_is_when_the_request_starts(endpoint: Endpoint) -> None:
+    """However long it took to connect: whoever checks allows five minutes."""
+    moments = iter([NOON + 1.0, NOON + 301.9])
+    keys = SigningKeys.parse(secret("a"))
+    caller = HttpCaller(reactor, lambda: next(moments), 10, keys=lambda: keys)
+    outcome = await caller.call(claim(endpoint))
+    assert outcome.started_at == (NOON + 301.9) * 1000
+    headers = headers_of(endpoint.requests[0])
+    assert headers["Webhook-Timestamp"] == str(NOON + 301)
+    assert headers.items() >= dict(keys.headers(Key("task", NOON), NOON + 301, b"")).items()
+    await caller.close()
+
+
+async def test_keys_may_change_between_calls(endpoint: Endpoint) -> None:
+    keys = [SigningKeys.parse(secret("a"))]
+    caller = HttpCaller(reactor, time.time, 10, keys=lambda: keys[0])
+    await call(caller, endpoint)
+    keys[0] = SigningKeys.parse(secret("b"))
+    await call(caller, endpoint)
+    for letter, request in zip("ab", endpoint.requests, strict=True):
+        Webhook(secret(letter)).verify(b"", headers_of(request), json_parse=False)
+    await caller.close()
+
+
+async def test_without_keys_nothing_is_signed(caller: HttpCaller, endpoint: Endpoint) -> None:
+    await call(caller, endpoint)
+    assert b"webhook" not in endpoint.requests[0].lower()
 
 
 # TLS

@@ -10,13 +10,17 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from callme import __version__
+from callme.options import Options
 from callme.store.sqlite.database import migrations
 
 from .postgresql import Cluster
@@ -253,6 +257,9 @@ def test_a_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
         (["--database="], "--database is ''"),
         (["--database=mysql://host/db"], "--database is mysql://"),
         (["--colour=red"], "colour"),
+        (["--port=tcp:0"], "may be reached from other machines: give a --token-file, or --no-auth"),
+        (["--token-file=nowhere"], 'the token file ".*/nowhere": No such file'),
+        (["--token-file=x", "--no-auth"], "contradict each other"),
         (["stray"], "'stray' is not an option"),
     ],
 )
@@ -274,8 +281,8 @@ def test_help_and_version(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"callme {__version__}\n")
     done = twistd(tmp_path, "--help")
     assert done.returncode == 0
-    for option in ("--port", "--database", "--concurrency", "--per-host", "--retention", "--node"):
-        assert option in done.stdout
+    for option in Options.optParameters + Options.optFlags:
+        assert f"--{option[0]}" in done.stdout
     listed = subprocess.run([TWISTD, "--help"], capture_output=True, text=True, check=True)
     assert "callme  " in listed.stdout
 
@@ -312,6 +319,70 @@ def test_options_from_the_environment(tmp_path: Path) -> None:
     refused(done, "CALLME_PER_HOST is 'none'")
     done = twistd(tmp_path, "--per-host=no", CALLME_PER_HOST="none")
     refused(done, "--per-host is 'no'")
+
+
+# Clocks that are set
+
+SETTABLE = """
+import os, sys, time
+true = time.time
+def set_by() -> float:
+    try:
+        return float(open("set-by").read() or 0)
+    except OSError:
+        return 0.0
+time.time = lambda: true() + set_by()
+from twisted.scripts.twistd import run
+sys.argv[0] = "twistd"
+run()
+"""
+
+
+class SettableDaemon(Daemon):
+    """A daemon whose wall clock a test can set, as nobody may set the machine's."""
+
+    def command(self, *more: str) -> list[str]:
+        return [sys.executable, "-c", SETTABLE, *super().command(*more)[1:]]
+
+    def set_clock(self, seconds: float) -> None:
+        new = self.directory / "new"
+        new.write_text(str(seconds))
+        new.replace(self.directory / "set-by")
+
+    def health(self) -> Any:
+        return self.curl("GET", "/healthz")[1]
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_wall_clock_that_is_set_stops_nothing(tmp_path: Path, sink: Sink, step: int) -> None:
+    daemon = SettableDaemon(tmp_path)
+    daemon.start()
+    try:
+        hanging = daemon.put("hanging", sink.url("/sleep/60"), retry=0, timeout=4)
+        wait_for(lambda: sink.count(hanging) == 1)
+        slow = daemon.put("slow", sink.url("/sleep/3"), retry=0, timeout=20)
+        wait_for(lambda: sink.count(slow) == 1)
+        before = daemon.health()["last_tick"]
+        daemon.set_clock(step)
+        # Nobody talks to the daemon: nothing but its own timers wakes it.
+        time.sleep(7)
+        health = daemon.health()
+        assert health["status"] == "ok"
+        assert abs(_seconds(health["last_tick"]) - _seconds(before) - step) < 90
+        assert health["last_tick"][11:16] != before[11:16]
+        task = daemon.task(hanging)
+        assert (task["state"], task["reason"]) == ("failed", "timeout")
+        assert 3900 < task["attempts"][0]["duration_ms"] < 5500
+        assert daemon.task(slow)["state"] == "succeeded"
+        key = daemon.put("now", sink.url("/status/200"))
+        daemon.until(key, "succeeded")
+        assert f"the wall clock was set by {step:+}" in daemon.log()
+    finally:
+        daemon.kill()
+
+
+def _seconds(rfc3339: str) -> float:
+    return datetime.fromisoformat(rfc3339.replace("Z", "+00:00")).timestamp()
 
 
 # Bad company

@@ -10,6 +10,7 @@ from callme.core.callback import host_of
 from callme.core.definition import parse_definition
 from callme.core.errors import Invalid
 from callme.core.headers import looks_secret, masked
+from callme.core.networks import Networks, parse_network
 from callme.core.task import Definition
 
 NOW = 1_800_014_437.25
@@ -89,11 +90,24 @@ def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> 
         ({"callback": "http://a..b/"}, "/callback"),
         ({"callback": "http://a_b/"}, "/callback"),
         ({"callback": "http://[::1/"}, "/callback"),
+        ({"callback": "http://[::1]80/"}, "/callback"),
+        ({"callback": "http://[::1].example/"}, "/callback"),
         ({"callback": "http://[fe80::1%25eth0]/"}, "/callback"),
         ({"callback": "http://[zz]/"}, "/callback"),
         ({"callback": "http://good\\@evil/"}, "/callback"),
         ({"callback": f"http://{'a.' * 127}com/"}, "/callback"),
         ({"callback": "http://example.com/" + "x" * 2083}, "/callback"),
+        ({"callback": "http://2130706433/"}, "/callback"),
+        ({"callback": "http://0x7f.1:80/"}, "/callback"),
+        ({"callback": "http://0177.0.0.1/"}, "/callback"),
+        ({"callback": "http://127.1/"}, "/callback"),
+        ({"callback": "http://127.0.0.1.1/"}, "/callback"),
+        ({"callback": "http://256.0.0.1./"}, "/callback"),
+        ({"callback": "http://0x/"}, "/callback"),
+        ({"callback": "http://169.254.169.254/latest"}, "/callback"),
+        ({"callback": "http://169.254.169.254./"}, "/callback"),
+        ({"callback": "https://[::ffff:a9fe:a9fe]:443/"}, "/callback"),
+        ({"callback": "http://[fd00:ec2::254]/"}, "/callback"),
         ({"callback": None}, "/callback"),
         ({"callback_method": "CONNECT"}, "/callback_method"),
         ({"callback_method": "trace"}, "/callback_method"),
@@ -134,13 +148,28 @@ def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> 
         ({"headers": {"Callme-Attempt": "1"}}, "/headers/Callme-Attempt"),
         ({"headers": {"Callme-Trigger-At": "1"}}, "/headers/Callme-Trigger-At"),
         ({"headers": {"Accept-Encoding": "gzip"}}, "/headers/Accept-Encoding"),
+        ({"headers": {"webhook-ID": "me"}}, "/headers/webhook-ID"),
+        ({"headers": {"Webhook-Timestamp": "1"}}, "/headers/Webhook-Timestamp"),
+        ({"headers": {"Webhook-Signature": "v1,x"}}, "/headers/Webhook-Signature"),
         ({"headers": {"X-A": 5}}, "/headers/X-A"),
         ({"headers": {"X-A": "a\r\nB: c"}}, "/headers/X-A"),
         ({"headers": {"X-A": "a\0"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\nB: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\rB: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\x0bB: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\x85B: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\u2028B: c"}}, "/headers/X-A"),
         ({"headers": {"X-A": " a"}}, "/headers/X-A"),
-        ({"headers": {"X A": "a"}}, "/headers/X A"),
-        ({"headers": {"X/~A": "a"}}, "/headers/X~1~0A"),
-        ({"headers": {"": "a"}}, "/headers/"),
+        ({"headers": {"Content_Length": "5"}}, "/headers/Content_Length"),
+        ({"headers": {"transfer_encoding": "x"}}, "/headers/transfer_encoding"),
+        ({"headers": {"Webhook_Signature": "v1,x"}}, "/headers/Webhook_Signature"),
+        ({"headers": {"X A": "a"}}, "/headers"),
+        ({"headers": {"X/~A": "a"}}, "/headers"),
+        ({"headers": {"X-A:": "a"}}, "/headers"),
+        ({"headers": {"X-A\n": "a"}}, "/headers"),
+        ({"headers": {"": "a"}}, "/headers"),
+        ({"headers": {"é": "a"}}, "/headers"),
+        ({"headers": {"X-~A": 5}}, "/headers/X-~0A"),
         ({"headers": {"X-A": "a", "x-a": "b"}}, "/headers/x-a"),
         ({"headers": {f"X-{n}": "" for n in range(101)}}, "/headers"),
         ({"headers": {"X-A": "x" * 8_192}}, "/headers"),
@@ -209,6 +238,29 @@ def test_secrets_are_not_repeated_in_errors() -> None:
 )
 def test_limits_are_counted_by_host_and_port(callback: str, host: str) -> None:
     assert host == host_of(callback)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        "http://127.0.0.1:8000/",
+        "http://10.0.0.1./",
+        "http://[::1]/",
+        "http://0xcafe.example/",
+        "http://1.example/",
+        "http://metadata.google.internal/",
+    ],
+)
+def test_private_addresses_and_any_names_are_accepted(callback: str) -> None:
+    assert parse(callback=callback).callback == callback
+
+
+def test_which_addresses_are_accepted_can_be_told() -> None:
+    inside = Networks([parse_network("10.0.0.0/8")], [], True)
+    body = {**LEAST, "callback": "http://10.1.2.3/"}
+    assert parse_definition(body, NOW, "name", networks=inside)
+    with pytest.raises(Invalid, match=r"192\.168\.0\.1 is not to be called: .*private use"):
+        parse_definition({**body, "callback": "http://192.168.0.1/"}, NOW, "name", networks=inside)
 
 
 @pytest.mark.parametrize(

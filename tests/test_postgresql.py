@@ -327,7 +327,7 @@ async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
 async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) -> None:
     proxy = Silence(cluster.port)
     url = cluster.url("contract").replace(str(cluster.port), str(proxy.port))
-    pool = Connections(url, 1, 1, reactor)
+    pool = Connections(url, 1, 1, reactor, reactor)
 
     def ask(connection: psycopg.Connection) -> Any:
         return connection.execute("SELECT 1").fetchone()

@@ -124,12 +124,43 @@ def test_who_stops_waiting_is_not_answered() -> None:
     assert names.clock.getDelayedCalls() == []
 
 
-def test_there_is_an_end_to_the_names_looked_up_at_once(monkeypatch: Any) -> None:
+def test_names_beyond_those_looked_up_at_once_wait_for_their_turn(monkeypatch: Any) -> None:
     monkeypatch.setattr(resolver, "MAX_LOOKUPS", 1)
     names = Names()
-    names.ask("a")
-    assert names.ask("b").complete == 1
+    names.answers["c"] = ["192.0.2.1"]
+    hanging, given_up, late = names.ask("a"), names.ask("b"), names.ask("c")
+    names.clock.advance(LOOKUP_SECONDS - 1)
+    again = names.ask("c")
+    names.clock.advance(1)
+    assert [one.complete for one in (hanging, given_up, late, again)] == [1, 1, 1, 0]
     names.answer("a")
+    # Nobody waits for b any more.
+    names.answer("c")
+    assert again.addresses == [("IPv4Address", "192.0.2.1", 80)]
+    assert names.asked == ["a", "c"]
+    names.ask("b")
+    names.answer("b")
+    assert names.asked == ["a", "c", "b"]
+    assert names.clock.getDelayedCalls() == []
+
+
+def test_a_name_waits_while_the_system_has_no_thread_to_spare(monkeypatch: Any) -> None:
+    names = Names()
+
+    def no_thread(**arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resolver, "Thread", no_thread)
+        given_up = names.ask("a")
+        names.clock.advance(LOOKUP_SECONDS)
+        assert given_up.complete == 1
+        waiting = names.ask("a")
+    names.answers["a"] = ["192.0.2.1"]
+    also = names.ask("a")
+    names.answer("a")
+    found = [("IPv4Address", "192.0.2.1", 80)]
+    assert (waiting.addresses, also.addresses) == (found, found)
     assert names.asked == ["a"]
 
 

@@ -9,12 +9,15 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from callme.api.endpoints import Api
+from callme.crowd import GOING
 from callme.site import (
     ANSWER_SECONDS,
     CLOSE_SECONDS,
+    FULL_SECONDS,
     IDLE_SECONDS,
     MAX_BODY,
     REQUEST_SECONDS,
@@ -40,18 +43,25 @@ class Client:
     """Somebody who connects to a site and sends bytes."""
 
     def __init__(self, world: World, site: BoundedSite | None = None) -> None:
+        """Connect; where there is no room, :exc:`ConnectionRefusedError`."""
         self.world = world
         self.site = site or BoundedSite(
             Api(world.store, world.scheduler, world.clock, world.now).app.resource(), world.clock
         )
         self.transport = Transport()
         channel = self.site.buildProtocol(None)
+        if channel is None:
+            raise ConnectionRefusedError
         assert isinstance(channel, BoundedChannel)
         self.channel = channel
         channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> None:
         self.channel.dataReceived(data)
+
+    @property
+    def dropped(self) -> bool:
+        return self.transport.aborted
 
     def hang_up(self) -> None:
         self.channel.connectionLost(Failure(ConnectionDone()))
@@ -123,7 +133,7 @@ def test_a_larger_body_is_refused_and_not_kept(client: Client) -> None:
 
 
 def test_a_larger_body_in_chunks_is_refused_and_not_kept(client: Client) -> None:
-    client.send(b"PUT /task/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    client.send(b"PUT /task/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     for _ in range(20 * 16):
         client.send(chunk)
@@ -152,17 +162,19 @@ def test_a_larger_body_in_chunks_is_refused_and_not_kept(client: Client) -> None
         (b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-        (b"GET /%FF HTTP/1.1\r\n\r\n", 400),
-        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
-        (b"GET status HTTP/1.1\r\n\r\n", 400),
-        (b"OPTIONS * HTTP/1.1\r\n\r\n", 400),
-        (b"CONNECT example.com:443 HTTP/1.1\r\n\r\n", 400),
+        (b"GET /%FF HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET status HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 501 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + (b"X: " + b"y" * 90 + b"\r\n") * 200 + b"\r\n", 431),
-        (b"GET /nowhere HTTP/1.1\r\n\r\n", 404),
-        (b"TRACE /status/ HTTP/1.1\r\n\r\n", 405),
+        (b"GET /status/ HTTP/1.1\r\n\r\n", 400),
+        (b"GET /status/ HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"TRACE /status/ HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     ],
 )
 def test_hostile_requests_are_answered_in_json(client: Client, data: bytes, status: int) -> None:
@@ -171,22 +183,32 @@ def test_hostile_requests_are_answered_in_json(client: Client, data: bytes, stat
 
 
 @pytest.mark.parametrize(
-    "host",
-    [b"\xff", b"a" * 300, b"[::1", b"a..b", b"xn--\xc3\xbc", b"", b"x:y:z", b"\xc3\xa9"],
+    ("host", "status"),
+    [
+        (b"\xff", 400),
+        (b"a" * 300, 200),
+        (b"[::1", 400),
+        (b"a..b", 403),
+        (b"xn--\xc3\xbc", 400),
+        (b"", 400),
+        (b"x:y:z", 400),
+        (b"\xc3\xa9", 400),
+        (b"xn--a", 200),
+    ],
 )
-def test_no_host_header_breaks_anything(client: Client, host: bytes) -> None:
+def test_no_host_header_breaks_anything(client: Client, host: bytes, status: int) -> None:
     client.send(b"GET /status/ HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
-    assert client.status() == 200
+    assert client.status() == status
 
 
 @pytest.mark.parametrize("target", [b"http://callme:6777/status/", b"HTTP://callme/status/?pretty"])
 def test_a_target_in_absolute_form(client: Client, target: bytes) -> None:
-    client.send(b"GET " + target + b" HTTP/1.1\r\n\r\n")
+    client.send(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     assert client.status() == 200
 
 
 def test_an_absolute_target_without_a_path(client: Client) -> None:
-    client.send(b"GET http://callme HTTP/1.1\r\n\r\n")
+    client.send(b"GET http://callme HTTP/1.1\r\nHost: x\r\n\r\n")
     assert client.status() == 404
 
 
@@ -340,6 +362,98 @@ def test_a_connection_is_closed_after_the_answer_it_waits_for(world: World) -> N
     waiting.callback(world.result(page()))
     assert client.status() == 200
     assert client.transport.disconnecting
+
+
+# Crowds
+
+
+@pytest.fixture
+def site(world: World) -> BoundedSite:
+    api = Api(world.store, world.scheduler, world.clock, world.now)
+    return BoundedSite(api.app.resource(), world.clock, max_connections=3)
+
+
+def test_there_is_room_for_a_new_one_in_the_place_of_the_longest_idle(
+    world: World, site: BoundedSite
+) -> None:
+    silent, idle, later = (Client(world, site) for _ in range(3))
+    idle.send(GET)
+    later.send(GET + GET)
+    idle.send(GET[:5])
+    idle.send(GET[5:])
+    assert not silent.dropped
+    new = Client(world, site)
+    new.send(GET)
+    assert new.status() == 200
+    # Who asks slowly is let finish rather than who does not ask at all is kept.
+    assert [one.dropped for one in (silent, idle, later, new)] == [False, False, True, False]
+    later.hang_up()
+    silent.send(GET)
+    assert len(silent.answers()) == 1
+
+
+def test_then_in_the_place_of_the_slowest(world: World, site: BoundedSite) -> None:
+    first, second, third = (Client(world, site) for _ in range(3))
+    second.send(GET[:5])
+    third.send(put()[:-1])
+    crowd = [Client(world, site)]
+    assert first.dropped
+    first.hang_up()
+    crowd.append(Client(world, site))
+    assert second.dropped
+    assert not third.dropped
+    second.hang_up()
+    third.send(put()[-1:])
+    assert third.status() == 201
+    for client in crowd:
+        client.send(GET)
+        assert client.status() == 200
+
+
+def test_never_in_the_place_of_who_waits_for_an_answer(world: World, site: BoundedSite) -> None:
+    page = world.store.page
+    waiting: list[Deferred[Any]] = [Deferred() for _ in range(3)]
+    answers = iter(waiting)
+    world.store.page = lambda **query: next(answers)
+    clients = [Client(world, site) for _ in range(3)]
+    for client in clients:
+        client.send(GET)
+    with pytest.raises(ConnectionRefusedError):
+        Client(world, site)
+    for answer in waiting:
+        answer.callback(world.result(page()))
+    assert [client.status() for client in clients] == [200] * 3
+    Client(world, site)
+    assert [client.dropped for client in clients] == [True, False, False]
+
+
+def test_who_was_refused_is_no_bar_to_others(world: World, site: BoundedSite) -> None:
+    clients = [Client(world, site) for _ in range(3)]
+    clients[2].send(put(b"/task/x", BODY, b"Origin: null"))
+    assert clients[2].status() == 403
+    Client(world, site)
+    assert [client.dropped for client in clients] == [False, False, True]
+
+
+def test_those_that_go_have_their_descriptors_until_they_are_gone(
+    world: World, site: BoundedSite
+) -> None:
+    clients = [Client(world, site) for _ in range(3 + GOING)]
+    assert [client.dropped for client in clients] == [True] * GOING + [False] * 3
+    with pytest.raises(ConnectionRefusedError):
+        Client(world, site)
+    clients[0].hang_up()
+    Client(world, site)
+
+
+def test_the_log_says_now_and_then_that_it_is_full(world: World, site: BoundedSite) -> None:
+    with capturedLogs() as events:
+        for _ in range(10):
+            Client(world, site)
+        world.clock.advance(FULL_SECONDS)
+        Client(world, site)
+    said = "3 clients are connected, which is the most there may be: the longest idle go"
+    assert [formatEvent(event) for event in events] == [said, said]
 
 
 def test_a_fault_outside_the_api_is_answered_in_json(

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from callme.core.task import Reason, State
+from callme.core.task import Attempt, Reason, State, Verdict
 from callme.store import reads, writes
 from callme.store.port import CannotOpen, StoreUnavailable
 from callme.store.sqlite import claims, database
@@ -234,6 +234,41 @@ async def test_a_locked_database_is_said_to_be_unavailable_and_loses_nothing(
     page = await store.page()
     assert page is not None
     assert [task.key.task_name for task in page.tasks] == ["after", "before"]
+
+
+async def test_a_full_database_is_said_to_be_unavailable_and_keeps_what_it_has(
+    store: SqliteStore,
+) -> None:
+    await store.put(definition("before"), NOW)
+    (claim,) = await store.claim({"sink.example:80": 1}, NOW)
+    large = "x" * 20_000
+
+    def fill(cursor: sqlite3.Cursor) -> None:
+        pages = cursor.execute("PRAGMA page_count").fetchone()[0]
+        cursor.execute(f"PRAGMA max_page_count = {pages}")
+
+    await store._write(fill)
+    puts = [store.put(definition(f"n{number}", payload=large), NOW) for number in range(3)]
+    for one in puts:
+        with pytest.raises(StoreUnavailable, match="full"):
+            await one
+    attempt = Attempt(1, NOON * 1000, 0, 5, 200, None, "", large)
+    verdict = Verdict(State.SUCCEEDED, attempt=attempt)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await store.record(claim, verdict, NOW)
+    task = await store.get(claim.definition.key)
+    assert task is not None
+    # Not so much as half of it is on record: neither the state nor the attempt.
+    assert (task.state, task.attempts) == (State.RUNNING, ())
+    await store._write(lambda cursor: cursor.execute("PRAGMA max_page_count = 1000000").fetchone())
+    assert await store.record(claim, verdict, NOW)
+    await store.put(definition("after", payload=large), NOW)
+    page = await store.page()
+    assert page is not None
+    assert [(task.key.task_name, task.state) for task in page.tasks] == [
+        ("after", State.SCHEDULED),
+        ("before", State.SUCCEEDED),
+    ]
 
 
 async def test_one_broken_row_stops_no_other(store: SqliteStore, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 import treq
 from cryptography.hazmat.primitives import serialization
 from twisted.internet import reactor
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 from twisted.python import usage
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from callme import tap
+from callme import probe, tap
+from callme.access import Gate
+from callme.probe import try_port
 from callme.tap import Daemon, Options, makeService
 
 from .postgresql import Cluster
@@ -77,6 +81,32 @@ async def test_a_task_goes_all_the_way(
     assert not (tmp_path / "callme.sqlite-wal").exists()
 
 
+async def test_a_daemon_goes_where_it_is_told_to_go_only(tmp_path: Path) -> None:
+    daemon = makeService(
+        options(tmp_path, "--deny-network=127.0.0.0/8", "--deny-network=::1", "--public-only")
+    )
+    daemon.startService()
+    base = f"http://127.0.0.1:{port_of(daemon)}"
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    client = treq.client.HTTPClient(Agent(reactor, pool=pool))
+    body = {"trigger_at": "+0m", "callback": f"{base}/healthz", "retry": 5}
+    answer = await client.put(f"{base}/task/self", json=body)
+    assert (answer.code, (await answer.json())["errors"][0]["pointer"]) == (422, "/callback")
+    # What a name stands for is known when it is called.
+    body["callback"] = f"http://localhost:{port_of(daemon)}/healthz"
+    answer = await client.put(f"{base}/task/self", json=body)
+    key = (await answer.json())["task"]
+    while True:
+        task = await (await client.get(f"{base}/status/{key}")).json()
+        if task["state"] == "failed":
+            break
+        await deferLater(reactor, 0.01)
+    assert (task["reason"], task["attempts_used"]) == ("forbidden_address", 1)
+    assert task["attempts"][0]["detail"] == task["detail"]
+    assert "--deny-network denies" in task["detail"]
+    await daemon.stopService()
+
+
 async def test_a_daemon_can_be_started_again_on_its_file(tmp_path: Path) -> None:
     for _ in range(2):
         daemon = makeService(options(tmp_path))
@@ -99,6 +129,16 @@ def test_the_database_belongs_to_the_user_that_the_daemon_runs_as(
     daemon = makeService(options(tmp_path, uid=123))
     daemon._database.release()
     assert given == [(tmp_path / "callme.sqlite", 123, -1)]
+
+
+def test_a_bad_file_of_keys_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("hunter2")
+    (tmp_path / "keys").chmod(0o600)
+    with pytest.raises(SystemExit, match=r"callme: the signing key file .*line 1") as ended:
+        makeService(options(tmp_path, "--signing-key-file=keys"))
+    assert "hunter2" not in str(ended.value)
+    # Nothing is left claimed.
+    makeService(options(tmp_path))._database.release()
 
 
 def test_what_cannot_be_opened_ends_in_one_line(tmp_path: Path) -> None:
@@ -164,15 +204,7 @@ def test_what_cannot_be_listened_on_ends_in_one_line(tmp_path: Path, port: str, 
 
 
 async def test_tls(tmp_path: Path) -> None:
-    key, made = certificate("localhost")
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    (tmp_path / "key.pem").write_bytes(private)
-    (tmp_path / "cert.pem").write_bytes(pem)
+    pem = write_certificate(tmp_path)
     files = f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
     daemon = makeService(options(tmp_path, f"--port=ssl:0:interface=127.0.0.1:{files}"))
     daemon.startService()
@@ -180,6 +212,120 @@ async def test_tls(tmp_path: Path) -> None:
     answer = await treq.client.HTTPClient(agent).get(f"https://localhost:{port_of(daemon)}/status/")
     assert await answer.json() == {"tasks": []}
     await daemon.stopService()
+
+
+# Who may reach it
+
+KEY = f"whsec_{'A' * 43}=\n"
+
+BEYOND = ["tcp:0", "tcp:0:interface=0.0.0.0", "tcp6:0", "tcp:0:interface=\\:\\:", "haproxy:tcp:0"]
+LOCAL = [
+    "0",
+    "tcp:0:interface=127.0.0.1",
+    "tcp:0:interface=127.0.0.2",
+    "tcp:0:interface=localhost",
+    "tcp:0:interface=\\:\\:1",
+    "tcp6:0:interface=\\:\\:1",
+    "haproxy:tcp:0:interface=127.0.0.1",
+    "unix:{}/socket",
+]
+
+
+@pytest.mark.parametrize("port", [*BEYOND, "ssl:0:{}"])
+def test_a_port_that_others_may_reach_asks_for_tokens(tmp_path: Path, port: str) -> None:
+    write_certificate(tmp_path)
+    files = f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
+    port = f"--port={port.format(files)}"
+    with pytest.raises(SystemExit, match="may be reached from other machines: give a --token-file"):
+        makeService(options(tmp_path, port))
+    assert not (tmp_path / "callme.sqlite").exists()
+    daemon = makeService(options(tmp_path, port, "--no-auth"))
+    assert daemon._gate == Gate(any_host=True)
+    daemon._database.release()
+    daemon = makeService(options(tmp_path, port, f"--token-file={token_file(tmp_path)}"))
+    assert daemon._gate.file is not None
+    daemon._database.release()
+
+
+def test_a_socket_that_somebody_else_has_made_may_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What "systemd:domain=INET:index=0" makes, in a process that systemd started.
+    def made(reactor: Any, _: str) -> AdoptedStreamServerEndpoint:
+        return AdoptedStreamServerEndpoint(reactor, 0, socket.AF_INET)
+
+    monkeypatch.setattr(probe, "serverFromString", made)
+    assert try_port("systemd:domain=INET:index=0") is True
+
+
+@pytest.mark.parametrize("port", LOCAL)
+def test_a_port_of_this_machine_alone_asks_for_none(tmp_path: Path, port: str) -> None:
+    if "\\:" in port and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    for more in ([], ["--no-auth"]):
+        daemon = makeService(options(tmp_path, f"--port={port.format(tmp_path)}", *more))
+        # Names are looked at all the same: that it listens for no others is easily had.
+        assert daemon._gate == Gate()
+        daemon._database.release()
+
+
+def test_a_token_file_lies_in_the_rundir_and_must_be_of_use(tmp_path: Path) -> None:
+    token_file(tmp_path).chmod(0o644)
+    with pytest.raises(SystemExit, match=r"callme: the token file .*tokens\": its mode is 644"):
+        makeService(options(tmp_path, "--token-file=tokens"))
+    assert not (tmp_path / "callme.sqlite").exists()
+    token_file(tmp_path)
+    makeService(options(tmp_path, "--token-file=tokens"))._database.release()
+
+
+async def test_sighup_has_tokens_and_keys_read_again(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    keys = tmp_path / "keys"
+    keys.touch(0o600)
+    keys.write_text(KEY)
+    files = [f"--token-file={token_file(tmp_path)}", f"--signing-key-file={keys}"]
+    daemon = makeService(options(tmp_path, *files))
+    daemon.startService()
+    await deferLater(reactor, 0)
+    assert daemon._gate.file is not None
+    assert daemon.key_file is not None
+    token_file(tmp_path).write_text("a\nb\n")
+    keys.write_text(KEY + KEY.replace("A", "B"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    while (len(daemon._gate.file.tokens), len(daemon.key_file.keys)) != (2, 2):
+        await deferLater(reactor, 0)
+    await daemon.stopService()
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def token_file(directory: Path) -> Path:
+    path = directory / "tokens"
+    path.write_text("token\n")
+    path.chmod(0o600)
+    return path
+
+
+def has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as trial:
+        try:
+            trial.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+def write_certificate(directory: Path) -> bytes:
+    """Write a key and a certificate for localhost; return the certificate."""
+    key, made = certificate("localhost")
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    (directory / "key.pem").write_bytes(private)
+    (directory / "cert.pem").write_bytes(pem)
+    return pem
 
 
 def test_importing_the_daemon_installs_no_reactor() -> None:

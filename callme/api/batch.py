@@ -14,6 +14,7 @@ from twisted.web.iweb import IRequest
 from ..core import policy
 from ..core.definition import parse_definition
 from ..core.errors import Invalid
+from ..core.networks import Networks
 from ..core.task import Definition
 from ..problem import Problem
 from ..store.port import Put, PutResult, Store
@@ -36,12 +37,14 @@ class Batch:
 
     :param clock: what gives others a turn between two slices.
     :param now: the server's time, the same for all of the batch.
+    :param networks: where callbacks may go.
     """
 
     _store: Store
     _clock: IReactorTime
     _now: float
     _wake: Callable[[Iterable[str]], None]
+    _networks: Networks
 
     async def put(self, request: IRequest) -> list[bytes]:
         """Put every task, and return the answers to them, in order, encoded some at a time.
@@ -94,7 +97,9 @@ class Batch:
         tasks: list[tuple[Definition, bool]] = []
         for value in values:
             try:
-                definition = parse_definition(parse_object(value), self._now)
+                definition = parse_definition(
+                    parse_object(value), self._now, networks=self._networks
+                )
             except Invalid as error:
                 answers.append(Problem.of(error).members)
             except Problem as problem:

@@ -11,7 +11,7 @@ from twisted.web.iweb import IRequest
 
 from ..core import strict_json
 from ..core.definition import MAX_ERRORS
-from ..core.errors import FieldError, Invalid, InvalidValue, pointer_token, shown
+from ..core.errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, shown
 from ..core.task import State
 from ..core.trigger import Key, check_name, next_minute, parse_key, parse_trigger
 from ..problem import NDJSON_TYPE, Problem
@@ -45,14 +45,17 @@ def parse_condition(request: IRequest) -> Condition:
     return Condition(match is not None, none_match)
 
 
-def trimmed(path: str) -> str:
-    """Return a path without its trailing slash, which makes no difference."""
-    return path[:-1] if path.endswith("/") and len(path) > 1 else path
+def trimmed(request: IRequest, path: str) -> str:
+    """Return the rest of a path without its trailing slash, which makes no difference.
+
+    A slash that was percent-encoded is no such slash, but part of a name.
+    """
+    return path[:-1] if request.path.endswith(b"/") and len(path) > 1 else path
 
 
-def parse_target(path: str) -> Key | str | None:
+def parse_target(request: IRequest, path: str) -> Key | str | None:
     """Return the key or the name that a path means; ``None`` for all tasks."""
-    text = trimmed(path)
+    text = trimmed(request, path)
     if not text:
         return None
     try:
@@ -81,7 +84,7 @@ def parse_object(value: object) -> dict[str, object]:
     if isinstance(value, InvalidValue):
         raise _bad_body(str(value))
     if not isinstance(value, dict):
-        raise _bad_body(f"{shown(value, 40)} is not accepted: expected a JSON object")
+        raise _bad_body(f"{kind_of(value)} is not accepted: expected a JSON object")
     return value
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from twisted.web.iweb import IRequest
 
-from ..core.headers import masked
+from ..core.headers import masked, names_of
 from ..core.task import Attempt, Task
 from ..core.trigger import Key, rfc3339
 from ..problem import JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
@@ -21,19 +21,22 @@ JSON = dict[str, Any]
 
 def whole(task: Task) -> JSON:
     """Return everything there is to say of one task."""
-    answer = _members(task)
+    answer = _members(task, masked(task.definition.headers))
     answer["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
     return answer
 
 
 def item(task: Task) -> JSON:
-    """Return a task as it stands in a list: without payload and attempts."""
-    answer = _members(task)
+    """Return a task as it stands in lists and errors.
+
+    That is without payload and attempts, and without the values of any headers.
+    """
+    answer = _members(task, names_of(task.definition.headers))
     del answer["payload"]
     return answer
 
 
-def _members(task: Task) -> JSON:
+def _members(task: Task, headers: dict[str, str]) -> JSON:
     definition = task.definition
     return {
         "task": str(definition.key),
@@ -42,7 +45,7 @@ def _members(task: Task) -> JSON:
         "callback": definition.callback,
         "callback_method": definition.callback_method,
         "payload": definition.payload,
-        "headers": masked(definition.headers),
+        "headers": headers,
         "expected_http_status": _one_or_all(definition.expected_http_status),
         "retry": definition.retry,
         "retry_delay": _one_or_all(definition.retry_delay),
@@ -86,6 +89,11 @@ def answer(
 ) -> bytes:
     """Set what an answer needs, and return its body."""
     return _write(request, JSON_TYPE, status, headers or {}, members)
+
+
+def answer_encoded(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:
+    """Answer with JSON that is there already, indented or not."""
+    return _send(request, JSON_TYPE, 200, {}, encoded(_wants_pretty(request)))
 
 
 def refuse(request: IRequest, problem: Problem) -> bytes:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define
+from attrs import define, field
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import PathConverter
 
+from ..access import IStranger
 from ..core import policy
 from ..core.definition import parse_definition
 from ..core.errors import FieldError, Invalid, shown
+from ..core.networks import Networks
 from ..core.task import Definition, Reason, State
 from ..core.trigger import Key, minute_of, rfc3339
 from ..problem import Problem
@@ -34,7 +37,17 @@ from .decoding import (
     parse_target,
     trimmed,
 )
-from .encoding import answer, answer_many, page_answer, refuse, skipped_items, url_of, whole
+from .encoding import (
+    answer,
+    answer_encoded,
+    answer_many,
+    page_answer,
+    refuse,
+    skipped_items,
+    url_of,
+    whole,
+)
+from .openapi.document import served as openapi_document
 from .put import refusal, wake_for, whoever_waits
 
 log = Logger(namespace="callme")
@@ -43,22 +56,32 @@ RETRY_AFTER = "2"
 """Seconds after which a client may try again while the database cannot be used."""
 
 
+class Rest(PathConverter):
+    """The rest of a path, whatever is in it: werkzeug's own knows no line feeds."""
+
+    regex = r"[\s\S]+?"
+    part_isolating = False
+
+
 @define(eq=False)
 class Api:
     """callme's endpoints.
 
     :param clock: what gives others a turn while much is done.
     :param now: the wall clock: seconds since 1970.
+    :param networks: where callbacks may go.
     """
 
     _store: Store
     _scheduler: Scheduler
     _clock: IReactorTime
     _now: Callable[[], float]
+    _networks: Networks = field(factory=Networks)
 
     app = Klein()
     # A path with // in it is a path like any other, not one to be sent elsewhere.
     app.url_map.merge_slashes = False
+    app.url_map.converters["path"] = Rest
 
     # Endpoints
 
@@ -69,8 +92,10 @@ class Api:
         parse_query(request)
         body = parse_body(request)
         now = self._now()
-        name, at, trigger_at = trimmed(path).partition("@")
-        definition = parse_definition(body, now, name or None, trigger_at if at else None)
+        name, at, trigger_at = trimmed(request, path).partition("@")
+        definition = parse_definition(
+            body, now, name or None, trigger_at if at else None, self._networks
+        )
         condition = parse_condition(request)
         too_late = policy.is_too_late(definition, now)
         putting = self._store.put(
@@ -99,7 +124,7 @@ class Api:
     async def batch(self, request: IRequest) -> bytes:
         """Create many tasks."""
         parse_query(request)
-        batch = Batch(self._store, self._clock, self._now(), self._scheduler.wake)
+        batch = Batch(self._store, self._clock, self._now(), self._scheduler.wake, self._networks)
         return answer_many(request, await batch.put(request))
 
     @app.route("/status", methods=["GET"], strict_slashes=False)
@@ -108,7 +133,7 @@ class Api:
     @app.route("/task/<path:path>", methods=["GET"])
     async def status(self, request: IRequest, path: str = "") -> bytes:
         """Tell the state of one task, of those of a name, or of all."""
-        target = parse_target(path)
+        target = parse_target(request, path)
         if isinstance(target, Key):
             parse_query(request)
             task = await self._store.get(target)
@@ -132,7 +157,7 @@ class Api:
         """Move failed tasks, or all, to another minute."""
         query = parse_query(request, ("all",))
         every_state = parse_flag(query, "all")
-        target = parse_target(path)
+        target = parse_target(request, path)
         now = self._now()
         trigger_at = parse_new_time(parse_body(request, required=False), now)
         if isinstance(target, Key):
@@ -164,7 +189,7 @@ class Api:
     async def delete(self, request: IRequest, path: str) -> bytes:
         """Cancel and forget one task, or those of a name."""
         parse_query(request)
-        target = parse_target(path)
+        target = parse_target(request, path)
         if target is None:
             raise Problem(404, "say which task: /task/<task_name>[@<trigger_at>]")
         if isinstance(target, Key):
@@ -192,11 +217,14 @@ class Api:
         except StoreUnavailable:
             backlog = None
         well = health.ticking and backlog is not None
+        status = "ok" if well else "failing"
+        if IStranger.providedBy(request):
+            return answer(request, {"status": status}, 200 if well else 503)
         last_tick = None if health.last_tick is None else rfc3339(int(health.last_tick * 1000))
         return answer(
             request,
             {
-                "status": "ok" if well else "failing",
+                "status": status,
                 "ticking": health.ticking,
                 "last_tick": last_tick,
                 "backlog": backlog,
@@ -204,6 +232,12 @@ class Api:
             },
             200 if well else 503,
         )
+
+    @app.route("/openapi.json", methods=["GET"], strict_slashes=False)
+    def openapi(self, request: IRequest) -> bytes:
+        """Tell what can be asked, and how."""
+        parse_query(request)
+        return answer_encoded(request, openapi_document)
 
     def _wake_put(self, result: PutResult, definition: Definition) -> PutResult:
         wake_for([(definition, result)], self._now(), self._scheduler.wake)

@@ -13,7 +13,7 @@ from ..core.task import Definition, State, Task
 from ..core.trigger import rfc3339
 from ..problem import Problem
 from ..store.port import Put, PutResult
-from .encoding import whole
+from .encoding import item
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def refusal(
 
 
 def _standing(status: int, detail: str, task: Task) -> Problem:
-    return Problem(status, detail, more={"task": whole(task)})
+    return Problem(status, detail, more={"task": item(task)})
 
 
 def wake_for(

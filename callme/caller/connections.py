@@ -16,25 +16,21 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.interfaces import (
-    IHostnameResolver,
-    IReactorPluggableNameResolver,
-    IReactorTCP,
-    IReactorTime,
-    IStreamClientEndpoint,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IStreamClientEndpoint, ITCPTransport
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from twisted.web.client import URI, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from ..core.definition import MAX_TIMEOUT
-from .resolver import Resolver
+from .confined import ConfinedReactor
 
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head, after which its connection is dropped: Twisted bounds each line
 of a head, but not how many there are."""
+NEVER = 1_000_000_000
+"""More seconds than any wall clock is set by."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 
 
@@ -48,6 +44,7 @@ class Link:
 
     :ivar started_at: when it was there, and the request began; until then, when it was
         asked for. Seconds since 1970.
+    :ivar starts: told when the request starts, before any of it is written.
     :ivar reused: whether it was kept from an earlier call.
     :ivar expired: whether the call's time is over.
     """
@@ -55,6 +52,7 @@ class Link:
     _now: Callable[[], float]
     _expires_at: float
     started_at: float = field(init=False)
+    starts: Callable[[float], None] | None = None
     reused: bool = False
     expired: bool = False
     _protocol: Any = None
@@ -72,6 +70,8 @@ class Link:
         if self.started_at >= self._expires_at:
             self.abort()
             raise TooLate
+        if self.starts is not None:
+            self.starts(self.started_at)
         protocol.transport.begin()
         return protocol
 
@@ -82,7 +82,7 @@ class Link:
     def leave(self) -> None:
         """Say that the call is over: whatever else arrives is nobody's answer."""
         if (transport := self._transport) is not None:
-            transport.in_use = False
+            transport.end()
 
     @property
     def _transport(self) -> Any:
@@ -113,6 +113,28 @@ def status_in(head: bytes) -> int | None:
     return None
 
 
+@define(eq=False)
+class Unused:
+    """Connections that are kept for further calls, the longest unused first.
+
+    Twisted bounds how many it keeps for a host, but not for how many hosts: calls to
+    thousands of them would leave no descriptors for others.
+    """
+
+    _most: int
+    _kept: dict[_Watched, None] = field(factory=dict, init=False)
+
+    def add(self, connection: _Watched) -> None:
+        """Keep one more, and drop the first if that is too many."""
+        self._kept[connection] = None
+        if len(self._kept) > self._most:
+            cast(ITCPTransport, next(iter(self._kept)).transport).abortConnection()
+
+    def remove(self, connection: _Watched) -> None:
+        """Forget one that is used again, or closed."""
+        self._kept.pop(connection, None)
+
+
 class _Watched(ProtocolWrapper):
     """A connection that bounds the head of each answer, and is dropped if it speaks unasked.
 
@@ -120,13 +142,27 @@ class _Watched(ProtocolWrapper):
     :ivar in_use: whether a call is under way.
     """
 
+    factory: _WatchedFactory
     head: list[bytes] | None = None
     in_use = False
     _size = 0
+    _lost = False
 
     def begin(self) -> None:
         """Expect an answer."""
+        self.factory.unused.remove(self)
         self.in_use, self.head, self._size = True, [], 0
+
+    def end(self) -> None:
+        """Expect no more."""
+        self.in_use = False
+        if not self._lost:
+            self.factory.unused.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+        self.factory.unused.remove(self)
+        super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
         if self.head is not None:
@@ -136,6 +172,17 @@ class _Watched(ProtocolWrapper):
             cast(ITCPTransport, self.transport).abortConnection()
         else:
             super().dataReceived(data)
+
+
+class _WatchedFactory(WrappingFactory[_Watched]):
+    """What makes connections that are watched.
+
+    :ivar unused: where they are while they are kept for further calls.
+    """
+
+    protocol = _Watched
+    noisy = False
+    unused: Unused
 
 
 class Pool(HTTPConnectionPool):
@@ -154,24 +201,15 @@ class Pool(HTTPConnectionPool):
         return connecting.addCallback(link.connected)
 
 
-@implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)
-class _Reactor:
-    """A reactor as endpoints see it, with a resolver of our own."""
-
-    def __init__(self, reactor: Any, resolver: IHostnameResolver) -> None:
-        self._reactor = reactor
-        self.nameResolver = resolver
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-
 @implementer(IAgentEndpointFactory)
 class Endpoints:
     """Where to connect to for a URL; kept per host, as making one parses its name."""
 
-    def __init__(self, reactor: Any, tls_policy: IPolicyForHTTPS) -> None:
-        self._reactor = _Reactor(reactor, Resolver(reactor, reactor))
+    def __init__(
+        self, reactor: ConfinedReactor, tls_policy: IPolicyForHTTPS, most_unused: int
+    ) -> None:
+        self._unused = Unused(most_unused)
+        self._reactor = reactor
         self._tls_policy = tls_policy
         self._of = lru_cache(maxsize=1024)(self._make)
 
@@ -179,8 +217,9 @@ class Endpoints:
         return self._of(uri.scheme, uri.host, uri.port)
 
     def _make(self, scheme: bytes, host: bytes, port: int) -> IStreamClientEndpoint:
-        # The call's own deadline is the one that counts, and is never longer than this.
-        timeout = MAX_TIMEOUT
+        # The call's own deadline is the one that counts. This one goes by the wall clock, which
+        # may be set forward.
+        timeout = NEVER
         host = host.strip(b"[]")
         literal = host.decode("ascii")
         endpoint: IStreamClientEndpoint
@@ -195,19 +234,20 @@ class Endpoints:
             endpoint = HostnameEndpoint(self._reactor, host, port, timeout, attemptDelay=0.1)
         if scheme == b"https":
             endpoint = wrapClientTLS(self._tls_policy.creatorForNetloc(host, port), endpoint)
-        return _Watching(endpoint)
+        return _Watching(endpoint, self._unused)
 
 
 @implementer(IStreamClientEndpoint)
 class _Watching:
     """Makes connections that are watched, without a line in the log for each."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, unused: Unused) -> None:
         self._endpoint = endpoint
+        self._unused = unused
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        factory: WrappingFactory[_Watched] = WrappingFactory(protocolFactory)
-        factory.protocol = _Watched
-        factory.noisy = protocolFactory.noisy = False
+        factory = _WatchedFactory(protocolFactory)
+        factory.unused = self._unused
+        protocolFactory.noisy = False
         connecting: Deferred[Any] = self._endpoint.connect(factory)
         return connecting.addCallback(lambda watched: watched.wrappedProtocol)

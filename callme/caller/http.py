@@ -14,12 +14,16 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
 from .. import __version__
+from ..core.networks import Networks
 from ..core.request import parse_retry_after, request_headers
+from ..core.signing import SigningKeys
 from ..core.task import Claim, Outcome, Reason
+from .confined import ConfinedReactor, ForbiddenAddress
 from .connections import Endpoints, Link, Pool, TooLate
 from .deadlines import Deadlines
 from .explain import NotHTTP, cut_short, explain
 from .plain import Bytes, NoCookies, OneRequestsHeaders, PlainAgent, exact_url
+from .resolver import Lookup, system_lookup
 
 USER_AGENT = f"callme/{__version__}"
 MAX_BODY = 64 * 1024
@@ -31,6 +35,7 @@ IDLE_SECONDS = 1.0
 a burst, and shorter than the keep-alive of common servers, which would close it just as
 it is used again."""
 _NO_COOKIES = NoCookies()
+_DEFAULT_NETWORKS = Networks()
 
 
 class HttpCaller:
@@ -38,28 +43,40 @@ class HttpCaller:
 
     :param now: the wall clock: seconds since 1970.
     :param per_host: connections to keep for one host.
+    :param networks: where callbacks may go.
+    :param keys: returns what callbacks are signed with.
     :param tls_policy: which certificates to trust: by default those that the system does.
-    :param clock: what sets the deadlines: the reactor, except in tests.
+    :param clock: what sets the deadlines: the reactor, unless there is a steadier one.
+    :param most_unused: connections to keep for all hosts together.
+    :param lookup: returns the addresses of a name: the system, except in tests.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each thing that a test or a setting chooses
         self,
         reactor: Any,
         now: Callable[[], float],
         per_host: int,
         tls_policy: IPolicyForHTTPS | None = None,
         clock: IReactorTime | None = None,
+        *,
+        most_unused: int = 256,
+        networks: Networks = _DEFAULT_NETWORKS,
+        keys: Callable[[], SigningKeys] = SigningKeys,
+        lookup: Lookup = system_lookup,
     ) -> None:
         self._reactor = reactor
         self._clock: IReactorTime = clock or reactor
         self._deadlines = Deadlines(self._clock)
         self._now = now
-        self._pool = Pool(reactor, persistent=True)
+        self._keys = keys
+        self._pool = Pool(self._clock, persistent=True)
         # Twisted would send a GET again, unasked, when a kept connection drops.
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = per_host
         self._pool.cachedConnectionTimeout = IDLE_SECONDS  # type: ignore[assignment]  # not only int
-        endpoints = Endpoints(reactor, tls_policy or BrowserLikePolicyForHTTPS())
+        confined = ConfinedReactor(reactor, self._clock, networks, lookup)
+        policy = tls_policy or BrowserLikePolicyForHTTPS()
+        endpoints = Endpoints(confined, policy, most_unused)
         agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
         self._client = HTTPClient(PlainAgent(agent), _NO_COOKIES, Bytes)
 
@@ -100,6 +117,8 @@ class HttpCaller:
             status = link.status if cut_short(failure) else None
             if isinstance(failure, TooLate):
                 reason, detail = Reason.TOO_LATE, "max_delay passed while the call connected"
+            elif isinstance(failure, ForbiddenAddress):
+                reason, detail = Reason.FORBIDDEN_ADDRESS, str(failure)
             elif status is None and link.expired:
                 reason, detail = Reason.TIMEOUT, f"no answer within {timeout} s"
             elif status is None:
@@ -113,15 +132,25 @@ class HttpCaller:
 
     def _send(self, claim: Claim, link: Link) -> Deferred[Any]:
         definition = claim.definition
+        payload = definition.payload.encode("utf-8")
         headers = OneRequestsHeaders()
         for name, value in request_headers(claim, USER_AGENT):
             headers.addRawHeader(name.encode("ascii"), value.encode("utf-8"))
+
+        def sign(started_at: float) -> None:
+            for name, value in keys.headers(definition.key, started_at, payload):
+                headers.setRawHeaders(name.encode("ascii"), [value.encode("ascii")])
+
+        keys = self._keys()
+        if keys:
+            # Not before the connection is there: the time that is signed must not be an old one.
+            link.starts = sign
         self._pool.link = link
         return self._client.request(
             definition.callback_method,
             exact_url(definition.callback),
             headers=headers,
-            data=definition.payload.encode("utf-8") or None,
+            data=payload or None,
             cookies=_NO_COOKIES,
             allow_redirects=False,
             unbuffered=True,

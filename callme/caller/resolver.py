@@ -8,6 +8,7 @@ up once, whoever waits for it, in a thread of its own, which does not keep the p
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Thread
 from typing import Any
@@ -30,7 +31,7 @@ LOOKUP_SECONDS = 10
 KEPT_SECONDS = 5
 """How long what was found is used again."""
 MAX_LOOKUPS = 500
-"""Names looked up at once; further ones are not found."""
+"""Names looked up at once; further ones wait for their turn."""
 
 Lookup = Callable[[str], Sequence[str]]
 
@@ -84,6 +85,9 @@ class Resolver:
     _threads: IReactorFromThreads
     _lookup: Lookup = system_lookup
     _waiting: dict[str, list[_Waiter]] = field(factory=dict, init=False)
+    # Names that wait for their turn, and the number of those that have it.
+    _queue: deque[str] = field(factory=deque, init=False)
+    _under_way: int = field(default=0, init=False)
     _known: dict[str, tuple[float, Sequence[str]]] = field(factory=dict, init=False)
 
     def resolveHostName(
@@ -99,8 +103,6 @@ class Resolver:
         until, addresses = self._known.get(hostName, (0.0, ()))
         if self._clock.seconds() < until:
             waiter.answer(addresses)
-        elif hostName not in self._waiting and len(self._waiting) >= MAX_LOOKUPS:
-            waiter.answer(())
         else:
             self._wait(waiter)
         return waiter
@@ -112,7 +114,22 @@ class Resolver:
             self._waiting[waiter.name].append(waiter)
         else:
             self._waiting[waiter.name] = [waiter]
-            Thread(target=self._look_up, args=(waiter.name,), daemon=True).start()
+            self._queue.append(waiter.name)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        while self._queue and self._under_way < MAX_LOOKUPS:
+            name = self._queue.popleft()
+            if all(waiter.done for waiter in self._waiting[name]):
+                del self._waiting[name]
+                continue
+            try:
+                Thread(target=self._look_up, args=(name,), daemon=True).start()
+            except RuntimeError:
+                # The system has no thread to spare: another time, as long as somebody waits.
+                self._queue.appendleft(name)
+                break
+            self._under_way += 1
 
     def _look_up(self, name: str) -> None:
         try:
@@ -122,9 +139,11 @@ class Resolver:
         self._threads.callFromThread(self._found, name, addresses)
 
     def _found(self, name: str, addresses: Sequence[str]) -> None:
+        self._under_way -= 1
         now = self._clock.seconds()
         self._known = {name: kept for name, kept in self._known.items() if kept[0] > now}
         if addresses:
             self._known[name] = (now + KEPT_SECONDS, addresses)
         for waiter in self._waiting.pop(name):
             waiter.answer(addresses)
+        self._take_turns()

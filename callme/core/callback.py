@@ -8,34 +8,56 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from .errors import InvalidValue, shown
+from .networks import Networks
 
 MAX_CALLBACK = 2083
 # Printable ASCII without the space, and without the backslash, which some take for a slash.
-_IN_URLS = re.compile(r"[!-\[\]-~]*")
+IN_URLS = re.compile(r"[!-\[\]-~]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 1123, section 2.1. An underscore, though common in private networks, is no part of
 # a host name, and Twisted looks up none that has one.
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+# What inet_aton(3), and so the system's look-up, takes for an address, or others might: a
+# decimal, octal or hexadecimal number in each label. https://url.spec.whatwg.org/#host-parsing
+_NUMERIC = re.compile(r"(?:0[Xx][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[Xx][0-9A-Fa-f]*|[0-9]+))*")
 
 
-def parse_callback(value: object) -> str:
+def parse_callback(value: object, networks: Networks) -> str:
     """Return a URL that can be called exactly as it is written.
 
+    :param networks: where callbacks may go.
     :raises InvalidValue: when it is not an absolute ``http`` or ``https`` URL
         (RFC 3986) in ASCII with a host, without user info, of at most 2,083
-        characters.
+        characters; or when its host is an address that may not be called. What a name
+        stands for is not known before the call.
     """
     if not isinstance(value, str):
         raise InvalidValue(f"{shown(value)} is not a URL: expected a string")
     if len(value) > MAX_CALLBACK:
         raise InvalidValue(f"a URL of {len(value)} characters: expected at most {MAX_CALLBACK}")
-    if not _IN_URLS.fullmatch(value):
+    if not IN_URLS.fullmatch(value):
         raise InvalidValue(
             f"{_named(value)} contains a character that a URL cannot: "
             "percent-encode it, and write an international host as xn--..."
         )
-    host_of(value)
+    host = host_of(value).rpartition(":")[0]
+    # Whatever is a number begins with a digit.
+    if host[0] == "[" or (host[0].isdigit() and _NUMERIC.fullmatch(host)):
+        _check_address(host.strip("[]"), value, networks)
     return value
+
+
+def _check_address(address: str, callback: str, networks: Networks) -> None:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise InvalidValue(
+            f"{_named(callback)} has a number for a host: write an address as 192.0.2.1, "
+            "four decimal numbers without leading zeros"
+        ) from None
+    refusal = networks.refusal(address)
+    if refusal is not None:
+        raise InvalidValue(refusal)
 
 
 @lru_cache(maxsize=1024)
@@ -47,8 +69,12 @@ def host_of(callback: str) -> str:
     try:
         parts = urlsplit(callback)
         port = parts.port
-    except ValueError as error:
-        raise InvalidValue(f"{_named(callback)} is not a URL: {error}") from None
+    except ValueError:
+        # Not as Python tells it: that repeats what stands where a port or an address should.
+        raise InvalidValue(
+            f"{_named(callback)} is not a URL: expected http://host/, http://host:port/ or "
+            "http://[address]/"
+        ) from None
     if parts.scheme not in _DEFAULT_PORTS or not callback[len(parts.scheme) :].startswith("://"):
         raise InvalidValue(f"{_named(callback)} is not an absolute http:// or https:// URL")
     if "@" in parts.netloc:
@@ -58,6 +84,9 @@ def host_of(callback: str) -> str:
         raise InvalidValue(f"{_named(callback)} has no valid port: expected 1 to 65535")
     # Whether brackets hold an address, urlsplit() says only since Python 3.11.4.
     if parts.netloc.startswith("["):
+        # What stands between them and the port, it drops.
+        if parts.netloc.partition("]")[2][:1] not in ("", ":"):
+            _no_host(callback)
         host = _check_ipv6(parts.hostname or "", callback)
     else:
         host = _check_name(parts.hostname or "", callback)
@@ -74,7 +103,7 @@ def _check_ipv6(host: str, callback: str) -> str:
 
 def _check_name(host: str, callback: str) -> str:
     name = host.removesuffix(".")
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if len(name) > 253 or not all(LABEL.fullmatch(label) for label in name.split(".")):
         _no_host(callback)
     return name
 
@@ -87,5 +116,7 @@ def _no_host(callback: str) -> str:
 
 
 def _named(callback: str) -> str:
-    """Name a URL in an error, unless it may hold a password."""
-    return "a URL with @ in it" if "@" in callback else shown(callback)
+    """Name a URL in an error, without its query, unless it may hold a password."""
+    if "@" in callback or "%40" in callback:
+        return "a URL with @ in it"
+    return shown(re.split(r"[?#]", callback, maxsplit=1)[0])

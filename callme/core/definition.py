@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .callback import parse_callback
-from .errors import FieldError, Invalid, InvalidValue, pointer_token, shown
+from .errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, shown
 from .headers import is_token, parse_headers
+from .networks import Networks
 from .task import Definition
 from .trigger import check_name, parse_trigger
 
@@ -15,11 +16,15 @@ MAX_PAYLOAD = 256 * 1024
 MAX_RETRY = 1_000
 MAX_MINUTES = 525_600
 MAX_TIMEOUT = 1_800
+MAX_METHOD = 32
+STATUSES = (100, 599)
+"""The least and the greatest status that an endpoint may be expected to answer with."""
 MAX_ERRORS = 20
 """Things wrong with one body that are told; who has more will ask again."""
-_FORBIDDEN_METHODS = ("CONNECT", "TRACE")
-_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
-_MAX_LIST = 100
+FORBIDDEN_METHODS = ("CONNECT", "TRACE")
+CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+MAX_LIST = 100
+_DEFAULT_NETWORKS = Networks()
 
 
 def parse_definition(
@@ -27,6 +32,7 @@ def parse_definition(
     now: float,
     task_name: str | None = None,
     trigger_at: str | None = None,
+    networks: Networks = _DEFAULT_NETWORKS,
 ) -> Definition:
     """Return the definition that a request's body, and its URL, describe.
 
@@ -34,6 +40,7 @@ def parse_definition(
     :param now: the server's time, which relative times count from.
     :param task_name: the name in the URL, if one stands there.
     :param trigger_at: the time in the URL, if one stands there.
+    :param networks: where callbacks may go.
     :raises Invalid: with every field that is unknown, missing, out of bounds, of
         the wrong type, or at odds with the URL.
     """
@@ -41,12 +48,12 @@ def parse_definition(
     fields: dict[str, Any] = {}
     for name, in_url in (("task_name", task_name), ("trigger_at", trigger_at)):
         if in_url is not None:
-            _parse_field(name, in_url, now, fields, errors, in_url=True)
+            _parse_field(name, in_url, now, networks, fields, errors, in_url=True)
     for name, value in body.items():
         if len(errors) >= MAX_ERRORS:
             break
         in_url_too = fields.get(name)
-        _parse_field(name, value, now, fields, errors)
+        _parse_field(name, value, now, networks, fields, errors)
         if in_url_too is not None and fields[name] != in_url_too:
             errors.append(
                 FieldError(f"/{name}", f"{shown(value)} and the URL's {shown(in_url_too)} disagree")
@@ -63,6 +70,7 @@ def _parse_field(
     name: str,
     value: object,
     now: float,
+    networks: Networks,
     fields: dict[str, Any],
     errors: list[FieldError],
     *,
@@ -71,10 +79,12 @@ def _parse_field(
     try:
         if name == "trigger_at":
             fields[name] = parse_trigger(value, now)
+        elif name == "callback":
+            fields[name] = parse_callback(value, networks)
         elif (parse := _PARSERS.get(name)) is not None:
             fields[name] = parse(value)
         else:
-            known = ", ".join(sorted([*_PARSERS, "trigger_at"]))
+            known = ", ".join(sorted([*_PARSERS, "callback", "trigger_at"]))
             raise InvalidValue(f"{shown(name)} is not a parameter: expected one of {known}")
     except InvalidValue as error:
         # A part of the URL has a name; what stands in the body has a JSON Pointer.
@@ -91,17 +101,18 @@ def _integer(value: object, least: int, most: int, unit: str = "") -> int:
 
 
 def _parse_method(value: object) -> str:
-    if not isinstance(value, str) or len(value) > 32 or not is_token(value):
+    if not isinstance(value, str) or len(value) > MAX_METHOD or not is_token(value):
         raise InvalidValue(f"{shown(value)} is not an HTTP method (a token of RFC 9110)")
     method = value.upper()
-    if method in _FORBIDDEN_METHODS:
+    if method in FORBIDDEN_METHODS:
         raise InvalidValue(f"{shown(value)} is not accepted: callme makes no {method} requests")
     return method
 
 
 def _parse_payload(value: object) -> str:
     if not isinstance(value, str):
-        raise InvalidValue(f"{shown(value)} is not accepted: expected a string")
+        # Not repeated here: payloads are nobody's business but the endpoint's.
+        raise InvalidValue(f"{kind_of(value)} is not accepted: expected a string")
     size = len(value.encode())
     if size > MAX_PAYLOAD:
         raise InvalidValue(f"a payload of {size:,} bytes: expected at most {MAX_PAYLOAD:,}")
@@ -109,9 +120,9 @@ def _parse_payload(value: object) -> str:
 
 
 def _parse_status(value: object) -> int | str:
-    if isinstance(value, str) and value.lower() in _CLASSES:
+    if isinstance(value, str) and value.lower() in CLASSES:
         return value.lower()
-    if type(value) is int and 100 <= value <= 599:
+    if type(value) is int and STATUSES[0] <= value <= STATUSES[1]:
         return value
     raise InvalidValue(
         f'{shown(value)} is not accepted: expected a status from 100 to 599 or a class like "2xx"'
@@ -135,8 +146,8 @@ def _parse_each(value: object, parse: Callable[[object], Any]) -> tuple[Any, ...
     """Parse one value, or each of a list of them."""
     if not isinstance(value, list):
         return (parse(value),)
-    if not 1 <= len(value) <= _MAX_LIST:
-        raise InvalidValue(f"a list of {len(value)}: expected 1 to {_MAX_LIST} values")
+    if not 1 <= len(value) <= MAX_LIST:
+        raise InvalidValue(f"a list of {len(value)}: expected 1 to {MAX_LIST} values")
     parsed = []
     for index, one in enumerate(value):
         try:
@@ -148,7 +159,6 @@ def _parse_each(value: object, parse: Callable[[object], Any]) -> tuple[Any, ...
 
 _PARSERS: dict[str, Callable[[object], Any]] = {
     "task_name": check_name,
-    "callback": parse_callback,
     "callback_method": _parse_method,
     "payload": _parse_payload,
     "headers": parse_headers,

@@ -45,9 +45,30 @@ class InvalidValue(ValueError):
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """Return ``value`` as a person may read it in an error: as JSON, in ASCII, short."""
+    """Return ``value`` as a person may read it in an error: as JSON, in ASCII, short.
+
+    What is in an object or a list is not repeated: it may be a secret in the wrong place.
+    """
+    if isinstance(value, (dict, list)):
+        return kind_of(value)
     text = json.dumps(value, default=repr)
     return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
+
+
+def kind_of(value: object) -> str:
+    """Return what kind of JSON value one is, for errors that must not repeat it."""
+    return _KINDS.get(type(value), "something")
+
+
+_KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 def pointer_token(name: str) -> str:

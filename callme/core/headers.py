@@ -5,26 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .errors import InvalidValue, pointer_token, shown
+from .errors import InvalidValue, kind_of, pointer_token, shown
+from .signing import SIGNATURE_HEADERS
 
 MAX_HEADERS = 100
 MAX_HEADERS_SIZE = 8_192
 MASK = "***"
 
-SENT_BY_CALLME = frozenset(
-    {"user-agent", "accept-encoding", "idempotency-key", "callme-attempt", "callme-trigger-at"}
-)
-_FRAMING = frozenset({"host", "content-length", "connection", "transfer-encoding"})
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# The signature's are refused whether callme signs or not: a task put today must still be one
+# that can be called when it does.
+SENT_BY_CALLME = SIGNATURE_HEADERS | {
+    "user-agent",
+    "accept-encoding",
+    "idempotency-key",
+    "callme-attempt",
+    "callme-trigger-at",
+}
+FRAMING = frozenset({"host", "content-length", "connection", "transfer-encoding"})
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# RFC 9110, section 5.5, and what some take for the end of a line: U+0085, U+2028, U+2029.
+CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LOOKS_SECRET = re.compile(
-    r"auth|cookie|token|secret|passw|pwd|passphrase|credential|signature|session|jwt|key",
+    r"auth|cookie|token|secret|pass|pwd|credential|sig|hmac|session|jwt|bearer|csrf|xsrf|key",
     re.IGNORECASE,
 )
 
 
 def is_token(text: str) -> bool:
     """Whether ``text`` is a token as RFC 9110, section 5.6.2, defines it."""
-    return _TOKEN.fullmatch(text) is not None
+    return TOKEN.fullmatch(text) is not None
 
 
 def parse_headers(value: object) -> dict[str, str]:
@@ -35,11 +44,14 @@ def parse_headers(value: object) -> dict[str, str]:
         could split a request, and for more than fits a request.
     """
     if not isinstance(value, dict):
-        raise InvalidValue(f"{shown(value)} is not an object of header names and values")
+        raise InvalidValue(f"{kind_of(value)} is not an object of header names and values")
     if len(value) > MAX_HEADERS:
         raise InvalidValue(f"{len(value)} headers: expected at most {MAX_HEADERS}")
     seen: set[str] = set()
-    for name, content in value.items():
+    for number, (name, content) in enumerate(value.items(), start=1):
+        if not is_token(name):
+            # Not repeated here: whole lines are put into names, with the secret in them.
+            raise InvalidValue(f"the name of header {number} is not a token of RFC 9110")
         _check_header(name, content)
         if name.lower() in seen:
             raise InvalidValue(f"the header {shown(name)} is given twice", pointer_token(name))
@@ -51,20 +63,15 @@ def parse_headers(value: object) -> dict[str, str]:
 
 
 def _check_header(name: str, content: object) -> None:
-    lowered = name.lower()
-    if not is_token(name):
-        raise InvalidValue(
-            f"{shown(name)} is not a header name (a token of RFC 9110)", pointer_token(name)
-        )
-    if lowered in _FRAMING or lowered in SENT_BY_CALLME:
+    # Many servers hand headers on as variables, where - and _ are the same (RFC 3875, section
+    # 4.1.18): Content_Length would pass for Content-Length.
+    lowered = name.lower().replace("_", "-")
+    if lowered in FRAMING or lowered in SENT_BY_CALLME:
         raise InvalidValue(f"the header {shown(name)} is set by callme itself", pointer_token(name))
     if not isinstance(content, str):
         raise InvalidValue(f"the value of {shown(name)} must be a string", pointer_token(name))
     # The value is left out of these sentences: it may be a secret.
-    if any(
-        (ord(character) < 32 and character != "\t") or ord(character) == 127
-        for character in content
-    ):
+    if CONTROLS.search(content):
         raise InvalidValue(
             f"the value of {shown(name)} contains a control character", pointer_token(name)
         )
@@ -80,5 +87,10 @@ def looks_secret(name: str) -> bool:
 
 
 def masked(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers as they may be shown, the values of secret ones replaced."""
+    """Return the headers as one task's own answer may show them: secret ones replaced."""
     return {name: MASK if looks_secret(name) else content for name, content in headers.items()}
+
+
+def names_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers as lists and errors may show them: every value replaced."""
+    return dict.fromkeys(headers, MASK)

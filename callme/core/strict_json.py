@@ -148,10 +148,9 @@ def _no_constant(text: str) -> object:
 
 def _refuse_surrogates(value: object) -> None:
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidValue(f"{shown(value)} contains a lone surrogate") from None
+        if match := _SURROGATE.search(value):
+            # The rest of the string is not repeated: it may be a secret.
+            raise InvalidValue(f"a string contains the lone surrogate {shown(match[0])}")
     elif isinstance(value, dict):
         for name, member in value.items():
             _refuse_surrogates(name)
@@ -161,6 +160,7 @@ def _refuse_surrogates(value: object) -> None:
             _refuse_surrogates(member)
 
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 _LENIENT = json.JSONDecoder(parse_int=str)
 _DECODER = json.JSONDecoder(

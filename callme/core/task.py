@@ -34,6 +34,8 @@ class Reason(str, Enum):
 class Definition:
     """What a person asked for; see the contract's parameters.
 
+    What may hold a secret is left out of its repr, which tracebacks show.
+
     :ivar trigger_at: the minute of the call, seconds since 1970.
     :ivar expected_http_status: statuses (``204``) and classes (``"2xx"``), any
         of which is a success; never empty.
@@ -45,7 +47,7 @@ class Definition:
 
     task_name: str
     trigger_at: int
-    callback: str
+    callback: str = field(repr=False)
     callback_method: str = "GET"
     payload: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(factory=dict, repr=False)

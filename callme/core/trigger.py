@@ -21,13 +21,13 @@ LAST_SECOND = 253_402_300_799
 MAX_NAME = 255
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
-_RELATIVE = re.compile(r"\+([0-9]{1,12})([mhd])")
-_UNIX = re.compile(r"[0-9]{1,15}")
-_RFC3339 = re.compile(
+RELATIVE = re.compile(r"\+([0-9]{1,12})([mhd])")
+UNIX = re.compile(r"[0-9]{1,15}")
+RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
-_NOT_IN_NAMES = re.compile(r"[@/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+NOT_IN_NAMES = re.compile(r"[@/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _EXPECTED = (
     "expected a Unix timestamp, +<integer> followed by m, h or d, "
     "or an RFC 3339 time with an offset such as 2028-11-26T00:00:00Z"
@@ -69,7 +69,7 @@ def parse_trigger(value: object, now: float) -> int:
     :raises InvalidValue: when it is none of the accepted forms, or lies before
         1970 or after the year 9999.
     """
-    if isinstance(value, str) and (match := _RELATIVE.fullmatch(value)):
+    if isinstance(value, str) and (match := RELATIVE.fullmatch(value)):
         if value == "+0m":
             return minute_of(now)
         return _bounded(minute_from(now + int(match[1]) * _UNITS[match[2]]), value)
@@ -85,9 +85,9 @@ def parse_absolute(value: object) -> int:
         return _bounded(value, value)
     if not isinstance(value, str):
         raise InvalidValue(f"{shown(value)} is not a time: {_EXPECTED}")
-    if _UNIX.fullmatch(value):
+    if UNIX.fullmatch(value):
         return _bounded(int(value), value)
-    if match := _RFC3339.fullmatch(value):
+    if match := RFC3339.fullmatch(value):
         return _bounded(_from_rfc3339(match), value)
     raise InvalidValue(f"{shown(value)} is not a time: {_EXPECTED}")
 
@@ -130,7 +130,7 @@ def check_name(value: object) -> str:
         raise InvalidValue(
             f"a name of {len(value)} characters: expected 1 to {MAX_NAME} characters"
         )
-    if bad := _NOT_IN_NAMES.search(value):
+    if bad := NOT_IN_NAMES.search(value):
         raise InvalidValue(
             f"{shown(value)} contains {bad[0]!a}: "
             "a name has no '@', no '/', no control characters and no lone surrogates"

@@ -92,7 +92,7 @@ def _decoded(text: str, kind: type) -> Any:
         return _DEFAULTS[text]
     value = json.loads(text)
     if not isinstance(value, kind) or not value:
-        raise ValueError(f"{text!r} is no {kind.__name__}")
+        raise ValueError(f"a column holds no {kind.__name__}")
     return value
 
 

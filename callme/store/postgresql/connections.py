@@ -232,6 +232,7 @@ class Connections:
 
     :param seconds: how long one piece of work may take: longer than the server lets a
         statement take, so that only a server that is not heard any more is given up.
+    :param clock: what sets timers.
     :param opened: what is done with each new connection.
     """
 
@@ -241,10 +242,11 @@ class Connections:
         size: int,
         seconds: int,
         reactor: IReactorTime,
+        clock: IReactorTime,
         opened: Callable[[psycopg.Connection], object] = lambda _: None,
     ) -> None:
         self._seconds = seconds
-        self._clock = reactor
+        self._clock = clock
         self._opened = opened
         self._running: set[_Work] = set()
         self._pool = adbapi.ConnectionPool(

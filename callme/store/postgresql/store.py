@@ -62,23 +62,30 @@ class PostgresqlStore(SqlStore):
 
     :param server: the database, of the newest schema.
     :param node: gives the daemon's name, which attempts carry.
+    :param clock: what sets timers: the reactor, unless there is a steadier one.
     """
 
-    def __init__(self, server: Server, reactor: IReactorTime, node: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        reactor: IReactorTime,
+        node: Callable[[], str],
+        clock: IReactorTime | None = None,
+    ) -> None:
         self._server = server
-        self._clock = reactor
+        self._clock = clock = clock or reactor
         self._name = node
         self._node: Node | None = None
         self._tokens = count(random.getrandbits(62))
         # The tokens of claims whose answer was lost, and when that was.
         self._doubtful: dict[int, float] = {}
-        self._writer = Connections(server.conninfo, 1, WORK_SECONDS, reactor)
-        self._readers = Connections(server.conninfo, READERS, WORK_SECONDS, reactor)
+        self._writer = Connections(server.conninfo, 1, WORK_SECONDS, reactor, clock)
+        self._readers = Connections(server.conninfo, READERS, WORK_SECONDS, reactor, clock)
         self._alive = Connections(
-            server.conninfo, 1, ALIVE_WORK_SECONDS, reactor, lambda c: take_name(c, node())
+            server.conninfo, 1, ALIVE_WORK_SECONDS, reactor, clock, lambda c: take_name(c, node())
         )
         self._commits: GroupCommit[Cursor] = GroupCommit(
-            reactor, self._transact, _fails_all, run=claims.run_all
+            clock, self._transact, _fails_all, run=claims.run_all
         )
 
     def put(

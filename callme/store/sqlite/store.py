@@ -29,17 +29,22 @@ class SqliteStore(SqlStore):
 
     :param database: the file, already claimed and of the newest schema.
     :param node: gives the daemon's name, which attempts carry.
+    :param clock: what sets timers: the reactor, unless there is a steadier one.
     """
 
     def __init__(
-        self, database: DatabaseFile, reactor: IReactorTime, node: Callable[[], str]
+        self,
+        database: DatabaseFile,
+        reactor: IReactorTime,
+        node: Callable[[], str],
+        clock: IReactorTime | None = None,
     ) -> None:
         self._database = database
         self._node = node
         self._writer = _pool(database, configure_writer, 1, reactor)
         self._readers = _pool(database, configure_reader, READERS, reactor)
         self._commits: GroupCommit[sqlite3.Cursor] = GroupCommit(
-            reactor, self._transact, _fails_all
+            clock or reactor, self._transact, _fails_all
         )
 
     def put_many(

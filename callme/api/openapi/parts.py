@@ -1,0 +1,136 @@
+"""What stands in several operations: parameters, refusals, links."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...site import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
+from ..batch import MAX_TASKS
+from ..decoding import DEFAULT_LIMIT, MAX_LIMIT
+from .notation import Schema, integer, ref, string
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+
+
+def parameters() -> dict[str, Any]:
+    """Return the parameters that several operations have."""
+    return {
+        "pretty": _flag("pretty", "Indent the answer."),
+        "all": _flag("all", "Move `scheduled` and `succeeded` ones too."),
+        "future_only": _flag("future_only", "Leave out those whose minute has begun."),
+        "start_from": {
+            "name": "start_from",
+            "in": "query",
+            "description": "Begin with this key, inclusive; where a name is asked for, one of it.",
+            "schema": ref("Key"),
+        },
+        "limit": {
+            "name": "limit",
+            "in": "query",
+            "description": "Tasks on a page.",
+            "schema": integer(1, MAX_LIMIT) | {"default": DEFAULT_LIMIT},
+        },
+        "state": {
+            "name": "state",
+            "in": "query",
+            "description": "Only those in this state.",
+            "schema": ref("State"),
+        },
+        "if_match": {
+            "name": "If-Match",
+            "in": "header",
+            "description": "Replace the definition of the task that stands there, which must be"
+            " `scheduled`. callme knows no other tag.",
+            "schema": string(enum=["*"]),
+        },
+        "if_none_match": {
+            "name": "If-None-Match",
+            "in": "header",
+            "description": "With `*`: only create a task. callme knows no other tag.",
+            "schema": string(examples=["*"]),
+        },
+    }
+
+
+def responses() -> dict[str, Any]:
+    """Return the answers that several operations give."""
+    told = {
+        "BadRequest": "It cannot be read: its JSON, its query string, its path.",
+        "Unauthorized": "It brings no token, or one that callme does not know.",
+        "Forbidden": "Its token is for reading only, or it comes from a foreign page.",
+        "NotFound": "There is no such task.",
+        "TooSlow": f"It took more than {REQUEST_SECONDS} s to arrive.",
+        "Conflict": "Another task stands in the way, or the task's state does not allow it.",
+        "TooLarge": f"Its body is larger than {MAX_BODY:,} bytes, or that of a batch than"
+        f" {MAX_BATCH:,}, or a batch has more than {MAX_TASKS:,} tasks.",
+        "WrongType": "Its body says that it is something else than JSON.",
+        "Invalid": "A parameter is wrong, or the task could never run.",
+        "HeadersTooLarge": "Its headers are too large.",
+    }
+    answers = {name: _problem(description) for name, description in told.items()}
+    answers["Unauthorized"]["headers"] = {
+        "WWW-Authenticate": {"required": True, "schema": string()}
+    }
+    answers["Unavailable"] = _problem("The database cannot be used just now.") | {
+        "headers": {
+            "Retry-After": {
+                "required": True,
+                "description": "Seconds after which to try again.",
+                "schema": integer(0),
+            }
+        }
+    }
+    answers["Standing"] = _problem("Another definition stands under that key.", "PutProblem")
+    answers["NotMet"] = _problem(
+        "`If-None-Match: *` and the task exists; `If-Match: *` and it does not.", "PutProblem"
+    )
+    return answers
+
+
+def _flag(name: str, description: str) -> Schema:
+    return {
+        "name": name,
+        "in": "query",
+        "description": f"{description} Its bare name says so too.",
+        "allowEmptyValue": True,
+        "schema": {"type": "boolean", "default": False},
+    }
+
+
+def in_path(name: str, schema: str) -> Schema:
+    """Describe a part of a path."""
+    return {"name": name, "in": "path", "required": True, "schema": ref(schema)}
+
+
+def asks(*names: str) -> list[Schema]:
+    """Refer to some of :func:`parameters`, and to the one that every operation has."""
+    return [{"$ref": f"#/components/parameters/{name}"} for name in (*names, "pretty")]
+
+
+def _problem(description: str, schema: str = "Problem") -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/problem+json": {"schema": ref(schema)}},
+    }
+
+
+def answer(description: str, schema: Schema, **more: Any) -> dict[str, Any]:
+    """Describe an answer in JSON."""
+    return {"description": description, "content": {JSON: {"schema": schema}}, **more}
+
+
+def refusals(**more: str) -> dict[str, Any]:
+    """Return what every operation may answer, and more, each by the name of its response."""
+    names = {
+        "400": "BadRequest",
+        "401": "Unauthorized",
+        "403": "Forbidden",
+        "408": "TooSlow",
+        "413": "TooLarge",
+        "431": "HeadersTooLarge",
+        "503": "Unavailable",
+    } | {status[1:]: name for status, name in more.items()}
+    return {
+        status: {"$ref": f"#/components/responses/{name}"} for status, name in sorted(names.items())
+    }

@@ -1,0 +1,69 @@
+"""The connections that are open, and which of them go when there is no room for another."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from attrs import define, field
+
+C = TypeVar("C")
+
+GOING = 64
+"""Connections that may be open beyond the most there may be, while they are being closed."""
+
+
+@define(eq=False)
+class Crowd(Generic[C]):
+    """Keeps connections in the order in which they may be closed to make room.
+
+    First those whose request has been answered, then those whose request is taking its time to
+    arrive, the longest in that state first; never those that wait for their answer.
+
+    :param most: how many there may be.
+    :ivar everybody: all that are open.
+    """
+
+    most: int
+    everybody: set[C] = field(factory=set, init=False)
+    # Dictionaries for their order.
+    _idle: dict[C, None] = field(factory=dict, init=False)
+    _asking: dict[C, None] = field(factory=dict, init=False)
+
+    def enter(self, one: C) -> None:
+        """Take in a new one, of which a request is expected."""
+        self.everybody.add(one)
+        self._asking[one] = None
+
+    def leave(self, one: C) -> None:
+        """Forget one that is closed."""
+        self.everybody.discard(one)
+        self.waits(one)
+
+    def idles(self, one: C) -> None:
+        """Say that one has had its answer."""
+        self._asking.pop(one, None)
+        self._idle[one] = None
+
+    def asks(self, one: C) -> None:
+        """Say that a request begins to arrive."""
+        self._idle.pop(one, None)
+        self._asking[one] = None
+
+    def waits(self, one: C) -> None:
+        """Say that one waits for an answer."""
+        self._asking.pop(one, None)
+        self._idle.pop(one, None)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another unless one goes."""
+        return len(self.everybody) >= self.most
+
+    def next_to_go(self) -> C | None:
+        """Choose one that is to be closed, and is not chosen again; ``None`` if none may."""
+        if len(self.everybody) >= self.most + GOING:
+            return None
+        one = next(iter(self._idle), None) or next(iter(self._asking), None)
+        if one is not None:
+            self.waits(one)
+        return one

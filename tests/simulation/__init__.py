@@ -1,0 +1,1 @@
+"""A simulation of the whole daemon, on turned clocks, among faults."""

@@ -1,0 +1,267 @@
+"""The promise, and whether it was kept, judged by what is seen from outside.
+
+What is seen: what clients asked and were answered, the requests that endpoints saw, and what
+``GET /status`` says at the end. The promise, in the contract's words:
+
+- Nothing acknowledged is lost: it stands under its key, until its client takes it away.
+- No request starts before ``trigger_at``. None starts ``max_delay`` minutes or more after it.
+- No task is called more than ``1 + retry`` times for each time that it was put or moved,
+  nor twice in one attempt, nor where it does not stand; each call is on record.
+- No more calls than ``--concurrency`` and ``--per-host`` allow are under way at once.
+- A task is called on its minute, where nothing is in the way.
+- Every task ends: ``succeeded`` with an answer that its endpoint gave, or ``failed`` with a
+  reason and a detail, when its time or its attempts are used up, not sooner.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from .endpoints import Seen
+from .history import History
+from .token import Token
+
+ENDS = ("succeeded", "failed")
+REASONS = (
+    "unexpected_status",
+    "timeout",
+    "connection_failed",
+    "too_late",
+    "forbidden_address",
+    "interrupted",
+)
+SOON = 2.0
+"""Seconds within which a due task is called when nothing is in the way."""
+
+
+class Checker:
+    """Follows what happens, and says what breaks the promise.
+
+    :ivar broken: a sentence for each thing that does.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.tokens: dict[int, Token] = {}
+        self.names: dict[str, list[Token]] = {}
+        self.requests = 0
+        self.unseen = 0
+        self.broken: list[str] = []
+        self._numbers: set[tuple[int, int]] = set()
+
+    def breaks(self, text: str) -> None:
+        self.broken.append(f"{self.history.stamp()} {text}")
+
+    def of(self, name: str, place: int | None = None) -> list[Token]:
+        """Return the tokens of a name, or those that may stand at one place of it."""
+        tokens = self.names.get(name, [])
+        return [one for one in tokens if place is None or place in one.places]
+
+    # What clients did
+
+    def sends(self, token: Token, place: int | None) -> None:
+        """Note that a token is about to be put; where, unless that is the daemon's to say."""
+        if token.number not in self.tokens:
+            self.tokens[token.number] = token
+            self.names.setdefault(token.name, []).append(token)
+        if place is None:
+            token.loose += 1
+        elif place not in token.places:
+            token.placed[place] += 1
+        token.places.add(place)
+
+    def stands(self, token: Token, place: int, expected: bool = True) -> None:
+        """Note that a token certainly stands at a place, and so no other one does."""
+        if expected and place not in token.places and not token.loose:
+            self.breaks(f"t{token.number} stands at {place}, where it cannot be")
+        for other in self.of(token.name, place):
+            if other is not token:
+                self.is_gone(other, place, lost="another stands in its place")
+        token.places = {place}
+        if token.since is None:
+            token.since = self.history.elapsed()
+
+    def is_gone(self, token: Token, place: int, *, lost: str = "", taken: bool = False) -> None:
+        """Note that a token does not stand at a place.
+
+        :param lost: how it is lost, if it was certain to stand there.
+        :param taken: whether it was taken away just now, if it stood there.
+        """
+        if place not in token.places:
+            return
+        certain = token.places == {place} and not token.loose
+        if certain and not taken and not self.may_be_purged(token, place):
+            self.breaks(f"t{token.number} is lost: {token.name}@{place}: {lost}")
+        token.places = (token.places - {place}) | ({None} if taken else set())
+        token.places = token.places or {None}
+        token.since, token.removed = None, token.removed or taken
+        if taken and token.places == {None}:
+            self._has_no_call_under_way(token, place)
+
+    def may_be_gone(self, token: Token) -> None:
+        """Note a doubt whether a token still stands anywhere."""
+        token.places.add(None)
+        token.since, token.removed = None, True
+
+    def _has_no_call_under_way(self, token: Token, place: int) -> None:
+        for seen in token.requests:
+            if seen.open and seen.process.alive and seen.trigger_at == place:
+                self.breaks(f"t{token.number} was taken away from {place} during its call")
+
+    def may_be_purged(self, token: Token, place: int) -> bool:
+        """Whether so much time has passed that a finished task may be forgotten."""
+        days = self.history.retention
+        return bool(days) and self.history.latest_wall >= place + days * 86_400
+
+    # What endpoints saw
+
+    def on_request(self, seen: Seen) -> None:
+        """Judge a request as it arrives."""
+        self.requests += 1
+        token = self.tokens.get(seen.token)
+        if token is None:
+            self.breaks(f"a request for t{seen.token}, which nobody put")
+            return
+        token.requests.append(seen)
+        what = f"t{token.number} attempt {seen.number} for {seen.key}"
+        self.history.say(f"endpoint sees {what}")
+        if seen.key != f"{token.name}@{seen.trigger_at}":
+            self.breaks(f"{what} says that it is of {seen.trigger_at}")
+        if seen.asked_at < seen.trigger_at:
+            self.breaks(f"{what} is early by {seen.trigger_at - seen.asked_at:.3f} s")
+        if seen.at >= token.expires_at(seen.trigger_at):
+            self.breaks(f"{what} is past max_delay")
+        if seen.trigger_at not in token.places and not token.loose:
+            self.breaks(f"{what}, where it does not stand")
+        if (token.number, seen.number) in self._numbers:
+            self.breaks(f"{what} is made twice")
+        self._numbers.add((token.number, seen.number))
+        self._count(token)
+
+    def _count(self, token: Token) -> None:
+        if token.loose:
+            total = (sum(token.placed.values()) + token.loose) * token.each
+            if len(token.requests) > total:
+                self.breaks(f"t{token.number} was called {len(token.requests)} times, not {total}")
+            return
+        for place, calls in Counter(seen.trigger_at for seen in token.requests).items():
+            allowed = token.placed[place] * token.each
+            if calls > allowed:
+                self.breaks(f"t{token.number} was called {calls} times at {place}, not {allowed}")
+
+    # How it ended
+
+    def finish(self, tasks: list[dict[str, Any]], unreached: int) -> None:
+        """Judge what ``GET /status`` says in the end, each task whole.
+
+        :param unreached: how many calls had a reason to fail before a request was seen.
+        """
+        found: dict[int, list[dict[str, Any]]] = {}
+        for task in tasks:
+            number = int(task["callback"].rpartition("/")[2])
+            found.setdefault(number, []).append(task)
+        if unknown := set(found) - set(self.tokens):
+            self.breaks(f"tasks that nobody put: {sorted(unknown)}")
+        for token in self.tokens.values():
+            standing = found.get(token.number, [])
+            if len(standing) > 1:
+                self.breaks(f"t{token.number} stands twice: {[one['task'] for one in standing]}")
+            for task in standing:
+                self._judge(token, task)
+            certain = None not in token.places and not token.loose
+            if certain and not standing and not self.may_be_purged(token, token.standing[0]):
+                self.breaks(f"t{token.number} is lost: {token.name}, placed at {token.places}")
+            self._count(token)
+            if len(standing) == 1:
+                self._in_time(token, standing[0]["attempts"])
+        if self.unseen > unreached:
+            self.breaks(f"{self.unseen} calls failed, {unreached} had a reason to")
+
+    def _judge(self, token: Token, task: dict[str, Any]) -> None:
+        what, place = f"t{token.number} {task['task']}", int(task["trigger_at"])
+        state, reason, attempts = task["state"], task["reason"], task["attempts"]
+        if place not in token.places and not token.loose:
+            self.breaks(f"{what} stands where it cannot: {token.places}")
+        if state not in ENDS:
+            self.breaks(f"{what} has not ended: it is {state}, attempts {attempts}")
+            return
+        if state == "failed" and (reason not in REASONS or not task["detail"].strip()):
+            self.breaks(f"{what} failed without a reason: {reason} {task['detail']!r}")
+        if state == "succeeded" and reason is not None:
+            self.breaks(f"{what} succeeded with a reason: {reason}")
+        if not task["finished_at"]:
+            self.breaks(f"{what} has no time at which it ended")
+        if task["attempts_used"] > token.each:
+            self.breaks(f"{what} used {task['attempts_used']} attempts, not {token.each}")
+        self._attempts(token, what, attempts)
+        if state == "succeeded":
+            status = attempts[-1]["status"] if attempts else None
+            if status is None or not token.expects(status):
+                self.breaks(f"{what} succeeded with the answer {status}")
+        else:
+            self._failed(token, task, what, place)
+
+    def _attempts(self, token: Token, what: str, attempts: list[dict[str, Any]]) -> None:
+        numbers = [one["number"] for one in attempts]
+        if len(set(numbers)) < len(numbers):
+            self.breaks(f"{what} has attempts on record twice: {numbers}")
+        seen = {one.number: one for one in token.inherited + token.requests}
+        if unrecorded := {one.number for one in token.requests} - set(numbers):
+            self.breaks(f"{what} was called in attempts that are not on record: {unrecorded}")
+        for one in attempts:
+            request = seen.get(one["number"])
+            answered = None if request is None else request.status
+            if one["status"] is not None and one["status"] != answered:
+                self.breaks(f"{what}: on record is {one['status']}, the answer was {answered}")
+            if one["status"] is None and one["reason"] not in ("interrupted", "too_late"):
+                if answered is not None:
+                    self.breaks(f"{what}: {one['reason']} is on record, the answer was {answered}")
+                self.unseen += request is None
+            if one["reason"] == "interrupted" and not self.history.interruptions:
+                self.breaks(f"{what}: an attempt is called interrupted that nothing interrupted")
+            expected = one["status"] is not None and token.expects(one["status"])
+            if request not in token.inherited and (one["reason"] is None) != expected:
+                self.breaks(f"{what}: {one['status']} is on record with reason {one['reason']}")
+
+    def _failed(self, token: Token, task: dict[str, Any], what: str, place: int) -> None:
+        """A task fails when its time or its attempts are used up, not sooner."""
+        finished = self.history.parse(task["finished_at"])
+        expires = token.expires_at(place)
+        if task["reason"] == "too_late":
+            if finished < expires:
+                self.breaks(f"{what} is called too late at {task['finished_at']}")
+            return
+        used_up = task["attempts_used"] >= token.each
+        delays = token.body["retry_delay"]
+        longest = max(delays if isinstance(delays, list) else [delays])
+        if not used_up and finished // 60 * 60 + 60 * max(1, longest) < expires:
+            self.breaks(f"{what} failed with attempts left: {task['detail']!r}")
+
+    def _in_time(self, token: Token, attempts: list[dict[str, Any]]) -> None:
+        """A task that stood where it stands all along is called as soon as it can be."""
+        if token.moved or token.since is None or len(token.places) != 1 or token.loose:
+            return
+        (place,) = token.places
+        if place is None:
+            return
+        due = self.history.can_be_called_at(place, token.since, SOON)
+        if due is None or self.history.latest_before(due + SOON) >= token.expires_at(place):
+            return
+        first = self._first_call(token, attempts)
+        if first is None or first > due + SOON:
+            when = "never" if first is None else f"{first - due:.1f} s after that"
+            self.breaks(
+                f"t{token.number} {token.name}@{place} could be called at {due:.3f}, and was {when}"
+            )
+
+    def _first_call(self, token: Token, attempts: list[dict[str, Any]]) -> float | None:
+        """Return when a task was first called (monotonic), be it that nobody was reached."""
+        if token.requests and token.requests[0].number == 1:
+            return token.requests[0].asked_elapsed
+        if not attempts:
+            return None
+        started = self.history.elapsed_at(self.history.parse(attempts[0]["started_at"]))
+        if started is None or attempts[0]["reason"] == "too_late":
+            return 0.0
+        return started

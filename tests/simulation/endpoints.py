@@ -1,0 +1,314 @@
+"""The endpoints that callbacks go to, each as good or as bad as its kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+from urllib.parse import unquote
+
+from attrs import define, field
+from twisted.internet import error
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, IStreamClientEndpoint, ITCPTransport
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .timeline import Timeline
+
+GOOD, FAILING, REDIRECTING, BUSY = 200, 500, 302, 503
+KINDS = {
+    "good": 40,
+    "slow": 8,
+    "hangs": 6,
+    "fails": 12,
+    "redirects": 4,
+    "busy": 6,
+    "refuses": 5,
+    "connects slowly": 5,
+    "never connects": 3,
+    "is unknown": 2,
+    "closes": 5,
+    "breaks off": 4,
+    "talks nonsense": 2,
+    "closes after": 4,
+    "trickles": 3,
+}
+"""How an endpoint may take a call, and how often it does."""
+_BEFORE_THE_REQUEST = ("refuses", "never connects", "is unknown")
+_UNSEEN = (*_BEFORE_THE_REQUEST, "connects slowly")
+
+
+@define(eq=False)
+class Seen:
+    """A request as its endpoint saw it.
+
+    :ivar token: the number of the definition that it was made for.
+    :ivar trigger_at: ... as the request's headers have it, as is ``number``, that of the attempt.
+    :ivar asked_at: what the wall clock said when the call began; ``at``: when the request did.
+    :ivar asked_elapsed: what the monotonic clock said when the call began.
+    :ivar status: what it was answered, if it was.
+    :ivar open: whether the connection stands and no whole answer was sent yet.
+    :ivar host: where it went.
+    :ivar process: the daemon that made it.
+    """
+
+    token: int
+    host: str
+    key: str
+    trigger_at: int
+    number: int
+    asked_at: float
+    at: float
+    asked_elapsed: float
+    process: Any
+    status: int | None = None
+    open: bool = True
+
+
+@define(eq=False)
+class Network:
+    """All endpoints, and the way to them.
+
+    :ivar on_request: told of each request.
+    :ivar usual: how they take calls now: each way, and how often it is taken.
+    :ivar taken: how many calls were taken in each way.
+    :ivar links: the connections that stand.
+    :ivar unheard: how often something was written to a connection that was closed already.
+    """
+
+    random: Random
+    timeline: Timeline
+    on_request: Callable[[Seen], None]
+    usual: dict[str, int] = field(factory=lambda: dict(KINDS))
+    taken: Counter[str] = field(factory=Counter)
+    unheard: int = 0
+    links: list[Wire] = field(factory=list)
+
+    def kind(self) -> str:
+        """Return how the next call is taken."""
+        kind = self.random.choices(list(self.usual), list(self.usual.values()))[0]
+        self.taken[kind] += 1
+        return kind
+
+    @property
+    def unseen(self) -> int:
+        """How many calls may have failed without a request that was seen."""
+        return self.unheard + sum(self.taken[kind] for kind in _UNSEEN)
+
+    def under_way(self, process: Any) -> Counter[str]:
+        """Return how many requests of a process wait for an answer, by host."""
+        seen = (link.seen for link in self.links if link.process is process)
+        return Counter(one.host for one in seen if one is not None and one.open)
+
+    def heal(self) -> None:
+        """Be good from now on."""
+        self.usual = {"good": 1}
+
+    def drop(self, process: Any) -> None:
+        """Let the connections of a process that died end."""
+        for link in self.links:
+            if link.process is process:
+                link.end()
+        self.links = [link for link in self.links if link.process is not process]
+
+
+@implementer(IStreamClientEndpoint)
+class Host:
+    """Takes the place of Twisted's ``HostnameEndpoint``.
+
+    :param reactor: that of the process, which knows its network.
+    """
+
+    def __init__(self, reactor: Any, host: bytes, port: int, *_: Any, **__: Any) -> None:
+        self._process = reactor.process
+        self._network: Network = self._process.network
+        self._host, self._port = host.decode("ascii"), port
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        network, timeline = self._network, self._network.timeline
+        kind = network.kind()
+        asked = (timeline.wall(), timeline.elapsed)
+        connecting: Deferred[Any] = Deferred(lambda _: None)
+
+        def fail(why: Exception) -> None:
+            if not connecting.called:
+                connecting.errback(Failure(why))
+
+        def connected() -> None:
+            if connecting.called:
+                return
+            protocol = factory.buildProtocol(IPv4Address("TCP", "203.0.113.1", self._port))
+            wire = Wire(network, self._process, self._host, protocol, kind, asked)
+            network.links.append(wire)
+            protocol.makeConnection(wire)
+            connecting.callback(protocol)
+
+        random = network.random
+        if kind == "refuses":
+            timeline.after(
+                random.random() * 0.1, self._process, fail, error.ConnectionRefusedError()
+            )
+        elif kind == "is unknown":
+            timeline.after(random.random() * 5, self._process, fail, error.DNSLookupError())
+        elif kind == "never connects":
+            timeline.after(1800, self._process, fail, error.TimeoutError())
+        elif kind == "connects slowly":
+            timeline.after(random.random() * 40, self._process, connected)
+        else:
+            timeline.after(random.random() * 0.02, self._process, connected)
+        return connecting
+
+
+@implementer(ITCPTransport, IPushProducer)
+class Wire(StringTransport):
+    """A connection to an endpoint, which answers what is written to it."""
+
+    def __init__(
+        self,
+        network: Network,
+        process: Any,
+        host: str,
+        protocol: Any,
+        kind: str,
+        asked: tuple[float, float],
+    ) -> None:
+        super().__init__(lenient=True)
+        self.network, self.process, self.protocol = network, process, protocol
+        self.host = host
+        self.kind = kind
+        self.asked_at, self.asked_elapsed = asked
+        self.received = b""
+        self.seen: Seen | None = None
+        self.lost = False
+        self.first = True
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing to be quicker than."""
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Nothing to be kept alive."""
+
+    def getTcpNoDelay(self) -> bool:
+        return False
+
+    def getTcpKeepAlive(self) -> bool:
+        return False
+
+    def loseWriteConnection(self) -> None:
+        """Nothing more will be written."""
+
+    def write(self, data: bytes) -> None:
+        if self.lost or self.disconnecting:
+            self.network.unheard += 1
+            return
+        self.received += data
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        if not end:
+            return
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (x.partition(": ") for x in lines[1:])}
+        if len(body) < int(headers.get("content-length", "0")):
+            return
+        self.received = b""
+        self._take(lines[0].split(" ")[1], headers)
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        self._end_soon(error.ConnectionDone())
+
+    def abortConnection(self) -> None:
+        self.disconnected = True
+        self._end_soon(error.ConnectionLost())
+
+    def _end_soon(self, why: Exception) -> None:
+        if not self.disconnecting:
+            self.disconnecting = True
+            self.end()
+            self.network.timeline.after(0, self.process, self._lose, why)
+
+    def end(self) -> None:
+        """Wait for nothing more from this side."""
+        if self.seen is not None:
+            self.seen.open = False
+
+    def _lose(self, why: Exception) -> None:
+        if not self.lost:
+            self.lost = True
+            self.end()
+            self.network.links.remove(self)
+            self.protocol.connectionLost(Failure(why))
+
+    def _take(self, path: str, headers: dict[str, str]) -> None:
+        timeline, random = self.network.timeline, self.network.random
+        now = timeline.wall()
+        if not self.first:
+            self.asked_at, self.asked_elapsed = now, timeline.elapsed
+            self.kind = self.network.kind()
+        self.first = False
+        self.seen = Seen(
+            token=int(path.rpartition("/")[2]),
+            host=self.host,
+            key=unquote(headers["idempotency-key"][1:-1]),
+            trigger_at=int(headers["callme-trigger-at"]),
+            number=int(headers["callme-attempt"]),
+            asked_at=self.asked_at,
+            at=now,
+            asked_elapsed=self.asked_elapsed,
+            process=self.process,
+        )
+        self.network.on_request(self.seen)
+        kind, soon = self.kind, random.random() * 0.3
+        if kind == "hangs":
+            return
+        if kind == "slow":
+            self._later(random.random() * 40, self._answer, GOOD)
+        elif kind in ("fails", "redirects", "busy"):
+            self._later(soon, self._answer, {"fails": 500, "redirects": 302, "busy": 503}[kind])
+        elif kind == "closes" or kind in _BEFORE_THE_REQUEST:
+            self._later(soon, self._lose, error.ConnectionDone())
+        elif kind == "breaks off":
+            self._later(soon, self._say, b"HTTP/1.1 20")
+            self._later(soon + 0.1, self._lose, error.ConnectionLost())
+        elif kind == "talks nonsense":
+            self._later(soon, self._say, b"SSH-2.0-nonsense\r\n\r\n")
+        elif kind == "trickles":
+            self._later(soon, self._trickle, 0)
+        else:
+            self._later(soon, self._answer, GOOD)
+            if kind == "closes after":
+                self._later(soon + random.random(), self._lose, error.ConnectionDone())
+
+    def _later(self, seconds: float, happen: Callable[..., Any], *args: Any) -> None:
+        self.network.timeline.after(seconds, self.process, happen, *args)
+
+    def _say(self, data: bytes) -> None:
+        if not (self.lost or self.disconnecting):
+            self.protocol.dataReceived(data)
+
+    def _answer(self, status: int) -> None:
+        if self.lost or self.disconnecting or self.seen is None:
+            return
+        self.seen.status, self.seen.open = status, False
+        more = b""
+        if status == REDIRECTING:
+            more = b"Location: http://elsewhere.example/0\r\n"
+        if status == BUSY:
+            more = b"Retry-After: %d\r\n" % self.network.random.choice((0, 30, 120, 99999))
+        self._say(b"HTTP/1.1 %d Said\r\n%bContent-Length: 4\r\n\r\nsaid" % (status, more))
+
+    def _trickle(self, count: int) -> None:
+        """Answer a byte a second: the status line counts, whenever the call's time is over."""
+        answer = b"HTTP/1.1 200 Said\r\nContent-Length: 90\r\n\r\n" + b"." * 90
+        if self.lost or self.disconnecting or self.seen is None:
+            return
+        part = answer[:45] if count == 0 else answer[44 + count : 45 + count]
+        self.seen.status = GOOD
+        self._say(part)
+        if count < 90:
+            self._later(1.0, self._trickle, count + 1)

@@ -1,0 +1,104 @@
+"""What happened to a world, as far as it bears on what may be asked of the daemon."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from attrs import define, field
+
+from .timeline import Timeline
+
+FOREVER = float("inf")
+
+
+@define(eq=False)
+class History:
+    """Remembers when something was in the daemon's way, and what the clocks said.
+
+    :ivar retention: the days that finished tasks are kept.
+    :ivar latest_wall: the latest time that the wall clock ever said.
+    :ivar interruptions: how often something happened that may cut a call off.
+    :ivar doubts: how often a commit was made that looked as if it had failed.
+    :ivar in_the_way: from when to when (monotonic) a due task need not be called at once.
+    :ivar lines: what was said, where somebody wants to follow (``verbose``).
+    """
+
+    timeline: Timeline
+    retention: int
+    latest_wall: float = 0.0
+    interruptions: int = 0
+    doubts: int = 0
+    in_the_way: list[tuple[float, float]] = field(factory=list)
+    verbose: bool = False
+    lines: list[str] = field(factory=list)
+    _set: list[tuple[float, float]] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.clock_was_set()
+
+    def clock_was_set(self) -> None:
+        """Note what the wall clock says, before and after it is set."""
+        self.latest_wall = max(self.latest_wall, self.timeline.wall())
+        self._set.append((self.timeline.elapsed, self.timeline.ahead))
+
+    def elapsed(self) -> float:
+        return self.timeline.elapsed
+
+    def stamp(self) -> str:
+        """Return the time as a person reads it: that of either clock."""
+        wall = datetime.fromtimestamp(self.timeline.wall(), timezone.utc)
+        return f"{self.timeline.elapsed:9.3f} {wall:%d %H:%M:%S}.{wall.microsecond // 1000:03d}"
+
+    def say(self, text: str) -> None:
+        """Tell what happens to whoever wants to know all of it."""
+        if self.verbose:
+            self.lines.append(f"{self.stamp()} {text}")
+
+    @staticmethod
+    def parse(time: str) -> float:
+        """Return the seconds since 1970 of a time in an answer."""
+        return datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp()
+
+    def hinders(self, seconds: float, since: float | None = None) -> None:
+        """Note that something is in the way, from now on (or since then) for some seconds."""
+        now = self.timeline.elapsed
+        self.in_the_way.append((now if since is None else since, now + seconds))
+
+    def elapsed_at(self, wall: float) -> float | None:
+        """Return when the wall clock said so; ``None`` where it was ever set."""
+        if len({ahead for _, ahead in self._set}) > 1:
+            return None
+        return wall - self.timeline.ahead
+
+    def can_be_called_at(self, trigger_at: int, since: float, soon: float) -> float | None:
+        """Return the first moment when nothing is in the way of calling a task for a while.
+
+        :param since: from when on it stands (monotonic), as is what is returned.
+        :return: ``None`` where there is no such moment.
+        """
+        at: float | None = since
+        while at is not None:
+            at = self._says(trigger_at, at)
+            if at is None or at + soon > self.timeline.elapsed:
+                return None
+            ends = [end for begin, end in self.in_the_way if begin <= at + soon and at < end]
+            if not ends:
+                return at
+            at = max(ends)
+        return None
+
+    def _says(self, wall: float, since: float) -> float | None:
+        """Return when, from some moment on, the wall clock first says so late a time."""
+        for index, (begin, ahead) in enumerate(self._set):
+            last = index + 1 == len(self._set)
+            end = FOREVER if last else self._set[index + 1][0]
+            at = max(begin, since, wall - ahead)
+            if at < end:
+                return at
+        return None
+
+    def latest_before(self, elapsed: float) -> float:
+        """Return the latest time that the wall clock said up to a moment."""
+        ends = [begin for begin, _ in self._set[1:]] + [FOREVER]
+        said = zip(self._set, ends, strict=True)
+        return max(min(end, elapsed) + ahead for (begin, ahead), end in said if begin <= elapsed)

@@ -1,0 +1,374 @@
+"""Faults put into callme on purpose, in memory: the simulation must find each of them.
+
+A simulation that finds nothing shows nothing, unless it is known to find what is there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, succeed
+
+from callme import dispatcher, scheduler
+from callme.api.endpoints import Api
+from callme.caller import connections
+from callme.caller.http import HttpCaller
+from callme.core import policy, trigger
+from callme.core.task import Definition, Reason, State, Task, Verdict
+from callme.dispatcher import Dispatcher
+from callme.scheduler import Scheduler
+from callme.store import writes
+from callme.store.group_commit import GroupCommit
+from callme.store.port import Deleted, Put, PutResult
+from callme.store.sqlite import store
+from callme.store.sqlite.store import SqliteStore
+from callme.tap import Daemon
+
+Patch = Any
+
+
+@frozen
+class Mutation:
+    """A fault.
+
+    :ivar name: what is wrong with callme then.
+    :ivar seed: the first seed that finds it.
+    :ivar patches: makes it wrong.
+    """
+
+    name: str
+    seed: int
+    patches: Callable[[], list[Patch]]
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """Have the fault for a while."""
+        with ExitStack() as stack:
+            for one in self.patches():
+                stack.enter_context(one)
+            yield
+
+
+MUTATIONS: list[Mutation] = []
+
+
+def mutation(name: str, seed: int) -> Callable[[Callable[[], list[Patch]]], None]:
+    """Add a fault to the list."""
+
+    def add(patches: Callable[[], list[Patch]]) -> None:
+        MUTATIONS.append(Mutation(name, seed, patches))
+
+    return add
+
+
+def _sql(name: str, old: str, new: str) -> Patch:
+    """Replace a part of a statement, which must be in it."""
+    statement: str = getattr(writes, name)
+    assert old in statement, f"{old!r} is not in {name}: {statement}"
+    return patch.object(writes, name, statement.replace(old, new))
+
+
+def _around(owner: Any, name: str, changed: Callable[..., Any]) -> Patch:
+    """Replace a function by one that is given it, and its arguments."""
+    real = getattr(owner, name)
+    return patch.object(owner, name, lambda *args, **named: changed(real, *args, **named))
+
+
+# Nothing acknowledged is lost
+
+
+@mutation("a claim is given out without a commit", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, cursor: Any, *args: Any, **named: Any) -> Any:
+        cursor.execute("SAVEPOINT claim")
+        claims = real(cursor, *args, **named)
+        cursor.execute("ROLLBACK TO claim")
+        return claims
+
+    return [_around(writes, "claim", changed)]
+
+
+@mutation("a put is answered before its commit", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, definition: Any, now: float, **named: Any) -> Any:
+        task = Task(definition, State.SCHEDULED, None, "", definition.trigger_at, 0, 0, None, ())
+        real(self, definition, now, **named).addErrback(lambda _: None)
+        return succeed(PutResult(Put.CREATED, task))
+
+    return [_around(SqliteStore, "put", changed)]
+
+
+@mutation("a transaction that failed is taken for one that did not", 42)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, failure: Any, batch: Any) -> None:
+        names = [getattr(operation, "func", None) for operation, _ in batch]
+        if writes.delete in names and len(batch) == 1:
+            batch[0][1].callback(Deleted(1))
+            self._next()
+        else:
+            real(self, failure, batch)
+
+    return [_around(GroupCommit, "_failed", changed)]
+
+
+@mutation("a put overwrites what stands under its key", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, definition: Any, now: float, **named: Any) -> Any:
+        return real(self, definition, now, **{**named, "replace": True})
+
+    return [_around(SqliteStore, "put", changed)]
+
+
+@mutation("statements are not in a transaction", 20)
+def _() -> list[Patch]:
+    def changed(real: Any, pool: Any, begin: str, run: Any) -> Any:
+        return real(pool, "SELECT 1", run)
+
+    return [_around(store, "_in_pool", changed)]
+
+
+@mutation("what is purged need not be old", 1)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, finished_before: float, limit: int) -> Any:
+        return real(self, finished_before + 86_400 * 30, limit)
+
+    return [_around(SqliteStore, "purge", changed)]
+
+
+@mutation("a batch leaves out its last task", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, cursor: Any, tasks: Any, now: float) -> Any:
+        return [*real(cursor, tasks[:-1], now), PutResult(Put.CREATED, None)][: len(tasks)]
+
+    return [_around(writes, "put_many", changed)]
+
+
+# Never more than 1 + retry
+
+
+@mutation("an attempt is not counted when it is claimed", 0)
+def _() -> list[Patch]:
+    return [_sql("_CLAIM", "attempts_used = attempts_used + 1, ", "")]
+
+
+@mutation("attempts have no numbers of their own", 0)
+def _() -> list[Patch]:
+    return [_sql("_CLAIM", ", last_attempt = last_attempt + 1", "")]
+
+
+@mutation("one retry more than asked", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
+        return real(evolve(claim, attempts_used=claim.attempts_used - 1), outcome, now)
+
+    return [_around(policy, "judge", changed)]
+
+
+@mutation("an interrupted attempt is given back unspent", 0)
+def _() -> list[Patch]:
+    def changed(self: Any, claims: Any) -> None:
+        for claim in claims:
+            if (claim.task_id, claim.number) not in self._held:
+                self._held[claim.task_id, claim.number] = claim
+                self._record(claim, Verdict(State.SCHEDULED, due_at=claim.definition.trigger_at))
+
+    return [patch.object(Dispatcher, "take_up", changed)]
+
+
+@mutation("a call whose connection broke is made again at once", 0)
+def _() -> list[Patch]:
+    async def changed(self: Any, claim: Any) -> Any:
+        outcome = await real(self, claim)
+        return await real(self, claim) if outcome.reason is Reason.CONNECTION_FAILED else outcome
+
+    real = HttpCaller._call
+    return [patch.object(HttpCaller, "_call", changed)]
+
+
+@mutation("what is running may be rescheduled", 149)
+def _() -> list[Patch]:
+    return [_sql("_ONE", "state, max", "replace(state, 'running', 'scheduled'), max")]
+
+
+@mutation("a running task may be deleted", 60)
+def _() -> list[Patch]:
+    def changed(real: Any, cursor: Any, key: Any) -> Any:
+        cursor.execute(
+            "UPDATE task SET state = 'scheduled', due_at = 0 "
+            "WHERE state = 'running' AND task_name = ? AND trigger_at = ?",
+            (key.task_name, key.trigger_at),
+        )
+        return real(cursor, key)
+
+    return [_around(writes, "delete", changed)]
+
+
+@mutation("what succeeded is called again", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
+        verdict = real(claim, outcome, now)
+        if verdict.state is State.SUCCEEDED and claim.attempts_used == 1:
+            return evolve(verdict, state=State.SCHEDULED, due_at=trigger.next_minute(now))
+        return verdict
+
+    return [_around(policy, "judge", changed)]
+
+
+@mutation("one call more than there is room for", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, free: int, *args: Any, **named: Any) -> Any:
+        return real(free + 1, *args, **named)
+
+    return [_around(dispatcher, "share_out", changed)]
+
+
+# Nothing early, nothing past max_delay, and on the minute
+
+
+@mutation("calls start half a second early", 0)
+def _() -> list[Patch]:
+    def changed(self: Any, *args: Any, now: Any, **named: Any) -> None:
+        real(self, *args, now=lambda: now() + 0.5, **named)
+
+    real: Any = Daemon.__init__
+    return [patch.object(Daemon, "__init__", changed)]
+
+
+@mutation("a clock that was set back is not looked at before a call", 323)
+def _() -> list[Patch]:
+    def changed(self: Any, claim: Any) -> None:
+        self._held[claim.task_id, claim.number] = claim
+        self._under_way[claim.host] = self._under_way.get(claim.host, 0) + 1
+        calling = self._calls[claim.task_id, claim.number] = self._caller.call(claim)
+        calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
+
+    return [patch.object(Dispatcher, "_launch", changed)]
+
+
+@mutation("max_delay is not looked at once a connection is made", 205)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, protocol: Any) -> Any:
+        self._expires_at = math.inf
+        return real(self, protocol)
+
+    return [_around(connections.Link, "connected", changed)]
+
+
+@mutation("a put of what is due now wakes nobody", 2)
+def _() -> list[Patch]:
+    return [patch.object(Api, "_wake_put", lambda self, result, definition: result)]
+
+
+@mutation("a tick that failed is not tried again", 29)
+def _() -> list[Patch]:
+    return [patch.object(Scheduler, "_tick_failed", lambda self, failure: None)]
+
+
+@mutation("the first failure of a tick ends all ticks", 20)
+def _() -> list[Patch]:
+    def changed(self: Any, failure: Any) -> None:
+        self._ticking = True
+        self._minute.stop()
+
+    return [patch.object(Scheduler, "_tick_failed", changed)]
+
+
+@mutation("the wall clock is looked at once a minute", 6)
+def _() -> list[Patch]:
+    return [patch.object(scheduler, "LOOK_SECONDS", 60)]
+
+
+@mutation("a wall clock that was set back stops the ticks", 7)
+def _() -> list[Patch]:
+    def changed(self: Any) -> None:
+        self._minute.stop()
+        self._align()
+        if trigger.minute_of(self._now()) > self._ticked_minute:
+            self.tick()
+
+    return [patch.object(Scheduler, "_look_at_clock", changed)]
+
+
+@mutation("a wall clock that is set back in the middle of a tick is not noticed", 48)
+def _() -> list[Patch]:
+    return [patch.object(Scheduler, "_now", lambda self: self._wall())]
+
+
+@mutation("times are read in the zone of the machine", 14)
+def _() -> list[Patch]:
+    def changed(real: Any, match: Any) -> int:
+        seconds: int = real(match)
+        return seconds - time.localtime(seconds).tm_gmtoff
+
+    return [_around(trigger, "_from_rfc3339", changed)]
+
+
+# Every task ends, with a reason
+
+
+@mutation("a lease that ended is ignored", 87)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, now: float, *, every: bool = False) -> Any:
+        return real(self, now, every=every) if every else succeed([])
+
+    return [_around(SqliteStore, "abandoned", changed)]
+
+
+@mutation("claims of a daemon that died are not looked for", 48)
+def _() -> list[Patch]:
+    return [_around(SqliteStore, "abandoned", lambda real, self, now, **_: succeed([]))]
+
+
+@mutation("a record that failed is not tried again", 96)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, claim: Any, verdict: Any, now: float) -> Deferred[bool]:
+        return real(self, claim, verdict, now).addErrback(lambda _: True)  # type: ignore[no-any-return]
+
+    return [_around(SqliteStore, "record", changed)]
+
+
+@mutation("what is too late fails without a reason", 8)
+def _() -> list[Patch]:
+    return [_sql("_FAIL", "reason = ?", "reason = nullif(?, 'too_late')")]
+
+
+@mutation("a failure is recorded without a detail", 0)
+def _() -> list[Patch]:
+    return [_sql("_RECORD", "detail = ?", "detail = substr(?, 999)")]
+
+
+@mutation("what expires while it waits is left as it is", 8)
+def _() -> list[Patch]:
+    return [_sql("_TOO_LATE", "AND expires_at <= ?", "AND expires_at <= ? AND 0")]
+
+
+@mutation("no connection can be made", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, uri: Any) -> Any:
+        raise TypeError("an argument is missing")
+
+    return [_around(connections.Endpoints, "endpointForURI", changed)]
+
+
+@mutation("any answer is a success", 3)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, status: int) -> bool:
+        return True
+
+    return [_around(Definition, "expects", changed)]
+
+
+@mutation("a call that the deadline cut off is a success", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
+        if outcome.reason is not None and outcome.reason.value == "timeout":
+            outcome = evolve(outcome, status=200, reason=None)
+        return real(claim, outcome, now)
+
+    return [_around(policy, "judge", changed)]

@@ -1,0 +1,237 @@
+"""What a seed means: how many clients, which endpoints, which trouble, and when."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from random import Random
+
+from attrs import frozen
+
+from .clients import Client
+from .database import Fault
+from .endpoints import KINDS
+from .world import Enough, World
+
+EPOCHS = {
+    "an afternoon": 1_800_014_400,
+    "Berlin goes to summer time": 1_806_195_600,
+    "Berlin goes back to winter time": 1_824_944_400,
+    "New York goes back": 1_825_567_200 - 7 * 86_400,
+    "a year ends": 1_830_297_600,
+    "the 29th of February begins": 1_835_395_200,
+    "the 32nd bit": 2_147_483_648,
+}
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu")
+SETTLE_MINUTES = 90
+
+
+@frozen
+class Result:
+    """What came of a run.
+
+    :ivar broken: what breaks the promise: nothing, if all is well.
+    :ivar lines: what happened, in order.
+    """
+
+    seed: int
+    broken: list[str]
+    faults: Counter[str]
+    calls: Counter[str]
+    tasks: int
+    requests: int
+    statements: int
+    steps: int
+    lines: list[str]
+
+
+def scratch() -> str | None:
+    """Return a directory in memory, if there is one: the simulation is not about disks."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+@contextmanager
+def time_zone(name: str) -> Iterator[None]:
+    """Live in another time zone: the daemon must not notice."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+@contextmanager
+def directory() -> Iterator[Path]:
+    """Have a directory for a while."""
+    path = tempfile.mkdtemp(prefix="callme-simulation-", dir=scratch())
+    try:
+        yield Path(path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def run(seed: int, verbose: bool = False) -> Result:
+    """Live through what a seed means."""
+    random = Random(seed)
+    wall = random.choice(list(EPOCHS.values())) - random.random() * 300
+    roomy = random.random() < 0.6
+    arguments = [] if roomy else _narrow(random)
+    retention = random.choice((30, 30, 1, 0))
+    with (
+        time_zone(random.choice(ZONES)),
+        directory() as place,
+        World(random, place, wall, arguments, retention) as world,
+    ):
+        world.history.verbose = verbose
+        if not roomy:
+            world.never_in_time()
+        with suppress(Enough):
+            _live(world)
+        return result_of(seed, world)
+
+
+def result_of(seed: int, world: World) -> Result:
+    """Return what came of a world."""
+    return Result(
+        seed,
+        world.checker.broken,
+        +world.faults,
+        world.network.taken,
+        len(world.checker.tokens),
+        world.checker.requests,
+        world.disk.statements,
+        world.timeline.steps,
+        world.history.lines,
+    )
+
+
+def _narrow(random: Random) -> list[str]:
+    concurrency = random.choice((1, 2, 4, 8))
+    per_host = random.randint(1, concurrency)
+    return ["--concurrency", str(concurrency), "--per-host", str(per_host)]
+
+
+def _live(world: World) -> None:
+    random = world.random
+    seconds = random.choice((120, 240, 400))
+    until = world.timeline.elapsed + seconds
+    if random.random() < 0.5:
+        favourite = random.choice(list(KINDS))
+        world.network.usual[favourite] *= 5
+    numbers = count(1)
+    for index in range(random.randint(2, 6)):
+        client = Client(
+            f"n{index}",
+            random,
+            world.service,
+            world.checker,
+            world.history,
+            lambda: next(numbers),
+            until,
+            random.choice((0, 0, 0, 0.1)),
+        )
+        client.begin()
+    world.start()
+    if random.random() < 0.8:
+        for _ in range(random.randint(1, 5)):
+            world.timeline.after(random.random() * seconds, None, _trouble, world)
+    truth = world.timeline.ahead
+    world.run_until(until)
+    world.heal()
+    world.run_until(until + 150, lambda: world.lives)
+    if (off := truth - world.timeline.ahead) > 0:
+        world.set_wall(off)
+    world.settle(SETTLE_MINUTES)
+
+
+def _trouble(world: World) -> None:
+    """Let one bad thing happen, now or just before one of the next steps."""
+    random = world.random
+    cause = partial(random.choice(_TROUBLES), world)
+    if random.random() < 0.5:
+        cause()
+    else:
+        world.before_step[world.timeline.steps + random.randint(1, 300)] = cause
+    if random.random() < 0.3:
+        world.timeline.lateness = 0.05
+
+
+def _kill(world: World) -> None:
+    world.kill()
+
+
+def _terminate(world: World) -> None:
+    world.terminate()
+
+
+def _one_statement(world: World) -> None:
+    statement = world.disk.statements + world.random.randint(1, 100)
+    world.disk.planned[statement] = world.random.choice(list(Fault))
+
+
+def _all_statements(world: World) -> None:
+    fault = world.random.choice((Fault.LOCKED, Fault.FULL, Fault.BROKEN))
+    world.trouble(fault, world.random.choice((1, 10, 60)))
+
+
+def _some_statements(world: World) -> None:
+    world.disk.flaky = 0.05
+    world.timeline.after(world.random.random() * 60, None, setattr, world.disk, "flaky", 0.0)
+
+
+def _slow_disk(world: World) -> None:
+    world.disk.slow = world.random.choice((0.05, 0.2, 3.0))
+    if world.disk.slow > 1:
+        world.never_in_time()
+
+
+def _clock_forward(world: World) -> None:
+    step = world.random.choice((0.5, 5, 61, 600, 3600, 2 * 86_400))
+    world.set_wall(step * world.random.random())
+
+
+def _clock_back(world: World) -> None:
+    random = world.random
+    step = -random.choice((0.5, 5, 61, 600, 3600)) * random.random()
+    if random.random() < 0.5:
+        world.set_wall(step)
+    else:
+        # In the middle of a tick: it must not take the minute for done, nor call early.
+        next_tick = 60 - world.timeline.wall() % 60 + random.random() * 0.005
+        world.timeline.after(next_tick, None, world.set_wall, step)
+
+
+def _suspend(world: World) -> None:
+    random = world.random
+    world.suspend(random.choice((5, 90, 900)) * random.random(), random.random() < 0.5)
+
+
+_TROUBLES = (
+    _kill,
+    _kill,
+    _terminate,
+    _one_statement,
+    _one_statement,
+    _one_statement,
+    _all_statements,
+    _some_statements,
+    _slow_disk,
+    _clock_forward,
+    _clock_back,
+    _clock_back,
+    _suspend,
+)

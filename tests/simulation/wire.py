@@ -1,0 +1,114 @@
+"""The way from clients to the daemon: HTTP as it is on the wire, over connections in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from .timeline import Timeline
+
+REFUSED, LOST = -1, 0
+"""In place of a status: nobody listened; the connection was lost before the answer came."""
+Answered = Callable[[int, Any], None]
+
+
+@define(eq=False)
+class Service:
+    """The way to whatever daemon there is.
+
+    :ivar process: the daemon's process.
+    :ivar exchanges: the requests under way.
+    """
+
+    timeline: Timeline
+    process: Any = None
+    exchanges: list[Exchange] = field(factory=list)
+
+    def ask(self, method: str, path: str, body: Any, answered: Answered, **headers: str) -> None:
+        """Send a request; what comes of it is told at a later step."""
+        if self.process is None or not self.process.listens:
+            self.timeline.after(0, None, answered, REFUSED, None)
+            return
+        data = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", "Host: callme", "Connection: close"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        head = "\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""])
+        exchange = Exchange(self, self.process, answered)
+        self.exchanges.append(exchange)
+        exchange.send(head.encode() + data)
+
+    def drop(self, process: Any) -> None:
+        """Lose the connections to a process that has died."""
+        for exchange in list(self.exchanges):
+            if exchange.process is process:
+                exchange.over(LOST, None)
+
+
+class Exchange(StringTransport):
+    """One request over a connection of its own, as the server's side has it."""
+
+    def __init__(self, service: Service, process: Any, answered: Answered) -> None:
+        super().__init__(peerAddress=IPv4Address("TCP", "127.0.0.1", 50000), lenient=True)
+        self.service, self.process, self.answered = service, process, answered
+        self.done = self.lost = False
+        self.said = b""
+        self.protocol = process.reactor.factory.buildProtocol(self.getPeer())
+
+    def send(self, data: bytes) -> None:
+        self.protocol.makeConnection(self)
+        self.protocol.dataReceived(data)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing to be quicker than."""
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer; as with a socket, it need not be there any more."""
+        self.producer = None
+
+    def write(self, data: bytes) -> None:
+        self.said += data
+        head, end, body = self.said.partition(b"\r\n\r\n")
+        if not end:
+            return
+        headers = dict(
+            line.lower().split(": ", 1) for line in head.decode("latin-1").split("\r\n")[1:]
+        )
+        if len(body) >= int(headers.get("content-length", "0")):
+            self.over(int(head.split(b" ")[1]), json.loads(body) if body else None)
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        if not self.disconnecting:
+            self.disconnecting = True
+            self.service.timeline.after(0, self.process, self._lose)
+
+    def abortConnection(self) -> None:
+        self.loseConnection()
+
+    def hang_up(self) -> None:
+        """Let the client go away before it is answered."""
+        if not self.done:
+            self.over(LOST, None)
+            self._lose()
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self.over(LOST, None)
+            self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    def over(self, status: int, body: Any) -> None:
+        if not self.done:
+            self.done = True
+            self.service.exchanges.remove(self)
+            # What was written is on its way, even if the process dies now.
+            self.service.timeline.after(0.001, None, self.answered, status, body)

@@ -1,0 +1,295 @@
+"""A world: one daemon after another on one database, its clients, its endpoints, and the clocks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+from callme import tap
+from callme.caller import connections
+from callme.caller.deadlines import Deadline
+from callme.site import BoundedChannel
+
+from .checker import ENDS, Checker
+from .database import Disk, Fault, Killed
+from .endpoints import Host, Network, Seen
+from .history import FOREVER, History
+from .process import Process, Steady
+from .timeline import Timeline
+from .wire import Service
+
+RESTED = 6.0
+"""Seconds after a trouble within which what it held up may still be held up: a lock is waited
+for 2 s, what failed is tried again after 2 s, the wall clock is looked at every 5 s."""
+LEASE = 200.0
+"""... after one that may have left a task claimed by nobody."""
+ENOUGH = 10
+"""Breaches of the promise after which a world need not go on."""
+
+
+class Enough(Exception):
+    """So much is broken that nobody learns from what follows."""
+
+
+class World:
+    """Everything there is.
+
+    :param arguments: the daemon's, as on its command line.
+    :param wall: what the clock on the wall says in the beginning.
+    :ivar before_step: what is done to the world before a step, by its number.
+    """
+
+    def __init__(
+        self, random: Random, directory: Path, wall: float, arguments: list[str], retention: int = 0
+    ) -> None:
+        self.random, self.directory = random, directory
+        self.arguments = [*arguments, "--retention", str(retention)]
+        self.timeline = Timeline(random, wall - 1000.0)
+        self.history = History(self.timeline, retention)
+        self.disk = Disk(random, lambda: self.timeline.elapsed, on_fault=self._on_fault)
+        self.checker = Checker(self.history)
+        self.network = Network(random, self.timeline, self._on_request)
+        self.service = Service(self.timeline)
+        self.process: Process | None = None
+        self.faults: Counter[str] = Counter()
+        self.before_step: dict[int, Callable[[], None]] = {}
+        self._paths = 0
+        self._observer: Any = self._observe
+        self._dying = False
+        self._stopping = False
+
+    # Processes
+
+    @property
+    def lives(self) -> bool:
+        """Whether there is a daemon."""
+        return self.process is not None and self.process.alive
+
+    def _path(self) -> Path:
+        return self.directory / f"{self._paths}.sqlite"
+
+    def start(self) -> None:
+        """Start a daemon, unless there is one."""
+        if self.lives:
+            return
+        self._stopping = False
+        self.history.say("the daemon starts")
+        self.history.hinders(1.0)
+        self.process = self.service.process = Process(
+            self.timeline, self.disk, self.network, self._path(), self.arguments, self._news_take
+        )
+
+    def _news_take(self) -> float:
+        return self.random.choice((0.0, 0.0002, 0.002))
+
+    def kill(self, down: float | None = None) -> None:
+        """Kill the daemon here and now; another one starts after some seconds."""
+        if self.process is None or not self.process.alive:
+            return
+        self.history.say("the daemon is killed")
+        self.faults["kill"] += 1
+        self._paths += 1
+        self.process.kill(self._path())
+        self.service.drop(self.process)
+        self._is_down(down)
+
+    def _is_down(self, down: float | None) -> None:
+        self.history.interruptions += 1
+        seconds = self.random.choice((0.1, 2, 20, 90)) if down is None else down
+        self.history.hinders(seconds + RESTED)
+        self.timeline.after(seconds, None, self.start)
+
+    def terminate(self) -> None:
+        """Ask the daemon to end, as SIGTERM does; another one starts once it has."""
+        if self.process is None or not self.process.alive or self._stopping:
+            return
+        self.history.say("the daemon is asked to end")
+        self.faults["terminate"] += 1
+        self.history.interruptions += 1
+        # Its stop may take 16 s: the answers, the calls, their records.
+        self.history.hinders(16 + RESTED)
+        self._stopping = True
+        process = self.process
+
+        def ended(_: object) -> None:
+            self.history.say("the daemon has ended")
+            self.service.drop(process)
+            self._is_down(None)
+
+        process.terminate().addCallbacks(ended, self._escaped)
+
+    def _escaped(self, failure: Failure) -> None:
+        self.checker.breaks(f"an error reached the reactor: {failure.getTraceback()}")
+
+    # Trouble
+
+    def set_wall(self, seconds: float) -> None:
+        """Set the wall clock."""
+        self.faults["clock set forward" if seconds > 0 else "clock set back"] += 1
+        self.timeline.set_wall(seconds)
+        self.history.clock_was_set()
+        self.history.say(f"the wall clock is set by {seconds:+.3f} s")
+        self.history.hinders(RESTED)
+
+    def suspend(self, seconds: float, monotonic_too: bool) -> None:
+        """Suspend the machine for some seconds."""
+        self.faults["suspend"] += 1
+        self.history.hinders(0, since=self.timeline.elapsed)
+        before = self.timeline.elapsed
+        self.timeline.sleep(seconds, monotonic_too)
+        self.history.clock_was_set()
+        self.history.say(f"the machine was suspended for {seconds:.3f} s")
+        self.history.hinders(RESTED, since=before)
+
+    def trouble(self, fault: Fault, seconds: float) -> None:
+        """Let every statement meet a fault for some seconds."""
+        self.history.say(f"{fault.value}, for {seconds:.3f} s")
+        self.disk.until[fault] = self.timeline.elapsed + seconds
+        self.history.hinders(seconds + RESTED)
+
+    def _on_fault(self, fault: Fault, sql: str) -> None:
+        self.faults[fault.name.lower()] += 1
+        self.history.say(f"{fault.value}, at {sql[:40]!r}")
+        if fault is Fault.DOUBT:
+            self.history.doubts += 1
+            self.history.interruptions += 1
+            self.history.hinders(LEASE)
+        elif fault is Fault.KILL:
+            self.faults["kill"] -= 1  # it is counted when it happens
+            self._dying = True
+        else:
+            self.history.hinders(RESTED)
+
+    def never_in_time(self) -> None:
+        """Note that nothing can be expected to be called at once in this world."""
+        self.history.in_the_way.append((0.0, FOREVER))
+
+    def heal(self) -> None:
+        """End all trouble."""
+        self.history.say("all trouble ends")
+        self.disk.heal()
+        self.network.heal()
+        self.before_step.clear()
+        self.timeline.lateness = 0.0
+
+    # Time
+
+    def run_until(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Let things happen up to a moment on the monotonic clock, or until something is done.
+
+        :raises Enough: when the promise is broken all the time.
+        """
+        while not done():
+            if len(self.checker.broken) > ENOUGH:
+                raise Enough
+            timer = self.timeline.step(until)
+            if timer is None:
+                break
+            if (trouble := self.before_step.pop(self.timeline.steps, None)) is not None:
+                trouble()
+                if timer.cancelled or not (timer.owner is None or timer.owner.alive):
+                    continue
+            timer.called = True
+            try:
+                timer.happen(*timer.args, **timer.named)
+            except Killed:
+                self._dying = True
+            except Exception:
+                self._escaped(Failure())
+            if self._dying:
+                self._dying = False
+                self.kill()
+        self.history.latest_wall = max(self.history.latest_wall, self.timeline.wall())
+
+    def _on_request(self, seen: Seen) -> None:
+        self.checker.on_request(seen)
+        under_way, settings = self.network.under_way(seen.process), seen.process.settings
+        if under_way.total() > settings.concurrency:
+            self.checker.breaks(f"{under_way.total()} calls, not {settings.concurrency}, at once")
+        if under_way[seen.host] > settings.per_host:
+            self.checker.breaks(f"{under_way[seen.host]} calls at once to {seen.host}")
+
+    def answer_to(self, method: str, path: str) -> tuple[int, Any]:
+        """Ask the daemon something, and wait for the answer."""
+        answers: list[tuple[int, Any]] = []
+        self.service.ask(method, path, None, lambda status, body: answers.append((status, body)))
+        self.run_until(self.timeline.elapsed + 60, lambda: bool(answers))
+        return answers[0] if answers else (0, None)
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Return every task, whole."""
+        tasks: list[dict[str, Any]] = []
+        following = ""
+        while True:
+            status, page = self.answer_to("GET", f"/status/?limit=20{following}")
+            if status != 200:
+                self.checker.breaks(f"GET /status/ was answered {status}")
+                break
+            for task in page["tasks"]:
+                status, whole = self.answer_to("GET", f"/status/{task['task']}")
+                if status == 200:
+                    tasks.append(whole)
+            if "next" not in page:
+                break
+            following = f"&start_from={page['next']}"
+        return tasks
+
+    def all_have_ended(self) -> bool:
+        """Whether no task waits or is running."""
+        if not self.lives:
+            return False
+        status, page = self.answer_to("GET", "/status/?limit=1000")
+        return status == 200 and all(task["state"] in ENDS for task in page["tasks"])
+
+    def _skip(self) -> None:
+        """Set the clock forward to what is next, where it was set back from long after it."""
+        status, page = self.answer_to("GET", "/status/?limit=1000&state=scheduled")
+        if status == 200 and page["tasks"]:
+            following = min(History.parse(task["next_attempt_at"]) for task in page["tasks"])
+            if following > self.timeline.wall() + 120:
+                self.set_wall(following - 60 - self.timeline.wall())
+
+    def settle(self, minutes: int) -> None:
+        """Let time pass until every task has ended, but not for ever; then judge."""
+        for minute in range(minutes):
+            if self.all_have_ended():
+                break
+            if minute >= 30:
+                self._skip()
+            self.run_until(self.timeline.elapsed + 60)
+        self.checker.finish(self.tasks(), self.network.unseen)
+
+    def __enter__(self) -> World:
+        self._patches = ExitStack()
+        self._patches.enter_context(patch.object(connections, "HostnameEndpoint", Host))
+        self._patches.enter_context(patch.object(tap, "SteadyClock", Steady))
+        # It would keep the garbage of each world for ever.
+        self._patches.enter_context(patch.object(tap, "_leave_to_stay", lambda: None))
+        # Sets of these are gone through in the order of their hashes, which is another in
+        # each run: a seed must mean the same each time.
+        for kind in (Deadline, BoundedChannel):
+            self._patches.enter_context(patch.object(kind, "__hash__", lambda _: 1))
+        globalLogPublisher.addObserver(self._observer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.alive:
+            self._paths += 1
+            self.process.kill(self._path())
+        globalLogPublisher.removeObserver(self._observer)
+        self._patches.close()
+
+    def _observe(self, event: LogEvent) -> None:
+        if self.lives and "log_failure" in event:
+            failure: Failure = event["log_failure"]
+            self.checker.breaks(f"an error was logged: {failure.getTraceback()}")
+        if self.history.verbose and event.get("log_namespace", "").startswith("callme"):
+            self.history.say(f"callme: {formatEvent(event)}")

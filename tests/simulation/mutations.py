@@ -26,7 +26,7 @@ from callme.scheduler import Scheduler
 from callme.store import writes
 from callme.store.group_commit import GroupCommit
 from callme.store.port import Deleted, Put, PutResult
-from callme.store.sqlite import store
+from callme.store.sqlite import claims, store
 from callme.store.sqlite.store import SqliteStore
 from callme.tap import Daemon
 
@@ -69,9 +69,10 @@ def mutation(name: str, seed: int) -> Callable[[Callable[[], list[Patch]]], None
 
 def _sql(name: str, old: str, new: str) -> Patch:
     """Replace a part of a statement, which must be in it."""
-    statement: str = getattr(writes, name)
+    module = claims if hasattr(claims, name) else writes
+    statement: str = getattr(module, name)
     assert old in statement, f"{old!r} is not in {name}: {statement}"
-    return patch.object(writes, name, statement.replace(old, new))
+    return patch.object(module, name, statement.replace(old, new))
 
 
 def _around(owner: Any, name: str, changed: Callable[..., Any]) -> Patch:
@@ -87,11 +88,11 @@ def _around(owner: Any, name: str, changed: Callable[..., Any]) -> Patch:
 def _() -> list[Patch]:
     def changed(real: Any, cursor: Any, *args: Any, **named: Any) -> Any:
         cursor.execute("SAVEPOINT claim")
-        claims = real(cursor, *args, **named)
+        taken = real(cursor, *args, **named)
         cursor.execute("ROLLBACK TO claim")
-        return claims
+        return taken
 
-    return [_around(writes, "claim", changed)]
+    return [_around(claims, "claim", changed)]
 
 
 @mutation("a put is answered before its commit", 0)
@@ -146,7 +147,7 @@ def _() -> list[Patch]:
     def changed(real: Any, cursor: Any, tasks: Any, now: float) -> Any:
         return [*real(cursor, tasks[:-1], now), PutResult(Put.CREATED, None)][: len(tasks)]
 
-    return [_around(writes, "put_many", changed)]
+    return [_around(claims, "put_many", changed)]
 
 
 # Never more than 1 + retry

@@ -113,6 +113,7 @@ def _attempt() -> dict[str, Schema]:
         "reason": or_null(ref("Reason")),
         "detail": string("A sentence for a person."),
         "body": string("The first 1 KiB of the answer."),
+        "node": or_null(string("The name of the daemon that made it.")),
     }
 
 

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
 from twisted.logger import Logger
 
 from . import __version__
@@ -46,6 +47,8 @@ GRACE_SECONDS = 10.0
 """How long calls under way may take to finish after SIGTERM."""
 RECORD_SECONDS = 2.0
 """How long the records of those cut off then may take."""
+BACKLOG = 1024
+"""Clients that may wait to be let in; the kernel's own limit (net.core.somaxconn) may be lower."""
 BETWEEN_SECONDS = 0.5
 """How often is looked for what other daemons leave, so that nothing is a second late for it."""
 FAREWELL_SECONDS = 2.0
@@ -159,6 +162,25 @@ def _leave_to_stay() -> None:
     gc.freeze()
 
 
+def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """Return where to listen, with room for a rush of clients unless the description says how much.
+
+    With Twisted's room for fifty, a thousand that come at once wait for some twenty seconds:
+    the kernel lets each try again only after one.
+    """
+    kind, _, rest = description.partition(":")
+    if kind in ("tcp", "tcp6", "ssl", "unix"):
+        # Of two that are named the last counts; one without a name cannot be given twice.
+        with suppress(TypeError):
+            return _server(reactor, f"{kind}:backlog={BACKLOG}:{rest}")
+    return _server(reactor, description)
+
+
+def _server(reactor: Any, description: str) -> IStreamServerEndpoint:
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    return endpoint
+
+
 def _room(settings: Settings) -> int:
     """Return how many clients there can be, and see to it that there are descriptors for them."""
     asked = settings.max_connections
@@ -222,7 +244,7 @@ class Daemon(Service):
         )
         api = Api(self._store, self._scheduler, clock, now, settings.networks)
         self._site = BoundedSite(api.app.resource(), clock, self._gate, _room(settings))
-        self._endpoint = serverFromString(reactor, settings.port)
+        self._endpoint = _endpoint(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database
         self._before_hup: Any = None

@@ -41,9 +41,6 @@ def test_a_thousand_idle_and_a_thousand_slow_clients_keep_nobody_out(
     daemon: Daemon, sink: Sink, many_files: None
 ) -> None:
     """In real time: takes up to a minute and a half."""
-    # With Twisted's backlog of 50, it is this test that would wait: for the kernel, a second
-    # for every fifty connections.
-    daemon.options = (f"--port=tcp:{daemon.port}:backlog=1000:interface=127.0.0.1",)
     daemon.start()
     if time.time() % 60 > 45:
         time.sleep(16)

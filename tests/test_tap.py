@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,30 @@ async def test_tls(tmp_path: Path) -> None:
     agent = Agent(reactor, Trusting(pem))
     answer = await treq.client.HTTPClient(agent).get(f"https://localhost:{port_of(daemon)}/status/")
     assert await answer.json() == {"tasks": []}
+    await daemon.stopService()
+
+
+@pytest.mark.parametrize(
+    ("port", "let_in"),
+    [
+        ("0", True),
+        ("tcp:0:interface=127.0.0.1", True),
+        ("tcp:0:interface=127.0.0.1:backlog=5", False),
+        ("tcp:0:127.0.0.1:5", False),
+    ],
+)
+async def test_a_rush_of_clients_finds_room(tmp_path: Path, port: str, let_in: bool) -> None:
+    """Unless the operator wants less of it."""
+    daemon = makeService(options(tmp_path, f"--port={port}"))
+    daemon.startService()
+    address = ("127.0.0.1", port_of(daemon))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(200)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(address)
+        connected = select.select([], clients, [], 0.1)[1]
+    assert (len(connected) == 200) is let_in
     await daemon.stopService()
 
 

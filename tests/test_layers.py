@@ -1,4 +1,4 @@
-"""The layout's one rule: imports run one way."""
+"""The layout: imports run one way, migrations are numbered."""
 
 from __future__ import annotations
 
@@ -94,3 +94,10 @@ def test_the_core_is_pure(path: Path) -> None:
 def test_only_the_composition_root_names_the_reactor() -> None:
     naming = [path for path in MODULES if "import reactor" in (ROOT.parent / path).read_text()]
     assert [Path("callme/tap.py")] == naming
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_migrations_are_numbered_one_after_the_other(database: str) -> None:
+    """A schema's version is how many of them it has seen."""
+    files = sorted((ROOT / "store" / database / "migrations").glob("*.sql"))
+    assert [int(file.name[:4]) for file in files] == list(range(1, len(files) + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -421,6 +422,19 @@ async def test_one_write_that_fails_or_takes_too_long_fails_no_other(
     with pytest.raises(StoreUnavailable, match="statement timeout"):
         await results[2]
     assert (await results[3]).put is Put.CREATED
+
+
+async def test_an_error_repeats_nothing_of_a_row(daemons: Any) -> None:
+    """PostgreSQL tells the whole of a row that breaks a rule: its payload and its headers."""
+    a = daemons("a")
+    broken = evolve(definition(payload="canary", headers={"X": "canary"}), trigger_at=NOON + 1)
+    for writing in (a.put(broken, NOW), a.put_many([(broken, True)], NOW)):
+        with pytest.raises(psycopg.IntegrityError) as refused:
+            await writing
+        told = "".join(traceback.format_exception(refused.value))
+        assert "task_trigger_at_check" in told
+        assert "canary" not in told
+        assert b"canary".hex() not in told
 
 
 async def test_an_answer_may_hold_what_postgresql_s_text_may_not(daemons: Any) -> None:

@@ -299,12 +299,18 @@ class Connections:
 
 
 def _unavailable(failure: Failure) -> Failure:
-    """Say what callers need to know: whether the database is at fault, not the statement."""
+    """Say what callers need to know: whether the database is at fault, not the statement.
+
+    The server tells the whole of a row that breaks a rule, payload and headers included:
+    only the sentence that comes before it is passed on.
+    """
     error = failure.value
-    if isinstance(error, psycopg.Error) and not isinstance(error, _AT_FAULT_IS_THE_STATEMENT):
-        said = " ".join(str(error).split())
-        raise StoreUnavailable(f"the database cannot be used: {said}") from error
-    return failure
+    if not isinstance(error, psycopg.Error):
+        return failure
+    said = " ".join((error.diag.message_primary or str(error)).split())
+    if isinstance(error, _AT_FAULT_IS_THE_STATEMENT):
+        raise type(error)(said) from None
+    raise StoreUnavailable(f"the database cannot be used: {said}") from None
 
 
 def in_transaction(connection: psycopg.Connection, begin: bytes, work: Callable[[Cursor], T]) -> T:

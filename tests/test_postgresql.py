@@ -522,8 +522,10 @@ def test_no_password_is_shown(server: Server) -> None:
     assert "conninfo" not in repr(server)
 
 
-@pytest.fixture
-def filled(cluster: Cluster, server: Server) -> Iterator[psycopg.Connection]:
+@pytest.fixture(params=["no statistics", "statistics of yesterday"])
+def filled(
+    cluster: Cluster, server: Server, request: pytest.FixtureRequest
+) -> Iterator[psycopg.Connection]:
     """A database of 20,000 tasks, 200 of them due, 100 running."""
     columns = (
         "task_name, trigger_at, callback, callback_method, payload, headers, expected_http_status, "
@@ -534,18 +536,20 @@ def filled(cluster: Cluster, server: Server) -> Iterator[psycopg.Connection]:
         connection.execute(f"SET search_path = {SCHEMA}".encode())
         connection.execute((connections._SESSION % 20).encode())
         for state, count, at, due, holder, finished in (
-            ("scheduled", 200, 0, "60 * n", "NULL::bigint", "NULL::bigint"),
-            ("scheduled", 20_000, NOON, f"{NOON} + 60 * n", "NULL::bigint", "NULL::bigint"),
             ("running", 100, 2 * NOON, "NULL::bigint", "7", "NULL::bigint"),
             ("succeeded", 5000, 3 * NOON, "NULL::bigint", "NULL::bigint", "n * 1000"),
+            ("scheduled", 200, 0, "60 * n", "NULL::bigint", "NULL::bigint"),
+            ("scheduled", 20_000, NOON, f"{NOON} + 60 * n", "NULL::bigint", "NULL::bigint"),
         ):
+            if not at and request.param != "no statistics":
+                # The server last looked when nothing was scheduled.
+                connection.execute(b"VACUUM ANALYZE task")
             connection.execute(
                 f"INSERT INTO task ({columns}) SELECT 'n' || n, {at} + 60 * n::bigint, '', 'GET', "
                 "'', '{}', '[200]', 1, '[1]', 9, 30, 'host' || n % 20, "
                 f"{at} + 60 * n::bigint + 1000000000, '{state}', {due}, {holder}, {holder}, 0, "
                 f"{finished} FROM generate_series(1, {count}) AS n".encode()
             )
-        # Without statistics: those of yesterday must do as well.
         yield connection
 
 

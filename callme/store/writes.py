@@ -35,7 +35,7 @@ _REPLACE = f"""
 """
 _TOO_LATE = f"""
     SELECT {DEFINITION} FROM task
-    WHERE state = 'scheduled' AND due_at <= ? AND expires_at <= ? LIMIT ?
+    WHERE state = 'scheduled' AND due_at <= ? AND expires_at <= ? ORDER BY due_at LIMIT ?
     /* FOR UPDATE SKIP LOCKED */
 """
 _FAIL = """

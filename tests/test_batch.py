@@ -197,3 +197,19 @@ def test_a_batch_goes_no_further_than_a_put() -> None:
     tasks = [one(f"t{n}", callback=f"http://{host}/") for n, host in enumerate(hosts)]
     assert [told["status"] for told in answers(world, tasks)] == [422, 422, 201]
     world.close()
+
+
+def test_what_falls_due_while_a_batch_is_written_is_called_at_once(world: World) -> None:
+    world.clock.advance(59.9)
+    world.scheduler.start()
+    put_many, committed = world.store.put_many, Deferred[Any]()
+    world.store.put_many = lambda tasks, now: committed.addCallback(lambda _: put_many(tasks, now))
+    body = json.dumps([one("due", trigger_at=NOON + 60)]).encode()
+    asking = world.http.request("POST", URL, data=body)
+    # The minute's tick is over when the task is there.
+    world.turn_to(NOON + 60.5)
+    committed.callback(None)
+    world.turn_to(NOON + 60.6)
+    world.http.flush()
+    assert world.result(asking).code == 200
+    assert world.caller.called == [f"due@{NOON + 60}"]

@@ -20,7 +20,7 @@ from ..problem import Problem
 from ..store.port import Put, PutResult, Store
 from .decoding import parse_items, parse_object
 from .encoding import JSON, encode_answers
-from .put import refusal, wake_for, whoever_waits
+from .put import refusal, whoever_waits
 
 MAX_TASKS = 10_000
 SLICE = 100
@@ -36,14 +36,15 @@ class Batch:
     """The tasks of one request, on their way into the store.
 
     :param clock: what gives others a turn between two slices.
-    :param now: the server's time, the same for all of the batch.
+    :param now: the server's time as the batch began, by which all of it is read.
+    :param done: told what came of the tasks, once they are committed.
     :param networks: where callbacks may go.
     """
 
     _store: Store
     _clock: IReactorTime
     _now: float
-    _wake: Callable[[Iterable[str]], None]
+    _done: Callable[[Iterable[tuple[Definition, PutResult]]], None]
     _networks: Networks
 
     async def put(self, request: IRequest) -> list[bytes]:
@@ -111,7 +112,7 @@ class Batch:
 
         def put(results: Sequence[PutResult]) -> list[JSON]:
             done = [(made, result) for (made, _), result in zip(tasks, results, strict=True)]
-            wake_for(done, self._now, self._wake)
+            self._done(done)
             told = iter(done)
             return [known if known is not None else _answer(*next(told)) for known in answers]
 

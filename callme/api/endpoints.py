@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define, field
 from klein import Klein
@@ -124,7 +124,7 @@ class Api:
     async def batch(self, request: IRequest) -> bytes:
         """Create many tasks."""
         parse_query(request)
-        batch = Batch(self._store, self._clock, self._now(), self._scheduler.wake, self._networks)
+        batch = Batch(self._store, self._clock, self._now(), self._wake, self._networks)
         return answer_many(request, await batch.put(request))
 
     @app.route("/status", methods=["GET"], strict_slashes=False)
@@ -240,8 +240,12 @@ class Api:
         return answer_encoded(request, openapi_document)
 
     def _wake_put(self, result: PutResult, definition: Definition) -> PutResult:
-        wake_for([(definition, result)], self._now(), self._scheduler.wake)
+        self._wake([(definition, result)])
         return result
+
+    def _wake(self, done: Iterable[tuple[Definition, PutResult]]) -> None:
+        # By the time now: a minute that began during the write has had its tick.
+        wake_for(done, self._now(), self._scheduler.wake)
 
     def _wake_moved(self, result: Rescheduled | None) -> Rescheduled | None:
         if result is not None and result.moved:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -126,6 +127,17 @@ class BoundedRequest(Request):
         self.finish()
 
 
+class TurnedAway(Protocol):
+    """A connection for which there is no room: closed as it is made.
+
+    A factory may return ``None`` instead, but what wraps one for TLS takes that for a protocol,
+    fails, and leaves the connection open for good.
+    """
+
+    def connectionMade(self) -> None:
+        cast(ITCPTransport, self.transport).abortConnection()
+
+
 class BoundedSite(Site):
     """A site of bounded connections and requests, which can be closed in good order.
 
@@ -163,7 +175,7 @@ class BoundedSite(Site):
         if self.crowd.full:
             self._tell_full()
             if (going := self.crowd.next_to_go()) is None:
-                return None
+                return TurnedAway()
             going.drop()
         return super().buildProtocol(addr)
 

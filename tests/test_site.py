@@ -50,11 +50,11 @@ class Client:
         )
         self.transport = Transport()
         channel = self.site.buildProtocol(None)
-        if channel is None:
-            raise ConnectionRefusedError
-        assert isinstance(channel, BoundedChannel)
-        self.channel = channel
         channel.makeConnection(self.transport)
+        if not isinstance(channel, BoundedChannel):
+            assert self.dropped
+            raise ConnectionRefusedError
+        self.channel = channel
 
     def send(self, data: bytes) -> None:
         self.channel.dataReceived(data)

@@ -22,6 +22,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from callme import probe, tap
 from callme.access import Gate
+from callme.crowd import GOING
 from callme.probe import try_port
 from callme.tap import Daemon, Options, makeService
 
@@ -213,6 +214,26 @@ async def test_tls(tmp_path: Path) -> None:
     agent = Agent(reactor, Trusting(pem))
     answer = await treq.client.HTTPClient(agent).get(f"https://localhost:{port_of(daemon)}/status/")
     assert await answer.json() == {"tasks": []}
+    await daemon.stopService()
+
+
+async def test_no_client_of_a_tls_port_is_forgotten_when_there_is_no_room(
+    tmp_path: Path,
+) -> None:
+    """Nor is there an error, which would fail the test."""
+    write_certificate(tmp_path)
+    port = f"ssl:0:interface=127.0.0.1:privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
+    daemon = makeService(options(tmp_path, f"--port={port}", "--max-connections=1"))
+    daemon.startService()
+    with ExitStack() as stack:
+        # More at a time than may be open while they are closed; none says anything.
+        clients = [stack.enter_context(socket.socket()) for _ in range(GOING + 20)]
+        for client in clients:
+            client.connect(("127.0.0.1", port_of(daemon)))
+        for _ in range(10):
+            await deferLater(reactor, 0.01)
+        still_open = [client for client in clients if not select.select([client], [], [], 0)[0]]
+        assert len(still_open) <= 1
     await daemon.stopService()
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from attrs import define, field
-from twisted.logger import Logger
+from attrs import define
 from twisted.web.iweb import IRequest
 from zope.interface import Interface, alsoProvides
 
@@ -19,9 +16,7 @@ from .core.access import (
     told,
 )
 from .problem import Problem
-from .secret_file import UnusableFile, read_secret
-
-log = Logger(namespace="callme")
+from .secret_file import SecretFile
 
 _CHALLENGE = 'Bearer realm="callme"'
 _OPEN = (b"/healthz", b"/healthz/")
@@ -41,7 +36,7 @@ class Gate:
         where callme has been given other names than this machine's own.
     """
 
-    file: TokenFile | None = None
+    file: SecretFile[Tokens] | None = None
     any_host: bool = False
 
     def judge(
@@ -58,7 +53,7 @@ class Gate:
         if local is None:
             return Problem(400, f"{told(authority or b'')} is no host: expected a name or address")
         if self.file is not None:
-            return self._judge_token(self.file.tokens, request, method, target)
+            return self._judge_token(self.file.content, request, method, target)
         if not local and not self.any_host:
             return Problem(
                 403,
@@ -93,37 +88,3 @@ class Gate:
 def _challenge(status: int, detail: str, error: str = "") -> Problem:
     """Return a refusal as RFC 6750, section 3, has it."""
     return Problem(status, detail, headers={"WWW-Authenticate": _CHALLENGE + error})
-
-
-@define(eq=False)
-class TokenFile:
-    """A file of tokens, which may be read again.
-
-    :ivar tokens: what stood in it when it last could be read.
-    :raises UnusableFile: when it is made of a file that cannot be read, that others can
-        read, or that holds something else.
-    """
-
-    _path: Path
-    tokens: Tokens = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.tokens = self._read()
-
-    def reload(self) -> None:
-        """Read the file again; where it cannot be used, the tokens stay as they are."""
-        try:
-            self.tokens = self._read()
-        except UnusableFile as error:
-            log.error("the tokens stay as they were: {error}", error=str(error))
-        else:
-            log.info("{count} tokens were read again", count=len(self.tokens))
-
-    def _read(self) -> Tokens:
-        try:
-            return Tokens.parse(read_secret(self._path))
-        except OSError as error:
-            why: object = error.strerror
-        except ValueError as error:
-            why = error
-        raise UnusableFile("token", self._path, why)

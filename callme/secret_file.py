@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Sized
 from pathlib import Path
+from typing import Generic, TypeVar
 
+from attrs import define, field
+from twisted.logger import Logger
+
+from .core.access import Tokens
 from .core.errors import shown
+from .core.signing import SigningKeys
+
+log = Logger(namespace="callme")
+
+T = TypeVar("T", bound=Sized)
 
 MAX_SIZE = 1024 * 1024
 """Bytes of such a file."""
@@ -44,3 +55,51 @@ def read_secret(path: Path) -> str:
     except UnicodeDecodeError:
         # Not as Python tells it: that repeats a byte of the file.
         raise ValueError("it is not UTF-8") from None
+
+
+@define(eq=False)
+class SecretFile(Generic[T]):
+    """A file of secrets, which may be read again.
+
+    :param kind: what one of them is, for the log and for errors.
+    :param parse: returns what a text holds; its ``ValueError`` must repeat none of it.
+    :ivar content: what stood in the file when it last could be read.
+    :raises UnusableFile: when it is made of a file that cannot be read, that others can
+        use, or that holds something else.
+    """
+
+    _path: Path
+    _kind: str
+    _parse: Callable[[str], T]
+    content: T = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.content = self._read()
+
+    def reload(self) -> None:
+        """Read the file again; where it cannot be used, the secrets stay as they are."""
+        try:
+            self.content = self._read()
+        except UnusableFile as error:
+            log.error("the {kind}s stay as they were: {error}", kind=self._kind, error=str(error))
+        else:
+            count = len(self.content)
+            log.info("{count} {kind}s were read again", count=count, kind=self._kind)
+
+    def _read(self) -> T:
+        try:
+            return self._parse(read_secret(self._path))
+        except OSError as error:
+            raise UnusableFile(self._kind, self._path, error.strerror) from None
+        except ValueError as error:
+            raise UnusableFile(self._kind, self._path, error) from None
+
+
+def tokens_in(path: Path) -> SecretFile[Tokens]:
+    """Return a file as that of the tokens that callers must show."""
+    return SecretFile(path, "token", Tokens.parse)
+
+
+def keys_in(path: Path) -> SecretFile[SigningKeys]:
+    """Return a file as that of the keys that callbacks are signed with."""
+    return SecretFile(path, "signing key", SigningKeys.parse)

@@ -21,18 +21,17 @@ from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamSer
 from twisted.logger import Logger
 
 from . import __version__
-from .access import Gate, TokenFile
+from .access import Gate
 from .api.endpoints import Api
 from .caller.http import HttpCaller
 from .clock import SteadyClock
 from .core.signing import SigningKeys
 from .descriptors import raise_limit, share_of_clients, wanted_for
-from .key_file import KeyFile
 from .options import Options, Settings
 from .probe import CannotListen, try_port
 from .retention import Retention
 from .scheduler import Scheduler
-from .secret_file import UnusableFile
+from .secret_file import SecretFile, UnusableFile, keys_in, tokens_in
 from .site import BoundedSite
 from .store.port import CannotOpen, Store
 from .store.postgresql.server import Server, is_url
@@ -84,7 +83,7 @@ def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
     :param exposed: whether other machines may reach the port.
     """
     if settings.token_file is not None:
-        return Gate(TokenFile(Path(rundir, settings.token_file).absolute()))
+        return Gate(tokens_in(Path(rundir, settings.token_file).absolute()))
     if exposed and not settings.no_auth:
         raise CannotListen(
             f"{settings.port} may be reached from other machines: give a --token-file, or "
@@ -93,10 +92,10 @@ def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
     return Gate(any_host=exposed)
 
 
-def _key_file(settings: Settings, rundir: str) -> KeyFile | None:
+def _key_file(settings: Settings, rundir: str) -> SecretFile[SigningKeys] | None:
     if settings.signing_key_file is None:
         return None
-    return KeyFile(Path(rundir, settings.signing_key_file).absolute())
+    return keys_in(Path(rundir, settings.signing_key_file).absolute())
 
 
 def _open(settings: Settings, options: Options, rundir: str) -> DatabaseFile | Server:
@@ -203,7 +202,7 @@ class Daemon(Service):
     :param database: claimed for this process already, where it is a file.
     :param now: the wall clock: seconds since 1970.
     :param gate: decides who may ask.
-    :ivar key_file: the keys that callbacks are signed with.
+    :ivar key_file: the file of the keys that callbacks are signed with.
     """
 
     name = "callme"
@@ -215,7 +214,7 @@ class Daemon(Service):
         reactor: Any,
         now: Callable[[], float] = time.time,
         gate: Gate | None = None,
-        key_file: KeyFile | None = None,
+        key_file: SecretFile[SigningKeys] | None = None,
     ) -> None:
         self._gate = gate or Gate()
         self.key_file = key_file
@@ -230,7 +229,7 @@ class Daemon(Service):
             clock=clock,
             most_unused=settings.concurrency,
             networks=settings.networks,
-            keys=lambda: SigningKeys() if key_file is None else key_file.keys,
+            keys=lambda: SigningKeys() if key_file is None else key_file.content,
         )
         self._scheduler = Scheduler(
             self._store,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from callme.access import Gate, TokenFile
+from callme.access import Gate
 from callme.api.endpoints import Api
 from callme.core.access import Right, Tokens, is_local, is_loopback
-from callme.secret_file import MAX_SIZE, UnusableFile
+from callme.secret_file import MAX_SIZE, UnusableFile, tokens_in
 from callme.site import CLOSE_SECONDS, BoundedSite
 
 from .support import World
@@ -246,7 +246,7 @@ def test_without_a_token_nothing_is_told(
     world: World, token_file: Path, target: bytes, method: bytes
 ) -> None:
     world.put("x")
-    client = connect(world, Gate(TokenFile(token_file)))
+    client = connect(world, Gate(tokens_in(token_file)))
     challenges = []
     for header in (b"X: y", b"Authorization: Basic eDp5", b"Authorization: Bearer wrong"):
         client.send(head(method, target, header))
@@ -258,7 +258,7 @@ def test_without_a_token_nothing_is_told(
 
 
 def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_file: Path) -> None:
-    client = connect(world, Gate(TokenFile(token_file)))
+    client = connect(world, Gate(tokens_in(token_file)))
     token = b"Authorization: " + WRITER
     more = [b"Origin: http://evil.example", b"Content-Length: %d" % len(BODY)]
     client.send(head(b"PUT", b"/task/x", token, *more, host=b"callme.example") + BODY)
@@ -267,7 +267,7 @@ def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_fi
 
 def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> None:
     world.put("x")
-    client = connect(world, Gate(TokenFile(token_file)))
+    client = connect(world, Gate(tokens_in(token_file)))
     token = b"Authorization: " + READER
     assert ask(client, b"GET", b"/status/x", token) == 200
     for method in (b"DELETE", b"POST", b"PUT", b"OPTIONS", b"TRACE"):
@@ -282,7 +282,7 @@ def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> No
 def test_strangers_learn_whether_it_is_well_and_no_more(
     world: World, token_file: Path, target: bytes
 ) -> None:
-    client = connect(world, Gate(TokenFile(token_file)))
+    client = connect(world, Gate(tokens_in(token_file)))
     client.send(head(b"GET", target) + head(b"GET", target, b"Authorization: " + READER))
     (status, told), (_, whole) = client.answers()
     assert (status, told) == (200, {"status": "ok"})
@@ -297,7 +297,7 @@ def test_strangers_learn_whether_it_is_well_and_no_more(
 
 
 def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_file: Path) -> None:
-    client = connect(world, Gate(TokenFile(token_file)))
+    client = connect(world, Gate(tokens_in(token_file)))
     client.send(head(b"PUT", b"/task/x", b"Content-Length: 16000000") + b"{" * 1000)
     answer = bytes(client.transport.value()).lower()
     assert b"connection: close" in answer
@@ -318,7 +318,7 @@ def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_fil
 def test_what_comes_after_a_refused_body_is_not_read(
     world: World, token_file: Path, length: bytes
 ) -> None:
-    client = connect(world, Gate(TokenFile(token_file)))
+    client = connect(world, Gate(tokens_in(token_file)))
     body = BODY if b"46" in length else b"2e\r\n" + BODY + b"\r\n0\r\n\r\n"
     good = head(b"DELETE", b"/task/x", b"Authorization: " + WRITER)
     client.send(head(b"PUT", b"/task/x", length) + body + good)
@@ -337,7 +337,7 @@ def test_who_asks_first_is_not_told_to_go_on(world: World) -> None:
 
 
 def test_a_token_file_is_read_again(world: World, token_file: Path) -> None:
-    file = TokenFile(token_file)
+    file = tokens_in(token_file)
     client = connect(world, Gate(file))
     old, new = b"Authorization: " + WRITER, b"Authorization: Bearer new"
     assert ask(client, b"GET", b"/status/", old) == 200
@@ -375,11 +375,11 @@ SPOILT = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) -> None:
-    file = TokenFile(token_file)
+    file = tokens_in(token_file)
     client = connect(world, Gate(file))
     spoil(token_file, how)
     with pytest.raises(UnusableFile, match=SPOILT[how]) as raised:
-        TokenFile(token_file)
+        tokens_in(token_file)
     assert str(raised.value).startswith(f'the token file "{token_file}": ')
     assert "\n" not in str(raised.value)
     file.reload()
@@ -388,4 +388,4 @@ def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) ->
 
 def test_a_group_may_read_it(token_file: Path) -> None:
     token_file.chmod(0o640)
-    assert len(TokenFile(token_file).tokens) == 2
+    assert len(tokens_in(token_file).content) == 2

@@ -48,7 +48,6 @@ MAY_IMPORT = {
         "callme.api",
     },
     "callme.secret_file": {"callme.core"},
-    "callme.key_file": {"callme.core", "callme.secret_file"},
     "callme.options": {"callme", "callme.core", "callme.store"},
     "callme.move": {"callme.store"},
 }

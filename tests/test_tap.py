@@ -339,7 +339,7 @@ async def test_sighup_has_tokens_and_keys_read_again(tmp_path: Path) -> None:
     token_file(tmp_path).write_text("a\nb\n")
     keys.write_text(KEY + KEY.replace("A", "B"))
     os.kill(os.getpid(), signal.SIGHUP)
-    while (len(daemon._gate.file.tokens), len(daemon.key_file.keys)) != (2, 2):
+    while (len(daemon._gate.file.content), len(daemon.key_file.content)) != (2, 2):
         await deferLater(reactor, 0)
     await daemon.stopService()
     assert signal.getsignal(signal.SIGHUP) is before

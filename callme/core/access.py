@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from attrs import define, field
 
 from .errors import shown
+from .lines import entries
 
 READ_ONLY = "read:"
 """What stands before a token that may only read."""
@@ -42,18 +43,15 @@ class Tokens:
 
     @classmethod
     def parse(cls, text: str) -> Tokens:
-        """Read tokens, one a line; empty lines and those that begin with ``#`` are none.
+        """Read tokens, one a line: see :func:`.lines.entries`.
 
         :raises ValueError: where a line holds no token, or no line does; it names the line,
             and not what stands there.
         """
         rights: dict[bytes, Right] = {}
-        for number, line in enumerate(text.split("\n"), start=1):
-            token = line.strip()
-            if not token or token.startswith("#"):
-                continue
-            right = Right.READ if token.startswith(READ_ONLY) else Right.WRITE
-            token = token.removeprefix(READ_ONLY)
+        for number, entry in entries(text):
+            right = Right.READ if entry.startswith(READ_ONLY) else Right.WRITE
+            token = entry.removeprefix(READ_ONLY)
             if not _TOKEN.fullmatch(token):
                 raise ValueError(
                     f"line {number} is no token: expected printable ASCII without spaces"

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
+from .lines import entries
 from .trigger import Key
 
 SIGNATURE_HEADERS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
@@ -28,16 +29,14 @@ class SigningKeys:
 
     @classmethod
     def parse(cls, text: str) -> SigningKeys:
-        """Read keys, one a line; empty lines and those that begin with ``#`` are none.
+        """Read keys, one a line: see :func:`.lines.entries`.
 
         :raises ValueError: where a line holds no key, or no line does; it names the line,
             and not what stands there.
         """
         secrets: dict[bytes, None] = {}
-        for number, line in enumerate(text.split("\n"), start=1):
-            written = line.strip()
-            if written and not written.startswith("#"):
-                secrets[_secret(written, number)] = None
+        for number, entry in entries(text):
+            secrets[_secret(entry, number)] = None
         if not 1 <= len(secrets) <= MAX_KEYS:
             raise ValueError(f"there are {len(secrets)} keys in it: expected 1 to {MAX_KEYS}")
         return cls(tuple(secrets))

@@ -9,8 +9,7 @@ import pytest
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from callme.key_file import KeyFile
-from callme.secret_file import MAX_SIZE, UnusableFile
+from callme.secret_file import MAX_SIZE, UnusableFile, keys_in
 
 from .test_signing import secret
 
@@ -23,14 +22,14 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o660])
 def test_a_file_for_its_owner_and_a_group_is_read(tmp_path: Path, mode: int) -> None:
-    assert len(KeyFile(write(tmp_path / "keys", secret("a"), mode)).keys) == 1
+    assert len(keys_in(write(tmp_path / "keys", secret("a"), mode)).content) == 1
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601, 0o666])
 def test_a_file_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path / "keys", secret("a"), mode)
     with pytest.raises(UnusableFile, match=rf"keys\": its mode is {mode:03o}: expected .* 600"):
-        KeyFile(path)
+        keys_in(path)
 
 
 def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
@@ -48,7 +47,7 @@ def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
         ("other", "line 1 is no key"),
     ]:
         with pytest.raises(UnusableFile) as raised:
-            KeyFile(tmp_path / name)
+            keys_in(tmp_path / name)
         assert said in str(raised.value)
         assert str(raised.value).startswith('the signing key file "')
         assert "\n" not in str(raised.value)
@@ -62,19 +61,19 @@ def test_keys_are_read_again_and_kept_where_they_cannot_be(tmp_path: Path) -> No
     def observe(event: LogEvent) -> None:
         lines.append(formatEvent(event))
 
-    file = KeyFile(write(tmp_path / "keys", secret("a")))
-    first = file.keys
+    file = keys_in(write(tmp_path / "keys", secret("a")))
+    first = file.content
     globalLogPublisher.addObserver(observe)
     try:
         write(tmp_path / "keys", f"{secret('b')}\n{secret('a')}")
         file.reload()
-        second = file.keys
+        second = file.content
         write(tmp_path / "keys", "hunter2")
         file.reload()
     finally:
         globalLogPublisher.removeObserver(observe)
     assert (len(first), len(second)) == (1, 2)
-    assert file.keys is second
+    assert file.content is second
     assert lines[0] == "2 signing keys were read again"
     assert lines[1].startswith("the signing keys stay as they were: the signing key file")
     assert "hunter2" not in lines[1]

@@ -107,6 +107,7 @@ class BoundedChannel(HTTPChannel):
     def allContentReceived(self) -> None:
         self._answering = True
         self._reading = False
+        self._request_line = b""
         self._site.crowd.waits(self)
         self._within(ANSWER_SECONDS)
         super().allContentReceived()
@@ -196,6 +197,8 @@ class BoundedChannel(HTTPChannel):
         }
         lines = [f"HTTP/1.1 {problem.status} {problem.members['title']}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
+        if self._request_line.startswith(b"HEAD "):
+            body = b""
         assert self.transport is not None
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         self._close_within(CLOSE_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,13 @@ def test_what_is_no_token_file(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as raised:
         Tokens.parse(text)
     assert "good" not in str(raised.value)
+
+
+def test_no_token_is_kept_as_it_is() -> None:
+    """So that neither its length nor a dump of the memory tells what it is."""
+    tokens = Tokens.parse("hunter2")
+    assert tokens.right_of(b"Bearer hunter2") is Right.WRITE
+    assert b"hunter2" not in pickle.dumps(tokens)
 
 
 def test_who_asked_last_makes_no_difference() -> None:
@@ -293,6 +301,22 @@ def test_strangers_learn_whether_it_is_well_and_no_more(
     assert ask(client, b"POST", target) == 401
 
 
+@pytest.mark.parametrize("target", [b"/healthzhttp://x", b"/heahttps://lthz", b"/healthz/x"])
+def test_only_health_itself_is_told_to_strangers(
+    world: World, token_file: Path, target: bytes
+) -> None:
+    client = connect(world, Gate(tokens_in(token_file)))
+    assert ask(client, b"GET", target) == 401
+
+
+def test_health_is_told_to_strangers_who_name_the_host_in_the_target(
+    world: World, token_file: Path
+) -> None:
+    client = connect(world, Gate(tokens_in(token_file)))
+    client.send(head(b"GET", b"http://callme.example/healthz"))
+    assert client.answers() == [(200, {"status": "ok"})]
+
+
 # Bodies that nobody asked for
 
 
@@ -324,6 +348,20 @@ def test_what_comes_after_a_refused_body_is_not_read(
     client.send(head(b"PUT", b"/task/x", length) + body + good)
     client.send(good)
     assert client.status() == 401
+
+
+def test_a_head_that_is_refused_has_no_body(world: World) -> None:
+    client = connect(world, Gate())
+    client.send(head(b"HEAD", b"/status/", b"Content-Length: 46", b"Origin: null"))
+    answer = client.transport.value()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert answer.endswith(b"\r\n\r\n")
+    # Nor has what could not be read, of a request that came after one.
+    client = connect(world, Gate())
+    client.send(head(b"HEAD", b"/healthz"))
+    client.transport.clear()
+    client.send(b"x" * 20_000)
+    assert client.status() == 431
 
 
 def test_who_asks_first_is_not_told_to_go_on(world: World) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from attrs import field, frozen
-from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from . import __version__
-from .core.address_space import Network
-from .core.errors import InvalidValue
-from .core.networks import Networks, parse_network
-from .store.postgresql.server import is_url
+from .core.networks import Networks
+from .given import Given
 
 _DEFAULTS = {
     "port": "tcp:6777:interface=127.0.0.1",
@@ -27,9 +23,6 @@ _DEFAULTS = {
     "max-connections": "1000",
     "node": "",
 }
-_PORT = re.compile(r"[0-9]{1,5}")
-_YES = ("1", "true", "yes", "on")
-_NO = ("", "0", "false", "no", "off")
 MAX_CALLS = 10_000
 MAX_RETENTION = 36_500
 MAX_CONNECTIONS = 100_000
@@ -177,114 +170,26 @@ class Options(usage.Options):
             raise usage.UsageError(f"{arguments[0]!r} is not an option; see twistd callme --help")
 
     def postOptions(self) -> None:
+        given = Given(self, self._lists, self._environ, _DEFAULTS)
         self.settings = Settings(
-            port=_endpoint(self._value("port"), self._source("port")),
-            database=_path(self._value("database"), self._source("database")),
-            concurrency=self._number("concurrency", 1, MAX_CALLS),
-            per_host=self._number("per-host", 1, MAX_CALLS),
-            retention=self._number("retention", 0, MAX_RETENTION),
-            token_file=self._file("token-file"),
-            no_auth=self._flag("no-auth"),
-            max_connections=self._number("max-connections", 1, MAX_CONNECTIONS),
+            port=given.endpoint("port"),
+            database=given.database("database"),
+            concurrency=given.number("concurrency", 1, MAX_CALLS),
+            per_host=given.number("per-host", 1, MAX_CALLS),
+            retention=given.number("retention", 0, MAX_RETENTION),
+            token_file=given.file("token-file"),
+            no_auth=given.flag("no-auth"),
+            max_connections=given.number("max-connections", 1, MAX_CONNECTIONS),
             networks=Networks(
-                self._networks("allow-network"),
-                self._networks("deny-network"),
-                self._flag("public-only"),
+                given.networks("allow-network"),
+                given.networks("deny-network"),
+                given.flag("public-only"),
             ),
-            signing_key_file=self._file("signing-key-file"),
-            node=_node(self._value("node"), self._source("node")),
+            signing_key_file=given.file("signing-key-file"),
+            node=given.printable("node", MAX_NODE),
         )
         if self.settings.token_file is not None and self.settings.no_auth:
             raise usage.UsageError(
-                f"{self._source('no-auth')} and {self._source('token-file')} contradict each "
+                f"{given.source('no-auth')} and {given.source('token-file')} contradict each "
                 "other: give one of them"
             )
-
-    def _file(self, name: str) -> str | None:
-        given: str | None = self[name]
-        value = self._environ.get(self._variable(name)) if given is None else given
-        if value is not None and (not value or "\0" in value):
-            raise usage.UsageError(
-                f"{self._source(name)} is {value!r}: expected the path of a file"
-            )
-        return value
-
-    def _flag(self, name: str) -> bool:
-        value = self._environ.get(self._variable(name), "")
-        if value.lower() not in _YES + _NO:
-            raise usage.UsageError(f"{self._variable(name)} is {value!r}: expected 1 or 0")
-        return bool(self[name]) or value.lower() in _YES
-
-    def _variable(self, name: str) -> str:
-        return f"CALLME_{name.upper().replace('-', '_')}"
-
-    def _value(self, name: str) -> str:
-        given: str | None = self[name]
-        if given is not None:
-            return given
-        return self._environ.get(self._variable(name), _DEFAULTS[name])
-
-    def _source(self, name: str) -> str:
-        """Return how the person who set a value calls it."""
-        from_environ = self[name] in (None, 0) and self._variable(name) in self._environ
-        return self._variable(name) if from_environ else f"--{name}"
-
-    def _number(self, name: str, least: int, most: int) -> int:
-        value = self._value(name)
-        if not re.fullmatch(r"[0-9]{1,9}", value) or not least <= int(value) <= most:
-            raise usage.UsageError(
-                f"{self._source(name)} is {value!r}: expected an integer from {least} to {most:,}"
-            )
-        return int(value)
-
-    def _networks(self, name: str) -> Sequence[Network]:
-        """Return the networks of an option, or those that its variable lists."""
-        source, given = f"--{name}", self._lists.get(name)
-        if given is None:
-            source = self._variable(name)
-            given = [one for one in re.split(r"[\s,]+", self._environ.get(source, "")) if one]
-        networks = []
-        for text in given:
-            try:
-                networks.append(parse_network(text))
-            except InvalidValue as error:
-                raise usage.UsageError(f"{source} is {text!r}: {error}") from None
-        return networks
-
-
-def _endpoint(value: str, source: str) -> str:
-    if _PORT.fullmatch(value):
-        if int(value) > 65_535:
-            raise usage.UsageError(f"{source} is {value!r}: a port is at most 65535")
-        return f"tcp:{int(value)}:interface=127.0.0.1"
-    try:
-        # Parsed only: nothing listens before its time.
-        serverFromString(_NO_REACTOR, value)
-    except Exception as error:
-        raise usage.UsageError(
-            f"{source} is {value!r}: expected a port number or a Twisted endpoint description "
-            f"such as {_DEFAULTS['port']} ({error or type(error).__name__})"
-        ) from None
-    return value
-
-
-_NO_REACTOR = object()
-
-
-def _path(value: str, source: str) -> str:
-    if not value or "\0" in value:
-        raise usage.UsageError(f"{source} is {value!r}: expected the path of a file")
-    if "://" in value and not is_url(value):
-        raise usage.UsageError(
-            f"{source} is {value.partition('://')[0]}://...: expected the path of a SQLite file "
-            "or postgresql://user@host/database"
-        )
-    return value
-
-
-def _node(value: str, source: str) -> str:
-    if len(value) > MAX_NODE or not value.isprintable():
-        raise usage.UsageError(
-            f"{source} is {value!r}: expected at most {MAX_NODE} printable characters"
-        )
-    return value

@@ -48,7 +48,8 @@ MAY_IMPORT = {
         "callme.api",
     },
     "callme.secret_file": {"callme.core"},
-    "callme.options": {"callme", "callme.core", "callme.store"},
+    "callme.given": {"callme.core", "callme.store"},
+    "callme.options": {"callme", "callme.core", "callme.given"},
     "callme.move": {"callme.store"},
 }
 

@@ -28,6 +28,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, ContextFactory, optionsForClientTLS
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 from twisted.web.iweb import IPolicyForHTTPS
@@ -36,7 +37,7 @@ from zope.interface import implementer
 from callme import __version__
 from callme.caller import resolver
 from callme.caller.confined import ConfinedReactor, ForbiddenAddress
-from callme.caller.connections import status_in
+from callme.caller.connections import Unused, _Watched, _WatchedFactory, status_in
 from callme.caller.explain import explain
 from callme.caller.http import KEPT_BODY, MAX_BODY, HttpCaller
 from callme.core.networks import Networks, parse_network
@@ -267,6 +268,31 @@ async def test_connections_are_kept_for_few_hosts_only() -> None:
     await caller.close()
     for endpoint in endpoints:
         await shut(endpoint)
+
+
+async def test_a_connection_that_is_being_dropped_is_not_used_again() -> None:
+    caller = HttpCaller(reactor, time.time, 10, most_unused=1)
+    endpoints = [Endpoint(), Endpoint()]
+    for endpoint in endpoints:
+        endpoint.port = listen(endpoint)
+        await call(caller, endpoint)
+    # The first one's is dropped just now, for the second's: the reactor has not turned yet.
+    outcome = await call(caller, endpoints[0])
+    assert (outcome.status, outcome.detail) == (200, "")
+    assert [len(endpoint.connections) for endpoint in endpoints] == [2, 1]
+    await caller.close()
+    for endpoint in endpoints:
+        await shut(endpoint)
+
+
+def test_as_many_connections_are_dropped_as_are_too_many() -> None:
+    """However many calls end before the first of them is closed."""
+    unused = Unused(2)
+    kept = [_Watched(_WatchedFactory(Factory()), Protocol()) for _ in range(5)]
+    for connection in kept:
+        connection.makeConnection(StringTransport())
+        unused.add(connection)
+    assert [connection.dropped for connection in kept] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize(

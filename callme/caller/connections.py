@@ -97,7 +97,7 @@ class Link:
     def abort(self) -> None:
         """Drop the connection at once: a TLS peer could keep a polite goodbye waiting."""
         if (transport := self._transport) is not None:
-            transport.abortConnection()
+            transport.drop()
 
 
 def status_in(head: bytes) -> int | None:
@@ -128,7 +128,10 @@ class Unused:
         """Keep one more, and drop the first if that is too many."""
         self._kept[connection] = None
         if len(self._kept) > self._most:
-            cast(ITCPTransport, next(iter(self._kept)).transport).abortConnection()
+            # Not when it is closed, which it is only once the reactor turns: more may come first.
+            first = next(iter(self._kept))
+            del self._kept[first]
+            first.drop()
 
     def remove(self, connection: _Watched) -> None:
         """Forget one that is used again, or closed."""
@@ -140,11 +143,13 @@ class _Watched(ProtocolWrapper):
 
     :ivar head: what has arrived of the head; ``None`` once it is over.
     :ivar in_use: whether a call is under way.
+    :ivar dropped: whether it is, or is about to be, closed by us.
     """
 
     factory: _WatchedFactory
     head: list[bytes] | None = None
     in_use = False
+    dropped = False
     _size = 0
     _lost = False
 
@@ -156,7 +161,7 @@ class _Watched(ProtocolWrapper):
     def end(self) -> None:
         """Expect no more."""
         self.in_use = False
-        if not self._lost:
+        if not (self._lost or self.dropped):
             self.factory.unused.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -169,9 +174,14 @@ class _Watched(ProtocolWrapper):
             self.head.append(data)
             self._size += len(data)
         if not self.in_use or (self.head is not None and self._size > MAX_HEAD + len(data)):
-            cast(ITCPTransport, self.transport).abortConnection()
+            self.drop()
         else:
             super().dataReceived(data)
+
+    def drop(self) -> None:
+        """Close the connection at once, which the reactor does as it turns next."""
+        self.dropped = True
+        cast(ITCPTransport, self.transport).abortConnection()
 
 
 class _WatchedFactory(WrappingFactory[_Watched]):
@@ -197,8 +207,16 @@ class Pool(HTTPConnectionPool):
     def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
         link = self.link
         connecting: Deferred[Any] = super().getConnection(key, endpoint)
+        # One that is being dropped is kept until the reactor turns; a call over it would fail.
+        while connecting.called and _is_dropped(connecting.result):
+            connecting = super().getConnection(key, endpoint)
         link.reused = connecting.called
         return connecting.addCallback(link.connected)
+
+
+def _is_dropped(connection: Any) -> bool:
+    """Whether what a pool supplied is a connection that is being dropped, and no failure."""
+    return bool(getattr(getattr(connection, "transport", None), "dropped", False))
 
 
 @implementer(IAgentEndpointFactory)

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from callme.api.batch import MAX_TASKS, SLICE
 from callme.core.networks import Networks, parse_network
+from callme.core.strict_json import MAX_ITEM
 from callme.store.port import StoreUnavailable
 
 from .conftest import LoggedFailures
@@ -107,6 +108,12 @@ def test_one_item_that_is_not_quite_json_harms_no_other(world: World, item: str)
         (b"[1]]", 400),
         (b"[\xff]", 400),
         (b"[" + b"1," * MAX_TASKS + b"1]", 413),
+        (b'[{"payload": "' + b"a" * MAX_ITEM + b'"}]', 413),
+        (b'[{"payload": "' + b"a" * 3 * MAX_ITEM + b'"}]', 413),
+        (b'[{"a": 1, "a": [' + b"1," * MAX_ITEM + b"1]}]", 413),
+        (b"[" + b"[" * 40 + b"1" + b"]" * 40 + b",[" + b"[]," * MAX_ITEM + b"[]]]", 413),
+        (b"[" + (b'"' + b"a" * 999 + b'",') * 1_500 + b"tru]", 400),
+        (b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru," + b"1" * 3 * MAX_ITEM, 400),
     ],
 )
 def test_a_batch_that_cannot_be_read_is_refused_whole(
@@ -117,6 +124,17 @@ def test_a_batch_that_cannot_be_read_is_refused_whole(
     response = send(world, data)
     assert response.code == status
     assert list(world.result(world.store.page()).tasks) == []
+
+
+def test_a_line_that_is_too_long_is_refused(world: World) -> None:
+    line = b'{"payload": "' + b"a" * MAX_ITEM + b'"}'
+    assert send(world, line, "application/x-ndjson").code == 413
+
+
+def test_a_mistake_far_behind_is_told_where_it_stands(world: World) -> None:
+    data = b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru}]"
+    detail = world.result(send(world, data).json())["detail"]
+    assert detail.endswith(f"char {len(data) - 5}")
 
 
 def test_an_empty_batch(world: World) -> None:

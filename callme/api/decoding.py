@@ -22,6 +22,8 @@ PAGING = ("start_from", "future_only", "limit", "state")
 """The query parameters of a list."""
 _READABLE_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded")
 """What a JSON body may call itself: curl says the last one unless it is told otherwise."""
+# From a line's first character that is no white space of JSON's: blank lines are passed over.
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -100,17 +102,21 @@ def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
             yield from _lines(data)
         else:
             yield from strict_json.decode_array(data)
+    except strict_json.TooLong as error:
+        raise Problem(413, str(error)) from None
     except InvalidValue as error:
         raise _bad_body(str(error)) from None
 
 
 def _lines(data: bytes) -> Iterator[tuple[object, int]]:
-    for line in data.split(b"\n"):
-        if line.strip():
-            try:
-                yield strict_json.decode(line), len(line)
-            except InvalidValue as error:
-                yield error, len(line)
+    for match in _LINE.finditer(data):
+        line = match[0]
+        if len(line) > strict_json.MAX_ITEM:
+            raise strict_json.TooLong
+        try:
+            yield strict_json.decode(line), len(line)
+        except InvalidValue as error:
+            yield error, len(line)
 
 
 def is_ndjson(request: IRequest) -> bool:

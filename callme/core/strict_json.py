@@ -17,7 +17,17 @@ from .errors import InvalidValue, shown
 
 MAX_DEPTH = 50
 """Levels of objects and lists in one another."""
+MAX_ITEM = 1024 * 1024
+"""Characters of one value of an array, or of a line: what is longer is not even looked at, as
+nobody has a turn until a value is decoded."""
 _TOO_DEEP = f"the body is nested too deeply: expected at most {MAX_DEPTH} levels"
+
+
+class TooLong(InvalidValue):
+    """One of many values is longer than any may be."""
+
+    def __init__(self) -> None:
+        super().__init__(f"one item is longer than {MAX_ITEM:,} characters")
 
 
 def decode(data: bytes) -> object:
@@ -40,6 +50,7 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
     doubt where it ends (a name that stands twice, say) is no reason to refuse the others.
 
     :raises InvalidValue: when it is not UTF-8 or not a JSON array.
+    :raises TooLong: when one of its values is longer than :data:`MAX_ITEM`.
     """
     text = _text(data)
     at = _next(text, 0)
@@ -47,13 +58,21 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
         raise InvalidValue("the body is not a JSON array")
     at = _next(text, at + 1)
     more = not text.startswith("]", at)
+    # The decoder stops nowhere but at the end of its text: it gets no more than a part of ours.
+    part, offset = text[: 2 * MAX_ITEM], 0
     while more:
-        begin = at
+        if at - offset > MAX_ITEM:
+            part, offset = text[at : at + 2 * MAX_ITEM], at
+        begin = at - offset
         try:
-            value, at = _value(text, begin)
+            value, end = _value(part, begin, offset)
         except InvalidValue as error:
-            value, at = error, _end_of_value(text, begin, error)
-        yield value, at - begin
+            cut = offset + len(part) < len(text)
+            value, end = error, _end_of_value(part, begin, error, cut)
+        if end - begin > MAX_ITEM:
+            raise TooLong
+        yield value, end - begin
+        at = offset + end
         at = _next(text, at)
         if more := text.startswith(",", at):
             at = _next(text, at + 1)
@@ -78,8 +97,11 @@ def _next(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _value(text: str, begin: int) -> tuple[object, int]:
-    """Return the value that begins somewhere, and where it ends."""
+def _value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
+    """Return the value that begins somewhere, and where it ends.
+
+    :param offset: how many characters stand before the text.
+    """
     value: object
     try:
         value, end = _DECODER.raw_decode(text, begin)
@@ -94,20 +116,27 @@ def _value(text: str, begin: int) -> tuple[object, int]:
     except RecursionError:
         raise InvalidValue(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
-        raise InvalidValue(f"the body is not JSON: {error}") from None
+        where = f"{error}" if not offset else f"{error.msg}: char {offset + error.pos}"
+        raise InvalidValue(f"the body is not JSON: {where}") from None
     except ValueError:
         # What is left is int() refusing thousands of digits.
         raise InvalidValue("the body holds a number with too many digits") from None
     return value, end
 
 
-def _end_of_value(text: str, begin: int, error: InvalidValue) -> int:
+def _end_of_value(text: str, begin: int, error: InvalidValue, cut: bool) -> int:
     """Return where a value ends that is JSON, though not what callme takes for it.
 
+    :param cut: whether the text goes on.
     :raises InvalidValue: the same error, when it is not even that.
+    :raises TooLong: when it does not end before the text is cut.
     """
     try:
         return _LENIENT.raw_decode(text, begin)[1]
+    except json.JSONDecodeError as wrong:
+        if cut and (wrong.pos > len(text) - _LONGEST_ESCAPE or "Unterminated" in wrong.msg):
+            raise TooLong from None
+        raise error from None
     except (ValueError, RecursionError):
         raise error from None
 
@@ -160,6 +189,7 @@ def _refuse_surrogates(value: object) -> None:
             _refuse_surrogates(member)
 
 
+_LONGEST_ESCAPE = len("\\ud83d\\ude00")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 _LENIENT = json.JSONDecoder(parse_int=str)

@@ -309,9 +309,6 @@ class Daemon(Service):
 
     async def _stop(self) -> None:
         log.info("callme stops")
-        if self._before_hup is not None:
-            signal.signal(signal.SIGHUP, self._before_hup)
-            self._before_hup = None
         if self._port is not None:
             await defer.maybeDeferred(self._port.stopListening)
         closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._clock)
@@ -321,4 +318,8 @@ class Daemon(Service):
         await self._caller.close()
         await self._store.close()
         self._clock.stop()
+        # Not before: its default is to die, and calls were under way.
+        if self._before_hup is not None:
+            signal.signal(signal.SIGHUP, self._before_hup)
+            self._before_hup = None
         log.info("callme has stopped")

@@ -345,6 +345,23 @@ async def test_sighup_has_tokens_and_keys_read_again(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGHUP) is before
 
 
+async def test_sighup_does_not_cut_the_end_short(tmp_path: Path) -> None:
+    died: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: died.append(number))
+    try:
+        daemon = makeService(options(tmp_path, f"--token-file={token_file(tmp_path)}"))
+        daemon.startService()
+        await deferLater(reactor, 0)
+        stopping = daemon.stopService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        await stopping
+        assert died == []
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert died == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def token_file(directory: Path) -> Path:
     path = directory / "tokens"
     path.write_text("token\n")

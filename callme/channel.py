@@ -13,12 +13,15 @@ from twisted.web.server import Request
 
 from .access import Gate
 from .crowd import Crowd
+from .held import Held
 from .problem import PROBLEM_TYPE, Problem, encode
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body."""
 MAX_BATCH = 16 * 1024 * 1024
 """Bytes of the body of a batch."""
+RETRY_SECONDS = 2
+"""How soon whoever was turned away, as too much is held for all, may try again."""
 _BATCH = re.compile(rb"[A-Z]+ /batch/?[ ?]")
 REQUEST_SECONDS = 30
 """How long a client may take over one request, first byte to last."""
@@ -39,10 +42,14 @@ class Keeper(Protocol):
     clock: IReactorTime
     gate: Gate
     crowd: Crowd[BoundedChannel]
+    held: Held[BoundedChannel]
     closing: bool
 
     def channel_opened(self, channel: BoundedChannel) -> None:
         """Watch over a new connection."""
+
+    def make_room(self) -> None:
+        """See to it that less is held."""
 
     def channel_lost(self, channel: BoundedChannel) -> None:
         """Forget a connection that is closed."""
@@ -65,6 +72,9 @@ class BoundedChannel(HTTPChannel):
     _request_line = b""
     # Whether more was written than the client has read and the transport cares to keep.
     _clogged = False
+    # Bytes that are kept: of the request's body, and of answers since it is clogged.
+    _body = 0
+    _unread = 0
     _expires_at = 0.0
     _refused = False
     _closing = False
@@ -104,7 +114,38 @@ class BoundedChannel(HTTPChannel):
         if not self._refused:
             super().rawDataReceived(data)
 
+    def keeps(self, size: int) -> bool:
+        """Say how large the request's body has become.
+
+        :return: whether it is to be kept: not if this was too much for all together.
+        """
+        self._body = size
+        self._hold()
+        return not self._refused
+
+    def _hold(self) -> None:
+        self._site.held.hold(self, self._body + self._unread)
+        self._site.make_room()
+
+    @property
+    def may_let_go(self) -> bool:
+        """Whether what is held for it is of no use yet, or none any more."""
+        return not self._answering or self._unread > 0
+
+    def let_go(self) -> None:
+        """Hold nothing more for this client: others are held up."""
+        if self._unread:
+            self.drop()
+        else:
+            detail = "too much is being sent to callme at once"
+            self._turn_away(Problem(429, detail, headers={"Retry-After": str(RETRY_SECONDS)}))
+            self.requests[-1].let_go()
+        self._body = self._unread = 0
+        self._hold()
+
     def allContentReceived(self) -> None:
+        if self._refused:
+            return
         self._answering = True
         self._reading = False
         self._request_line = b""
@@ -113,6 +154,9 @@ class BoundedChannel(HTTPChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
+        if self._body:
+            self._body = 0
+            self._hold()
         self._answering = False
         self._idle = True
         self._site.crowd.idles(self)
@@ -143,7 +187,16 @@ class BoundedChannel(HTTPChannel):
 
     def resumeProducing(self) -> None:
         self._clogged = False
+        if self._unread:
+            self._unread = 0
+            self._hold()
         super().resumeProducing()
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self._clogged:
+            self._unread += len(data)
+            self._hold()
 
     def expire(self, now: float) -> None:
         """Cut the client off if its time is over."""

@@ -28,6 +28,7 @@ from .channel import (
     BoundedChannel,
 )
 from .crowd import Crowd
+from .held import Held
 from .problem import PROBLEM_TYPE, Problem, encode
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
 
 log = Logger(namespace="callme")
 
+MAX_HELD = 128 * 1024 * 1024
+"""Bytes of bodies and answers that are kept for all clients together."""
 SWEEP_SECONDS = 1
 """How often is looked for those whose time is over."""
 FULL_SECONDS = 60.0
@@ -70,9 +73,14 @@ class BoundedRequest(Request):
         # client that is cut off while it sends would never see the answer.
         if self.too_large or self._kept.tell() + len(data) > self.channel.max_body:
             self.too_large = True
-            self.content = self._kept = BytesIO()
-        else:
+            self.let_go()
+            self.channel.keeps(0)
+        elif self.channel.keeps(self._kept.tell() + len(data)):
             self._kept.write(data)
+
+    def let_go(self) -> None:
+        """Keep nothing of the body."""
+        self.content = self._kept = BytesIO()
 
     def process(self) -> None:
         if self._is_framed_in_two_ways():
@@ -143,7 +151,9 @@ class BoundedSite(Site):
 
     :param gate: decides who may ask: by default, whoever calls this machine by its own names.
     :param max_connections: how many clients may be connected at once.
+    :param max_held: how many bytes of bodies and answers may be kept for all of them.
     :ivar crowd: the connections that are open.
+    :ivar held: what is kept for them.
     :ivar closing: whether no connection is to outlast its present answer.
     """
 
@@ -158,6 +168,7 @@ class BoundedSite(Site):
         clock: Any,
         gate: Gate | None = None,
         max_connections: int = 1000,
+        max_held: int = MAX_HELD,
     ) -> None:
         # No timeout: it would set a timer for each connection, see BoundedChannel.
         super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
@@ -166,6 +177,7 @@ class BoundedSite(Site):
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
         self.crowd: Crowd[BoundedChannel] = Crowd(max_connections)
+        self.held: Held[BoundedChannel] = Held(max_held)
         self._told_full_at = -FULL_SECONDS
         self.closing = False
         self._closed: Deferred[None] | None = None
@@ -196,11 +208,20 @@ class BoundedSite(Site):
     def channel_lost(self, channel: BoundedChannel) -> None:
         """Forget a connection that is closed."""
         self.crowd.leave(channel)
+        self.held.hold(channel, 0)
         if not self.crowd.everybody:
             self._sweeping.stop()
             if self._closed is not None:
                 closed, self._closed = self._closed, None
                 closed.callback(None)
+
+    def make_room(self) -> None:
+        """Let go of the largest bodies that have not arrived, and answers that are not read."""
+        while self.held.too_much:
+            going = self.held.largest(lambda channel: channel.may_let_go)
+            if going is None:
+                break
+            going.let_go()
 
     def _sweep(self) -> None:
         now = self.clock.seconds()

@@ -364,6 +364,98 @@ def test_a_connection_is_closed_after_the_answer_it_waits_for(world: World) -> N
     assert client.transport.disconnecting
 
 
+# Memory
+
+
+@pytest.fixture
+def small(world: World) -> BoundedSite:
+    """A site that keeps a thousand bytes for all clients together."""
+    api = Api(world.store, world.scheduler, world.clock, world.now)
+    return BoundedSite(api.app.resource(), world.clock, max_held=1000)
+
+
+def test_the_largest_body_goes_where_all_are_too_much(world: World, small: BoundedSite) -> None:
+    large, other = Client(world, small), Client(world, small)
+    large.send(put(b"/task/a", BODY + b" " * 700)[:-1])
+    other.send(put(b"/task/b", BODY + b" " * 300))
+    head = large.transport.value().lower()
+    assert b"retry-after: 2" in head
+    assert large.status() == 429
+    assert other.status() == 201
+    large.send(b" ")
+    assert large.answers() == []
+    assert not large.transport.disconnecting
+    world.clock.advance(CLOSE_SECONDS)
+    assert large.dropped
+
+
+@pytest.mark.parametrize("headers", [(), (b"Transfer-Encoding: chunked",)])
+def test_a_body_that_is_too_much_at_its_end_is_refused_once(
+    world: World, small: BoundedSite, headers: tuple[bytes, ...]
+) -> None:
+    body = BODY + b" " * 1000
+    if headers:
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    client = Client(world, small)
+    client.send(put(b"/task/a", body, *headers) + GET)
+    assert client.status() == 429
+    assert list(world.result(world.store.page()).tasks) == []
+
+
+def test_what_was_kept_is_given_back(world: World, small: BoundedSite) -> None:
+    client = Client(world, small)
+    body = BODY + b" " * 700
+    for number in range(5):
+        client.send(put(b"/task/%d" % number, body))
+        assert client.status() == 201
+        left = Client(world, small)
+        left.send(put(b"/task/x", body)[:-1])
+        left.hang_up()
+
+
+def test_a_body_that_is_answered_stays(world: World, small: BoundedSite) -> None:
+    waiting: Deferred[Any] = Deferred()
+    world.store.put = lambda *_, **__: waiting
+    waits, other = Client(world, small), Client(world, small)
+    waits.send(put(b"/task/a", BODY + b" " * 900))
+    other.send(put(b"/task/b", BODY + b" " * 300))
+    assert other.status() == 429
+    assert waits.answers() == []
+    assert not waits.dropped
+
+
+def clogged(client: Client) -> Client:
+    """Return a client who reads none of its answer."""
+    written = client.transport.write
+
+    def full(data: bytes) -> None:
+        written(data)
+        client.channel.pauseProducing()
+
+    client.transport.write = full  # type: ignore[method-assign]
+    return client
+
+
+def test_the_largest_answer_that_is_not_read_goes(world: World, small: BoundedSite) -> None:
+    little, much = clogged(Client(world, small)), clogged(Client(world, small))
+    little.send(GET)
+    assert not little.dropped
+    for number in range(5):
+        world.put(f"n{number}")
+    much.send(GET)
+    assert much.dropped
+    assert not little.dropped
+
+
+def test_an_answer_that_is_read_after_all_is_held_no_more(world: World, small: BoundedSite) -> None:
+    world.put()
+    client = clogged(Client(world, small))
+    for _ in range(10):
+        client.send(GET)
+        client.channel.resumeProducing()
+        assert not client.dropped
+
+
 # Crowds
 
 

@@ -66,21 +66,22 @@ def responses() -> dict[str, Any]:
         f" {MAX_BATCH:,}, or a batch has more than {MAX_TASKS:,} tasks.",
         "WrongType": "Its body says that it is something else than JSON.",
         "Invalid": "A parameter is wrong, or the task could never run.",
+        "TooMuch": "More is being sent to callme at once than it keeps in memory.",
         "HeadersTooLarge": "Its headers are too large.",
     }
     answers = {name: _problem(description) for name, description in told.items()}
     answers["Unauthorized"]["headers"] = {
         "WWW-Authenticate": {"required": True, "schema": string()}
     }
-    answers["Unavailable"] = _problem("The database cannot be used just now.") | {
-        "headers": {
+    answers["Unavailable"] = _problem("The database cannot be used just now.")
+    for later in ("TooMuch", "Unavailable"):
+        answers[later]["headers"] = {
             "Retry-After": {
                 "required": True,
                 "description": "Seconds after which to try again.",
                 "schema": integer(0),
             }
         }
-    }
     answers["Standing"] = _problem("Another definition stands under that key.", "PutProblem")
     answers["NotMet"] = _problem(
         "`If-None-Match: *` and the task exists; `If-Match: *` and it does not.", "PutProblem"
@@ -127,6 +128,7 @@ def refusals(**more: str) -> dict[str, Any]:
         "401": "Unauthorized",
         "403": "Forbidden",
         "408": "TooSlow",
+        "429": "TooMuch",
         "413": "TooLarge",
         "431": "HeadersTooLarge",
         "503": "Unavailable",

@@ -36,9 +36,10 @@ def try_port(description: str) -> bool:
             # An endpoint that wants more of a reactor than the probe has speaks for itself;
             # where it listens (on systemd's socket, say) nobody but itself knows.
             return True
-        if not isinstance(error, (OSError, OverflowError)):
-            failure.raiseException()
         why = getattr(error, "strerror", None) or str(error)
+        if not isinstance(error, (OSError, OverflowError)):
+            # stdio:, which Twisted has beside those of ports, fails in a way of its own.
+            why = "it is no port that clients connect to"
         raise CannotListen(f"cannot listen on {description}: {why}")
     return probe.exposed
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,13 @@ def makeService(options: Options) -> Daemon:
 
     settings = options.settings
     assert settings is not None, "options must have been parsed"
+    twistd: Mapping[str, Any] = options.parent or {}
+    if twistd.get("chroot"):
+        # Files, the database's among them, would have other paths from then on, and libraries
+        # load parts of themselves, and of the system, when they need them.
+        raise SystemExit("callme: callme cannot run under twistd's --chroot: use a container")
     # twistd changes to its --rundir only after this.
-    rundir = options.parent["rundir"] if options.parent else "."
+    rundir = twistd.get("rundir", ".")
     try:
         exposed = try_port(settings.port)
         gate = _gate(settings, exposed, rundir)

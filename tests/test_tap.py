@@ -174,6 +174,12 @@ def test_a_port_taken_at_the_last_moment_is_an_error(tmp_path: Path) -> None:
     daemon._database.release()
 
 
+def test_another_root_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="callme: callme cannot run under twistd's --chroot"):
+        makeService(options(tmp_path, chroot=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_unix_socket_may_be_new_or_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     for _ in range(2):
@@ -193,6 +199,7 @@ def test_a_unix_socket_may_be_new_or_left_behind(tmp_path: Path) -> None:
         ("unix:{}/" + "x" * 200, "too long"),
         ("tcp:99999", "0-65535"),
         ("tcp:-1", "0-65535"),
+        ("stdio:", "no port that clients connect to"),
     ],
 )
 def test_what_cannot_be_listened_on_ends_in_one_line(tmp_path: Path, port: str, said: str) -> None:

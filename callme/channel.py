@@ -214,6 +214,14 @@ class BoundedChannel(HTTPChannel):
         """Close the connection at once."""
         cast(ITCPTransport, self.transport).abortConnection()
 
+    def make_way(self) -> None:
+        """Close the connection for the sake of another client, not before its answer has left."""
+        if self._idle and not self._clogged:
+            self._hang_up()
+            self._site.crowd.waits(self)
+        else:
+            self.drop()
+
     def close_when_idle(self) -> None:
         """Close the connection: now, or after the answer that is under way."""
         if not self._answering:

@@ -9,7 +9,9 @@ from attrs import define, field
 C = TypeVar("C")
 
 GOING = 64
-"""Connections that may be open beyond the most there may be, while they are being closed."""
+"""Connections that may be open beyond the most there may be, while they are being closed: at
+least. A connection is closed in the next turn of the reactor, and all that come in one turn need
+another to go for them."""
 
 
 @define(eq=False)
@@ -20,10 +22,12 @@ class Crowd(Generic[C]):
     arrive, the longest in that state first; never those that wait for their answer.
 
     :param most: how many there may be.
+    :param going: how many beyond that, while others are being closed for them.
     :ivar everybody: all that are open.
     """
 
     most: int
+    going: int = GOING
     everybody: set[C] = field(factory=set, init=False)
     # Dictionaries for their order.
     _idle: dict[C, None] = field(factory=dict, init=False)
@@ -61,7 +65,7 @@ class Crowd(Generic[C]):
 
     def next_to_go(self) -> C | None:
         """Choose one that is to be closed, and is not chosen again; ``None`` if none may."""
-        if len(self.everybody) >= self.most + GOING:
+        if len(self.everybody) >= self.most + self.going:
             return None
         one = next(iter(self._idle), None) or next(iter(self._asking), None)
         if one is not None:

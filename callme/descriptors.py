@@ -9,6 +9,9 @@ OWN = 64
 PER_CALL = 4
 """... of a call: a look-up or a connection, others to the same name's further addresses while
 the first does not answer, and one that is kept from the call before."""
+RUSH = 1024
+"""... of clients that come at once, in the place of others that have not gone yet: as many as the
+system lets wait at a port."""
 
 
 def raise_limit(wanted: int) -> int:
@@ -30,7 +33,7 @@ def raise_limit(wanted: int) -> int:
 
 def wanted_for(connections: int, concurrency: int) -> int:
     """Return how many descriptors so many clients and calls need."""
-    return connections + PER_CALL * concurrency + OWN
+    return connections + RUSH + PER_CALL * concurrency + OWN
 
 
 def share_of_clients(connections: int, concurrency: int, limit: int) -> int:
@@ -43,3 +46,12 @@ def share_of_clients(connections: int, concurrency: int, limit: int) -> int:
     """
     left = limit - PER_CALL * concurrency - OWN
     return max(1, min(connections, max(left, limit // 4)))
+
+
+def share_of_a_rush(connections: int, concurrency: int, limit: int) -> int:
+    """Return how many clients may come at once in the place of others.
+
+    :param connections: how many there may be.
+    :param limit: how many files this process may open.
+    """
+    return max(0, min(RUSH, limit - PER_CALL * concurrency - OWN - connections))

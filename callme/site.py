@@ -27,7 +27,7 @@ from .channel import (
     REQUEST_SECONDS,
     BoundedChannel,
 )
-from .crowd import Crowd
+from .crowd import GOING, Crowd
 from .held import Held
 from .problem import PROBLEM_TYPE, Problem, encode
 
@@ -151,6 +151,7 @@ class BoundedSite(Site):
 
     :param gate: decides who may ask: by default, whoever calls this machine by its own names.
     :param max_connections: how many clients may be connected at once.
+    :param going: how many beyond that, while others are being closed for them.
     :param max_held: how many bytes of bodies and answers may be kept for all of them.
     :ivar crowd: the connections that are open.
     :ivar held: what is kept for them.
@@ -169,6 +170,7 @@ class BoundedSite(Site):
         gate: Gate | None = None,
         max_connections: int = 1000,
         max_held: int = MAX_HELD,
+        going: int = GOING,
     ) -> None:
         # No timeout: it would set a timer for each connection, see BoundedChannel.
         super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
@@ -176,7 +178,7 @@ class BoundedSite(Site):
         self.gate = gate or Gate()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
-        self.crowd: Crowd[BoundedChannel] = Crowd(max_connections)
+        self.crowd: Crowd[BoundedChannel] = Crowd(max_connections, going)
         self.held: Held[BoundedChannel] = Held(max_held)
         self._told_full_at = -FULL_SECONDS
         self.closing = False
@@ -188,7 +190,7 @@ class BoundedSite(Site):
             self._tell_full()
             if (going := self.crowd.next_to_go()) is None:
                 return TurnedAway()
-            going.drop()
+            going.make_way()
         return super().buildProtocol(addr)
 
     def _tell_full(self) -> None:

@@ -26,7 +26,8 @@ from .api.endpoints import Api
 from .caller.http import HttpCaller
 from .clock import SteadyClock
 from .core.signing import SigningKeys
-from .descriptors import raise_limit, share_of_clients, wanted_for
+from .crowd import GOING
+from .descriptors import raise_limit, share_of_a_rush, share_of_clients, wanted_for
 from .options import Options, Settings
 from .probe import CannotListen, try_port
 from .retention import Retention
@@ -185,8 +186,11 @@ def _server(reactor: Any, description: str) -> IStreamServerEndpoint:
     return endpoint
 
 
-def _room(settings: Settings) -> int:
-    """Return how many clients there can be, and see to it that there are descriptors for them."""
+def _room(settings: Settings) -> tuple[int, int]:
+    """See to it that there are descriptors for clients.
+
+    :return: how many there can be, and how many more while others are being closed for them.
+    """
     asked = settings.max_connections
     limit = raise_limit(wanted_for(asked, settings.concurrency))
     room = share_of_clients(asked, settings.concurrency, limit)
@@ -198,7 +202,7 @@ def _room(settings: Settings) -> int:
             room=room,
             asked=asked,
         )
-    return room
+    return room, max(GOING, share_of_a_rush(room, settings.concurrency, limit))
 
 
 class Daemon(Service):
@@ -247,7 +251,8 @@ class Daemon(Service):
             None if isinstance(database, DatabaseFile) else BETWEEN_SECONDS,
         )
         api = Api(self._store, self._scheduler, clock, now, settings.networks)
-        self._site = BoundedSite(api.app.resource(), clock, self._gate, _room(settings))
+        room, going = _room(settings)
+        self._site = BoundedSite(api.app.resource(), clock, self._gate, room, going=going)
         self._endpoint = _endpoint(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database

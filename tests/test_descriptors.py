@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from callme.descriptors import raise_limit, share_of_clients, wanted_for
+from callme.descriptors import RUSH, raise_limit, share_of_a_rush, share_of_clients, wanted_for
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,12 @@ def test_clients_have_what_calls_leave_them(
 
 def test_what_is_wanted_is_enough() -> None:
     assert share_of_clients(1000, 256, wanted_for(1000, 256)) == 1000
+    assert share_of_a_rush(1000, 256, wanted_for(1000, 256)) == RUSH
+
+
+@pytest.mark.parametrize(("limit", "share"), [(1024, 0), (2088, 0), (2100, 12), (10_000, RUSH)])
+def test_a_rush_has_what_is_left(limit: int, share: int) -> None:
+    assert share_of_a_rush(1000, 256, limit) == share
 
 
 @pytest.fixture

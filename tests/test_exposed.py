@@ -67,6 +67,23 @@ def test_a_thousand_idle_and_a_thousand_slow_clients_keep_nobody_out(
     assert "Traceback" not in daemon.log()
 
 
+def test_a_rush_takes_the_place_of_idle_clients(daemon: Daemon, many_files: None) -> None:
+    """All that come while callme does something else are let in in one turn of its reactor."""
+    daemon.start()
+    assert daemon.process is not None
+    with ExitStack() as stack:
+        for _ in range(1000):
+            stack.enter_context(connected(daemon))
+        wait_for(lambda: open_files(daemon) >= 1000)
+        daemon.process.send_signal(signal.SIGSTOP)
+        rush = [stack.enter_context(connected(daemon)) for _ in range(500)]
+        for client in rush:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        daemon.process.send_signal(signal.SIGCONT)
+        for client in rush:
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+
+
 @contextmanager
 def connected(daemon: Daemon) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", daemon.port), 10) as client:

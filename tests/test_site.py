@@ -478,10 +478,21 @@ def test_there_is_room_for_a_new_one_in_the_place_of_the_longest_idle(
     new.send(GET)
     assert new.status() == 200
     # Who asks slowly is let finish rather than who does not ask at all is kept.
-    assert [one.dropped for one in (silent, idle, later, new)] == [False, False, True, False]
+    clients = (silent, idle, later, new)
+    assert [one.transport.disconnecting for one in clients] == [False, False, True, False]
+    # Not before its answers have left.
+    assert not later.dropped
     later.hang_up()
     silent.send(GET)
     assert len(silent.answers()) == 1
+
+
+def test_who_does_not_read_is_dropped_for_a_new_one(world: World, site: BoundedSite) -> None:
+    idle, *_ = (Client(world, site) for _ in range(3))
+    clogged(idle)
+    idle.send(GET)
+    Client(world, site)
+    assert idle.dropped
 
 
 def test_then_in_the_place_of_the_slowest(world: World, site: BoundedSite) -> None:
@@ -516,7 +527,7 @@ def test_never_in_the_place_of_who_waits_for_an_answer(world: World, site: Bound
         answer.callback(world.result(page()))
     assert [client.status() for client in clients] == [200] * 3
     Client(world, site)
-    assert [client.dropped for client in clients] == [True, False, False]
+    assert [client.transport.disconnecting for client in clients] == [True, False, False]
 
 
 def test_who_was_refused_is_no_bar_to_others(world: World, site: BoundedSite) -> None:

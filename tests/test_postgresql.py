@@ -325,6 +325,21 @@ async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
     await put(daemon)
 
 
+async def test_a_write_that_takes_too_long_does_not_fail_its_neighbours(daemons: Any) -> None:
+    daemon = daemons("a")
+
+    def take_long(cursor: Any) -> None:
+        cursor.execute("SET LOCAL statement_timeout = '50ms'")
+        cursor.execute("SELECT pg_sleep(5)").fetchone()
+
+    long = daemon._write(take_long)
+    neighbour = Deferred.fromCoroutine(put(daemon))
+    with pytest.raises(StoreUnavailable, match="canceling statement due to statement timeout"):
+        await long
+    await neighbour
+    assert await daemon.get(definition().key) is not None
+
+
 async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) -> None:
     proxy = Silence(cluster.port)
     url = cluster.url("contract").replace(str(cluster.port), str(proxy.port))

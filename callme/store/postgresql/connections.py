@@ -308,9 +308,11 @@ def _unavailable(failure: Failure) -> Failure:
     if not isinstance(error, psycopg.Error):
         return failure
     said = " ".join((error.diag.message_primary or str(error)).split())
+    repeated = type(error)(said)
     if isinstance(error, _AT_FAULT_IS_THE_STATEMENT):
-        raise type(error)(said) from None
-    raise StoreUnavailable(f"the database cannot be used: {said}") from None
+        raise repeated from None
+    # The cause tells whether every write would meet it, or this one alone.
+    raise StoreUnavailable(f"the database cannot be used: {said}") from repeated
 
 
 def in_transaction(connection: psycopg.Connection, begin: bytes, work: Callable[[Cursor], T]) -> T:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +18,7 @@ from attrs import define, field
 
 from .store.port import CannotOpen
 from .store.postgresql.server import is_url
+from .store.rows import Row
 from .store.sqlite.transfer import SqliteSide
 from .store.transfer import Counts, Side
 
@@ -95,10 +97,29 @@ def move(source: Side, target: Side, stream: TextIO) -> tuple[Counts, Counts]:
 def _begun(source: Side, target: Side) -> int:
     """Return the number up to which an earlier run came; 0 where there was none."""
     last = target.last()
-    same = target.identity(last) == source.identity(last)
-    if last and not (same and target.count_to(last) == source.count_to(last)):
-        raise CannotMove(f"{target.shown} holds other tasks than {source.shown}: it must be empty")
+    tasks = source.tasks(0, last), target.tasks(0, last)
+    attempts = source.attempts(0, last), target.attempts(0, last)
+    # Each row, as a daemon may have used either side since.
+    if last and not (_same(*tasks) and _same(*attempts)):
+        raise CannotMove(
+            f"{target.shown} holds other tasks than {source.shown}, or as they once were: "
+            "it must be empty"
+        )
     return last
+
+
+def _same(ours: Iterator[Row], theirs: Iterator[Row]) -> bool:
+    """Whether two sides hold the same rows, as far as both can."""
+    pairs = zip_longest(ours, theirs, fillvalue=())
+    return all(one == other or _kept(one) == _kept(other) for one, other in pairs)
+
+
+def _kept(row: Row) -> Row:
+    """Return a row as PostgreSQL keeps it: with no NUL in what it has as TEXT."""
+    return tuple(
+        value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
+        for value in row
+    )
 
 
 def table(source: Counts, target: Counts) -> str:

@@ -166,6 +166,21 @@ async def test_what_holds_other_tasks_is_left_alone(path: Path, url: str) -> Non
         run(path.with_name("other.sqlite"), url)
 
 
+async def test_what_changed_since_an_interruption_is_not_left_behind(path: Path, url: str) -> None:
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await fill(store)
+    await store.close()
+    run(path, url)
+    run(path, url)
+    connection = sqlite3.connect(path)
+    # The counts by state are the same.
+    connection.execute("UPDATE task SET due_at = due_at + 60 WHERE state = 'scheduled'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(SystemExit, match=r"other tasks than .*, or as they once were: it must be"):
+        run(path, url)
+
+
 def test_a_source_that_a_daemon_uses_is_refused(path: Path, url: str) -> None:
     database = open_database(path)
     with pytest.raises(SystemExit, match="in use by another callme daemon"):
@@ -221,9 +236,14 @@ def test_counts_that_do_not_agree_are_an_error(
     )
     connection.commit()
     connection.close()
-    run(path, url)
+    open_server(url)
     with cluster.connect(url.rpartition("/")[2]) as other:
-        state = "state = 'succeeded', due_at = NULL"
-        other.execute(f"UPDATE {SCHEMA}.task SET {state}".encode())
+        other.execute(
+            "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+        )
+        other.execute(
+            f"CREATE TRIGGER nothing BEFORE INSERT ON {SCHEMA}.task "
+            "FOR EACH ROW EXECUTE FUNCTION nothing()".encode()
+        )
     with pytest.raises(SystemExit, match="do not agree"):
         run(path, url)

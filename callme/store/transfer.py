@@ -49,9 +49,6 @@ class Side(Protocol):
     def last(self) -> int:
         """Return the greatest number of a task; 0 where there is none."""
 
-    def identity(self, task_id: int) -> Row | None:
-        """Return what tells a task from every other: its key, and when it was created."""
-
     def boundary(self, after: int, count: int) -> int | None:
         """Return the number of the last of the next so many tasks; ``None`` after the last."""
 

@@ -70,10 +70,6 @@ class PostgresqlSide:
     def last(self) -> int:
         return self._number("SELECT max(task_id) FROM task")
 
-    def identity(self, task_id: int) -> Row | None:
-        columns = "task_name, trigger_at, created_at"
-        return self._one(f"SELECT {columns} FROM task WHERE task_id = %s", task_id)
-
     def boundary(self, after: int, count: int) -> int | None:
         number = self._number(
             "SELECT max(task_id) FROM "

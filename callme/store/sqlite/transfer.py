@@ -45,10 +45,6 @@ class SqliteSide:
     def last(self) -> int:
         return self._number("SELECT max(task_id) FROM task")
 
-    def identity(self, task_id: int) -> Row | None:
-        columns = "task_name, trigger_at, created_at"
-        return self._one(f"SELECT {columns} FROM task WHERE task_id = ?", task_id)
-
     def boundary(self, after: int, count: int) -> int | None:
         number = self._number(
             "SELECT max(task_id) FROM "

@@ -21,7 +21,7 @@ from callme.core.task import Claim, Outcome, Reason, State
 from callme.core.trigger import minute_of
 from callme.store import reads, writes
 from callme.store.port import ALIVE_SECONDS, CannotOpen, Put, StoreUnavailable
-from callme.store.postgresql import claims, connections, database, nodes, store
+from callme.store.postgresql import claims, connections, cursor, database, nodes, records, store
 from callme.store.postgresql.connections import Connections
 from callme.store.postgresql.database import DEAD_SECONDS, migrations, open_server
 from callme.store.postgresql.server import SCHEMA, Server
@@ -586,7 +586,7 @@ def filled(
         ),
         (store._WAITING, {"ms": 1000}, "task_due"),
         (nodes._ALIVE, {"ms": 1000, "me": 1, "token": 1}, "task_running"),
-        (claims._RECORD, ('[{"task_id": 1}]', [1, 2, 3]), "task_pkey"),
+        (records._RECORD, ('[{"task_id": 1}]', [1, 2, 3]), "task_pkey"),
         (writes._PURGE, (1000, 500), "task_finished"),
         (writes._TOO_LATE, (1000, 1000, 1000), "task_due"),
         (reads._WAITING, (1000,), "task_due"),
@@ -595,7 +595,7 @@ def filled(
 def test_what_is_due_is_found_by_an_index(
     filled: psycopg.Connection, statement: str, values: Any, index: str
 ) -> None:
-    explain = b"EXPLAIN " + connections._translated(statement)
+    explain = b"EXPLAIN " + cursor._translated(statement)
     plan = [row[0] for row in filled.execute(explain, values)]
     assert any(index in line for line in plan), plan
     assert not any("Seq Scan on task" in line or "Bitmap" in line for line in plan), plan

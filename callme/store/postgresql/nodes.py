@@ -17,7 +17,7 @@ from ..port import ALIVE_SECONDS
 from ..rows import Row
 from ..writes import LEASE_MARGIN, readable
 from .claims import NOW, TASK_CLAIMED
-from .connections import Cursor, in_transaction
+from .cursor import Cursor, in_transaction
 from .database import DEAD_SECONDS, take_name
 
 _GAP_SECONDS = 3 * ALIVE_SECONDS

@@ -20,11 +20,15 @@ from ..base import SqlStore
 from ..group_commit import GroupCommit
 from ..port import PutResult, StoreUnavailable
 from ..writes import to_ms
-from . import claims
-from .connections import Connections, Cursor, in_transaction
+from .claims import NOW, Claiming
+from .connections import Connections
+from .cursor import Cursor, in_transaction
 from .database import take_name
 from .nodes import Node
+from .puts import PutTask, put_many
+from .records import Record
 from .server import Server
+from .together import run_all
 
 T = TypeVar("T")
 READERS = 3
@@ -45,7 +49,7 @@ _OF_ONE = (errors.QueryCanceled, errors.LockNotAvailable, errors.TransactionRoll
 _WAITING = f"""
     SELECT DISTINCT host FROM (
         SELECT host FROM task
-        WHERE state = 'scheduled' AND due_at <= {claims.NOW} / 1000
+        WHERE state = 'scheduled' AND due_at <= {NOW} / 1000
         ORDER BY due_at LIMIT 10000
     ) AS longest_due
 """
@@ -85,25 +89,25 @@ class PostgresqlStore(SqlStore):
             server.conninfo, 1, ALIVE_WORK_SECONDS, reactor, clock, lambda c: take_name(c, node())
         )
         self._commits: GroupCommit[Cursor] = GroupCommit(
-            clock, self._transact, _fails_all, run=claims.run_all
+            clock, self._transact, _fails_all, run=run_all
         )
 
     def put(
         self, definition: Definition, now: float, *, create: bool = True, replace: bool = False
     ) -> Deferred[PutResult]:
-        return self._write(claims.PutTask(definition, now, create, replace))
+        return self._write(PutTask(definition, now, create, replace))
 
     def put_many(
         self, tasks: Sequence[tuple[Definition, bool]], now: float
     ) -> Deferred[Sequence[PutResult]]:
-        return self._write(partial(claims.put_many, tasks=tasks, now=now))
+        return self._write(partial(put_many, tasks=tasks, now=now))
 
     def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
         token = next(self._tokens)
         node = self._me()
         doubtful = tuple(self._doubtful)
         claiming = self._write(
-            claims.Claiming(shares, now, self._ms(now), node.name, node.node_id, token, doubtful)
+            Claiming(shares, now, self._ms(now), node.name, node.node_id, token, doubtful)
         )
 
         def claimed(found: Sequence[Claim]) -> Sequence[Claim]:
@@ -125,7 +129,7 @@ class PostgresqlStore(SqlStore):
             del self._doubtful[token]
 
     def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
-        return self._write(claims.Record(claim, verdict, now))
+        return self._write(Record(claim, verdict, now))
 
     def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
         # Whether we have just started says nothing of the others: no claim is ours then.

@@ -11,7 +11,7 @@ import psycopg
 from ..port import CannotOpen
 from ..rows import Row
 from ..transfer import ATTEMPT_COLUMNS, TASK_COLUMNS, Counts
-from .connections import Text
+from .cursor import Text
 from .database import DEAD_SECONDS, hold_migrations, open_server
 from .server import SCHEMA
 

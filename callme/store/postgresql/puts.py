@@ -1,0 +1,173 @@
+"""Creating tasks: many in one statement, and a look at those that stand there already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+
+from attrs import frozen
+
+from ...core.task import Definition
+from ...core.trigger import Key
+from .. import writes
+from ..port import Put, PutResult
+from ..rows import (
+    ATTEMPT,
+    DEFINITION,
+    TASK,
+    Row,
+    definition_values,
+    to_attempt,
+    to_key,
+    to_task,
+)
+from ..writes import created, same, to_ms
+from .cursor import Cursor
+
+_MOST = 200
+"""Tasks that go into one statement."""
+_MOST_TEXT = 4 * 1024 * 1024
+"""Characters of their payloads."""
+_DEFINITION = {
+    "task_name": "text",
+    "trigger_at": "bigint",
+    "callback": "text",
+    "callback_method": "text",
+    "payload": "text",
+    "headers": "text",
+    "expected_http_status": "text",
+    "retry": "int",
+    "retry_delay": "text",
+    "max_delay": "int",
+    "timeout": "int",
+    "host": "text",
+    "expires_at": "bigint",
+    "created_at": "bigint",
+}
+_CREATE = f"""
+    INSERT INTO task ({DEFINITION}, host, expires_at, state, due_at, created_at)
+    SELECT {DEFINITION.replace("payload", "decode(payload, 'hex')")}, host, expires_at,
+        'scheduled', trigger_at, created_at
+    FROM json_to_recordset(?::json)
+        AS given ({", ".join(f"{name} {kind}" for name, kind in _DEFINITION.items())})
+    ON CONFLICT (task_name, trigger_at) DO NOTHING
+    RETURNING task_name, trigger_at
+"""
+_STANDING = f"""
+    SELECT task_id, {DEFINITION}, {TASK} FROM task
+    WHERE (task_name, trigger_at) IN (SELECT * FROM unnest(?::text[], ?::bigint[]))
+"""
+_ATTEMPTS = f"SELECT task_id, {ATTEMPT} FROM attempt WHERE task_id = ANY(?) ORDER BY number"
+
+
+@frozen
+class PutTask:
+    """An operation: see :meth:`callme.store.port.Store.put`."""
+
+    definition: Definition
+    now: float
+    create: bool
+    replace: bool
+
+    def __call__(self, cursor: Cursor) -> PutResult:
+        return send_puts(cursor, [self])()[0]
+
+
+def send_puts(cursor: Cursor, puts: Sequence[PutTask]) -> Callable[[], list[PutResult]]:
+    """Create tasks in one statement; return what looks at those that it did not create."""
+    # Of several under one key the first goes into that statement, if any.
+    first: dict[Key, PutTask] = {}
+    for one in puts:
+        first.setdefault(one.definition.key, one)
+    # In one order for all daemons: two that put the same tasks wait, but never for each other.
+    fresh = [first[key] for key in sorted(first) if first[key].create]
+    creating = []
+    for some in _in_parts(fresh):
+        values = json.dumps([dict(zip(_DEFINITION, _row(one), strict=True)) for one in some])
+        creating.append(cursor.execute(_CREATE, (values,)))
+
+    def receive() -> list[PutResult]:
+        made = {Key(*row) for creation in creating for row in creation}
+        return _put_results(cursor, puts, first, made)
+
+    return receive
+
+
+def _put_results(
+    cursor: Cursor, puts: Sequence[PutTask], first: Mapping[Key, PutTask], made: Container[Key]
+) -> list[PutResult]:
+    rest = [one for one in puts if one is not first[one.definition.key]]
+    rest += [one for key, one in first.items() if key not in made]
+    standing = _standing(cursor, {one.definition.key for one in rest}) if rest else {}
+    results = []
+    for one in puts:
+        key = one.definition.key
+        if key in made and one is first[key]:
+            results.append(PutResult(Put.CREATED, created(one.definition, one.now)))
+        elif key in standing and not one.replace:
+            results.append(standing[key].answer(one.definition))
+        else:
+            results.append(_put_one(cursor, one))
+    return results
+
+
+@frozen
+class _Standing:
+    row: Row
+    attempts: Sequence[Row]
+
+    def answer(self, definition: Definition) -> PutResult:
+        task = to_task(self.row[1:], tuple(map(to_attempt, self.attempts)))
+        unchanged = same(self.row[1:], definition)
+        return PutResult(Put.UNCHANGED if unchanged else Put.DIFFERENT, task)
+
+
+def _standing(cursor: Cursor, keys: Iterable[Key]) -> dict[Key, _Standing]:
+    """Look at the tasks of some keys: in two statements, however many they are."""
+    names, times = zip(*((key.task_name, key.trigger_at) for key in keys), strict=True)
+    rows = cursor.execute(_STANDING, (list(names), list(times))).fetchall()
+    attempts: dict[int, list[Row]] = {row[0]: [] for row in rows}
+    for task_id, *attempt in cursor.execute(_ATTEMPTS, (list(attempts),)):
+        attempts[task_id].append(tuple(attempt))
+    return {to_key(row[1:]): _Standing(row, attempts[row[0]]) for row in rows}
+
+
+def put_many(
+    cursor: Cursor, tasks: Sequence[tuple[Definition, bool]], now: float
+) -> Sequence[PutResult]:
+    """Create many tasks."""
+    puts = [PutTask(definition, now, create, replace=False) for definition, create in tasks]
+    results = send_puts(cursor, puts)()
+    return [_NEW if result.put is Put.CREATED else result for result in results]
+
+
+_NEW = PutResult(Put.CREATED, None)
+
+
+def _put_one(cursor: Cursor, one: PutTask) -> PutResult:
+    return writes.put(cursor, one.definition, one.now, one.create, one.replace, _binary)
+
+
+def _row(one: PutTask) -> Row:
+    values = list(definition_values(one.definition))
+    values[4] = values[4].encode().hex()
+    return (*values, to_ms(one.now))
+
+
+def _binary(definition: Definition) -> Row:
+    values = list(definition_values(definition))
+    values[4] = values[4].encode()
+    return tuple(values)
+
+
+def _in_parts(puts: Sequence[PutTask]) -> Iterator[list[PutTask]]:
+    part: list[PutTask] = []
+    text = 0
+    for one in puts:
+        text += len(one.definition.payload)
+        if part and (len(part) == _MOST or text > _MOST_TEXT):
+            yield part
+            part, text = [], len(one.definition.payload)
+        part.append(one)
+    if part:
+        yield part

@@ -20,8 +20,17 @@ from callme.core.policy import interrupted, judge
 from callme.core.task import Claim, Outcome, Reason, State
 from callme.core.trigger import minute_of
 from callme.store import reads, writes
-from callme.store.port import ALIVE_SECONDS, CannotOpen, Put, StoreUnavailable
-from callme.store.postgresql import claims, connections, cursor, database, nodes, records, store
+from callme.store.port import ALIVE_SECONDS, CannotOpen, Put, PutResult, StoreUnavailable
+from callme.store.postgresql import (
+    claims,
+    connections,
+    cursor,
+    database,
+    nodes,
+    puts,
+    records,
+    store,
+)
 from callme.store.postgresql.connections import Connections
 from callme.store.postgresql.database import DEAD_SECONDS, migrations, open_server
 from callme.store.postgresql.server import SCHEMA, Server
@@ -103,25 +112,69 @@ async def test_daemons_that_put_the_same_tasks_crosswise_never_wait_for_each_oth
     assert deadlocks() == before
 
 
-async def test_a_task_that_another_daemon_claims_is_not_replaced(
-    daemons: Any, monkeypatch: pytest.MonkeyPatch
+class Meanwhile:
+    """A cursor that lets another daemon do something before one of its statements."""
+
+    def __init__(self, cursor: Any, before: str, act: Callable[[], object]) -> None:
+        self._cursor = cursor
+        self._before = before
+        self._act = act
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if statement == self._before:
+            self._before = ""
+            self._act()
+        return self._cursor.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+
+async def put_while(
+    daemon: PostgresqlStore, before: str, other: str, payload: str, create: bool
+) -> PutResult:
+    """Put a task while another connection changes it; one that must wait gives up soon."""
+
+    def act() -> None:
+        with psycopg.connect(daemon._server.conninfo) as connection:
+            connection.execute("SET lock_timeout = '50ms'")
+            connection.execute(other.encode())
+
+    def work(cursor: Any) -> PutResult:
+        watched: Any = Meanwhile(cursor, before, act)
+        made = definition(payload=payload)
+        return writes.put(watched, made, NOW, create, not create, puts._binary)
+
+    result: PutResult = await daemon._write(work)
+    return result
+
+
+@pytest.mark.parametrize("payload", ["", "other"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        f"UPDATE {SCHEMA}.task SET state = 'running', due_at = NULL",
+        f"DELETE FROM {SCHEMA}.task",
+    ],
+)
+async def test_nobody_takes_away_a_task_that_is_just_being_replaced(
+    daemons: Any, other: str, payload: str
 ) -> None:
-    a, b = daemons("a"), daemons("b")
-    await alive(b, NOW)
-    await put(a)
-    same = writes.same
+    daemon = daemons("a")
+    await put(daemon)
+    with pytest.raises(StoreUnavailable, match="lock timeout"):
+        await put_while(daemon, writes._REPLACE if payload else reads._GET, other, payload, False)
 
-    def meanwhile(row: Any, made: Any) -> Any:
-        # Another connection claims it after this one has looked.
-        with psycopg.connect(a._server.conninfo) as other:
-            other.execute(f"UPDATE {SCHEMA}.task SET state = 'running', due_at = NULL".encode())
-        return same(row, made)
 
-    monkeypatch.setattr(writes, "same", meanwhile)
-    result = await a.put(definition(payload="other"), NOW, create=False, replace=True)
-    assert Put.DIFFERENT is result.put
-    assert result.task is not None
-    assert (result.task.state, result.task.definition.payload) == (State.RUNNING, "")
+async def test_a_task_whose_key_is_let_go_just_now_is_created(daemons: Any) -> None:
+    daemon = daemons("a")
+    await put(daemon)
+    gone = f"DELETE FROM {SCHEMA}.task"
+    result = await put_while(daemon, writes._STANDING, gone, "other", True)
+    assert result.put is Put.CREATED
+    task = await daemon.get(definition().key)
+    assert task is not None
+    assert task.definition.payload == "other"
 
 
 async def test_the_database_s_time_decides_but_never_before_the_daemon_s(

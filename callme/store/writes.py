@@ -26,7 +26,10 @@ INSERT = f"""
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'scheduled', ?, ?)
     ON CONFLICT (task_name, trigger_at) DO NOTHING
 """
-_STANDING = f"SELECT {DEFINITION}, state FROM task WHERE task_name = ? AND trigger_at = ?"
+# Locked: what is said of it must still be true at the end.
+_STANDING = f"""
+    SELECT {DEFINITION}, state FROM task WHERE task_name = ? AND trigger_at = ? /* FOR UPDATE */
+"""
 _REPLACE = f"""
     UPDATE task
     SET ({DEFINITION}, host, expires_at, due_at) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?),
@@ -70,20 +73,22 @@ def put(
 ) -> PutResult:
     """Create a task, replace a scheduled one, or say what stands there."""
     values = to_values(definition)
-    if create:
-        cursor.execute(INSERT, (*values, definition.trigger_at, to_ms(now)))
-        if cursor.rowcount == 1:
-            return PutResult(Put.CREATED, created(definition, now))
     key = (definition.task_name, definition.trigger_at)
-    standing = cursor.execute(_STANDING, key).fetchone()
-    if standing is None:
-        return PutResult(Put.ABSENT, None)
+    standing = None
+    while standing is None:
+        if create:
+            cursor.execute(INSERT, (*values, definition.trigger_at, to_ms(now)))
+            if cursor.rowcount == 1:
+                return PutResult(Put.CREATED, created(definition, now))
+        standing = cursor.execute(_STANDING, key).fetchone()
+        if standing is None and not create:
+            return PutResult(Put.ABSENT, None)
+        # Else another daemon has deleted what was in the way: there is room now.
     if same(standing, definition):
         outcome = Put.UNCHANGED
     elif replace and standing[-1] == State.SCHEDULED.value:
         cursor.execute(_REPLACE, (*values, definition.trigger_at, to_ms(now), *key))
-        # Another daemon may have claimed it since.
-        outcome = Put.REPLACED if cursor.rowcount else Put.DIFFERENT
+        outcome = Put.REPLACED
     else:
         outcome = Put.DIFFERENT
     return PutResult(outcome, reads.get(cursor, definition.key))

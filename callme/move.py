@@ -81,6 +81,7 @@ def move(source: Side, target: Side, stream: TextIO) -> tuple[Counts, Counts]:
     """Copy what the target does not have yet; return what each side holds then.
 
     :raises CannotMove: when the target holds what the source does not.
+    :raises CannotOpen: when a daemon came to life on one of them meanwhile.
     """
     counts = source.counts()
     done = _begun(source, target)
@@ -91,6 +92,9 @@ def move(source: Side, target: Side, stream: TextIO) -> tuple[Counts, Counts]:
         progress.add(source.count_to(to) - source.count_to(done))
         done = to
     target.finish()
+    # One that was frozen or cut off may be back.
+    for side in (source, target):
+        side.refuse_daemons()
     return counts, target.counts()
 
 

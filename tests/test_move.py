@@ -16,6 +16,7 @@ from callme.core.policy import judge
 from callme.core.task import Outcome, State, Task
 from callme.store.port import CannotOpen, Store
 from callme.store.postgresql.database import open_server
+from callme.store.postgresql.nodes import Node
 from callme.store.postgresql.server import SCHEMA
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
@@ -197,6 +198,28 @@ async def test_a_server_that_a_daemon_uses_is_refused(path: Path, url: str) -> N
             run(*arguments)
     await store.close()
     run(url, path)
+
+
+async def test_a_daemon_that_comes_back_in_the_middle_is_noticed(
+    path: Path, url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresqlStore(open_server(url), reactor, lambda: "frozen")
+    await store.put(definition(), NOON)
+    source, target = move.open_side(url, True), move.open_side(str(path), False)
+    finish = target.finish
+
+    def thaw() -> None:
+        with cluster.connect(url.rpartition("/")[2]) as connection:
+            connection.execute(f"SET search_path = {SCHEMA}".encode())
+            Node("frozen").say_alive(connection, None, 1)
+        finish()
+
+    monkeypatch.setattr(target, "finish", thaw)
+    with pytest.raises(CannotOpen, match="in use by the callme daemon frozen"):
+        move.move(source, target, io.StringIO())
+    source.close()
+    target.close()
+    await store.close()
 
 
 def test_daemons_wait_while_a_server_is_moved(

@@ -40,6 +40,12 @@ class Side(Protocol):
 
     shown: str
 
+    def refuse_daemons(self) -> None:
+        """See to it that no daemon uses it.
+
+        :raises CannotOpen: when one lives on it.
+        """
+
     def counts(self) -> Counts:
         """Count what it holds."""
 

@@ -36,12 +36,12 @@ class PostgresqlSide:
             self._connection.execute(f"SET search_path = {SCHEMA}".encode())
             # Daemons that start now wait until this is over.
             hold_migrations(self._connection)
-            self._refuse_daemons()
+            self.refuse_daemons()
         except BaseException:
             self._connection.close()
             raise
 
-    def _refuse_daemons(self) -> None:
+    def refuse_daemons(self) -> None:
         row = self._one(
             "SELECT name FROM node WHERE seen_at > "
             f"extract(epoch FROM clock_timestamp()) * 1000 - {DEAD_SECONDS * 1000}"

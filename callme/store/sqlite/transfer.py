@@ -35,6 +35,9 @@ class SqliteSide:
         row = self._one(statement, *values)
         return int(row[0] or 0) if row is not None else 0
 
+    def refuse_daemons(self) -> None:
+        """Do nothing: the file is locked for as long as this side has it."""
+
     def counts(self) -> Counts:
         states = self._connection.execute("SELECT state, count(*) FROM task GROUP BY state")
         return Counts(dict(states), self._number("SELECT count(*) FROM attempt"))

@@ -211,7 +211,7 @@ async def test_a_daemon_that_comes_back_in_the_middle_is_noticed(
     def thaw() -> None:
         with cluster.connect(url.rpartition("/")[2]) as connection:
             connection.execute(f"SET search_path = {SCHEMA}".encode())
-            Node("frozen").say_alive(connection, None, 1)
+            Node("frozen").say_alive(connection, NOON, None, 1)
         finish()
 
     monkeypatch.setattr(target, "finish", thaw)

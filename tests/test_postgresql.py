@@ -198,6 +198,24 @@ async def test_the_database_s_time_decides_but_never_before_the_daemon_s(
 # Who lives
 
 
+async def test_what_cannot_be_read_of_the_dead_fails_when_it_is_taken_over(
+    daemons: Any, cluster: Cluster
+) -> None:
+    dead, b = daemons("dead"), daemons("b")
+    await put(dead)
+    await alive(dead, NOW)
+    await dead.claim({HOST: 1}, NOW)
+    with cluster.connect("contract") as other:
+        other.execute(f"UPDATE {SCHEMA}.task SET headers = '['".encode())
+    assert await alive(b, *steadily(NOW, NOW + 40)) == []
+    task = await b.get(definition().key)
+    assert task is not None
+    assert task.state is State.FAILED
+    # Not in 1970: it would be forgotten at once.
+    assert task.finished_at is not None
+    assert 0 <= task.finished_at - int(NOW * 1000) <= 40_000
+
+
 async def test_the_claims_of_a_daemon_that_is_missed_are_taken_over_once(daemons: Any) -> None:
     dead, b, c = daemons("dead"), daemons("b"), daemons("c")
     await put(dead, retry=1)

@@ -79,11 +79,12 @@ class Node:
     node_id: int | None = None
 
     def say_alive(
-        self, connection: psycopg.Connection, ms: int | None, token: int
+        self, connection: psycopg.Connection, now: float, ms: int | None, token: int
     ) -> Sequence[Claim]:
         """Say that this daemon lives, and take over the claims of those that do not.
 
-        :param ms: the time; ``None`` for the database's.
+        :param now: the daemon's own time.
+        :param ms: the time that decides; ``None`` for the database's.
         :param token: what tells what is taken over from every other claim.
         """
         cursor = Cursor(connection)
@@ -95,7 +96,7 @@ class Node:
             self.node_id = self._register(connection, ms)
             rows = self._say(cursor, ms, token)
         taken = [row[2:] for row in rows if row[2] is not None]
-        return readable(cursor, taken, 0)
+        return readable(cursor, taken, now)
 
     def _say(self, cursor: Cursor, ms: int | None, token: int) -> list[Row]:
         values = {"ms": ms, "me": self.node_id, "token": token}

@@ -134,7 +134,7 @@ class PostgresqlStore(SqlStore):
     def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
         # Whether we have just started says nothing of the others: no claim is ours then.
         return self._alive.run(
-            partial(self._me().say_alive, ms=self._ms(now), token=next(self._tokens))
+            partial(self._me().say_alive, now=now, ms=self._ms(now), token=next(self._tokens))
         )
 
     def waiting(self, now: float) -> Deferred[Sequence[str]]:

@@ -575,7 +575,7 @@ def test_a_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyP
         more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
         patch.setattr(database, "migrations", lambda: more)
         open_server(url)
-    with pytest.raises(CannotOpen, match="has schema 2, from a newer callme; this one knows up to"):
+    with pytest.raises(CannotOpen, match="has schema 3, from a newer callme; this one knows up to"):
         open_server(url)
 
 

@@ -13,7 +13,8 @@ from twisted.internet import reactor
 from callme.core.policy import interrupted, judge
 from callme.core.task import Claim, Outcome, Reason, State, Verdict
 from callme.core.trigger import LAST_SECOND, Key
-from callme.store.port import Deleted, Page, Put, Store
+from callme.store import reads
+from callme.store.port import MOST_BACKLOG, Deleted, Page, Put, Store
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
 from callme.store.sqlite.store import SqliteStore
@@ -546,3 +547,63 @@ async def test_writes_that_wait_together_each_get_their_own_answer(store: Store)
     puts = [store.put(definition(f"n{number % 50}"), NOW) for number in range(100)]
     results = [(await one).put for one in puts]
     assert results == [Put.CREATED] * 50 + [Put.UNCHANGED] * 50
+
+
+# What there is in all
+
+
+async def test_figures_say_how_much_there_is(store: Store) -> None:
+    empty = await store.figures(NOW, count=True)
+    assert (empty.backlog, empty.oldest_due) == (0, 0)
+    assert empty.tasks is not None
+    assert set(empty.tasks.values()) == {0}
+    await put(store, "later", NOON + 3600)
+    assert (await store.figures(NOW)).oldest_due == 0
+    for minute, state in enumerate([State.SUCCEEDED, State.SUCCEEDED, State.FAILED, State.RUNNING]):
+        await put_in(store, state, at=NOON - 600 + 60 * minute)
+    await put(store, "due", NOON - 120)
+    await put(store, "late", NOON - 1200, max_delay=1)
+    await put(store, "due", NOON - 60)
+    await store.due(NOW)
+    figures = await store.figures(NOW, count=True)
+    assert (figures.backlog, figures.oldest_due) == (2, 120.5)
+    assert figures.size >= 8192
+    assert figures.tasks is not None
+    assert {which: count for which, count in figures.tasks.items() if count} == {
+        (State.SCHEDULED, None): 3,
+        (State.RUNNING, None): 1,
+        (State.SUCCEEDED, None): 2,
+        (State.FAILED, Reason.UNEXPECTED_STATUS): 1,
+        (State.FAILED, Reason.TOO_LATE): 1,
+    }
+    assert figures.tasks.keys() == empty.tasks.keys()
+    assert (await store.figures(NOW)).tasks is None
+
+
+async def test_figures_count_only_so_many_that_are_due(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute in range(5):
+        await put(store, at=NOON - 60 * minute)
+    monkeypatch.setattr(reads, "_SOME_BACKLOG", reads._SOME_BACKLOG.replace(str(MOST_BACKLOG), "3"))
+    assert (await store.figures(NOW)).backlog == 3
+
+
+@pytest.mark.parametrize("over", ["sqlite", "postgresql"])
+async def test_each_commit_tells_its_operations(
+    tmp_path: Path, request: pytest.FixtureRequest, over: str
+) -> None:
+    told: list[int] = []
+    made: Store
+    if over == "sqlite":
+        database = open_database(tmp_path / "callme.sqlite")
+        made = SqliteStore(database, reactor, lambda: "node", committed=told.append)
+    else:
+        server = request.getfixturevalue("server")
+        made = PostgresqlStore(server, reactor, lambda: "node", committed=told.append)
+    puts = [made.put(definition(at=NOON + 60 * minute), NOW) for minute in range(3)]
+    for putting in puts:
+        await putting
+    await made.put(definition("one more"), NOW)
+    assert told == [3, 1]
+    await made.close()

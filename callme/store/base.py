@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -13,13 +13,16 @@ from ..core.task import Definition, State, Task
 from ..core.trigger import Key
 from . import reads, writes
 from .cursor import Cursor
-from .port import Deleted, Due, Page, PutResult, Rescheduled
+from .port import Deleted, Due, Figures, Page, PutResult, Rescheduled
 
 T = TypeVar("T")
 
 
 class SqlStore(ABC):
     """Most of :class:`callme.store.port.Store`; claims and records are each database's own."""
+
+    SIZE: ClassVar[str]
+    """A query for the bytes that the tasks and their attempts take."""
 
     @abstractmethod
     def _write(self, operation: Callable[[Any], T]) -> Deferred[T]:
@@ -108,3 +111,9 @@ class SqlStore(ABC):
             return reads.backlog(cursor, self._time(cursor, now))
 
         return self._read(backlog)
+
+    def figures(self, now: float, *, count: bool = False) -> Deferred[Figures]:
+        def figures(cursor: Cursor) -> Figures:
+            return reads.figures(cursor, self._time(cursor, now), self.SIZE, count)
+
+        return self._read(figures)

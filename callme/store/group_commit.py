@@ -39,6 +39,7 @@ class GroupCommit(Generic[C]):
         trying them one by one is of no use.
     :param run: runs operations in order and returns their results; it may do several of
         them at once.
+    :param told: told of each commit how many operations it had.
     """
 
     _clock: IReactorTime
@@ -46,6 +47,7 @@ class GroupCommit(Generic[C]):
     _fails_all: Callable[[Failure], bool]
     _most: int = 500
     _run: Callable[[C, Sequence[Operation[C]]], list[Any]] = one_by_one
+    _told: Callable[[int], None] = lambda _: None
     _waiting: list[tuple[Operation[C], Deferred[Any]]] = field(factory=list, init=False)
     _alone: int = field(default=0, init=False)
     _busy: bool = field(default=False, init=False)
@@ -99,6 +101,7 @@ class GroupCommit(Generic[C]):
     def _committed(
         self, results: list[Any], batch: Sequence[tuple[Operation[C], Deferred[Any]]]
     ) -> None:
+        self._told(len(batch))
         goes_on = bool(self._waiting)
         if goes_on:
             self._next()

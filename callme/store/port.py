@@ -17,11 +17,15 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from ..core.task import Claim, Definition, State, Task, Verdict
+from ..core.task import Claim, Definition, Reason, State, Task, Verdict
 from ..core.trigger import Key
 
 ALIVE_SECONDS = 5
 """How often a daemon says that it lives, where others share its database."""
+
+
+MOST_BACKLOG = 10_000
+"""How many tasks that are due :meth:`Store.figures` counts; more may take 0.1 s."""
 
 
 class StoreUnavailable(Exception):
@@ -94,6 +98,37 @@ class Due:
     hosts: Sequence[str]
     too_late: Sequence[Key]
     more: bool
+
+
+@frozen
+class Figures:
+    """How much there is in the store.
+
+    :ivar backlog: tasks that are due and wait to be claimed, up to :data:`MOST_BACKLOG`.
+    :ivar oldest_due: how many seconds the longest due of them has been due; 0 without any.
+    :ivar size: bytes that the tasks and their attempts take in the database.
+    :ivar tasks: how many tasks there are of each state and, of failed ones, each reason; of what
+        there is none, 0. ``None`` unless they were asked to be counted.
+    """
+
+    backlog: int
+    oldest_due: float
+    size: int
+    tasks: Mapping[tuple[State, Reason | None], int] | None = None
+
+
+@frozen
+class Standing:
+    """How the tasks stand as a daemon starts.
+
+    :ivar scheduled: how many are ``scheduled``.
+    :ivar due: ... and due: where no other daemon runs, they were missed.
+    :ivar running: how many are ``running``: where no other daemon runs, they were interrupted.
+    """
+
+    scheduled: int
+    due: int
+    running: int
 
 
 class Store(Protocol):
@@ -186,6 +221,13 @@ class Store(Protocol):
 
     def backlog(self, now: float) -> Deferred[int]:
         """Return how many tasks are due and wait to be claimed."""
+
+    def figures(self, now: float, *, count: bool = False) -> Deferred[Figures]:
+        """Say how much there is.
+
+        :param count: count all tasks too. Of a million that takes 40 ms and more, on a
+            connection that reads; all else takes a few milliseconds at most.
+        """
 
     def close(self) -> Deferred[None]:
         """Finish the writes under way and let go of the database."""

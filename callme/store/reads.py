@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..core.task import State, Task
+from ..core.task import Reason, State, Task
 from ..core.trigger import Key
 from .cursor import Cursor
-from .port import Page
+from .port import MOST_BACKLOG, Figures, Page, Standing
 from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
 
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
@@ -20,6 +20,20 @@ _WAITING = """
         SELECT host FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
         ORDER BY due_at
     ) AS due
+"""
+_SOME_BACKLOG = f"""
+    SELECT count(*) FROM (
+        SELECT 1 FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
+        ORDER BY due_at LIMIT {MOST_BACKLOG}
+    ) AS due
+"""
+_OLDEST = "SELECT min(due_at) FROM task INDEXED BY task_due WHERE state = 'scheduled'"
+# Each is counted in an index that holds nothing else, so that no task is read.
+_SCHEDULED = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled'"
+_RUNNING = "SELECT count(*) FROM task INDEXED BY task_running WHERE state = 'running'"
+_FINISHED = "SELECT count(*) FROM task INDEXED BY task_finished WHERE finished_at IS NOT NULL"
+_FAILED = """
+    SELECT reason, count(*) FROM task INDEXED BY task_reason WHERE state = 'failed' GROUP BY reason
 """
 _BACKLOG = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?"
 
@@ -78,3 +92,37 @@ def backlog(cursor: Cursor, now: float) -> int:
 def waiting(cursor: Cursor, now: float) -> Sequence[str]:
     """Return the hosts that have tasks due."""
     return [host for (host,) in cursor.execute(_WAITING, (int(now),))]
+
+
+def figures(cursor: Cursor, now: float, size: str, count: bool) -> Figures:
+    """Say how much there is.
+
+    :param size: a query for the bytes that it takes.
+    """
+    oldest = cursor.execute(_OLDEST).fetchone()[0]
+    return Figures(
+        backlog=_one(cursor, _SOME_BACKLOG, int(now)),
+        oldest_due=0.0 if oldest is None else max(0.0, now - oldest),
+        size=_one(cursor, size),
+        tasks=_counts(cursor) if count else None,
+    )
+
+
+def _counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
+    failed = dict.fromkeys(Reason, 0)
+    for reason, count in cursor.execute(_FAILED):
+        failed[Reason(reason)] = count
+    return {
+        (State.SCHEDULED, None): _one(cursor, _SCHEDULED),
+        (State.RUNNING, None): _one(cursor, _RUNNING),
+        (State.SUCCEEDED, None): _one(cursor, _FINISHED) - sum(failed.values()),
+    } | {(State.FAILED, reason): count for reason, count in failed.items()}
+
+
+def standing(cursor: Cursor, now: float) -> Standing:
+    """Say how the tasks stand as a daemon starts."""
+    return Standing(_one(cursor, _SCHEDULED), backlog(cursor, now), _one(cursor, _RUNNING))
+
+
+def _one(cursor: Cursor, query: str, *values: object) -> int:
+    return int(cursor.execute(query, values).fetchone()[0])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from .. import reads
 from ..migrations import read_migrations
-from ..port import CannotOpen
+from ..port import CannotOpen, Standing
+from .connections import Cursor
 from .server import SCHEMA, Server
 
 OLDEST_POSTGRESQL = 120_000
@@ -67,6 +69,19 @@ def open_server(url: str, name: str | None = None) -> Server:
     except psycopg.Error as error:
         raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
     return Server(conninfo, shown, f"{major}.{minor}")
+
+
+def standing(server: Server, now: float) -> Standing:
+    """Say how the tasks stand.
+
+    :raises CannotOpen: when the database cannot be reached any more.
+    """
+    try:
+        with psycopg.connect(server.conninfo, autocommit=True) as connection:
+            connection.execute(f"SET search_path = {SCHEMA}".encode())
+            return reads.standing(Cursor(connection), now)
+    except psycopg.Error as error:
+        raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
 
 
 def _shown(info: psycopg.ConnectionInfo) -> str:

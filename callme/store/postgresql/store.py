@@ -67,7 +67,10 @@ class PostgresqlStore(SqlStore):
     :param server: the database, of the newest schema.
     :param node: gives the daemon's name, which attempts carry.
     :param clock: what sets timers: the reactor, unless there is a steadier one.
+    :param committed: told of each commit how many operations it had.
     """
+
+    SIZE = "SELECT pg_total_relation_size('task') + pg_total_relation_size('attempt')"
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class PostgresqlStore(SqlStore):
         reactor: IReactorTime,
         node: Callable[[], str],
         clock: IReactorTime | None = None,
+        committed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._server = server
         self._clock = clock = clock or reactor
@@ -89,7 +93,7 @@ class PostgresqlStore(SqlStore):
             server.conninfo, 1, ALIVE_WORK_SECONDS, reactor, clock, lambda c: take_name(c, node())
         )
         self._commits: GroupCommit[Cursor] = GroupCommit(
-            clock, self._transact, _fails_all, run=run_all
+            clock, self._transact, _fails_all, run=run_all, told=committed
         )
 
     def put(

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from .. import reads
 from ..migrations import read_migrations
-from ..port import CannotOpen
+from ..port import CannotOpen, Standing
 
 APPLICATION_ID = 0x63616C6D
 """What ``PRAGMA application_id`` says in a file of callme's: "calm" in ASCII."""
@@ -81,6 +82,22 @@ def open_database(path: Path) -> DatabaseFile:
         os.close(lock)
         raise
     return DatabaseFile(path, lock)
+
+
+def standing(database: DatabaseFile, now: float) -> Standing:
+    """Say how the tasks stand, before anything else uses the file.
+
+    :raises CannotOpen: when it cannot be read.
+    """
+    try:
+        connection = sqlite3.connect(database.path, isolation_level=None, timeout=BUSY_SECONDS)
+        try:
+            configure_reader(connection)
+            return reads.standing(connection.cursor(), now)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise CannotOpen(f"{_named(database.path)}: {error}") from error
 
 
 def _lock(path: Path) -> int:

@@ -30,7 +30,10 @@ class SqliteStore(SqlStore):
     :param database: the file, already claimed and of the newest schema.
     :param node: gives the daemon's name, which attempts carry.
     :param clock: what sets timers: the reactor, unless there is a steadier one.
+    :param committed: told of each commit how many operations it had.
     """
+
+    SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 
     def __init__(
         self,
@@ -38,13 +41,14 @@ class SqliteStore(SqlStore):
         reactor: IReactorTime,
         node: Callable[[], str],
         clock: IReactorTime | None = None,
+        committed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._node = node
         self._writer = _pool(database, configure_writer, 1, reactor)
         self._readers = _pool(database, configure_reader, READERS, reactor)
         self._commits: GroupCommit[sqlite3.Cursor] = GroupCommit(
-            clock or reactor, self._transact, _fails_all
+            clock or reactor, self._transact, _fails_all, told=committed
         )
 
     def put_many(

@@ -18,6 +18,7 @@ from .core.errors import shown
 from .core.fairness import share_out
 from .core.task import Claim, Outcome, State, Verdict
 from .core.trigger import minute_of
+from .observer import Observer
 from .store.port import Store, StoreUnavailable
 
 log = Logger(namespace="callme")
@@ -36,6 +37,7 @@ class Dispatcher:
     :param per_host: ... of them to one host and port.
     :param claim_failed: told when the database gave no claims; must see to it that
         :meth:`wake` is called again.
+    :ivar observer: told what becomes of attempts and tasks.
     """
 
     _store: Store
@@ -45,6 +47,7 @@ class Dispatcher:
     _concurrency: int
     _per_host: int
     _claim_failed: Callable[[Failure], None]
+    observer: Observer = field(factory=Observer, init=False)
     _log: AttemptLog = field(init=False)
     _open: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
@@ -160,6 +163,8 @@ class Dispatcher:
     def _ended(self, claim: Claim, outcome: Outcome) -> None:
         verdict = policy.judge(claim, outcome, self._now())
         self._log.ended(claim, verdict)
+        if verdict.attempt is not None:
+            self.observer.attempt_ended(claim, verdict.attempt)
         self._record(claim, verdict)
 
     def _call_failed(self, failure: Failure, claim: Claim) -> None:
@@ -180,6 +185,7 @@ class Dispatcher:
         def recorded(held: bool) -> None:
             self._let_go(claim)
             if not held:
+                self.observer.claim_lost()
                 log.error(
                     "{task} attempt {number} ended, but its claim was lost: not stored",
                     task=shown(str(claim.definition.key)),
@@ -187,6 +193,8 @@ class Dispatcher:
                 )
             elif verdict.due_at is not None and verdict.due_at <= self._now():
                 self.wake([claim.host])
+            if held and verdict.state is not State.SCHEDULED:
+                self.observer.task_finished(verdict.state, verdict.reason)
 
         def failed(failure: Failure) -> None:
             verdict_then = verdict

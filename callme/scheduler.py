@@ -13,8 +13,10 @@ from twisted.python.failure import Failure
 
 from .caller.port import Caller
 from .core.errors import shown
+from .core.task import Reason, State
 from .core.trigger import MINUTE, minute_of
 from .dispatcher import RETRY_SECONDS, Dispatcher
+from .observer import Observer
 from .others import Others
 from .retention import Retention
 from .store.port import Store, StoreUnavailable
@@ -67,6 +69,7 @@ class Scheduler:
         self._wall = now
         self._read_last = 0.0
         self._set_back = False
+        self._observer = Observer()
         self._dispatcher = Dispatcher(
             store, caller, clock, self._now, concurrency, per_host, self._tick_failed
         )
@@ -81,6 +84,10 @@ class Scheduler:
         self._last_tick: float | None = None
         # By the clock of the timers: the wall clock may be set.
         self._well_at = clock.seconds()
+
+    def observe(self, observer: Observer) -> None:
+        """Tell somebody from now on what becomes of attempts and tasks."""
+        self._observer = self._dispatcher.observer = observer
 
     def start(self) -> None:
         """Catch up with what fell due meanwhile, then tick at every minute."""
@@ -156,6 +163,7 @@ class Scheduler:
         due = await self._store.due(self._now())
         for key in due.too_late:
             log.warn("{task} failed: too_late", task=shown(str(key)))
+            self._observer.task_finished(State.FAILED, Reason.TOO_LATE)
         self._last_tick = self._now()
         self._well_at = self._clock.seconds()
         self._again = self._again or due.more

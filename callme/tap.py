@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
@@ -28,6 +29,8 @@ from .clock import SteadyClock
 from .core.signing import SigningKeys
 from .crowd import GOING
 from .descriptors import raise_limit, share_of_a_rush, share_of_clients, wanted_for
+from .metrics.page import MetricsPage
+from .metrics.tally import Tally
 from .options import Options, Settings
 from .probe import CannotListen, try_port
 from .retention import Retention
@@ -121,13 +124,17 @@ def _open(settings: Settings, options: Options, rundir: str) -> DatabaseFile | S
 
 
 def _store(
-    database: DatabaseFile | Server, reactor: Any, node: Callable[[], str], clock: IReactorTime
+    database: DatabaseFile | Server,
+    reactor: Any,
+    node: Callable[[], str],
+    clock: IReactorTime,
+    committed: Callable[[int], None],
 ) -> Store:
     if isinstance(database, DatabaseFile):
-        return SqliteStore(database, reactor, node, clock)
+        return SqliteStore(database, reactor, node, clock, committed)
     from .store.postgresql.store import PostgresqlStore  # noqa: PLC0415 - as above
 
-    return PostgresqlStore(database, reactor, node, clock)
+    return PostgresqlStore(database, reactor, node, clock, committed)
 
 
 def _described(database: DatabaseFile | Server) -> str:
@@ -137,8 +144,9 @@ def _described(database: DatabaseFile | Server) -> str:
     return f"{database.shown} (PostgreSQL {database.version})"
 
 
-def _node_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+def _name(settings: Settings) -> str:
+    """Return the daemon's name."""
+    return settings.node or f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _give_to(options: Options, path: Path) -> None:
@@ -230,7 +238,9 @@ class Daemon(Service):
         self._settings = settings
         self._reactor = reactor
         self._clock = clock = SteadyClock(reactor)
-        self._store = _store(database, reactor, lambda: settings.node or _node_name(), clock)
+        registry = CollectorRegistry()
+        tally = Tally(registry)
+        self._store = _store(database, reactor, self._node, clock, tally.committed)
         self._caller = HttpCaller(
             reactor,
             now,
@@ -250,13 +260,30 @@ class Daemon(Service):
             settings.per_host,
             None if isinstance(database, DatabaseFile) else BETWEEN_SECONDS,
         )
-        api = Api(self._store, self._scheduler, clock, now, settings.networks)
+        self._scheduler.observe(tally)
+        metrics = self._metrics(registry, now)
+        api = Api(self._store, self._scheduler, clock, now, metrics, settings.networks)
         room, going = _room(settings)
         self._site = BoundedSite(api.app.resource(), clock, self._gate, room, going=going)
         self._endpoint = _endpoint(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database
         self._before_hup: Any = None
+
+    def _metrics(self, registry: CollectorRegistry, now: Callable[[], float]) -> MetricsPage:
+        return MetricsPage(
+            registry,
+            self._store,
+            self._scheduler.health,
+            self._clock,
+            now,
+            self._node,
+            self._settings.concurrency,
+        )
+
+    def _node(self) -> str:
+        # Asked for each time: twistd goes into the background as another process.
+        return _name(self._settings)
 
     def privilegedStartService(self) -> None:
         # Here, while a port below 1024 may still be taken.
@@ -272,7 +299,7 @@ class Daemon(Service):
             version=__version__,
             address=_address(self._port, self._settings.port),
             database=_described(self._database),
-            node=self._settings.node or _node_name(),
+            node=self._node(),
         )
         self._clock.start()
         self._reactor.callWhenRunning(self._handle_signals)

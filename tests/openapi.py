@@ -77,7 +77,7 @@ def check_answer(
     if method == "HEAD" or "content" not in response:
         assert text == ""
         return
-    kind = headers["content-type"]
+    kind = headers["content-type"].partition(";")[0]
     assert kind in response["content"]
     if kind.endswith("json"):
         place = f"{at}/content/{kind.replace('/', '~1')}/schema"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from attrs import define, field
+from prometheus_client import CollectorRegistry
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -16,6 +17,8 @@ from callme.core.definition import parse_definition
 from callme.core.networks import Networks
 from callme.core.task import Claim, Definition, Outcome, Task
 from callme.core.trigger import Key
+from callme.metrics.page import MetricsPage
+from callme.metrics.tally import Tally
 from callme.retention import Retention
 from callme.scheduler import Scheduler
 from callme.store.port import StoreUnavailable
@@ -129,10 +132,22 @@ class World:
 
     def _scheduler(self, retention: int = 30, **settings: Any) -> Scheduler:
         forgetting = Retention(self.store, self.clock, self.now, retention)
-        return Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
+        registry = CollectorRegistry()
+        made = Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
+        made.observe(Tally(registry))
+        self.metrics = MetricsPage(
+            registry,
+            self.store,
+            made.health,
+            self.clock,
+            self.now,
+            lambda: "node",
+            settings.get("concurrency", 256),
+        )
+        return made
 
     def _http(self) -> StubTreq:
-        api = Api(self.store, self.scheduler, self.clock, self.now, self.networks)
+        api = Api(self.store, self.scheduler, self.clock, self.now, self.metrics, self.networks)
         return StubTreq(api.app.resource())
 
     def restart(self, **settings: Any) -> None:

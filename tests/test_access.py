@@ -175,7 +175,7 @@ def token_file(tmp_path: Path) -> Path:
 
 
 def connect(world: World, gate: Gate) -> Client:
-    api = Api(world.store, world.scheduler, world.clock, world.now)
+    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
     return Client(world, BoundedSite(api.app.resource(), world.clock, gate))
 
 
@@ -427,3 +427,11 @@ def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) ->
 def test_a_group_may_read_it(token_file: Path) -> None:
     token_file.chmod(0o640)
     assert len(tokens_in(token_file).content) == 2
+
+
+def test_the_metrics_are_for_who_may_read(world: World, token_file: Path) -> None:
+    client = connect(world, Gate(tokens_in(token_file)))
+    assert ask(client, b"GET", b"/metrics") == 401
+    client.send(head(b"GET", b"/metrics", b"Authorization: " + READER))
+    assert client.transport.value().startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\ncallme_database_up 1.0\n" in client.transport.value()

@@ -721,7 +721,7 @@ def test_a_client_that_hangs_up_loses_nothing(world: World) -> None:
     world.scheduler.start()
     put_it, committing = world.store.put, Deferred[Any]()
     world.store.put = lambda *args, **kwargs: committing
-    api = Api(world.store, world.scheduler, world.clock, world.now)
+    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
     http: Any = StubTreq(api.app.resource())
     body = json.dumps({**BODY, "trigger_at": NOON}).encode()
     asking = http.put(f"{BASE}/task/task", data=body)

@@ -34,12 +34,28 @@ MAY_IMPORT = {
     "callme.clock": set(),
     "callme.probe": {"callme.core"},
     "callme.attempt_log": {"callme.core"},
-    "callme.dispatcher": {"callme.attempt_log", "callme.core", "callme.caller", "callme.store"},
+    "callme.dispatcher": {
+        "callme.attempt_log",
+        "callme.caller",
+        "callme.core",
+        "callme.observer",
+        "callme.store",
+    },
+    "callme.observer": {"callme.core"},
+    "callme.metrics": {
+        "callme",
+        "callme.core",
+        "callme.metrics",
+        "callme.observer",
+        "callme.scheduler",
+        "callme.store",
+    },
     "callme.others": {"callme.core", "callme.dispatcher", "callme.store"},
     "callme.scheduler": {
         "callme.caller",
         "callme.core",
         "callme.dispatcher",
+        "callme.observer",
         "callme.others",
         "callme.retention",
         "callme.store",
@@ -48,6 +64,7 @@ MAY_IMPORT = {
         "callme",
         "callme.access",
         "callme.core",
+        "callme.metrics",
         "callme.problem",
         "callme.scheduler",
         "callme.site",
@@ -96,6 +113,15 @@ def test_the_core_is_pure(path: Path) -> None:
     outside = {name.split(".")[0] for name in imports(path)} - PURE
     assert set() == outside - set(sys.stdlib_module_names)
     assert outside.isdisjoint({"sqlite3", "socket", "time", "threading", "asyncio", "os"})
+
+
+def test_only_what_counts_knows_prometheus() -> None:
+    knowing = {
+        area(".".join(path.with_suffix("").parts))
+        for path in MODULES
+        if "prometheus_client" in {name.split(".")[0] for name in imports(path)}
+    }
+    assert knowing == {"callme.metrics", "callme.tap"}
 
 
 def test_only_the_composition_root_names_the_reactor() -> None:

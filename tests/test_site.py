@@ -46,7 +46,8 @@ class Client:
         """Connect; where there is no room, :exc:`ConnectionRefusedError`."""
         self.world = world
         self.site = site or BoundedSite(
-            Api(world.store, world.scheduler, world.clock, world.now).app.resource(), world.clock
+            Api(world.store, world.scheduler, world.clock, world.now, world.metrics).app.resource(),
+            world.clock,
         )
         self.transport = Transport()
         channel = self.site.buildProtocol(None)
@@ -461,7 +462,7 @@ def test_an_answer_that_is_read_after_all_is_held_no_more(world: World, small: B
 
 @pytest.fixture
 def site(world: World) -> BoundedSite:
-    api = Api(world.store, world.scheduler, world.clock, world.now)
+    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
     return BoundedSite(api.app.resource(), world.clock, max_connections=3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -77,6 +78,15 @@ async def test_a_task_goes_all_the_way(
     assert task["attempts"][0]["body"].startswith('{"status":"ok"')
     node = "me" if over == "postgresql" else f"{socket.gethostname()}:{os.getpid()}"
     assert task["attempts"][0]["node"] == node
+    page = ""
+    while "callme_tasks{" not in page:
+        # All tasks are counted meanwhile.
+        page = await (await client.get(f"{base}/metrics")).text()
+    assert 'callme_attempts_total{outcome="succeeded"} 1.0\n' in page
+    assert f'node="{node}"' in page
+    # The task was put, claimed and recorded, each after the other.
+    (commits,) = re.findall(r"(?m)^callme_commits_total (\d+)", page)
+    assert int(commits) >= 3
     await daemon.stopService()
     await pool.closeCachedConnections()
     assert not listens(port)

@@ -96,6 +96,14 @@ def answer_encoded(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes
     return _send(request, JSON_TYPE, 200, {}, encoded(_wants_pretty(request)))
 
 
+def answer_text(request: IRequest, kind: bytes, text: bytes) -> bytes:
+    """Answer with what is no JSON.
+
+    :param kind: its content type.
+    """
+    return _send(request, kind, 200, {}, text)
+
+
 def refuse(request: IRequest, problem: Problem) -> bytes:
     """Set what the answer to a bad request needs, and return its body."""
     return _write(request, PROBLEM_TYPE, problem.status, problem.headers, problem.members)

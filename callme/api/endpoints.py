@@ -20,6 +20,7 @@ from ..core.errors import FieldError, Invalid, shown
 from ..core.networks import Networks
 from ..core.task import Definition, Reason, State
 from ..core.trigger import Key, minute_of, rfc3339
+from ..metrics.page import MetricsPage
 from ..problem import Problem
 from ..scheduler import Scheduler
 from ..store.port import Put, PutResult, Rescheduled, Store, StoreUnavailable
@@ -41,6 +42,7 @@ from .encoding import (
     answer,
     answer_encoded,
     answer_many,
+    answer_text,
     page_answer,
     refuse,
     skipped_items,
@@ -69,6 +71,7 @@ class Api:
 
     :param clock: what gives others a turn while much is done.
     :param now: the wall clock: seconds since 1970.
+    :param metrics: what ``/metrics`` is answered with.
     :param networks: where callbacks may go.
     """
 
@@ -76,6 +79,7 @@ class Api:
     _scheduler: Scheduler
     _clock: IReactorTime
     _now: Callable[[], float]
+    _metrics: MetricsPage
     _networks: Networks = field(factory=Networks)
 
     app = Klein()
@@ -232,6 +236,13 @@ class Api:
             },
             200 if well else 503,
         )
+
+    @app.route("/metrics", methods=["GET"], strict_slashes=False)
+    async def metrics(self, request: IRequest) -> bytes:
+        """Tell Prometheus what was counted."""
+        parse_query(request)
+        page, kind = await self._metrics.write(request.getHeader("accept") or "")
+        return answer_text(request, kind, page)
 
     @app.route("/openapi.json", methods=["GET"], strict_slashes=False)
     def openapi(self, request: IRequest) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 from ...site import MAX_BATCH
 from ..batch import MAX_TASKS
 from .notation import Schema, ref, string
-from .parts import JSON, NDJSON, answer, asks, in_path, refusals
+from .parts import JSON, NDJSON, OPENMETRICS, TEXT, answer, asks, in_path, refusals
 
 Operation = dict[str, Any]
 
@@ -57,6 +57,7 @@ def paths() -> dict[str, Any]:
         },
         "/batch": {"post": _batch()},
         "/healthz": {"get": _health()},
+        "/metrics": {"get": _metrics()},
         "/openapi.json": {"get": _document()},
     }
 
@@ -229,6 +230,29 @@ def _health() -> Operation:
             "200": answer("It does.", ref("Health")),
             **refused,
             "503": answer("It does not.", ref("Health")),
+        },
+    }
+
+
+def _metrics() -> Operation:
+    refused = refusals()
+    del refused["503"]
+    return {
+        "operationId": "metrics",
+        "summary": "Tell Prometheus what was counted.",
+        "description": "In its text format or, to whoever accepts it, in that of OpenMetrics."
+        " While the database cannot be used, what it would say is left out.",
+        "tags": ["daemon"],
+        "parameters": asks(),
+        "responses": {
+            "200": {
+                "description": "The metrics.",
+                "content": {
+                    TEXT: {"schema": string("The text format of Prometheus, 0.0.4.")},
+                    OPENMETRICS: {"schema": string("OpenMetrics 1.0.0.")},
+                },
+            },
+            **refused,
         },
     }
 

@@ -11,6 +11,8 @@ from .notation import Schema, integer, ref, string
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+TEXT = "text/plain"
+OPENMETRICS = "application/openmetrics-text"
 
 
 def parameters() -> dict[str, Any]:

@@ -23,6 +23,7 @@ _DEFAULTS = {
     "max-connections": "1000",
     "node": "",
 }
+_FILES = ("database", "token-file", "signing-key-file")
 MAX_CALLS = 10_000
 MAX_RETENTION = 36_500
 MAX_CONNECTIONS = 100_000
@@ -134,6 +135,16 @@ class Options(usage.Options):
             "This daemon's name, which its attempts carry. [default: its host and process id]",
         ],
     ]
+
+    compData: ClassVar = usage.Completions(
+        # Left to itself it offers files for every option that takes a value.
+        optActions={
+            name: usage.CompleteFiles() if name in _FILES else usage.Completer()
+            for name, *_ in optParameters
+        },
+        multiUse=["allow-network", "deny-network"],
+    )
+    """What twistd's completion for zsh knows besides the options themselves."""
 
     optFlags: ClassVar = [
         ["no-auth", None, "Listen beyond this machine though no token is asked for."],

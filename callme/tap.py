@@ -37,9 +37,10 @@ from .retention import Retention
 from .scheduler import Scheduler
 from .secret_file import SecretFile, UnusableFile, keys_in, tokens_in
 from .site import BoundedSite
-from .store.port import CannotOpen, Store
+from .store.port import CannotOpen, Standing, Store
 from .store.postgresql.server import Server, is_url
 from .store.sqlite.database import DatabaseFile, open_database
+from .store.sqlite.database import standing as standing_in_file
 from .store.sqlite.store import SqliteStore
 
 __all__ = ["Daemon", "Options", "makeService"]
@@ -81,9 +82,14 @@ def makeService(options: Options) -> Daemon:
         gate = _gate(settings, exposed, rundir)
         key_file = _key_file(settings, rundir)
         database = _open(settings, options, rundir)
+        standing = _standing(database)
     except (CannotOpen, CannotListen, UnusableFile) as error:
         raise SystemExit(f"callme: {error}") from None
-    return Daemon(settings, database, reactor, gate=gate, key_file=key_file)
+    if options.parent and not options.parent.get("nodaemon", True):
+        # twistd is about to leave the terminal, and to become another process: what it logs
+        # does not show there, and the name that it will have is not known here.
+        print(_start_line(settings.port, database, settings.node, standing))  # noqa: T201
+    return Daemon(settings, database, reactor, gate=gate, key_file=key_file, standing=standing)
 
 
 def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
@@ -137,11 +143,41 @@ def _store(
     return PostgresqlStore(database, reactor, node, clock, committed)
 
 
+def _standing(database: DatabaseFile | Server) -> Standing:
+    if isinstance(database, DatabaseFile):
+        return standing_in_file(database, time.time())
+    from .store.postgresql.database import standing  # noqa: PLC0415 - as above
+
+    return standing(database, time.time())
+
+
 def _described(database: DatabaseFile | Server) -> str:
     """Return what the log says of a database."""
     if isinstance(database, DatabaseFile):
         return f"{database.path} (SQLite {sqlite3.sqlite_version})"
     return f"{database.shown} (PostgreSQL {database.version})"
+
+
+def _start_line(
+    address: str, database: DatabaseFile | Server, node: str, standing: Standing | None
+) -> str:
+    """Return the one line that says what has started, and what it has found.
+
+    :param address: where it listens, as a person writes it.
+    :param node: the daemon's name; empty where it has none yet.
+    """
+    line = f"callme {__version__} listens on {address}, database {_described(database)}"
+    if node:
+        line += f", node {node}"
+    if standing is None:
+        return line
+    # What another daemon may be about to call is not missed, and what it calls not interrupted.
+    alone = isinstance(database, DatabaseFile)
+    due, running = ("missed", "interrupted") if alone else ("due", "running")
+    return (
+        f"{line}; tasks: {standing.scheduled:,} scheduled, {standing.due:,} of them {due}, "
+        f"{standing.running:,} {running}"
+    )
 
 
 def _name(settings: Settings) -> str:
@@ -153,7 +189,10 @@ def _give_to(options: Options, path: Path) -> None:
     """Give the database to the user that twistd will run as, if it is told one."""
     uid, gid = (options.parent["uid"], options.parent["gid"]) if options.parent else (None, None)
     if uid is not None or gid is not None:
-        os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
+        try:
+            os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
+        except OSError as error:
+            raise CannotOpen(f"{path} cannot be given to another user: {error.strerror}") from error
 
 
 def _address(port: IListeningPort | None, description: str) -> str:
@@ -219,6 +258,7 @@ class Daemon(Service):
     :param database: claimed for this process already, where it is a file.
     :param now: the wall clock: seconds since 1970.
     :param gate: decides who may ask.
+    :param standing: how the tasks stand, where somebody has looked.
     :ivar key_file: the file of the keys that callbacks are signed with.
     """
 
@@ -232,10 +272,12 @@ class Daemon(Service):
         now: Callable[[], float] = time.time,
         gate: Gate | None = None,
         key_file: SecretFile[SigningKeys] | None = None,
+        standing: Standing | None = None,
     ) -> None:
         self._gate = gate or Gate()
         self.key_file = key_file
         self._settings = settings
+        self._standing = standing
         self._reactor = reactor
         self._clock = clock = SteadyClock(reactor)
         registry = CollectorRegistry()
@@ -294,13 +336,9 @@ class Daemon(Service):
         super().startService()
         if self._port is None:
             self._listen()
-        log.info(
-            "callme {version} listens on {address}, database {database}, node {node}",
-            version=__version__,
-            address=_address(self._port, self._settings.port),
-            database=_described(self._database),
-            node=self._node(),
-        )
+        address = _address(self._port, self._settings.port)
+        line = _start_line(address, self._database, self._node(), self._standing)
+        log.info("{line}", line=line)
         self._clock.start()
         self._reactor.callWhenRunning(self._handle_signals)
         self._reactor.callWhenRunning(self._scheduler.start)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from callme.options import Options, Settings
@@ -153,3 +155,17 @@ def test_a_flag_may_be_set_in_the_environment(value: str) -> None:
     assert parse("--public-only") == parse(CALLME_PUBLIC_ONLY=value)
     assert parse(CALLME_PUBLIC_ONLY=value).networks.public_only
     assert parse(CALLME_PUBLIC_ONLY="") == parse(CALLME_PUBLIC_ONLY="false") == DEFAULTS
+
+
+def test_zsh_completes_options_and_files(capsys: pytest.CaptureFixture[str]) -> None:
+    options = Options({})
+    options._shellCompFile = sys.stdout
+    with pytest.raises(SystemExit) as ended:
+        options.parseOptions(["--", "--_shell-completion", "zsh:1"])
+    assert ended.value.code == 0
+    completion = capsys.readouterr().out
+    lines = completion.splitlines()
+    with_files = {"database", "token-file", "signing-key-file"}
+    for name in {"port", "public-only", "node"} | with_files:
+        (line,) = (line for line in lines if f"--{name}[" in line or f"--{name}=[" in line)
+        assert ("_files" in line) is (name in with_files)

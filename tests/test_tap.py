@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
 import signal
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import treq
@@ -18,17 +20,24 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python import usage
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from callme import probe, tap
+from callme import __version__, probe, tap
 from callme.access import Gate
 from callme.crowd import GOING
 from callme.probe import try_port
+from callme.store.port import Store
+from callme.store.postgresql.database import open_server
+from callme.store.postgresql.store import PostgresqlStore
+from callme.store.sqlite.database import open_database
+from callme.store.sqlite.store import SqliteStore
 from callme.tap import Daemon, Options, makeService
 
 from .postgresql import Cluster
 from .processes import free_port, listens
+from .support import definition
 from .test_caller import Trusting, certificate
 
 
@@ -221,6 +230,79 @@ def test_what_cannot_be_listened_on_ends_in_one_line(tmp_path: Path, port: str, 
             makeService(options(tmp_path, f"--port={port.format(tmp_path)}"))
     assert said in str(ended.value)
     assert "\n" not in str(ended.value)
+
+
+# The line at start
+
+
+@pytest.mark.parametrize("over", ["sqlite", "postgresql"])
+async def test_one_line_says_what_has_started_and_what_it_found(
+    tmp_path: Path, over: str, request: pytest.FixtureRequest
+) -> None:
+    database = str(tmp_path / "x.sqlite")
+    store: Store
+    if over == "sqlite":
+        store = SqliteStore(open_database(tmp_path / "x.sqlite"), reactor, lambda: "before")
+    else:
+        database = request.getfixturevalue("cluster").create("start")
+        store = PostgresqlStore(open_server(database), reactor, lambda: "before")
+    now = int(time.time()) // 60 * 60
+    await store.abandoned(now)
+    for minutes in (-3, -2, -1, 60, 120):
+        await store.put(definition("task", now + 60 * minutes), now)
+    await store.claim({"sink.example:80": 1}, now)
+    await store.close()
+    lines: list[str] = []
+
+    def look(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    observer = cast(ILogObserver, look)
+    globalLogPublisher.addObserver(observer)
+    try:
+        daemon = makeService(options(tmp_path, f"--database={database}", "--node=me"))
+        daemon.startService()
+        while daemon._scheduler.health().last_tick is None:
+            await deferLater(reactor, 0.01)
+        await daemon.stopService()
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    (line,) = (line for line in lines if "listens on" in line)
+    due, running = ("missed", "interrupted") if over == "sqlite" else ("due", "running")
+    assert re.fullmatch(
+        rf"callme {re.escape(__version__)} listens on 127\.0\.0\.1:\d+, database .+"
+        rf" \((SQLite|PostgreSQL) [0-9.]+\), node me;"
+        rf" tasks: 4 scheduled, 2 of them {due}, 1 {running}",
+        line,
+    )
+
+
+@pytest.mark.parametrize("nodaemon", [True, False])
+def test_who_sends_it_into_the_background_reads_the_line_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nodaemon: bool
+) -> None:
+    makeService(options(tmp_path, nodaemon=nodaemon))._database.release()
+    printed = capsys.readouterr().out.splitlines()
+    if nodaemon:
+        # It stands in the log, which is on the terminal then.
+        assert printed == []
+    else:
+        assert len(printed) == 1
+        assert "listens on tcp:" in printed[0]
+        assert printed[0].endswith("; tasks: 0 scheduled, 0 of them missed, 0 interrupted")
+        # Its name would be this process's.
+        assert "node" not in printed[0]
+
+
+def test_a_file_that_cannot_be_given_away_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(SystemExit, match=r"callme: .*x\.sqlite cannot be given to .*: Operation"):
+        makeService(options(tmp_path, "--database=x.sqlite", uid=123))
 
 
 async def test_tls(tmp_path: Path) -> None:

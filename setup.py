@@ -63,13 +63,14 @@ setup(
             PSYCOPG,
             "pytest>=8.2",
             "pytest-twisted>=1.14.3",
+            "pyyaml>=6.0",
             "standardwebhooks>=1.1",
             # A newer Python than callme itself needs; what it runs is a process of its own.
             "schemathesis>=4.32,<5; python_version >= '3.11'",
         ],
         # What people use today, to compare with; arq needs a Redis server besides.
         "bench": ["aiohttp", "apscheduler<4", "arq", "huey", "requests", "sqlalchemy"],
-        "types": ["mypy>=1.15", "mypy-zope>=1.0.11"],
+        "types": ["mypy>=1.15", "mypy-zope>=1.0.11", "types-PyYAML"],
     },
     zip_safe=False,
     classifiers=[

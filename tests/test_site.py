@@ -371,7 +371,7 @@ def test_a_connection_is_closed_after_the_answer_it_waits_for(world: World) -> N
 @pytest.fixture
 def small(world: World) -> BoundedSite:
     """A site that keeps a thousand bytes for all clients together."""
-    api = Api(world.store, world.scheduler, world.clock, world.now)
+    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
     return BoundedSite(api.app.resource(), world.clock, max_held=1000)
 
 

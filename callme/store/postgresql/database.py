@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from .. import reads
 from ..migrations import read_migrations
 from ..port import CannotOpen, Standing
-from .connections import Cursor
+from .cursor import Cursor
 from .server import SCHEMA, Server
 
 OLDEST_POSTGRESQL = 120_000

@@ -26,7 +26,7 @@ from attrs import define, field
 from .postgresql import Cluster
 from .processes import Daemon, Sink
 
-SETTLE_SECONDS = 240
+SETTLE_SECONDS = 420
 """How long the last daemon may take to bring every task to its end."""
 ENDS = ("succeeded", "failed")
 PATHS = ("/status/200", "/status/500", "/once/500", "/sleep/0.3", "/sleep/2")

@@ -56,7 +56,9 @@ def test_a_thousand_idle_and_a_thousand_slow_clients_keep_nobody_out(
             client = stack.enter_context(connected(daemon))
             client.sendall(b"PUT /task/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         assert time.time() < minute
-        assert 1000 <= open_files(daemon) < 1200
+        # Some may still wait to be let in.
+        wait_for(lambda: open_files(daemon) >= 1000)
+        assert open_files(daemon) < 1200
         time.sleep(max(0.0, minute - time.time()))
         assert daemon.curl("GET", "/healthz")[0] == 200
         for key in keys:

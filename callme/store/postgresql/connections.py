@@ -46,6 +46,7 @@ _SESSION = f"""
     SET plan_cache_mode = force_custom_plan;
     SET enable_seqscan = off;
     SET enable_bitmapscan = off;
+    SET enable_sort = off;
     SET jit = off;
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') = 'off';

@@ -42,6 +42,8 @@ from .store.postgresql.server import Server, is_url
 from .store.sqlite.database import DatabaseFile, open_database
 from .store.sqlite.database import standing as standing_in_file
 from .store.sqlite.store import SqliteStore
+from .store.watched import WatchedStore
+from .waits import Waits
 
 __all__ = ["Daemon", "Options", "makeService"]
 
@@ -282,7 +284,11 @@ class Daemon(Service):
         self._clock = clock = SteadyClock(reactor)
         registry = CollectorRegistry()
         tally = Tally(registry)
-        self._store = _store(database, reactor, self._node, clock, tally.committed)
+        room, going = _room(settings)
+        others = not isinstance(database, DatabaseFile)
+        store = _store(database, reactor, self._node, clock, tally.committed)
+        self._waits = Waits(store, clock, others, max(1, room * 3 // 4))
+        self._store = WatchedStore(store, self._waits)
         self._caller = HttpCaller(
             reactor,
             now,
@@ -300,12 +306,11 @@ class Daemon(Service):
             now,
             settings.concurrency,
             settings.per_host,
-            None if isinstance(database, DatabaseFile) else BETWEEN_SECONDS,
+            BETWEEN_SECONDS if others else None,
         )
         self._scheduler.observe(tally)
         metrics = self._metrics(registry, now)
-        api = Api(self._store, self._scheduler, clock, now, metrics, settings.networks)
-        room, going = _room(settings)
+        api = Api(self._store, self._scheduler, clock, now, metrics, settings.networks, self._waits)
         self._site = BoundedSite(api.app.resource(), clock, self._gate, room, going=going)
         self._endpoint = _endpoint(reactor, settings.port)
         self._port: IListeningPort | None = None
@@ -386,6 +391,7 @@ class Daemon(Service):
         log.info("callme stops")
         if self._port is not None:
             await defer.maybeDeferred(self._port.stopListening)
+        self._waits.close()
         closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._clock)
         closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         await self._scheduler.stop(GRACE_SECONDS, RECORD_SECONDS)

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData
 
+from callme.api.decoding import MAX_WAIT
 from callme.core.errors import InvalidValue
 from callme.core.headers import parse_headers
 from callme.core.trigger import parse_key, parse_trigger, rfc3339
@@ -46,10 +47,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     if "If-None-Match" in case.headers:
         # Never met where the other one is.
         case.headers.pop("If-Match", None)
-    query = case.query
-    if is_a("Key", query.get("start_from")):
-        name, _, at = accepted(query["start_from"], parse_key, f"a@{FAR}").partition("@")
-        query["start_from"] = f"{path.get('task_name', name)}@{at}"
+    tame_query(case.query, path)
     if case.media_type == "application/x-ndjson" and isinstance(case.body, str):
         case.body = "\n".join(tamed_line(line) for line in case.body.split("\n"))
     else:
@@ -72,6 +70,16 @@ def whole_numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: whole_numbers(one) for name, one in value.items()}
     return value
+
+
+def tame_query(query: dict[str, Any], path: dict[str, Any]) -> None:
+    """Change a query string so far as it must be."""
+    if is_a("Key", query.get("start_from")):
+        name, _, at = accepted(query["start_from"], parse_key, f"a@{FAR}").partition("@")
+        query["start_from"] = f"{path.get('task_name', name)}@{at}"
+    if str(query.get("wait")) in map(str, range(MAX_WAIT + 1)):
+        # Nothing happens that could be waited for.
+        query["wait"] = 0
 
 
 def tamed_line(line: str) -> str:

@@ -24,6 +24,8 @@ from callme.scheduler import Scheduler
 from callme.store.port import StoreUnavailable
 from callme.store.sqlite.database import configure_writer, migrate
 from callme.store.sqlite.store import SqliteStore
+from callme.store.watched import WatchedStore
+from callme.waits import Waits
 
 T = TypeVar("T")
 
@@ -127,13 +129,19 @@ class World:
         self.now: Callable[[], float] = self.clock.seconds
         self.store: Any = InstantStore()
         self.caller = FakeCaller(self.now)
+        self.waits = Waits(self.store, self.clock)
         self.scheduler = self._scheduler(**settings)
         self.http: Any = self._http()
+
+    @property
+    def watched(self) -> WatchedStore:
+        """The store, as the daemon has it."""
+        return WatchedStore(self.store, self.waits)
 
     def _scheduler(self, retention: int = 30, **settings: Any) -> Scheduler:
         forgetting = Retention(self.store, self.clock, self.now, retention)
         registry = CollectorRegistry()
-        made = Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
+        made = Scheduler(self.watched, self.caller, forgetting, self.clock, self.now, **settings)
         made.observe(Tally(registry))
         self.metrics = MetricsPage(
             registry,
@@ -146,15 +154,27 @@ class World:
         )
         return made
 
+    def api(self) -> Api:
+        """Return the endpoints."""
+        return Api(
+            self.watched,
+            self.scheduler,
+            self.clock,
+            self.now,
+            self.metrics,
+            self.networks,
+            self.waits,
+        )
+
     def _http(self) -> StubTreq:
-        api = Api(self.store, self.scheduler, self.clock, self.now, self.metrics, self.networks)
-        return StubTreq(api.app.resource())
+        return StubTreq(self.api().app.resource())
 
     def restart(self, **settings: Any) -> None:
         """Let the daemon die, timers and all, and start another one on the same database."""
         for timer in self.clock.getDelayedCalls():
             timer.cancel()
         self.caller = FakeCaller(self.now, self.caller.answer)
+        self.waits = Waits(self.store, self.clock)
         self.scheduler = self._scheduler(**settings)
         self.http = self._http()
         self.scheduler.start()

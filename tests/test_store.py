@@ -14,7 +14,7 @@ from callme.core.policy import interrupted, judge
 from callme.core.task import Claim, Outcome, Reason, State, Verdict
 from callme.core.trigger import LAST_SECOND, Key
 from callme.store import reads
-from callme.store.port import MOST_BACKLOG, Deleted, Page, Put, Store
+from callme.store.port import MOST_BACKLOG, Deleted, Page, Put, Seen, Store
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
 from callme.store.sqlite.store import SqliteStore
@@ -67,6 +67,42 @@ async def put_in(store: Store, state: State, name: str = "task", at: int = NOON)
 async def state_of(store: Store, key: Key) -> State | None:
     task = await store.get(key)
     return None if task is None else task.state
+
+
+async def test_what_is_no_longer_as_it_was_seen_is_told(store: Store) -> None:
+    states = list(reversed(State))
+    keys = [await put_in(store, state, "näme", NOON + 60 * n) for n, state in enumerate(states)]
+    failed, _, running, scheduled = keys
+    tasks = {key: await store.get(key) for key in keys}
+    seen: dict[Key, Seen | None] = {key: Seen.of(task) for key, task in tasks.items() if task}
+    assert len(seen) == len(keys)
+    assert await store.changed(seen, 9) == {}
+    assert await store.changed(seen | {running: None}, 9) == {running: tasks[running]}
+    # Two that were never seen, of which one is there.
+    absent = Key("absent", NOON)
+    told = await store.changed({absent: None, running: None}, 9)
+    assert told == {absent: None, running: tasks[running]}
+    assert len(await store.changed(dict.fromkeys(keys), 3)) == 3
+    await store.delete(failed)
+    assert await store.changed(seen, 9) == {failed: None}
+    del seen[failed]
+    (claim,) = await claim_all(store, now=NOON + 180)
+    assert await store.changed(seen, 9) == {scheduled: await store.get(scheduled)}
+    await finish(store, claim, 200, now=NOON + 180)
+    assert await store.changed(seen, 9) == {scheduled: await store.get(scheduled)}
+
+
+async def test_an_attempt_and_a_replacement_are_seen(store: Store) -> None:
+    key = await put(store, retry=1)
+    task = await store.get(key)
+    assert task is not None
+    await finish(store, (await claim_all(store))[0], 500)
+    again = (await store.changed({key: Seen.of(task)}, 9))[key]
+    assert again is not None
+    assert (again.state, again.attempts_used) == (State.SCHEDULED, 1)
+    other = definition(callback="http://other.example/")
+    await store.put(other, NOW + 1, replace=True)
+    assert (await store.changed({key: Seen.of(again)}, 9))[key] == await store.get(key)
 
 
 async def test_a_task_is_kept_whole(store: Store) -> None:

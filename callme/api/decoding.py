@@ -18,6 +18,8 @@ from ..problem import NDJSON_TYPE, Problem
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
+MAX_WAIT = 60
+"""Seconds for which a client may wait for a task to change."""
 PAGING = ("start_from", "future_only", "limit", "state")
 """The query parameters of a list."""
 _READABLE_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded")
@@ -183,6 +185,15 @@ def parse_limit(value: str | None) -> int:
         return DEFAULT_LIMIT
     if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
         raise _bad_query("limit", f"is {shown(value)}: expected an integer from 1 to {MAX_LIMIT:,}")
+    return int(value)
+
+
+def parse_wait(value: str | None) -> int:
+    """Return for how many seconds a client will wait for a task to change."""
+    if value is None:
+        return 0
+    if not _NUMBER.fullmatch(value) or int(value) > MAX_WAIT:
+        raise _bad_query("wait", f"is {shown(value)}: expected seconds, an integer to {MAX_WAIT}")
     return int(value)
 
 

@@ -24,6 +24,7 @@ from ..metrics.page import MetricsPage
 from ..problem import Problem
 from ..scheduler import Scheduler
 from ..store.port import Put, PutResult, Rescheduled, Store, StoreUnavailable
+from ..waits import TooManyWait, Waits
 from .batch import Batch
 from .decoding import (
     PAGING,
@@ -36,6 +37,7 @@ from .decoding import (
     parse_start_from,
     parse_state,
     parse_target,
+    parse_wait,
     trimmed,
 )
 from .encoding import (
@@ -73,6 +75,7 @@ class Api:
     :param now: the wall clock: seconds since 1970.
     :param metrics: what ``/metrics`` is answered with.
     :param networks: where callbacks may go.
+    :param waits: those who wait for a task to change.
     """
 
     _store: Store
@@ -81,6 +84,11 @@ class Api:
     _now: Callable[[], float]
     _metrics: MetricsPage
     _networks: Networks = field(factory=Networks)
+    _waits: Waits = field()
+
+    @_waits.default
+    def _default_waits(self) -> Waits:
+        return Waits(self._store, self._clock)
 
     app = Klein()
     # A path with // in it is a path like any other, not one to be sent elsewhere.
@@ -139,8 +147,11 @@ class Api:
         """Tell the state of one task, of those of a name, or of all."""
         target = parse_target(request, path)
         if isinstance(target, Key):
-            parse_query(request)
-            task = await self._store.get(target)
+            seconds = parse_wait(parse_query(request, ("wait",)).get("wait"))
+            if seconds:
+                task = await self._waits.wait(target, seconds)
+            else:
+                task = await self._store.get(target)
             if task is None:
                 raise Problem(404, f"there is no task {target}")
             return answer(request, whole(task))
@@ -284,6 +295,11 @@ class Api:
             503, "the database cannot be used just now", headers={"Retry-After": RETRY_AFTER}
         )
         return refuse(request, problem)
+
+    @app.handle_errors(TooManyWait)
+    def _too_many_wait(self, request: IRequest, failure: Failure) -> bytes:
+        detail = "as many clients as may wait for a task already: ask without wait, or again later"
+        return refuse(request, Problem(429, detail, headers={"Retry-After": RETRY_AFTER}))
 
     @app.handle_errors(HTTPException)
     def _not_routed(self, request: IRequest, failure: Failure) -> bytes:

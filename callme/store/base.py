@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -13,7 +13,7 @@ from ..core.task import Definition, State, Task
 from ..core.trigger import Key
 from . import reads, writes
 from .cursor import Cursor
-from .port import Deleted, Due, Figures, Page, PutResult, Rescheduled
+from .port import Deleted, Due, Figures, Page, PutResult, Rescheduled, Seen
 
 T = TypeVar("T")
 
@@ -45,6 +45,11 @@ class SqlStore(ABC):
 
     def get(self, key: Key) -> Deferred[Task | None]:
         return self._read(partial(reads.get, key=key))
+
+    def changed(
+        self, seen: Mapping[Key, Seen | None], limit: int
+    ) -> Deferred[Mapping[Key, Task | None]]:
+        return self._read(partial(reads.changed, seen=seen, limit=limit))
 
     def page(
         self,

@@ -55,6 +55,24 @@ class PutResult:
 
 
 @frozen
+class Seen:
+    """What tells a task from what it becomes next.
+
+    :ivar created_at: another once it was replaced.
+    :ivar attempts_used: one more after an attempt that left it ``scheduled``.
+    """
+
+    state: State
+    created_at: int
+    attempts_used: int
+
+    @classmethod
+    def of(cls, task: Task) -> Seen:
+        """Return what tells this task from what it becomes next."""
+        return cls(task.state, task.created_at, task.attempts_used)
+
+
+@frozen
 class Page:
     """Some tasks in the order of their keys, and where the rest begin, if there is a rest."""
 
@@ -149,6 +167,16 @@ class Store(Protocol):
 
     def get(self, key: Key) -> Deferred[Task | None]:
         """Return one task with its attempts, or ``None``."""
+
+    def changed(
+        self, seen: Mapping[Key, Seen | None], limit: int
+    ) -> Deferred[Mapping[Key, Task | None]]:
+        """Return those of some tasks that are no longer as they were seen, up to a number.
+
+        :param seen: by key; what was seen as ``None`` is returned as it is.
+        :param limit: how many to return; where there are as many there may be more.
+        :return: each with its attempts; ``None`` for one that is not there.
+        """
 
     def page(
         self,

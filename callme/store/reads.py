@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.task import Reason, State, Task
 from ..core.trigger import Key
 from .cursor import Cursor
-from .port import MOST_BACKLOG, Figures, Page, Standing
+from .port import MOST_BACKLOG, Figures, Page, Seen, Standing
 from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
 
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
+_SEEN = "SELECT state, created_at, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
 _ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
 _EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
 # Left to itself either database would read the whole of task_host, which is in the order of hosts.
@@ -45,6 +46,20 @@ def get(cursor: Cursor, key: Key) -> Task | None:
         return None
     attempts = cursor.execute(_ATTEMPTS, (row[-1],)).fetchall()
     return to_task(row[:-1], tuple(map(to_attempt, attempts)))
+
+
+def changed(
+    cursor: Cursor, seen: Mapping[Key, Seen | None], limit: int
+) -> Mapping[Key, Task | None]:
+    """Return those of some tasks that are no longer as they were seen, up to a number."""
+    tasks: dict[Key, Task | None] = {}
+    for key, known in seen.items():
+        if len(tasks) == limit:
+            break
+        row = cursor.execute(_SEEN, (key.task_name, key.trigger_at)).fetchone()
+        if known is None or row is None or Seen(State(row[0]), *row[1:]) != known:
+            tasks[key] = get(cursor, key)
+    return tasks
 
 
 def page(

@@ -108,10 +108,10 @@ def _get(name: str, *in_its_path: Schema) -> Operation:
         "operationId": name,
         "summary": "Tell one task whole.",
         "tags": ["tasks"],
-        "parameters": [*in_its_path, *asks()],
+        "parameters": [*in_its_path, *asks("wait")],
         "responses": {
             "200": answer("The task and its attempts.", ref("Task")),
-            **refusals(_404="NotFound"),
+            **refusals(_404="NotFound", _429="TooManyWait"),
         },
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...site import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
 from ..batch import MAX_TASKS
-from ..decoding import DEFAULT_LIMIT, MAX_LIMIT
+from ..decoding import DEFAULT_LIMIT, MAX_LIMIT, MAX_WAIT
 from .notation import Schema, integer, ref, string
 
 JSON = "application/json"
@@ -39,6 +39,12 @@ def parameters() -> dict[str, Any]:
             "description": "Only those in this state.",
             "schema": ref("State"),
         },
+        "wait": {
+            "name": "wait",
+            "in": "query",
+            "description": "Answer when the task changes, or after so many seconds.",
+            "schema": integer(0, MAX_WAIT) | {"default": 0},
+        },
         "if_match": {
             "name": "If-Match",
             "in": "header",
@@ -69,6 +75,7 @@ def responses() -> dict[str, Any]:
         "WrongType": "Its body says that it is something else than JSON.",
         "Invalid": "A parameter is wrong, or the task could never run.",
         "TooMuch": "More is being sent to callme at once than it keeps in memory.",
+        "TooManyWait": "As many clients wait as may: ask without `wait`. Or as in `TooMuch`.",
         "HeadersTooLarge": "Its headers are too large.",
     }
     answers = {name: _problem(description) for name, description in told.items()}
@@ -76,7 +83,7 @@ def responses() -> dict[str, Any]:
         "WWW-Authenticate": {"required": True, "schema": string()}
     }
     answers["Unavailable"] = _problem("The database cannot be used just now.")
-    for later in ("TooMuch", "Unavailable"):
+    for later in ("TooMuch", "TooManyWait", "Unavailable"):
         answers[later]["headers"] = {
             "Retry-After": {
                 "required": True,

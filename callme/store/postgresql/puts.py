@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
@@ -11,18 +11,10 @@ from ...core.task import Definition
 from ...core.trigger import Key
 from .. import writes
 from ..port import Put, PutResult
-from ..rows import (
-    ATTEMPT,
-    DEFINITION,
-    TASK,
-    Row,
-    definition_values,
-    to_attempt,
-    to_key,
-    to_task,
-)
-from ..writes import created, same, to_ms
+from ..rows import DEFINITION, Row, definition_values
+from ..writes import created, to_ms
 from .cursor import Cursor
+from .looks import standing
 
 _MOST = 200
 """Tasks that go into one statement."""
@@ -53,11 +45,6 @@ _CREATE = f"""
     ON CONFLICT (task_name, trigger_at) DO NOTHING
     RETURNING task_name, trigger_at
 """
-_STANDING = f"""
-    SELECT task_id, {DEFINITION}, {TASK} FROM task
-    WHERE (task_name, trigger_at) IN (SELECT * FROM unnest(?::text[], ?::bigint[]))
-"""
-_ATTEMPTS = f"SELECT task_id, {ATTEMPT} FROM attempt WHERE task_id = ANY(?) ORDER BY number"
 
 
 @frozen
@@ -98,38 +85,17 @@ def _put_results(
 ) -> list[PutResult]:
     rest = [one for one in puts if one is not first[one.definition.key]]
     rest += [one for key, one in first.items() if key not in made]
-    standing = _standing(cursor, {one.definition.key for one in rest}) if rest else {}
+    found = standing(cursor, {one.definition.key for one in rest}) if rest else {}
     results = []
     for one in puts:
         key = one.definition.key
         if key in made and one is first[key]:
             results.append(PutResult(Put.CREATED, created(one.definition, one.now)))
-        elif key in standing and not one.replace:
-            results.append(standing[key].answer(one.definition))
+        elif key in found and not one.replace:
+            results.append(found[key].answer(one.definition))
         else:
             results.append(_put_one(cursor, one))
     return results
-
-
-@frozen
-class _Standing:
-    row: Row
-    attempts: Sequence[Row]
-
-    def answer(self, definition: Definition) -> PutResult:
-        task = to_task(self.row[1:], tuple(map(to_attempt, self.attempts)))
-        unchanged = same(self.row[1:], definition)
-        return PutResult(Put.UNCHANGED if unchanged else Put.DIFFERENT, task)
-
-
-def _standing(cursor: Cursor, keys: Iterable[Key]) -> dict[Key, _Standing]:
-    """Look at the tasks of some keys: in two statements, however many they are."""
-    names, times = zip(*((key.task_name, key.trigger_at) for key in keys), strict=True)
-    rows = cursor.execute(_STANDING, (list(names), list(times))).fetchall()
-    attempts: dict[int, list[Row]] = {row[0]: [] for row in rows}
-    for task_id, *attempt in cursor.execute(_ATTEMPTS, (list(attempts),)):
-        attempts[task_id].append(tuple(attempt))
-    return {to_key(row[1:]): _Standing(row, attempts[row[0]]) for row in rows}
 
 
 def put_many(

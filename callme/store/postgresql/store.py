@@ -15,11 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ...core.task import Claim, Definition, Verdict
+from ...core.task import Claim, Definition, Task, Verdict
+from ...core.trigger import Key
 from ..base import SqlStore
 from ..group_commit import GroupCommit
-from ..port import PutResult, StoreUnavailable
+from ..port import PutResult, Seen, StoreUnavailable
 from ..writes import to_ms
+from . import looks
 from .claims import NOW, Claiming
 from .connections import Connections
 from .cursor import Cursor, in_transaction
@@ -105,6 +107,11 @@ class PostgresqlStore(SqlStore):
         self, tasks: Sequence[tuple[Definition, bool]], now: float
     ) -> Deferred[Sequence[PutResult]]:
         return self._write(partial(put_many, tasks=tasks, now=now))
+
+    def changed(
+        self, seen: Mapping[Key, Seen | None], limit: int
+    ) -> Deferred[Mapping[Key, Task | None]]:
+        return self._read(partial(looks.changed, seen=seen, limit=limit))
 
     def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
         token = next(self._tokens)

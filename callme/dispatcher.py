@@ -14,8 +14,10 @@ from twisted.python.failure import Failure
 from .attempt_log import AttemptLog
 from .caller.port import Caller
 from .core import policy
+from .core.callback import host_of
 from .core.errors import shown
 from .core.fairness import share_out
+from .core.notice import told
 from .core.task import Claim, Outcome, State, Verdict
 from .core.trigger import minute_of
 from .observer import Observer
@@ -191,6 +193,8 @@ class Dispatcher:
                     task=shown(str(claim.definition.key)),
                     number=claim.number,
                 )
+            elif (url := told(claim.definition, verdict)) is not None:
+                self.wake([host_of(url)])
             elif verdict.due_at is not None and verdict.due_at <= self._now():
                 self.wake([claim.host])
             if held and verdict.state is not State.SCHEDULED:

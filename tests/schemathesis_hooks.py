@@ -114,8 +114,9 @@ def tame(body: dict[str, Any], path: dict[str, Any]) -> None:
     for name, schema in (("task_name", "TaskName"), ("trigger_at", "Time")):
         if is_a(schema, body.get(name)) and is_a(schema, path.get(name)):
             body[name] = path[name]
-    if is_parameter("callback", body.get("callback")):
-        body["callback"] = CLOSED
+    for name in ("callback", "on_failure", "on_success"):
+        if body.get(name) is not None and is_parameter(name, body[name]):
+            body[name] = CLOSED
     if is_parameter("headers", body.get("headers")):
         body["headers"] = accepted(body["headers"], parse_headers, {})
 

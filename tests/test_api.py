@@ -97,6 +97,8 @@ def test_a_new_task_is_created(world: World) -> None:
         "retry_delay": 1,
         "max_delay": 10,
         "timeout": 30,
+        "on_failure": None,
+        "on_success": None,
         "state": "scheduled",
         "reason": None,
         "detail": "",

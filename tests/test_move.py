@@ -52,6 +52,9 @@ async def fill(store: Store, count: int = 30) -> None:
             "payload": "a\0b \U0001f600\\",
             "headers": {"X-A": "\\é"},
             "retry": number % 2,
+            # Of those that end here nobody is told: there would be more tasks than were put.
+            "on_failure": "http://told.example/bad" if number >= 20 else None,
+            "on_success": "http://told.example/good" if number >= 25 else None,
         }
         await store.put(definition(f"ü{number}", **more), NOON)
     claims = await store.claim({HOST: 20}, NOON)
@@ -87,6 +90,9 @@ async def test_there_and_back_again(
     before = await all_of(store)
     await store.close()
     assert {task.state for task in before} == set(State)
+    told = {(task.definition.on_failure, task.definition.on_success) for task in before}
+    bad, good = "http://told.example/bad", "http://told.example/good"
+    assert told == {(None, None), (bad, None), (bad, good)}
     run(path, url)
     said = capsys.readouterr().out
     for line in ("scheduled", "running", "succeeded", "failed", "attempts"):

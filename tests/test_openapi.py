@@ -26,9 +26,12 @@ from .test_api import BODY, ask
 
 PARAMETERS: dict[str, Any] = COMPONENTS["schemas"]["NewTask"]["properties"]
 
+_URL = "valid port|valid host|is not a URL: |a number for a host|may not be called"
 UNSAYABLE = {
     "trigger_at": "out of range|is not a time: |max_delay has passed",
-    "callback": "valid port|valid host|is not a URL: |a number for a host|may not be called",
+    "callback": _URL,
+    "on_failure": _URL,
+    "on_success": _URL,
     "headers": "given twice|headers of [0-9]+ bytes",
     "payload": "a payload of [0-9,]+ bytes",
 }

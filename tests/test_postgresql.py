@@ -143,7 +143,7 @@ async def put_while(
     def work(cursor: Any) -> PutResult:
         watched: Any = Meanwhile(cursor, before, act)
         made = definition(payload=payload)
-        return writes.put(watched, made, NOW, create, not create, puts._binary)
+        return writes.put(watched, made, NOW, create, not create, puts.binary)
 
     result: PutResult = await daemon._write(work)
     return result
@@ -571,13 +571,39 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(
     open_server(url)
 
 
+def test_a_database_of_before_there_were_notices_is_read(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = cluster.create("before_notices")
+    old = (
+        f"INSERT INTO {SCHEMA}.task (task_name, trigger_at, callback, callback_method, payload,"
+        " headers, expected_http_status, retry, retry_delay, max_delay, timeout, host, expires_at,"
+        " state, due_at, created_at) VALUES (%s, 60, 'http://a/', 'GET', '', '{}', '[200]', 1,"
+        " '[1]', 10, 30, 'a:80', 660, 'scheduled', 60, 0)"
+    ).encode()
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "migrations", lambda: migrations()[:2])
+        open_server(url)
+    with cluster.connect("before_notices") as connection:
+        connection.execute(old, ("before",))
+        connection.commit()
+        open_server(url)
+        # A daemon of the version before goes on meanwhile.
+        connection.execute(old, ("since",))
+        told = f"SELECT task_name, on_failure, on_success FROM {SCHEMA}.task ORDER BY 1".encode()
+        assert connection.execute(told).fetchall() == [
+            ("before", None, None),
+            ("since", None, None),
+        ]
+
+
 def test_a_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     url = cluster.create("newer")
     with monkeypatch.context() as patch:
         more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
         patch.setattr(database, "migrations", lambda: more)
         open_server(url)
-    with pytest.raises(CannotOpen, match="has schema 3, from a newer callme; this one knows up to"):
+    with pytest.raises(CannotOpen, match="from a newer callme; this one knows up to"):
         open_server(url)
 
 

@@ -36,6 +36,8 @@ SECRETS: dict[str, Any] = {
     "headers": HEADERS,
     "payload": json.dumps({"password": CANARY}),
     "callback": f"http://sink.example/hook?token={CANARY}",
+    "on_failure": f"http://told.example/bad?token={CANARY}",
+    "on_success": f"http://told.example/good?token={CANARY}",
 }
 
 
@@ -82,6 +84,18 @@ WRONG: list[Any] = [
     {"callback": f"http://sink.example:0/#{CANARY}"},
     {"callback": f"http://sink.example:x/?{CANARY}"},
     {"callback": f"http://sink.example/é?{CANARY}"},
+    *(
+        {name: url}
+        for name in ("on_failure", "on_success")
+        for url in (
+            f"http://me:{CANARY}@sink.example/",
+            f"http://{CANARY}@sink.example/",
+            f"http://169.254.169.254/?token={CANARY}",
+            f"http://sink.example:x/?{CANARY}",
+            {"url": CANARY},
+            [CANARY],
+        )
+    ),
     {"callback": {"url": "http://sink.example/", "headers": HEADERS}},
     {"retry": HEADERS},
     {"timeout": [CANARY]},
@@ -187,14 +201,32 @@ def test_a_whole_life_with_every_failure(
         put(world, payload="other"),
         ask(world, "POST", "/reschedule/task", {"trigger_at": "+1m"}),
     ]
-    # The callback is part of what a task is: nobody who may ask is kept from it.
     for answer in told:
-        assert CANARY not in answer.text.replace(SECRETS["callback"], "")
+        assert CANARY not in without_urls(answer.text)
+    assert "task.1800018000.on_failure@" in ask(world, "GET", "/status/").text
     text = "".join(log)
     assert "attempt 1 failed: unexpected_status" in text
     assert "about Definition(task_name='task'" in text
     assert "Claim(task_id=1" in text
     assert logged_failures.flush(RuntimeError) > 5
+
+
+def without_urls(text: str) -> str:
+    """Return a text without the URLs of a task: nobody who may ask is kept from them."""
+    for name in ("callback", "on_failure", "on_success"):
+        text = text.replace(SECRETS[name], "")
+    return text
+
+
+def test_a_notice_shows_no_more_than_the_task_does(world: World, log: list[str]) -> None:
+    world.scheduler.start()
+    headers = {"Authorization": f"Bearer {CANARY}"}
+    put(world, **SECRETS | {"headers": headers, "payload": "", "retry": 0})
+    world.caller.answer = 500
+    world.turn_to(NOON + 3600)
+    (_, (_, notice)) = world.caller.calls
+    assert '"Authorization":"***"' in notice.definition.payload
+    assert CANARY not in without_urls(notice.definition.payload)
 
 
 def test_what_stands_in_the_database_and_cannot_be_read_is_not_repeated(
@@ -207,7 +239,7 @@ def test_what_stands_in_the_database_and_cannot_be_read_is_not_repeated(
     task = ask(world, "GET", f"/task/{KEY}").json
     assert (task["state"], task["reason"]) == ("failed", "connection_failed")
     assert CANARY not in task["detail"]
-    assert CANARY not in ask(world, "GET", "/status/").text.replace(SECRETS["callback"], "")
+    assert CANARY not in without_urls(ask(world, "GET", "/status/").text)
 
 
 async def test_a_daemon_that_signs_calls_and_fails(tmp_path: Path, log: list[str]) -> None:
@@ -221,7 +253,9 @@ async def test_a_daemon_that_signs_calls_and_fails(tmp_path: Path, log: list[str
 
     def echo(connection: Connection) -> None:
         request = endpoint.requests[-1]
-        connection.write(b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n" % len(request) + request)
+        status = b"200 Told" if request.startswith(b"POST ") else b"500 No"
+        head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(request))
+        connection.write(head + request)
 
     endpoint = Endpoint(echo)
     endpoint.port = listen(endpoint)
@@ -234,22 +268,27 @@ async def test_a_daemon_that_signs_calls_and_fails(tmp_path: Path, log: list[str
         "tls": endpoint.url(f"/?token={CANARY}").replace("http:", "https:"),
         "nowhere": f"http://nowhere.invalid/?token={CANARY}",
     }
+    told = endpoint.url(f"/told?token={CANARY}")
     for name, url in urls.items():
         body = {**SECRETS, "callback": url, "trigger_at": "+0m", "retry": 0, "timeout": 2}
+        body["on_failure"] = told
         assert (await client.put(f"{base}/task/{name}", json=body)).code == 201
     keys.write_text(f"whsec_{secret[:8]}\n{CANARY}\n")
     assert daemon.key_file is not None
     daemon.key_file.reload()
     while True:
-        listed = await (await client.get(f"{base}/status/?state=failed")).text()
-        if listed.count('"failed"') == len(urls):
+        listed = await (await client.get(f"{base}/status/")).text()
+        if listed.count('"failed"') == listed.count('"succeeded"') == len(urls):
             break
         await deferLater(reactor, 0.02)
-    for url in urls.values():
+    for url in (*urls.values(), told):
         listed = listed.replace(url, "")
-    assert CANARY not in listed
+    assert CANARY not in without_urls(listed)
     assert f"X-Plain: {CANARY}".encode() in endpoint.requests[0]
-    assert b"Webhook-Signature: v1," in endpoint.requests[0]
+    notices = [request for request in endpoint.requests if request.startswith(b"POST /told")]
+    assert len(notices) == len(urls)
+    for request in (endpoint.requests[0], *notices):
+        assert b"Webhook-Signature: v1," in request
     text = "".join(log)
     assert secret not in text
     assert "the signing keys stay as they were" in text

@@ -12,7 +12,8 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from callme.core.task import Attempt, Reason, State, Verdict
+from callme.core.task import Attempt, Definition, Reason, State, Verdict
+from callme.core.trigger import Key
 from callme.store import reads, writes
 from callme.store.port import CannotOpen, StoreUnavailable
 from callme.store.sqlite import claims, database
@@ -170,6 +171,29 @@ def test_a_new_migration_runs_once_on_an_old_file(
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA user_version").fetchone()[0] == len(more)
     connection.close()
+
+
+def test_a_file_of_before_there_were_notices_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "migrations", lambda: migrations()[:3])
+        make(path)
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "INSERT INTO task (task_name, trigger_at, callback, callback_method, payload, headers,"
+        " expected_http_status, retry, retry_delay, max_delay, timeout, host, expires_at, state,"
+        " due_at, created_at) VALUES ('task', 60, 'http://a/', 'GET', '', '{}', '[200]', 1, '[1]',"
+        " 10, 30, 'a:80', 660, 'scheduled', 60, 0)"
+    )
+    connection.commit()
+    connection.close()
+    make(path)
+    connection = sqlite3.connect(path)
+    task = reads.get(connection.cursor(), Key("task", 60))
+    connection.close()
+    assert task is not None
+    assert task.definition == Definition("task", 60, "http://a/")
 
 
 async def test_every_connection_is_set_as_durability_wants_it(store: SqliteStore) -> None:

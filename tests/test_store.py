@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
 
+from callme.core.notice import notice
 from callme.core.policy import interrupted, judge
+from callme.core.status import whole
 from callme.core.task import Claim, Outcome, Reason, State, Verdict
 from callme.core.trigger import LAST_SECOND, Key
 from callme.store import reads
@@ -105,6 +109,53 @@ async def test_an_attempt_and_a_replacement_are_seen(store: Store) -> None:
     assert (await store.changed({key: Seen.of(again)}, 9))[key] == await store.get(key)
 
 
+TOLD: dict[str, Any] = {"on_failure": "http://told.example/", "on_success": "https://told.example/"}
+
+
+async def names_in(store: Store) -> list[str]:
+    page = await store.page()
+    assert page is not None
+    return [str(task.key) for task in page.tasks]
+
+
+async def test_an_end_is_stored_with_the_notice_of_it(store: Store) -> None:
+    key = await put(store, retry=0, payload="\\x41 \0", **TOLD)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+    task, made = await store.get(key), await store.get(Key(f"task.{NOON}.on_failure", NOON))
+    assert task is not None
+    assert made is not None
+    assert made.definition == notice(task, NOW)
+    assert json.loads(made.definition.payload) == whole(task)
+    assert (made.state, made.due_at) == (State.SCHEDULED, NOON)
+    # Once, however often it is recorded.
+    await finish(store, claim, 500)
+    assert len(await names_in(store)) == 2
+    (again,) = await store.claim({"told.example:80": 9}, NOW)
+    assert again.definition == made.definition
+
+
+async def test_of_many_ends_each_has_its_notice(store: Store) -> None:
+    keys = [await put(store, "n\u00e4me", NOON - 60 * n, **TOLD) for n in range(3)]
+    taken = await put(store, f"n\u00e4me.{NOON}.on_success")
+    await put(store, "untold")
+    claims = await claim_all(store)
+    await gatherResults([Deferred.fromCoroutine(finish(store, one, 200)) for one in claims])
+    expected = {f"n\u00e4me.{key.trigger_at}.on_success@{NOON}" for key in keys}
+    # Where somebody's task stands, the next free minute.
+    expected |= {f"{taken.task_name}@{NOON + 60}", "untold@" + str(NOON), *map(str, keys)}
+    assert set(await names_in(store)) == expected
+
+
+async def test_what_is_too_late_has_its_notice(store: Store) -> None:
+    key = await put(store, max_delay=1, payload="p", **TOLD)
+    due = await store.due(NOON + 61)
+    assert (due.too_late, due.hosts) == ([key], ["told.example:80"])
+    made = await store.get(Key(f"task.{NOON}.on_failure", NOON + 60))
+    assert made is not None
+    assert json.loads(made.definition.payload)["reason"] == "too_late"
+
+
 async def test_a_task_is_kept_whole(store: Store) -> None:
     made = definition(
         "näme \U0001f600'\"%_",
@@ -114,6 +165,8 @@ async def test_a_task_is_kept_whole(store: Store) -> None:
         expected_http_status=["2xx", 404],
         retry_delay=[1, 2],
         timeout=7,
+        on_failure="http://a.example/",
+        on_success="http://b.example/",
     )
     created = await store.put(made, NOW)
     task = await store.get(made.key)

@@ -9,79 +9,13 @@ from urllib.parse import quote, urlencode
 
 from twisted.web.iweb import IRequest
 
-from ..core.headers import masked, names_of
-from ..core.task import Attempt, Task
-from ..core.trigger import Key, rfc3339
+from ..core.status import item
+from ..core.trigger import Key
 from ..problem import JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
 from ..store.port import Page
 from .decoding import is_ndjson
 
 JSON = dict[str, Any]
-
-
-def whole(task: Task) -> JSON:
-    """Return everything there is to say of one task."""
-    answer = _members(task, masked(task.definition.headers))
-    answer["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
-    return answer
-
-
-def item(task: Task) -> JSON:
-    """Return a task as it stands in lists and errors.
-
-    That is without payload and attempts, and without the values of any headers.
-    """
-    answer = _members(task, names_of(task.definition.headers))
-    del answer["payload"]
-    return answer
-
-
-def _members(task: Task, headers: dict[str, str]) -> JSON:
-    definition = task.definition
-    return {
-        "task": str(definition.key),
-        "task_name": definition.task_name,
-        "trigger_at": str(definition.trigger_at),
-        "callback": definition.callback,
-        "callback_method": definition.callback_method,
-        "payload": definition.payload,
-        "headers": headers,
-        "expected_http_status": _one_or_all(definition.expected_http_status),
-        "retry": definition.retry,
-        "retry_delay": _one_or_all(definition.retry_delay),
-        "max_delay": definition.max_delay,
-        "timeout": definition.timeout,
-        "state": task.state.value,
-        "reason": None if task.reason is None else task.reason.value,
-        "detail": task.detail,
-        "attempts_used": task.attempts_used,
-        "attempts_left": task.attempts_left,
-        "next_attempt_at": _time(None if task.due_at is None else task.due_at * 1000),
-        "created_at": _time(task.created_at),
-        "finished_at": _time(task.finished_at),
-    }
-
-
-def _one_or_all(values: tuple[Any, ...]) -> Any:
-    return values[0] if len(values) == 1 else list(values)
-
-
-def _attempt(attempt: Attempt) -> JSON:
-    return {
-        "number": attempt.number,
-        "started_at": _time(attempt.started_at),
-        "lateness_ms": attempt.lateness_ms,
-        "duration_ms": attempt.duration_ms,
-        "status": attempt.status,
-        "reason": None if attempt.reason is None else attempt.reason.value,
-        "detail": attempt.detail,
-        "body": attempt.body,
-        "node": attempt.node,
-    }
-
-
-def _time(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else rfc3339(milliseconds)
 
 
 def answer(

@@ -18,6 +18,7 @@ from ..core import policy
 from ..core.definition import parse_definition
 from ..core.errors import FieldError, Invalid, shown
 from ..core.networks import Networks
+from ..core.status import whole
 from ..core.task import Definition, Reason, State
 from ..core.trigger import Key, minute_of, rfc3339
 from ..metrics.page import MetricsPage
@@ -49,7 +50,6 @@ from .encoding import (
     refuse,
     skipped_items,
     url_of,
-    whole,
 )
 from .openapi.document import served as openapi_document
 from .put import refusal, wake_for, whoever_waits

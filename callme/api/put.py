@@ -9,11 +9,11 @@ from twisted.internet.defer import Deferred
 
 from ..core.callback import host_of
 from ..core.errors import FieldError
+from ..core.status import item
 from ..core.task import Definition, State, Task
 from ..core.trigger import rfc3339
 from ..problem import Problem
 from ..store.port import Put, PutResult
-from .encoding import item
 
 T = TypeVar("T")
 

@@ -24,6 +24,7 @@ MAX_ERRORS = 20
 FORBIDDEN_METHODS = ("CONNECT", "TRACE")
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 MAX_LIST = 100
+_TOLD = ("on_failure", "on_success")
 _DEFAULT_NETWORKS = Networks()
 
 
@@ -81,10 +82,12 @@ def _parse_field(
             fields[name] = parse_trigger(value, now)
         elif name == "callback":
             fields[name] = parse_callback(value, networks)
+        elif name in _TOLD:
+            fields[name] = None if value is None else parse_callback(value, networks)
         elif (parse := _PARSERS.get(name)) is not None:
             fields[name] = parse(value)
         else:
-            known = ", ".join(sorted([*_PARSERS, "callback", "trigger_at"]))
+            known = ", ".join(sorted([*_PARSERS, *_TOLD, "callback", "trigger_at"]))
             raise InvalidValue(f"{shown(name)} is not a parameter: expected one of {known}")
     except InvalidValue as error:
         # A part of the URL has a name; what stands in the body has a JSON Pointer.

@@ -43,6 +43,7 @@ class Definition:
     :ivar retry_delay: minutes between attempts; the last one repeats; never empty.
     :ivar max_delay: minutes after ``trigger_at`` from which no request may start.
     :ivar timeout: seconds for the whole call, connect to last byte.
+    :ivar on_failure: the URL that is told of the task's end; as is ``on_success``.
     """
 
     task_name: str
@@ -56,6 +57,8 @@ class Definition:
     retry_delay: tuple[int, ...] = (1,)
     max_delay: int = 10
     timeout: int = 30
+    on_failure: str | None = field(default=None, repr=False)
+    on_success: str | None = field(default=None, repr=False)
 
     @property
     def key(self) -> Key:

@@ -14,6 +14,7 @@ from ..core.trigger import Key
 from . import reads, writes
 from .cursor import Cursor
 from .port import Deleted, Due, Figures, Page, PutResult, Rescheduled, Seen
+from .rows import definition_values
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ class SqlStore(ABC):
 
     SIZE: ClassVar[str]
     """A query for the bytes that the tasks and their attempts take."""
+    _values = staticmethod(definition_values)
 
     @abstractmethod
     def _write(self, operation: Callable[[Any], T]) -> Deferred[T]:
@@ -101,7 +103,7 @@ class SqlStore(ABC):
 
     def due(self, now: float) -> Deferred[Due]:
         def due(cursor: Cursor) -> Due:
-            return writes.due(cursor, self._time(cursor, now))
+            return writes.due(cursor, self._time(cursor, now), self._values)
 
         return self._write(due)
 

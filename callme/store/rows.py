@@ -14,7 +14,7 @@ Row = tuple[Any, ...]
 
 DEFINITION = (
     "task_name, trigger_at, callback, callback_method, payload, headers, "
-    "expected_http_status, retry, retry_delay, max_delay, timeout"
+    "expected_http_status, retry, retry_delay, max_delay, timeout, on_failure, on_success"
 )
 LISTED = DEFINITION.replace("payload", "''")
 """The same without the payload, which lists leave out."""
@@ -23,6 +23,7 @@ CLAIM = "task_id, last_attempt, attempts_used, claimed_at, host, node"
 ATTEMPT = "number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node"
 
 _DEFINITION_COLUMNS = len(DEFINITION.split(","))
+_ON_FAILURE = DEFINITION.split(", ").index("on_failure")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -30,6 +31,12 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 def _encoded(values: tuple[int | str, ...]) -> str:
     """Return a list as it is stored; kept, as most tasks have the same few."""
     return _encode(values)
+
+
+def on_failure_of(row: Row) -> str | None:
+    """Return what the first columns of a row, broken or not, say of who is told of a failure."""
+    url: str | None = row[_ON_FAILURE]
+    return url
 
 
 class BrokenRow(Exception):
@@ -50,6 +57,8 @@ def definition_values(definition: Definition) -> Row:
         _encoded(definition.retry_delay),
         definition.max_delay,
         definition.timeout,
+        definition.on_failure,
+        definition.on_success,
         host_of(definition.callback),
         definition.expires_at,
     )
@@ -60,9 +69,10 @@ def to_definition(row: Row) -> Definition:
 
     :raises BrokenRow: when they hold none.
     """
-    name, trigger_at, callback, method, payload, headers, expected, retry, delay, most, timeout = (
-        row[:_DEFINITION_COLUMNS]
-    )
+    name, trigger_at, callback, method, payload, headers, expected, retry, delay, most, *rest = row[
+        :_DEFINITION_COLUMNS
+    ]
+    timeout, on_failure, on_success = rest
     try:
         return Definition(
             task_name=name,
@@ -76,6 +86,8 @@ def to_definition(row: Row) -> Definition:
             retry_delay=tuple(_decoded(delay, list)),
             max_delay=most,
             timeout=timeout,
+            on_failure=on_failure,
+            on_success=on_success,
         )
     except ValueError as error:
         raise BrokenRow(

@@ -8,22 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from attrs import evolve
+
 from ..core import policy
+from ..core.notice import notice
 from ..core.task import Claim, Definition, Reason, State, Task, Verdict
 from ..core.trigger import LAST_SECOND, MINUTE, Key
 from . import reads
 from .cursor import Cursor
 from .port import Deleted, Due, Put, PutResult, Rescheduled
-from .rows import DEFINITION, BrokenRow, Row, definition_values, to_claim, to_definition, to_key
+from .rows import (
+    DEFINITION,
+    BrokenRow,
+    Row,
+    definition_values,
+    on_failure_of,
+    to_claim,
+    to_definition,
+    to_key,
+)
+
+ToValues = Callable[[Definition], Row]
+"""Gives the values of a definition as a database wants them."""
 
 LEASE_MARGIN = 60
 """How many seconds a lease outlasts the longest that its call may take."""
 _AT_ONCE = 1000
 """How many tasks one transaction fails as too late."""
 
+_VALUES = ", ".join("?" for _ in (*DEFINITION.split(", "), "host", "expires_at"))
 INSERT = f"""
     INSERT INTO task ({DEFINITION}, host, expires_at, state, due_at, created_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'scheduled', ?, ?)
+    VALUES ({_VALUES}, 'scheduled', ?, ?)
     ON CONFLICT (task_name, trigger_at) DO NOTHING
 """
 # Locked: what is said of it must still be true at the end.
@@ -32,7 +48,7 @@ _STANDING = f"""
 """
 _REPLACE = f"""
     UPDATE task
-    SET ({DEFINITION}, host, expires_at, due_at) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?),
+    SET ({DEFINITION}, host, expires_at, due_at) = ({_VALUES}, ?),
         attempts_used = 0, created_at = ?
     WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
 """
@@ -69,7 +85,7 @@ def put(
     now: float,
     create: bool,
     replace: bool,
-    to_values: Callable[[Definition], Row] = definition_values,
+    to_values: ToValues = definition_values,
 ) -> PutResult:
     """Create a task, replace a scheduled one, or say what stands there."""
     values = to_values(definition)
@@ -117,7 +133,7 @@ def same(row: Row, definition: Definition) -> bool:
         return False
 
 
-def due(cursor: Cursor, now: float) -> Due:
+def due(cursor: Cursor, now: float, to_values: ToValues = definition_values) -> Due:
     """Fail what can no longer start, and find the hosts that have tasks due."""
     second = int(now)
     late = cursor.execute(_TOO_LATE, (second, second, _AT_ONCE)).fetchall()
@@ -126,7 +142,7 @@ def due(cursor: Cursor, now: float) -> Due:
             verdict = policy.too_late(to_definition(row))
         except BrokenRow as error:
             verdict = _broken(error)
-        _fail(cursor, to_key(row), verdict, now)
+        _fail(cursor, row, verdict, now, to_values)
     return Due(
         reads.waiting(cursor, now), [to_key(row) for row in late], more=len(late) == _AT_ONCE
     )
@@ -136,19 +152,37 @@ def _broken(error: BrokenRow) -> Verdict:
     return Verdict(State.FAILED, Reason.CONNECTION_FAILED, f"no request was made: {error}")
 
 
-def _fail(cursor: Cursor, key: Key, verdict: Verdict, now: float) -> None:
+def _fail(cursor: Cursor, row: Row, verdict: Verdict, now: float, to_values: ToValues) -> None:
+    key = to_key(row)
     reason = None if verdict.reason is None else verdict.reason.value
     cursor.execute(_FAIL, (reason, verdict.detail, to_ms(now), key.task_name, key.trigger_at))
+    if on_failure_of(row) is not None:
+        tell(cursor, key, now, to_values)
 
 
-def readable(cursor: Cursor, rows: Sequence[Row], now: float) -> list[Claim]:
+def tell(cursor: Cursor, key: Key, now: float, to_values: ToValues = definition_values) -> None:
+    """Put the task that tells of the end of another, which is written already.
+
+    It takes the first free minute from now on: another end of the same task may have been
+    told of in this one, and nobody's task is overwritten.
+    """
+    ended = reads.get(cursor, key)
+    made = None if ended is None else notice(ended, now)
+    while made is not None:
+        cursor.execute(INSERT, (*to_values(made), made.trigger_at, to_ms(now)))
+        made = evolve(made, trigger_at=made.trigger_at + MINUTE) if not cursor.rowcount else None
+
+
+def readable(
+    cursor: Cursor, rows: Sequence[Row], now: float, to_values: ToValues = definition_values
+) -> list[Claim]:
     """Return what can be read of some claims, and fail the rest of them."""
     claims = []
     for row in rows:
         try:
             claims.append(to_claim(row))
         except BrokenRow as error:
-            _fail(cursor, to_key(row), _broken(error), now)
+            _fail(cursor, row, _broken(error), now, to_values)
     return claims
 
 

@@ -11,10 +11,12 @@ What is seen: what clients asked and were answered, the requests that endpoints 
 - A task is called on its minute, where nothing is in the way.
 - Every task ends: ``succeeded`` with an answer that its endpoint gave, or ``failed`` with a
   reason and a detail, when its time or its attempts are used up, not sooner.
+- Whoever is to be told of an end is: a notice of it stands there.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -119,6 +121,10 @@ class Checker:
     def on_request(self, seen: Seen) -> None:
         """Judge a request as it arrives."""
         self.requests += 1
+        if seen.token < 0:
+            if -seen.token not in self.tokens:
+                self.breaks(f"a notice of t{-seen.token}, which nobody put")
+            return
         token = self.tokens.get(seen.token)
         if token is None:
             self.breaks(f"a request for t{seen.token}, which nobody put")
@@ -158,8 +164,12 @@ class Checker:
         :param unreached: how many calls had a reason to fail before a request was seen.
         """
         found: dict[int, list[dict[str, Any]]] = {}
+        notices = []
         for task in tasks:
             number = int(task["callback"].rpartition("/")[2])
+            if number < 0:
+                notices.append(json.loads(task["payload"]))
+                continue
             found.setdefault(number, []).append(task)
         if unknown := set(found) - set(self.tokens):
             self.breaks(f"tasks that nobody put: {sorted(unknown)}")
@@ -175,8 +185,20 @@ class Checker:
             self._count(token)
             if len(standing) == 1:
                 self._in_time(token, standing[0]["attempts"])
+        self._are_told(found, notices)
         if self.unseen > unreached:
             self.breaks(f"{self.unseen} calls failed, {unreached} had a reason to")
+
+    def _are_told(
+        self, found: dict[int, list[dict[str, Any]]], notices: list[dict[str, Any]]
+    ) -> None:
+        """Judge whether there is a notice of each end that somebody is to be told of."""
+        ends = {(one["task"], one["state"], one["finished_at"]) for one in notices}
+        for tasks in found.values():
+            for task in tasks:
+                end = (task["task"], task["state"], task["finished_at"])
+                if task["on_failure"] and task["state"] in ENDS and end not in ends:
+                    self.breaks(f"nobody is told of an end: {end}")
 
     def _judge(self, token: Token, task: dict[str, Any]) -> None:
         what, place = f"t{token.number} {task['task']}", int(task["trigger_at"])

@@ -83,6 +83,9 @@ class Client:
             "payload": random.choice(("", '{"a": 1}', "text")),
             "callback_method": random.choice(("GET", "GET", "POST")),
         }
+        if number % 4 == 1:
+            # Its negative, by which a notice is known.
+            body |= dict.fromkeys(("on_failure", "on_success"), f"http://told.example/{-number}")
         at = int(now // 60 + random.choice((-1, 0, 0, 1, 1, 1, 2, 2, 3, 5))) * 60
         stamp = datetime.fromtimestamp(at, timezone.utc)
         forms: list[Any] = [at, str(at + 37), f"{stamp:%Y-%m-%dT%H:%M:%SZ}"]

@@ -84,6 +84,16 @@ def _around(owner: Any, name: str, changed: Callable[..., Any]) -> Patch:
 # Nothing acknowledged is lost
 
 
+@mutation("nobody is told of an end", 0)
+def _() -> list[Patch]:
+    return [patch.object(claims, "tell", lambda *_: None)]
+
+
+@mutation("nobody is told of what is too late", 0)
+def _() -> list[Patch]:
+    return [patch.object(writes, "tell", lambda *_: None)]
+
+
 @mutation("a claim is given out without a commit", 0)
 def _() -> list[Patch]:
     def changed(real: Any, cursor: Any, *args: Any, **named: Any) -> Any:
@@ -105,7 +115,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "put", changed)]
 
 
-@mutation("a transaction that failed is taken for one that did not", 42)
+@mutation("a transaction that failed is taken for one that did not", 97)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, failure: Any, batch: Any) -> None:
         names = [getattr(operation, "func", None) for operation, _ in batch]
@@ -118,7 +128,7 @@ def _() -> list[Patch]:
     return [_around(GroupCommit, "_failed", changed)]
 
 
-@mutation("a put overwrites what stands under its key", 0)
+@mutation("a put overwrites what stands under its key", 1)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, definition: Any, now: float, **named: Any) -> Any:
         return real(self, definition, now, **{**named, "replace": True})
@@ -126,7 +136,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "put", changed)]
 
 
-@mutation("statements are not in a transaction", 20)
+@mutation("statements are not in a transaction", 23)
 def _() -> list[Patch]:
     def changed(real: Any, pool: Any, begin: str, run: Any) -> Any:
         return real(pool, "SELECT 1", run)
@@ -171,7 +181,7 @@ def _() -> list[Patch]:
     return [_around(policy, "judge", changed)]
 
 
-@mutation("an interrupted attempt is given back unspent", 0)
+@mutation("an interrupted attempt is given back unspent", 40)
 def _() -> list[Patch]:
     def changed(self: Any, claims: Any) -> None:
         for claim in claims:
@@ -192,12 +202,12 @@ def _() -> list[Patch]:
     return [patch.object(HttpCaller, "_call", changed)]
 
 
-@mutation("what is running may be rescheduled", 149)
+@mutation("what is running may be rescheduled", 46)
 def _() -> list[Patch]:
     return [_sql("_ONE", "state, max", "replace(state, 'running', 'scheduled'), max")]
 
 
-@mutation("a running task may be deleted", 60)
+@mutation("a running task may be deleted", 19)
 def _() -> list[Patch]:
     def changed(real: Any, cursor: Any, key: Any) -> Any:
         cursor.execute(
@@ -241,7 +251,7 @@ def _() -> list[Patch]:
     return [patch.object(Daemon, "__init__", changed)]
 
 
-@mutation("a clock that was set back is not looked at before a call", 323)
+@mutation("a clock that was set back is not looked at before a call", 20)
 def _() -> list[Patch]:
     def changed(self: Any, claim: Any) -> None:
         self._held[claim.task_id, claim.number] = claim
@@ -252,7 +262,7 @@ def _() -> list[Patch]:
     return [patch.object(Dispatcher, "_launch", changed)]
 
 
-@mutation("max_delay is not looked at once a connection is made", 205)
+@mutation("max_delay is not looked at once a connection is made", 66)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, protocol: Any) -> Any:
         self._expires_at = math.inf
@@ -261,17 +271,17 @@ def _() -> list[Patch]:
     return [_around(connections.Link, "connected", changed)]
 
 
-@mutation("a put of what is due now wakes nobody", 2)
+@mutation("a put of what is due now wakes nobody", 6)
 def _() -> list[Patch]:
     return [patch.object(Api, "_wake_put", lambda self, result, definition: result)]
 
 
-@mutation("a tick that failed is not tried again", 29)
+@mutation("a tick that failed is not tried again", 18)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", lambda self, failure: None)]
 
 
-@mutation("the first failure of a tick ends all ticks", 20)
+@mutation("the first failure of a tick ends all ticks", 5)
 def _() -> list[Patch]:
     def changed(self: Any, failure: Any) -> None:
         self._ticking = True
@@ -280,12 +290,12 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", changed)]
 
 
-@mutation("the wall clock is looked at once a minute", 6)
+@mutation("the wall clock is looked at once a minute", 7)
 def _() -> list[Patch]:
     return [patch.object(scheduler, "LOOK_SECONDS", 60)]
 
 
-@mutation("a wall clock that was set back stops the ticks", 7)
+@mutation("a wall clock that was set back stops the ticks", 16)
 def _() -> list[Patch]:
     def changed(self: Any) -> None:
         self._minute.stop()
@@ -301,7 +311,7 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_now", lambda self: self._wall())]
 
 
-@mutation("times are read in the zone of the machine", 14)
+@mutation("times are read in the zone of the machine", 2)
 def _() -> list[Patch]:
     def changed(real: Any, match: Any) -> int:
         seconds: int = real(match)
@@ -313,7 +323,7 @@ def _() -> list[Patch]:
 # Every task ends, with a reason
 
 
-@mutation("a lease that ended is ignored", 87)
+@mutation("a lease that ended is ignored", 29)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, now: float, *, every: bool = False) -> Any:
         return real(self, now, every=every) if every else succeed([])
@@ -321,12 +331,12 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "abandoned", changed)]
 
 
-@mutation("claims of a daemon that died are not looked for", 48)
+@mutation("claims of a daemon that died are not looked for", 8)
 def _() -> list[Patch]:
     return [_around(SqliteStore, "abandoned", lambda real, self, now, **_: succeed([]))]
 
 
-@mutation("a record that failed is not tried again", 96)
+@mutation("a record that failed is not tried again", 35)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, claim: Any, verdict: Any, now: float) -> Deferred[bool]:
         return real(self, claim, verdict, now).addErrback(lambda _: True)  # type: ignore[no-any-return]
@@ -334,7 +344,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "record", changed)]
 
 
-@mutation("what is too late fails without a reason", 8)
+@mutation("what is too late fails without a reason", 0)
 def _() -> list[Patch]:
     return [_sql("_FAIL", "reason = ?", "reason = nullif(?, 'too_late')")]
 
@@ -344,7 +354,7 @@ def _() -> list[Patch]:
     return [_sql("_RECORD", "detail = ?", "detail = substr(?, 999)")]
 
 
-@mutation("what expires while it waits is left as it is", 8)
+@mutation("what expires while it waits is left as it is", 0)
 def _() -> list[Patch]:
     return [_sql("_TOO_LATE", "AND expires_at <= ?", "AND expires_at <= ? AND 0")]
 
@@ -357,7 +367,7 @@ def _() -> list[Patch]:
     return [_around(connections.Endpoints, "endpointForURI", changed)]
 
 
-@mutation("any answer is a success", 3)
+@mutation("any answer is a success", 0)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, status: int) -> bool:
         return True
@@ -365,7 +375,7 @@ def _() -> list[Patch]:
     return [_around(Definition, "expects", changed)]
 
 
-@mutation("a call that the deadline cut off is a success", 0)
+@mutation("a call that the deadline cut off is a success", 1)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         if outcome.reason is not None and outcome.reason.value == "timeout":

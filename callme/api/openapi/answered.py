@@ -92,6 +92,8 @@ def _task() -> dict[str, Schema]:
         "retry_delay": one_or_many(integer(0), "Minutes between attempts."),
         "max_delay": integer(1),
         "timeout": integer(1),
+        "on_failure": or_null(string()),
+        "on_success": or_null(string()),
         "state": ref("State"),
         "reason": or_null(ref("Reason")),
         "detail": string("A sentence for a person."),

@@ -22,11 +22,11 @@ from ...core.headers import (
     SENT_BY_CALLME,
     TOKEN,
 )
+from ...core.status import whole
 from ...core.task import Definition, State, Task
 from ...core.trigger import LAST_SECOND, MAX_NAME, NOT_IN_NAMES, RELATIVE, RFC3339, UNIX
 from ..batch import MAX_TASKS
-from ..encoding import whole
-from .notation import Schema, any_case, integer, listed, ref, string, taken
+from .notation import Schema, any_case, integer, listed, or_null, ref, string, taken
 
 # A surrogate, which the code refuses too, cannot stand in UTF-8: no pattern need name it.
 _IN_NAMES = NOT_IN_NAMES.pattern.replace(r"\ud800-\udfff", "").replace("[", "[^")
@@ -137,6 +137,10 @@ def _parameters() -> dict[str, Schema]:
             1, MAX_MINUTES, "No request starts this many minutes after `trigger_at` or later."
         ),
         "timeout": integer(1, MAX_TIMEOUT, "Seconds for the whole call, connect to last byte."),
+        "on_failure": or_null(_callback())
+        | {"description": "A URL that is told, by a `POST`, when the task has failed."},
+        "on_success": or_null(_callback())
+        | {"description": "A URL that is told, by a `POST`, when the task has succeeded."},
     }
     least = Definition(task_name="", trigger_at=0, callback="")
     shown = whole(Task(least, State.SCHEDULED, None, "", None, 0, 0, None))

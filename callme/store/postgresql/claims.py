@@ -13,6 +13,7 @@ from ...core.task import Claim
 from ..rows import CLAIM, DEFINITION, Row
 from ..writes import LEASE_MARGIN, readable
 from .cursor import Cursor
+from .puts import binary
 
 NOW = "coalesce(%(ms)s::bigint, floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint)"
 """The time given, or the database's: milliseconds. The same wherever it stands in a statement."""
@@ -84,7 +85,7 @@ class Claiming:
         return lambda: [self._claims(cursor, claiming.fetchall())]
 
     def _claims(self, cursor: Cursor, rows: Sequence[Row]) -> Sequence[Claim]:
-        claims = readable(cursor, rows, self.now)
+        claims = readable(cursor, rows, self.now, binary)
         # RETURNING promises no order.
         claims.sort(key=lambda one: (one.definition.trigger_at, one.task_id))
         return claims

@@ -19,6 +19,7 @@ from ..writes import LEASE_MARGIN, readable
 from .claims import NOW, TASK_CLAIMED
 from .cursor import Cursor, in_transaction
 from .database import DEAD_SECONDS, take_name
+from .puts import binary
 
 _GAP_SECONDS = 3 * ALIVE_SECONDS
 """After how long a silence a daemon is no longer steady."""
@@ -96,7 +97,12 @@ class Node:
             self.node_id = self._register(connection, ms)
             rows = self._say(cursor, ms, token)
         taken = [row[2:] for row in rows if row[2] is not None]
-        return readable(cursor, taken, now)
+        if not taken:
+            return []
+        # What cannot be read fails, and somebody is told: both or neither.
+        return in_transaction(
+            connection, b"BEGIN", lambda cursor: readable(cursor, taken, now, binary)
+        )
 
     def _say(self, cursor: Cursor, ms: int | None, token: int) -> list[Row]:
         values = {"ms": ms, "me": self.node_id, "token": token}

@@ -32,6 +32,8 @@ _DEFINITION = {
     "retry_delay": "text",
     "max_delay": "int",
     "timeout": "int",
+    "on_failure": "text",
+    "on_success": "text",
     "host": "text",
     "expires_at": "bigint",
     "created_at": "bigint",
@@ -111,7 +113,7 @@ _NEW = PutResult(Put.CREATED, None)
 
 
 def _put_one(cursor: Cursor, one: PutTask) -> PutResult:
-    return writes.put(cursor, one.definition, one.now, one.create, one.replace, _binary)
+    return writes.put(cursor, one.definition, one.now, one.create, one.replace, binary)
 
 
 def _row(one: PutTask) -> Row:
@@ -120,7 +122,8 @@ def _row(one: PutTask) -> Row:
     return (*values, to_ms(one.now))
 
 
-def _binary(definition: Definition) -> Row:
+def binary(definition: Definition) -> Row:
+    """Return the values of a definition, its payload as bytes."""
     values = list(definition_values(definition))
     values[4] = values[4].encode()
     return tuple(values)

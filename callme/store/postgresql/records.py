@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import frozen
 
+from ...core.notice import told
 from ...core.task import Claim, State, Verdict
 from ..rows import ATTEMPT, Row, attempt_values
-from ..writes import to_ms
+from ..writes import tell, to_ms
 from .cursor import Cursor
+from .puts import binary
 
 _MOST = 200
 """Records that go into one statement."""
@@ -110,6 +112,10 @@ def send_records(cursor: Cursor, records: Sequence[Record]) -> Callable[[], list
         results: list[bool] = []
         for some, recording in parts:
             held = {task_id for (task_id,) in recording}
+            for one in some:
+                definition = one.claim.definition
+                if one.claim.task_id in held and told(definition, one.verdict) is not None:
+                    tell(cursor, definition.key, one.now, binary)
             results += [one.claim.task_id in held or _was_recorded(cursor, one) for one in some]
         return results
 

@@ -27,7 +27,7 @@ from .connections import Connections
 from .cursor import Cursor, in_transaction
 from .database import take_name
 from .nodes import Node
-from .puts import PutTask, put_many
+from .puts import PutTask, binary, put_many
 from .records import Record
 from .server import Server
 from .together import run_all
@@ -73,6 +73,7 @@ class PostgresqlStore(SqlStore):
     """
 
     SIZE = "SELECT pg_total_relation_size('task') + pg_total_relation_size('attempt')"
+    _values = staticmethod(binary)
 
     def __init__(
         self,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from ...core.notice import told
 from ...core.task import Claim, Definition, State, Verdict
 from ..port import Put, PutResult
 from ..rows import ATTEMPT, CLAIM, DEFINITION, attempt_values, definition_values
-from ..writes import INSERT, LEASE_MARGIN, put, readable, to_ms
+from ..writes import INSERT, LEASE_MARGIN, put, readable, tell, to_ms
 
 _CLAIM = f"""
     UPDATE task
@@ -102,4 +103,6 @@ def record(cursor: sqlite3.Cursor, claim: Claim, verdict: Verdict, now: float) -
         return False
     if (attempt := verdict.attempt) is not None:
         cursor.execute(_ATTEMPT, (claim.task_id, *attempt_values(attempt)))
+    if told(claim.definition, verdict) is not None:
+        tell(cursor, claim.definition.key, now)
     return True

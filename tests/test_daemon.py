@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -130,6 +131,22 @@ def test_the_tour(either: Daemon, sink: Sink) -> None:
     assert daemon.curl("GET", f"/status/{later}")[0] == 404
     status, health = daemon.curl("GET", "/healthz")
     assert (status, health["status"], health["backlog"]) == (200, "ok", 0)
+
+
+def test_who_waits_is_answered_and_who_is_to_be_told_is_told(either: Daemon, sink: Sink) -> None:
+    daemon = either.start()
+    key = daemon.put("bad", sink.url("/once/500"), retry=0, on_failure=sink.url("/status/204"))
+    task = {"state": "scheduled"}
+    while task["state"] in ("scheduled", "running"):
+        status, task = daemon.curl("GET", f"/status/{key}?wait=50")
+        assert status == 200
+    assert task["state"] == "failed"
+    _, page = daemon.curl("GET", f"/status/{key.replace('@', '.')}.on_failure")
+    (notice,) = [task["task"] for task in page["tasks"]]
+    assert daemon.until(notice, "succeeded")["payload"] == json.dumps(
+        task, ensure_ascii=False, separators=(",", ":")
+    )
+    assert sink.count(notice) == 1
 
 
 # Death

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,21 @@ def test_one_of_two_is_stopped_under_load_and_nobody_notices(
     with cluster.connect(url.rpartition("/")[2]) as connection:
         names = connection.execute(f"SELECT name FROM {SCHEMA}.node".encode()).fetchall()
     assert names == [("stays",)]
+
+
+def test_who_waits_at_either_is_answered_once_one_of_them_is_done(
+    fleet: Callable[..., Daemon], sink: Sink
+) -> None:
+    both = [fleet("a"), fleet("b")]
+    key = both[0].put("slow", sink.url("/sleep/3"))
+    both[1].until(key, "running")
+    began = time.monotonic()
+    with ThreadPoolExecutor(len(both)) as pool:
+        path = f"/status/{key}?wait=59"
+        answers = list(pool.map(lambda daemon: daemon.curl("GET", path), both))
+    # Not as their time was over.
+    assert time.monotonic() - began < 50
+    assert [(status, task["state"]) for status, task in answers] == [(200, "succeeded")] * 2
 
 
 def test_daemons_that_start_at_once_on_an_empty_database_both_run(

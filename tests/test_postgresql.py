@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -14,11 +15,11 @@ import pytest_twisted
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 
 from callme.core.policy import interrupted, judge
-from callme.core.task import Claim, Outcome, Reason, State
-from callme.core.trigger import minute_of
+from callme.core.task import Claim, Outcome, Reason, State, Task
+from callme.core.trigger import Key, minute_of
 from callme.store import reads, writes
 from callme.store.port import ALIVE_SECONDS, CannotOpen, Put, PutResult, StoreUnavailable
 from callme.store.postgresql import (
@@ -35,6 +36,8 @@ from callme.store.postgresql.connections import Connections
 from callme.store.postgresql.database import DEAD_SECONDS, migrations, open_server
 from callme.store.postgresql.server import SCHEMA, Server
 from callme.store.postgresql.store import PostgresqlStore
+from callme.store.watched import WatchedStore
+from callme.waits import Waits
 
 from .postgresql import Cluster, Silence
 from .processes import free_port, wait_for
@@ -264,6 +267,137 @@ async def test_a_daemon_keeps_what_nobody_took_while_it_was_away(daemons: Any) -
         other.execute(f"DELETE FROM {SCHEMA}.node".encode())
     assert await alive(frozen, NOW + 50) == []
     assert await finish(frozen, claim, 200)
+
+
+async def waiting_for(
+    waits: Waits, daemon: PostgresqlStore, keys: Sequence[Key]
+) -> list[Deferred[Task | None]]:
+    """Begin to wait for tasks; return once each has been looked at."""
+    looked: list[Key] = []
+    get = PostgresqlStore.get.__get__(daemon)
+
+    def getting(key: Key) -> Deferred[Task | None]:
+        def read(task: Task | None) -> Task | None:
+            looked.append(key)
+            return task
+
+        reading: Deferred[Task | None] = get(key)
+        return reading.addCallback(read)
+
+    daemon.get = getting  # type: ignore[method-assign]
+    waiting = [Deferred.fromCoroutine(waits.wait(key, 60)) for key in keys]
+    for one in waiting:
+        # Of this test's time, in which nobody is woken unless by what it does.
+        one.addTimeout(30, reactor)
+    while len(looked) < len(keys):
+        await deferLater(reactor, 0.01)
+    return waiting
+
+
+async def test_who_waits_at_one_is_told_within_a_second_of_what_another_does(daemons: Any) -> None:
+    here, there = daemons("here"), daemons("there")
+    await alive(there, NOW)
+    names = ["a", "b", "c", "d"]
+    keys = [Key(name, NOON) for name in names]
+    for name in names:
+        await put(here, name, retry=int(name == "b"))
+    clock = Clock()
+    waits = Waits(here, clock, others=True)
+    looks: list[int] = []
+    changed = here.changed
+
+    def counted(seen: Any, limit: int) -> Any:
+        looks.append(len(seen))
+        return changed(seen, limit)
+
+    here.changed = counted
+
+    async def look(waiting: Sequence[Deferred[Task | None]]) -> list[Task | None]:
+        assert not any(one.called for one in waiting)
+        clock.advance(1)
+        clock.advance(0)
+        return list(await gatherResults(waiting))
+
+    waiting = await waiting_for(waits, here, keys)
+    claims = {claim.definition.task_name: claim for claim in await there.claim({HOST: 9}, NOW)}
+    found = await look(waiting)
+    assert [task and task.state for task in found] == [State.RUNNING] * 4
+    waiting = await waiting_for(waits, here, keys)
+    await finish(there, claims["a"], 200)
+    await finish(there, claims["b"], 500)
+    await there.record(claims["c"], judge(claims["c"], interrupted(claims["c"]), NOW), NOW)
+    await finish(there, claims["d"], 500)
+    await there.delete(keys[3])
+    found = await look(waiting)
+    ends = [(task.state, task.reason) if task else None for task in found]
+    assert ends == [
+        (State.SUCCEEDED, None),
+        (State.SCHEDULED, None),
+        (State.FAILED, Reason.INTERRUPTED),
+        None,
+    ]
+    waiting = await waiting_for(waits, here, keys[1:2])
+    await there.due(NOON + 86_400 * 366)
+    (late,) = await look(waiting)
+    assert late is not None
+    assert late.reason is Reason.TOO_LATE
+    # One statement a second, however many wait.
+    assert looks == [4, 4, 1]
+    assert clock.getDelayedCalls() == []
+
+
+async def test_what_the_dead_leave_is_told_and_wakes_who_waits(daemons: Any) -> None:
+    dead, here = daemons("dead"), daemons("here")
+    await put(dead, retry=0, on_failure="http://told.example/")
+    await alive(dead, NOW)
+    await dead.claim({HOST: 1}, NOW)
+    clock = Clock()
+    waits = Waits(here, clock)
+    (waiting,) = await waiting_for(waits, here, [Key("task", NOON)])
+    later = NOW + DEAD_SECONDS + 5
+    (taken,) = await alive(here, *steadily(NOW, later))
+    verdict = judge(taken, interrupted(taken), later)
+    assert await WatchedStore(here, waits).record(taken, verdict, later)
+    clock.advance(0)
+    task = await waiting
+    assert task is not None
+    assert task.reason is Reason.INTERRUPTED
+    notice = await here.get(Key(f"task.{NOON}.on_failure", minute_of(later)))
+    assert notice is not None
+    assert json.loads(notice.definition.payload)["reason"] == "interrupted"
+
+
+async def test_what_cannot_be_read_of_the_dead_is_told_with_its_end(
+    daemons: Any, cluster: Cluster
+) -> None:
+    dead, here = daemons("dead"), daemons("here")
+    await put(dead, on_failure="http://told.example/")
+    await alive(dead, NOW)
+    await dead.claim({HOST: 1}, NOW)
+    with cluster.connect("contract") as other:
+        other.execute(f"UPDATE {SCHEMA}.task SET headers = '['".encode())
+        # Nobody can be told: so it has not ended, as far as anybody can see.
+        refuse = (
+            f"ALTER TABLE {SCHEMA}.task ADD CONSTRAINT told CHECK (callback !~ 'told') NOT VALID"
+        )
+        other.execute(refuse.encode())
+        with pytest.raises(psycopg.errors.CheckViolation):
+            await alive(here, *steadily(NOW, NOW + DEAD_SECONDS + 5))
+        assert state_in(other) == ["running"]
+        other.execute(f"ALTER TABLE {SCHEMA}.task DROP CONSTRAINT told".encode())
+    # The claim is its own by now, and its lease ends.
+    assert await alive(here, NOW + 300) == []
+    page = await here.page()
+    assert page is not None
+    assert [(task.definition.callback, task.state) for task in page.tasks] == [
+        ("http://sink.example/", State.FAILED),
+        ("http://told.example/", State.SCHEDULED),
+    ]
+
+
+def state_in(connection: psycopg.Connection) -> list[str]:
+    states = connection.execute(f"SELECT state FROM {SCHEMA}.task".encode())
+    return [state for (state,) in states]
 
 
 async def test_after_an_outage_nobody_is_dead(daemons: Any) -> None:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from callme.core.trigger import Key
 from callme.site import BoundedSite
-from callme.waits import AT_ONCE, IN_A_TURN, Waits
+from callme.waits import IN_A_TURN, Waits
 
 from .openapi import check_answer
 from .support import NOON, World
@@ -134,6 +134,15 @@ def test_a_task_that_is_too_late_has_changed(world: World) -> None:
     world.clock.rightNow += 59.9
     world.result(world.watched.due(NOON + 60))
     assert waiting.look().json["reason"] == "too_late"
+
+
+def test_a_task_that_a_dead_daemon_left_has_changed(world: World) -> None:
+    world.put(at=NOON, retry=0)
+    world.result(world.store.claim({"sink.example:80": 1}, NOON))
+    waiting = Waiting(world, f"/status/task@{NOON}?wait=60")
+    assert waiting.status is None
+    world.scheduler.start()
+    assert waiting.look().json["reason"] == "interrupted"
 
 
 CHANGES: dict[str, Callable[[World], object]] = {
@@ -270,6 +279,16 @@ def test_a_site_drops_nobody_who_waits_and_closes_once_all_are_answered(world: W
     assert closed.called
 
 
+def test_who_waits_and_is_gone_makes_room_for_another(world: World) -> None:
+    world.put(at=AT)
+    site = BoundedSite(world.api().app.resource(), world.clock)
+    waiting = Client(world, site)
+    waiting.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
+    assert world.waits.watching
+    waiting.hang_up()
+    assert not world.waits.watching
+
+
 def test_a_database_that_cannot_be_read_is_asked_again(world: World) -> None:
     world.put(at=AT)
     waiting, ending = Waiting(world), Waiting(world, f"/status/{KEY}?wait=1")
@@ -301,10 +320,14 @@ def test_what_other_daemons_change_is_seen_within_a_second(world: World) -> None
     assert world.clock.getDelayedCalls() == []
 
 
-def test_however_many_are_waited_for_they_are_compared_together(world: World) -> None:
+def test_however_many_are_waited_for_they_are_compared_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = 20
+    monkeypatch.setattr("callme.waits.AT_ONCE", at_once)
     world.waits = Waits(world.store, world.clock, others=True)
     world.http = world._http()
-    count = 2 * AT_ONCE + 1
+    count = 2 * at_once + 1
     for minute in range(count):
         world.put(at=AT + 60 * minute)
     waiting = [Waiting(world, f"/status/task@{AT + 60 * n}?wait=60") for n in range(count)]
@@ -316,7 +339,7 @@ def test_however_many_are_waited_for_they_are_compared_together(world: World) ->
     world.result(world.store.delete_name("task"))
     world.turn_to(NOON + 3)
     assert {one.look().status for one in waiting} == {404}
-    assert [len(asked) for asked in seen] == [count, AT_ONCE + 1, 1]
+    assert [len(asked) for asked in seen] == [count, at_once + 1, 1]
 
 
 def test_others_have_a_turn_while_many_are_answered(world: World) -> None:

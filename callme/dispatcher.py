@@ -165,9 +165,10 @@ class Dispatcher:
     def _ended(self, claim: Claim, outcome: Outcome) -> None:
         verdict = policy.judge(claim, outcome, self._now())
         self._log.ended(claim, verdict)
+        # First: whatever becomes of the counting, the task has its end.
+        self._record(claim, verdict)
         if verdict.attempt is not None:
             self.observer.attempt_ended(claim, verdict.attempt)
-        self._record(claim, verdict)
 
     def _call_failed(self, failure: Failure, claim: Claim) -> None:
         """Take an error of the caller's own, or the end of a call that was cut off."""

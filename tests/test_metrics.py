@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from callme import __version__
-from callme.core.task import Reason, State
+from callme.core.task import Claim, Outcome, Reason, State
 from callme.metrics.page import OPENMETRICS_TYPE, TEXT_TYPE
 
 from .conftest import LoggedFailures
@@ -76,10 +76,19 @@ def test_what_has_not_happened_stands_at_nought(world: World) -> None:
     for reason in Reason:
         finished = value(found, "callme_tasks_finished_total", state="failed", reason=reason.value)
         assert finished == 0
-        outcome = value(found, "callme_attempts_total", outcome=reason.value)
-        # Nothing is attempted of what is too late.
-        assert outcome == (None if reason is Reason.TOO_LATE else 0)
+        assert value(found, "callme_attempts_total", outcome=reason.value) == 0
     assert value(found, "callme_claims_lost_total") == 0
+
+
+def test_what_expires_while_it_connects_is_an_attempt_and_has_its_end(world: World) -> None:
+    def connecting(claim: Claim) -> Deferred[Outcome]:
+        return succeed(Outcome(NOON * 1000, 5, None, Reason.TOO_LATE, "max_delay passed"))
+
+    world.caller.failing = connecting
+    key = world.put(retry=0).key
+    found = samples(ticking(world))
+    assert world.task(key).state is State.FAILED
+    assert value(found, "callme_attempts_total", outcome="too_late") == 1
 
 
 def test_a_retry_is_an_attempt_but_says_nothing_of_lateness(world: World) -> None:

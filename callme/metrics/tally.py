@@ -13,8 +13,6 @@ DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 """Seconds: to the longest ``timeout`` that a task may have."""
 OPERATIONS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Operations: to the most that one transaction takes."""
-# What is too late is not attempted.
-_OF_ATTEMPTS = [one for one in Reason if one is not Reason.TOO_LATE]
 
 
 class Tally(Observer):
@@ -30,7 +28,7 @@ class Tally(Observer):
         )
         self._attempt_succeeded = attempts.labels("succeeded")
         self._attempts_failed: dict[Reason, Counter] = {
-            one: attempts.labels(one.value) for one in _OF_ATTEMPTS
+            one: attempts.labels(one.value) for one in Reason
         }
         finished = Counter(
             "callme_tasks_finished", "Tasks that ended.", ["state", "reason"], registry=registry

@@ -58,6 +58,7 @@ setup(
         "test": [
             "coverage[toml]>=7.6",
             "hypothesis>=6.100",
+            "icalendar>=6.3",
             "jsonschema-rs>=0.30",
             "openapi-spec-validator>=0.7",
             PSYCOPG,

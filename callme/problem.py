@@ -12,6 +12,7 @@ from attrs import field, frozen
 from .core.errors import FieldError, Invalid
 
 JSON_TYPE = b"application/json"
+CALENDAR_TYPE = b"text/calendar"
 NDJSON_TYPE = b"application/x-ndjson"
 PROBLEM_TYPE = b"application/problem+json"
 

@@ -14,7 +14,7 @@ from ..core.definition import MAX_ERRORS
 from ..core.errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, shown
 from ..core.task import State
 from ..core.trigger import Key, check_name, next_minute, parse_key, parse_trigger
-from ..problem import NDJSON_TYPE, Problem
+from ..problem import CALENDAR_TYPE, JSON_TYPE, NDJSON_TYPE, Problem
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
@@ -27,6 +27,7 @@ _READABLE_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded
 # From a line's first character that is no white space of JSON's: blank lines are passed over.
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_WEIGHT = re.compile(rb"q=([01](?:\.[0-9]{0,3})?)")
 
 
 @frozen
@@ -124,6 +125,20 @@ def _lines(data: bytes) -> Iterator[tuple[object, int]]:
 def is_ndjson(request: IRequest) -> bool:
     """Whether a body says that it is a JSON text a line."""
     return _content_type(request) == NDJSON_TYPE
+
+
+def wants_calendar(request: IRequest) -> bool:
+    """Whether a request would rather have a calendar than JSON (RFC 9110, section 12.5.1).
+
+    It must name it: whoever takes anything gets JSON.
+    """
+    wanted: dict[bytes, float] = {}
+    for part in (request.getHeader(b"accept") or b"").lower().split(b","):
+        kind, *parameters = (piece.strip() for piece in part.split(b";"))
+        weights = (_WEIGHT.fullmatch(parameter) for parameter in parameters)
+        weight = next((float(found[1]) for found in weights if found), 1.0)
+        wanted[kind] = max(weight, wanted.get(kind, 0.0))
+    return wanted.get(CALENDAR_TYPE, 0.0) > wanted.get(JSON_TYPE, 0.0)
 
 
 def _content_type(request: IRequest) -> bytes:

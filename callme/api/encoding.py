@@ -11,11 +11,13 @@ from twisted.web.iweb import IRequest
 
 from ..core.status import item
 from ..core.trigger import Key
-from ..problem import JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
+from ..problem import CALENDAR_TYPE, JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
 from ..store.port import Page
 from .decoding import is_ndjson
 
 JSON = dict[str, Any]
+VARIES = {"Vary": "Accept"}
+"""Says that another answer stands at the same path (RFC 9110, section 12.5.5)."""
 
 
 def answer(
@@ -36,6 +38,11 @@ def answer_text(request: IRequest, kind: bytes, text: bytes) -> bytes:
     :param kind: its content type.
     """
     return _send(request, kind, 200, {}, text)
+
+
+def answer_calendar(request: IRequest, calendar: bytes) -> bytes:
+    """Answer with a calendar, as who asked for one at the same path has it."""
+    return _send(request, CALENDAR_TYPE + b"; charset=utf-8", 200, VARIES, calendar)
 
 
 def refuse(request: IRequest, problem: Problem) -> bytes:
@@ -74,7 +81,7 @@ def url_of(prefix: str, key: Key) -> str:
 def page_answer(request: IRequest, page: Page, name: str | None, query: dict[str, str]) -> bytes:
     """Answer with a page of tasks, and say where the next one begins."""
     members: dict[str, Any] = {"tasks": [item(task) for task in page.tasks]}
-    headers = {}
+    headers = dict(VARIES)
     if page.next is not None:
         members["next"] = str(page.next)
         following = urlencode(query | {"start_from": members["next"]}, quote_via=quote, safe="@")

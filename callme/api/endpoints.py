@@ -27,6 +27,7 @@ from ..scheduler import Scheduler
 from ..store.port import Put, PutResult, Rescheduled, Store, StoreUnavailable
 from ..waits import TooManyWait, Waits
 from .batch import Batch
+from .calendar import calendar_at, calendar_of
 from .decoding import (
     PAGING,
     parse_body,
@@ -40,6 +41,7 @@ from .decoding import (
     parse_target,
     parse_wait,
     trimmed,
+    wants_calendar,
 )
 from .encoding import (
     answer,
@@ -155,6 +157,8 @@ class Api:
             if task is None:
                 raise Problem(404, f"there is no task {target}")
             return answer(request, whole(task))
+        if wants_calendar(request):
+            return await calendar_of(self._store, request, target, self._now(), self._clock)
         query = parse_query(request, PAGING)
         page = await self._store.page(
             task_name=target,
@@ -164,7 +168,7 @@ class Api:
             state=parse_state(query.get("state")),
         )
         if page is None:
-            raise Problem(404, f"there is no task named {shown(target)}")
+            return await calendar_at(self._store, request, target, self._now(), self._clock)
         return page_answer(request, page, target, query)
 
     @app.route("/reschedule/<path:path>", methods=["POST"])

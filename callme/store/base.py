@@ -9,9 +9,10 @@ from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from ..core.calendar import Agenda
 from ..core.task import Definition, State, Task
 from ..core.trigger import Key
-from . import reads, writes
+from . import agenda, reads, writes
 from .cursor import Cursor
 from .port import Deleted, Due, Figures, Page, PutResult, Rescheduled, Seen
 from .rows import definition_values
@@ -124,3 +125,16 @@ class SqlStore(ABC):
             return reads.figures(cursor, self._time(cursor, now), self.SIZE, count)
 
         return self._read(figures)
+
+    def agenda(
+        self, task_name: str | None, until: int, failed_since: int, limit: int
+    ) -> Deferred[Agenda | None]:
+        return self._read(
+            partial(
+                agenda.agenda,
+                task_name=task_name,
+                until=until,
+                failed_since=failed_since,
+                limit=limit,
+            )
+        )

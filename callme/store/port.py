@@ -17,6 +17,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from ..core.calendar import Agenda
 from ..core.task import Claim, Definition, Reason, State, Task, Verdict
 from ..core.trigger import Key
 
@@ -255,6 +256,16 @@ class Store(Protocol):
 
         :param count: count all tasks too. Of a million that takes 40 ms and more, on a
             connection that reads; all else takes a few milliseconds at most.
+        """
+
+    def agenda(
+        self, task_name: str | None, until: int, failed_since: int, limit: int
+    ) -> Deferred[Agenda | None]:
+        """Return what a calendar shows; ``None`` where a name is asked for that has no task.
+
+        :param until: only scheduled tasks due before this second.
+        :param failed_since: only tasks that failed at this second or later.
+        :param limit: how many tasks to return, of those scheduled and of those failed.
         """
 
     def close(self) -> Deferred[None]:

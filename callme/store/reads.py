@@ -14,7 +14,7 @@ from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
 _SEEN = "SELECT state, created_at, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
 _ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
-_EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
+EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
 # Left to itself either database would read the whole of task_host, which is in the order of hosts.
 _WAITING = """
     SELECT DISTINCT host FROM (
@@ -73,7 +73,7 @@ def page(
     """Return a page of tasks; ``None`` where a name is asked for that has no task."""
     conditions, values = ["TRUE"], list[Any]()
     if task_name is not None:
-        if cursor.execute(_EXISTS, (task_name,)).fetchone() is None:
+        if cursor.execute(EXISTS, (task_name,)).fetchone() is None:
             return None
         conditions.append("task_name = ?")
         values.append(task_name)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from attrs import define
 from twisted.internet.defer import Deferred
 
+from ..core.calendar import Agenda
 from ..core.task import Claim, Definition, State, Task, Verdict
 from ..core.trigger import Key
 from .port import Deleted, Due, Figures, Page, Put, PutResult, Rescheduled, Seen, Store
@@ -136,6 +137,11 @@ class WatchedStore:
 
     def figures(self, now: float, *, count: bool = False) -> Deferred[Figures]:
         return self._store.figures(now, count=count)
+
+    def agenda(
+        self, task_name: str | None, until: int, failed_since: int, limit: int
+    ) -> Deferred[Agenda | None]:
+        return self._store.agenda(task_name, until, failed_since, limit)
 
     def close(self) -> Deferred[None]:
         return self._store.close()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...core.calendar import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
 from ...site import MAX_BATCH
 from ..batch import MAX_TASKS
 from .notation import Schema, ref, string
-from .parts import JSON, NDJSON, OPENMETRICS, TEXT, answer, asks, in_path, refusals
+from .parts import CALENDAR, JSON, NDJSON, OPENMETRICS, TEXT, answer, asks, in_path, refusals
 
 Operation = dict[str, Any]
 
@@ -120,17 +121,26 @@ def _list(name: str, summary: str, *, of_name: bool = False) -> Operation:
     return {
         "operationId": name,
         "summary": summary,
+        "description": "Or, as a calendar (RFC 5545), those scheduled in the next"
+        f" {AHEAD_DAYS} days and those failed in the last {BACK_DAYS}, at most {MAX_EVENTS} of each"
+        ": where `Accept` prefers `text/calendar` to `application/json`, or the path ends in `.ics`"
+        " and no task has a name that does. A calendar takes no parameters.",
         "tags": ["tasks"],
         "parameters": asks("start_from", "limit", "future_only", "state"),
         "responses": {
             "200": answer(
                 "A page of tasks.",
                 ref("TaskList"),
+                content={
+                    JSON: {"schema": ref("TaskList")},
+                    CALENDAR: {"schema": string("A `VCALENDAR`.")},
+                },
                 headers={
+                    "Vary": {"required": True, "schema": string()},
                     "Link": {
                         "description": 'The next page (`rel="next"`), where there is one.',
                         "schema": string(),
-                    }
+                    },
                 },
                 links=_links("$response.body#/tasks/0")
                 | {

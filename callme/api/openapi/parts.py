@@ -13,6 +13,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain"
 OPENMETRICS = "application/openmetrics-text"
+CALENDAR = "text/calendar"
 
 
 def parameters() -> dict[str, Any]:

@@ -15,12 +15,14 @@ from .attempt_log import AttemptLog
 from .caller.port import Caller
 from .core import policy
 from .core.callback import host_of
+from .core.capacity import Capacity
 from .core.errors import shown
 from .core.fairness import share_out
 from .core.notice import told
 from .core.task import Claim, Outcome, State, Verdict
 from .core.trigger import minute_of
 from .observer import Observer
+from .pace import Pace
 from .store.port import Store, StoreUnavailable
 
 log = Logger(namespace="callme")
@@ -51,6 +53,7 @@ class Dispatcher:
     _claim_failed: Callable[[Failure], None]
     observer: Observer = field(factory=Observer, init=False)
     _log: AttemptLog = field(init=False)
+    _pace: Pace = field(init=False)
     _open: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _claiming: bool = field(default=False, init=False)
@@ -68,11 +71,17 @@ class Dispatcher:
 
     def __attrs_post_init__(self) -> None:
         self._log = AttemptLog(self._now)
+        self._pace = Pace(self._clock.seconds)
 
     @property
     def calls_under_way(self) -> int:
         """How many calls are under way."""
         return len(self._calls)
+
+    @property
+    def capacity(self) -> Capacity:
+        """How fast calls can be made."""
+        return self._pace.capacity(self._concurrency, self._per_host)
 
     def open(self) -> None:
         """Begin to claim, unless it was closed: what an earlier daemon left is taken up."""
@@ -128,6 +137,9 @@ class Dispatcher:
         self._waiting.update(
             dict.fromkeys(host for host, share in shares.items() if taken.get(host, 0) >= share)
         )
+        # Few can have all their places, so that this soon finds one that has not.
+        short = any(self._under_way.get(host, 0) < self._per_host for host in self._waiting)
+        self._pace.room(short=short)
         self._claim()
         self._check_drained()
 
@@ -155,6 +167,7 @@ class Dispatcher:
 
     def _called(self, outcome: Outcome, claim: Claim) -> None:
         self._leave(claim)
+        self._pace.ended(claim.host, outcome.duration_ms)
         if outcome.status is not None:
             self._answering.add(claim.host)
         # A call that is cut off has failed in no way of its own.

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .caller.port import Caller
+from .core.capacity import Capacity
 from .core.errors import shown
 from .core.task import Reason, State
 from .core.trigger import MINUTE, minute_of
@@ -189,6 +190,10 @@ class Scheduler:
             self._others.stop()
         self._retention.stop()
         await self._dispatcher.close(grace, then)
+
+    def capacity(self) -> Capacity:
+        """Say how fast calls can be made."""
+        return self._dispatcher.capacity
 
     def health(self) -> Health:
         """Say how the scheduler is."""

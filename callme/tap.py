@@ -32,6 +32,7 @@ from .descriptors import raise_limit, share_of_a_rush, share_of_clients, wanted_
 from .metrics.page import MetricsPage
 from .metrics.tally import Tally
 from .options import Options, Settings
+from .outlook import Outlook
 from .probe import CannotListen, try_port
 from .retention import Retention
 from .scheduler import Scheduler
@@ -310,7 +311,17 @@ class Daemon(Service):
         )
         self._scheduler.observe(tally)
         metrics = self._metrics(registry, now)
-        api = Api(self._store, self._scheduler, clock, now, metrics, settings.networks, self._waits)
+        outlook = Outlook(self._store, self._scheduler.capacity, clock, now)
+        api = Api(
+            self._store,
+            self._scheduler,
+            clock,
+            now,
+            metrics,
+            settings.networks,
+            self._waits,
+            outlook,
+        )
         self._site = BoundedSite(api.app.resource(), clock, self._gate, room, going=going)
         self._endpoint = _endpoint(reactor, settings.port)
         self._port: IListeningPort | None = None

@@ -74,7 +74,7 @@ def test_it_has_the_routes_that_there_are() -> None:
 
 def test_every_operation_has_a_name_of_its_own_and_every_reference_leads_somewhere() -> None:
     names = [o["operationId"] for p in PATHS.values() for o in p.values() if "operationId" in o]
-    assert len(names) == len(set(names)) == 17
+    assert len(names) == len(set(names)) == 18
     referred = set()
     for node in nodes(DOCUMENT):
         if "$ref" in node:
@@ -221,12 +221,14 @@ WIRE = {
     "future_only": ("/status/?future_only=", "/components/parameters/future_only/schema"),
     "pretty": ("/status/?pretty=", "/components/parameters/pretty/schema"),
     "all": ("/reschedule/a?all=", "/components/parameters/all/schema"),
+    "hours": ("/forecast?hours=", "/components/parameters/hours/schema"),
     "name": ("/status/", "/components/schemas/TaskName"),
     "time": ("/status/a@", "/components/schemas/AbsoluteTime"),
 }
 TEXTS = {
     "limit": st.integers(-5, 10**10).map(str)
     | st.sampled_from(["1000", "1001", "1", "0", "", "x"]),
+    "hours": st.integers(-5, 200).map(str) | st.sampled_from(["1", "168", "169", "0", "", "x"]),
     "state": st.sampled_from([*State, "", "all", "Failed"]).map(str.__str__),
     "start_from": texts(COMPONENTS["schemas"]["Key"]),
     "name": texts(COMPONENTS["schemas"]["TaskName"]),
@@ -247,7 +249,7 @@ def test_a_part_of_a_url_is_taken_if_its_schema_says_so(world: World, name: str)
         method = "POST" if name == "all" else "GET"
         answer = ask(world, method, before + quote(text, safe=""))
         value: object = text
-        if name == "limit" and text.isdecimal():
+        if name in ("limit", "hours") and text.isdecimal():
             value = int(text)
         elif name in ("future_only", "pretty", "all"):
             # Its bare name: allowEmptyValue.

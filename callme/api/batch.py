@@ -17,9 +17,10 @@ from ..core.errors import Invalid
 from ..core.networks import Networks
 from ..core.task import Definition
 from ..problem import Problem
-from ..store.port import Put, PutResult, Store
+from ..store.port import Beside, Put, PutResult, Store
 from .decoding import parse_items, parse_object
 from .encoding import JSON, encode_answers
+from .foresight import DryRun
 from .put import refusal, whoever_waits
 
 MAX_TASKS = 10_000
@@ -39,6 +40,7 @@ class Batch:
     :param now: the server's time as the batch began, by which all of it is read.
     :param done: told what came of the tasks, once they are committed.
     :param networks: where callbacks may go.
+    :param dry_run: what foresees them, where nothing is to be done.
     """
 
     _store: Store
@@ -46,6 +48,7 @@ class Batch:
     _now: float
     _done: Callable[[Iterable[tuple[Definition, PutResult]]], None]
     _networks: Networks
+    _dry_run: DryRun | None = None
 
     async def put(self, request: IRequest) -> list[bytes]:
         """Put every task, and return the answers to them, in order, encoded some at a time.
@@ -55,10 +58,12 @@ class Batch:
         values = await self._decode(request)
         parts: list[bytes] = []
         writing: deque[Deferred[list[JSON]]] = deque()
+        # A dry run knows of the tasks before only once it has answered them.
+        ahead = AHEAD if self._dry_run is None else 1
         try:
             for begin in range(0, len(values), SLICE):
                 await self._others()
-                if len(writing) == AHEAD:
+                if len(writing) == ahead:
                     await self._answers(request, writing.popleft(), parts)
                 writing.append(self._write(values[begin : begin + SLICE]))
             while writing:
@@ -108,15 +113,37 @@ class Batch:
             else:
                 answers.append(None)
                 tasks.append((definition, not policy.is_too_late(definition, self._now)))
+        answering = self._put(tasks) if self._dry_run is None else self._foresee(tasks)
+
+        def in_order(told: Iterable[JSON]) -> list[JSON]:
+            following = iter(told)
+            return [known if known is not None else next(following) for known in answers]
+
+        return answering.addCallback(in_order)
+
+    def _put(self, tasks: Sequence[tuple[Definition, bool]]) -> Deferred[list[JSON]]:
+        """Put what can be read of a slice."""
         putting = self._store.put_many(tasks, self._now)
 
-        def put(results: Sequence[PutResult]) -> list[JSON]:
+        def answered(results: Sequence[PutResult]) -> list[JSON]:
             done = [(made, result) for (made, _), result in zip(tasks, results, strict=True)]
             self._done(done)
-            told = iter(done)
-            return [known if known is not None else _answer(*next(told)) for known in answers]
+            return [_answer(definition, result) for definition, result in done]
 
-        return putting.addCallback(put)
+        return putting.addCallback(answered)
+
+    def _foresee(self, tasks: Sequence[tuple[Definition, bool]]) -> Deferred[list[JSON]]:
+        """Say what would come of a slice, and do nothing."""
+        dry_run = self._dry_run
+        assert dry_run is not None
+
+        def foresee(found: Sequence[Beside]) -> list[JSON]:
+            return [
+                dry_run.answer_in_batch(made, dry_run.put(made, beside, create=create))
+                for (made, create), beside in zip(tasks, found, strict=True)
+            ]
+
+        return self._store.beside([made for made, _ in tasks], self._now).addCallback(foresee)
 
 
 def _answer(definition: Definition, result: PutResult) -> JSON:

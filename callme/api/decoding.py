@@ -18,6 +18,9 @@ from ..problem import CALENDAR_TYPE, JSON_TYPE, NDJSON_TYPE, Problem
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
+DEFAULT_HOURS = 24
+MAX_HOURS = 168
+"""How far ahead a forecast looks: a week."""
 MAX_WAIT = 60
 """Seconds for which a client may wait for a task to change."""
 PAGING = ("start_from", "future_only", "limit", "state")
@@ -209,6 +212,15 @@ def parse_wait(value: str | None) -> int:
         return 0
     if not _NUMBER.fullmatch(value) or int(value) > MAX_WAIT:
         raise _bad_query("wait", f"is {shown(value)}: expected seconds, an integer to {MAX_WAIT}")
+    return int(value)
+
+
+def parse_hours(value: str | None) -> int:
+    """Return how many hours a forecast is for."""
+    if value is None:
+        return DEFAULT_HOURS
+    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_HOURS:
+        raise _bad_query("hours", f"is {shown(value)}: expected an integer from 1 to {MAX_HOURS}")
     return int(value)
 
 

@@ -22,6 +22,7 @@ from ..core.status import whole
 from ..core.task import Definition, Reason, State
 from ..core.trigger import Key, minute_of, rfc3339
 from ..metrics.page import MetricsPage
+from ..outlook import Outlook
 from ..problem import Problem
 from ..scheduler import Scheduler
 from ..store.port import Put, PutResult, Rescheduled, Store, StoreUnavailable
@@ -33,6 +34,7 @@ from .decoding import (
     parse_body,
     parse_condition,
     parse_flag,
+    parse_hours,
     parse_limit,
     parse_new_time,
     parse_query,
@@ -53,6 +55,7 @@ from .encoding import (
     skipped_items,
     url_of,
 )
+from .foresight import DryRun, forecast_answer
 from .openapi.document import served as openapi_document
 from .put import refusal, wake_for, whoever_waits
 
@@ -78,6 +81,7 @@ class Api:
     :param metrics: what ``/metrics`` is answered with.
     :param networks: where callbacks may go.
     :param waits: those who wait for a task to change.
+    :param outlook: what ``/forecast`` is answered with.
     """
 
     _store: Store
@@ -87,10 +91,15 @@ class Api:
     _metrics: MetricsPage
     _networks: Networks = field(factory=Networks)
     _waits: Waits = field()
+    _outlook: Outlook = field()
 
     @_waits.default
     def _default_waits(self) -> Waits:
         return Waits(self._store, self._clock)
+
+    @_outlook.default
+    def _default_outlook(self) -> Outlook:
+        return Outlook(self._store, self._scheduler.capacity, self._clock, self._now)
 
     app = Klein()
     # A path with // in it is a path like any other, not one to be sent elsewhere.
@@ -102,8 +111,8 @@ class Api:
     @app.route("/task", methods=["PUT"], strict_slashes=False)
     @app.route("/task/<path:path>", methods=["PUT"])
     async def put(self, request: IRequest, path: str = "") -> bytes:
-        """Create a task, or replace one."""
-        parse_query(request)
+        """Create a task, or replace one; or say what that would come to."""
+        dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
         body = parse_body(request)
         now = self._now()
         name, at, trigger_at = trimmed(request, path).partition("@")
@@ -112,14 +121,17 @@ class Api:
         )
         condition = parse_condition(request)
         too_late = policy.is_too_late(definition, now)
-        putting = self._store.put(
-            definition,
-            now,
-            create=not too_late and not condition.must_exist,
-            replace=not too_late and condition.must_exist,
-        )
-        putting.addCallback(self._wake_put, definition)
-        result = await whoever_waits(putting)
+        create = not too_late and not condition.must_exist
+        replace = not too_late and condition.must_exist
+        if dry_run:
+            foreseeing = DryRun(self._scheduler.capacity(), now)
+            (beside,) = await self._store.beside([definition], now)
+            foreseen = foreseeing.put(definition, beside, create=create, replace=replace)
+            result = foreseen.result
+        else:
+            putting = self._store.put(definition, now, create=create, replace=replace)
+            putting.addCallback(self._wake_put, definition)
+            result = await whoever_waits(putting)
         problem = refusal(
             definition,
             result,
@@ -128,6 +140,8 @@ class Api:
         )
         if problem is not None:
             raise problem
+        if dry_run:
+            return answer(request, foreseeing.answer(definition, foreseen))
         assert result.task is not None
         members = whole(result.task)
         if result.put is Put.CREATED:
@@ -136,9 +150,17 @@ class Api:
 
     @app.route("/batch", methods=["POST"], strict_slashes=False)
     async def batch(self, request: IRequest) -> bytes:
-        """Create many tasks."""
-        parse_query(request)
-        batch = Batch(self._store, self._clock, self._now(), self._wake, self._networks)
+        """Create many tasks; or say what that would come to."""
+        dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
+        now = self._now()
+        batch = Batch(
+            self._store,
+            self._clock,
+            now,
+            self._wake,
+            self._networks,
+            DryRun(self._scheduler.capacity(), now) if dry_run else None,
+        )
         return answer_many(request, await batch.put(request))
 
     @app.route("/status", methods=["GET"], strict_slashes=False)
@@ -224,6 +246,12 @@ class Api:
             raise Problem(409, f"{target} is running: it cannot be deleted now")
         request.setResponseCode(204)
         return b""
+
+    @app.route("/forecast", methods=["GET"], strict_slashes=False)
+    async def forecast(self, request: IRequest) -> bytes:
+        """Tell what is ahead."""
+        hours = parse_hours(parse_query(request, ("hours",)).get("hours"))
+        return answer(request, forecast_answer(await self._outlook.forecast(hours)))
 
     @app.route("/healthz", methods=["GET"], strict_slashes=False)
     async def healthz(self, request: IRequest) -> bytes:

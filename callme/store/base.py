@@ -10,11 +10,12 @@ from typing import Any, ClassVar, TypeVar
 from twisted.internet.defer import Deferred
 
 from ..core.calendar import Agenda
+from ..core.forecast import Load
 from ..core.task import Definition, State, Task
 from ..core.trigger import Key
-from . import agenda, reads, writes
+from . import agenda, ahead, reads, writes
 from .cursor import Cursor
-from .port import Deleted, Due, Figures, Page, PutResult, Rescheduled, Seen
+from .port import Beside, Deleted, Due, Figures, Page, PutResult, Rescheduled, Seen
 from .rows import definition_values
 
 T = TypeVar("T")
@@ -138,3 +139,17 @@ class SqlStore(ABC):
                 limit=limit,
             )
         )
+
+    def beside(self, definitions: Sequence[Definition], now: float) -> Deferred[Sequence[Beside]]:
+        def beside(cursor: Cursor) -> Sequence[Beside]:
+            return ahead.beside(cursor, definitions, self._time(cursor, now))
+
+        return self._read(beside)
+
+    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
+        return self._read(partial(ahead.calls_ahead, begin=begin, until=until))
+
+    def loads(
+        self, first: int, last: int, more_than: int | None = None
+    ) -> Deferred[Sequence[Load]]:
+        return self._read(partial(ahead.loads, first=first, last=last, more_than=more_than))

@@ -18,11 +18,15 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from ..core.calendar import Agenda
+from ..core.forecast import Load
 from ..core.task import Claim, Definition, Reason, State, Task, Verdict
 from ..core.trigger import Key
 
 ALIVE_SECONDS = 5
 """How often a daemon says that it lives, where others share its database."""
+
+MAX_LOADS = 2000
+"""Loads of single hosts that one look returns."""
 
 
 MOST_BACKLOG = 10_000
@@ -150,6 +154,20 @@ class Standing:
     running: int
 
 
+@frozen
+class Beside:
+    """What is to be known of a task before it is put.
+
+    :ivar standing: the task that stands under its key.
+    :ivar calls: how many other tasks are due when it is.
+    :ivar calls_to_host: ... of them to its host.
+    """
+
+    standing: Task | None
+    calls: int
+    calls_to_host: int
+
+
 class Store(Protocol):
     """Tasks, durable."""
 
@@ -266,6 +284,32 @@ class Store(Protocol):
         :param until: only scheduled tasks due before this second.
         :param failed_since: only tasks that failed at this second or later.
         :param limit: how many tasks to return, of those scheduled and of those failed.
+        """
+
+    def beside(self, definitions: Sequence[Definition], now: float) -> Deferred[Sequence[Beside]]:
+        """Say of each task what stands in its place, and what is due in the same minute.
+
+        A task whose minute has begun is due together with all that wait by then.
+        """
+
+    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
+        """Return how many tasks are due in each minute that has any, in order.
+
+        Of a million tasks that takes 60 ms and more, on a connection that reads.
+
+        :param begin: the first minute; what was due before counts as due in it.
+        :param until: the minute before which it ends.
+        """
+
+    def loads(
+        self, first: int, last: int, more_than: int | None = None
+    ) -> Deferred[Sequence[Load]]:
+        """Return what is due from one second to another: the calls to all hosts, by minute.
+
+        Of a million tasks that takes 0.1 s and more, on a connection that reads.
+
+        :param more_than: return the calls to single hosts instead, where a minute has more than
+            so many: up to :data:`MAX_LOADS`, the earliest first.
         """
 
     def close(self) -> Deferred[None]:

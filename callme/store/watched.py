@@ -9,9 +9,10 @@ from attrs import define
 from twisted.internet.defer import Deferred
 
 from ..core.calendar import Agenda
+from ..core.forecast import Load
 from ..core.task import Claim, Definition, State, Task, Verdict
 from ..core.trigger import Key
-from .port import Deleted, Due, Figures, Page, Put, PutResult, Rescheduled, Seen, Store
+from .port import Beside, Deleted, Due, Figures, Page, Put, PutResult, Rescheduled, Seen, Store
 
 T = TypeVar("T")
 
@@ -142,6 +143,17 @@ class WatchedStore:
         self, task_name: str | None, until: int, failed_since: int, limit: int
     ) -> Deferred[Agenda | None]:
         return self._store.agenda(task_name, until, failed_since, limit)
+
+    def beside(self, definitions: Sequence[Definition], now: float) -> Deferred[Sequence[Beside]]:
+        return self._store.beside(definitions, now)
+
+    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
+        return self._store.calls_ahead(begin, until)
+
+    def loads(
+        self, first: int, last: int, more_than: int | None = None
+    ) -> Deferred[Sequence[Load]]:
+        return self._store.loads(first, last, more_than)
 
     def close(self) -> Deferred[None]:
         return self._store.close()

@@ -42,7 +42,7 @@ def schemas() -> dict[str, Schema]:
             {"deleted": integer(0, description="How many."), "skipped": listed(ref("Skipped"))}
         ),
         "Answers": listed(
-            {"anyOf": [ref("Put"), ref("PutProblem")]},
+            {"anyOf": [ref("Foreseen"), ref("Put"), ref("PutProblem")]},
             description="What each `PUT` would have been answered, in order.",
         ),
         "Put": answered(

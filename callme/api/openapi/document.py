@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import __version__
 from ...problem import encode
-from . import answered, operations, parts, taken
+from . import answered, foreseen, operations, parts, taken
 
 DESCRIPTION = """The daemon that calls you back: register a **task** (a name, a minute, an HTTP \
 endpoint); when the minute comes callme makes the call, checks the answer, tries again if it must, \
@@ -37,7 +37,7 @@ def document() -> dict[str, Any]:
         ],
         "paths": operations.paths(),
         "components": {
-            "schemas": taken.schemas() | answered.schemas(),
+            "schemas": taken.schemas() | answered.schemas() | foreseen.schemas(),
             "parameters": parts.parameters(),
             "responses": parts.responses(),
             "securitySchemes": {

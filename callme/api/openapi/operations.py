@@ -57,6 +57,7 @@ def paths() -> dict[str, Any]:
             "post": _reschedule("rescheduleTask", "Move a failed task."),
         },
         "/batch": {"post": _batch()},
+        "/forecast": {"get": _forecast()},
         "/healthz": {"get": _health()},
         "/metrics": {"get": _metrics()},
         "/openapi.json": {"get": _document()},
@@ -83,10 +84,13 @@ def _put(name: str, body: str, how: str, *in_its_path: Schema) -> Operation:
         "description": "It may be repeated safely. `If-Match: *` replaces the definition of a task"
         " that is `scheduled`.",
         "tags": ["tasks"],
-        "parameters": [*in_its_path, *asks("if_match", "if_none_match")],
+        "parameters": [*in_its_path, *asks("dry_run", "if_match", "if_none_match")],
         "requestBody": {"required": True, "content": {JSON: {"schema": ref(body)}}},
         "responses": {
-            "200": answer("The same definition stands there already.", ref("Task")),
+            "200": answer(
+                "The same definition stands there already; or this was a dry run.",
+                {"anyOf": [ref("Foreseen"), ref("Task")]},
+            ),
             "201": answer(
                 "It is created, and on disk.",
                 ref("Task"),
@@ -209,7 +213,7 @@ def _batch() -> Operation:
         f" only what cannot be read as a whole, or is more than {MAX_TASKS:,} tasks or"
         f" {MAX_BATCH:,} bytes, is refused as a whole.",
         "tags": ["tasks"],
-        "parameters": asks(),
+        "parameters": asks("dry_run"),
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": ref("Batch")}, NDJSON: {"schema": lines}},
@@ -224,6 +228,19 @@ def _batch() -> Operation:
             },
             **refusals(_415="WrongType"),
         },
+    }
+
+
+def _forecast() -> Operation:
+    return {
+        "operationId": "forecast",
+        "summary": "Tell how many calls are ahead, and which minutes are too crowded.",
+        "description": "The next call of each task that is scheduled, minute by minute; what"
+        " retries may add is not known. At present rates and limits, as many calls as have a place"
+        " start at once, and each further one when one before it has ended.",
+        "tags": ["daemon"],
+        "parameters": asks("hours"),
+        "responses": {"200": answer("What is ahead.", ref("Forecast")), **refusals()},
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...site import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
 from ..batch import MAX_TASKS
-from ..decoding import DEFAULT_LIMIT, MAX_LIMIT, MAX_WAIT
+from ..decoding import DEFAULT_HOURS, DEFAULT_LIMIT, MAX_HOURS, MAX_LIMIT, MAX_WAIT
 from .notation import Schema, integer, ref, string
 
 JSON = "application/json"
@@ -20,6 +20,15 @@ def parameters() -> dict[str, Any]:
     """Return the parameters that several operations have."""
     return {
         "pretty": _flag("pretty", "Indent the answer."),
+        "dry_run": _flag(
+            "dry_run", "Do nothing, and answer what would happen: refused as it would be, or `200`."
+        ),
+        "hours": {
+            "name": "hours",
+            "in": "query",
+            "description": "How far ahead to look.",
+            "schema": integer(1, MAX_HOURS) | {"default": DEFAULT_HOURS},
+        },
         "all": _flag("all", "Move `scheduled` and `succeeded` ones too."),
         "future_only": _flag("future_only", "Leave out those whose minute has begun."),
         "start_from": {

@@ -69,6 +69,8 @@ setup(
             # A newer Python than callme itself needs; what it runs is a process of its own.
             "schemathesis>=4.32,<5; python_version >= '3.11'",
         ],
+        # A site of the Markdown files as they are, which fetches nothing from elsewhere.
+        "docs": ["furo>=2024.8.6", "myst-parser>=4.0", "sphinx>=8.1"],
         # What people use today, to compare with; arq needs a Redis server besides.
         "bench": ["aiohttp", "apscheduler<4", "arq", "huey", "requests", "sqlalchemy"],
         "types": ["mypy>=1.15", "mypy-zope>=1.0.11", "types-PyYAML"],

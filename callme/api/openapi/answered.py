@@ -33,13 +33,24 @@ def schemas() -> dict[str, Schema]:
             },
             optional=("next",),
         ),
-        "Moved": answered({"from": ref("Key"), "to": ref("Key")}),
+        "Moved": answered(
+            {
+                "from": ref("Key") | {"description": "Its key until now."},
+                "to": ref("Key") | {"description": "Its key from now on."},
+            }
+        ),
         "Skipped": answered({"task": ref("Key"), "reason": string("Why it was left alone.")}),
         "Rescheduled": answered(
-            {"rescheduled": listed(ref("Moved")), "skipped": listed(ref("Skipped"))}
+            {
+                "rescheduled": listed(ref("Moved"), description="What was moved."),
+                "skipped": listed(ref("Skipped"), description="What was left alone."),
+            }
         ),
         "Deleted": answered(
-            {"deleted": integer(0, description="How many."), "skipped": listed(ref("Skipped"))}
+            {
+                "deleted": integer(0, description="How many."),
+                "skipped": listed(ref("Skipped"), description="What was left alone: it runs."),
+            }
         ),
         "Answers": listed(
             {"anyOf": [ref("Foreseen"), ref("Put"), ref("PutProblem")]},
@@ -100,15 +111,15 @@ def _task() -> dict[str, Schema]:
         "attempts_used": integer(0, description="Of the `1 + retry`."),
         "attempts_left": integer(0, description="None are left once it has ended."),
         "next_attempt_at": or_null(_time("When the next attempt is made, while `scheduled`.")),
-        "created_at": _time(),
-        "finished_at": or_null(_time()),
+        "created_at": _time("When it was put."),
+        "finished_at": or_null(_time("When it succeeded or failed, if it has.")),
     }
 
 
 def _attempt() -> dict[str, Schema]:
     return {
         "number": integer(1, description="Counts on over reschedules."),
-        "started_at": _time(),
+        "started_at": _time("When its request started."),
         "lateness_ms": integer(0, description="How long after `trigger_at` it started."),
         "duration_ms": or_null(integer(0, description="How long it took, if callme saw its end.")),
         "status": or_null(integer(0, description="The answer's status, if there was an answer.")),
@@ -121,9 +132,9 @@ def _attempt() -> dict[str, Schema]:
 
 def _problem() -> dict[str, Schema]:
     return {
-        "type": string(format="uri-reference"),
+        "type": string("Always `about:blank`: `title` says it.", format="uri-reference"),
         "title": string("The status in words."),
-        "status": integer(400, 599),
+        "status": integer(400, 599, "The answer's status."),
         "detail": string("A sentence for a person."),
         "errors": listed(ref("FieldError"), description="Each thing wrong with the input."),
     }
@@ -131,13 +142,13 @@ def _problem() -> dict[str, Schema]:
 
 def _health() -> Schema:
     members = {
-        "status": string(enum=["ok", "failing"]),
+        "status": string("Whether all is well.", enum=["ok", "failing"]),
         "ticking": {"type": "boolean", "description": "Whether callme looks for what is due."},
-        "last_tick": or_null(_time()),
+        "last_tick": or_null(_time("When it last looked for what is due.")),
         "backlog": or_null(
             integer(0, description="Tasks due and not yet claimed; null where it is not known.")
         ),
-        "calls_under_way": integer(0),
+        "calls_under_way": integer(0, description="Calls that this daemon is making."),
     }
     return answered(
         members,

@@ -14,7 +14,11 @@ def schemas() -> dict[str, Schema]:
         "Forecast": _forecast(),
         "Rate": answered(
             {
-                "calls_per_second": {"type": "number", "minimum": 0},
+                "calls_per_second": {
+                    "type": "number",
+                    "minimum": 0,
+                    "description": "Calls that start, and end, in a second.",
+                },
                 "measured": {
                     "type": "boolean",
                     "description": "Whether calls were seen that it comes from; else it is reckoned"
@@ -25,8 +29,8 @@ def schemas() -> dict[str, Schema]:
         ),
         "CrowdedMinute": answered(
             {
-                "minute": _time(),
-                "calls": integer(1),
+                "minute": _time("When they are due."),
+                "calls": integer(1, description="How many are due then."),
                 "lateness_ms": integer(0, description="When the last of them would start."),
                 "too_late": integer(1, description="How many at most would start too late."),
             }
@@ -36,7 +40,7 @@ def schemas() -> dict[str, Schema]:
 
 def _foreseen() -> Schema:
     members: dict[str, Schema] = {
-        "dry_run": {"const": True},
+        "dry_run": {"const": True, "description": "Nothing was done."},
         "status": {"type": "integer", "enum": [200, 201], "description": "That of the true `PUT`."},
         "would": string(
             "Create the task, replace its definition, or keep it as it is.",
@@ -70,18 +74,23 @@ def _forecast() -> Schema:
         {
             "host": or_null(string("A host and port; null for all calls of this daemon.")),
             "rate": ref("Rate"),
-            "minutes": listed(ref("CrowdedMinute")),
+            "minutes": listed(ref("CrowdedMinute"), description="By time."),
         }
     )
     return answered(
         {
             "counted_at": _time("When that was looked up: whoever asks soon is told the same."),
-            "from": _time(),
-            "until": _time(),
+            "from": _time("The minute that it was then."),
+            "until": _time("What is due from then on is left out."),
             "calls": integer(0, description="In all; those that wait already among them."),
             "rate": ref("Rate"),
             "minutes": listed(
-                answered({"minute": _time(), "calls": integer(1)}),
+                answered(
+                    {
+                        "minute": _time("When they are due."),
+                        "calls": integer(1, description="How many are due then."),
+                    }
+                ),
                 description="Those that have calls.",
             ),
             "crowded": listed(

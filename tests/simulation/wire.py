@@ -16,6 +16,8 @@ from .timeline import Timeline
 
 REFUSED, LOST = -1, 0
 """In place of a status: nobody listened; the connection was lost before the answer came."""
+ON_ITS_WAY = 0.001
+"""Seconds that an answer takes to its client."""
 Answered = Callable[[int, Any], None]
 
 
@@ -111,4 +113,4 @@ class Exchange(StringTransport):
             self.done = True
             self.service.exchanges.remove(self)
             # What was written is on its way, even if the process dies now.
-            self.service.timeline.after(0.001, None, self.answered, status, body)
+            self.service.timeline.after(ON_ITS_WAY, None, self.answered, status, body)

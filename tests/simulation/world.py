@@ -24,7 +24,7 @@ from .endpoints import Host, Network, Seen
 from .history import FOREVER, History
 from .process import Process, Steady
 from .timeline import Timeline
-from .wire import Service
+from .wire import ON_ITS_WAY, Service
 
 RESTED = 6.0
 """Seconds after a trouble within which what it held up may still be held up: a lock is waited
@@ -262,6 +262,9 @@ class World:
 
     def settle(self, minutes: int) -> None:
         """Let time pass until every task has ended, but not for ever; then judge."""
+        # A write that is being answered while the tasks are read would be taken for lost.
+        self.run_until(self.timeline.elapsed + 60, lambda: not self.service.exchanges)
+        self.run_until(self.timeline.elapsed + ON_ITS_WAY)
         for minute in range(minutes):
             if self.all_have_ended():
                 break

@@ -12,13 +12,23 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 
+from callme.core.history import Ended
 from callme.core.notice import notice
 from callme.core.policy import interrupted, judge
 from callme.core.status import whole
 from callme.core.task import Claim, Outcome, Reason, State, Verdict
 from callme.core.trigger import LAST_SECOND, Key
 from callme.store import reads
-from callme.store.port import MOST_BACKLOG, Deleted, Page, Put, Seen, Store
+from callme.store.port import (
+    MOST_BACKLOG,
+    Deleted,
+    Glance,
+    Page,
+    Put,
+    Seen,
+    Store,
+    UnderWay,
+)
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
 from callme.store.sqlite.store import SqliteStore
@@ -696,3 +706,92 @@ async def test_each_commit_tells_its_operations(
     await made.put(definition("one more"), NOW)
     assert told == [3, 1]
     await made.close()
+
+
+# For the operator's page
+
+
+async def test_what_ended_is_told_by_the_minute(store: Store) -> None:
+    assert await store.history(0) == []
+    for number, (at, status, later) in enumerate(
+        [
+            (NOON, 200, 0.0),
+            (NOON, 200, 1.25),
+            (NOON, 500, 59.9),
+            (NOON + 60, 200, 0.0),
+            (NOON + 60, 200, 12_345.678),
+        ]
+    ):
+        await put(store, f"t{number}", at, retry=0)
+        (claim,) = await claim_all(store, now=at)
+        await finish(store, claim, status, at + later)
+    assert await store.history(NOON) == [
+        Ended(NOON, 2, 1, {0: 1, 1200: 1, 59000: 1}),
+        Ended(NOON + 60, 1, 0, {0: 1}),
+        Ended(NOON + 60 + 12_300, 1, 0, {12_340_000: 1}),
+    ]
+    assert [one.minute for one in await store.history(NOON + 60)] == [NOON + 60, NOON + 12_360]
+
+
+async def test_only_first_attempts_tell_how_late_calls_are(store: Store) -> None:
+    """Later ones are late by what retry_delay asks; what was too late had none."""
+    key = await put(store, retry=1, max_delay=10)
+    for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
+        (claim,) = await claim_all(store, now=at)
+        await finish(store, claim, status, at)
+    assert await store.history(NOON) == [Ended(NOON + 60, 0, 1, {1000: 1})]
+    moved = await store.reschedule(key, NOON + 120, NOON + 100, every_state=False)
+    assert moved is not None
+    assert await store.history(NOON) == []
+    (claim,) = await claim_all(store, now=NOON + 123)
+    await finish(store, claim, 200, NOON + 123)
+    assert await store.history(NOON) == [Ended(NOON + 120, 1, 0, {3000: 1})]
+    await put(store, "late", NOON, max_delay=1)
+    await store.due(NOON + 180)
+    assert (await store.history(NOON))[1:] == [Ended(NOON + 180, 0, 1, {})]
+
+
+async def test_a_glance_at_what_is_going_on(store: Store) -> None:
+    assert await store.glance(2) == Glance(0, [], [])
+    for number in range(3):
+        await put_in(store, State.FAILED, f"failed{number}", NOON + 60 * number)
+    for number in range(3):
+        await put_in(store, State.RUNNING, f"running{number}", NOON + 600 + 60 * number)
+    glance = await store.glance(2)
+    assert glance.running == 3
+    assert glance.under_way == [
+        UnderWay(
+            Key(f"running{n}", NOON + 600 + 60 * n), HOST, 1, (NOON + 600 + 60 * n) * 1000, "node"
+        )
+        for n in (0, 1)
+    ]
+    assert [task.key.task_name for task in glance.failures] == ["failed2", "failed1"]
+    assert glance.failures[0].reason is Reason.UNEXPECTED_STATUS
+
+
+@pytest.mark.parametrize(
+    ("prefix", "names"),
+    [
+        ("", ["A", "a", "ab", "ab\U0010ffff", "ac", "b", "\ud7ff", "\ue000"]),
+        ("a", ["a", "ab", "ab\U0010ffff", "ac"]),
+        ("ab", ["ab", "ab\U0010ffff"]),
+        ("ab\U0010ffff", ["ab\U0010ffff"]),
+        ("\ud7ff", ["\ud7ff"]),
+        ("\U0010ffff", []),
+        ("a%", []),
+        ("A", ["A"]),
+    ],
+)
+async def test_names_that_begin_so(store: Store, prefix: str, names: list[str]) -> None:
+    for name in ("b", "ab", "a", "ac", "A", "ab\U0010ffff", "\ud7ff", "\ue000"):
+        await put(store, name)
+    page = await store.page(prefix=prefix)
+    assert page is not None
+    assert [task.key.task_name for task in page.tasks] == names
+    first = await store.page(prefix=prefix, limit=1)
+    assert first is not None
+    if len(names) > 1:
+        assert first.next == Key(names[1], NOON)
+        rest = await store.page(prefix=prefix, start_from=first.next)
+        assert rest is not None
+        assert [task.key.task_name for task in rest.tasks] == names[1:]

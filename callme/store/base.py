@@ -11,11 +11,12 @@ from twisted.internet.defer import Deferred
 
 from ..core.calendar import Agenda
 from ..core.forecast import Load
+from ..core.history import Ended
 from ..core.task import Definition, State, Task
 from ..core.trigger import Key
-from . import agenda, ahead, reads, writes
+from . import agenda, ahead, behind, reads, writes
 from .cursor import Cursor
-from .port import Beside, Deleted, Due, Figures, Page, PutResult, Rescheduled, Seen
+from .port import Beside, Deleted, Due, Figures, Glance, Page, PutResult, Rescheduled, Seen
 from .rows import definition_values
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class SqlStore(ABC):
         limit: int = 100,
         after: int | None = None,
         state: State | None = None,
+        prefix: str = "",
     ) -> Deferred[Page | None]:
         return self._read(
             partial(
@@ -72,6 +74,7 @@ class SqlStore(ABC):
                 limit=limit,
                 after=after,
                 state=state,
+                prefix=prefix,
             )
         )
 
@@ -153,3 +156,9 @@ class SqlStore(ABC):
         self, first: int, last: int, more_than: int | None = None
     ) -> Deferred[Sequence[Load]]:
         return self._read(partial(ahead.loads, first=first, last=last, more_than=more_than))
+
+    def history(self, since: int) -> Deferred[Sequence[Ended]]:
+        return self._read(partial(behind.history, since=since))
+
+    def glance(self, limit: int) -> Deferred[Glance]:
+        return self._read(partial(behind.glance, limit=limit))

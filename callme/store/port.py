@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from ..core.calendar import Agenda
 from ..core.forecast import Load
+from ..core.history import Ended
 from ..core.task import Claim, Definition, Reason, State, Task, Verdict
 from ..core.trigger import Key
 
@@ -141,6 +142,37 @@ class Figures:
 
 
 @frozen
+class UnderWay:
+    """A call that is being made.
+
+    :ivar host: the ``host:port`` that it goes to.
+    :ivar number: the number of the attempt.
+    :ivar since: when the task was taken to be called, milliseconds since 1970.
+    :ivar node: the name of the daemon that makes it.
+    """
+
+    key: Key
+    host: str
+    number: int
+    since: int
+    node: str | None
+
+
+@frozen
+class Glance:
+    """What is going on, and what failed last.
+
+    :ivar running: how many tasks are ``running``.
+    :ivar under_way: some of them, those first that have been for longest.
+    :ivar failures: tasks that failed, the last one first.
+    """
+
+    running: int
+    under_way: Sequence[UnderWay]
+    failures: Sequence[Task]
+
+
+@frozen
 class Standing:
     """How the tasks stand as a daemon starts.
 
@@ -205,6 +237,7 @@ class Store(Protocol):
         limit: int = 100,
         after: int | None = None,
         state: State | None = None,
+        prefix: str = "",
     ) -> Deferred[Page | None]:
         """Return tasks ordered by name, then time, without payloads and attempts.
 
@@ -212,6 +245,7 @@ class Store(Protocol):
             it has none at all.
         :param start_from: the first key to return, inclusive.
         :param after: only tasks whose ``trigger_at`` is later than this second.
+        :param prefix: only tasks whose names begin so.
         """
 
     def delete(self, key: Key) -> Deferred[Deleted | None]:
@@ -275,6 +309,15 @@ class Store(Protocol):
         :param count: count all tasks too. Of a million that takes 40 ms and more, on a
             connection that reads; all else takes a few milliseconds at most.
         """
+
+    def history(self, since: int) -> Deferred[Sequence[Ended]]:
+        """Return what ended from a second on, by minute, without those in which nothing did.
+
+        A million tasks take some seconds, on a connection that reads.
+        """
+
+    def glance(self, limit: int) -> Deferred[Glance]:
+        """Return what is going on and what failed last, up to ``limit`` tasks of either."""
 
     def agenda(
         self, task_name: str | None, until: int, failed_since: int, limit: int

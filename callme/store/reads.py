@@ -11,6 +11,7 @@ from .cursor import Cursor
 from .port import MOST_BACKLOG, Figures, Page, Seen, Standing
 from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
 
+_LAST = "\U0010ffff"
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
 _SEEN = "SELECT state, created_at, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
 _ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
@@ -69,6 +70,7 @@ def page(
     limit: int,
     after: int | None,
     state: State | None,
+    prefix: str = "",
 ) -> Page | None:
     """Return a page of tasks; ``None`` where a name is asked for that has no task."""
     conditions, values = ["TRUE"], list[Any]()
@@ -83,6 +85,12 @@ def page(
     elif start_from is not None:
         conditions.append("(task_name, trigger_at) >= (?, ?)")
         values += [start_from.task_name, start_from.trigger_at]
+    if prefix:
+        conditions.append("task_name >= ?")
+        values.append(prefix)
+        if (following_name := successor(prefix)) is not None:
+            conditions.append("task_name < ?")
+            values.append(following_name)
     if after is not None:
         conditions.append("trigger_at > ?")
         values.append(after)
@@ -96,6 +104,16 @@ def page(
     ).fetchall()
     following = to_key(rows[limit]) if len(rows) > limit else None
     return Page([to_task(row) for row in rows[:limit]], following)
+
+
+def successor(prefix: str) -> str | None:
+    """Return the least text that is greater than all that begin so; ``None`` where none is."""
+    kept = prefix.rstrip(_LAST)
+    if not kept:
+        return None
+    following = ord(kept[-1]) + 1
+    # Surrogates are no characters.
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 def backlog(cursor: Cursor, now: float) -> int:

@@ -10,9 +10,22 @@ from twisted.internet.defer import Deferred
 
 from ..core.calendar import Agenda
 from ..core.forecast import Load
+from ..core.history import Ended
 from ..core.task import Claim, Definition, State, Task, Verdict
 from ..core.trigger import Key
-from .port import Beside, Deleted, Due, Figures, Page, Put, PutResult, Rescheduled, Seen, Store
+from .port import (
+    Beside,
+    Deleted,
+    Due,
+    Figures,
+    Glance,
+    Page,
+    Put,
+    PutResult,
+    Rescheduled,
+    Seen,
+    Store,
+)
 
 T = TypeVar("T")
 
@@ -90,9 +103,15 @@ class WatchedStore:
         limit: int = 100,
         after: int | None = None,
         state: State | None = None,
+        prefix: str = "",
     ) -> Deferred[Page | None]:
         return self._store.page(
-            task_name=task_name, start_from=start_from, limit=limit, after=after, state=state
+            task_name=task_name,
+            start_from=start_from,
+            limit=limit,
+            after=after,
+            state=state,
+            prefix=prefix,
         )
 
     def delete(self, key: Key) -> Deferred[Deleted | None]:
@@ -154,6 +173,12 @@ class WatchedStore:
         self, first: int, last: int, more_than: int | None = None
     ) -> Deferred[Sequence[Load]]:
         return self._store.loads(first, last, more_than)
+
+    def history(self, since: int) -> Deferred[Sequence[Ended]]:
+        return self._store.history(since)
+
+    def glance(self, limit: int) -> Deferred[Glance]:
+        return self._store.glance(limit)
 
     def close(self) -> Deferred[None]:
         return self._store.close()

@@ -16,19 +16,20 @@ from werkzeug.routing import PathConverter
 from ..access import IStranger
 from ..core import policy
 from ..core.definition import parse_definition
-from ..core.errors import FieldError, Invalid, shown
+from ..core.errors import Invalid, shown
 from ..core.networks import Networks
 from ..core.status import whole
-from ..core.task import Definition, Reason, State
+from ..core.task import Definition, State
 from ..core.trigger import Key, minute_of, rfc3339
 from ..metrics.page import MetricsPage
 from ..outlook import Outlook
 from ..problem import Problem
 from ..scheduler import Scheduler
-from ..store.port import Put, PutResult, Rescheduled, Store, StoreUnavailable
+from ..store.port import Put, PutResult, Store, StoreUnavailable
 from ..waits import TooManyWait, Waits
 from .batch import Batch
 from .calendar import calendar_at, calendar_of
+from .changes import Changes
 from .decoding import (
     PAGING,
     parse_body,
@@ -92,6 +93,7 @@ class Api:
     _networks: Networks = field(factory=Networks)
     _waits: Waits = field()
     _outlook: Outlook = field()
+    _changes: Changes = field(init=False)
 
     @_waits.default
     def _default_waits(self) -> Waits:
@@ -100,6 +102,10 @@ class Api:
     @_outlook.default
     def _default_outlook(self) -> Outlook:
         return Outlook(self._store, self._scheduler.capacity, self._clock, self._now)
+
+    @_changes.default
+    def _default_changes(self) -> Changes:
+        return Changes(self._store, self._scheduler, self._now)
 
     app = Klein()
     # A path with // in it is a path like any other, not one to be sent elsewhere.
@@ -201,23 +207,9 @@ class Api:
         target = parse_target(request, path)
         now = self._now()
         trigger_at = parse_new_time(parse_body(request, required=False), now)
-        if isinstance(target, Key):
-            moving = self._store.reschedule(target, trigger_at, now, every_state=every_state)
-        elif target is not None:
-            moving = self._store.reschedule_name(target, trigger_at, now, every_state=every_state)
-        else:
+        if target is None:
             raise Problem(404, "say which task: /reschedule/<task_name>[@<trigger_at>]")
-        result = await whoever_waits(moving.addCallback(self._wake_moved))
-        if result is None:
-            raise Problem(404, f"there is no task {target}")
-        if result.conflict is not None:
-            raise Problem(409, result.conflict)
-        if not result.moved and any(why == Reason.TOO_LATE.value for _, why in result.skipped):
-            raise Problem(
-                422,
-                "no task could run at that time",
-                [FieldError("/trigger_at", "is max_delay or more in the past")],
-            )
+        result = await self._changes.reschedule(target, trigger_at, every_state=every_state)
         return answer(
             request,
             {
@@ -233,17 +225,10 @@ class Api:
         target = parse_target(request, path)
         if target is None:
             raise Problem(404, "say which task: /task/<task_name>[@<trigger_at>]")
-        if isinstance(target, Key):
-            deleted = await self._store.delete(target)
-        else:
-            deleted = await self._store.delete_name(target)
-        if deleted is None:
-            raise Problem(404, f"there is no task {target}")
+        deleted = await self._changes.delete(target)
         if not isinstance(target, Key):
             running = [(key, State.RUNNING.value) for key in deleted.running]
             return answer(request, {"deleted": deleted.count, "skipped": skipped_items(running)})
-        if deleted.running:
-            raise Problem(409, f"{target} is running: it cannot be deleted now")
         request.setResponseCode(204)
         return b""
 
@@ -284,7 +269,8 @@ class Api:
     async def metrics(self, request: IRequest) -> bytes:
         """Tell Prometheus what was counted."""
         parse_query(request)
-        page, kind = await self._metrics.write(request.getHeader("accept") or "")
+        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
+        page, kind = await self._metrics.write(accept)
         return answer_text(request, kind, page)
 
     @app.route("/openapi.json", methods=["GET"], strict_slashes=False)
@@ -300,13 +286,6 @@ class Api:
     def _wake(self, done: Iterable[tuple[Definition, PutResult]]) -> None:
         # By the time now: a minute that began during the write has had its tick.
         wake_for(done, self._now(), self._scheduler.wake)
-
-    def _wake_moved(self, result: Rescheduled | None) -> Rescheduled | None:
-        if result is not None and result.moved:
-            trigger_at = result.moved[0][1].trigger_at
-            if trigger_at <= self._now():
-                self._scheduler.wake(result.hosts)
-        return result
 
     # Errors
 

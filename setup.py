@@ -27,6 +27,7 @@ setup(
         "callme.caller",
         "callme.core",
         "callme.metrics",
+        "callme.pages",
         "callme.store",
         "callme.store.postgresql",
         "callme.store.sqlite",
@@ -36,6 +37,7 @@ setup(
     package_dir={"": "."},
     package_data={
         "callme": ["py.typed"],
+        "callme.pages": ["static/*", "templates/*.xml"],
         "callme.store.postgresql": ["migrations/*.sql"],
         "callme.store.sqlite": ["migrations/*.sql"],
     },

@@ -12,6 +12,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from .access import Gate
+from .core.pages import MAX_FORM
 from .crowd import Crowd
 from .held import Held
 from .problem import PROBLEM_TYPE, Problem, encode
@@ -23,6 +24,7 @@ MAX_BATCH = 16 * 1024 * 1024
 RETRY_SECONDS = 2
 """How soon whoever was turned away, as too much is held for all, may try again."""
 _BATCH = re.compile(rb"[A-Z]+ /batch/?[ ?]")
+_FORM = re.compile(rb"[A-Z]+ /page/")
 REQUEST_SECONDS = 30
 """How long a client may take over one request, first byte to last."""
 IDLE_SECONDS = 60
@@ -31,6 +33,14 @@ CLOSE_SECONDS = 10
 """How long a client may take to read the last answer before the connection is dropped."""
 ANSWER_SECONDS = 120
 """How long an answer may take: longer than any that a database which works would take."""
+
+
+def _most_for(request_line: bytes) -> int:
+    """Return how many bytes the body of a request may have."""
+    if _FORM.match(request_line):
+        # Strangers send these, to log in.
+        return MAX_FORM
+    return MAX_BATCH if _BATCH.match(request_line) else MAX_BODY
 
 
 class Keeper(Protocol):
@@ -178,7 +188,7 @@ class BoundedChannel(HTTPChannel):
         if line and not self._reading:
             self._reading = True
             self._request_line = line
-            self.max_body = MAX_BATCH if _BATCH.match(line) else MAX_BODY
+            self.max_body = _most_for(line)
         super().lineReceived(line)
 
     def pauseProducing(self) -> None:

@@ -23,16 +23,21 @@ from twisted.logger import Logger
 
 from . import __version__
 from .access import Gate
+from .api.changes import Changes
 from .api.endpoints import Api
 from .caller.http import HttpCaller
 from .clock import SteadyClock
 from .core.signing import SigningKeys
 from .crowd import GOING
 from .descriptors import raise_limit, share_of_a_rush, share_of_clients, wanted_for
+from .hindsight import Hindsight
 from .metrics.page import MetricsPage
 from .metrics.tally import Tally
 from .options import Options, Settings
 from .outlook import Outlook
+from .pages.drawn import HOURS
+from .pages.endpoints import Pages
+from .pages.front import Front
 from .probe import CannotListen, try_port
 from .retention import Retention
 from .scheduler import Scheduler
@@ -322,7 +327,8 @@ class Daemon(Service):
             self._waits,
             outlook,
         )
-        self._site = BoundedSite(api.app.resource(), clock, self._gate, room, going=going)
+        front = Front(api.app.resource(), self._pages(now, outlook).app.resource())
+        self._site = BoundedSite(front, clock, self._gate, room, going=going)
         self._endpoint = _endpoint(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database
@@ -337,6 +343,20 @@ class Daemon(Service):
             now,
             self._node,
             self._settings.concurrency,
+        )
+
+    def _pages(self, now: Callable[[], float], outlook: Outlook) -> Pages:
+        file = self._gate.file
+        hindsight = {hours: Hindsight(self._store, self._clock, now, hours) for hours in HOURS}
+        return Pages(
+            self._store,
+            self._scheduler,
+            Changes(self._store, self._scheduler, now),
+            outlook,
+            hindsight,
+            now,
+            self._node,
+            lambda: None if file is None else file.content,
         )
 
     def _node(self) -> str:

@@ -12,11 +12,14 @@ for what in . "-e ." "$work"/dist/*.whl; do
     # shellcheck disable=SC2086 # -e and . are two words
     "$work/venv/bin/pip" install --quiet $what
     cd /
-    "$work/venv/bin/twistd" --help | grep -q '^    callme ' || { echo "pip install $what: no callme in twistd --help"; exit 1; }
+    # Not through a pipe, which grep would close while twistd still writes.
+    "$work/venv/bin/twistd" --help >"$work/plugins"
+    grep -q '^    callme ' "$work/plugins" || { echo "pip install $what: no callme in twistd --help"; exit 1; }
     "$work/venv/bin/twistd" callme --version
     "$work/venv/bin/twistd" callme --help >"$work/help"
     grep -q -- --database "$work/help"
     "$work/venv/bin/python" -c "from callme.store.sqlite.database import migrations; assert migrations()"
+    "$work/venv/bin/python" -c "from callme.pages.endpoints import Pages; from callme.pages.assets import ASSETS; assert len(ASSETS) == 3"
     cd "$work"
     echo "pip install ${what##*/}: callme is there"
 done

@@ -12,13 +12,20 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
+from callme.api.changes import Changes
 from callme.api.endpoints import Api
+from callme.core.access import Tokens
 from callme.core.definition import parse_definition
 from callme.core.networks import Networks
 from callme.core.task import Claim, Definition, Outcome, Task
 from callme.core.trigger import Key
+from callme.hindsight import Hindsight
 from callme.metrics.page import MetricsPage
 from callme.metrics.tally import Tally
+from callme.outlook import Outlook
+from callme.pages.drawn import HOURS
+from callme.pages.endpoints import Pages
+from callme.pages.front import Front
 from callme.retention import Retention
 from callme.scheduler import Scheduler
 from callme.store.port import StoreUnavailable
@@ -124,6 +131,7 @@ class World:
 
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
+        self.tokens: Tokens | None = None
         self.networks: Networks = settings.pop("networks", Networks())
         self.clock.rightNow = float(NOON)
         self.now: Callable[[], float] = self.clock.seconds
@@ -167,7 +175,24 @@ class World:
         )
 
     def _http(self) -> StubTreq:
-        return StubTreq(self.api().app.resource())
+        return StubTreq(self.resource())
+
+    def resource(self) -> Front:
+        """Return what answers requests: the API and the pages."""
+        return Front(self.api().app.resource(), self._pages().app.resource())
+
+    def _pages(self) -> Pages:
+        store = self.watched
+        return Pages(
+            store,
+            self.scheduler,
+            Changes(store, self.scheduler, self.now),
+            Outlook(store, self.scheduler.capacity, self.clock, self.now),
+            {hours: Hindsight(store, self.clock, self.now, hours) for hours in HOURS},
+            self.now,
+            lambda: "node",
+            lambda: self.tokens,
+        )
 
     def restart(self, **settings: Any) -> None:
         """Let the daemon die, timers and all, and start another one on the same database."""

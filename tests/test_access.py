@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from callme.access import Gate
-from callme.api.endpoints import Api
 from callme.core.access import Right, Tokens, is_local, is_loopback
 from callme.secret_file import MAX_SIZE, UnusableFile, tokens_in
 from callme.site import CLOSE_SECONDS, BoundedSite
@@ -175,8 +174,9 @@ def token_file(tmp_path: Path) -> Path:
 
 
 def connect(world: World, gate: Gate) -> Client:
-    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
-    return Client(world, BoundedSite(api.app.resource(), world.clock, gate))
+    if gate.file is not None:
+        world.tokens = gate.file.content
+    return Client(world, BoundedSite(world.resource(), world.clock, gate))
 
 
 def head(method: bytes, target: bytes, *headers: bytes, host: bytes = b"localhost") -> bytes:

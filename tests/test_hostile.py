@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callme.core.trigger import Key
-from callme.site import REQUEST_SECONDS
+from callme.site import REQUEST_SECONDS, BoundedSite
 
 from .processes import Daemon
 from .support import NOON, World
@@ -279,3 +279,12 @@ def test_a_true_daemon_lives_through_all_of_it(daemon: Daemon) -> None:
     assert daemon.task(key)["state"] == "scheduled"
     assert daemon.curl("GET", "/healthz")[0] == 200
     assert "Traceback" not in daemon.log()
+
+
+@pytest.mark.parametrize("target", [b"/", b"/metrics", b"/status/", b"/page/find"])
+def test_a_header_that_is_no_text(world: World, target: bytes) -> None:
+    client = Client(world, BoundedSite(world.resource(), world.clock))
+    headers = [b"Accept", b"Cookie", b"Content-Type", b"Sec-Fetch-Site", b"If-None-Match"]
+    lines = b"".join(b"%s: \xff\r\n" % name for name in headers)
+    client.send(b"GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % (target, lines))
+    assert client.transport.value()[9:12] in (b"200", b"404")

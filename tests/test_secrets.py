@@ -25,6 +25,7 @@ from zope.interface import implementer
 from callme.tap import makeService
 
 from .conftest import LoggedFailures
+from .pages import visit
 from .support import NOON, World, definition
 from .test_api import BODY, KEY, Answer, ask, put
 from .test_caller import Connection, Endpoint, listen, shut
@@ -201,8 +202,13 @@ def test_a_whole_life_with_every_failure(
         put(world, payload="other"),
         ask(world, "POST", "/reschedule/task", {"trigger_at": "+1m"}),
     ]
-    for answer in told:
-        assert CANARY not in without_urls(answer.text)
+    key = told[-1].json["rescheduled"][0]["to"]
+    pages = [visit(world, path) for path in ("/", "/page/find")]
+    pages += [visit(world, f"/page/{one}/{key}") for one in ("reschedule", "delete")]
+    pages.append(visit(world, f"/page/reschedule/{key}", {"trigger_at": "x", "seen": "y"}))
+    assert [page.status for page in pages] == [200, 200, 200, 200, 409]
+    for text in [answer.text for answer in told] + [page.text for page in pages]:
+        assert CANARY not in without_urls(text)
     assert "task.1800018000.on_failure@" in ask(world, "GET", "/status/").text
     text = "".join(log)
     assert "attempt 1 failed: unexpected_status" in text
@@ -229,6 +235,19 @@ def test_a_notice_shows_no_more_than_the_task_does(world: World, log: list[str])
     assert CANARY not in without_urls(notice.definition.payload)
 
 
+def test_a_tasks_page_shows_what_its_own_answer_shows(world: World, log: list[str]) -> None:
+    """The payload, which is folded up, and the headers that don't look secret."""
+    secret = {"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY, "X-Plain": "plain"}
+    key = world.put("task", NOON, headers=secret).key
+    page = visit(world, f"/page/task/{key}")
+    assert CANARY not in page.text
+    assert page.rows("Headers") == [
+        ["Authorization", "***"],
+        ["X-Api-Key", "***"],
+        ["X-Plain", "plain"],
+    ]
+
+
 def test_what_stands_in_the_database_and_cannot_be_read_is_not_repeated(
     world: World, log: list[str]
 ) -> None:
@@ -239,7 +258,12 @@ def test_what_stands_in_the_database_and_cannot_be_read_is_not_repeated(
     task = ask(world, "GET", f"/task/{KEY}").json
     assert (task["state"], task["reason"]) == ("failed", "connection_failed")
     assert CANARY not in task["detail"]
-    assert CANARY not in without_urls(ask(world, "GET", "/status/").text)
+    for text in (
+        ask(world, "GET", "/status/").text,
+        visit(world, "/").text,
+        visit(world, f"/page/task/{KEY}").text.replace(SECRETS["payload"], ""),
+    ):
+        assert CANARY not in without_urls(text)
 
 
 async def test_a_daemon_that_signs_calls_and_fails(tmp_path: Path, log: list[str]) -> None:

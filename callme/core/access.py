@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
@@ -63,6 +64,10 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self._rights)
+
+    def __iter__(self) -> Iterator[tuple[bytes, Right]]:
+        """Yield the digest of each token, and what it gives."""
+        return iter(self._rights)
 
     def right_of(self, authorization: bytes | None) -> Right:
         """Return what the sender of an ``Authorization`` header may do.
@@ -133,7 +138,7 @@ def authority_of(target: bytes, hosts: list[bytes], *, required: bool) -> bytes 
 
 
 def is_foreign(origins: list[bytes], authority: bytes | None) -> bool:
-    """Whether a request comes from a page that callme has not served, which it does for none.
+    """Whether a request comes from a page that callme has not served.
 
     :param origins: the request's ``Origin`` headers: browsers send one, ``null`` where they
         would rather not say.

@@ -67,6 +67,7 @@ setup(
             "pytest>=8.2",
             "pytest-twisted>=1.14.3",
             "pyyaml>=6.0",
+            "selenium>=4.25",
             "standardwebhooks>=1.1",
             # A newer Python than callme itself needs; what it runs is a process of its own.
             "schemathesis>=4.32,<5; python_version >= '3.11'",

@@ -40,7 +40,7 @@ html_extra_path = ["extra"]
 
 CONTENTS = {
     "For who uses it": ["tour", "recipes", "migrating", "api", "reference"],
-    "For who runs it": ["operations", "exposing", "monitoring", "scaling"],
+    "For who runs it": ["operations", "page", "exposing", "monitoring", "scaling"],
     "About it": ["inside", "performance", "security", "glossary", "../CHANGELOG"],
     "For who works on it": ["../CONTRIBUTING", "Reporting a weakness <../SECURITY>"],
 }

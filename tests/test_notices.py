@@ -110,6 +110,29 @@ def test_each_end_is_told_and_nobody_s_task_is_overwritten(world: World) -> None
     assert first == {NOON + 60, NOON + 120}
 
 
+def test_each_of_many_tasks_of_long_names_is_told_of_at_once(world: World) -> None:
+    """Names that differ only where they would be cut are told apart all the same."""
+    world.caller.answer = 500
+    for number in range(3):
+        world.put("x" * (MAX_NAME - 1) + str(number), **TOLD, retry=0)
+    begun(world)
+    assert {call.definition.trigger_at for call in notices(world)} == {NOON}
+    assert len({call.definition.task_name for call in notices(world)}) == 4
+
+
+def test_however_many_minutes_are_taken_the_free_one_is_found_in_one_look(world: World) -> None:
+    for minute in [*range(1000), 1001]:
+        world.put(BAD, NOON + 60 * minute)
+    world.put(**TOLD, max_delay=1)
+    statements: list[str] = []
+    world.store.connection.set_trace_callback(statements.append)
+    due = world.result(world.store.due(NOON + 60))
+    world.store.connection.set_trace_callback(None)
+    assert due.too_late == [Key("task", NOON)]
+    assert world.task(Key(BAD, NOON + 60_000)).definition.callback == TOLD["on_failure"]
+    assert len(statements) < 15
+
+
 def test_an_end_and_its_notice_are_one(world: World) -> None:
     """Where the one cannot be stored, the other is not either; both are when they can be."""
     world.caller.answer = 500

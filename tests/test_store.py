@@ -148,12 +148,13 @@ async def test_an_end_is_stored_with_the_notice_of_it(store: Store) -> None:
 async def test_of_many_ends_each_has_its_notice(store: Store) -> None:
     keys = [await put(store, "n\u00e4me", NOON - 60 * n, **TOLD) for n in range(3)]
     taken = await put(store, f"n\u00e4me.{NOON}.on_success")
+    also = await put(store, taken.task_name, NOON + 60)
     await put(store, "untold")
     claims = await claim_all(store)
     await gatherResults([Deferred.fromCoroutine(finish(store, one, 200)) for one in claims])
     expected = {f"n\u00e4me.{key.trigger_at}.on_success@{NOON}" for key in keys}
     # Where somebody's task stands, the next free minute.
-    expected |= {f"{taken.task_name}@{NOON + 60}", "untold@" + str(NOON), *map(str, keys)}
+    expected |= {f"{taken.task_name}@{NOON + 120}", str(also), f"untold@{NOON}", *map(str, keys)}
     assert set(await names_in(store)) == expected
 
 

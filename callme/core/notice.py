@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any
 
 from .callback import host_of
@@ -16,6 +17,8 @@ RETRY = 10
 RETRY_DELAY = (1, 5, 15, 60)
 MAX_DELAY = 1_440
 """Minutes: who is to be told may be down for most of a day."""
+DIGEST = 16
+"""Characters of a digest that stands for the rest of a name that is too long."""
 KEPT_ATTEMPTS = 10
 """How many attempts are told, the last ones, of a task of which all are too many."""
 
@@ -48,7 +51,7 @@ def notice(task: Task, now: float) -> Definition | None:
     word = "on_success" if task.state is State.SUCCEEDED else "on_failure"
     end = f".{definition.trigger_at}.{word}"
     return Definition(
-        task_name=definition.task_name[: MAX_NAME - len(end)] + end,
+        task_name=_shortened(definition.task_name, MAX_NAME - len(end)) + end,
         trigger_at=minute_of(now),
         callback=url,
         callback_method="POST",
@@ -59,6 +62,14 @@ def notice(task: Task, now: float) -> Definition | None:
         retry_delay=RETRY_DELAY,
         max_delay=MAX_DELAY,
     )
+
+
+def _shortened(name: str, most: int) -> str:
+    """Return a name, or its beginning and what tells it from others that begin so."""
+    if len(name) <= most:
+        return name
+    digest = "~" + sha256(name.encode()).hexdigest()[:DIGEST]
+    return name[: most - len(digest)] + digest
 
 
 def _payload(members: dict[str, Any]) -> str:

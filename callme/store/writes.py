@@ -76,6 +76,15 @@ _PURGE = """
         /* FOR UPDATE SKIP LOCKED */
     )
 """
+# One look, however many stand there: minute by minute, thousands would hold up all writes.
+_NEXT_FREE = """
+    SELECT trigger_at + 60 FROM task AS taken
+    WHERE task_name = ? AND trigger_at >= ? AND NOT EXISTS (
+        SELECT 1 FROM task
+        WHERE task_name = taken.task_name AND trigger_at = taken.trigger_at + 60
+    )
+    ORDER BY trigger_at LIMIT 1
+"""
 _RUNNING = "SELECT task_name, trigger_at FROM task WHERE task_name = ? AND state = 'running'"
 
 
@@ -170,7 +179,11 @@ def tell(cursor: Cursor, key: Key, now: float, to_values: ToValues = definition_
     made = None if ended is None else notice(ended, now)
     while made is not None:
         cursor.execute(INSERT, (*to_values(made), made.trigger_at, to_ms(now)))
-        made = evolve(made, trigger_at=made.trigger_at + MINUTE) if not cursor.rowcount else None
+        if cursor.rowcount:
+            return
+        free = cursor.execute(_NEXT_FREE, (made.task_name, made.trigger_at)).fetchone()
+        # Where there is none, another daemon has deleted what was in the way.
+        made = made if free is None else evolve(made, trigger_at=free[0])
 
 
 def readable(

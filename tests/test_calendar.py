@@ -15,6 +15,7 @@ from icalendar import Calendar
 from callme.core import ical
 from callme.core.calendar import BACK_DAYS, MAX_EVENTS, Agenda, Event, calendar
 from callme.core.task import Reason, State, Task
+from callme.core.trigger import MAX_NAME
 from callme.store.port import Store
 
 from .openapi import check_answer
@@ -144,6 +145,23 @@ def test_it_tells_no_secrets(world: World) -> None:
     assert "s3cret" not in feed(world).text
 
 
+def test_a_broken_callback_does_not_hide_the_others(world: World) -> None:
+    world.put("broken", NOON + 60)
+    world.put("whole", NOON + 120)
+    world.store.connection.execute("UPDATE task SET callback = 'x' WHERE task_name = 'broken'")
+    assert feed(world).summaries == ["broken", "whole"]
+
+
+@pytest.mark.parametrize("length", [MAX_NAME - 3, MAX_NAME])
+def test_a_long_name_has_a_path_that_ends_in_ics(world: World, length: int) -> None:
+    world.put("x" * length, NOON + 60)
+    path = f"/status/{'x' * length}.ics"
+    assert len(feed(world, path, {}).events) == 1
+    assert len(feed(world, path).events) == 1
+    for longer in (f"/status/{'x' * (MAX_NAME + 1)}.ics", f"/status/{'x' * (MAX_NAME + 1)}"):
+        assert ask(world, "GET", longer).status == 400
+
+
 def test_what_has_succeeded_runs_or_is_out_of_reach_is_left_out(world: World) -> None:
     world.put("far", NOON + 91 * DAY)
     world.put("near", NOON + 89 * DAY)
@@ -181,7 +199,7 @@ def test_more_failures_than_it_holds() -> None:
     failed = Task(
         definition(), State.FAILED, Reason.TOO_LATE, "d", None, 0, NOON * 1000, NOON * 1000
     )
-    agenda = Agenda(failed=[Event(failed, NOON * 1000, 0)], more_failed=True)
+    agenda = Agenda(failed=[Event(failed, NOON * 1000, 0, "h:80")], more_failed=True)
     told = str(read(whole(agenda))["DESCRIPTION"])
     assert told.endswith(" More have failed: only those since 2027-01-15T12:00:00.000Z are here.")
 
@@ -260,7 +278,7 @@ def test_any_text_is_read_as_it_was_but_for_controls(value: str) -> None:
     task = Task(
         definition(name[:255]), State.FAILED, None, value, None, 0, NOON * 1000, NOON * 1000
     )
-    agenda = Agenda(failed=[Event(task, NOON * 1000, 0)])
+    agenda = Agenda(failed=[Event(task, NOON * 1000, 0, "h:80")])
     (event,) = read(whole(agenda)).walk("VEVENT")
     assert event["SUMMARY"] == f"{name[:255]}: failed"
     shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", " ", value.replace("\r\n", "\n"))

@@ -418,6 +418,14 @@ def test_a_replaced_task_is_counted_once(world: World) -> None:
         assert (dry["would"], dry["calls_in_minute"], dry["calls_to_host"]) == ("replace", 1, 1)
 
 
+def test_what_stands_there_may_be_broken(world: World) -> None:
+    world.put(at=AT)
+    world.store.connection.execute("UPDATE task SET callback = 'http://['")
+    assert ask(world, "PUT", "/task/task?dry_run", BODY).status == 409
+    dry = ask(world, "PUT", "/task/task?dry_run", BODY, headers={"If-Match": "*"}).json
+    assert (dry["would"], dry["calls_in_minute"], dry["calls_to_host"]) == ("replace", 1, 1)
+
+
 def test_a_wrong_task_is_refused_in_a_dry_run_too(world: World) -> None:
     assert ask(world, "PUT", "/task/task?dry_run", {**BODY, "retry": -1}).status == 422
     assert ask(world, "PUT", "/task/task?dry_run=x", BODY).status == 400

@@ -61,13 +61,19 @@ def trimmed(request: IRequest, path: str) -> str:
     return path[:-1] if request.path.endswith(b"/") and len(path) > 1 else path
 
 
-def parse_target(request: IRequest, path: str) -> Key | str | None:
-    """Return the key or the name that a path means; ``None`` for all tasks."""
+def parse_target(request: IRequest, path: str, ending: str = "") -> Key | str | None:
+    """Return the key or the name that a path means; ``None`` for all tasks.
+
+    :param ending: what may follow a name, which may be of full length all the same.
+    """
     text = trimmed(request, path)
     if not text:
         return None
     try:
-        return parse_key(text) if "@" in text else check_name(text)
+        if "@" in text:
+            return parse_key(text)
+        check_name(text.removesuffix(ending) or text)
+        return text
     except InvalidValue as error:
         raise Problem(400, str(error), [FieldError("task", str(error))]) from None
 

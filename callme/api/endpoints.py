@@ -28,7 +28,7 @@ from ..scheduler import Scheduler
 from ..store.port import Put, PutResult, Store, StoreUnavailable
 from ..waits import TooManyWait, Waits
 from .batch import Batch
-from .calendar import calendar_at, calendar_of
+from .calendar import ICS, calendar_at, calendar_of
 from .changes import Changes
 from .decoding import (
     PAGING,
@@ -175,7 +175,7 @@ class Api:
     @app.route("/task/<path:path>", methods=["GET"])
     async def status(self, request: IRequest, path: str = "") -> bytes:
         """Tell the state of one task, of those of a name, or of all."""
-        target = parse_target(request, path)
+        target = parse_target(request, path, ICS)
         if isinstance(target, Key):
             seconds = parse_wait(parse_query(request, ("wait",)).get("wait"))
             if seconds:

@@ -11,7 +11,6 @@ from uuid import UUID, uuid5
 
 from attrs import frozen
 
-from .callback import host_of
 from .ical import text, time, written
 from .task import State, Task
 from .trigger import rfc3339
@@ -47,11 +46,13 @@ class Event:
 
     :ivar changed_at: when it last changed, milliseconds since 1970.
     :ivar last_attempt: the number of its last attempt; 0 before the first.
+    :ivar host: the ``host:port`` that it calls.
     """
 
     task: Task
     changed_at: int
     last_attempt: int
+    host: str
 
 
 @frozen
@@ -123,7 +124,7 @@ def _event(event: Event) -> Iterator[str]:
     yield f"SEQUENCE:{event.last_attempt + failed}"
     yield from (f"DTSTART:{time(begins)}", "DURATION:PT1M")
     yield f"SUMMARY:{text(_summary(task))}"
-    yield f"DESCRIPTION:{text(_story(task))}"
+    yield f"DESCRIPTION:{text(_story(event))}"
     yield f"CATEGORIES:{task.state.value}"
     # Not CANCELLED, which many do not show: a failure is to be seen.
     yield from ("STATUS:CONFIRMED", "TRANSP:TRANSPARENT", "END:VEVENT")
@@ -138,11 +139,12 @@ def _summary(task: Task) -> str:
     return name
 
 
-def _story(task: Task) -> str:
+def _story(event: Event) -> str:
+    task = event.task
     definition = task.definition
     lines = [
         str(task.key),
-        f"{definition.callback_method} to {host_of(definition.callback)}",
+        f"{definition.callback_method} to {event.host}",
         f"{task.attempts_used} of {1 + definition.retry} attempts used",
     ]
     return "\n".join([*lines, task.detail] if task.detail else lines)

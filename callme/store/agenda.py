@@ -7,7 +7,7 @@ from . import reads
 from .cursor import Cursor
 from .rows import LISTED, TASK, Row, to_task
 
-_EVENT = f"SELECT {LISTED}, {TASK}, claimed_at, last_attempt FROM task"
+_EVENT = f"SELECT {LISTED}, {TASK}, claimed_at, last_attempt, host FROM task"
 _SCHEDULED = f"""
     {_EVENT} INDEXED BY task_due WHERE state = 'scheduled' AND due_at < ?
     ORDER BY due_at LIMIT ?
@@ -48,7 +48,7 @@ def agenda(
 
 
 def _event(row: Row) -> Event:
-    *columns, claimed_at, last_attempt = row
+    *columns, claimed_at, last_attempt, host = row
     task = to_task(tuple(columns))
     changed_at = max(task.created_at, claimed_at or 0, task.finished_at or 0)
-    return Event(task, changed_at, last_attempt)
+    return Event(task, changed_at, last_attempt, host)

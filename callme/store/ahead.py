@@ -20,6 +20,7 @@ _AT_OF_HOST = f"SELECT count(*) {_DUE_OF_HOST} = ?"
 _BY = f"SELECT count(*) {_DUE} <= ?"
 _BY_OF_HOST = f"SELECT count(*) {_DUE_OF_HOST} <= ?"
 _BEFORE = f"SELECT count(*) {_DUE} < ?"
+_HOST = "SELECT host FROM task WHERE task_name = ? AND trigger_at = ?"
 # From minute to minute, and to count within each, takes half the time that GROUP BY does.
 _AHEAD = f"""
     WITH RECURSIVE ahead (minute) AS (
@@ -65,9 +66,15 @@ def beside(cursor: Cursor, definitions: Sequence[Definition], now: float) -> Seq
         if standing is not None and due_at is not None:
             counted = due_at <= minute if begun else due_at == minute
             calls -= counted
-            to_host -= counted and host_of(standing.definition.callback) == host
+            to_host -= counted and _host(cursor, definition) == host
         found.append(Beside(standing, calls, to_host))
     return found
+
+
+def _host(cursor: Cursor, definition: Definition) -> str:
+    """Return the host of what stands in a task's place: its callback may be broken."""
+    host: str = cursor.execute(_HOST, (definition.task_name, definition.trigger_at)).fetchone()[0]
+    return host
 
 
 def calls_ahead(cursor: Cursor, begin: int, until: int) -> Mapping[int, int]:

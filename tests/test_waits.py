@@ -29,12 +29,14 @@ class Waiting:
     :ivar responses: the answer, once it is there.
     """
 
-    def __init__(self, world: World, path: str = f"/status/{KEY}?wait=60") -> None:
+    def __init__(
+        self, world: World, path: str = f"/status/{KEY}?wait=60", method: str = "GET"
+    ) -> None:
         self.world, self.path = world, path
         self.status: int | None = None
         self.json: Any = None
         self.responses: list[Any] = []
-        self.asking: Deferred[Any] = world.http.request("GET", BASE + path)
+        self.asking: Deferred[Any] = world.http.request(method, BASE + path)
         self.asking.addCallbacks(self.responses.append, lambda _: None)
         self.look()
 
@@ -218,6 +220,19 @@ def test_all_who_wait_for_a_task_are_answered_each_by_what_it_knew(world: World)
     assert (early.look().status, late.look().status) == (200, None)
     ask(world, "DELETE", f"/task/{KEY}")
     assert late.look().status == 404
+
+
+@pytest.mark.parametrize("path", ["/task/task", f"/task/{KEY}"])
+def test_a_task_that_somebody_deletes_and_hangs_up_has_changed(world: World, path: str) -> None:
+    world.put(at=AT)
+    waiting = Waiting(world)
+    name = "delete" if "@" in path else "delete_name"
+    delete, committing = getattr(world.store, name), Deferred[Any]()
+    setattr(world.store, name, lambda _: committing)
+    deleting = Waiting(world, path, "DELETE")
+    deleting.hang_up()
+    delete(KEY if "@" in path else KEY.task_name).chainDeferred(committing)
+    assert waiting.look().status == 404
 
 
 def test_who_waits_less_long_is_answered_first(world: World) -> None:

@@ -51,9 +51,10 @@ class Changes:
     async def delete(self, target: Key | str) -> Deleted:
         """Forget one task, or those of a name."""
         if isinstance(target, Key):
-            deleted = await self._store.delete(target)
+            deleting = self._store.delete(target)
         else:
-            deleted = await self._store.delete_name(target)
+            deleting = self._store.delete_name(target)
+        deleted = await whoever_waits(deleting)
         if deleted is None:
             raise Problem(404, f"there is no task {target}")
         if isinstance(target, Key) and deleted.running:

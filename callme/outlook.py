@@ -38,7 +38,7 @@ class Outlook:
 
     To count a million tasks takes the database from 60 ms to a second. So that many who ask
     cost no more than one does, and leave it and its connections to others, there is one look
-    at a time, and it takes a twentieth of the time at most.
+    at a time, and that of as many hours as another takes a twentieth of the time at most.
 
     :param capacity: tells how fast calls can be made.
     :param clock: what measures how long things take.

@@ -22,10 +22,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from callme.core.definition import parse_definition
+from callme.daemon import Daemon
 from callme.options import Settings
 from callme.store.postgresql.server import Server
 from callme.store.sqlite.database import DatabaseFile, open_database
-from callme.tap import Daemon
 
 
 async def burst(react: Any, arguments: argparse.Namespace) -> None:

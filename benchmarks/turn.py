@@ -19,9 +19,9 @@ from twisted.internet.defer import Deferred
 
 from callme.core.definition import parse_definition
 from callme.core.task import State
+from callme.daemon import Daemon
 from callme.options import Settings
 from callme.store.sqlite.database import open_database
-from callme.tap import Daemon
 
 AHEAD = 1.0
 """Seconds from the daemon's start to the turn."""

@@ -27,13 +27,14 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from callme import __version__, probe, tap
 from callme.access import Gate
 from callme.crowd import GOING
+from callme.daemon import Daemon
 from callme.probe import try_port
 from callme.store.port import Store
 from callme.store.postgresql.database import open_server
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
 from callme.store.sqlite.store import SqliteStore
-from callme.tap import Daemon, Options, makeService
+from callme.tap import Options, makeService
 
 from .postgresql import Cluster
 from .processes import free_port, listens

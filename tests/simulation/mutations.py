@@ -21,6 +21,7 @@ from callme.caller import connections
 from callme.caller.http import HttpCaller
 from callme.core import policy, trigger
 from callme.core.task import Definition, Reason, State, Task, Verdict
+from callme.daemon import Daemon
 from callme.dispatcher import Dispatcher
 from callme.scheduler import Scheduler
 from callme.store import writes
@@ -28,7 +29,6 @@ from callme.store.group_commit import GroupCommit
 from callme.store.port import Deleted, Put, PutResult
 from callme.store.sqlite import claims, store
 from callme.store.sqlite.store import SqliteStore
-from callme.tap import Daemon
 
 Patch = Any
 

@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from callme.daemon import Daemon
 from callme.options import Options
 from callme.store.sqlite.database import open_database
-from callme.tap import Daemon
 
 from .database import Connections, Disk
 from .endpoints import Network

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from callme import tap
+from callme import daemon
 from callme.caller import connections
 from callme.caller.deadlines import Deadline
 from callme.site import BoundedChannel
@@ -276,9 +276,9 @@ class World:
     def __enter__(self) -> World:
         self._patches = ExitStack()
         self._patches.enter_context(patch.object(connections, "HostnameEndpoint", Host))
-        self._patches.enter_context(patch.object(tap, "SteadyClock", Steady))
+        self._patches.enter_context(patch.object(daemon, "SteadyClock", Steady))
         # It would keep the garbage of each world for ever.
-        self._patches.enter_context(patch.object(tap, "_leave_to_stay", lambda: None))
+        self._patches.enter_context(patch.object(daemon, "leave_to_stay", lambda: None))
         # Sets of these are gone through in the order of their hashes, which is another in
         # each run: a seed must mean the same each time.
         for kind in (Deadline, BoundedChannel):

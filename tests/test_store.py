@@ -451,6 +451,26 @@ async def test_a_full_last_page_has_no_next(store: Store) -> None:
     assert (len(page.tasks), page.next) == (2, None)
 
 
+async def test_a_page_of_large_tasks_ends_before_its_limit(store: Store) -> None:
+    large = {f"{number:02}-{'x' * 77}": "" for number in range(100)}
+    tasks = [(definition(f"task{number:03}", headers=large), True) for number in range(300)]
+    await store.put_many(tasks, NOW)
+    found: list[Key] = []
+    start: Key | None = None
+    pages = 0
+    while True:
+        page = await store.page(start_from=start, limit=1000)
+        assert page is not None
+        pages += 1
+        found += [task.key for task in page.tasks]
+        if page.next is None:
+            break
+        assert 100 <= len(page.tasks) <= 130
+        start = page.next
+    assert found == [made.key for made, _ in tasks]
+    assert pages == 3
+
+
 async def test_paging_while_others_insert_and_delete(store: Store) -> None:
     stay = [await put(store, f"n{number:02d}") for number in range(0, 20, 2)]
     seen: list[Key] = []

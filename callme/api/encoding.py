@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from twisted.web.iweb import IRequest
 
 from ..core.status import item
+from ..core.task import Task
 from ..core.trigger import Key
 from ..problem import CALENDAR_TYPE, JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
 from ..store.port import Page
@@ -29,7 +30,7 @@ def answer(
 
 def answer_encoded(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:
     """Answer with JSON that is there already, indented or not."""
-    return _send(request, JSON_TYPE, 200, {}, encoded(_wants_pretty(request)))
+    return _send(request, JSON_TYPE, 200, {}, encoded(wants_pretty(request)))
 
 
 def answer_text(request: IRequest, kind: bytes, text: bytes) -> bytes:
@@ -53,7 +54,7 @@ def refuse(request: IRequest, problem: Problem) -> bytes:
 def _write(
     request: IRequest, kind: bytes, status: int, headers: dict[str, str], members: object
 ) -> bytes:
-    return _send(request, kind, status, headers, encode(members, _wants_pretty(request)))
+    return _send(request, kind, status, headers, encode(members, wants_pretty(request)))
 
 
 def _send(
@@ -67,7 +68,7 @@ def _send(
     return body
 
 
-def _wants_pretty(request: IRequest) -> bool:
+def wants_pretty(request: IRequest) -> bool:
     """Whether to indent; for errors too, so it must take any query string."""
     parts = request.uri.partition(b"?")[2].split(b"&")
     return any(part in (b"pretty", b"pretty=", b"pretty=true") for part in parts)
@@ -78,23 +79,41 @@ def url_of(prefix: str, key: Key) -> str:
     return f"{prefix}{quote(key.task_name, safe='')}@{key.trigger_at}"
 
 
-def page_answer(request: IRequest, page: Page, name: str | None, query: dict[str, str]) -> bytes:
-    """Answer with a page of tasks, and say where the next one begins."""
-    members: dict[str, Any] = {"tasks": [item(task) for task in page.tasks]}
+def encode_item(task: Task, pretty: bool) -> bytes:
+    """Write a task as :func:`page_answer` puts it into its list."""
+    encoded = encode(item(task), pretty)[:-1]
+    # No string has a line feed in it: JSON escapes it.
+    return encoded.replace(b"\n", b"\n    ") if pretty else encoded
+
+
+def page_answer(
+    request: IRequest, page: Page, items: Sequence[bytes], name: str | None, query: dict[str, str]
+) -> bytes:
+    """Answer with a page of tasks, and say where the next one begins.
+
+    :param items: its tasks, as :func:`encode_item` wrote them.
+    """
+    members: dict[str, Any] = {"tasks": []}
     headers = dict(VARIES)
     if page.next is not None:
         members["next"] = str(page.next)
         following = urlencode(query | {"start_from": members["next"]}, quote_via=quote, safe="@")
         path = f"/status/{quote(name or '', safe='')}"
         headers["Link"] = f'<{path}?{following}>; rel="next"'
-    return answer(request, members, headers=headers)
+    pretty = wants_pretty(request)
+    before, _, after = encode(members, pretty).partition(b"[]")
+    if items and pretty:
+        body = b"".join([before, b"[\n    ", b",\n    ".join(items), b"\n  ]", after])
+    else:
+        body = b"".join([before, b"[", b",".join(items), b"]", after])
+    return _send(request, JSON_TYPE, 200, headers, body)
 
 
 def encode_answers(request: IRequest, answers: list[JSON]) -> bytes:
     """Write some of a batch's answers: items of a JSON array, or an object a line."""
     if is_ndjson(request):
         return b"".join(encode(one) for one in answers)
-    if _wants_pretty(request):
+    if wants_pretty(request):
         return b",\n  ".join(encode(one).rstrip() for one in answers)
     return encode(answers).strip()[1:-1]
 
@@ -103,7 +122,7 @@ def answer_many(request: IRequest, parts: Sequence[bytes]) -> bytes:
     """Answer a batch with what :func:`encode_answers` wrote."""
     if is_ndjson(request):
         return _send(request, NDJSON_TYPE, 200, {}, b"".join(parts))
-    if _wants_pretty(request):
+    if wants_pretty(request):
         return _send(request, JSON_TYPE, 200, {}, b"[\n  " + b",\n  ".join(parts) + b"\n]\n")
     return _send(request, JSON_TYPE, 200, {}, b"[" + b",".join(parts) + b"]\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from attrs import define, field
 from klein import Klein
@@ -55,8 +56,10 @@ from .encoding import (
     refuse,
     skipped_items,
     url_of,
+    wants_pretty,
 )
 from .foresight import DryRun, forecast_answer
+from .lists import Lists
 from .openapi.document import served as openapi_document
 from .put import refusal, wake_for, whoever_waits
 
@@ -94,6 +97,7 @@ class Api:
     _waits: Waits = field()
     _outlook: Outlook = field()
     _changes: Changes = field(init=False)
+    _lists: Lists = field(init=False)
 
     @_waits.default
     def _default_waits(self) -> Waits:
@@ -106,6 +110,10 @@ class Api:
     @_changes.default
     def _default_changes(self) -> Changes:
         return Changes(self._store, self._scheduler, self._now)
+
+    @_lists.default
+    def _default_lists(self) -> Lists:
+        return Lists(self._clock)
 
     app = Klein()
     # A path with // in it is a path like any other, not one to be sent elsewhere.
@@ -188,16 +196,18 @@ class Api:
         if wants_calendar(request):
             return await calendar_of(self._store, request, target, self._now(), self._clock)
         query = parse_query(request, PAGING)
-        page = await self._store.page(
+        read = partial(
+            self._store.page,
             task_name=target,
             start_from=parse_start_from(query.get("start_from"), target),
             limit=parse_limit(query.get("limit")),
             after=minute_of(self._now()) if parse_flag(query, "future_only") else None,
             state=parse_state(query.get("state")),
         )
-        if page is None:
+        found = await self._lists.page(read, wants_pretty(request))
+        if found is None:
             return await calendar_at(self._store, request, target, self._now(), self._clock)
-        return page_answer(request, page, target, query)
+        return page_answer(request, *found, target, query)
 
     @app.route("/reschedule/<path:path>", methods=["POST"])
     async def reschedule(self, request: IRequest, path: str) -> bytes:

@@ -33,6 +33,9 @@ MAX_LOADS = 2000
 MOST_BACKLOG = 10_000
 """How many tasks that are due :meth:`Store.figures` counts; more may take 0.1 s."""
 
+PAGE_CHARACTERS = 1024 * 1024
+"""Characters of the tasks of a page, after which no further one is put on it."""
+
 
 class StoreUnavailable(Exception):
     """The database cannot be used just now; its text says why. Worth trying again."""
@@ -240,6 +243,8 @@ class Store(Protocol):
         prefix: str = "",
     ) -> Deferred[Page | None]:
         """Return tasks ordered by name, then time, without payloads and attempts.
+
+        Where they are large, a page ends before its ``limit``: see :data:`PAGE_CHARACTERS`.
 
         :param task_name: only the tasks of this name; ``None`` is answered where
             it has none at all.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core.task import Reason, State, Task
 from ..core.trigger import Key
 from .cursor import Cursor
-from .port import MOST_BACKLOG, Figures, Page, Seen, Standing
-from .rows import ATTEMPT, DEFINITION, LISTED, TASK, to_attempt, to_key, to_task
+from .port import MOST_BACKLOG, PAGE_CHARACTERS, Figures, Page, Seen, Standing
+from .rows import ATTEMPT, DEFINITION, LISTED, TASK, Row, to_attempt, to_key, to_task
 
 _LAST = "\U0010ffff"
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
@@ -101,9 +101,20 @@ def page(
         f"SELECT {LISTED}, {TASK} FROM task WHERE {' AND '.join(conditions)} "
         "ORDER BY task_name, trigger_at LIMIT ?",
         (*values, limit + 1),
-    ).fetchall()
-    following = to_key(rows[limit]) if len(rows) > limit else None
-    return Page([to_task(row) for row in rows[:limit]], following)
+    )
+    return _fitting(rows, limit)
+
+
+def _fitting(rows: Iterable[Row], limit: int) -> Page:
+    """Return the page that some rows make, and the key of the first that has no room on it."""
+    tasks: list[Task] = []
+    size = 0
+    for row in rows:
+        if len(tasks) == limit or size >= PAGE_CHARACTERS:
+            return Page(tasks, to_key(row))
+        tasks.append(to_task(row))
+        size += sum(len(value) for value in row if isinstance(value, str))
+    return Page(tasks, None)
 
 
 def successor(prefix: str) -> str | None:

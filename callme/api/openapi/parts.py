@@ -40,7 +40,7 @@ def parameters() -> dict[str, Any]:
         "limit": {
             "name": "limit",
             "in": "query",
-            "description": "Tasks on a page.",
+            "description": "Tasks on a page, at most: one of large tasks ends before.",
             "schema": integer(1, MAX_LIMIT) | {"default": DEFAULT_LIMIT},
         },
         "state": {

@@ -27,6 +27,8 @@ from .store.port import Store, StoreUnavailable
 
 log = Logger(namespace="callme")
 
+MOST_KNOWN = 10_000
+"""Hosts of which is kept that they answered when last called."""
 RETRY_SECONDS = 2.0
 """How soon something is tried again that the database did not take."""
 
@@ -62,6 +64,8 @@ class Dispatcher:
     _waiting: dict[str, None] = field(factory=dict, init=False)
     # Hosts that have answered since the last tick.
     _answering: set[str] = field(factory=set, init=False)
+    # Hosts that answered when last called, the longest uncalled first.
+    _known: dict[str, None] = field(factory=dict, init=False)
     _under_way: dict[str, int] = field(factory=dict, init=False)
     # By task and number: of a claim that was lost the call may outlast the next claim.
     _calls: dict[tuple[int, int], Deferred[Outcome]] = field(factory=dict, init=False)
@@ -117,6 +121,7 @@ class Dispatcher:
             self._waiting,
             max(0, reserve),
             self._answering,
+            self._known,
         )
         if not shares:
             return
@@ -168,12 +173,19 @@ class Dispatcher:
     def _called(self, outcome: Outcome, claim: Claim) -> None:
         self._leave(claim)
         self._pace.ended(claim.host, outcome.duration_ms)
-        if outcome.status is not None:
-            self._answering.add(claim.host)
+        self._remember(claim.host, outcome.status is not None)
         # A call that is cut off has failed in no way of its own.
         cut_off = self._cutting_off and outcome.status is None
         self._ended(claim, policy.interrupted(claim) if cut_off else outcome)
         self._claim()
+
+    def _remember(self, host: str, answered: bool) -> None:
+        self._known.pop(host, None)
+        if answered:
+            self._answering.add(host)
+            self._known[host] = None
+            if len(self._known) > MOST_KNOWN:
+                del self._known[next(iter(self._known))]
 
     def _ended(self, claim: Claim, outcome: Outcome) -> None:
         verdict = policy.judge(claim, outcome, self._now())

@@ -40,6 +40,13 @@ def test_the_reserve_is_for_hosts_that_answer() -> None:
     assert found == {"quick": 34}
 
 
+def test_half_of_the_reserve_is_for_hosts_that_have_answered() -> None:
+    many = [f"hangs{number}" for number in range(100)]
+    found = share_out(64, 64, {}, [*many, "quick", "known"], 64, {"quick"}, {"known"})
+    assert sum(found.get(host, 0) for host in many) == 32
+    assert (found["quick"], found["known"]) == (24, 8)
+
+
 @given(
     free=st.integers(1, 300),
     per_host=st.integers(1, 80),
@@ -47,6 +54,7 @@ def test_the_reserve_is_for_hosts_that_answer() -> None:
     waiting=st.lists(st.sampled_from("abcdefgh"), unique=True),
     reserve=st.integers(0, 100),
     answering=st.sets(st.sampled_from("abcdefgh")),
+    known=st.sets(st.sampled_from("abcdefgh")),
 )
 def test_no_limit_is_passed_and_no_room_is_wasted(
     free: int,
@@ -55,8 +63,9 @@ def test_no_limit_is_passed_and_no_room_is_wasted(
     waiting: list[str],
     reserve: int,
     answering: set[str],
+    known: set[str],
 ) -> None:
-    shares = share_out(free, per_host, under_way, waiting, reserve, answering)
+    shares = share_out(free, per_host, under_way, waiting, reserve, answering, known)
     room = {host: max(0, per_host - under_way.get(host, 0)) for host in waiting}
     assert all(0 < share <= room[host] for host, share in shares.items())
     given_out = sum(shares.values())
@@ -66,9 +75,12 @@ def test_no_limit_is_passed_and_no_room_is_wasted(
         # Only the reserve is kept back, and only from those with enough.
         assert free - given_out <= reserve
         few = min(per_host, max(4, per_host // 8))
-        assert all(
-            level >= (per_host if host in answering else few) for host, level in levels.items()
-        )
+        left = free - given_out
+        for host, level in levels.items():
+            if host in answering:
+                assert level >= per_host
+            elif host in known or left > reserve // 2:
+                assert level >= few
     if not reserve:
         for host in shares:
             assert levels[host] <= min(levels.values()) + 1

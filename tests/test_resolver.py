@@ -125,7 +125,7 @@ def test_who_stops_waiting_is_not_answered() -> None:
 
 
 def test_names_beyond_those_looked_up_at_once_wait_for_their_turn(monkeypatch: Any) -> None:
-    monkeypatch.setattr(resolver, "MAX_LOOKUPS", 1)
+    monkeypatch.setattr(resolver, "MAX_NEW_LOOKUPS", 1)
     names = Names()
     names.answers["c"] = ["192.0.2.1"]
     hanging, given_up, late = names.ask("a"), names.ask("b"), names.ask("c")
@@ -142,6 +142,32 @@ def test_names_beyond_those_looked_up_at_once_wait_for_their_turn(monkeypatch: A
     names.answer("b")
     assert names.asked == ["a", "c", "b"]
     assert names.clock.getDelayedCalls() == []
+
+
+def test_names_that_were_found_do_not_wait_for_many_that_hang(monkeypatch: Any) -> None:
+    monkeypatch.setattr(resolver, "MAX_NEW_LOOKUPS", 2)
+    monkeypatch.setattr(resolver, "MOST_FOUND", 2)
+    names = Names()
+    for name in ("old", "good", "gone"):
+        names.answers[name] = ["192.0.2.1"]
+        names.ask(name)
+        names.answer(name)
+        names.gates[name].clear()
+    names.clock.advance(KEPT_SECONDS)
+    hanging = [names.ask(f"hang{number}") for number in range(5)]
+    good, gone, old = names.ask("good"), names.ask("gone"), names.ask("old")
+    del names.answers["gone"]
+    names.answer("gone")
+    names.answer("good")
+    assert (good.complete, gone.complete) == (1, 1)
+    names.clock.advance(KEPT_SECONDS)
+    names.ask("gone")
+    asked = ["old", "good", "gone", "hang0", "hang1", "good", "gone"]
+    assert sorted(names.asked) == sorted(asked), "each in a thread of its own"
+    assert [one.complete for one in (*hanging, old)] == [0] * 6
+    for gate in names.gates.values():
+        gate.set()
+    names.clock.advance(LOOKUP_SECONDS)
 
 
 def test_a_name_waits_while_the_system_has_no_thread_to_spare(monkeypatch: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail
 
-from callme.core.task import Reason, State
+from callme.core.task import Outcome, Reason, State
 from callme.core.trigger import Key
 from callme.dispatcher import RETRY_SECONDS
 from callme.scheduler import STALE_SECONDS
@@ -163,6 +163,48 @@ def test_hosts_that_hang_do_not_hold_up_the_others() -> None:
     called = [key for key in world.caller.called if key.startswith("good")]
     assert called == [f"good{number:03d}@{NOON}" for number in range(100)]
     assert len(world.caller.pending) == 8
+    world.close()
+
+
+def test_many_hosts_that_hang_leave_room_for_one_that_answers() -> None:
+    """As where the look-ups of a hundred names hang: each of them has few calls under way."""
+    world = World()
+    world.caller.answer = None
+    for number in range(1000):
+        world.put(f"hang{number:03d}", callback=f"http://hang{number % 100}.example/")
+    for number in range(1000):
+        world.put(f"good{number:03d}")
+    world.scheduler.start()
+    first = [key for key in world.caller.pending if key.task_name.startswith("good")]
+    world.caller.end(first[0], 200)
+    good = [key for key in world.caller.pending if key.task_name.startswith("good")]
+    assert len(good) == 64, "as many as there may be to one host"
+    while good:
+        world.caller.end(good.pop(), 200)
+        good = good or [key for key in world.caller.pending if key.task_name.startswith("good")]
+    assert len([key for key in world.caller.called if key.startswith("good")]) == 1000
+    world.close()
+
+
+def test_a_host_that_answered_before_does_not_wait_for_thousands_that_hang() -> None:
+    world = World()
+    world.put("good")
+    world.scheduler.start()
+    world.caller.answer = None
+    for number in range(1000):
+        world.put(f"a{number:03d}", NOON + 60, callback=f"http://hang{number}.example/")
+    world.put("good", NOON + 60)
+    world.turn_to(NOON + 60)
+    assert world.caller.called[-1] == f"good@{NOON + 60}"
+    world.caller.pending.pop(Key("good", NOON + 60)).callback(
+        Outcome(started_at=0, reason=Reason.CONNECTION_FAILED, detail="no such host")
+    )
+    # Now it has hung as the others, and waits for its turn as they do.
+    for number in range(1000):
+        world.put(f"b{number:03d}", NOON + 120, callback=f"http://hung{number}.example/")
+    world.put("good", NOON + 120)
+    world.turn_to(NOON + 120)
+    assert f"good@{NOON + 120}" not in world.caller.called
     world.close()
 
 

@@ -32,6 +32,10 @@ KEPT_SECONDS = 5
 """How long what was found is used again."""
 MAX_LOOKUPS = 500
 """Names looked up at once; further ones wait for their turn."""
+MAX_NEW_LOOKUPS = 400
+"""Of them, those that were not found when last looked up: many that hang must leave some."""
+MOST_FOUND = 10_000
+"""Names of which is kept that they were found."""
 
 Lookup = Callable[[str], Sequence[str]]
 
@@ -85,9 +89,12 @@ class Resolver:
     _threads: IReactorFromThreads
     _lookup: Lookup = system_lookup
     _waiting: dict[str, list[_Waiter]] = field(factory=dict, init=False)
-    # Names that wait for their turn, and the number of those that have it.
+    # Names that wait for their turn, those found before and others, and how many have it.
     _queue: deque[str] = field(factory=deque, init=False)
+    _new: deque[str] = field(factory=deque, init=False)
     _under_way: int = field(default=0, init=False)
+    # Names that were found when last looked up, the longest ago first.
+    _found_before: dict[str, None] = field(factory=dict, init=False)
     _known: dict[str, tuple[float, Sequence[str]]] = field(factory=dict, init=False)
 
     def resolveHostName(
@@ -114,12 +121,17 @@ class Resolver:
             self._waiting[waiter.name].append(waiter)
         else:
             self._waiting[waiter.name] = [waiter]
-            self._queue.append(waiter.name)
+            found_before = waiter.name in self._found_before
+            (self._queue if found_before else self._new).append(waiter.name)
         self._take_turns()
 
     def _take_turns(self) -> None:
-        while self._queue and self._under_way < MAX_LOOKUPS:
-            name = self._queue.popleft()
+        self._take(self._queue, MAX_LOOKUPS)
+        self._take(self._new, MAX_NEW_LOOKUPS)
+
+    def _take(self, queue: deque[str], most: int) -> None:
+        while queue and self._under_way < most:
+            name = queue.popleft()
             if all(waiter.done for waiter in self._waiting[name]):
                 del self._waiting[name]
                 continue
@@ -127,7 +139,7 @@ class Resolver:
                 Thread(target=self._look_up, args=(name,), daemon=True).start()
             except RuntimeError:
                 # The system has no thread to spare: another time, as long as somebody waits.
-                self._queue.appendleft(name)
+                queue.appendleft(name)
                 break
             self._under_way += 1
 
@@ -142,8 +154,12 @@ class Resolver:
         self._under_way -= 1
         now = self._clock.seconds()
         self._known = {name: kept for name, kept in self._known.items() if kept[0] > now}
+        self._found_before.pop(name, None)
         if addresses:
             self._known[name] = (now + KEPT_SECONDS, addresses)
+            self._found_before[name] = None
+            if len(self._found_before) > MOST_FOUND:
+                del self._found_before[next(iter(self._found_before))]
         for waiter in self._waiting.pop(name):
             waiter.answer(addresses)
         self._take_turns()

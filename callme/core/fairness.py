@@ -13,6 +13,7 @@ def share_out(
     waiting: Iterable[str],
     reserve: int = 0,
     answering: Container[str] = (),
+    known: Container[str] = (),
 ) -> dict[str, int]:
     """Return how many tasks to claim for each host, none over its own limit.
 
@@ -27,6 +28,9 @@ def share_out(
     :param reserve: how many of the free places are kept for hosts that are ``answering``,
         and for those with few calls under way (4, or an eighth of ``per_host`` where that is
         more): hosts that hang must leave some.
+    :param known: the hosts that answered when last called. Half of the reserve is kept for
+        these and for those that are answering, as there may be more that hang than there are
+        places, each with few calls.
     """
     few = min(per_host, max(4, per_host // 8))
     levels = [(under_way.get(host, 0), turn, host) for turn, host in enumerate(waiting)]
@@ -34,7 +38,10 @@ def share_out(
     shares: dict[str, int] = {}
     while free and levels:
         level, turn, host = levels[0]
-        limit = per_host if free > reserve or host in answering else few
+        if free > reserve or host in answering:
+            limit = per_host
+        else:
+            limit = few if free > reserve // 2 or host in known else 0
         if level >= limit:
             heapq.heappop(levels)
         else:

@@ -262,7 +262,7 @@ def _() -> list[Patch]:
     return [patch.object(Dispatcher, "_launch", changed)]
 
 
-@mutation("max_delay is not looked at once a connection is made", 66)
+@mutation("max_delay is not looked at once a connection is made", 205)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, protocol: Any) -> Any:
         self._expires_at = math.inf

@@ -108,7 +108,7 @@ def test_one_item_that_is_not_quite_json_harms_no_other(world: World, item: str)
         (b"[1]]", 400),
         (b"[\xff]", 400),
         (b"[" + b"1," * MAX_TASKS + b"1]", 413),
-        (b"[" * 100_000, 400),
+        (b"[" * 9_000, 400),
         (b'[{"payload": "' + b"a" * MAX_ITEM + b'"}]', 413),
         (b'[{"payload": "' + b"a" * 3 * MAX_ITEM + b'"}]', 413),
         (b'[{"a": 1, "a": [' + b"1," * MAX_ITEM + b"1]}]", 413),

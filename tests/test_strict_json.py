@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callme.core.errors import InvalidValue
-from callme.core.strict_json import decode
+from callme.core.strict_json import TooMany, decode, decode_array
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,16 @@ from callme.core.strict_json import decode
         (b'{"a": [-Infinity]}', "-Infinity is not JSON"),
         (b"1e400", "too large"),
         (b"9" * 5000, "too many digits"),
-        (b"[" * 100_000, "too deep"),
+        (b"[" * 9_000, "too deep"),
         (b"[" * 51 + b"]" * 51, "too deep"),
         (b'{"a": [' + b"[" * 950 + b"]" * 950 + b"]}", "too deep"),
-        (b'{"a":' * 100_000, "too deep"),
+        (b'{"a":' * 9_000, "too deep"),
+        (b"[" * 10_001, "more than 10,000 values"),
+        (b"[" + b"{}," * 10_000 + b"1]", "more than 10,000 values"),
+        (b'{"a": [' + b'"[",' * 10_000 + b"1]}", "more than 10,000 values"),
+        (b"[" + b"1," * 10_000 + b'"', "not JSON|more than"),
+        (b'["' + b"[" * 10_000 + b"\x01", "not JSON"),
+        (b"[1] " + b"[" * 10_000, "there is more"),
         (b'{"a": 1, "a": 1}', '"a" stands twice'),
         (b'{"b": {"a": 1, "b": 2, "a": 1}}', '"a" stands twice'),
         (b'"\\ud800"', "lone surrogate"),
@@ -48,6 +54,31 @@ def test_a_surrogate_pair_is_a_character() -> None:
 def test_deep_but_sane_is_accepted() -> None:
     assert decode(b'{"\\u0061":' + b"[" * 48 + b"]" * 48 + b"}")
     assert decode(b"[" + b"{}," * 1000 + b"1]")
+
+
+@pytest.mark.parametrize("mark", ["[", "{", ",", "]", '"'])
+def test_what_stands_in_a_string_is_not_counted(mark: str) -> None:
+    value = [{"payload": mark * 20_000}]
+    data = json.dumps(value).encode()
+    assert decode(data) == value
+    assert [item for item, _ in decode_array(b"[" + data + b"," + data + b"]")] == [value, value]
+
+
+def test_as_many_values_as_may_be_are_read() -> None:
+    most = list(range(9_999))
+    assert decode(json.dumps(most).encode()) == most
+    assert [item for item, _ in decode_array(json.dumps([most, 1, most]).encode())] == [
+        most,
+        1,
+        most,
+    ]
+
+
+def test_an_item_of_too_many_values_is_not_even_decoded() -> None:
+    items = decode_array(b'[{"a": 1}, [' + b"[]," * 100_000 + b"1], 2]")
+    assert next(items)[0] == {"a": 1}
+    with pytest.raises(TooMany, match="more than 10,000 values"):
+        next(items)
 
 
 TEXT = st.text(st.characters(codec="utf-8"))

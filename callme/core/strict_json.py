@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs leave it out
 
 from .errors import InvalidValue, shown
 
@@ -20,6 +21,11 @@ MAX_DEPTH = 50
 MAX_ITEM = 1024 * 1024
 """Characters of one value of an array, or of a line: what is longer is not even looked at, as
 nobody has a turn until a value is decoded."""
+MAX_VALUES = 10_000
+"""Values in one value: none that callme takes has a twentieth of that, and half a million brackets
+would take a quarter of a second."""
+_SHORT = 4 * 1024
+"""Characters that hold too few values to be counted."""
 _TOO_DEEP = f"the body is nested too deeply: expected at most {MAX_DEPTH} levels"
 
 
@@ -30,14 +36,26 @@ class TooLong(InvalidValue):
         super().__init__(f"one item is longer than {MAX_ITEM:,} characters")
 
 
+class TooMany(TooLong):
+    """There are more values in one another than there may be."""
+
+    def __init__(self) -> None:
+        InvalidValue.__init__(self, f"there are more than {MAX_VALUES:,} values in one JSON text")
+
+
 def decode(data: bytes) -> object:
     """Return the value that a JSON text stands for.
 
     :raises InvalidValue: when it is not UTF-8, not JSON, too deep, or has a name
         twice in one object, a number without a finite value, or a lone surrogate.
+    :raises TooMany: when it has more than :data:`MAX_VALUES` values.
     """
     text = _text(data)
-    value, end = _value(text, _next(text, 0))
+    begin = _next(text, 0)
+    # Nearly always it is enough to count them in strings and all.
+    if sum(map(text.count, "[{,")) >= MAX_VALUES:
+        _refuse_many(text, begin)
+    value, end = _value(text, begin)
     if (rest := _next(text, end)) != len(text):
         raise InvalidValue(f"the body is not JSON: there is more at character {rest}")
     return value
@@ -50,7 +68,8 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
     doubt where it ends (a name that stands twice, say) is no reason to refuse the others.
 
     :raises InvalidValue: when it is not UTF-8 or not a JSON array.
-    :raises TooLong: when one of its values is longer than :data:`MAX_ITEM`.
+    :raises TooLong: when one of its values is longer than :data:`MAX_ITEM`, or has more than
+        :data:`MAX_VALUES` values.
     """
     text = _text(data)
     at = _next(text, 0)
@@ -65,7 +84,9 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
             part, offset = text[at : at + 2 * MAX_ITEM], at
         begin = at - offset
         try:
-            value, end = _value(part, begin, offset)
+            value, end = _item(part, begin, offset)
+        except TooMany:
+            raise
         except InvalidValue as error:
             cut = offset + len(part) < len(text)
             value, end = error, _end_of_value(part, begin, error, cut)
@@ -122,6 +143,50 @@ def _value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
         # What is left is int() refusing thousands of digits.
         raise InvalidValue("the body holds a number with too many digits") from None
     return value, end
+
+
+def _item(text: str, begin: int, offset: int) -> tuple[object, int]:
+    """Return what :func:`_value` does, unless there are too many values in it.
+
+    :raises TooMany: when there are.
+    """
+    short = text[begin : begin + _SHORT]
+    if begin + len(short) < len(text):
+        try:
+            value, end = _value(short, 0)
+        except InvalidValue:
+            # It may merely be longer.
+            end = len(short)
+        if end < len(short):
+            return value, begin + end
+        _refuse_many(text, begin)
+    return _value(text, begin, offset)
+
+
+def _refuse_many(text: str, begin: int) -> None:
+    """Refuse a value that holds too many: a look at the brackets and commas not in strings.
+
+    What is no JSON is left to the decoder, which will come no further than this.
+    """
+    depth = values = 0
+    match = _MARK.search(text, begin)
+    while match and values <= MAX_VALUES:
+        mark, at = match[0], match.end()
+        if mark == '"':
+            try:
+                _, at = scanstring(text, at, True)
+            except ValueError:
+                return
+        elif mark in "]}":
+            depth -= 1
+        else:
+            values += 1
+            depth += mark != ","
+        if depth <= 0:
+            return
+        match = _MARK.search(text, at)
+    if values > MAX_VALUES:
+        raise TooMany
 
 
 def _end_of_value(text: str, begin: int, error: InvalidValue, cut: bool) -> int:
@@ -192,6 +257,7 @@ def _refuse_surrogates(value: object) -> None:
 _LONGEST_ESCAPE = len("\\ud83d\\ude00")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+_MARK = re.compile(r'["\[\]{},]')
 _LENIENT = json.JSONDecoder(parse_int=str)
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant

@@ -79,6 +79,8 @@ class Client:
             length = int(headers.get("content-length", 0))
             body, data = rest[:length], rest[length:]
             assert headers.get("content-type", "application/json").endswith("json")
+            # Whatever it is, and whoever answers: no version, least of all Twisted's.
+            assert headers.get("server", "callme") == "callme"
             found.append((int(lines[0].split()[1]), json.loads(body) if body else None))
         return found
 
@@ -110,6 +112,30 @@ def test_requests_follow_one_another_on_a_connection(client: Client) -> None:
     client.send(put())
     assert [status for status, _ in client.answers()] == [200, 200, 200, 201]
     assert not client.transport.disconnecting
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        GET,
+        put(),
+        put(b"/task/x@1"),
+        b"DELETE /task/there HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"BREW /status/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /nothing HTTP/1.0\r\n\r\n",
+        b"GET /%ff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /status/ HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        b"GET /status/ HTTP/1.1\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 600 + b"\r\n",
+    ],
+)
+def test_no_answer_tells_what_it_runs_on(client: Client, data: bytes) -> None:
+    client.world.put("there")
+    client.send(data)
+    answer = client.transport.value().lower()
+    assert answer.startswith(b"http/1.")
+    assert b"twisted" not in answer
 
 
 def test_a_body_may_come_in_pieces_or_chunks(client: Client) -> None:

@@ -448,9 +448,38 @@ async def test_a_name_that_lives_is_refused(daemons: Any, server: Server) -> Non
     await alive(a, NOW)
     with pytest.raises(CannotOpen, match="another callme daemon named a uses postgresql://callme@"):
         open_server(server.conninfo, "a")
-    open_server(server.conninfo, "b")
+    open_server(server.conninfo, "b").release()
     await a.close()
-    open_server(server.conninfo, "a")
+    # The server needs a moment to see that connections are gone.
+    wait_for(lambda: _opens(server, "a"))
+
+
+async def test_of_two_that_start_with_a_name_at_once_one_is_refused(
+    daemons: Any, server: Server
+) -> None:
+    first = open_server(server.conninfo, "a")
+    with pytest.raises(CannotOpen, match="another callme daemon named a uses postgresql://callme@"):
+        open_server(server.conninfo, "a")
+    other = open_server(server.conninfo, "b")
+    other.release()
+    a = daemons("a", first)
+    await alive(a, NOW)
+    assert first.starting.closed, "one connection less, now that it lives"
+    with pytest.raises(CannotOpen, match="give it another --node"):
+        open_server(server.conninfo, "a")
+
+
+def test_one_that_died_as_it_started_leaves_its_name(server: Server) -> None:
+    open_server(server.conninfo, "a").release()
+    wait_for(lambda: _opens(server, "a"))
+
+
+def _opens(server: Server, name: str) -> bool:
+    try:
+        open_server(server.conninfo, name).release()
+    except CannotOpen:
+        return False
+    return True
 
 
 # Answers that are lost

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -20,6 +22,8 @@ MIGRATING_SECONDS = 300
 _LOCKS = 0x63616C6D
 """The first of the two numbers of each advisory lock that callme takes."""
 _MIGRATION_LOCK = 1
+_STARTING = _LOCKS + 1
+"""The same, of the locks of names whose daemons have not yet said that they live."""
 
 # How soon a network that is silent is noticed, in seconds but for tcp_user_timeout. What is
 # set in the URL goes before.
@@ -59,16 +63,22 @@ def open_server(url: str, name: str | None = None) -> Server:
             "postgresql://user@host:5432/database"
         ) from error
     try:
-        with psycopg.connect(conninfo, autocommit=True) as connection:
+        with ExitStack() as stack:
+            connection = psycopg.connect(conninfo, autocommit=True)
+            stack.callback(connection.close)
             shown = _shown(connection.info)
             _check(connection, shown)
             migrate(connection, shown)
-            if name is not None:
-                _check_name(connection, name, shown)
             major, minor = divmod(connection.info.server_version, 10_000)
+            version = f"{major}.{minor}"
+            if name is None:
+                return Server(conninfo, shown, version)
+            _check_name(connection, name, shown)
+            # The name must be nobody else's until the daemon has said that it lives.
+            stack.pop_all()
+            return Server(conninfo, shown, version, starting=connection)
     except psycopg.Error as error:
         raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
-    return Server(conninfo, shown, f"{major}.{minor}")
 
 
 def standing(server: Server, now: float) -> Standing:
@@ -146,9 +156,15 @@ def _check_name(connection: psycopg.Connection, name: str, shown: str) -> None:
     """Refuse a name that another daemon has: one that holds its lock, and was seen just now.
 
     A lock alone may be that of a connection whose daemon is gone without a word; a row
-    alone that of one which was killed.
+    alone that of one which was killed. A daemon that starts at the same moment has neither
+    yet, and holds another lock, as this one does from now on until the connection ends.
     """
+    taken = CannotOpen(f"another callme daemon named {name} uses {shown}: give it another --node")
+    if not _try_lock(connection, _STARTING, name):
+        raise taken
     if take_name(connection, name):
+        # It is the connection that says that the daemon lives which is to have it.
+        connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_LOCKS, name))
         return
     row = connection.execute(
         f"SELECT 1 FROM {SCHEMA}.node WHERE name = %s AND seen_at > "
@@ -156,12 +172,16 @@ def _check_name(connection: psycopg.Connection, name: str, shown: str) -> None:
         (name, DEAD_SECONDS * 1000),
     ).fetchone()
     if row is not None:
-        raise CannotOpen(f"another callme daemon named {name} uses {shown}: give it another --node")
+        raise taken
 
 
 def take_name(connection: psycopg.Connection, name: str) -> bool:
     """Take a daemon's name for as long as the connection lasts, unless another one has it."""
+    return _try_lock(connection, _LOCKS, name)
+
+
+def _try_lock(connection: psycopg.Connection, kind: int, name: str) -> bool:
     row = connection.execute(
-        "SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_LOCKS, name)
+        "SELECT pg_try_advisory_lock(%s, hashtext(%s))", (kind, name)
     ).fetchone()
     return row == (True,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import field, frozen
 
 SCHEMA = "callme"
@@ -22,12 +24,16 @@ class Server:
     :ivar version: the server's.
     :ivar own_time: whether the daemon's clock counts, not the database's: where a test or
         a benchmark turns it.
+    :ivar starting: the connection that keeps the daemon's name from others, where it was told one.
     """
 
     conninfo: str = field(repr=False)
     shown: str
     version: str
     own_time: bool = False
+    starting: Any = field(default=None, repr=False, eq=False)
 
     def release(self) -> None:
-        """Do nothing: a server is nobody's alone."""
+        """Keep the name no longer: the daemon lives, and has it."""
+        if self.starting is not None:
+            self.starting.close()

@@ -145,9 +145,15 @@ class PostgresqlStore(SqlStore):
 
     def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
         # Whether we have just started says nothing of the others: no claim is ours then.
-        return self._alive.run(
+        saying = self._alive.run(
             partial(self._me().say_alive, now=now, ms=self._ms(now), token=next(self._tokens))
         )
+
+        def said(claims: Sequence[Claim]) -> Sequence[Claim]:
+            self._server.release()
+            return claims
+
+        return saying.addCallback(said)
 
     def waiting(self, now: float) -> Deferred[Sequence[str]]:
         doubtful = list(self._doubtful)
@@ -171,6 +177,7 @@ class PostgresqlStore(SqlStore):
             await self._within(LEAVE_SECONDS, self._alive.run(self._node.leave))
         for connections in (self._alive, self._readers, self._writer):
             connections.close()
+        self._server.release()
 
     async def _within(self, seconds: float, doing: Deferred[None]) -> None:
         """Wait for something, but not for long, and not for its success."""

@@ -51,29 +51,36 @@ class InstantStore(SqliteStore):
     """The SQLite store on a database in memory, without threads: each call is done at once.
 
     :ivar broken: while it is set, every call fails as if the database were locked.
+    :ivar full: while it is set, every write fails as if the disk were full.
     """
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         configure_writer(self.connection)
         migrate(self.connection)
-        self.broken = False
+        self.broken = self.full = self._failing = False
         self._node = lambda: "node"
 
     def _write(self, operation: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
+        self._failing = self.broken or self.full
+        if self._failing:
+            return fail(StoreUnavailable("database is locked" if self.broken else "disk is full"))
+        return self._read(operation)
+
+    def writable(self) -> Deferred[bool]:
+        return succeed(not self._failing)
+
+    def _read(self, query: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
         if self.broken:
             return fail(StoreUnavailable("database is locked"))
         self.connection.execute("BEGIN")
         try:
-            result = operation(self.connection.cursor())
+            result = query(self.connection.cursor())
         except Exception:
             self.connection.execute("ROLLBACK")
             return fail()
         self.connection.execute("COMMIT")
         return succeed(result)
-
-    def _read(self, query: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
-        return self._write(query)
 
     def close(self) -> Deferred[None]:
         self.connection.close()

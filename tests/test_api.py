@@ -690,6 +690,7 @@ def test_healthz_tells_whether_the_daemon_does_its_work(world: World) -> None:
         {
             "status": "ok",
             "ticking": True,
+            "writable": True,
             "last_tick": "2027-01-15T12:00:00.000Z",
             "backlog": 6,
             "calls_under_way": 64,
@@ -705,10 +706,24 @@ def test_healthz_fails_while_the_database_does(world: World) -> None:
     assert ask_health(world) == {
         "status": "failing",
         "ticking": True,
+        "writable": True,
         "last_tick": "2027-01-15T12:00:00.000Z",
         "backlog": None,
         "calls_under_way": 0,
     }
+
+
+def test_healthz_fails_from_a_write_that_failed_until_one_that_did_not(world: World) -> None:
+    world.scheduler.start()
+    world.store.full = True
+    assert ask(world, "GET", "/healthz").status == 200, "nobody has written"
+    assert ask(world, "PUT", "/task/a", {**BODY, "trigger_at": NOON + 3600}).status == 503
+    health = ask_health(world)
+    assert (health["status"], health["writable"], health["backlog"]) == ("failing", False, 0)
+    world.store.full = False
+    assert not ask_health(world)["writable"]
+    world.turn_to(NOON + 60)
+    assert ask(world, "GET", "/healthz").json["writable"], "the tick has written"
 
 
 def ask_health(world: World) -> Any:

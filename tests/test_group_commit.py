@@ -115,3 +115,18 @@ def test_idle_waits_for_all_that_is_written() -> None:
     database.clock.advance(0)
     database.finish()
     assert idle == ["before", "after"]
+
+
+def test_it_fails_from_an_error_that_meets_all_until_a_commit() -> None:
+    database, answers = Database(), list[Any]()
+    for text, error, failing in (
+        ("a", None, False),
+        ("bad", None, False),
+        ("b", Locked(), True),
+        ("bad", None, True),
+        ("c", None, False),
+    ):
+        database.write(text, answers)
+        database.clock.advance(0)
+        database.finish(error)
+        assert database.commits.failing is failing

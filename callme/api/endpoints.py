@@ -258,7 +258,8 @@ class Api:
             backlog = await self._store.backlog(self._now())
         except StoreUnavailable:
             backlog = None
-        well = health.ticking and backlog is not None
+        writable = await self._store.writable()
+        well = health.ticking and writable and backlog is not None
         status = "ok" if well else "failing"
         if IStranger.providedBy(request):
             return answer(request, {"status": status}, 200 if well else 503)
@@ -268,6 +269,7 @@ class Api:
             {
                 "status": status,
                 "ticking": health.ticking,
+                "writable": writable,
                 "last_tick": last_tick,
                 "backlog": backlog,
                 "calls_under_way": health.calls_under_way,

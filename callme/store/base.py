@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from ..core.calendar import Agenda
 from ..core.forecast import Load
@@ -16,6 +16,7 @@ from ..core.task import Definition, State, Task
 from ..core.trigger import Key
 from . import agenda, ahead, behind, reads, writes
 from .cursor import Cursor
+from .group_commit import GroupCommit
 from .port import Beside, Deleted, Due, Figures, Glance, Page, PutResult, Rescheduled, Seen
 from .rows import definition_values
 
@@ -28,6 +29,8 @@ class SqlStore(ABC):
     SIZE: ClassVar[str]
     """A query for the bytes that the tasks and their attempts take."""
     _values = staticmethod(definition_values)
+
+    _commits: GroupCommit[Any]
 
     @abstractmethod
     def _write(self, operation: Callable[[Any], T]) -> Deferred[T]:
@@ -162,3 +165,6 @@ class SqlStore(ABC):
 
     def glance(self, limit: int) -> Deferred[Glance]:
         return self._read(partial(behind.glance, limit=limit))
+
+    def writable(self) -> Deferred[bool]:
+        return succeed(not self._commits.failing)

@@ -40,6 +40,7 @@ class GroupCommit(Generic[C]):
     :param run: runs operations in order and returns their results; it may do several of
         them at once.
     :param told: told of each commit how many operations it had.
+    :ivar failing: whether the last transaction met an error that every one would meet.
     """
 
     _clock: IReactorTime
@@ -48,6 +49,7 @@ class GroupCommit(Generic[C]):
     _most: int = 500
     _run: Callable[[C, Sequence[Operation[C]]], list[Any]] = one_by_one
     _told: Callable[[int], None] = lambda _: None
+    failing: bool = field(default=False, init=False)
     _waiting: list[tuple[Operation[C], Deferred[Any]]] = field(factory=list, init=False)
     _alone: int = field(default=0, init=False)
     _busy: bool = field(default=False, init=False)
@@ -101,6 +103,7 @@ class GroupCommit(Generic[C]):
     def _committed(
         self, results: list[Any], batch: Sequence[tuple[Operation[C], Deferred[Any]]]
     ) -> None:
+        self.failing = False
         self._told(len(batch))
         goes_on = bool(self._waiting)
         if goes_on:
@@ -113,7 +116,9 @@ class GroupCommit(Generic[C]):
     def _failed(
         self, failure: Failure, batch: Sequence[tuple[Operation[C], Deferred[Any]]]
     ) -> None:
-        if len(batch) > 1 and not self._fails_all(failure):
+        fails_all = self._fails_all(failure)
+        self.failing = self.failing or fails_all
+        if len(batch) > 1 and not fails_all:
             self._waiting[:0] = batch
             self._alone = len(batch)
         else:

@@ -360,5 +360,8 @@ class Store(Protocol):
             so many: up to :data:`MAX_LOADS`, the earliest first.
         """
 
+    def writable(self) -> Deferred[bool]:
+        """Return whether the last write found a database that takes any; asks nobody."""
+
     def close(self) -> Deferred[None]:
         """Finish the writes under way and let go of the database."""

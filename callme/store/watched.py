@@ -180,5 +180,8 @@ class WatchedStore:
     def glance(self, limit: int) -> Deferred[Glance]:
         return self._store.glance(limit)
 
+    def writable(self) -> Deferred[bool]:
+        return self._store.writable()
+
     def close(self) -> Deferred[None]:
         return self._store.close()

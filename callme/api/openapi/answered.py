@@ -144,6 +144,7 @@ def _health() -> Schema:
     members = {
         "status": string("Whether all is well.", enum=["ok", "failing"]),
         "ticking": {"type": "boolean", "description": "Whether callme looks for what is due."},
+        "writable": {"type": "boolean", "description": "Whether the last write could be made."},
         "last_tick": or_null(_time("When it last looked for what is due.")),
         "backlog": or_null(
             integer(0, description="Tasks due and not yet claimed; null where it is not known.")

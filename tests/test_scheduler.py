@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail
 
+from callme import dispatcher
 from callme.core.task import Outcome, Reason, State
 from callme.core.trigger import Key
 from callme.dispatcher import RETRY_SECONDS
@@ -205,6 +206,23 @@ def test_a_host_that_answered_before_does_not_wait_for_thousands_that_hang() -> 
     world.put("good", NOON + 120)
     world.turn_to(NOON + 120)
     assert f"good@{NOON + 120}" not in world.caller.called
+    world.close()
+
+
+def test_of_many_hosts_that_answered_the_last_are_remembered(monkeypatch: Any) -> None:
+    monkeypatch.setattr(dispatcher, "MOST_KNOWN", 1)
+    world = World()
+    world.put("old", callback="http://old.example/")
+    world.put("good")
+    world.scheduler.start()
+    world.caller.answer = None
+    for number in range(1000):
+        world.put(f"a{number:03d}", NOON + 60, callback=f"http://hang{number}.example/")
+    world.put("old", NOON + 60, callback="http://old.example/")
+    world.put("good", NOON + 60)
+    world.turn_to(NOON + 60)
+    assert world.caller.called[-1] == f"good@{NOON + 60}"
+    assert f"old@{NOON + 60}" not in world.caller.called
     world.close()
 
 

@@ -98,6 +98,10 @@ def test_rates_that_were_measured_and_such_that_were_not() -> None:
     assert only_durations.calls_per_second() == 512
     assert only_durations.calls_per_second(HOST) == 512
     assert Capacity(4, 64).calls_per_second(HOST) == 4
+    # A few calls of 3 ms do not show that 256 at once would be as fast.
+    short = Capacity(256, 64, duration=0.003, durations={HOST: 0.003})
+    assert (short.calls_per_second(), short.calls_per_second(HOST)) == (1000, 1000)
+    assert Capacity(256, 64, rate=4000.0, duration=0.003).calls_per_second() == 4000
 
 
 def test_the_pace_is_that_of_calls_while_room_was_short() -> None:

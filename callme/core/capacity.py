@@ -10,6 +10,9 @@ from .trigger import MINUTE
 
 ASSUMED_SECONDS = 1.0
 """How long a call is taken to last before any was made."""
+MOST_RECKONED = 1000.0
+"""Calls a second of all hosts that are believed before as many were seen: short calls are bounded
+by the processor, not by places."""
 _LEAST_SECONDS = 0.001
 
 
@@ -39,13 +42,14 @@ class Capacity:
         """Return how many calls end in a second where there are enough, in all or of a host.
 
         What was not measured is reckoned: places by the mean duration of the host's calls,
-        of all calls where it had none, of :data:`ASSUMED_SECONDS` where there were none.
+        of all calls where it had none, of :data:`ASSUMED_SECONDS` where there were none; but
+        for at most :data:`MOST_RECKONED`.
         """
         usual = ASSUMED_SECONDS if self.duration is None else self.duration
         if host is not None:
             seconds = max(_LEAST_SECONDS, self.durations.get(host, usual))
             return min(self.places(host) / seconds, self.calls_per_second())
-        return self.rate or self.concurrency / max(_LEAST_SECONDS, usual)
+        return self.rate or min(MOST_RECKONED, self.concurrency / max(_LEAST_SECONDS, usual))
 
     def is_measured(self, host: str | None = None) -> bool:
         """Whether calls were seen that the rate comes from, in all or to a host."""

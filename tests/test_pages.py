@@ -15,9 +15,11 @@ from callme.core.pages import is_open, is_page, wants_html, way_back
 from callme.core.task import State
 from callme.core.trigger import Key
 from callme.hindsight import AGAIN_SECONDS, OLDEST_SECONDS
+from callme.pages import charts
 from callme.pages.answers import POLICY
 from callme.pages.assets import ASSETS, ICON, SCRIPT, STYLE
 from callme.pages.endpoints import WAIT_SECONDS
+from callme.pages.overview import MOST_LISTED
 from callme.pages.text import count, cut, duration, visible
 from callme.store.port import MOST_BACKLOG, Figures, StoreUnavailable
 
@@ -177,11 +179,52 @@ def test_a_count_that_fails_is_left_out(ticking: World, logged_failures: LoggedF
         page = visit(ticking, "/")
         assert "What happened is being counted: look again in a moment." in page.main
         assert "The last 1 task that failed" in page.said(".//table/caption")
-        assert "Failed in 3 h" not in page.facts
+        assert page.facts["Failed in 3 h"] == "\u2013"
+        # Nobody is told that all is well while what is listed says otherwise.
+        assert page.h1 == "1 task failed in the last 3 hours"
+        assert page.said(".//section[@class='past']/h2") == ["The last 3 hours"]
     assert logged_failures.flush(RuntimeError) == 1
     del ticking.store.history
     ticking.turn_to(ticking.now() + AGAIN_SECONDS)
     assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
+
+
+def test_before_it_is_counted_the_last_failures_tell_how_it_goes(ticking: World) -> None:
+    fail(ticking)
+    ticking.store.history = lambda *_: failed(StoreUnavailable("locked"))
+    assert visit(ticking, "/?hours=1").h1 == "1 task failed in the last hour"
+    ticking.turn_to(ticking.now() + 3700)
+    assert visit(ticking, "/?hours=1").h1 == "All is well"
+    assert visit(ticking, "/?hours=3").h1 == "1 task failed in the last 3 hours"
+    ticking.caller.answer = 500
+    for number in range(MOST_LISTED):
+        ticking.put(f"more{number}", int(ticking.now()) // 60 * 60, retry=0)
+    ticking.scheduler.wake(["sink.example:80"])
+    ticking.turn_to(ticking.now() + 5)
+    assert visit(ticking, "/?hours=1").h1 == "20 tasks or more failed in the last hour"
+
+
+def test_charts_are_drawn_once_for_all_who_look(
+    ticking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take longer than all else of a page: many who look at once would hold up the calls."""
+    drawn: list[str] = []
+    for name in ("past", "ahead"):
+        draw = getattr(charts, name)
+        monkeypatch.setattr(
+            charts, name, lambda *a, name=name, draw=draw: drawn.append(name) or draw(*a)
+        )
+    first = visit(ticking, "/")
+    assert drawn == ["past", "ahead"]
+    second = visit(ticking, "/")
+    assert drawn == ["past", "ahead"]
+    assert len(second.all(".//svg[@role='img']")) == 3
+    assert first.said(".//svg[@role='img']") == second.said(".//svg[@role='img']")
+    fail(ticking)
+    ticking.turn_to(ticking.now() + 60)
+    assert "1 failed" in visit(ticking, "/").said(".//g[@class='bad']/path/title")[0]
+    visit(ticking, "/?hours=1")
+    assert drawn == ["past", "ahead"] * 3
 
 
 @pytest.mark.parametrize(
@@ -335,7 +378,7 @@ def test_whatever_stands_in_a_task_is_text(ticking: World) -> None:
     ticking.store.connection.execute("UPDATE attempt SET detail = ?, body = ?", (HOSTILE, HOSTILE))
     path = f"{quote(name, safe='')}@{key.trigger_at}"
     paths = ["/", f"/page/task/{path}", f"/page/reschedule/{path}", f"/page/delete/{path}"]
-    paths += [f"/page/find?name={quote(name[:20])}", f"/page/find?name={quote(HOSTILE)}"]
+    paths += [f"/page/find?name={quote(name[:20])}", f"/page/find?name={quote(name)}"]
     for one in paths:
         page = visit(ticking, one)
         assert page.status == 200
@@ -386,6 +429,15 @@ def test_tasks_are_found_by_the_beginning_of_their_names(ticking: World) -> None
     assert [row[0] for row in page.rows("1 task")] == ["abf"]
     assert visit(ticking, "/page/find").h1 == "All tasks"
     assert "There is none." in visit(ticking, "/page/find?name=x").main
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a/b", "x" * 256])
+def test_what_no_name_has_is_not_looked_for(ticking: World, name: str) -> None:
+    """PostgreSQL would fail at a NUL."""
+    ticking.store.page = lambda **_: failed(AssertionError("it was asked for"))
+    page = visit(ticking, f"/page/find?name={quote(name, safe='')}")
+    assert page.status == 400
+    assert "a name" in page.main
 
 
 def test_a_key_leads_to_its_task(ticking: World) -> None:

@@ -132,6 +132,23 @@ class AheadChart(Element):
         )
 
 
+class Uncounted(Element):
+    """What stands in the place of charts while they are counted.
+
+    :param kind: which they are, as the charts themselves say it.
+    """
+
+    loader = template("uncounted")
+
+    def __init__(self, kind: str, title: str, what: str) -> None:
+        super().__init__()
+        self._slots = {"kind": kind, "title": title, "what": what}
+
+    @renderer
+    def page(self, request: Request, tag: Tag) -> Tag:
+        return tag.fillSlots(**self._slots)
+
+
 def in_words(hours: int) -> str:
     """Return how many hours these are."""
     return "hour" if hours == 1 else f"{hours} hours"

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
-from twisted.web.template import Tag, tags
+from twisted.web.template import Tag, flattenString, tags
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..access import IStranger
@@ -39,6 +39,7 @@ from ..store.port import Store, StoreUnavailable
 from .answers import go_to, prepare, serve
 from .asking import SEEN_FIELD, TIME_FIELD, Asked, DeleteQuestion, LogIn, RescheduleQuestion
 from .assets import ASSETS
+from .drawings import Drawings, insert
 from .drawn import HOURS
 from .finding import MOST_FOUND, Found, found
 from .forms import check_session, parse_form
@@ -80,6 +81,8 @@ class Pages:
     _node: Callable[[], str]
     _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
 
+    _drawings: Drawings = field(factory=Drawings, init=False)
+
     app = Klein()
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = Rest
@@ -87,7 +90,7 @@ class Pages:
     # What is shown
 
     @app.route("/", methods=["GET"])
-    async def overview(self, request: Request) -> Frame:
+    async def overview(self, request: Request) -> bytes:
         """Show what happened, what is going on and what is due."""
         who = who_asks(request)
         asked = parse_query(request, ("hours", "done"))
@@ -99,18 +102,23 @@ class Pages:
         happened = await happening
         figures = await self._store.figures(now)
         glance = await self._store.glance(MOST_LISTED)
-        view = View(
-            now,
-            hours,
-            self._scheduler.health(),
-            figures,
-            glance,
-            happened,
-            forecast,
-            who,
-            _DONE.get(asked.get("done", ""), ""),
+        page = Overview(
+            View(
+                now,
+                hours,
+                self._scheduler.health(),
+                figures,
+                glance,
+                happened,
+                forecast,
+                who,
+                _DONE.get(asked.get("done", ""), ""),
+            )
         )
-        return self._frame(request, view.headline[1], Overview(view), who, live=True)
+        frame = self._frame(request, page.headline, page, who, live=True)
+        drawn = await self._drawings.past(hours, happened)
+        drawn += await self._drawings.ahead(hours, forecast)
+        return insert(await flattenString(request, frame), drawn)
 
     @app.route("/page/task/<path:path>", methods=["GET"])
     async def task(self, request: Request, path: str) -> Frame:
@@ -128,10 +136,10 @@ class Pages:
         who = who_asks(request)
         asked = parse_query(request, ("name", "state", "start_from"))
         prefix = asked.get("name", "").strip()
-        if "@" in prefix:
-            key = parse_target(request, prefix)
-            assert isinstance(key, Key)
-            return go_to(request, path_for(TASK, key))
+        # What no name has, no store is asked for: PostgreSQL takes no NUL.
+        target = parse_target(request, prefix)
+        if isinstance(target, Key):
+            return go_to(request, path_for(TASK, target))
         only = parse_state(asked.get("state"))
         page = await self._store.page(
             start_from=parse_start_from(asked.get("start_from"), None),

@@ -15,7 +15,7 @@ from ..core.task import State, Task
 from ..hindsight import Happened
 from ..scheduler import Health
 from ..store.port import MOST_BACKLOG, Figures, Glance
-from .drawn import HOURS, AheadChart, PastCharts, in_words
+from .drawn import HOURS, in_words
 from .frame import Who
 from .parts import Shown, facts, notice, table, template, why
 from .text import (
@@ -68,13 +68,12 @@ class View:
     @property
     def headline(self) -> tuple[str, str]:
         """How it goes, in a few words, and whether that is good."""
-        total = self.total
         if not self.health.ticking:
             return "bad", "callme does not tick: no task is called"
         if self.is_waiting:
             return "bad", f"{self.waiting} due and not called yet"
-        if total is not None and total.failed:
-            return "bad", f"{count(total.failed, 'task')} failed in the {self.last}"
+        if self.failed:
+            return "bad", f"{self.failed} failed in the {self.last}"
         if self.forecast is not None and self.forecast.crowded:
             return "bad", "More is due than can be called in time"
         return "good", "All is well"
@@ -84,6 +83,18 @@ class View:
         """How many tasks are due."""
         backlog = self.figures.backlog
         return f"{count(backlog, 'task')}{' or more' if backlog >= MOST_BACKLOG else ''}"
+
+    @property
+    def failed(self) -> str:
+        """How many tasks failed in the last hours; empty where none did."""
+        total = self.total
+        if total is not None:
+            return count(total.failed, "task") if total.failed else ""
+        # Not counted yet, but the last failures are known: none lately among them is none.
+        since = (self.now - self.hours * 3600) * 1000
+        lately = sum((task.finished_at or 0) >= since for task in self.glance.failures)
+        more = " or more" if lately >= MOST_LISTED else ""
+        return f"{count(lately, 'task')}{more}" if lately else ""
 
     @property
     def last(self) -> str:
@@ -100,6 +111,11 @@ class Overview(Element):
         super().__init__()
         self._view = view
 
+    @property
+    def headline(self) -> str:
+        """How it goes, in a few words."""
+        return self._view.headline[1]
+
     @renderer
     def page(self, request: Request, tag: Tag) -> Tag:
         view = self._view
@@ -112,10 +128,6 @@ class Overview(Element):
             counted=_counted(view),
             spans=_spans(view.hours),
             figures=facts(_figures(view)),
-            charts=[
-                "" if view.happened is None else PastCharts(view.hours, view.happened),
-                "" if view.forecast is None else AheadChart(view.hours, view.forecast),
-            ],
             failures=_failures(view.glance.failures, view.who),
             running=_running(view),
         )
@@ -127,9 +139,8 @@ def _counted(view: View) -> list[Shown]:
         ("What happened", None if view.happened is None else view.happened.counted_at),
         ("What is ahead", None if view.forecast is None else view.forecast.counted_at),
     ):
-        if counted is None:
-            said.append(f"{what} is being counted: look again in a moment. ")
-        elif view.now - counted >= 1:
+        # Where there is none, its place says so.
+        if counted is not None and view.now - counted >= 1:
             said += [f"{what} as of ", moment(int(counted * 1000)), ". "]
     return said
 
@@ -154,14 +165,17 @@ def _figures(view: View) -> Iterable[tuple[str, Shown]]:
         oldest = f", for {duration(int(view.figures.oldest_due * 1000))} at most"
     most = "+" if view.figures.backlog >= MOST_BACKLOG else ""
     yield "Due now", [f"{view.figures.backlog:,}{most}", tags.small(oldest)]
-    if view.forecast is not None:
-        yield f"Due in {view.hours} h", f"{sum(view.forecast.minutes.values()):,}"
-    if total is None:
-        return
-    yield f"Succeeded in {view.hours} h", f"{total.succeeded:,}"
-    yield f"Failed in {view.hours} h", f"{total.failed:,}"
-    yield "Lateness, p50", duration(total.p50)
-    yield "Lateness, p99", duration(total.p99)
+    ahead = None if view.forecast is None else sum(view.forecast.minutes.values())
+    yield f"Due in {view.hours} h", _number(ahead)
+    yield f"Succeeded in {view.hours} h", _number(None if total is None else total.succeeded)
+    yield f"Failed in {view.hours} h", _number(None if total is None else total.failed)
+    yield "Lateness, p50", duration(None if total is None else total.p50)
+    yield "Lateness, p99", duration(None if total is None else total.p99)
+
+
+def _number(counted: int | None) -> str:
+    """Return a number; a dash for what is not counted yet."""
+    return "\u2013" if counted is None else f"{counted:,}"
 
 
 def _failures(failures: Sequence[Task], who: Who) -> Tag:

@@ -239,6 +239,8 @@ def test_it_keeps_itself_fresh_and_disturbs_nobody(
     )
     assert browser.all("[role=status]") == []
     assert browser.run("return document.getElementById('ahead-table').open")
+    # Who listens is told that another headline stands there.
+    assert browser.run("return document.getElementById('news').textContent").endswith("callme")
     # Where the keyboard is, and what is marked, stays.
     browser.run("document.querySelector(`a[href='/page/task/${arguments[0]}']`).focus()", key)
     before = browser.run("return window.before = document.querySelector('main h1')")
@@ -264,12 +266,19 @@ def test_it_says_when_callme_does_not_answer(sink: Sink, browser: Browser, tmp_p
     browser.go(url(daemon, "/"))
     daemon.kill()
     browser.run("return refresh()")
-    assert "callme does not answer" in browser.one("#zone").text
-    assert browser.h1 == "All is well"
+    # What is old is not taken for what is: the page says so where it is seen.
+    trouble = browser.one("#trouble")
+    assert trouble.text.startswith("callme does not answer: what is shown here is old.")
+    assert trouble.location["y"] < browser.one("h1").location["y"]
+    assert trouble.get_attribute("aria-live") == "assertive"
+    assert browser.all("main.old")
+    assert browser.run(CONTRAST)[1] == []
+    keep(browser, "old-1400-light")
     browser.complaints()
     daemon.start()
     browser.run("return refresh()")
-    assert "does not answer" not in browser.one("#zone").text
+    assert browser.one("#trouble").text == ""
+    assert browser.all("main.old") == []
     browser.complaints()
     daemon.kill()
 

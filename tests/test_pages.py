@@ -267,8 +267,11 @@ def test_while_the_database_cannot_be_read(ticking: World) -> None:
         page = visit(ticking, path)
         assert (page.status, page.header("retry-after")) == (503, "2")
         assert page.h1 == "Service Unavailable"
+        # It looks again by itself; a form is not sent again.
+        assert page.all(".//main")[0].get("data-live") == "yes"
     form = {"seen": "scheduled"}
-    assert visit(ticking, f"/page/delete/{key}", form).status == 503
+    page = visit(ticking, f"/page/delete/{key}", form)
+    assert (page.status, page.all(".//main")[0].get("data-live")) == (503, "no")
 
 
 def test_what_nobody_foresaw(ticking: World, logged_failures: LoggedFailures) -> None:
@@ -297,11 +300,11 @@ def test_a_tasks_whole_story(ticking: World) -> None:
     key = ticking.put("story", NOON + 60, **more).key
     path = f"/page/task/{key}"
     page = visit(ticking, path)
-    assert "scheduled due 2027-01-15 12:01." in page.main
+    assert "scheduled, due 2027-01-15 12:01." in page.main
     assert "None yet." in page.main
     ticking.turn_to(NOON + 65)
     page = visit(ticking, path)
-    assert "scheduled due 2027-01-15 12:01; to be tried again at 2027-01-15 12:02." in page.main
+    assert "scheduled, due 2027-01-15 12:01; to be tried again at 2027-01-15 12:02." in page.main
     why = "failed unexpected_status the endpoint answered 503, expected 200"
     first = ["1", "2027-01-15 12:01:00", "0 ms", "5 ms", "503", why, "node"]
     assert page.rows("1 attempt") == [[*first, "to be tried again 2027-01-15 12:02"]]
@@ -428,6 +431,9 @@ def test_tasks_are_found_by_the_beginning_of_their_names(ticking: World) -> None
     page = visit(ticking, "/page/find?name=ab&state=failed")
     assert [row[0] for row in page.rows("1 task")] == ["abf"]
     assert visit(ticking, "/page/find").h1 == "All tasks"
+    assert visit(ticking, "/page/find?state=failed").h1 == "All failed tasks"
+    found = visit(ticking, "/page/find?state=failed&name=x")
+    assert found.h1 == "Failed tasks whose name begins with \u201cx\u201d"
     assert "There is none." in visit(ticking, "/page/find?name=x").main
 
 

@@ -272,7 +272,9 @@ class Pages:
     def _unavailable(self, request: IRequest, failure: Failure) -> Frame:
         log.error("a page failed: {error}", error=shown(str(failure.value), 300))
         detail = "the database cannot be used just now: try again in a moment"
-        return self._wrong(request, Problem(503, detail, headers={"Retry-After": RETRY_AFTER}))
+        problem = Problem(503, detail, headers={"Retry-After": RETRY_AFTER})
+        # What was only looked at is there again by itself, as soon as it can be read.
+        return self._wrong(request, problem, live=request.method == b"GET")
 
     @app.handle_errors(HTTPException)
     def _not_routed(self, request: IRequest, failure: Failure) -> Frame:
@@ -288,7 +290,7 @@ class Pages:
         log.failure("a page failed", failure)
         return self._wrong(request, Problem(500, "callme failed to answer; its log says more"))
 
-    def _wrong(self, request: IRequest, problem: Problem) -> Frame:
+    def _wrong(self, request: IRequest, problem: Problem, *, live: bool = False) -> Frame:
         title = problem.members["title"]
         who = None if IStranger.providedBy(request) else who_asks(request)
         frame = self._frame(
@@ -296,6 +298,7 @@ class Pages:
             title,
             [_heading(title), notice(visible(_said(problem)), "wrong")],
             who,
+            live=live,
             status=problem.status,
         )
         for name, value in problem.headers.items():

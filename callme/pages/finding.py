@@ -30,8 +30,10 @@ class Found:
 
 def found(what: Found) -> list[Tag]:
     """Return what is between the head and the foot of the page."""
-    what_for = f"begins with \u201c{visible(what.prefix)}\u201d" if what.prefix else ""
-    title = f"Tasks whose name {what_for}" if what_for else "All tasks"
+    kind = "tasks" if what.only is None else f"{what.only.value} tasks"
+    title = f"All {kind}"
+    if what.prefix:
+        title = f"{kind.capitalize()} whose name begins with \u201c{visible(what.prefix)}\u201d"
     head = tags.div(tags.h1(title), _states(what), class_="head")
     if not what.page.tasks:
         return [head, tags.p("There is none.", class_="none")]

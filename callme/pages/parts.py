@@ -39,7 +39,7 @@ def why(reason: Reason | None, detail: str) -> Shown:
     """Return why a task or an attempt failed; nothing where it did not."""
     if reason is None:
         return ""
-    return tags.span(tags.code(reason.value), " ", visible(detail))
+    return tags.span(tags.code(reason.value), " ", visible(detail), class_="why")
 
 
 def table(

@@ -99,7 +99,7 @@ def _attempts(task: Task) -> Tag:
         never = "No request was made." if task.finished_at is not None else "None yet."
         return tags.p(never, class_="none")
     columns = ["#No.", "Started", "#Late", "#Took", "#Status", "Outcome", "Daemon", "Next"]
-    return table(f"{count(len(rows), 'attempt')} on record", columns, rows, "wide")
+    return table(count(len(rows), "attempt"), columns, rows, "wide")
 
 
 def _row(attempt: Attempt, after: Shown) -> Sequence[Shown]:

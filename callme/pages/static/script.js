@@ -53,16 +53,17 @@ async function refresh() {
   if (isInUse(main)) return;
   let text;
   // What was just done has been said.
+  const headline = document.title;
   const url = new URL(location.href);
   url.searchParams.delete("done");
   try {
     const answer = await fetch(url, { headers: { Accept: "text/html" }, cache: "no-store" });
     // Logged out, gone, or in trouble: the page itself says it best.
     if (answer.status === 401 || answer.status === 404) return location.replace(url);
-    if (!answer.ok) throw new Error(String(answer.status));
+    if (!answer.ok) return tell("callme cannot tell how it goes (" + answer.status + ")");
     text = await answer.text();
   } catch {
-    return tell("callme does not answer; tried again in " + SECONDS + " s.");
+    return tell("callme does not answer");
   }
   if (isInUse(main)) return;
   const fresh = new DOMParser().parseFromString(text, "text/html");
@@ -72,10 +73,16 @@ async function refresh() {
   restore(main, state);
   tellLocalTimes();
   tell("");
+  // Whoever listens hears of it when something else is the matter, and of nothing else.
+  if (document.title !== headline) document.getElementById("news").textContent = fresh.title;
 }
 
+// What is shown may be true no more: that stands above it, said once, and what is below is faded.
 function tell(trouble) {
-  document.getElementById("zone").textContent = zone + (trouble ? " " + trouble : "");
+  const said = trouble && trouble + ": what is shown here is old. It is asked again every " + SECONDS + " s.";
+  const place = document.getElementById("trouble");
+  if (place.textContent !== said) place.textContent = said;
+  document.getElementById("main").classList.toggle("old", Boolean(trouble));
 }
 
 const zone = "Your clock is at " + (() => {
@@ -86,7 +93,7 @@ const zone = "Your clock is at " + (() => {
 })();
 
 tellLocalTimes();
-tell("");
+document.getElementById("zone").textContent = zone;
 
 if (document.getElementById("main").dataset.live === "yes") {
   // Whoever would rather have a page stand still can have that (WCAG 2.2.2).
@@ -105,4 +112,6 @@ if (document.getElementById("main").dataset.live === "yes") {
     setTimeout(turn, SECONDS * 1000);
   };
   setTimeout(turn, SECONDS * 1000);
+  // Whoever comes back to it sees at once how it goes.
+  document.addEventListener("visibilitychange", () => { if (!paused) refresh(); });
 }

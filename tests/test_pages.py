@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from urllib.parse import quote
 
@@ -209,11 +210,16 @@ def test_charts_are_drawn_once_for_all_who_look(
 ) -> None:
     """They take longer than all else of a page: many who look at once would hold up the calls."""
     drawn: list[str] = []
+
+    def watched(name: str, draw: Callable[..., object]) -> Callable[..., object]:
+        def drawing(*given: object) -> object:
+            drawn.append(name)
+            return draw(*given)
+
+        return drawing
+
     for name in ("past", "ahead"):
-        draw = getattr(charts, name)
-        monkeypatch.setattr(
-            charts, name, lambda *a, name=name, draw=draw: drawn.append(name) or draw(*a)
-        )
+        monkeypatch.setattr(charts, name, watched(name, getattr(charts, name)))
     first = visit(ticking, "/")
     assert drawn == ["past", "ahead"]
     second = visit(ticking, "/")

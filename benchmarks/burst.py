@@ -17,15 +17,33 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve
+from prometheus_client import CollectorRegistry
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from callme.core.definition import parse_definition
+from callme.core.task import Reason, State
 from callme.daemon import Daemon
+from callme.metrics.tally import Tally
 from callme.options import Settings
 from callme.store.postgresql.server import Server
 from callme.store.sqlite.database import DatabaseFile, open_database
+
+
+class Ends(Tally):
+    """Counts as the daemon does, and waits until all tasks have ended, and that is on record."""
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__(CollectorRegistry())
+        self.all: Deferred[None] = Deferred()
+        self._left = tasks
+
+    def task_finished(self, state: State, reason: Reason | None) -> None:
+        super().task_finished(state, reason)
+        self._left -= 1
+        if not self._left:
+            self.all.callback(None)
 
 
 async def burst(react: Any, arguments: argparse.Namespace) -> None:
@@ -53,23 +71,8 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
             puts.append(daemon._store.put(made, minute - 1.0))
         for put in puts:
             await put
-        done: Deferred[None] = Deferred()
-        left = arguments.tasks
-        record = daemon._store.record
-
-        def counted(*args: Any) -> Deferred[bool]:
-            recording = record(*args)
-
-            def recorded(held: bool) -> bool:
-                nonlocal left
-                left -= 1
-                if not left:
-                    done.callback(None)
-                return held
-
-            return recording.addCallback(recorded)
-
-        setattr(daemon._store, "record", counted)  # noqa: B010
+        ends = Ends(arguments.tasks)
+        daemon._scheduler.observe(ends)
         daemon.startService()
         await task.deferLater(react, 0.2)
         profile = cProfile.Profile()
@@ -78,7 +81,7 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
         turned.append(1)
         began = time.perf_counter()
         daemon._scheduler.tick()
-        await done
+        await ends.all
         elapsed = time.perf_counter() - began
         if arguments.profile:
             profile.disable()

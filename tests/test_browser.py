@@ -231,6 +231,7 @@ def test_it_keeps_itself_fresh_and_disturbs_nobody(
     daemon: Daemon, sink: Sink, browser: Browser
 ) -> None:
     browser.go(url(daemon, "/?done=deleted"))
+    browser.run("document.title = 'another headline'")
     browser.one("#ahead-table summary").click()
     key = failed(daemon, sink, "fresh")
     # By itself, after a few seconds.

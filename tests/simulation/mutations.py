@@ -323,7 +323,7 @@ def _() -> list[Patch]:
 # Every task ends, with a reason
 
 
-@mutation("a lease that ended is ignored", 29)
+@mutation("a lease that ended is ignored", 146)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, now: float, *, every: bool = False) -> Any:
         return real(self, now, every=every) if every else succeed([])

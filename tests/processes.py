@@ -33,6 +33,22 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def serves(port: int) -> bool:
+    """Whether somebody does something about a request, be it to hang up: its reactor runs.
+
+    A port listens before that, when a SIGTERM still finds no handler.
+    """
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as probe:
+            probe.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            probe.recv(1)
+    except ConnectionResetError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def wait_for(what: Callable[[], Any], seconds: float = 20, every: float = 0.02) -> Any:
     """Return what ``what`` returns once it is true."""
     end = time.monotonic() + seconds
@@ -137,7 +153,7 @@ class Daemon:
     def answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
-        return listens(self.port)
+        return serves(self.port)
 
     def kill(self) -> None:
         """Let it die at once, as a machine does when its power goes."""

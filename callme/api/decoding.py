@@ -205,11 +205,7 @@ def parse_flag(query: dict[str, str], name: str) -> bool:
 
 def parse_limit(value: str | None) -> int:
     """Return how many tasks a page may hold."""
-    if value is None:
-        return DEFAULT_LIMIT
-    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
-        raise _bad_query("limit", f"is {shown(value)}: expected an integer from 1 to {MAX_LIMIT:,}")
-    return int(value)
+    return _number("limit", value, DEFAULT_LIMIT, MAX_LIMIT)
 
 
 def parse_wait(value: str | None) -> int:
@@ -223,10 +219,14 @@ def parse_wait(value: str | None) -> int:
 
 def parse_hours(value: str | None) -> int:
     """Return how many hours a forecast is for."""
+    return _number("hours", value, DEFAULT_HOURS, MAX_HOURS)
+
+
+def _number(name: str, value: str | None, default: int, most: int) -> int:
     if value is None:
-        return DEFAULT_HOURS
-    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= MAX_HOURS:
-        raise _bad_query("hours", f"is {shown(value)}: expected an integer from 1 to {MAX_HOURS}")
+        return default
+    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= most:
+        raise _bad_query(name, f"is {shown(value)}: expected an integer from 1 to {most:,}")
     return int(value)
 
 

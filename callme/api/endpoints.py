@@ -21,7 +21,7 @@ from ..core.errors import Invalid, shown
 from ..core.networks import Networks
 from ..core.status import whole
 from ..core.task import Definition, State
-from ..core.trigger import Key, minute_of, rfc3339
+from ..core.trigger import Key, minute_of, rfc3339, to_ms
 from ..metrics.page import MetricsPage
 from ..outlook import Outlook
 from ..problem import Problem
@@ -263,7 +263,7 @@ class Api:
         status = "ok" if well else "failing"
         if IStranger.providedBy(request):
             return answer(request, {"status": status}, 200 if well else 503)
-        last_tick = None if health.last_tick is None else rfc3339(int(health.last_tick * 1000))
+        last_tick = None if health.last_tick is None else rfc3339(to_ms(health.last_tick))
         return answer(
             request,
             {

@@ -12,8 +12,8 @@ from ..core.callback import host_of
 from ..core.capacity import Capacity
 from ..core.forecast import Crowded, Forecast
 from ..core.status import item, whole
-from ..core.task import Attempt, Definition, State, Task
-from ..core.trigger import Key, rfc3339
+from ..core.task import Definition, State, Task, created
+from ..core.trigger import Key, rfc3339, to_ms
 from ..store.port import Beside, Put, PutResult
 from .encoding import JSON
 from .put import refusal
@@ -64,7 +64,7 @@ class DryRun:
         task = standing
         if put in (Put.CREATED, Put.REPLACED):
             attempts = standing.attempts if standing is not None else ()
-            task = _new(definition, self._now, attempts)
+            task = created(definition, self._now, attempts)
         # All that has begun is due together.
         minute = None if definition.trigger_at <= self._now else definition.trigger_at
         host = host_of(definition.callback)
@@ -126,24 +126,10 @@ def _found(definition: Definition, standing: Task | None, *, create: bool, repla
     return Put.DIFFERENT
 
 
-def _new(definition: Definition, now: float, attempts: tuple[Attempt, ...] | None) -> Task:
-    return Task(
-        definition=definition,
-        state=State.SCHEDULED,
-        reason=None,
-        detail="",
-        due_at=definition.trigger_at,
-        attempts_used=0,
-        created_at=int(now * 1000),
-        finished_at=None,
-        attempts=attempts,
-    )
-
-
 def forecast_answer(ahead: Forecast) -> JSON:
     """Return what is ahead: calls by minute, minutes that are too crowded."""
     return {
-        "counted_at": rfc3339(int(ahead.counted_at * 1000)),
+        "counted_at": rfc3339(to_ms(ahead.counted_at)),
         "from": rfc3339(ahead.begin * 1000),
         "until": rfc3339(ahead.until * 1000),
         "calls": sum(ahead.minutes.values()),

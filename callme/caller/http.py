@@ -18,6 +18,7 @@ from ..core.networks import Networks
 from ..core.request import parse_retry_after, request_headers
 from ..core.signing import SigningKeys
 from ..core.task import Claim, Outcome, Reason
+from ..core.trigger import to_ms
 from .confined import ConfinedReactor, ForbiddenAddress
 from .connections import Endpoints, Link, Pool, TooLate
 from .deadlines import Deadlines
@@ -127,7 +128,7 @@ class HttpCaller:
             self._deadlines.call_off(deadline)
             link.leave()
         duration_ms = round((self._clock.seconds() - began) * 1000)
-        started_at = int(link.started_at * 1000)
+        started_at = to_ms(link.started_at)
         return Outcome(started_at, duration_ms, status, reason, detail, text, retry_after)
 
     def _send(self, claim: Claim, link: Link) -> Deferred[Any]:

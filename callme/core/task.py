@@ -7,7 +7,7 @@ from enum import Enum
 
 from attrs import field, frozen
 
-from .trigger import MINUTE, Key
+from .trigger import MINUTE, Key, to_ms
 
 
 class State(str, Enum):
@@ -135,6 +135,24 @@ class Task:
         if self.state in (State.SUCCEEDED, State.FAILED):
             return 0
         return max(0, 1 + self.definition.retry - self.attempts_used)
+
+
+def created(definition: Definition, now: float, attempts: tuple[Attempt, ...] | None = ()) -> Task:
+    """Return a task as it stands once it is created, or put anew in the place of another.
+
+    :param attempts: those on record already.
+    """
+    return Task(
+        definition=definition,
+        state=State.SCHEDULED,
+        reason=None,
+        detail="",
+        due_at=definition.trigger_at,
+        attempts_used=0,
+        created_at=to_ms(now),
+        finished_at=None,
+        attempts=attempts,
+    )
 
 
 @frozen

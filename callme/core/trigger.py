@@ -149,6 +149,11 @@ def parse_key(text: str) -> Key:
     return Key(check_name(name), parse_absolute(when))
 
 
+def to_ms(seconds: float) -> int:
+    """Return a time in whole milliseconds, those begun left out."""
+    return int(seconds * 1000)
+
+
 def rfc3339(milliseconds: int) -> str:
     """Write a time in milliseconds since 1970 as RFC 3339 UTC with milliseconds."""
     seconds, rest = divmod(milliseconds, 1000)

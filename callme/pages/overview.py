@@ -12,6 +12,7 @@ from ..core.forecast import Forecast
 from ..core.history import Step, together
 from ..core.pages import FIND, OVERVIEW, RESCHEDULE, path_for
 from ..core.task import State, Task
+from ..core.trigger import to_ms
 from ..hindsight import Happened
 from ..scheduler import Health
 from ..store.port import MOST_BACKLOG, Figures, Glance
@@ -124,7 +125,7 @@ class Overview(Element):
             notice=notice(view.notice) if view.notice else "",
             mood=f"mood {mood}",
             headline=headline,
-            now=moment(int(view.now * 1000)),
+            now=moment(to_ms(view.now)),
             counted=_counted(view),
             spans=_spans(view.hours),
             figures=facts(_figures(view)),
@@ -141,7 +142,7 @@ def _counted(view: View) -> list[Shown]:
     ):
         # Where there is none, its place says so.
         if counted is not None and view.now - counted >= 1:
-            said += [f"{what} as of ", moment(int(counted * 1000)), ". "]
+            said += [f"{what} as of ", moment(to_ms(counted)), ". "]
     return said
 
 
@@ -162,7 +163,7 @@ def _figures(view: View) -> Iterable[tuple[str, Shown]]:
     yield "Running", f"{view.glance.running:,}"
     oldest = ""
     if view.figures.backlog:
-        oldest = f", for {duration(int(view.figures.oldest_due * 1000))} at most"
+        oldest = f", for {duration(to_ms(view.figures.oldest_due))} at most"
     most = "+" if view.figures.backlog >= MOST_BACKLOG else ""
     yield "Due now", [f"{view.figures.backlog:,}{most}", tags.small(oldest)]
     ahead = None if view.forecast is None else sum(view.forecast.minutes.values())
@@ -215,7 +216,7 @@ def _running(view: View) -> Tag:
             f"{one.number}",
             visible(one.host),
             moment(one.since),
-            duration(max(0, int(view.now * 1000) - one.since)),
+            duration(max(0, to_ms(view.now) - one.since)),
             name(one.node or "\u2013"),
         )
         for one in glance.under_way

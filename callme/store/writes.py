@@ -12,8 +12,8 @@ from attrs import evolve
 
 from ..core import policy
 from ..core.notice import notice
-from ..core.task import Claim, Definition, Reason, State, Task, Verdict
-from ..core.trigger import LAST_SECOND, MINUTE, Key
+from ..core.task import Claim, Definition, Reason, State, Verdict, created
+from ..core.trigger import LAST_SECOND, MINUTE, Key, to_ms
 from . import reads
 from .cursor import Cursor
 from .port import Deleted, Due, Put, PutResult, Rescheduled
@@ -117,21 +117,6 @@ def put(
     else:
         outcome = Put.DIFFERENT
     return PutResult(outcome, reads.get(cursor, definition.key))
-
-
-def created(definition: Definition, now: float) -> Task:
-    """Return a task as it stands once it is created."""
-    return Task(
-        definition=definition,
-        state=State.SCHEDULED,
-        reason=None,
-        detail="",
-        due_at=definition.trigger_at,
-        attempts_used=0,
-        created_at=to_ms(now),
-        finished_at=None,
-        attempts=(),
-    )
 
 
 def same(row: Row, definition: Definition) -> bool:
@@ -291,8 +276,3 @@ def _is_asked(row: Row, every_state: bool) -> bool:
 def _is_movable(row: Row, trigger_at: int, now: float, every_state: bool) -> bool:
     """Whether a task may move to ``trigger_at`` or later, and could start then."""
     return _is_asked(row, every_state) and now < trigger_at + MINUTE * row[4]
-
-
-def to_ms(seconds: float) -> int:
-    """Return milliseconds."""
-    return int(seconds * 1000)

@@ -7,12 +7,11 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from ...core.task import Definition
-from ...core.trigger import Key
+from ...core.task import Definition, created
+from ...core.trigger import Key, to_ms
 from .. import writes
 from ..port import Put, PutResult
 from ..rows import DEFINITION, Row, definition_values
-from ..writes import created, to_ms
 from .cursor import Cursor
 from .looks import standing
 

@@ -9,8 +9,9 @@ from attrs import frozen
 
 from ...core.notice import told
 from ...core.task import Claim, State, Verdict
+from ...core.trigger import to_ms
 from ..rows import ATTEMPT, Row, attempt_values
-from ..writes import tell, to_ms
+from ..writes import tell
 from .cursor import Cursor
 from .puts import binary
 

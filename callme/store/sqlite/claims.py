@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from ...core.notice import told
 from ...core.task import Claim, Definition, State, Verdict
+from ...core.trigger import to_ms
 from ..port import Put, PutResult
 from ..rows import ATTEMPT, CLAIM, DEFINITION, attempt_values, definition_values
-from ..writes import INSERT, LEASE_MARGIN, put, readable, tell, to_ms
+from ..writes import INSERT, LEASE_MARGIN, put, readable, tell
 
 _CLAIM = f"""
     UPDATE task

@@ -58,7 +58,9 @@ def test_a_thousand_idle_and_a_thousand_slow_clients_keep_nobody_out(
         assert time.time() < minute
         # Some may still wait to be let in.
         wait_for(lambda: open_files(daemon) >= 1000)
-        assert open_files(daemon) < 1200
+        # And some, in whose place they are, may still wait to be closed.
+        assert open_files(daemon) < 2000
+        wait_for(lambda: 1000 <= open_files(daemon) < 1200)
         time.sleep(max(0.0, minute - time.time()))
         assert daemon.curl("GET", "/healthz")[0] == 200
         for key in keys:

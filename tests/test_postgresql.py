@@ -561,6 +561,22 @@ async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
     await put(daemon)
 
 
+async def test_who_has_nothing_to_write_is_well_again_once_it_can_say_that_it_lives(
+    daemons: Any,
+) -> None:
+    daemon = daemons("a")
+
+    def die(cursor: Any) -> None:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    await alive(daemon, NOW)
+    with pytest.raises(StoreUnavailable, match="terminat"):
+        await daemon._write(die)
+    assert not await daemon.writable()
+    await alive(daemon, NOW + 5)
+    assert await daemon.writable()
+
+
 async def test_a_write_that_takes_too_long_does_not_fail_its_neighbours(daemons: Any) -> None:
     daemon = daemons("a")
 

@@ -40,7 +40,8 @@ class GroupCommit(Generic[C]):
     :param run: runs operations in order and returns their results; it may do several of
         them at once.
     :param told: told of each commit how many operations it had.
-    :ivar failing: whether the last transaction met an error that every one would meet.
+    :ivar failing: whether a transaction met an error that every one would meet, and none was
+        committed since, here or by other ways: see :meth:`works`.
     """
 
     _clock: IReactorTime
@@ -100,10 +101,14 @@ class GroupCommit(Generic[C]):
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
+    def works(self) -> None:
+        """Say that the database has just taken a write by another way."""
+        self.failing = False
+
     def _committed(
         self, results: list[Any], batch: Sequence[tuple[Operation[C], Deferred[Any]]]
     ) -> None:
-        self.failing = False
+        self.works()
         self._told(len(batch))
         goes_on = bool(self._waiting)
         if goes_on:

@@ -22,11 +22,11 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
-from callme.core.definition import parse_definition
+from callme.config import Settings
+from callme.core.parameters import parse_definition
 from callme.core.task import Reason, State
-from callme.daemon import Daemon
-from callme.metrics.tally import Tally
-from callme.options import Settings
+from callme.metrics.counters import Tally
+from callme.service import Daemon
 from callme.store.postgresql.server import Server
 from callme.store.sqlite.database import DatabaseFile, open_database
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import evolve
 
-from callme.core.definition import parse_definition
+from callme.core.parameters import parse_definition
 from callme.store.sqlite import claims
 from callme.store.sqlite.database import configure_writer, open_database
 

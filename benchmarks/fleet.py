@@ -24,11 +24,11 @@ from attrs import evolve
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
-from callme.core.definition import parse_definition
+from callme.core.parameters import parse_definition
 from callme.store.postgresql.database import open_server
 from callme.store.postgresql.server import SCHEMA
 from callme.store.postgresql.store import PostgresqlStore
-from tests.postgresql import Cluster
+from tests.helpers.postgresql import Cluster
 
 from .__main__ import CALLS, CONCURRENCY, background, free_port, run, sink, twistd
 

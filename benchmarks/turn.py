@@ -17,10 +17,10 @@ import treq
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
-from callme.core.definition import parse_definition
+from callme.config import Settings
+from callme.core.parameters import parse_definition
 from callme.core.task import State
-from callme.daemon import Daemon
-from callme.options import Settings
+from callme.service import Daemon
 from callme.store.sqlite.database import open_database
 
 AHEAD = 1.0

@@ -16,9 +16,9 @@ from typing import TextIO
 
 from attrs import define, field
 
-from .store.port import CannotOpen
+from .store.codec import Row
+from .store.interface import CannotOpen
 from .store.postgresql.server import is_url
-from .store.rows import Row
 from .store.sqlite.transfer import SqliteSide
 from .store.transfer import Counts, Side
 

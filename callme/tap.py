@@ -7,15 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .access import Gate
-from .core.signing import SigningKeys
-from .daemon import Daemon, start_line
-from .databases import open_named, standing_in
-from .options import Options, Settings
-from .probe import CannotListen, try_port
-from .secret_file import SecretFile, UnusableFile, keys_in, tokens_in
-from .store.port import CannotOpen
+from .config import Options, Settings
+from .security.secret_file import SecretFile, UnusableFile
+from .security.signing import SigningKeys
+from .security.tokens import Tokens
+from .server.auth import Gate
+from .server.listen import CannotListen, try_port
+from .service import Daemon, start_line
+from .store.interface import CannotOpen
+from .store.open import open_named, standing_in
 from .store.sqlite.database import DatabaseFile
+
+
+def tokens_in(path: Path) -> SecretFile[Tokens]:
+    """Return a file as that of the tokens that callers must show."""
+    return SecretFile(path, "token", Tokens.parse)
+
+
+def keys_in(path: Path) -> SecretFile[SigningKeys]:
+    """Return a file as that of the keys that callbacks are signed with."""
+    return SecretFile(path, "signing key", SigningKeys.parse)
+
 
 __all__ = ["Options", "makeService"]
 

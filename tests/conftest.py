@@ -18,8 +18,8 @@ from zope.interface import implementer
 from callme.store.postgresql.database import open_server
 from callme.store.postgresql.server import Server
 
-from .postgresql import Cluster
-from .support import World
+from .helpers.postgresql import Cluster
+from .helpers.support import World
 
 # A busy machine is no reason to fail.
 settings.register_profile("callme", deadline=None)

@@ -11,17 +11,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IRequest
 
-from ..core import policy
-from ..core.definition import parse_definition
-from ..core.errors import Invalid
-from ..core.networks import Networks
+from ..core import transitions
+from ..core.parameters import parse_definition
 from ..core.task import Definition
-from ..problem import Problem
-from ..store.port import Beside, Put, PutResult, Store
-from .decoding import parse_items, parse_object
-from .encoding import JSON, encode_answers
-from .foresight import DryRun
-from .put import refusal, whoever_waits
+from ..errors import Invalid
+from ..security.address_policy import Networks
+from ..server.problem import Problem
+from ..store.database import whoever_waits
+from ..store.interface import Beside, Put, PutResult, Store
+from .dry_run import DryRun
+from .requests import parse_items, parse_object
+from .responses import JSON, encode_answers
+from .task_service import refusal
 
 MAX_TASKS = 10_000
 SLICE = 100
@@ -112,7 +113,7 @@ class Batch:
                 answers.append(problem.members)
             else:
                 answers.append(None)
-                tasks.append((definition, not policy.is_too_late(definition, self._now)))
+                tasks.append((definition, not transitions.is_too_late(definition, self._now)))
         answering = self._put(tasks) if self._dry_run is None else self._foresee(tasks)
 
         def in_order(told: Iterable[JSON]) -> list[JSON]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .errors import InvalidValue, kind_of, pointer_token, shown
-from .signing import SIGNATURE_HEADERS
+from ..errors import InvalidValue, kind_of, pointer_token, shown
+from ..security.signing import SIGNATURE_HEADERS
 
 MAX_HEADERS = 100
 MAX_HEADERS_SIZE = 8_192

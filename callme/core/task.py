@@ -7,7 +7,7 @@ from enum import Enum
 
 from attrs import field, frozen
 
-from .trigger import MINUTE, Key, to_ms
+from .times import MINUTE, Key, to_ms
 
 
 class State(str, Enum):

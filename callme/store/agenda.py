@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.calendar import Agenda, Event
 from . import reads
-from .cursor import Cursor
-from .rows import LISTED, TASK, Row, to_task
+from .codec import LISTED, TASK, Row, to_task
+from .interface import Agenda, Cursor, Event
 
 _EVENT = f"SELECT {LISTED}, {TASK}, claimed_at, last_attempt, host FROM task"
 _SCHEDULED = f"""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.callback import host_of
-from ..core.forecast import Load
+from ..core.callback_url import host_of
 from ..core.task import Definition
 from . import reads
-from .cursor import Cursor
-from .port import MAX_LOADS, Beside
+from .interface import MAX_LOADS, Beside, Cursor, Load
 
 # These read an index alone, and none of the tasks.
 _DUE = "FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from ..core.history import Ended
 from ..core.task import State
-from ..core.trigger import MINUTE
-from .cursor import Cursor
-from .port import Glance, UnderWay
-from .rows import LISTED, TASK, to_key, to_task
+from ..core.times import MINUTE
+from .codec import LISTED, TASK, to_key, to_task
+from .interface import Cursor, Ended, Glance, UnderWay
 
 _IN_MS = 1000 * MINUTE
 # Two digits tell enough, and keep what is returned small however many tasks there are.

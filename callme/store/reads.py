@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core.task import Reason, State, Task
-from ..core.trigger import Key
-from .cursor import Cursor
-from .port import MOST_BACKLOG, PAGE_CHARACTERS, Figures, Page, Seen, Standing
-from .rows import ATTEMPT, DEFINITION, LISTED, TASK, Row, to_attempt, to_key, to_task
+from ..core.times import Key
+from .codec import ATTEMPT, DEFINITION, LISTED, TASK, Row, to_attempt, to_key, to_task
+from .interface import MOST_BACKLOG, PAGE_CHARACTERS, Cursor, Figures, Page, Seen, Standing
 
 _LAST = "\U0010ffff"
 _GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from .rows import ATTEMPT, DEFINITION, Row
+from .codec import ATTEMPT, DEFINITION, Row
 
 TASK_COLUMNS = (
     f"task_id, {DEFINITION}, host, expires_at, state, reason, detail, due_at, attempts_used, "

@@ -10,14 +10,12 @@ from collections.abc import Callable, Sequence
 
 from attrs import evolve
 
-from ..core import policy
-from ..core.notice import notice
+from ..core import transitions
+from ..core.notification import notice
 from ..core.task import Claim, Definition, Reason, State, Verdict, created
-from ..core.trigger import LAST_SECOND, MINUTE, Key, to_ms
+from ..core.times import LAST_SECOND, MINUTE, Key, to_ms
 from . import reads
-from .cursor import Cursor
-from .port import Deleted, Due, Put, PutResult, Rescheduled
-from .rows import (
+from .codec import (
     DEFINITION,
     BrokenRow,
     Row,
@@ -27,6 +25,7 @@ from .rows import (
     to_definition,
     to_key,
 )
+from .interface import Cursor, Deleted, Due, Put, PutResult, Rescheduled
 
 ToValues = Callable[[Definition], Row]
 """Gives the values of a definition as a database wants them."""
@@ -133,7 +132,7 @@ def due(cursor: Cursor, now: float, to_values: ToValues = definition_values) -> 
     late = cursor.execute(_TOO_LATE, (second, second, _AT_ONCE)).fetchall()
     for row in late:
         try:
-            verdict = policy.too_late(to_definition(row))
+            verdict = transitions.too_late(to_definition(row))
         except BrokenRow as error:
             verdict = _broken(error)
         _fail(cursor, row, verdict, now, to_values)

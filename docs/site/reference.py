@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from callme.api.openapi.document import document
+from callme.api.openapi.operations import document
 
 Part = dict[str, Any]
 

@@ -15,20 +15,20 @@ from unittest.mock import patch
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 
-from callme import dispatcher, scheduler
-from callme.api.endpoints import Api
-from callme.caller import connections
-from callme.caller.http import HttpCaller
-from callme.core import policy, trigger
+from callme.api.routes import Api
+from callme.caller import pool
+from callme.caller.call import HttpCaller
+from callme.core import times, transitions
 from callme.core.task import Definition, Reason, State, Task, Verdict
-from callme.daemon import Daemon
-from callme.dispatcher import Dispatcher
-from callme.scheduler import Scheduler
+from callme.service import Daemon
 from callme.store import writes
 from callme.store.group_commit import GroupCommit
-from callme.store.port import Deleted, Put, PutResult
+from callme.store.interface import Deleted, Put, PutResult
 from callme.store.sqlite import claims, store
 from callme.store.sqlite.store import SqliteStore
+from callme.worker import dispatcher, scheduler
+from callme.worker.dispatcher import Dispatcher
+from callme.worker.scheduler import Scheduler
 
 Patch = Any
 
@@ -178,7 +178,7 @@ def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         return real(evolve(claim, attempts_used=claim.attempts_used - 1), outcome, now)
 
-    return [_around(policy, "judge", changed)]
+    return [_around(transitions, "judge", changed)]
 
 
 @mutation("an interrupted attempt is given back unspent", 40)
@@ -225,10 +225,10 @@ def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         verdict = real(claim, outcome, now)
         if verdict.state is State.SUCCEEDED and claim.attempts_used == 1:
-            return evolve(verdict, state=State.SCHEDULED, due_at=trigger.next_minute(now))
+            return evolve(verdict, state=State.SCHEDULED, due_at=times.next_minute(now))
         return verdict
 
-    return [_around(policy, "judge", changed)]
+    return [_around(transitions, "judge", changed)]
 
 
 @mutation("one call more than there is room for", 0)
@@ -268,7 +268,7 @@ def _() -> list[Patch]:
         self._expires_at = math.inf
         return real(self, protocol)
 
-    return [_around(connections.Link, "connected", changed)]
+    return [_around(pool.Link, "connected", changed)]
 
 
 @mutation("a put of what is due now wakes nobody", 6)
@@ -300,7 +300,7 @@ def _() -> list[Patch]:
     def changed(self: Any) -> None:
         self._minute.stop()
         self._align()
-        if trigger.minute_of(self._now()) > self._ticked_minute:
+        if times.minute_of(self._now()) > self._ticked_minute:
             self.tick()
 
     return [patch.object(Scheduler, "_look_at_clock", changed)]
@@ -317,7 +317,7 @@ def _() -> list[Patch]:
         seconds: int = real(match)
         return seconds - time.localtime(seconds).tm_gmtoff
 
-    return [_around(trigger, "_from_rfc3339", changed)]
+    return [_around(times, "_from_rfc3339", changed)]
 
 
 # Every task ends, with a reason
@@ -364,7 +364,7 @@ def _() -> list[Patch]:
     def changed(real: Any, self: Any, uri: Any) -> Any:
         raise TypeError("an argument is missing")
 
-    return [_around(connections.Endpoints, "endpointForURI", changed)]
+    return [_around(pool.Endpoints, "endpointForURI", changed)]
 
 
 @mutation("any answer is a success", 0)
@@ -382,4 +382,4 @@ def _() -> list[Patch]:
             outcome = evolve(outcome, status=200, reason=None)
         return real(claim, outcome, now)
 
-    return [_around(policy, "judge", changed)]
+    return [_around(transitions, "judge", changed)]

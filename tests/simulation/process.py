@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from callme.daemon import Daemon
-from callme.options import Options
+from callme.config import Options
+from callme.service import Daemon
 from callme.store.sqlite.database import open_database
 
 from .database import Connections, Disk

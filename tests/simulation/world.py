@@ -13,10 +13,10 @@ from unittest.mock import patch
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from callme import daemon
-from callme.caller import connections
-from callme.caller.deadlines import Deadline
-from callme.site import BoundedChannel
+from callme import service
+from callme.caller import pool
+from callme.caller.timer_wheel import Deadline
+from callme.server.site import BoundedChannel
 
 from .checker import ENDS, Checker
 from .database import Disk, Fault, Killed
@@ -275,10 +275,10 @@ class World:
 
     def __enter__(self) -> World:
         self._patches = ExitStack()
-        self._patches.enter_context(patch.object(connections, "HostnameEndpoint", Host))
-        self._patches.enter_context(patch.object(daemon, "SteadyClock", Steady))
+        self._patches.enter_context(patch.object(pool, "HostnameEndpoint", Host))
+        self._patches.enter_context(patch.object(service, "SteadyClock", Steady))
         # It would keep the garbage of each world for ever.
-        self._patches.enter_context(patch.object(daemon, "leave_to_stay", lambda: None))
+        self._patches.enter_context(patch.object(service, "leave_to_stay", lambda: None))
         # Sets of these are gone through in the order of their hashes, which is another in
         # each run: a seed must mean the same each time.
         for kind in (Deadline, BoundedChannel):

@@ -2,13 +2,79 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from ...core.calendar import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
-from ...site import MAX_BATCH
+from ... import __version__
+from ...server.problem import encode
+from ...server.site import MAX_BATCH
 from ..batch import MAX_TASKS
-from .notation import Schema, ref, string
-from .parts import CALENDAR, JSON, NDJSON, OPENMETRICS, TEXT, answer, asks, in_path, refusals
+from ..ical import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
+from . import builders, schemas
+from .builders import (
+    CALENDAR,
+    JSON,
+    NDJSON,
+    OPENMETRICS,
+    TEXT,
+    Schema,
+    answer,
+    asks,
+    in_path,
+    ref,
+    refusals,
+    string,
+)
+
+DESCRIPTION = """The daemon that calls you back: register a **task** (a name, a minute, an HTTP \
+endpoint); when the minute comes callme makes the call, checks the answer, tries again if it must, \
+and keeps a record.
+
+A trailing slash makes no difference to a path. Where a path allows `GET`, it allows `HEAD`. What \
+is not allowed is answered with `405` and `Allow`. Whatever is refused is refused as \
+`application/problem+json` (RFC 9457). A parameter that callme does not know is refused."""
+
+
+def document() -> dict[str, Any]:
+    """Return the document (OpenAPI 3.1.1)."""
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "callme",
+            "version": __version__,
+            "description": DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "The daemon that this comes from."}],
+        # A daemon on loopback may ask for no token.
+        "security": [{"bearer": []}, {}],
+        "tags": [
+            {"name": "tasks", "description": "Callbacks, each to be made at one minute."},
+            {"name": "daemon", "description": "callme itself."},
+        ],
+        "paths": paths(),
+        "components": {
+            "schemas": schemas.request_schemas()
+            | schemas.response_schemas()
+            | schemas.forecast_schemas(),
+            "parameters": builders.parameters(),
+            "responses": builders.responses(),
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A line of the daemon's `--token-file`, where it has one.",
+                }
+            },
+        },
+    }
+
+
+@cache
+def served(pretty: bool) -> bytes:
+    """Return the document as JSON, which is made once."""
+    return encode(document(), pretty)
+
 
 Operation = dict[str, Any]
 

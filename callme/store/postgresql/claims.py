@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import frozen
 
 from ...core.task import Claim
-from ..rows import CLAIM, DEFINITION, Row
+from ..codec import CLAIM, DEFINITION, Row
 from ..writes import LEASE_MARGIN, readable
 from .cursor import Cursor
 from .puts import binary

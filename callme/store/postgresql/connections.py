@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ..port import StoreUnavailable
+from ..interface import StoreUnavailable
 from .cursor import Text
 from .server import SCHEMA
 

@@ -8,8 +8,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .. import reads
+from ..interface import CannotOpen, Standing
 from ..migrations import read_migrations
-from ..port import CannotOpen, Standing
 from .cursor import Cursor
 from .server import SCHEMA, Server
 

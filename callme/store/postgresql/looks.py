@@ -8,9 +8,9 @@ from typing import Any
 from attrs import frozen
 
 from ...core.task import Definition, Task
-from ...core.trigger import Key
-from ..port import Put, PutResult, Seen
-from ..rows import ATTEMPT, DEFINITION, TASK, Row, to_attempt, to_key, to_task
+from ...core.times import Key
+from ..codec import ATTEMPT, DEFINITION, TASK, Row, to_attempt, to_key, to_task
+from ..interface import Put, PutResult, Seen
 from ..writes import same
 from .cursor import Cursor
 

@@ -13,8 +13,8 @@ import psycopg
 from attrs import define
 
 from ...core.task import Claim
-from ..port import ALIVE_SECONDS
-from ..rows import Row
+from ..codec import Row
+from ..interface import ALIVE_SECONDS
 from ..writes import LEASE_MARGIN, readable
 from .claims import NOW, TASK_CLAIMED
 from .cursor import Cursor, in_transaction

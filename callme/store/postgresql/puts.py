@@ -8,10 +8,10 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from attrs import frozen
 
 from ...core.task import Definition, created
-from ...core.trigger import Key, to_ms
+from ...core.times import Key, to_ms
 from .. import writes
-from ..port import Put, PutResult
-from ..rows import DEFINITION, Row, definition_values
+from ..codec import DEFINITION, Row, definition_values
+from ..interface import Put, PutResult
 from .cursor import Cursor
 from .looks import standing
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import frozen
 
-from ...core.notice import told
+from ...core.notification import told
 from ...core.task import Claim, State, Verdict
-from ...core.trigger import to_ms
-from ..rows import ATTEMPT, Row, attempt_values
+from ...core.times import to_ms
+from ..codec import ATTEMPT, Row, attempt_values
 from ..writes import tell
 from .cursor import Cursor
 from .puts import binary

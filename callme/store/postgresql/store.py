@@ -16,10 +16,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ...core.task import Claim, Definition, Task, Verdict
-from ...core.trigger import Key, to_ms
-from ..base import SqlStore
+from ...core.times import Key, to_ms
+from ..database import SqlStore
 from ..group_commit import GroupCommit
-from ..port import PutResult, Seen, StoreUnavailable
+from ..interface import PutResult, Seen, StoreUnavailable
 from . import looks
 from .claims import NOW, Claiming
 from .connections import Connections

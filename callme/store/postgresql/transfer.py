@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from ..port import CannotOpen
-from ..rows import Row
+from ..codec import Row
+from ..interface import CannotOpen
 from ..transfer import ATTEMPT_COLUMNS, TASK_COLUMNS, Counts
 from .cursor import Text
 from .database import DEAD_SECONDS, hold_migrations, open_server

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from ...core.notice import told
+from ...core.notification import told
 from ...core.task import Claim, Definition, State, Verdict
-from ...core.trigger import to_ms
-from ..port import Put, PutResult
-from ..rows import ATTEMPT, CLAIM, DEFINITION, attempt_values, definition_values
+from ...core.times import to_ms
+from ..codec import ATTEMPT, CLAIM, DEFINITION, attempt_values, definition_values
+from ..interface import Put, PutResult
 from ..writes import INSERT, LEASE_MARGIN, put, readable, tell
 
 _CLAIM = f"""

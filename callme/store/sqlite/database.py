@@ -15,8 +15,8 @@ from pathlib import Path
 from attrs import frozen
 
 from .. import reads
+from ..interface import CannotOpen, Standing
 from ..migrations import read_migrations
-from ..port import CannotOpen, Standing
 
 APPLICATION_ID = 0x63616C6D
 """What ``PRAGMA application_id`` says in a file of callme's: "calm" in ASCII."""

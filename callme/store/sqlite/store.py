@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ...core.task import Claim, Definition, Verdict
-from ..base import SqlStore
+from ..database import SqlStore
 from ..group_commit import GroupCommit
-from ..port import PutResult, StoreUnavailable
+from ..interface import PutResult, StoreUnavailable
 from . import claims
 from .database import DatabaseFile, configure_reader, configure_writer
 

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..port import CannotOpen
-from ..rows import Row
+from ..codec import Row
+from ..interface import CannotOpen
 from ..transfer import ATTEMPT_COLUMNS, TASK_COLUMNS, Counts
 from .database import configure_writer, open_database
 

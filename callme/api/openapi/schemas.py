@@ -1,0 +1,443 @@
+"""What callme takes: names, times, keys, and the parameters of a task."""
+
+from __future__ import annotations
+
+from ...core.callback_url import IN_URLS, LABEL, MAX_CALLBACK
+from ...core.headers import (
+    CONTROLS,
+    FRAMING,
+    MASK,
+    MAX_HEADERS,
+    MAX_HEADERS_SIZE,
+    SENT_BY_CALLME,
+    TOKEN,
+)
+from ...core.parameters import (
+    FORBIDDEN_METHODS,
+    MAX_LIST,
+    MAX_METHOD,
+    MAX_MINUTES,
+    MAX_PAYLOAD,
+    MAX_RETRY,
+    MAX_TIMEOUT,
+    STATUSES,
+)
+from ...core.representation import whole
+from ...core.task import Definition, Reason, State, Task
+from ...core.times import LAST_SECOND, MAX_NAME, NOT_IN_NAMES, RELATIVE, RFC3339, UNIX
+from ...reports.forecast import MAX_CROWDED
+from ..batch import MAX_TASKS
+from ..dry_run import MOST_IN_BATCH
+from .builders import Schema, answered, any_case, enum, integer, listed, or_null, ref, string, taken
+
+
+def forecast_schemas() -> dict[str, Schema]:
+    """Return what callme answers, by name."""
+    return {
+        "Foreseen": _foreseen(),
+        "Forecast": _forecast(),
+        "Rate": answered(
+            {
+                "calls_per_second": {
+                    "type": "number",
+                    "minimum": 0,
+                    "description": "Calls that start, and end, in a second.",
+                },
+                "measured": {
+                    "type": "boolean",
+                    "description": "Whether calls were seen that it comes from; else it is reckoned"
+                    " of the limits and what is known of other calls.",
+                },
+            },
+            description="How many calls this daemon makes in a second where there are enough.",
+        ),
+        "CrowdedMinute": answered(
+            {
+                "minute": _time("When they are due."),
+                "calls": integer(1, description="How many are due then."),
+                "lateness_ms": integer(0, description="When the last of them would start."),
+                "too_late": integer(1, description="How many at most would start too late."),
+            }
+        ),
+    }
+
+
+def _foreseen() -> Schema:
+    members: dict[str, Schema] = {
+        "dry_run": {"const": True, "description": "Nothing was done."},
+        "status": {"type": "integer", "enum": [200, 201], "description": "That of the true `PUT`."},
+        "would": string(
+            "Create the task, replace its definition, or keep it as it is.",
+            enum=["create", "replace", "keep"],
+        ),
+        "task": ref("ListedTask")
+        | {"description": "As it would stand, its payload too; in a batch without."},
+        "attempts_at": listed(
+            _time(),
+            description="The minute of each attempt, if all fail within their own; in a batch the"
+            f" first {MOST_IN_BATCH}.",
+        ),
+        "starts_before": _time("No request starts then or later."),
+        "calls_in_minute": integer(1, description="How many tasks are due then, it among them."),
+        "calls_to_host": integer(1, description="... of them to its host and port."),
+        "lateness_ms": integer(
+            0, description="When the last of them would start, if nothing is left over from before."
+        ),
+        "rate": ref("Rate"),
+        "host_rate": ref("Rate"),
+    }
+    return answered(
+        members,
+        optional=members.keys() - {"dry_run", "status", "would", "task"},
+        description="The answer to a dry run. Where the task is kept, nothing is foreseen.",
+    )
+
+
+def _forecast() -> Schema:
+    by_host = answered(
+        {
+            "host": or_null(string("A host and port; null for all calls of this daemon.")),
+            "rate": ref("Rate"),
+            "minutes": listed(ref("CrowdedMinute"), description="By time."),
+        }
+    )
+    return answered(
+        {
+            "counted_at": _time("When that was looked up: whoever asks soon is told the same."),
+            "from": _time("The minute that it was then."),
+            "until": _time("What is due from then on is left out."),
+            "calls": integer(0, description="In all; those that wait already among them."),
+            "rate": ref("Rate"),
+            "minutes": listed(
+                answered(
+                    {
+                        "minute": _time("When they are due."),
+                        "calls": integer(1, description="How many are due then."),
+                    }
+                ),
+                description="Those that have calls.",
+            ),
+            "crowded": listed(
+                by_host,
+                description="The minutes whose calls cannot all start within their `max_delay`, at"
+                f" most {MAX_CROWDED:,}.",
+            ),
+            "complete": {
+                "type": "boolean",
+                "description": "Whether that is all; else there was too much to look at.",
+            },
+        }
+    )
+
+
+def response_schemas() -> dict[str, Schema]:
+    """Return what callme answers, by name."""
+    task = _task()
+    standing = ref("ListedTask") | {"description": "The task that stands there."}
+    return {
+        "State": enum(State, "Where a task stands. A retry waits in `scheduled`."),
+        "Reason": enum(Reason, "Why a task or an attempt failed."),
+        "Attempt": answered(_attempt(), description="One request made for a task."),
+        "Task": answered(
+            task
+            | {
+                "payload": string(),
+                "attempts": listed(ref("Attempt"), description="Each attempt that has ended."),
+            },
+            description="All there is to say of a task.",
+        ),
+        "ListedTask": answered(
+            task, description="A task as it stands in a list: without payload and attempts."
+        ),
+        "TaskList": answered(
+            {
+                "tasks": listed(ref("ListedTask"), description="By name, then by time."),
+                "next": ref("Key") | {"description": "Where there is more: ask for it with this."},
+            },
+            optional=("next",),
+        ),
+        "Moved": answered(
+            {
+                "from": ref("Key") | {"description": "Its key until now."},
+                "to": ref("Key") | {"description": "Its key from now on."},
+            }
+        ),
+        "Skipped": answered({"task": ref("Key"), "reason": string("Why it was left alone.")}),
+        "Rescheduled": answered(
+            {
+                "rescheduled": listed(ref("Moved"), description="What was moved."),
+                "skipped": listed(ref("Skipped"), description="What was left alone."),
+            }
+        ),
+        "Deleted": answered(
+            {
+                "deleted": integer(0, description="How many."),
+                "skipped": listed(ref("Skipped"), description="What was left alone: it runs."),
+            }
+        ),
+        "Answers": listed(
+            {"anyOf": [ref("Foreseen"), ref("Put"), ref("PutProblem")]},
+            description="What each `PUT` would have been answered, in order.",
+        ),
+        "Put": answered(
+            {
+                "status": {
+                    "type": "integer",
+                    "enum": [200, 201],
+                    "description": "201: created. 200: it stood there already.",
+                },
+                "task": ref("Key"),
+            }
+        ),
+        "FieldError": answered(
+            {
+                "pointer": string(
+                    "A JSON Pointer into the body, or the name of what stands in the URL."
+                ),
+                "detail": string("The value, and what was expected."),
+            }
+        ),
+        "Problem": answered(_problem(), optional=("errors",), description="RFC 9457."),
+        "PutProblem": answered(
+            _problem() | {"task": standing},
+            optional=("errors", "task"),
+            description="RFC 9457, and the task that stands in the way.",
+        ),
+        "Health": _health(),
+    }
+
+
+def _task() -> dict[str, Schema]:
+    return {
+        "task": ref("Key"),
+        "task_name": ref("TaskName"),
+        "trigger_at": string("The minute of the call: a Unix timestamp.", pattern="^[0-9]+$"),
+        "callback": string(),
+        "callback_method": string(),
+        "headers": {
+            "type": "object",
+            "additionalProperties": string(),
+            "description": "In lists and errors every value is masked, else those of secret ones.",
+        },
+        "expected_http_status": one_or_many(
+            {"anyOf": [{"type": "integer"}, string()]}, "What counts as success."
+        ),
+        "retry": integer(0),
+        "retry_delay": one_or_many(integer(0), "Minutes between attempts."),
+        "max_delay": integer(1),
+        "timeout": integer(1),
+        "on_failure": or_null(string()),
+        "on_success": or_null(string()),
+        "state": ref("State"),
+        "reason": or_null(ref("Reason")),
+        "detail": string("A sentence for a person."),
+        "attempts_used": integer(0, description="Of the `1 + retry`."),
+        "attempts_left": integer(0, description="None are left once it has ended."),
+        "next_attempt_at": or_null(_time("When the next attempt is made, while `scheduled`.")),
+        "created_at": _time("When it was put."),
+        "finished_at": or_null(_time("When it succeeded or failed, if it has.")),
+    }
+
+
+def _attempt() -> dict[str, Schema]:
+    return {
+        "number": integer(1, description="Counts on over reschedules."),
+        "started_at": _time("When its request started."),
+        "lateness_ms": integer(0, description="How long after `trigger_at` it started."),
+        "duration_ms": or_null(integer(0, description="How long it took, if callme saw its end.")),
+        "status": or_null(integer(0, description="The answer's status, if there was an answer.")),
+        "reason": or_null(ref("Reason")),
+        "detail": string("A sentence for a person."),
+        "body": string("The first 1 KiB of the answer."),
+        "node": or_null(string("The name of the daemon that made it.")),
+    }
+
+
+def _problem() -> dict[str, Schema]:
+    return {
+        "type": string("Always `about:blank`: `title` says it.", format="uri-reference"),
+        "title": string("The status in words."),
+        "status": integer(400, 599, "The answer's status."),
+        "detail": string("A sentence for a person."),
+        "errors": listed(ref("FieldError"), description="Each thing wrong with the input."),
+    }
+
+
+def _health() -> Schema:
+    members = {
+        "status": string("Whether all is well.", enum=["ok", "failing"]),
+        "ticking": {"type": "boolean", "description": "Whether callme looks for what is due."},
+        "writable": {"type": "boolean", "description": "Whether the last write could be made."},
+        "last_tick": or_null(_time("When it last looked for what is due.")),
+        "backlog": or_null(
+            integer(0, description="Tasks due and not yet claimed; null where it is not known.")
+        ),
+        "calls_under_way": integer(0, description="Calls that this daemon is making."),
+    }
+    return answered(
+        members,
+        optional=members.keys() - {"status"},
+        description="Where tokens are asked for, who brings none is told the status alone.",
+    )
+
+
+def _time(description: str = "") -> Schema:
+    return string(description, format="date-time")
+
+
+# A surrogate, which the code refuses too, cannot stand in UTF-8: no pattern need name it.
+_IN_NAMES = NOT_IN_NAMES.pattern.replace(r"\ud800-\udfff", "").replace("[", "[^")
+_ABSOLUTE = f"{UNIX.pattern}|{RFC3339.pattern}"
+_HOST = rf"{LABEL.pattern}(?:\.{LABEL.pattern})*\.?|\[[0-9A-Fa-f:.]+\]"
+_CONTROLS = CONTROLS.pattern.strip("[]")
+_REQUIRED = ("task_name", "trigger_at", "callback")
+_YEARS = "From 1970 to the year 9999."
+
+EXAMPLE = {"trigger_at": "+6h", "callback": "http://example.com/run-it"}
+"""The first task of the tour."""
+
+
+def request_schemas() -> dict[str, Schema]:
+    """Return what callme takes, by name."""
+    known = _parameters()
+    return {
+        "TaskName": _task_name(),
+        "Time": _trigger_time(),
+        "AbsoluteTime": _absolute_time(),
+        "Key": _key(),
+        "NewTask": taken(
+            known,
+            _REQUIRED,
+            examples=[{"task_name": "trial-end", **EXAMPLE}],
+        ),
+        "NewTaskOfName": taken(
+            known,
+            ("trigger_at", "callback"),
+            examples=[EXAMPLE],
+            description="A `task_name` must agree with the one in the URL.",
+        ),
+        "NewTaskOfKey": taken(
+            known,
+            ("callback",),
+            examples=[{"callback": EXAMPLE["callback"]}],
+            description="A `task_name` and a `trigger_at` must agree with those in the URL.",
+        ),
+        "Batch": listed(ref("NewTask"), maxItems=MAX_TASKS),
+        "NewTime": taken({"trigger_at": ref("Time")}, (), examples=[{"trigger_at": "+5m"}]),
+    }
+
+
+def _task_name() -> Schema:
+    return string(
+        f"1 to {MAX_NAME} characters of Unicode, no `@`, no `/`, no control characters.",
+        minLength=1,
+        maxLength=MAX_NAME,
+        pattern=f"^{_IN_NAMES}+$",
+        examples=["trial-end"],
+    )
+
+
+def _trigger_time() -> Schema:
+    return {
+        "description": "When to make the call: a Unix timestamp or an RFC 3339 time with an offset,"
+        " of which the minute counts that it lies in; or `+<integer>` and `m`, `h` or `d`: the"
+        f" first minute that begins then or later, `+0m` being the present one. {_YEARS}",
+        "anyOf": [
+            string(pattern=f"^(?:{RELATIVE.pattern}|{_ABSOLUTE})$"),
+            integer(0, LAST_SECOND),
+        ],
+        "examples": ["+6h", "1858809600", "2028-11-26T00:00:00Z"],
+    }
+
+
+def _absolute_time() -> Schema:
+    return string(
+        "A Unix timestamp or an RFC 3339 time with an offset, of which the minute counts that it"
+        f" lies in. {_YEARS}",
+        pattern=f"^(?:{_ABSOLUTE})$",
+        examples=["1858809600"],
+    )
+
+
+def _key() -> Schema:
+    return string(
+        "What identifies a task: `<task_name>@<trigger_at>`.",
+        pattern=f"^{_IN_NAMES}{{1,{MAX_NAME}}}@(?:{_ABSOLUTE})$",
+        examples=["trial-end@1858809600"],
+    )
+
+
+def _parameters() -> dict[str, Schema]:
+    known: dict[str, Schema] = {
+        "task_name": ref("TaskName"),
+        "trigger_at": ref("Time"),
+        "callback": _callback(),
+        "callback_method": string(
+            f"Any method but {' and '.join(FORBIDDEN_METHODS)}; it is upper-cased.",
+            maxLength=MAX_METHOD,
+            pattern=f"^{TOKEN.pattern}$",
+            **{"not": {"pattern": f"^(?:{any_case(FORBIDDEN_METHODS)})$"}},
+        ),
+        "payload": string(
+            f"The request's body: at most {MAX_PAYLOAD:,} bytes of UTF-8.", maxLength=MAX_PAYLOAD
+        ),
+        "headers": _headers(),
+        "expected_http_status": one_or_many(
+            _status(), 'What counts as success: `204`, `"2xx"`, `["2xx", 404]`.'
+        ),
+        "retry": integer(0, MAX_RETRY, "Attempts after the first one."),
+        "retry_delay": one_or_many(
+            integer(0, MAX_MINUTES),
+            "Minutes between attempts; the last one of a list repeats: `[1, 5, 30]`.",
+        ),
+        "max_delay": integer(
+            1, MAX_MINUTES, "No request starts this many minutes after `trigger_at` or later."
+        ),
+        "timeout": integer(1, MAX_TIMEOUT, "Seconds for the whole call, connect to last byte."),
+        "on_failure": or_null(_callback())
+        | {"description": "A URL that is told, by a `POST`, when the task has failed."},
+        "on_success": or_null(_callback())
+        | {"description": "A URL that is told, by a `POST`, when the task has succeeded."},
+    }
+    least = Definition(task_name="", trigger_at=0, callback="")
+    shown = whole(Task(least, State.SCHEDULED, None, "", None, 0, 0, None))
+    for name in known.keys() - _REQUIRED:
+        known[name]["default"] = shown[name]
+    return known
+
+
+def one_or_many(one: Schema, description: str) -> Schema:
+    """Describe a value, or a list of such."""
+    return {
+        "anyOf": [one, listed(one, minItems=1, maxItems=MAX_LIST)],
+        "description": description,
+    }
+
+
+def _callback() -> Schema:
+    return string(
+        "The URL to call: absolute, `http` or `https`, ASCII, no user info.",
+        maxLength=MAX_CALLBACK,
+        pattern=f"^(?:{any_case(['http'])})[Ss]?://(?:{_HOST})(?::[0-9]+)?"
+        f"(?:[/?#]{IN_URLS.pattern})?$",
+        examples=[EXAMPLE["callback"]],
+    )
+
+
+def _status() -> Schema:
+    return {"anyOf": [integer(*STATUSES), string(pattern="^[1-5][Xx]{2}$", examples=["2xx"])]}
+
+
+def _headers() -> Schema:
+    own = any_case(FRAMING | SENT_BY_CALLME).replace("-", "[-_]")
+    inner, edge = f"[^{_CONTROLS}]", f"[^{_CONTROLS}\\x09 ]"
+    return {
+        "type": "object",
+        "description": f"Sent with the request: of {MAX_HEADERS_SIZE:,} bytes in all, no name"
+        " twice, none that HTTP or callme itself sets. In answers, the value of one whose name"
+        f' looks secret is `"{MASK}"`.',
+        "maxProperties": MAX_HEADERS,
+        "propertyNames": {"pattern": f"^{TOKEN.pattern}$", "not": {"pattern": f"^(?:{own})$"}},
+        "additionalProperties": string(pattern=f"^(?:{edge}(?:{inner}*{edge})?)?$"),
+        "examples": [{"Authorization": "Bearer 0123456789"}],
+    }

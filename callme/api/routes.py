@@ -1,0 +1,340 @@
+"""The HTTP API: decode, ask the core and the store, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from attrs import define, field
+from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import PathConverter
+
+from ..core import transitions
+from ..core.parameters import parse_definition
+from ..core.representation import whole
+from ..core.task import Definition, State
+from ..core.times import Key, minute_of, rfc3339, to_ms
+from ..errors import Invalid, shown
+from ..metrics.exporter import MetricsPage
+from ..reports.forecaster import Outlook
+from ..security.address_policy import Networks
+from ..server.auth import IStranger
+from ..server.negotiation import wants_calendar
+from ..server.problem import Problem
+from ..store.database import whoever_waits
+from ..store.interface import Put, PutResult, Store, StoreUnavailable
+from ..worker.scheduler import Scheduler
+from .batch import Batch
+from .dry_run import DryRun, forecast_answer
+from .ical import ICS, calendar_at, calendar_of
+from .long_poll import TooManyWait, Waits
+from .openapi.operations import served as openapi_document
+from .requests import (
+    PAGING,
+    parse_body,
+    parse_condition,
+    parse_flag,
+    parse_hours,
+    parse_limit,
+    parse_new_time,
+    parse_query,
+    parse_start_from,
+    parse_state,
+    parse_target,
+    parse_wait,
+    trimmed,
+)
+from .responses import (
+    Lists,
+    answer,
+    answer_encoded,
+    answer_many,
+    answer_text,
+    page_answer,
+    refuse,
+    skipped_items,
+    url_of,
+    wants_pretty,
+)
+from .task_service import Changes, refusal, wake_for
+
+log = Logger(namespace="callme")
+
+RETRY_AFTER = "2"
+"""Seconds after which a client may try again while the database cannot be used."""
+
+
+class Rest(PathConverter):
+    """The rest of a path, whatever is in it: werkzeug's own knows no line feeds."""
+
+    regex = r"[\s\S]+?"
+    part_isolating = False
+
+
+@define(eq=False)
+class Api:
+    """callme's endpoints.
+
+    :param clock: what gives others a turn while much is done.
+    :param now: the wall clock: seconds since 1970.
+    :param metrics: what ``/metrics`` is answered with.
+    :param networks: where callbacks may go.
+    :param waits: those who wait for a task to change.
+    :param outlook: what ``/forecast`` is answered with.
+    """
+
+    _store: Store
+    _scheduler: Scheduler
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    _metrics: MetricsPage
+    _networks: Networks = field(factory=Networks)
+    _waits: Waits = field()
+    _outlook: Outlook = field()
+    _changes: Changes = field(init=False)
+    _lists: Lists = field(init=False)
+
+    @_waits.default
+    def _default_waits(self) -> Waits:
+        return Waits(self._store, self._clock)
+
+    @_outlook.default
+    def _default_outlook(self) -> Outlook:
+        return Outlook(self._store, self._scheduler.capacity, self._clock, self._now)
+
+    @_changes.default
+    def _default_changes(self) -> Changes:
+        return Changes(self._store, self._scheduler, self._now)
+
+    @_lists.default
+    def _default_lists(self) -> Lists:
+        return Lists(self._clock)
+
+    app = Klein()
+    # A path with // in it is a path like any other, not one to be sent elsewhere.
+    app.url_map.merge_slashes = False
+    app.url_map.converters["path"] = Rest
+
+    # Endpoints
+
+    @app.route("/task", methods=["PUT"], strict_slashes=False)
+    @app.route("/task/<path:path>", methods=["PUT"])
+    async def put(self, request: IRequest, path: str = "") -> bytes:
+        """Create a task, or replace one; or say what that would come to."""
+        dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
+        body = parse_body(request)
+        now = self._now()
+        name, at, trigger_at = trimmed(request, path).partition("@")
+        definition = parse_definition(
+            body, now, name or None, trigger_at if at else None, self._networks
+        )
+        condition = parse_condition(request)
+        too_late = transitions.is_too_late(definition, now)
+        create = not too_late and not condition.must_exist
+        replace = not too_late and condition.must_exist
+        if dry_run:
+            foreseeing = DryRun(self._scheduler.capacity(), now)
+            (beside,) = await self._store.beside([definition], now)
+            foreseen = foreseeing.put(definition, beside, create=create, replace=replace)
+            result = foreseen.result
+        else:
+            putting = self._store.put(definition, now, create=create, replace=replace)
+            putting.addCallback(self._wake_put, definition)
+            result = await whoever_waits(putting)
+        problem = refusal(
+            definition,
+            result,
+            must_exist=condition.must_exist,
+            must_not_exist=condition.must_not_exist,
+        )
+        if problem is not None:
+            raise problem
+        if dry_run:
+            return answer(request, foreseeing.answer(definition, foreseen))
+        assert result.task is not None
+        members = whole(result.task)
+        if result.put is Put.CREATED:
+            return answer(request, members, 201, {"Location": url_of("/task/", definition.key)})
+        return answer(request, members)
+
+    @app.route("/batch", methods=["POST"], strict_slashes=False)
+    async def batch(self, request: IRequest) -> bytes:
+        """Create many tasks; or say what that would come to."""
+        dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
+        now = self._now()
+        batch = Batch(
+            self._store,
+            self._clock,
+            now,
+            self._wake,
+            self._networks,
+            DryRun(self._scheduler.capacity(), now) if dry_run else None,
+        )
+        return answer_many(request, await batch.put(request))
+
+    @app.route("/status", methods=["GET"], strict_slashes=False)
+    @app.route("/status/<path:path>", methods=["GET"])
+    @app.route("/task", methods=["GET"], strict_slashes=False)
+    @app.route("/task/<path:path>", methods=["GET"])
+    async def status(self, request: IRequest, path: str = "") -> bytes:
+        """Tell the state of one task, of those of a name, or of all."""
+        target = parse_target(request, path, ICS)
+        if isinstance(target, Key):
+            seconds = parse_wait(parse_query(request, ("wait",)).get("wait"))
+            if seconds:
+                task = await self._waits.wait(target, seconds)
+            else:
+                task = await self._store.get(target)
+            if task is None:
+                raise Problem(404, f"there is no task {target}")
+            return answer(request, whole(task))
+        if wants_calendar(request):
+            return await calendar_of(self._store, request, target, self._now(), self._clock)
+        query = parse_query(request, PAGING)
+        read = partial(
+            self._store.page,
+            task_name=target,
+            start_from=parse_start_from(query.get("start_from"), target),
+            limit=parse_limit(query.get("limit")),
+            after=minute_of(self._now()) if parse_flag(query, "future_only") else None,
+            state=parse_state(query.get("state")),
+        )
+        found = await self._lists.page(read, wants_pretty(request))
+        if found is None:
+            return await calendar_at(self._store, request, target, self._now(), self._clock)
+        return page_answer(request, *found, target, query)
+
+    @app.route("/reschedule/<path:path>", methods=["POST"])
+    async def reschedule(self, request: IRequest, path: str) -> bytes:
+        """Move failed tasks, or all, to another minute."""
+        query = parse_query(request, ("all",))
+        every_state = parse_flag(query, "all")
+        target = parse_target(request, path)
+        now = self._now()
+        trigger_at = parse_new_time(parse_body(request, required=False), now)
+        if target is None:
+            raise Problem(404, "say which task: /reschedule/<task_name>[@<trigger_at>]")
+        result = await self._changes.reschedule(target, trigger_at, every_state=every_state)
+        return answer(
+            request,
+            {
+                "rescheduled": [{"from": str(old), "to": str(new)} for old, new in result.moved],
+                "skipped": skipped_items(result.skipped),
+            },
+        )
+
+    @app.route("/task/<path:path>", methods=["DELETE"])
+    async def delete(self, request: IRequest, path: str) -> bytes:
+        """Cancel and forget one task, or those of a name."""
+        parse_query(request)
+        target = parse_target(request, path)
+        if target is None:
+            raise Problem(404, "say which task: /task/<task_name>[@<trigger_at>]")
+        deleted = await self._changes.delete(target)
+        if not isinstance(target, Key):
+            running = [(key, State.RUNNING.value) for key in deleted.running]
+            return answer(request, {"deleted": deleted.count, "skipped": skipped_items(running)})
+        request.setResponseCode(204)
+        return b""
+
+    @app.route("/forecast", methods=["GET"], strict_slashes=False)
+    async def forecast(self, request: IRequest) -> bytes:
+        """Tell what is ahead."""
+        hours = parse_hours(parse_query(request, ("hours",)).get("hours"))
+        return answer(request, forecast_answer(await self._outlook.forecast(hours)))
+
+    @app.route("/healthz", methods=["GET"], strict_slashes=False)
+    async def healthz(self, request: IRequest) -> bytes:
+        """Tell whether the daemon does its work, not merely that it is there."""
+        parse_query(request)
+        health = self._scheduler.health()
+        backlog: int | None
+        try:
+            backlog = await self._store.backlog(self._now())
+        except StoreUnavailable:
+            backlog = None
+        writable = await self._store.writable()
+        well = health.ticking and writable and backlog is not None
+        status = "ok" if well else "failing"
+        if IStranger.providedBy(request):
+            return answer(request, {"status": status}, 200 if well else 503)
+        last_tick = None if health.last_tick is None else rfc3339(to_ms(health.last_tick))
+        return answer(
+            request,
+            {
+                "status": status,
+                "ticking": health.ticking,
+                "writable": writable,
+                "last_tick": last_tick,
+                "backlog": backlog,
+                "calls_under_way": health.calls_under_way,
+            },
+            200 if well else 503,
+        )
+
+    @app.route("/metrics", methods=["GET"], strict_slashes=False)
+    async def metrics(self, request: IRequest) -> bytes:
+        """Tell Prometheus what was counted."""
+        parse_query(request)
+        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
+        page, kind = await self._metrics.write(accept)
+        return answer_text(request, kind, page)
+
+    @app.route("/openapi.json", methods=["GET"], strict_slashes=False)
+    def openapi(self, request: IRequest) -> bytes:
+        """Tell what can be asked, and how."""
+        parse_query(request)
+        return answer_encoded(request, openapi_document)
+
+    def _wake_put(self, result: PutResult, definition: Definition) -> PutResult:
+        self._wake([(definition, result)])
+        return result
+
+    def _wake(self, done: Iterable[tuple[Definition, PutResult]]) -> None:
+        # By the time now: a minute that began during the write has had its tick.
+        wake_for(done, self._now(), self._scheduler.wake)
+
+    # Errors
+
+    @app.handle_errors(Problem)
+    def _problem(self, request: IRequest, failure: Failure) -> bytes:
+        assert isinstance(failure.value, Problem)
+        return refuse(request, failure.value)
+
+    @app.handle_errors(Invalid)
+    def _invalid(self, request: IRequest, failure: Failure) -> bytes:
+        assert isinstance(failure.value, Invalid)
+        return refuse(request, Problem.of(failure.value))
+
+    @app.handle_errors(StoreUnavailable)
+    def _unavailable(self, request: IRequest, failure: Failure) -> bytes:
+        log.error("a request failed: {error}", error=shown(str(failure.value), 300))
+        problem = Problem(
+            503, "the database cannot be used just now", headers={"Retry-After": RETRY_AFTER}
+        )
+        return refuse(request, problem)
+
+    @app.handle_errors(TooManyWait)
+    def _too_many_wait(self, request: IRequest, failure: Failure) -> bytes:
+        detail = "as many clients as may wait for a task already: ask without wait, or again later"
+        return refuse(request, Problem(429, detail, headers={"Retry-After": RETRY_AFTER}))
+
+    @app.handle_errors(HTTPException)
+    def _not_routed(self, request: IRequest, failure: Failure) -> bytes:
+        error = failure.value
+        if isinstance(error, MethodNotAllowed):
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            detail = f"the method {shown(request.method.decode('latin-1'))} is not allowed here"
+            return refuse(request, Problem(405, detail, headers={"Allow": allowed}))
+        # Whatever else the router has to say (a redirect it would like), there is nothing here.
+        return refuse(request, Problem(404, "there is nothing at this path"))
+
+    @app.handle_errors(Exception)
+    def _unexpected(self, request: IRequest, failure: Failure) -> bytes:
+        log.failure("a request failed", failure)
+        return refuse(request, Problem(500, "callme failed to answer; its log says more"))

@@ -1,0 +1,89 @@
+"""What this daemon counts itself, from its start on."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from ..core.task import Attempt, Claim, Reason, State
+from ..store.changes import Observer
+
+LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+"""Seconds: from what an idle daemon takes to the ``max_delay`` that a task has by default."""
+DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+"""Seconds: to the longest ``timeout`` that a task may have."""
+OPERATIONS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+"""Operations: to the most that one transaction takes."""
+
+
+class Tally(Observer):
+    """Counts what it is told; one for each daemon, on a registry of its own.
+
+    Everything that may ever be counted stands there from the start, at 0: of what appears only
+    when it happens for the first time, Prometheus sees no increase.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        attempts = Counter(
+            "callme_attempts", "Attempts that ended.", ["outcome"], registry=registry
+        )
+        self._attempt_succeeded = attempts.labels("succeeded")
+        self._attempts_failed: dict[Reason, Counter] = {
+            one: attempts.labels(one.value) for one in Reason
+        }
+        finished = Counter(
+            "callme_tasks_finished", "Tasks that ended.", ["state", "reason"], registry=registry
+        )
+        self._task_succeeded = finished.labels(State.SUCCEEDED.value, "")
+        self._tasks_failed = {
+            reason: finished.labels(State.FAILED.value, reason.value) for reason in Reason
+        }
+        self._lateness = Histogram(
+            "callme_attempt_lateness_seconds",
+            "How long after trigger_at the first attempt of a task started.",
+            buckets=LATENESS,
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "callme_attempt_duration_seconds",
+            "How long attempts took.",
+            buckets=DURATION,
+            registry=registry,
+        )
+        self._lost = Counter(
+            "callme_claims_lost",
+            "Results of attempts that were not stored, as their claim was no longer held.",
+            registry=registry,
+        )
+        self._commits = Counter(
+            "callme_commits", "Transactions that were committed.", registry=registry
+        )
+        self._operations = Histogram(
+            "callme_commit_operations",
+            "Operations that shared a transaction.",
+            buckets=OPERATIONS,
+            registry=registry,
+        )
+
+    def attempt_ended(self, claim: Claim, attempt: Attempt) -> None:
+        # Not looked up where it succeeded: that would take longer than all else here.
+        if attempt.reason is None:
+            self._attempt_succeeded.inc()
+        else:
+            self._attempts_failed[attempt.reason].inc()
+        if attempt.duration_ms is None:
+            # Whose end nobody saw was started by a daemon that is dead.
+            return
+        self._duration.observe(attempt.duration_ms / 1000)
+        if claim.attempts_used == 1:
+            # Those after it are late by what retry_delay asks.
+            self._lateness.observe(attempt.lateness_ms / 1000)
+
+    def task_finished(self, state: State, reason: Reason | None) -> None:
+        (self._task_succeeded if reason is None else self._tasks_failed[reason]).inc()
+
+    def claim_lost(self) -> None:
+        self._lost.inc()
+
+    def committed(self, operations: int) -> None:
+        self._commits.inc()
+        self._operations.observe(operations)

@@ -1,0 +1,1 @@
+"""Forecasts and history, read once for all clients that ask."""

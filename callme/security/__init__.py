@@ -1,0 +1,1 @@
+"""Tokens, sessions, signatures, and which hosts and addresses may be reached."""

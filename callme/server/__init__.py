@@ -1,0 +1,1 @@
+"""The HTTP server below the API and the web UI: connections, limits, authentication."""

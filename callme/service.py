@@ -1,0 +1,270 @@
+"""The daemon put together: what is made, what is started, what is stopped, in which order."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from . import __version__
+from .api.long_poll import Waits
+from .api.routes import Api
+from .api.task_service import Changes
+from .caller.call import HttpCaller
+from .config import Settings
+from .metrics.counters import Tally
+from .metrics.exporter import MetricsPage
+from .monotonic_clock import SteadyClock
+from .reports.forecaster import Outlook
+from .reports.history_cache import Hindsight
+from .security.secret_file import SecretFile
+from .security.signing import SigningKeys
+from .server.auth import Gate
+from .server.listen import address_of, endpoint_of, room_for
+from .server.router import Front
+from .server.site import BoundedSite
+from .store.changes import WatchedStore
+from .store.interface import Standing
+from .store.open import described, store_on
+from .store.postgresql.server import Server
+from .store.sqlite.database import DatabaseFile
+from .webui.chart_panels import HOURS
+from .webui.routes import Pages
+from .worker.pruner import Retention
+from .worker.scheduler import Scheduler
+
+log = Logger(namespace="callme")
+
+GRACE_SECONDS = 10.0
+"""How long calls under way may take to finish after SIGTERM."""
+RECORD_SECONDS = 2.0
+"""How long the records of those cut off then may take."""
+BETWEEN_SECONDS = 0.5
+"""How often is looked for what other daemons leave, so that nothing is a second late for it."""
+FAREWELL_SECONDS = 2.0
+"""How long answers under way may take after SIGTERM."""
+
+
+def start_line(
+    address: str, database: DatabaseFile | Server, node: str, standing: Standing | None
+) -> str:
+    """Return the one line that says what has started, and what it has found.
+
+    :param address: where it listens, as a person writes it.
+    :param node: the daemon's name; empty where it has none yet.
+    """
+    line = f"callme {__version__} listens on {address}, database {described(database)}"
+    if node:
+        line += f", node {node}"
+    if standing is None:
+        return line
+    # What another daemon may be about to call is not missed, and what it calls not interrupted.
+    alone = isinstance(database, DatabaseFile)
+    due, running = ("missed", "interrupted") if alone else ("due", "running")
+    return (
+        f"{line}; tasks: {standing.scheduled:,} scheduled, {standing.due:,} of them {due}, "
+        f"{standing.running:,} {running}"
+    )
+
+
+def _name(settings: Settings) -> str:
+    """Return the daemon's name."""
+    return settings.node or f"{socket.gethostname()}:{os.getpid()}"
+
+
+def leave_to_stay() -> None:
+    """Let the collector of garbage pass over what was made so far, nearly all of it for good.
+
+    It would look at every module and class again and again, the reactor waiting meanwhile:
+    30 ms each time, a tenth of the processor while requests come in.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+class Daemon(Service):
+    """callme as a service: store, scheduler, caller and API.
+
+    :param database: claimed for this process already, where it is a file.
+    :param now: the wall clock: seconds since 1970.
+    :param gate: decides who may ask.
+    :param standing: how the tasks stand, where somebody has looked.
+    :ivar key_file: the file of the keys that callbacks are signed with.
+    """
+
+    name = "callme"
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: DatabaseFile | Server,
+        reactor: Any,
+        now: Callable[[], float] = time.time,
+        gate: Gate | None = None,
+        key_file: SecretFile[SigningKeys] | None = None,
+        standing: Standing | None = None,
+    ) -> None:
+        self._gate = gate or Gate()
+        self.key_file = key_file
+        self._settings = settings
+        self._standing = standing
+        self._reactor = reactor
+        self._clock = clock = SteadyClock(reactor)
+        registry = CollectorRegistry()
+        tally = Tally(registry)
+        room, going = room_for(settings.max_connections, settings.concurrency)
+        others = not isinstance(database, DatabaseFile)
+        store = store_on(database, reactor, self._node, clock, tally.committed)
+        self._waits = Waits(store, clock, others, max(1, room * 3 // 4))
+        self._store = WatchedStore(store, self._waits)
+        self._caller = HttpCaller(
+            reactor,
+            now,
+            settings.per_host,
+            clock=clock,
+            most_unused=settings.concurrency,
+            networks=settings.networks,
+            keys=lambda: SigningKeys() if key_file is None else key_file.content,
+        )
+        self._scheduler = Scheduler(
+            self._store,
+            self._caller,
+            Retention(self._store, clock, now, settings.retention),
+            clock,
+            now,
+            settings.concurrency,
+            settings.per_host,
+            BETWEEN_SECONDS if others else None,
+        )
+        self._scheduler.observe(tally)
+        metrics = self._metrics(registry, now)
+        outlook = Outlook(self._store, self._scheduler.capacity, clock, now)
+        api = Api(
+            self._store,
+            self._scheduler,
+            clock,
+            now,
+            metrics,
+            settings.networks,
+            self._waits,
+            outlook,
+        )
+        front = Front(api.app.resource(), self._pages(now, outlook).app.resource())
+        self._site = BoundedSite(front, clock, self._gate, room, going=going)
+        self._endpoint = endpoint_of(reactor, settings.port)
+        self._port: IListeningPort | None = None
+        self._database = database
+        self._before_hup: Any = None
+
+    def _metrics(self, registry: CollectorRegistry, now: Callable[[], float]) -> MetricsPage:
+        return MetricsPage(
+            registry,
+            self._store,
+            self._scheduler.health,
+            self._clock,
+            now,
+            self._node,
+            self._settings.concurrency,
+        )
+
+    def _pages(self, now: Callable[[], float], outlook: Outlook) -> Pages:
+        file = self._gate.file
+        hindsight = {hours: Hindsight(self._store, self._clock, now, hours) for hours in HOURS}
+        return Pages(
+            self._store,
+            self._scheduler,
+            Changes(self._store, self._scheduler, now),
+            outlook,
+            hindsight,
+            now,
+            self._node,
+            lambda: None if file is None else file.content,
+        )
+
+    def _node(self) -> str:
+        # Asked for each time: twistd goes into the background as another process.
+        return _name(self._settings)
+
+    def privilegedStartService(self) -> None:
+        # Here, while a port below 1024 may still be taken.
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        super().startService()
+        if self._port is None:
+            self._listen()
+        address = address_of(self._port, self._settings.port)
+        line = start_line(address, self._database, self._node(), self._standing)
+        log.info("{line}", line=line)
+        self._clock.start()
+        self._reactor.callWhenRunning(self._handle_signals)
+        self._reactor.callWhenRunning(self._scheduler.start)
+        # Last: it takes a moment, in which a SIGTERM must find its handler.
+        self._reactor.callWhenRunning(leave_to_stay)
+
+    def _listen(self) -> None:
+        listening = self._endpoint.listen(self._site)
+        failures: list[Any] = []
+
+        def listens(port: IListeningPort) -> None:
+            self._port = port
+
+        listening.addCallbacks(listens, failures.append)
+        if failures:
+            failures[0].raiseException()
+
+    def _handle_signals(self) -> None:
+        """Let SIGTERM be a good end: twistd would report that it was killed by a signal.
+
+        SIGHUP, which twistd leaves to its default (to die), has files of secrets read again.
+        """
+
+        def stop(*_: object) -> None:
+            # Once is enough: the reactor takes a second time for a mistake.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            self._reactor.callFromThread(self._reactor.stop)
+
+        signal.signal(signal.SIGTERM, stop)
+        files = [file for file in (self._gate.file, self.key_file) if file is not None]
+
+        def read_again(*_: object) -> None:
+            for file in files:
+                self._reactor.callFromThread(file.reload)
+
+        if files:
+            self._before_hup = signal.signal(signal.SIGHUP, read_again)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop in the only order in which nothing is lost."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        log.info("callme stops")
+        if self._port is not None:
+            await defer.maybeDeferred(self._port.stopListening)
+        self._waits.close()
+        closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._clock)
+        closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
+        await self._scheduler.stop(GRACE_SECONDS, RECORD_SECONDS)
+        await closing
+        await self._caller.close()
+        await self._store.close()
+        self._clock.stop()
+        # Not before: its default is to die, and calls were under way.
+        if self._before_hup is not None:
+            signal.signal(signal.SIGHUP, self._before_hup)
+            self._before_hup = None
+        log.info("callme has stopped")

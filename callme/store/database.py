@@ -1,0 +1,190 @@
+"""What every store that speaks SQL does alike: each method of the port, as one transaction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+
+from ..core.task import Definition, State, Task
+from ..core.times import Key
+from . import agenda, ahead, behind, reads, writes
+from .codec import definition_values
+from .group_commit import GroupCommit
+from .interface import (
+    Agenda,
+    Beside,
+    Cursor,
+    Deleted,
+    Due,
+    Ended,
+    Figures,
+    Glance,
+    Load,
+    Page,
+    PutResult,
+    Rescheduled,
+    Seen,
+)
+
+T = TypeVar("T")
+
+
+def whoever_waits(writing: Deferred[T]) -> Deferred[T]:
+    """Wait for a write, which goes on, and has its consequences, if nobody waits any more.
+
+    Klein cancels a handler, and what it waits for, when its client hangs up.
+    """
+    waiting: Deferred[T] = Deferred()
+    writing.addCallbacks(waiting.callback, waiting.errback)
+    return waiting
+
+
+class SqlStore(ABC):
+    """Most of :class:`callme.store.port.Store`; claims and records are each database's own."""
+
+    SIZE: ClassVar[str]
+    """A query for the bytes that the tasks and their attempts take."""
+    _values = staticmethod(definition_values)
+
+    _commits: GroupCommit[Any]
+
+    @abstractmethod
+    def _write(self, operation: Callable[[Any], T]) -> Deferred[T]:
+        """Run an operation on a cursor, in a transaction that is committed and synced."""
+
+    @abstractmethod
+    def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
+        """Run a query on a cursor that sees one state of the database."""
+
+    def _time(self, cursor: Any, now: float) -> float:
+        """Return what counts as now: seconds since 1970."""
+        return now
+
+    def put(
+        self, definition: Definition, now: float, *, create: bool = True, replace: bool = False
+    ) -> Deferred[PutResult]:
+        return self._write(
+            partial(writes.put, definition=definition, now=now, create=create, replace=replace)
+        )
+
+    def get(self, key: Key) -> Deferred[Task | None]:
+        return self._read(partial(reads.get, key=key))
+
+    def changed(
+        self, seen: Mapping[Key, Seen | None], limit: int
+    ) -> Deferred[Mapping[Key, Task | None]]:
+        return self._read(partial(reads.changed, seen=seen, limit=limit))
+
+    def page(
+        self,
+        *,
+        task_name: str | None = None,
+        start_from: Key | None = None,
+        limit: int = 100,
+        after: int | None = None,
+        state: State | None = None,
+        prefix: str = "",
+    ) -> Deferred[Page | None]:
+        return self._read(
+            partial(
+                reads.page,
+                task_name=task_name,
+                start_from=start_from,
+                limit=limit,
+                after=after,
+                state=state,
+                prefix=prefix,
+            )
+        )
+
+    def delete(self, key: Key) -> Deferred[Deleted | None]:
+        return self._write(partial(writes.delete, key=key))
+
+    def delete_name(self, task_name: str) -> Deferred[Deleted | None]:
+        return self._write(partial(writes.delete_name, task_name=task_name))
+
+    def reschedule(
+        self, key: Key, trigger_at: int, now: float, *, every_state: bool
+    ) -> Deferred[Rescheduled | None]:
+        return self._write(
+            partial(
+                writes.reschedule, key=key, trigger_at=trigger_at, now=now, every_state=every_state
+            )
+        )
+
+    def reschedule_name(
+        self, task_name: str, trigger_at: int, now: float, *, every_state: bool
+    ) -> Deferred[Rescheduled | None]:
+        return self._write(
+            partial(
+                writes.reschedule_name,
+                task_name=task_name,
+                trigger_at=trigger_at,
+                now=now,
+                every_state=every_state,
+            )
+        )
+
+    def due(self, now: float) -> Deferred[Due]:
+        def due(cursor: Cursor) -> Due:
+            return writes.due(cursor, self._time(cursor, now), self._values)
+
+        return self._write(due)
+
+    def purge(self, finished_before: float, limit: int) -> Deferred[int]:
+        return self._write(partial(writes.purge, finished_before=finished_before, limit=limit))
+
+    def waiting(self, now: float) -> Deferred[Sequence[str]]:
+        return self._read(partial(reads.waiting, now=now))
+
+    def backlog(self, now: float) -> Deferred[int]:
+        def backlog(cursor: Cursor) -> int:
+            return reads.backlog(cursor, self._time(cursor, now))
+
+        return self._read(backlog)
+
+    def figures(self, now: float, *, count: bool = False) -> Deferred[Figures]:
+        def figures(cursor: Cursor) -> Figures:
+            return reads.figures(cursor, self._time(cursor, now), self.SIZE, count)
+
+        return self._read(figures)
+
+    def agenda(
+        self, task_name: str | None, until: int, failed_since: int, limit: int
+    ) -> Deferred[Agenda | None]:
+        return self._read(
+            partial(
+                agenda.agenda,
+                task_name=task_name,
+                until=until,
+                failed_since=failed_since,
+                limit=limit,
+            )
+        )
+
+    def beside(self, definitions: Sequence[Definition], now: float) -> Deferred[Sequence[Beside]]:
+        def beside(cursor: Cursor) -> Sequence[Beside]:
+            return ahead.beside(cursor, definitions, self._time(cursor, now))
+
+        return self._read(beside)
+
+    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
+        return self._read(partial(ahead.calls_ahead, begin=begin, until=until))
+
+    def loads(
+        self, first: int, last: int, more_than: int | None = None
+    ) -> Deferred[Sequence[Load]]:
+        return self._read(partial(ahead.loads, first=first, last=last, more_than=more_than))
+
+    def history(self, since: int) -> Deferred[Sequence[Ended]]:
+        return self._read(partial(behind.history, since=since))
+
+    def glance(self, limit: int) -> Deferred[Glance]:
+        return self._read(partial(behind.glance, limit=limit))
+
+    def writable(self) -> Deferred[bool]:
+        return succeed(not self._commits.failing)

@@ -1,0 +1,320 @@
+"""The pages: ask the store, show what it says; take what a person sends, and do it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from attrs import define, field
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.server import Request
+from twisted.web.template import Tag, flattenString, tags
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from ..api.requests import parse_new_time, parse_query, parse_start_from, parse_state, parse_target
+from ..api.routes import RETRY_AFTER, Rest
+from ..api.task_service import Changes
+from ..core.task import Task
+from ..core.times import Key
+from ..errors import Invalid, shown
+from ..reports.forecaster import Outlook
+from ..reports.history_cache import Hindsight
+from ..security.sessions import SESSION_SECONDS, open_session
+from ..security.tokens import Tokens
+from ..server.auth import IStranger
+from ..server.paths import LOGIN, OVERVIEW, TASK, path_for, way_back
+from ..server.problem import Problem
+from ..store.interface import Store, StoreUnavailable
+from ..worker.scheduler import Scheduler
+from .chart_panels import HOURS, Drawings, insert
+from .dashboard import MOST_LISTED, USUAL_HOURS, Overview, View
+from .forms import SEEN_FIELD, TIME_FIELD, Asked, DeleteQuestion, LogIn, RescheduleQuestion
+from .layout import ASSETS, Frame, Who, go_to, prepare, serve
+from .search import MOST_FOUND, Found, found
+from .session import Unknown, check_session, parse_form, set_session, who_asks
+from .task_page import Story, StoryPage
+from .widgets import Shown, notice, query, visible
+
+log = Logger(namespace="callme")
+
+WAIT_SECONDS = 0.02
+"""How long a page waits for what is being counted."""
+_DONE = {
+    "moved": "The task was rescheduled.",
+    "deleted": "The task was deleted.",
+}
+"""What can have been done just before a page is shown."""
+
+
+@define(eq=False)
+class Pages:
+    """callme's pages for people.
+
+    :param outlook: tells what is ahead.
+    :param hindsight: tells what happened, by how many hours it looks back.
+    :param now: the wall clock: seconds since 1970.
+    :param node: gives the daemon's name.
+    :param tokens: gives those that people log in with; ``None`` where nobody does.
+    """
+
+    _store: Store
+    _scheduler: Scheduler
+    _changes: Changes
+    _outlook: Outlook
+    _hindsight: dict[int, Hindsight]
+    _now: Callable[[], float]
+    _node: Callable[[], str]
+    _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
+
+    _drawings: Drawings = field(factory=Drawings, init=False)
+
+    app = Klein()
+    app.url_map.merge_slashes = False
+    app.url_map.converters["path"] = Rest
+
+    # What is shown
+
+    @app.route("/", methods=["GET"])
+    async def overview(self, request: Request) -> bytes:
+        """Show what happened, what is going on and what is due."""
+        who = who_asks(request)
+        asked = parse_query(request, ("hours", "done"))
+        hours = _hours(asked.get("hours"))
+        now = self._now()
+        # Both at once: neither waits for the other.
+        happening = Deferred.fromCoroutine(self._hindsight[hours].within(WAIT_SECONDS))
+        forecast = await self._outlook.forecast_within(hours, WAIT_SECONDS)
+        happened = await happening
+        figures = await self._store.figures(now)
+        glance = await self._store.glance(MOST_LISTED)
+        page = Overview(
+            View(
+                now,
+                hours,
+                self._scheduler.health(),
+                figures,
+                glance,
+                happened,
+                forecast,
+                who,
+                _DONE.get(asked.get("done", ""), ""),
+            )
+        )
+        frame = self._frame(request, page.headline, page, who, live=True)
+        drawn = await self._drawings.past(hours, happened)
+        drawn += await self._drawings.ahead(hours, forecast)
+        return insert(await flattenString(request, frame), drawn)
+
+    @app.route("/page/task/<path:path>", methods=["GET"])
+    async def task(self, request: Request, path: str) -> Frame:
+        """Show one task."""
+        who = who_asks(request)
+        done = parse_query(request, ("done",)).get("done", "")
+        task = await self._task(request, path)
+        story = StoryPage(Story(task, who, _DONE.get(done, "")))
+        title = f"{task.key.task_name}: {task.state.value}"
+        return self._frame(request, title, story, who, live=True)
+
+    @app.route("/page/find", methods=["GET"])
+    async def find(self, request: Request) -> Frame | bytes:
+        """Show the tasks whose names begin as somebody says."""
+        who = who_asks(request)
+        asked = parse_query(request, ("name", "state", "start_from"))
+        prefix = asked.get("name", "").strip()
+        # What no name has, no store is asked for: PostgreSQL takes no NUL.
+        target = parse_target(request, prefix)
+        if isinstance(target, Key):
+            return go_to(request, path_for(TASK, target))
+        only = parse_state(asked.get("state"))
+        page = await self._store.page(
+            start_from=parse_start_from(asked.get("start_from"), None),
+            limit=MOST_FOUND,
+            state=only,
+            prefix=prefix,
+        )
+        assert page is not None
+        title = f"{prefix}\u2026" if prefix else "All tasks"
+        return self._frame(request, title, found(Found(prefix, only, page)), who)
+
+    @app.route("/page/static/<name>", methods=["GET"])
+    def static(self, request: Request, name: str) -> bytes:
+        """Serve what a page needs besides itself."""
+        if name not in ASSETS:
+            raise Problem(404, "there is nothing at this path")
+        return serve(request, ASSETS[name])
+
+    # What is done
+
+    @app.route("/page/reschedule/<path:path>", methods=["GET", "POST"])
+    async def reschedule(self, request: Request, path: str) -> Frame | bytes:
+        """Ask for a new minute; move the task to it."""
+        who = who_asks(request)
+        task = await self._task(request, path)
+        asked = Asked(task, who)
+        if request.method != b"POST":
+            return self._frame(request, "Reschedule?", RescheduleQuestion(asked), who)
+        fields = parse_form(request)
+        check_session(request, fields)
+        given = fields.get(TIME_FIELD, "").strip()
+        try:
+            _check_seen(fields, task)
+            trigger_at = parse_new_time({TIME_FIELD: given} if given else {}, self._now())
+            moved = await self._changes.reschedule(task.key, trigger_at, every_state=True)
+            if not moved.moved:
+                raise Problem(409, f"{task.key} is running: it cannot be moved now")
+        except (Problem, Invalid) as error:
+            problem = error if isinstance(error, Problem) else Problem.of(error)
+            asked = Asked(task, who, _said(problem), given)
+            page = RescheduleQuestion(asked)
+            return self._frame(request, "Reschedule?", page, who, status=problem.status)
+        return go_to(request, path_for(TASK, moved.moved[0][1]) + query(done="moved"))
+
+    @app.route("/page/delete/<path:path>", methods=["GET", "POST"])
+    async def delete(self, request: Request, path: str) -> Frame | bytes:
+        """Ask whether a task is to be forgotten; forget it."""
+        who = who_asks(request)
+        task = await self._task(request, path)
+        if request.method != b"POST":
+            return self._frame(request, "Delete?", DeleteQuestion(Asked(task, who)), who)
+        fields = parse_form(request)
+        check_session(request, fields)
+        try:
+            _check_seen(fields, task)
+            await self._changes.delete(task.key)
+        except Problem as problem:
+            page = DeleteQuestion(Asked(task, who, _said(problem)))
+            return self._frame(request, "Delete?", page, who, status=problem.status)
+        return go_to(request, OVERVIEW + query(done="deleted"))
+
+    # Who comes and goes
+
+    @app.route("/page/login", methods=["GET", "POST"])
+    def login(self, request: Request) -> Frame | bytes:
+        """Ask for a token; give a session for it."""
+        tokens = self._tokens()
+        if tokens is None:
+            return go_to(request, OVERVIEW)
+        if request.method != b"POST":
+            return self._ask_for_token(request, OVERVIEW, 200)
+        fields = parse_form(request)
+        after = way_back(fields.get("next", OVERVIEW))
+        token = fields.get("token", "").strip().encode("utf-8", "replace")
+        session = open_session(tokens, token, self._now(), secrets.token_urlsafe(16))
+        if session is None:
+            return self._ask_for_token(request, after, 401, "callme does not know this token.")
+        set_session(request, session, SESSION_SECONDS)
+        return go_to(request, after)
+
+    @app.route("/page/logout", methods=["POST"])
+    def logout(self, request: Request) -> bytes:
+        """Have a browser forget its session."""
+        check_session(request, parse_form(request))
+        set_session(request, "", 0)
+        return go_to(request, LOGIN)
+
+    def _ask_for_token(self, request: IRequest, after: str, status: int, wrong: str = "") -> Frame:
+        linked = request.getHeader(b"sec-fetch-site") in (b"cross-site", b"same-site")
+        page = LogIn(after, wrong, linked=linked)
+        if status == 401:
+            request.setHeader(b"www-authenticate", b'Bearer realm="callme"')
+        return self._frame(request, "Log in", page, None, status=status)
+
+    async def _task(self, request: Request, path: str) -> Task:
+        target = parse_target(request, path)
+        if not isinstance(target, Key):
+            raise Problem(404, "say which task: its name, @ and its minute")
+        task = await self._store.get(target)
+        if task is None:
+            raise Problem(404, f"there is no task {target}: it may have been moved or deleted")
+        return task
+
+    def _frame(
+        self,
+        request: IRequest,
+        title: str,
+        main: Shown,
+        who: Who | None,
+        *,
+        live: bool = False,
+        status: int = 200,
+    ) -> Frame:
+        prepare(request, status)
+        return Frame(f"{title} \u00b7 callme", main, who, self._node(), live=live)
+
+    # Errors
+
+    @app.handle_errors(Unknown)
+    def _unknown(self, request: IRequest, failure: Failure) -> Frame:
+        path = request.uri.decode("latin-1") if request.method == b"GET" else OVERVIEW
+        return self._ask_for_token(request, way_back(path), 401)
+
+    @app.handle_errors(Problem)
+    def _problem(self, request: IRequest, failure: Failure) -> Frame:
+        assert isinstance(failure.value, Problem)
+        return self._wrong(request, failure.value)
+
+    @app.handle_errors(StoreUnavailable)
+    def _unavailable(self, request: IRequest, failure: Failure) -> Frame:
+        log.error("a page failed: {error}", error=shown(str(failure.value), 300))
+        detail = "the database cannot be used just now: try again in a moment"
+        problem = Problem(503, detail, headers={"Retry-After": RETRY_AFTER})
+        # What was only looked at is there again by itself, as soon as it can be read.
+        return self._wrong(request, problem, live=request.method == b"GET")
+
+    @app.handle_errors(HTTPException)
+    def _not_routed(self, request: IRequest, failure: Failure) -> Frame:
+        error = failure.value
+        if isinstance(error, MethodNotAllowed):
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            problem = Problem(405, "this is not done here", headers={"Allow": allowed})
+            return self._wrong(request, problem)
+        return self._wrong(request, Problem(404, "there is nothing at this path"))
+
+    @app.handle_errors(Exception)
+    def _unexpected(self, request: IRequest, failure: Failure) -> Frame:
+        log.failure("a page failed", failure)
+        return self._wrong(request, Problem(500, "callme failed to answer; its log says more"))
+
+    def _wrong(self, request: IRequest, problem: Problem, *, live: bool = False) -> Frame:
+        title = problem.members["title"]
+        who = None if IStranger.providedBy(request) else who_asks(request)
+        frame = self._frame(
+            request,
+            title,
+            [_heading(title), notice(visible(_said(problem)), "wrong")],
+            who,
+            live=live,
+            status=problem.status,
+        )
+        for name, value in problem.headers.items():
+            request.setHeader(name.encode("ascii"), value.encode("ascii"))
+        return frame
+
+
+def _heading(title: str) -> Tag:
+    return tags.div(tags.h1(title), class_="head")
+
+
+def _hours(given: str | None) -> int:
+    if given is None:
+        return USUAL_HOURS
+    if given not in map(str, HOURS):
+        known = ", ".join(map(str, HOURS))
+        raise Problem(400, f"hours is {shown(given)}: expected one of {known}")
+    return int(given)
+
+
+def _check_seen(fields: dict[str, str], task: Task) -> None:
+    """Refuse what somebody decided when the task stood otherwise: a call may have been made."""
+    if fields.get(SEEN_FIELD) != task.state.value:
+        raise Problem(409, f"meanwhile the task is {task.state.value}: is this still meant?")
+
+
+def _said(problem: Problem) -> str:
+    """Return what is wrong, as a sentence with all its parts."""
+    errors = [error.detail for error in problem.errors]
+    return "; ".join([problem.detail, *(one for one in errors if one not in problem.detail)])

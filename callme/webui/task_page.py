@@ -1,0 +1,193 @@
+"""One task's page: how it stands, attempt by attempt, and what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+from twisted.web.server import Request
+from twisted.web.template import Element, Tag, renderer, tags
+
+from ..core.headers import masked
+from ..core.task import Attempt, State, Task
+from ..server.paths import DELETE, FIND, RESCHEDULE, path_for
+from .layout import Who
+from .widgets import (
+    Shown,
+    count,
+    cut,
+    duration,
+    facts,
+    minute,
+    moment,
+    name,
+    notice,
+    query,
+    state,
+    table,
+    template,
+    visible,
+    why,
+)
+
+LEFT_ALONE = "While it is called it can be neither moved nor deleted."
+_LINES = "\n\t"
+"""Controls that show as they are in a text of several lines."""
+
+
+@frozen
+class Story:
+    """What a task's page tells.
+
+    :ivar notice: what has just been done.
+    """
+
+    task: Task
+    who: Who
+    notice: str = ""
+
+
+class StoryPage(Element):
+    """What is between the head and the foot of the page."""
+
+    loader = template("task")
+
+    def __init__(self, story: Story) -> None:
+        super().__init__()
+        self._story = story
+
+    @renderer
+    def page(self, request: Request, tag: Tag) -> Tag:
+        task = self._story.task
+        return tag.fillSlots(
+            notice=notice(self._story.notice) if self._story.notice else "",
+            name=name(task.key.task_name),
+            state=state(task.state),
+            standing=standing(task),
+            actions=_actions(task) if self._story.who.may_change else "",
+            attempts=_attempts(task),
+            facts=facts(_facts(task)),
+            headers=_headers(task),
+            payload=_payload(task),
+            others=tags.a(
+                "Tasks whose name begins likewise", href=FIND + query(name=task.key.task_name)
+            ),
+        )
+
+
+def standing(task: Task) -> list[Shown]:
+    """Return how a task stands, in a sentence."""
+    due: list[Shown] = ["due ", minute(task.key.trigger_at)]
+    if task.state is State.SCHEDULED:
+        if task.due_at is None or task.due_at == task.key.trigger_at:
+            return [*due, "."]
+        return [*due, "; to be tried again at ", minute(task.due_at), "."]
+    if task.state is State.RUNNING:
+        return [*due, f"; attempt {_running_number(task)} is under way."]
+    ended: list[Shown] = [*due, "; ended at ", moment(task.finished_at), "."]
+    return [*ended, " ", why(task.reason, task.detail)]
+
+
+def _running_number(task: Task) -> int:
+    return max((one.number for one in task.attempts or ()), default=0) + 1
+
+
+def _actions(task: Task) -> Tag:
+    if task.state is State.RUNNING:
+        return tags.p(LEFT_ALONE, class_="none")
+    return tags.p(
+        tags.a("Reschedule\u2026", href=path_for(RESCHEDULE, task.key), class_="do"),
+        " ",
+        tags.a("Delete\u2026", href=path_for(DELETE, task.key), class_="do bad"),
+        class_="actions",
+    )
+
+
+def _attempts(task: Task) -> Tag:
+    attempts = task.attempts or ()
+    rows = [
+        _row(one, _after(task, number, attempts)) for number, one in enumerate(attempts, start=1)
+    ]
+    if task.state is State.RUNNING:
+        rows.append((str(_running_number(task)), "\u2013", "", "", "", "under way", "", ""))
+    if not rows:
+        never = "No request was made." if task.finished_at is not None else "None yet."
+        return tags.p(never, class_="none")
+    columns = ["#No.", "Started", "#Late", "#Took", "#Status", "Outcome", "Daemon", "Next"]
+    return table(count(len(rows), "attempt"), columns, rows, "wide")
+
+
+def _row(attempt: Attempt, after: Shown) -> Sequence[Shown]:
+    outcome = tags.div(state(State.SUCCEEDED if attempt.reason is None else State.FAILED))
+    outcome(" ", why(attempt.reason, attempt.detail))
+    if attempt.body:
+        opening = tags.summary("What it answered")
+        answered = tags.details(opening, tags.pre(visible(attempt.body, _LINES)))
+        answered.attributes["id"] = f"answer-{attempt.number}"
+        outcome(answered)
+    return (
+        str(attempt.number),
+        moment(attempt.started_at),
+        duration(attempt.lateness_ms),
+        duration(attempt.duration_ms),
+        "\u2013" if attempt.status is None else str(attempt.status),
+        outcome,
+        name(attempt.node or "\u2013"),
+        tags.span(after),
+    )
+
+
+def _after(task: Task, number: int, attempts: Sequence[Attempt]) -> Shown:
+    """Return what came after the attempt of this place, the first being 1."""
+    first = len(attempts) - task.attempts_used + (task.state is State.RUNNING)
+    if number < len(attempts):
+        if number == first:
+            return "rescheduled, then tried anew"
+        return ["tried again ", moment(attempts[number].started_at)]
+    if task.state is State.RUNNING:
+        return "rescheduled, then called" if number == first else "tried again now"
+    if task.state is State.SCHEDULED and task.due_at is not None:
+        again = "rescheduled to " if number == first else "to be tried again "
+        return [again, minute(task.due_at)]
+    if task.state is State.SUCCEEDED:
+        return "done"
+    return "given up"
+
+
+def _facts(task: Task) -> Iterable[tuple[str, Shown]]:
+    asked = task.definition
+    delays = ", then ".join(str(one) for one in asked.retry_delay)
+    yield "Key", tags.code(visible(str(task.key)))
+    yield "Minute", minute(asked.trigger_at)
+    yield "Callback", [tags.code(asked.callback_method), " ", tags.code(visible(asked.callback))]
+    yield "A success is", ", ".join(str(one) for one in asked.expected_http_status)
+    yield "Attempts", f"{task.attempts_used} made, {task.attempts_left} left of {1 + asked.retry}"
+    yield "Between attempts", f"{delays} min"
+    yield "No start after", [minute(asked.expires_at), f" (max_delay {asked.max_delay:,} min)"]
+    yield "Timeout", f"{asked.timeout} s"
+    for term, told in (("If it fails", asked.on_failure), ("If it succeeds", asked.on_success)):
+        if told is not None:
+            yield f"{term}, told", tags.code(visible(told))
+    yield "Registered", moment(task.created_at)
+
+
+def _headers(task: Task) -> Tag | str:
+    headers = masked(task.definition.headers)
+    if not headers:
+        return ""
+    rows = [(tags.code(visible(one)), visible(value)) for one, value in headers.items()]
+    return table("Headers that are sent along", ["Header", "Value"], rows)
+
+
+def _payload(task: Task) -> Tag | str:
+    payload = task.definition.payload
+    if not payload:
+        return ""
+    shown, left = cut(payload)
+    more = tags.p(f"{left:,} more characters are not shown here.") if left else ""
+    return tags.details(
+        tags.summary(f"Payload, {count(len(payload), 'character')}"),
+        tags.pre(visible(shown, _LINES)),
+        more,
+        id="payload",
+    )

@@ -1,0 +1,71 @@
+"""The log's lines on attempts: every failure, and of many successes at once only some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from ..core.task import Claim, Verdict
+from ..core.times import rfc3339
+from ..errors import shown
+
+log = Logger(namespace="callme")
+
+SUCCESSES_PER_SECOND = 100
+"""Successes that have a line each; a line costs a sixth of what a whole call does, and
+thousands of them tell nobody more than their number: each stands in its task's record."""
+
+
+@define(eq=False)
+class AttemptLog:
+    """Writes a line on how an attempt ended.
+
+    :param now: the wall clock: seconds since 1970.
+    """
+
+    _now: Callable[[], float]
+    _second: int = field(default=0, init=False)
+    _written: int = field(default=0, init=False)
+    _left_out: int = field(default=0, init=False)
+
+    def ended(self, claim: Claim, verdict: Verdict) -> None:
+        """Write that an attempt ended, and what becomes of its task."""
+        attempt = verdict.attempt
+        assert attempt is not None
+        if attempt.reason is None:
+            self._succeeded(claim, attempt.status)
+            return
+        then = "the task failed"
+        if verdict.due_at is not None:
+            then = f"next attempt {rfc3339(verdict.due_at * 1000)}"
+        log.warn(
+            "{task} attempt {number} failed: {reason} ({detail}); {then}",
+            task=shown(str(claim.definition.key)),
+            number=attempt.number,
+            reason=attempt.reason.value,
+            detail=shown(attempt.detail, 300),
+            then=then,
+        )
+
+    def _succeeded(self, claim: Claim, status: int | None) -> None:
+        if (second := int(self._now())) != self._second:
+            self.flush()
+            self._second = second
+        if self._written == SUCCESSES_PER_SECOND:
+            self._left_out += 1
+            return
+        self._written += 1
+        log.info(
+            "{task} attempt {number} succeeded: {status}",
+            task=shown(str(claim.definition.key)),
+            number=claim.number,
+            status=status,
+        )
+
+    def flush(self) -> None:
+        """Write how many successes were left out, if any were."""
+        if self._left_out:
+            log.info("{count} more attempts succeeded in that second", count=self._left_out)
+        self._written = self._left_out = 0

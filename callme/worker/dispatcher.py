@@ -1,0 +1,305 @@
+"""From due to done: claim what there is room for, call it, record what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from attrs import define, evolve, field
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..core import transitions
+from ..core.callback_url import host_of
+from ..core.notification import told
+from ..core.task import Claim, Outcome, State, Verdict
+from ..core.times import minute_of
+from ..errors import shown
+from ..store.changes import Observer
+from ..store.interface import Store, StoreUnavailable
+from .attempt_log import AttemptLog
+from .fair_share import share_out
+from .throughput import Capacity, Pace
+
+
+class Caller(Protocol):
+    """What makes the calls."""
+
+    def call(self, claim: Claim) -> Deferred[Outcome]:
+        """Make one call within its task's ``timeout``; never fails.
+
+        Cancelling it drops the connection; the outcome then means nothing.
+        """
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept for further calls."""
+
+
+log = Logger(namespace="callme")
+
+MOST_KNOWN = 10_000
+"""Hosts of which is kept that they answered when last called."""
+RETRY_SECONDS = 2.0
+"""How soon something is tried again that the database did not take."""
+
+
+@define(eq=False)
+class Dispatcher:
+    """Keeps as many calls under way as there is room for and tasks are due.
+
+    :param now: the wall clock: seconds since 1970.
+    :param clock: what sets timers.
+    :param concurrency: calls under way at once.
+    :param per_host: ... of them to one host and port.
+    :param claim_failed: told when the database gave no claims; must see to it that
+        :meth:`wake` is called again.
+    :ivar observer: told what becomes of attempts and tasks.
+    """
+
+    _store: Store
+    _caller: Caller
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    _concurrency: int
+    _per_host: int
+    _claim_failed: Callable[[Failure], None]
+    observer: Observer = field(factory=Observer, init=False)
+    _log: AttemptLog = field(init=False)
+    _pace: Pace = field(init=False)
+    _open: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
+    _claiming: bool = field(default=False, init=False)
+    _cutting_off: bool = field(default=False, init=False)
+    # Hosts that may have tasks due, the longest unserved first.
+    _waiting: dict[str, None] = field(factory=dict, init=False)
+    # Hosts that have answered since the last tick.
+    _answering: set[str] = field(factory=set, init=False)
+    # Hosts that answered when last called, the longest uncalled first.
+    _known: dict[str, None] = field(factory=dict, init=False)
+    _under_way: dict[str, int] = field(factory=dict, init=False)
+    # By task and number: of a claim that was lost the call may outlast the next claim.
+    _calls: dict[tuple[int, int], Deferred[Outcome]] = field(factory=dict, init=False)
+    # Claims whose end is not yet on record.
+    _held: dict[tuple[int, int], Claim] = field(factory=dict, init=False)
+    _drained: list[Deferred[None]] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._log = AttemptLog(self._now)
+        self._pace = Pace(self._clock.seconds)
+
+    @property
+    def calls_under_way(self) -> int:
+        """How many calls are under way."""
+        return len(self._calls)
+
+    @property
+    def capacity(self) -> Capacity:
+        """How fast calls can be made."""
+        return self._pace.capacity(self._concurrency, self._per_host)
+
+    def open(self) -> None:
+        """Begin to claim, unless it was closed: what an earlier daemon left is taken up."""
+        self._open = not self._closed
+
+    def begin_minute(self) -> None:
+        """Forget who answered in the last minute: they may hang by now."""
+        self._answering.clear()
+        self._log.flush()
+
+    def take_up(self, claims: Iterable[Claim]) -> None:
+        """Record as interrupted the claims that nobody holds any more."""
+        for claim in claims:
+            if _id(claim) not in self._held:
+                self._held[_id(claim)] = claim
+                self._ended(claim, transitions.interrupted(claim))
+
+    def wake(self, hosts: Iterable[str]) -> None:
+        """Say that tasks of these hosts are due."""
+        self._waiting.update(dict.fromkeys(hosts))
+        self._claim()
+
+    def _claim(self) -> None:
+        """Claim as many of the due tasks as there is room for, one claim at a time."""
+        if self._claiming or not self._open or not self._waiting:
+            return
+        # Where one host could have all the room, none is kept for others.
+        reserve = min(self._concurrency // 2, self._concurrency - self._per_host)
+        shares = share_out(
+            self._concurrency - len(self._calls),
+            self._per_host,
+            self._under_way,
+            self._waiting,
+            max(0, reserve),
+            self._answering,
+            self._known,
+        )
+        if not shares:
+            return
+        self._claiming = True
+        for host in shares:
+            del self._waiting[host]
+        claiming = self._store.claim(shares, self._now())
+        claiming.addCallbacks(self._claimed, self._not_claimed, (shares,), {}, (shares,))
+        claiming.addErrback(lambda failure: log.failure("a claim failed", failure))
+
+    def _claimed(self, claims: Sequence[Claim], shares: Mapping[str, int]) -> None:
+        self._claiming = False
+        taken: dict[str, int] = {}
+        for claim in claims:
+            taken[claim.host] = taken.get(claim.host, 0) + 1
+            self._launch(claim)
+        # Who got all that was asked may have more; behind those who still wait.
+        self._waiting.update(
+            dict.fromkeys(host for host, share in shares.items() if taken.get(host, 0) >= share)
+        )
+        # Few can have all their places, so that this soon finds one that has not.
+        short = any(self._under_way.get(host, 0) < self._per_host for host in self._waiting)
+        self._pace.room(short=short)
+        self._claim()
+        self._check_drained()
+
+    def _not_claimed(self, failure: Failure, shares: Mapping[str, int]) -> None:
+        self._claiming = False
+        self._waiting.update(dict.fromkeys(shares))
+        self._claim_failed(failure)
+        self._check_drained()
+
+    def _launch(self, claim: Claim) -> None:
+        self._held[_id(claim)] = claim
+        now = self._now()
+        if not self._open or now < claim.definition.trigger_at:
+            # Not started: its time has not come (the clock was set back) or ours has.
+            due_at = max(minute_of(now), claim.definition.trigger_at)
+            self._record(claim, Verdict(State.SCHEDULED, due_at=due_at))
+        elif transitions.is_too_late(claim.definition, now):
+            log.warn("{task} failed: too_late", task=shown(str(claim.definition.key)))
+            self._record(claim, transitions.too_late(claim.definition))
+        else:
+            self._under_way[claim.host] = self._under_way.get(claim.host, 0) + 1
+            calling = self._calls[_id(claim)] = self._caller.call(claim)
+            ended = calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
+            ended.addErrback(lambda failure: log.failure("a call's end failed", failure))
+
+    def _called(self, outcome: Outcome, claim: Claim) -> None:
+        self._leave(claim)
+        self._pace.ended(claim.host, outcome.duration_ms)
+        self._remember(claim.host, outcome.status is not None)
+        # A call that is cut off has failed in no way of its own.
+        cut_off = self._cutting_off and outcome.status is None
+        self._ended(claim, transitions.interrupted(claim) if cut_off else outcome)
+        self._claim()
+
+    def _remember(self, host: str, answered: bool) -> None:
+        self._known.pop(host, None)
+        if answered:
+            self._answering.add(host)
+            self._known[host] = None
+            if len(self._known) > MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+
+    def _ended(self, claim: Claim, outcome: Outcome) -> None:
+        verdict = transitions.judge(claim, outcome, self._now())
+        self._log.ended(claim, verdict)
+        # First: whatever becomes of the counting, the task has its end.
+        self._record(claim, verdict)
+        if verdict.attempt is not None:
+            self.observer.attempt_ended(claim, verdict.attempt)
+
+    def _call_failed(self, failure: Failure, claim: Claim) -> None:
+        """Take an error of the caller's own, or the end of a call that was cut off."""
+        if not failure.check(CancelledError):
+            log.failure("the call of {task} failed", failure, task=shown(str(claim.definition.key)))
+        self._called(transitions.interrupted(claim), claim)
+
+    def _leave(self, claim: Claim) -> None:
+        del self._calls[_id(claim)]
+        self._under_way[claim.host] -= 1
+        if not self._under_way[claim.host]:
+            del self._under_way[claim.host]
+
+    def _record(self, claim: Claim, verdict: Verdict) -> None:
+        """Store a verdict, however often that has to be tried."""
+
+        def recorded(held: bool) -> None:
+            self._let_go(claim)
+            if not held:
+                self.observer.claim_lost()
+                log.error(
+                    "{task} attempt {number} ended, but its claim was lost: not stored",
+                    task=shown(str(claim.definition.key)),
+                    number=claim.number,
+                )
+            elif (url := told(claim.definition, verdict)) is not None:
+                self.wake([host_of(url)])
+            elif verdict.due_at is not None and verdict.due_at <= self._now():
+                self.wake([claim.host])
+            if held and verdict.state is not State.SCHEDULED:
+                self.observer.task_finished(verdict.state, verdict.reason)
+
+        def failed(failure: Failure) -> None:
+            verdict_then = verdict
+            log.error(
+                "the attempt of {task} could not be recorded: {error}; trying again soon",
+                task=shown(str(claim.definition.key)),
+                error=shown(str(failure.value), 300),
+            )
+            if not failure.check(StoreUnavailable):
+                log.failure("the database refused a record", failure)
+                verdict_then = _reduced(verdict)
+            self._clock.callLater(RETRY_SECONDS, self._record, claim, verdict_then)
+
+        recording = self._store.record(claim, verdict, self._now())
+        recording.addCallbacks(recorded, failed)
+        recording.addErrback(lambda failure: log.failure("a record failed", failure))
+
+    def _let_go(self, claim: Claim) -> None:
+        if self._held.get(_id(claim)) is claim:
+            del self._held[_id(claim)]
+        self._check_drained()
+
+    async def close(self, grace: float, then: float) -> None:
+        """Claim no more, let the calls under way finish, and give back what is not called.
+
+        :param grace: seconds after which calls are cut off, and recorded as interrupted.
+        :param then: seconds for the records of those.
+        """
+        self._closed = True
+        self._open = False
+        await self._drain(grace)
+        self._cutting_off = True
+        for calling in list(self._calls.values()):
+            calling.cancel()
+        await self._drain(then)
+        self._log.flush()
+
+    def _check_drained(self) -> None:
+        if self._drained and not self._claiming and not self._held:
+            drained, self._drained = self._drained, []
+            for waiter in drained:
+                waiter.callback(None)
+
+    async def _drain(self, seconds: float) -> None:
+        """Wait until nothing is held any more, or until the time is over."""
+        if self._claiming or self._held:
+            drained: Deferred[None] = Deferred()
+            self._drained.append(drained)
+            drained.addTimeout(seconds, self._clock)
+            try:
+                await drained
+            except defer.TimeoutError:
+                self._drained.clear()
+
+
+def _id(claim: Claim) -> tuple[int, int]:
+    return claim.task_id, claim.number
+
+
+def _reduced(verdict: Verdict) -> Verdict:
+    """Return a verdict with nothing in it that came from outside, so that it can be stored."""
+    if verdict.attempt is None:
+        return verdict
+    detail = "the answer could not be recorded"
+    return evolve(verdict, attempt=evolve(verdict.attempt, status=None, detail=detail, body=""))

@@ -1,0 +1,328 @@
+"""The operator's page in a real browser, against a true daemon: about half a minute in all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from ..helpers.browser import Browser, keep, shared_browser
+from ..helpers.processes import Daemon, Sink, wait_for
+
+__all__ = ["shared_browser"]
+
+pytestmark = pytest.mark.daemon
+
+# Every text against what is behind it (WCAG 2.2, 1.4.3): 4.5:1, 3:1 where it is large.
+CONTRAST = """
+const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+function colour(text) {
+  canvas.clearRect(0, 0, 1, 1);
+  canvas.fillStyle = text;
+  canvas.fillRect(0, 0, 1, 1);
+  return [...canvas.getImageData(0, 0, 1, 1).data];
+}
+function light([r, g, b]) {
+  const [x, y, z] = [r, g, b].map((one) => one / 255).map(
+    (one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+}
+function ground(element) {
+  for (let at = element; at; at = at.parentElement) {
+    const found = colour(getComputedStyle(at).backgroundColor);
+    if (found[3] === 255) return found;
+  }
+  return [255, 255, 255, 255];
+}
+const poor = [];
+let seen = 0;
+for (const element of document.querySelectorAll("body *")) {
+  const own = [...element.childNodes].filter((one) => one.nodeType === 3 && one.data.trim());
+  if (!own.length || !element.checkVisibility() || element.closest("title, .skip, .box")) continue;
+  const style = getComputedStyle(element);
+  const text = element instanceof SVGElement ? style.fill : style.color;
+  const [one, other] = [light(colour(text)), light(ground(element))].sort((a, b) => b - a);
+  const size = parseFloat(style.fontSize);
+  const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+  const ratio = (one + 0.05) / (other + 0.05);
+  seen += 1;
+  if (ratio < (large ? 3 : 4.5)) poor.push(`${own[0].data.trim()}: ${ratio.toFixed(2)}`);
+}
+return [seen, poor];
+"""
+NAMED = {"link", "button", "textbox", "searchbox", "img", "image", "table", "navigation", "region"}
+
+
+@pytest.fixture(scope="module")
+def sink() -> Iterator[Sink]:
+    sink = Sink()
+    yield sink
+    sink.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that has called, and has more to call."""
+    daemon = Daemon(tmp_path_factory.mktemp("browser")).start()
+    for number in range(4):
+        daemon.put(f"good{number}", sink.url("/status/200"))
+        daemon.put(f"later{number}", sink.url("/status/200"), f"+{number + 1}h")
+    failed = daemon.put("failed-once", sink.url("/status/503"), retry=0, payload='{"a": 1}')
+    daemon.until(failed, "failed")
+    yield daemon
+    daemon.kill()
+
+
+@pytest.fixture
+def browser(shared_browser: Browser) -> Iterator[Browser]:
+    """A browser that has seen nothing yet; it must not complain, nor ask anybody else."""
+    shared_browser.go("about:blank")
+    shared_browser.tell("Emulation.setScriptExecutionDisabled", value=False)
+    shared_browser.tell("Network.clearBrowserCookies")
+    shared_browser.set_screen(1400)
+    shared_browser.complaints()
+    shared_browser.requests()
+    yield shared_browser
+    # What a page was refused by its policy stands there too. A 401 or 409 is what was to be seen.
+    loud = [one for one in shared_browser.complaints() if "the server responded with" not in one]
+    assert loud == []
+    hosts = {urlsplit(url).hostname for url in shared_browser.requests() if "://" in url}
+    assert hosts <= {"127.0.0.1"}
+
+
+def url(daemon: Daemon, path: str) -> str:
+    return f"http://127.0.0.1:{daemon.port}{path}"
+
+
+def failed(daemon: Daemon, sink: Sink, name: str) -> str:
+    """Have a task fail, and return its key."""
+    key = daemon.put(name, sink.url("/status/500"), retry=0)
+    daemon.until(key, "failed", 60)
+    return key
+
+
+def tab_to(browser: Browser, wanted: str) -> None:
+    """Press the tab key until the keyboard is on what says so."""
+    for _ in range(100):
+        browser.press(Keys.TAB)
+        if browser.focused() == wanted:
+            outline = browser.run(
+                "const s = getComputedStyle(document.activeElement);"
+                "return [s.outlineStyle, parseFloat(s.outlineWidth)]"
+            )
+            assert outline[0] == "solid"
+            assert outline[1] >= 2
+            return
+    raise AssertionError(f"no way to {wanted} by the keyboard")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_every_page_can_be_read(daemon: Daemon, browser: Browser, width: int, dark: bool) -> None:
+    browser.set_screen(width, dark)
+    key = daemon.curl("GET", "/status/failed-once")[1]["tasks"][0]["task"]
+    later = daemon.curl("GET", "/status/later0")[1]["tasks"][0]["task"]
+    pages = {
+        "overview": "/",
+        "task": f"/page/task/{key}",
+        "reschedule": f"/page/reschedule/{key}",
+        "delete": f"/page/delete/{later}",
+        "found": "/page/find?name=",
+        "wrong": "/page/nowhere",
+    }
+    for name, path in pages.items():
+        browser.go(url(daemon, path))
+        browser.run("for (const one of document.querySelectorAll('details')) one.open = true")
+        wide = browser.run("return document.documentElement.scrollWidth")
+        assert wide <= width, f"{path} is {wide} wide"
+        seen, poor = browser.run(CONTRAST)
+        assert seen > 5
+        assert poor == [], path
+        check_what_is_heard(browser, path)
+        keep(browser, f"{name}-{width}-{'dark' if dark else 'light'}")
+
+
+def check_what_is_heard(browser: Browser, path: str) -> None:
+    """Check what a screen reader is told: landmarks, and a name for all that needs one."""
+    nodes = [n for n in browser.tell("Accessibility.getFullAXTree")["nodes"] if not n["ignored"]]
+    roles = [node["role"]["value"] for node in nodes]
+    for landmark in ("banner", "main", "contentinfo", "search", "heading"):
+        assert landmark in roles, f"{path} has no {landmark}"
+    nameless = [n for n in nodes if n["role"]["value"] in NAMED and not said(n)]
+    assert nameless == [], path
+
+
+def said(node: dict[str, Any]) -> str:
+    return str(node.get("name", {}).get("value", "")).strip()
+
+
+def test_the_overview_is_drawn(daemon: Daemon, browser: Browser) -> None:
+    browser.go(url(daemon, "/"))
+    assert browser.h1.endswith("failed in the last 3 hours")
+    assert "failed" in browser.driver.title
+    boxes = browser.run(
+        "return [...document.querySelectorAll('.box path[d*=z]')].map("
+        "(one) => one.getBoundingClientRect().toJSON())"
+    )
+    assert len(boxes) >= 4
+    assert all(box["width"] >= 1 and box["height"] >= 1 for box in boxes)
+    zone = browser.one("#zone").text
+    assert zone.startswith("Your clock is at UTC")
+    assert browser.one("main time").get_attribute("title")
+    loaded = {urlsplit(one).path for one in browser.requests()}
+    assert {one.partition("-")[0] for one in loaded} >= {
+        "/page/static/style",
+        "/page/static/script",
+    }
+
+
+def test_the_keyboard_is_enough_to_reschedule(daemon: Daemon, sink: Sink, browser: Browser) -> None:
+    key = failed(daemon, sink, "by-keyboard")
+    browser.go(url(daemon, "/"))
+    browser.one("body").send_keys(Keys.TAB)
+    assert browser.focused() == "Skip to the content"
+    browser.press(Keys.ENTER)
+    assert browser.run("return document.activeElement.id") == "main"
+    tab_to(browser, "by-keyboard")
+    browser.press(Keys.ENTER)
+    browser.arrives(f"/page/task/{key}")
+    tab_to(browser, "Reschedule\u2026")
+    browser.press(Keys.ENTER)
+    browser.arrives(f"/page/reschedule/{key}")
+    tab_to(browser, "time")
+    browser.press(Keys.CONTROL, "a")
+    browser.press("soon", Keys.ENTER)
+    browser.until("return document.querySelector('[role=alert]')")
+    assert "is not a time" in browser.one("[role=alert]").text
+    assert browser.one("#time").get_attribute("value") == "soon"
+    tab_to(browser, "time")
+    browser.press(Keys.CONTROL, "a")
+    browser.press("+2h")
+    tab_to(browser, "Reschedule")
+    browser.press(Keys.ENTER)
+    browser.until("return location.pathname.startsWith('/page/task/')")
+    assert browser.one("[role=status]").text == "The task was rescheduled."
+    (task,) = daemon.curl("GET", "/status/by-keyboard")[1]["tasks"]
+    assert (task["state"], browser.path) == ("scheduled", f"/page/task/{task['task']}?done=moved")
+
+
+def test_all_of_it_works_without_scripts(daemon: Daemon, sink: Sink, browser: Browser) -> None:
+    failed(daemon, sink, "no-script")
+    browser.tell("Emulation.setScriptExecutionDisabled", value=True)
+    browser.go(url(daemon, "/"))
+    assert browser.one("#zone").text == ""
+    browser.one("#find").send_keys("no-scr", Keys.ENTER)
+    browser.arrives("/page/find?name=no-scr")
+    browser.one("main td a").click()
+    wait_for(lambda: browser.h1 == "no-script", 60)
+    browser.one("a.do.bad").click()
+    wait_for(lambda: browser.h1 == "Delete no-script?", 60)
+    browser.one("main button").click()
+    browser.arrives("/?done=deleted")
+    assert browser.one("[role=status]").text == "The task was deleted."
+    assert daemon.curl("GET", "/status/no-script")[0] == 404
+
+
+def test_it_keeps_itself_fresh_and_disturbs_nobody(
+    daemon: Daemon, sink: Sink, browser: Browser
+) -> None:
+    browser.go(url(daemon, "/?done=deleted"))
+    browser.run("document.title = 'another headline'")
+    browser.one("#ahead-table summary").click()
+    key = failed(daemon, sink, "fresh")
+    # By itself, after a few seconds.
+    browser.until(
+        "return [...document.querySelectorAll('main td a')].some((a) => a.textContent === 'fresh')"
+    )
+    assert browser.all("[role=status]") == []
+    assert browser.run("return document.getElementById('ahead-table').open")
+    # Who listens is told that another headline stands there.
+    assert browser.run("return document.getElementById('news').textContent").endswith("callme")
+    # Where the keyboard is, and what is marked, stays.
+    browser.run("document.querySelector(`a[href='/page/task/${arguments[0]}']`).focus()", key)
+    before = browser.run("return window.before = document.querySelector('main h1')")
+    assert before.text
+    browser.run("return refresh()")
+    assert browser.run("return window.before.isConnected") is False
+    assert browser.focused() == "fresh"
+    browser.run(
+        "window.before = document.querySelector('main h1');"
+        "getSelection().selectAllChildren(window.before)"
+    )
+    browser.run("return refresh()")
+    assert browser.run("return window.before.isConnected")
+    browser.run("getSelection().removeAllRanges()")
+    button = browser.one(".refresh")
+    button.click()
+    assert button.text == "Refresh again"
+    button.click()
+
+
+def test_it_says_when_callme_does_not_answer(sink: Sink, browser: Browser, tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path).start()
+    browser.go(url(daemon, "/"))
+    daemon.kill()
+    browser.run("return refresh()")
+    # What is old is not taken for what is: the page says so where it is seen.
+    trouble = browser.one("#trouble")
+    assert trouble.text.startswith("callme does not answer: what is shown here is old.")
+    assert trouble.location["y"] < browser.one("h1").location["y"]
+    assert trouble.get_attribute("aria-live") == "assertive"
+    assert browser.all("main.old")
+    assert browser.run(CONTRAST)[1] == []
+    keep(browser, "old-1400-light")
+    browser.complaints()
+    daemon.start()
+    browser.run("return refresh()")
+    assert browser.one("#trouble").text == ""
+    assert browser.all("main.old") == []
+    browser.complaints()
+    daemon.kill()
+
+
+def test_logging_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.touch(0o600)
+    tokens.write_text("let-me-in\nread:let-me-look\n")
+    daemon = Daemon(tmp_path, f"--token-file={tokens}")
+    daemon.start()
+    bearer = ("-H", "Authorization: Bearer let-me-in")
+    body = {"trigger_at": "+1h", "callback": sink.url("/status/200")}
+    _, task = daemon.curl("PUT", "/task/kept", body, *bearer)
+    path = f"/page/task/{task['task']}"
+    browser.go(url(daemon, path))
+    assert browser.h1 == "Log in"
+    keep(browser, "login-1400-light")
+    browser.one("#token").send_keys("guess", Keys.ENTER)
+    browser.until("return document.querySelector('[role=alert]')")
+    browser.one("#token").send_keys("let-me-look", Keys.ENTER)
+    browser.until("return document.querySelector('h1').textContent === 'kept'")
+    assert browser.all("a.do") == []
+    cookies = browser.driver.get_cookies()
+    assert [(one["name"], one["httpOnly"], one["sameSite"]) for one in cookies] == [
+        ("callme", True, "Strict")
+    ]
+    assert "let-me" not in cookies[0]["value"]
+    browser.one("header button.quiet").click()
+    browser.arrives("/page/login")
+    browser.go(url(daemon, path))
+    browser.one("#token").send_keys("let-me-in", Keys.ENTER)
+    browser.until("return document.querySelector('h1').textContent === 'kept'")
+    browser.one("a.do.bad").click()
+    browser.until("return document.querySelector('h1').textContent === 'Delete kept?'")
+    # A page of another site may not do it: its cookie stays behind, and its origin is refused.
+    browser.one("main button").click()
+    browser.arrives("/?done=deleted")
+    assert daemon.curl("GET", "/status/kept", None, *bearer)[0] == 404
+    # A session that ends is told on the next refresh.
+    tokens.write_text("another\n")
+    assert daemon.process is not None
+    daemon.process.send_signal(1)
+    wait_for(lambda: "were read again" in daemon.log(), 60)
+    browser.run("refresh()")
+    browser.until("return document.querySelector('h1').textContent === 'Log in'")
+    daemon.kill()

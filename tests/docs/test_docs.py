@@ -1,0 +1,244 @@
+"""The documentation: its links lead somewhere, and what it shows is run, or says why not."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from callme.config import Options
+
+from ..helpers.documented import (
+    MORE,
+    PAGES,
+    ROOT,
+    Command,
+    File,
+    Logged,
+    Minutes,
+    Shown,
+    Skipped,
+    Step,
+    check,
+    steps,
+)
+from ..helpers.openapi import PATHS, template_of
+
+sys.path.insert(0, str(ROOT / "docs/site"))
+
+from reference import reference
+
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+MOST_SKIPPED = 6
+"""Blocks that are not run, in all pages together: not to become a habit."""
+
+
+def of_all_pages() -> list[tuple[str, Step]]:
+    return [
+        (name, step)
+        for name, page in zip(NAMES, PAGES, strict=True)
+        for step in steps(page.read_text())
+    ]
+
+
+STEPS = of_all_pages()
+
+
+# Links
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    text = re.sub(r"[`*]|\[|\]\([^)]*\)", "", heading.lower())
+    return re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{name}: {target}"
+        assert there.is_relative_to(ROOT), f"{name}: {target} lies outside"
+        assert not anchor or anchor in anchors(there), f"{name}: {target}"
+
+
+def test_every_page_is_reached_from_the_index_and_the_index_from_readme() -> None:
+    links = re.findall(r"\]\(([^)#\s]+\.md)", (ROOT / "docs/index.md").read_text())
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages <= set(links)
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text()
+
+
+# What is run
+
+
+def test_every_curl_line_is_run_or_says_why_not() -> None:
+    for name, step in STEPS:
+        if isinstance(step, Command):
+            shown = step.answer.replace(MORE, "").strip()
+            assert shown or "curl" not in step.text or step.in_background, (
+                f"{name}:{step.line}: no answer is shown"
+            )
+        elif isinstance(step, Shown):
+            assert not re.search(r"\bcurl .*(6777|\$)", step.text), (
+                f"{name}:{step.line}: a curl line outside of what is run: {step.text}"
+            )
+
+
+def test_few_blocks_are_not_run() -> None:
+    skipped = [(name, step.reason) for name, step in STEPS if isinstance(step, Skipped)]
+    assert len(skipped) <= MOST_SKIPPED, skipped
+
+
+def test_no_file_is_shown_for_nothing() -> None:
+    for name, step in STEPS:
+        if isinstance(step, File):
+            assert any(
+                step.name in other.text
+                for page, other in STEPS
+                if page == name and isinstance(other, Command) and other.line > step.line
+            ), f"{name}:{step.line}: nothing uses {step.name}"
+
+
+def test_what_is_python_can_be_read_as_such() -> None:
+    for name, page in zip(NAMES, PAGES, strict=True):
+        for block in re.findall(
+            r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
+        ):
+            compile(block, name, "exec")
+
+
+def test_every_option_stands_in_the_table() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    shown = set(re.findall(r"^\| `--([\w-]+)`", page, re.MULTILINE))
+    options = Options()
+    known = {one.rstrip("=") for one in options.longOpt} - {"help", "version", "longdesc"}
+    assert shown == known
+
+
+def test_every_operation_has_a_curl_line() -> None:
+    wanted = {
+        (method, template)
+        for template, item in PATHS.items()
+        for method in item.keys() & {"get", "put", "post", "delete"}
+    }
+    shown = set()
+    for _, step in STEPS:
+        if isinstance(step, Command):
+            method = re.search(r"-X (\w+)", step.text)
+            for target in re.findall(r"localhost:6777(/[^\s'\"|]*)", step.text):
+                shown.add((method[1].lower() if method else "get", template_of(target)))
+    assert sorted(wanted - shown) == []
+
+
+def test_the_reference_says_what_everything_means() -> None:
+    text = reference()
+    for template in PATHS:
+        assert f" {template}`" in text
+    assert "|  |\n" not in text, "something has no meaning"
+    linked = set(re.findall(r"\]\(#([\w-]+)\)", text))
+    assert linked <= set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
+
+
+# The comparison itself
+
+KEY = '{"task": "a@1795536540", "number": 1, "lateness_ms": 54878}'
+
+
+@pytest.mark.parametrize(
+    ("documented", "actual"),
+    [
+        (KEY, '{"task":"a@1800000000","number":1,"lateness_ms":3}'),
+        ('{"number": 1, …}', '{"number":1,"more":2}'),
+        ('{…, "more": 2}', '{"number":1,"more":2}'),
+        ("[1, …]", "[1,2,3]"),
+        ('{"a": 1}\n{"b": 2}', '{"a":1}\n{"b":2}\n'),
+        ('{"detail": "no …"}', '{"detail":"no answer"}'),
+        ('{"at": "2026-11-24T10:08:54.878Z"}', '{"at":"2027-01-01T00:00:00.001Z"}'),
+        ("one\n…\nlast", "one\ntwo\nthree\nlast\n"),
+        ("HTTP/1.1 200 OK\nA: 1\n…\n\n[]", "HTTP/1.1 200 OK\r\nB: 2\r\nA: 1\r\n\r\n[]"),
+        ("HTTP/1.1 204 No Content\n…", "HTTP/1.1 204 No Content\r\nB: 2\r\n\r\n"),
+    ],
+)
+def test_answers_that_are_what_is_documented(documented: str, actual: str) -> None:
+    check(documented, actual, Minutes())
+
+
+@pytest.mark.parametrize(
+    ("documented", "actual"),
+    [
+        (KEY, '{"task":"b@1800000000","number":1,"lateness_ms":3}'),
+        (KEY, '{"task":"a@1800000000","number":2,"lateness_ms":3}'),
+        (KEY, '{"task":"a@1800000000","number":1,"lateness_ms":-3}'),
+        (KEY, '{"task":"a@1800000000","number":1,"lateness_ms":3,"more":1}'),
+        (KEY, '{"number":1,"task":"a@1800000000","lateness_ms":3}'),
+        ('{"a": 1}', '{"a":true}'),
+        ('{"a": null}', '{"a":0}'),
+        ("[1, …]", "[2,3]"),
+        ("[1]", "[1,2]"),
+        ('{"a": 1}', '{"a":1}\n{"a":1}'),
+        ('["x@1795536540", "1795536540"]', '["x@1800000000","1800000060"]'),
+        ('["1795536540", "2026-11-24T16:09:00.000Z"]', '["1800000000","2027-01-15T08:01:00.000Z"]'),
+        ("one\nlast", "one\ntwo\nlast\n"),
+        ("HTTP/1.1 200 OK\n…", "HTTP/1.1 201 Created\r\n\r\n"),
+        ("HTTP/1.1 200 OK\nA: 1\n…", "HTTP/1.1 200 OK\r\nA: 2\r\n\r\n"),
+        ("HTTP/1.1 200 OK", "HTTP/1.1 200 OK\r\nA: 2\r\n\r\n"),
+    ],
+)
+def test_answers_that_are_not(documented: str, actual: str) -> None:
+    with pytest.raises(AssertionError):
+        check(documented, actual, Minutes())
+
+
+def test_a_minute_that_a_command_says_means_itself() -> None:
+    minutes = Minutes()
+    check('{"to": "x@1795536540"}', '{"to":"x@1800000000"}', minutes)
+    assert minutes.said_in("x@1795536540 y@1858809600") == "x@1800000000 y@1858809600"
+    with pytest.raises(AssertionError):
+        check('"y@1858809600"', '"y@1858809660"', minutes)
+
+
+def test_a_page_is_taken_apart() -> None:
+    page = """text
+<!-- file: a.py -->
+
+```python
+print(1)
+```
+
+```console
+$ curl -X PUT --data '{"a":
+  1}' \\
+  localhost:6777/x
+{"b": 2}
+$ python a.py &
+```
+<!-- in the log -->
+```
+callme stops
+```
+<!-- not run: it has no certificate -->
+```sh
+curl localhost:6777
+```
+"""
+    found = [step for step in steps(page) if not isinstance(step, Shown)]
+    command = "curl -X PUT --data '{\"a\":\n  1}' \\\n  localhost:6777/x"
+    assert found == [
+        File(5, "a.py", "print(1)\n"),
+        Command(9, command, '{"b": 2}'),
+        Command(13, "python a.py &", ""),
+        Logged(17, "callme stops\n"),
+        Skipped(21, "it has no certificate", "curl localhost:6777\n"),
+    ]

@@ -1,0 +1,754 @@
+"""The API through treq's in-memory client: no socket, no thread, time in the test's hands."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from attrs import frozen
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
+
+from callme.api.routes import Api
+from callme.core.task import State
+from callme.core.times import Key
+from callme.security.address_policy import Networks, parse_network
+
+from ..conftest import LoggedFailures
+from ..helpers.openapi import check_answer
+from ..helpers.support import NOON, World, definition
+
+BASE = "http://callme:6777"
+BODY = {"trigger_at": "+1h", "callback": "http://sink.example/"}
+AT = NOON + 3600
+KEY = f"task@{AT}"
+
+
+@frozen
+class Answer:
+    status: int
+    headers: Any
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    def header(self, name: str) -> str | None:
+        values = self.headers.getRawHeaders(name)
+        return values[0] if values else None
+
+
+def ask(
+    world: World,
+    method: str,
+    path: str,
+    body: object = None,
+    headers: dict[str, str] | None = None,
+) -> Answer:
+    """Make a request; ``body`` is sent as it is, or as JSON."""
+    data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+    asking = world.http.request(method, BASE + path, data=data, headers=headers or {})
+    world.http.flush()
+    response = world.result(asking)
+    text = world.result(response.text("utf-8"))
+    answer = Answer(response.code, response.headers, text)
+    raw_headers = response.headers.getAllRawHeaders()
+    if method != "HEAD" and answer.status != 204:
+        kind = answer.header("content-type")
+        assert kind == ("application/json" if answer.status < 400 else "application/problem+json")
+        assert isinstance(answer.json, dict)
+        assert text.endswith("\n")
+        if kind == "application/problem+json":
+            assert {"type", "title", "status", "detail"} <= set(answer.json)
+            assert answer.status == answer.json["status"]
+    given = {name.decode().lower(): values[0].decode() for name, values in raw_headers}
+    check_answer(method, path, answer.status, given, text)
+    return answer
+
+
+def put(world: World, name: str = "task", **more: Any) -> Answer:
+    return ask(world, "PUT", f"/task/{name}", {**BODY, **more})
+
+
+def pointers(answer: Answer) -> list[str]:
+    return [error["pointer"] for error in answer.json["errors"]]
+
+
+# Putting
+
+
+def test_a_new_task_is_created(world: World) -> None:
+    answer = put(world)
+    assert answer.status == 201
+    assert answer.header("location") == f"/task/{KEY}"
+    assert answer.json == {
+        "task": KEY,
+        "task_name": "task",
+        "trigger_at": str(AT),
+        "callback": "http://sink.example/",
+        "callback_method": "GET",
+        "payload": "",
+        "headers": {},
+        "expected_http_status": 200,
+        "retry": 1,
+        "retry_delay": 1,
+        "max_delay": 10,
+        "timeout": 30,
+        "on_failure": None,
+        "on_success": None,
+        "state": "scheduled",
+        "reason": None,
+        "detail": "",
+        "attempts_used": 0,
+        "attempts_left": 2,
+        "next_attempt_at": "2027-01-15T13:00:00.000Z",
+        "created_at": "2027-01-15T12:00:00.000Z",
+        "finished_at": None,
+        "attempts": [],
+    }
+    assert answer.json == ask(world, "GET", f"/task/{KEY}").json
+
+
+def test_a_put_may_be_repeated(world: World) -> None:
+    first = put(world)
+    again = put(world)
+    assert again.status == 200
+    assert again.header("location") is None
+    assert again.json == first.json
+
+
+def test_a_put_may_be_repeated_when_its_time_is_long_past(world: World) -> None:
+    world.scheduler.start()
+    put(world, trigger_at=NOON)
+    world.turn_to(NOON + 3600)
+    again = put(world, trigger_at=NOON)
+    assert (again.status, again.json["state"]) == (200, "succeeded")
+
+
+def test_another_definition_is_a_conflict_and_changes_nothing(world: World) -> None:
+    first = put(world)
+    other = put(world, payload="other")
+    assert other.status == 409
+    assert other.json["task"] == ask(world, "GET", "/status/").json["tasks"][0]
+    assert "If-Match: *" in other.json["detail"]
+    assert ask(world, "GET", f"/task/{KEY}").json == first.json
+
+
+def test_if_match_replaces_a_scheduled_task(world: World) -> None:
+    put(world)
+    other = ask(world, "PUT", f"/task/{KEY}", {**BODY, "payload": "x"}, {"If-Match": "*"})
+    assert (other.status, other.json["payload"]) == (200, "x")
+
+
+def test_if_match_creates_nothing(world: World) -> None:
+    answer = ask(world, "PUT", f"/task/{KEY}", BODY, {"If-Match": "*"})
+    assert answer.status == 412
+    assert ask(world, "GET", "/task/").json == {"tasks": []}
+
+
+def test_both_conditions_at_once_change_nothing(world: World) -> None:
+    first = put(world)
+    both = {"If-Match": "*", "If-None-Match": "*"}
+    for name in ("task", "other"):
+        answer = ask(world, "PUT", f"/task/{name}", {**BODY, "payload": "x"}, both)
+        assert answer.status == 412
+    assert ask(world, "GET", "/task/").json["tasks"][0]["created_at"] == first.json["created_at"]
+    assert ask(world, "GET", f"/task/{KEY}").json == first.json
+
+
+def test_many_errors_are_not_all_told(world: World) -> None:
+    answer = ask(world, "PUT", "/task/task", {f"x{number}": 0 for number in range(10_000)})
+    assert answer.status == 422
+    assert len(answer.json["errors"]) < 30
+    failed(world, 0)
+    many = {f"x{number}": 0 for number in range(10_000)}
+    assert len(ask(world, "POST", f"/reschedule/task@{NOON}", many).json["errors"]) == 20
+
+
+def test_if_match_takes_no_tag(world: World) -> None:
+    put(world)
+    assert ask(world, "PUT", f"/task/{KEY}", BODY, {"If-Match": '"tag"'}).status == 412
+
+
+def test_if_match_does_not_replace_what_has_run(world: World) -> None:
+    world.scheduler.start()
+    put(world, trigger_at=NOON)
+    body = {**BODY, "trigger_at": NOON, "payload": "x"}
+    answer = ask(world, "PUT", "/task/task", body, {"If-Match": "*"})
+    assert (answer.status, answer.json["task"]["state"]) == (409, "succeeded")
+
+
+def test_if_none_match_only_creates(world: World) -> None:
+    condition = {"If-None-Match": "*"}
+    assert ask(world, "PUT", "/task/task", BODY, condition).status == 201
+    answer = ask(world, "PUT", "/task/task", BODY, condition)
+    assert (answer.status, answer.json["task"]["task"]) == (412, KEY)
+
+
+def test_a_task_whose_minute_has_begun_is_called_at_once(world: World) -> None:
+    world.scheduler.start()
+    world.turn_to(NOON + 30)
+    assert put(world, trigger_at="+0m").status == 201
+    assert world.caller.called == [f"task@{NOON}"]
+    assert put(world, "other", trigger_at=NOON - 120).status == 201
+    assert world.caller.called[1:] == [f"other@{NOON - 120}"]
+
+
+def test_a_task_that_could_never_run_is_refused(world: World) -> None:
+    answer = put(world, trigger_at=NOON - 600)
+    assert (answer.status, pointers(answer)) == (422, ["/trigger_at"])
+    assert "2027-01-15T12:00:00.000Z" in answer.json["errors"][0]["detail"]
+    assert ask(world, "GET", "/task/").json == {"tasks": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/task/task", BODY),
+        (f"/task/task@{AT}", {"callback": "http://sink.example/"}),
+        ("/task/task@+1h", {"callback": "http://sink.example/"}),
+        ("/task", {**BODY, "task_name": "task"}),
+        ("/task/", {**BODY, "task_name": "task"}),
+        (f"/task/task@{AT + 17}/", BODY),
+        ("/task/t%61sk?pretty", BODY),
+    ],
+)
+def test_name_and_time_may_stand_in_the_url_or_the_body(
+    world: World, path: str, body: object
+) -> None:
+    answer = ask(world, "PUT", path, body)
+    assert (answer.status, answer.json["task"]) == (201, KEY)
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [
+        ("näme", "n%C3%A4me"),
+        ("a b", "a%20b"),
+        ("50%", "50%25"),
+        ("a?b#c", "a%3Fb%23c"),
+        ("\U0001f600", "%F0%9F%98%80"),
+        ("a+b", "a%2Bb"),
+        ("x" * 255, "x" * 255),
+        (";&=", "%3B%26%3D"),
+    ],
+)
+def test_names_are_unicode(world: World, name: str, quoted: str) -> None:
+    answer = put(world, quoted)
+    assert (answer.status, answer.json["task_name"]) == (201, name)
+    location = answer.header("location")
+    assert location == f"/task/{quoted}@{AT}"
+    assert ask(world, "GET", location).json["task_name"] == name
+    page = ask(world, "GET", f"/status/{quoted}").json
+    assert [task["task_name"] for task in page["tasks"]] == [name]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b"", 400, "empty"),
+        (b"{", 400, "not JSON"),
+        (b"[]", 400, "expected a JSON object"),
+        (b"null", 400, "expected a JSON object"),
+        (b'"\xff"', 400, "not UTF-8"),
+        (b'{"a": NaN}', 400, "NaN"),
+        (b'{"a": 1e999}', 400, "too large"),
+        (b'{"a": 1, "a": 2}', 400, '"a" stands twice'),
+        (b"[" * 9_000 + b"]" * 9_000, 400, "too deep"),
+        (b'{"task_name": "\\ud800"}', 400, "surrogate"),
+        (b"{}", 422, "trigger_at: is required"),
+        (b'{"trigger_at": 9223372036854775808, "callback": "http://a/"}', 422, "out of range"),
+        (b'{"trigger_at": "+1h", "callback": "http://a/", "retry": true}', 422, "retry"),
+        (b'{"trigger_at": "+1h", "callback": "http://a/", "colour": 1}', 422, '"colour"'),
+    ],
+)
+def test_bad_bodies_are_refused_by_name(world: World, body: bytes, status: int, said: str) -> None:
+    answer = ask(world, "PUT", "/task/task", body)
+    assert answer.status == status
+    assert said in answer.json["detail"]
+    assert answer.json["errors"]
+    assert ask(world, "GET", "/task/").json == {"tasks": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/task/" + "x" * 256, 422),
+        ("/task/a%2Fb", 422),
+        ("/task/%2Fa", 422),
+        ("/task/a%2F", 422),
+        ("/task/a%2f/", 422),
+        ("/task/a%00b", 422),
+        ("/task/a%0Ab", 422),
+        ("/task/%0Aa", 422),
+        ("/task/a%0A", 422),
+        ("/task/%0A", 422),
+        ("/task/%2F", 422),
+        ("/task/a@b@c", 422),
+        ("/task/@60", 422),
+        (f"/task/task@{AT}?colour=red", 400),
+        ("/task/task?pretty=maybe", 400),
+        ("/task/task?pretty&pretty", 400),
+        ("/task/task?%FF", 400),
+    ],
+)
+def test_bad_urls_are_refused(world: World, path: str, status: int) -> None:
+    answer = ask(world, "PUT", path, BODY)
+    assert answer.status == status
+    assert ask(world, "GET", "/task/").json == {"tasks": []}
+
+
+@pytest.mark.parametrize("name", ["a%2F", "%2Fa", "a%0Ab", "a%0A", "%0A", "a%00", "%2F"])
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+def test_what_is_no_name_means_no_task(world: World, method: str, name: str) -> None:
+    world.put("a", NOON + 60)
+    path = "/reschedule/" if method == "POST" else "/task/"
+    assert ask(world, method, path + name).status == 400
+    assert world.task(Key("a", NOON + 60)).state is State.SCHEDULED
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json", 201),
+        ("Application/JSON; charset=utf-8", 201),
+        ("application/x-www-form-urlencoded", 201),
+        ("text/plain", 415),
+        ("application/xml", 415),
+        ("multipart/form-data; boundary=x", 415),
+    ],
+)
+def test_content_types(world: World, kind: str, status: int) -> None:
+    assert ask(world, "PUT", "/task/task", BODY, {"Content-Type": kind}).status == status
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "10.0.0.1"]
+)
+def test_an_address_that_may_not_be_called_is_refused(host: str) -> None:
+    world = World(networks=Networks(denied=[parse_network("10.0.0.0/8")]))
+    answer = put(world, callback=f"http://{host}/")
+    assert (answer.status, pointers(answer)) == (422, ["/callback"])
+    # As the standard library writes it, which Python 3.13 does in another way than those before.
+    assert str(ip_address(host.strip("[]"))) in answer.json["detail"]
+    assert "is not to be called" in answer.json["detail"]
+    assert ask(world, "GET", "/task/").json == {"tasks": []}
+    world.close()
+
+
+def test_secrets_are_masked_in_every_answer(world: World) -> None:
+    headers = {"Authorization": "hunter2", "X-Api-Key": "hunter2", "X-Plain": "shown"}
+    answers = [
+        put(world, headers=headers),
+        put(world, headers=headers, payload="other"),
+        ask(world, "GET", f"/task/{KEY}"),
+        ask(world, "GET", "/status/"),
+    ]
+    assert [answer.status for answer in answers] == [201, 409, 200, 200]
+    assert all("hunter2" not in answer.text for answer in answers)
+    # One task's own answer shows what does not look secret; lists and errors show no value.
+    assert ["shown" in answer.text for answer in answers] == [True, False, True, False]
+    assert answers[1].json["task"]["headers"] == dict.fromkeys(headers, "***")
+
+
+# Asking
+
+
+def test_status_and_task_answer_the_same(world: World) -> None:
+    put(world)
+    for path in (f"/{{}}/{KEY}", "/{}/task", "/{}/", "/{}", "/{}/task/", f"/{{}}/{KEY}/"):
+        status, task = (ask(world, "GET", path.format(which)) for which in ("status", "task"))
+        assert (status.status, status.json) == (200, task.json)
+
+
+def test_a_whole_task_tells_every_attempt(world: World) -> None:
+    world.scheduler.start()
+    world.caller.answer = 500
+    put(world, trigger_at=NOON)
+    world.turn_to(NOON + 60)
+    answer = ask(world, "GET", f"/status/task@{NOON}").json
+    assert (answer["state"], answer["reason"]) == ("failed", "unexpected_status")
+    assert (answer["attempts_used"], answer["attempts_left"]) == (2, 0)
+    assert answer["detail"] == ("the endpoint answered 500, expected 200; all 2 attempts are used")
+    assert answer["attempts"][1] == {
+        "number": 2,
+        "started_at": "2027-01-15T12:01:00.000Z",
+        "lateness_ms": 60_000,
+        "duration_ms": 5,
+        "status": 500,
+        "reason": "unexpected_status",
+        "detail": "the endpoint answered 500, expected 200",
+        "body": "",
+        "node": "node",
+    }
+
+
+def test_lists_leave_out_payload_and_attempts(world: World) -> None:
+    put(world, payload="large")
+    (task,) = ask(world, "GET", "/status/").json["tasks"]
+    assert {"payload", "attempts"}.isdisjoint(task)
+    assert task["task"] == KEY
+
+
+@pytest.mark.parametrize("path", ["/status/nobody", f"/status/nobody@{NOON}", "/task/nobody"])
+def test_unknown_tasks_are_not_found(world: World, path: str) -> None:
+    assert ask(world, "GET", path).status == 404
+
+
+def test_an_empty_store_has_an_empty_list(world: World) -> None:
+    answer = ask(world, "GET", "/status/")
+    assert (answer.status, answer.json) == (200, {"tasks": []})
+
+
+@pytest.mark.parametrize("path", ["/status/", "/status/n%C3%A4me"])
+def test_pages_follow_one_another(world: World, path: str) -> None:
+    for number in range(7):
+        put(world, "n%C3%A4me", trigger_at=AT + 60 * number)
+    found: list[str] = []
+    url: str | None = f"{path}?limit=3&state=scheduled"
+    while url:
+        answer = ask(world, "GET", url)
+        found += [task["task"] for task in answer.json["tasks"]]
+        link = answer.header("link")
+        assert ("next" in answer.json) is (link is not None)
+        url = None
+        if link is not None:
+            assert link.startswith(f"<{path}?limit=3&state=scheduled&start_from=n%C3%A4me@")
+            assert link.endswith('>; rel="next"')
+            url = link[1 : link.index(">")]
+    assert found == [f"näme@{AT + 60 * number}" for number in range(7)]
+
+
+def test_start_from_is_inclusive_and_truncated(world: World) -> None:
+    for number in range(3):
+        put(world, trigger_at=AT + 60 * number)
+    answer = ask(world, "GET", f"/status/task?start_from=task@{AT + 99}")
+    assert [task["trigger_at"] for task in answer.json["tasks"]] == [str(AT + 60), str(AT + 120)]
+    assert "next" not in answer.json
+
+
+@pytest.mark.parametrize("flag", ["future_only", "future_only=true", "future_only="])
+def test_future_only_leaves_out_minutes_that_have_begun(world: World, flag: str) -> None:
+    for number in (-1, 0, 1):
+        put(world, trigger_at=NOON + 60 * number)
+    world.turn_to(NOON + 1)
+    answer = ask(world, "GET", f"/status/?{flag}")
+    assert [task["trigger_at"] for task in answer.json["tasks"]] == [str(NOON + 60)]
+    assert len(ask(world, "GET", "/status/?future_only=false").json["tasks"]) == 3
+
+
+def test_filter_by_state(world: World) -> None:
+    world.scheduler.start()
+    put(world, "done", trigger_at=NOON)
+    put(world)
+    for state, names in [("succeeded", ["done"]), ("scheduled", ["task"]), ("failed", [])]:
+        answer = ask(world, "GET", f"/status/?state={state}")
+        assert [task["task_name"] for task in answer.json["tasks"]] == names
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=ten",
+        "limit=-1",
+        "limit=1&limit=2",
+        "limit=%D9%A3",
+        "state=done",
+        "start_from=task",
+        "start_from=task@soon",
+        "start_from=",
+        "future_only=yes",
+        "futureonly",
+        "all=true",
+        "limit=" + "9" * 5000,
+    ],
+)
+def test_bad_queries_are_refused_by_name(world: World, query: str) -> None:
+    answer = ask(world, "GET", f"/status/?{query}")
+    assert answer.status == 400
+    name = query.partition("=")[0]
+    assert name in answer.json["detail"]
+    assert [name] == pointers(answer)
+
+
+def test_start_from_must_be_of_the_name_asked_for(world: World) -> None:
+    put(world)
+    assert ask(world, "GET", f"/status/task?start_from=other@{AT}").status == 400
+
+
+@pytest.mark.parametrize("query", ["?pretty", "?pretty=true", "?limit=5&pretty"])
+def test_pretty_indents(world: World, query: str) -> None:
+    put(world)
+    assert ask(world, "GET", f"/status/{query}").text.startswith('{\n  "tasks": [\n')
+    assert "\n" not in ask(world, "GET", "/status/?pretty=false").text.rstrip("\n")
+
+
+def test_errors_are_pretty_too(world: World) -> None:
+    assert ask(world, "GET", "/nowhere?pretty").text.startswith('{\n  "type"')
+
+
+def test_head_answers_like_get_without_a_body(world: World) -> None:
+    put(world)
+    answer = ask(world, "HEAD", f"/status/{KEY}")
+    assert (answer.status, answer.text) == (200, "")
+    assert ask(world, "HEAD", "/status/nobody").status == 404
+
+
+# Rescheduling
+
+
+def failed(world: World, *minutes: int) -> None:
+    world.scheduler.start()
+    world.caller.answer = 500
+    for minute in minutes:
+        put(world, trigger_at=NOON + 60 * minute, retry=0)
+    world.turn_to(NOON + 60 * max(minutes) + 30)
+    world.caller.answer = 200
+
+
+def test_a_failed_task_is_rescheduled_to_the_next_minute(world: World) -> None:
+    failed(world, 0)
+    answer = ask(world, "POST", f"/reschedule/task@{NOON}")
+    assert (answer.status, answer.json) == (
+        200,
+        {
+            "rescheduled": [{"from": f"task@{NOON}", "to": f"task@{NOON + 60}"}],
+            "skipped": [],
+        },
+    )
+    assert ask(world, "GET", f"/status/task@{NOON}").status == 404
+    world.turn_to(NOON + 60)
+    task = ask(world, "GET", f"/status/task@{NOON + 60}").json
+    assert (task["state"], task["attempts_used"]) == ("succeeded", 1)
+    assert [(a["number"], a["status"]) for a in task["attempts"]] == [(1, 500), (2, 200)]
+
+
+@pytest.mark.parametrize("body", [{"trigger_at": "+5m"}, {"trigger_at": NOON + 360}])
+def test_a_failed_task_is_rescheduled_to_the_time_asked(world: World, body: object) -> None:
+    failed(world, 0)
+    answer = ask(world, "POST", f"/reschedule/task@{NOON}/", body)
+    assert answer.json["rescheduled"][0]["to"] == f"task@{NOON + 360}"
+
+
+def test_a_task_rescheduled_to_now_is_called_now(world: World) -> None:
+    failed(world, 0)
+    calls = len(world.caller.calls)
+    answer = ask(world, "POST", f"/reschedule/task@{NOON}", {"trigger_at": "+0m"})
+    assert answer.json["rescheduled"][0]["to"] == f"task@{NOON}"
+    assert len(world.caller.calls) == calls + 1
+
+
+def test_all_of_a_name_are_rescheduled(world: World) -> None:
+    failed(world, 0, 1, 2)
+    put(world, trigger_at=NOON + 60 * 4)
+    answer = ask(world, "POST", "/reschedule/task", {"trigger_at": NOON + 60 * 3})
+    assert answer.json["rescheduled"] == [
+        {"from": f"task@{NOON + 60 * old}", "to": f"task@{NOON + 60 * new}"}
+        for old, new in [(0, 3), (1, 5), (2, 6)]
+    ]
+
+
+def test_only_failed_tasks_unless_all_is_said(world: World) -> None:
+    put(world)
+    assert ask(world, "POST", f"/reschedule/{KEY}").status == 409
+    assert ask(world, "POST", "/reschedule/task").json == {"rescheduled": [], "skipped": []}
+    answer = ask(world, "POST", f"/reschedule/{KEY}?all=true", {"trigger_at": "+2h"})
+    assert answer.json["rescheduled"] == [{"from": KEY, "to": f"task@{AT + 3600}"}]
+    answer = ask(world, "POST", "/reschedule/task?all", {"trigger_at": "+1h"})
+    assert answer.json["rescheduled"] == [{"from": f"task@{AT + 3600}", "to": KEY}]
+
+
+def test_a_running_task_is_never_moved(world: World) -> None:
+    world.scheduler.start()
+    world.caller.answer = None
+    put(world, trigger_at=NOON)
+    expected = {"rescheduled": [], "skipped": [{"task": f"task@{NOON}", "reason": "running"}]}
+    for path in (f"/reschedule/task@{NOON}?all=true", "/reschedule/task?all=true"):
+        answer = ask(world, "POST", path)
+        assert (answer.status, answer.json) == (200, expected)
+    assert ask(world, "POST", f"/reschedule/task@{NOON}").status == 409
+
+
+def test_a_reschedule_never_overwrites(world: World) -> None:
+    failed(world, 0)
+    put(world, trigger_at=AT)
+    answer = ask(world, "POST", f"/reschedule/task@{NOON}", {"trigger_at": AT})
+    assert answer.status == 409
+    assert KEY in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/reschedule/nobody", None, 404),
+        (f"/reschedule/nobody@{NOON}", None, 404),
+        ("/reschedule/", None, 404),
+        ("/reschedule", None, 404),
+        (f"/reschedule/task@{NOON}", {"trigger_at": "soon"}, 422),
+        (f"/reschedule/task@{NOON}", {"trigger": "+1h"}, 422),
+        (f"/reschedule/task@{NOON}", {"trigger_at": NOON - 86_400}, 422),
+        ("/reschedule/task", {"trigger_at": NOON - 86_400}, 422),
+        (f"/reschedule/task@{NOON}", b"[]", 400),
+        (f"/reschedule/task@{NOON}?all=perhaps", None, 400),
+        ("/reschedule/task@soon", None, 400),
+    ],
+)
+def test_bad_reschedules(world: World, path: str, body: object, status: int) -> None:
+    failed(world, 0)
+    assert ask(world, "POST", path, body).status == status
+    assert ask(world, "GET", f"/status/task@{NOON}").json["state"] == "failed"
+
+
+# Deleting
+
+
+def test_a_task_is_deleted(world: World) -> None:
+    put(world)
+    assert ask(world, "DELETE", f"/task/{KEY}").status == 204
+    assert ask(world, "DELETE", f"/task/{KEY}").status == 404
+    world.scheduler.start()
+    world.turn_to(AT + 60)
+    assert world.caller.calls == []
+
+
+def test_a_name_is_deleted_but_for_what_runs(world: World) -> None:
+    world.scheduler.start()
+    world.caller.answer = None
+    put(world, trigger_at=NOON)
+    put(world)
+    assert ask(world, "DELETE", f"/task/task@{NOON}").status == 409
+    expected = {"deleted": 1, "skipped": [{"task": f"task@{NOON}", "reason": "running"}]}
+    assert ask(world, "DELETE", "/task/task").json == expected
+    assert ask(world, "DELETE", "/task/nobody").status == 404
+
+
+# Everything else
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/tasks", "/task/a/b", "//task/x", "/status//", "/healthz/x"]
+)
+def test_unknown_paths(world: World, path: str) -> None:
+    assert ask(world, "GET", path).status in {400, 404}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/task/x", "DELETE, GET, HEAD, PUT"),
+        ("PUT", "/status/x", "GET, HEAD"),
+        ("GET", "/reschedule/x", "POST"),
+        ("DELETE", "/task/", "GET, HEAD, PUT"),
+        ("BREW", "/status/", "GET, HEAD"),
+        ("OPTIONS", "/healthz", "GET, HEAD"),
+    ],
+)
+def test_methods_not_allowed(world: World, method: str, path: str, allow: str) -> None:
+    answer = ask(world, method, path)
+    assert (answer.status, answer.header("allow")) == (405, allow)
+
+
+def test_while_the_database_cannot_be_used_every_endpoint_says_so(world: World) -> None:
+    put(world)
+    world.store.broken = True
+    for method, path, body in [
+        ("PUT", "/task/other", BODY),
+        ("GET", "/status/", None),
+        ("GET", f"/status/{KEY}", None),
+        ("DELETE", f"/task/{KEY}", None),
+        ("POST", "/reschedule/task", None),
+    ]:
+        answer = ask(world, method, path, body)
+        assert (answer.status, answer.header("retry-after")) == (503, "2")
+    world.store.broken = False
+    assert put(world).status == 200
+
+
+def test_a_fault_of_our_own_is_told_in_json_and_logged(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    world.store.get = lambda key: 1 / 0
+    answer = ask(world, "GET", f"/status/{KEY}")
+    assert answer.status == 500
+    assert "ZeroDivision" not in answer.text
+    assert logged_failures.flush(ZeroDivisionError) == 1
+
+
+def test_healthz_tells_whether_the_daemon_does_its_work(world: World) -> None:
+    world.caller.answer = None
+    world.scheduler.start()
+    for number in range(70):
+        put(world, f"n{number}", trigger_at=NOON)
+    answer = ask(world, "GET", "/healthz")
+    assert (answer.status, answer.json) == (
+        200,
+        {
+            "status": "ok",
+            "ticking": True,
+            "writable": True,
+            "last_tick": "2027-01-15T12:00:00.000Z",
+            "backlog": 6,
+            "calls_under_way": 64,
+        },
+    )
+    world.clock.rightNow += 100
+    assert not ask_health(world)["ticking"]
+
+
+def test_healthz_fails_while_the_database_does(world: World) -> None:
+    world.scheduler.start()
+    world.store.broken = True
+    assert ask_health(world) == {
+        "status": "failing",
+        "ticking": True,
+        "writable": True,
+        "last_tick": "2027-01-15T12:00:00.000Z",
+        "backlog": None,
+        "calls_under_way": 0,
+    }
+
+
+def test_healthz_fails_from_a_write_that_failed_until_one_that_did_not(world: World) -> None:
+    world.scheduler.start()
+    world.store.full = True
+    assert ask(world, "GET", "/healthz").status == 200, "nobody has written"
+    assert ask(world, "PUT", "/task/a", {**BODY, "trigger_at": NOON + 3600}).status == 503
+    health = ask_health(world)
+    assert (health["status"], health["writable"], health["backlog"]) == ("failing", False, 0)
+    world.store.full = False
+    assert not ask_health(world)["writable"]
+    world.turn_to(NOON + 60)
+    assert ask(world, "GET", "/healthz").json["writable"], "the tick has written"
+
+
+def ask_health(world: World) -> Any:
+    """Ask for the health of a daemon that is not well: 503, but no problem document."""
+    asking = world.http.request("GET", f"{BASE}/healthz")
+    world.http.flush()
+    response = world.result(asking)
+    assert response.code == 503
+    return json.loads(world.result(response.text()))
+
+
+def test_a_client_that_hangs_up_loses_nothing(world: World) -> None:
+    """Its task is on the way to the disk: it is kept, and called when its minute has come."""
+    world.scheduler.start()
+    put_it, committing = world.store.put, Deferred[Any]()
+    world.store.put = lambda *args, **kwargs: committing
+    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
+    http: Any = StubTreq(api.app.resource())
+    body = json.dumps({**BODY, "trigger_at": NOON}).encode()
+    asking = http.put(f"{BASE}/task/task", data=body)
+    http.flush()
+    asking.addErrback(lambda _: None)
+    asking.cancel()
+    http.flush()
+    made = definition("task", NOON, max_delay=10)
+    put_it(made, NOON).addCallback(committing.callback)
+    assert world.caller.called == [f"task@{NOON}"]
+    assert world.task(Key("task", NOON)).state is State.SUCCEEDED

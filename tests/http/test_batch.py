@@ -1,0 +1,234 @@
+"""Many tasks in one request, through treq's in-memory client and over the real statements."""
+
+from __future__ import annotations
+
+import gc
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from callme.api.batch import MAX_TASKS, SLICE
+from callme.api.strict_json import MAX_ITEM
+from callme.security.address_policy import Networks, parse_network
+from callme.store.interface import StoreUnavailable
+
+from ..conftest import LoggedFailures
+from ..helpers.support import NOON, World
+
+URL = "http://callme:6777/batch"
+AT = NOON + 3600
+
+
+def one(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "task_name": name,
+        "trigger_at": AT,
+        "callback": "http://sink.example/",
+        **more,
+    }
+
+
+def send(world: World, data: bytes, kind: str = "application/json", query: str = "") -> Any:
+    """Send a batch, and let the reactor turn until it is answered."""
+    asking = world.http.request("POST", URL + query, data=data, headers={"Content-Type": kind})
+    world.clock.advance(0)
+    world.http.flush()
+    return world.result(asking)
+
+
+def answers(world: World, items: list[Any], **more: Any) -> Any:
+    response = send(world, json.dumps(items).encode(), **more)
+    assert response.code == 200
+    assert response.headers.getRawHeaders("content-type") == ["application/json"]
+    return json.loads(world.result(response.text()))
+
+
+def test_each_task_is_answered_in_order_as_its_put_would_be(world: World) -> None:
+    world.put("standing", AT, payload="x", max_delay=10)
+    found = answers(
+        world,
+        [
+            one("new"),
+            one("bad", retry=-1, colour="red"),
+            one("standing"),
+            one("standing", payload="x", max_delay=10),
+            one("new"),
+            one("new", payload="other"),
+            one("late", trigger_at=NOON - 6000),
+            5,
+            {},
+            one("last", trigger_at="+5m"),
+        ],
+    )
+    assert [answer["status"] for answer in found] == [
+        *(201, 422, 409, 200, 200, 409, 422, 400, 422, 201)
+    ]
+    assert found[0] == {"status": 201, "task": f"new@{AT}"}
+    assert [error["pointer"] for error in found[1]["errors"]] == ["/retry", "/colour"]
+    assert found[2]["task"]["task"] == f"standing@{AT}"
+    assert "payload" not in found[2]["task"]
+    assert found[3] == {"status": 200, "task": f"standing@{AT}"}
+    page = world.result(world.store.page())
+    assert [task.key.task_name for task in page.tasks] == ["last", "new", "standing"]
+
+
+def test_many_new_tasks(world: World) -> None:
+    found = answers(world, [one(f"n{number}") for number in range(1000)])
+    assert found == [{"status": 201, "task": f"n{n}@{AT}"} for n in range(1000)]
+    again = answers(world, [one(f"n{number}") for number in range(SLICE + 1)])
+    assert {answer["status"] for answer in again} == {200}
+
+
+def test_a_task_a_line(world: World) -> None:
+    data = b'{"bad"\n' + json.dumps(one("a")).encode() + b"\r\n\n" + json.dumps(one("b")).encode()
+    response = send(world, data, "application/x-ndjson; charset=utf-8")
+    assert response.headers.getRawHeaders("content-type") == ["application/x-ndjson"]
+    lines = world.result(response.text()).splitlines()
+    assert [json.loads(line)["status"] for line in lines] == [400, 201, 201]
+
+
+@pytest.mark.parametrize("item", ['{"a": 1, "a": 2}', '{"a": NaN}', '{"a": "\\ud800"}', "1" * 5000])
+def test_one_item_that_is_not_quite_json_harms_no_other(world: World, item: str) -> None:
+    data = f"[{json.dumps(one('a'))}, {item}, {json.dumps(one('b'))}]".encode()
+    response = send(world, data)
+    found = json.loads(world.result(response.text()))
+    assert [answer["status"] for answer in found] == [201, 400, 201]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", 400),
+        (b"{}", 400),
+        (b"[", 400),
+        (b"[1,]", 400),
+        (b"[1 2]", 400),
+        (b"[1]]", 400),
+        (b"[\xff]", 400),
+        (b"[" + b"1," * MAX_TASKS + b"1]", 413),
+        (b"[" * 9_000, 400),
+        (b'[{"payload": "' + b"a" * MAX_ITEM + b'"}]', 413),
+        (b'[{"payload": "' + b"a" * 3 * MAX_ITEM + b'"}]', 413),
+        (b'[{"a": 1, "a": [' + b"1," * MAX_ITEM + b"1]}]", 413),
+        (b"[" + b"[" * 40 + b"1" + b"]" * 40 + b",[" + b"[]," * MAX_ITEM + b"[]]]", 413),
+        (b"[" + (b'"' + b"a" * 999 + b'",') * 1_500 + b"tru]", 400),
+        (b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru," + b"1" * 3 * MAX_ITEM, 400),
+    ],
+)
+def test_a_batch_that_cannot_be_read_is_refused_whole(
+    world: World, data: bytes, status: int
+) -> None:
+    if data.startswith(b"[1"):
+        data = b"[" + json.dumps(one("a")).encode() + b"," + data[1:]
+    response = send(world, data)
+    assert response.code == status
+    assert list(world.result(world.store.page()).tasks) == []
+
+
+def test_a_line_that_is_too_long_is_refused(world: World) -> None:
+    line = b'{"payload": "' + b"a" * MAX_ITEM + b'"}'
+    assert send(world, line, "application/x-ndjson").code == 413
+
+
+def test_a_mistake_far_behind_is_told_where_it_stands(world: World) -> None:
+    data = b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru}]"
+    detail = world.result(send(world, data).json())["detail"]
+    assert detail.endswith(f"char {len(data) - 5}")
+
+
+def test_an_empty_batch(world: World) -> None:
+    assert answers(world, []) == []
+
+
+def test_another_content_type_is_refused(world: World) -> None:
+    assert send(world, b"[]", "text/csv").code == 415
+
+
+def test_pretty_is_indented(world: World) -> None:
+    response = send(world, json.dumps([one("a"), one("b")]).encode(), query="?pretty")
+    text = world.result(response.text())
+    assert text.startswith('[\n  {"status":201,')
+    assert len(json.loads(text)) == 2
+
+
+def test_tasks_whose_minute_has_begun_are_called_at_once(world: World) -> None:
+    world.scheduler.start()
+    answers(world, [one("now", trigger_at="+0m"), one("later")])
+    assert world.caller.called == [f"now@{NOON}"]
+
+
+def test_while_the_database_cannot_be_used_the_batch_is_refused(world: World) -> None:
+    world.store.broken = True
+    response = send(world, json.dumps([one("a")]).encode())
+    assert (response.code, response.headers.getRawHeaders("retry-after")) == (503, ["2"])
+
+
+def test_a_batch_that_fails_in_the_middle_leaves_no_error_behind(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    """The slice that follows a failed one fails too, and nobody waits for it any more."""
+    waiting: list[Deferred[Any]] = []
+
+    def put_many(tasks: Any, now: float) -> Deferred[Any]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    world.store.put_many = put_many
+    data = json.dumps([one(f"n{n}") for n in range(2 * SLICE)]).encode()
+    asking = world.http.request("POST", URL, data=data)
+    world.clock.advance(0)
+    assert len(waiting) == 2
+    while waiting:
+        waiting.pop(0).errback(StoreUnavailable("database is locked"))
+    world.http.flush()
+    assert world.result(asking).code == 503
+    # An error that nobody took is logged when it is collected.
+    gc.collect()
+    assert logged_failures.flush(StoreUnavailable) == 0
+
+
+def test_others_have_their_turn_while_a_batch_is_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_many, turns = world.store.put_many, []
+    timed = world.clock.callLater
+
+    def counted(tasks: Any, now: float) -> Any:
+        turns.append(len(tasks))
+        return put_many(tasks, now)
+
+    def called_later(delay: float, *rest: Any) -> Any:
+        turns.append(0)
+        return timed(delay, *rest)
+
+    world.store.put_many = counted
+    monkeypatch.setattr(world.clock, "callLater", called_later)
+    answers(world, [one(f"n{number}") for number in range(10 * SLICE)])
+    # Ten turns while it is decoded, and one before each slice that is written.
+    assert turns == [0] * 10 + [0, SLICE] * 10
+
+
+def test_a_batch_goes_no_further_than_a_put() -> None:
+    world = World(networks=Networks(denied=[parse_network("10.0.0.0/8")]))
+    hosts = ["10.0.0.1", "169.254.169.254", "192.0.2.1"]
+    tasks = [one(f"t{n}", callback=f"http://{host}/") for n, host in enumerate(hosts)]
+    assert [told["status"] for told in answers(world, tasks)] == [422, 422, 201]
+    world.close()
+
+
+def test_what_falls_due_while_a_batch_is_written_is_called_at_once(world: World) -> None:
+    world.clock.advance(59.9)
+    world.scheduler.start()
+    put_many, committed = world.store.put_many, Deferred[Any]()
+    world.store.put_many = lambda tasks, now: committed.addCallback(lambda _: put_many(tasks, now))
+    body = json.dumps([one("due", trigger_at=NOON + 60)]).encode()
+    asking = world.http.request("POST", URL, data=body)
+    # The minute's tick is over when the task is there.
+    world.turn_to(NOON + 60.5)
+    committed.callback(None)
+    world.turn_to(NOON + 60.6)
+    world.http.flush()
+    assert world.result(asking).code == 200
+    assert world.caller.called == [f"due@{NOON + 60}"]

@@ -1,0 +1,726 @@
+"""What is foreseen: attempts, lateness, crowded minutes, and what a dry run says of a put."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
+
+from callme.core.task import State
+from callme.core.times import rfc3339
+from callme.reports.forecast import (
+    MAX_CROWDED,
+    Crowded,
+    Forecast,
+    attempts_at,
+    busy,
+    crowded,
+    full,
+    lateness,
+    merged,
+    of_all,
+)
+from callme.reports.forecaster import KEPT, MOST_SECONDS, SHARE, Outlook
+from callme.store.interface import MAX_LOADS, Beside, Load, Store, StoreUnavailable
+from callme.worker.throughput import ENOUGH_CALLS, MAX_HOSTS, Capacity, Pace
+
+from ..helpers.support import NOON, InstantStore, World, definition
+from ..store_contract.test_store import NOW, put, put_in, store
+from .test_api import AT, BODY, ask
+
+__all__ = ["store"]
+
+HOST = "sink.example:80"
+OTHER = "other.example:443"
+TEN = Capacity(10, 5, rate=10.0, duration=1.0, durations={HOST: 2.5})
+"""Ten calls a second in all, two to the host, five to any other."""
+FAR = NOON + 10**6
+
+
+def minutes(*numbers: int, begin: int = NOON) -> list[int]:
+    return [begin + 60 * number for number in numbers]
+
+
+# Attempts
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"retry": 0}, [0]),
+        ({"retry": 3}, [0, 1, 2, 3]),
+        ({"retry": 4, "retry_delay": [1, 5, 30]}, [0, 1, 6, 36, 66]),
+        ({"retry": 1000, "max_delay": 4}, [0, 1, 2, 3]),
+        ({"retry": 3, "retry_delay": 10, "max_delay": 10}, [0]),
+        ({"retry": 2, "retry_delay": 0}, [0, 0, 0]),
+    ],
+)
+def test_every_attempt_of_a_task_if_all_fail(more: dict[str, Any], expected: list[int]) -> None:
+    made = definition(**more)
+    assert attempts_at(made, NOON - 5000) == minutes(*expected)
+    assert attempts_at(made, NOON - 5000, 2) == minutes(*expected[:2])
+
+
+def test_what_has_begun_is_called_now(world: World) -> None:
+    assert attempts_at(definition(retry=1), NOON + 150) == minutes(2, 3)
+
+
+def test_attempts_come_as_foreseen(world: World) -> None:
+    world.caller.answer = 500
+    world.scheduler.start()
+    made = world.put(at=NOON + 60, retry=5, retry_delay=[0, 2, 1], max_delay=5)
+    foreseen = attempts_at(made, world.now())
+    world.turn_to(NOON + 1200)
+    assert [time for time, _ in world.caller.calls] == foreseen
+    assert len(foreseen) > 3
+
+
+# Rates
+
+
+def test_rates_that_were_measured_and_such_that_were_not() -> None:
+    assert TEN.calls_per_second() == 10
+    assert (TEN.calls_per_second(HOST), TEN.calls_per_second(OTHER)) == (2, 5)
+    assert TEN.is_measured()
+    assert (TEN.is_measured(HOST), TEN.is_measured(OTHER)) == (True, False)
+    nothing = Capacity(256, 64)
+    assert (nothing.calls_per_second(), nothing.calls_per_second(HOST)) == (256, 64)
+    assert not nothing.is_measured()
+    only_durations = Capacity(256, 64, duration=0.5, durations={HOST: 0.0})
+    assert only_durations.calls_per_second() == 512
+    assert only_durations.calls_per_second(HOST) == 512
+    assert Capacity(4, 64).calls_per_second(HOST) == 4
+    # A few calls of 3 ms do not show that 256 at once would be as fast.
+    short = Capacity(256, 64, duration=0.003, durations={HOST: 0.003})
+    assert (short.calls_per_second(), short.calls_per_second(HOST)) == (1000, 1000)
+    assert Capacity(256, 64, rate=4000.0, duration=0.003).calls_per_second() == 4000
+
+
+def test_the_pace_is_that_of_calls_while_room_was_short() -> None:
+    clock = Clock()
+    pace = Pace(clock.seconds)
+    assert pace.capacity(256, 64) == Capacity(256, 64)
+    for _ in range(ENOUGH_CALLS):
+        pace.ended(HOST, 100)
+    clock.advance(1000)
+    assert pace.capacity(256, 64).rate is None
+    assert pace.capacity(256, 64).duration == pytest.approx(0.1)
+    pace.room(short=True)
+    for _ in range(ENOUGH_CALLS):
+        clock.advance(0.1)
+        pace.ended(HOST, 300)
+    assert pace.capacity(256, 64).rate == pytest.approx(10)
+    pace.room(short=False)
+    clock.advance(1000)
+    pace.ended(OTHER, None)
+    capacity = pace.capacity(256, 64)
+    assert capacity.rate == pytest.approx(10)
+    assert list(capacity.durations) == [HOST]
+    assert 0.2 < capacity.durations[HOST] <= 0.3
+
+
+def test_the_pace_forgets() -> None:
+    clock = Clock()
+    pace = Pace(clock.seconds)
+    for rate in (10, 200):
+        for _ in range(300):
+            pace.room(short=True)
+            clock.advance(1)
+            for _ in range(rate):
+                pace.ended(HOST, None)
+    assert pace.capacity(256, 64).rate == pytest.approx(200, rel=0.05)
+    pace.ended(HOST, 1)
+    for number in range(MAX_HOSTS):
+        pace.ended(f"host-{number}", 5)
+    durations = pace.capacity(256, 64).durations
+    assert HOST not in durations
+    assert len(durations) == MAX_HOSTS
+
+
+def test_the_daemon_measures_its_pace(world: World) -> None:
+    world.restart(concurrency=4, per_host=2)
+    for number in range(400):
+        world.put(f"task-{number}", callback=f"http://host-{number % 4}/")
+    assert world.scheduler.capacity() == Capacity(4, 2)
+    world.caller.answer = None
+    world.clock.advance(60)
+    second = 0
+    while world.caller.pending:
+        second += 1
+        world.clock.advance(0.5)
+        for key in list(world.caller.pending):
+            world.caller.end(key, 200)
+    capacity = world.scheduler.capacity()
+    assert capacity.rate == pytest.approx(8, rel=0.1)
+    assert set(capacity.durations) == {f"host-{number}:80" for number in range(4)}
+
+
+def test_a_host_that_is_slow_alone_says_nothing_of_all(world: World) -> None:
+    world.restart(concurrency=100, per_host=2)
+    world.caller.answer = None
+    for number in range(300):
+        world.put(f"task-{number}")
+    world.clock.advance(60)
+    while world.caller.pending:
+        world.clock.advance(1)
+        for key in list(world.caller.pending):
+            world.caller.end(key, 200)
+    assert len(world.caller.calls) == 300
+    assert world.scheduler.capacity().rate is None
+
+
+# Lateness
+
+
+@pytest.mark.parametrize(
+    ("calls", "to_host", "seconds"),
+    [(1, 1, 0), (10, 5, 0), (60, 5, 5), (10, 10, 2.5), (11, 6, 0.5), (1010, 105, 100)],
+)
+def test_the_last_call_of_a_minute(calls: int, to_host: int, seconds: float) -> None:
+    assert lateness(TEN, definition(), NOON - 100, calls, to_host) == seconds
+    assert lateness(TEN, definition(), NOON + 7, calls, to_host) == seconds + 7
+
+
+# Crowded minutes
+
+
+def test_a_minute_is_crowded_where_its_last_call_starts_too_late() -> None:
+    def load(calls: int) -> Load:
+        return Load(NOON, HOST, calls, NOON + 60)
+
+    # Five start at once, and two a second follow.
+    assert crowded(TEN, [load(124)], NOON) == []
+    assert crowded(TEN, [load(125)], NOON) == [Crowded(load(125), NOON + 60, 1)]
+    assert crowded(TEN, [load(225)], NOON) == [Crowded(load(225), NOON + 110, 101)]
+
+
+def test_what_is_left_over_holds_up_the_next_minutes() -> None:
+    first, second, third = (
+        Load(at, HOST, calls, at + most)
+        for at, calls, most in (
+            (NOON, 245, 600),
+            (NOON + 60, 5, 60),
+            (NOON + 300, 5, 60),
+        )
+    )
+    assert crowded(TEN, [first, second, third], NOON) == [Crowded(second, NOON + 122.5, 5)]
+    assert crowded(TEN, [second, third], NOON) == []
+
+
+def test_what_is_too_late_holds_up_nobody() -> None:
+    first, second = Load(NOON, HOST, 1000, NOON + 60), Load(NOON + 60, HOST, 1, NOON + 120)
+    assert crowded(TEN, [first, second], NOON) == [Crowded(first, NOON + 497.5, 876)]
+
+
+def test_all_calls_are_a_queue_and_each_hosts_are_one() -> None:
+    every = Load(NOON, None, 10_000, NOON + 600)
+    loads = [Load(NOON, OTHER, 9_000, NOON + 600), Load(NOON, HOST, 9, NOON + 600), every]
+    found = crowded(TEN, loads, NOON)
+    assert [(one.load.host, one.last_start_at - NOON) for one in found] == [
+        (None, 999),
+        (OTHER, 1799),
+    ]
+
+
+def test_what_is_due_already_is_called_in_the_first_minute() -> None:
+    loads = [
+        Load(NOON - 120, HOST, 3, FAR),
+        Load(NOON, HOST, 4, NOON + 60),
+        Load(NOON + 60, HOST, 1, FAR),
+    ]
+    assert merged(loads, NOON) == [Load(NOON, HOST, 7, NOON + 60), Load(NOON + 60, HOST, 1, FAR)]
+
+
+@given(
+    st.builds(
+        Capacity,
+        st.integers(1, 300),
+        st.integers(1, 300),
+        st.none() | st.floats(0.1, 1e4),
+        st.none() | st.floats(0, 1800),
+        st.dictionaries(st.just(HOST), st.floats(0, 1800)),
+    ),
+    st.integers(1, 20),
+)
+def test_a_host_with_as_few_calls_as_every_host_can_take_is_never_crowded(
+    capacity: Capacity, count: int
+) -> None:
+    calls = capacity.calm
+    if calls > 60 * capacity.calls_per_second(HOST):
+        return  # Less than one call a minute, which is the least that can be told.
+    loads = [Load(at, HOST, calls, at + 60) for at in minutes(*range(count))]
+    assert crowded(capacity, loads, NOON) == []
+
+
+def test_where_there_may_be_no_room() -> None:
+    # Ten start at once, and ten a second follow.
+    calls = dict(zip(minutes(0, 1, 2, 3, 9), (609, 610, 600, 1, 1000), strict=True))
+    assert busy(TEN, calls, NOON - 60) == (NOON + 60, NOON + 540)
+    assert busy(TEN, {NOON: 609}, NOON - 60) is None
+    # What was due before may have little time left.
+    assert busy(TEN, {NOON: 11}, NOON) == (NOON, NOON)
+    assert busy(TEN, {NOON: 10}, NOON) is None
+    assert full(calls, 609) == (NOON + 60, NOON + 540)
+    assert full(calls, 1000) is None
+    assert busy(TEN, {}, NOON) is full({}, 0) is None
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 12).map(lambda number: NOON + 60 * number),
+        st.tuples(st.integers(1, 1500), st.integers(1, 4)),
+        max_size=8,
+    )
+)
+def test_no_minute_is_crowded_that_is_not_looked_at(drawn: dict[int, tuple[int, int]]) -> None:
+    loads = [Load(at, None, calls, at + 60 * most) for at, (calls, most) in sorted(drawn.items())]
+    calls_ahead = {load.minute: load.calls for load in loads}
+    first, last = busy(TEN, calls_ahead, NOON) or (0, -1)
+    seen = [load for load in loads if first <= load.minute <= last]
+    assert crowded(TEN, of_all(calls_ahead, seen, NOON), NOON) == crowded(TEN, loads, NOON)
+
+
+# What the store knows
+
+
+async def test_what_stands_beside_a_task(store: Store) -> None:
+    at = NOON + 60
+    await put(store, "a", at)
+    await put(store, "b", at, callback="http://other.example/")
+    await put(store, "c", at + 60)
+    await put_in(store, State.FAILED, "d", NOON)
+    await put(store, "e", NOON)
+    asked = [
+        definition("new", at),
+        definition("a", at, payload="other"),
+        definition("b", at),
+        definition("new", NOON - 60),
+        definition("e", NOON),
+        definition("d", NOON),
+    ]
+    found = await store.beside(asked, NOW)
+    counts = [(beside.calls, beside.calls_to_host) for beside in found]
+    assert counts == [(2, 1), (1, 0), (1, 1), (1, 1), (0, 0), (1, 1)]
+    standing = [beside.standing for beside in found]
+    assert standing == [await store.get(one.key) for one in asked]
+    assert [one is None for one in standing] == [True, False, False, True, False, False]
+    assert await store.beside([], NOW) == []
+    assert found[0] == Beside(None, 2, 1)
+
+
+async def test_calls_ahead(store: Store) -> None:
+    assert await store.calls_ahead(NOON, FAR) == {}
+    await put_in(store, State.SUCCEEDED, "y", NOON)
+    for number, at in enumerate(minutes(-9, -9, -8, 1, 1, 4, 6)):
+        await put(store, f"x{number}", at)
+    assert await store.calls_ahead(NOON, NOON + 360) == {NOON: 3, NOON + 60: 2, NOON + 240: 1}
+    assert await store.calls_ahead(NOON + 60, NOON + 61) == {NOON + 60: 5}
+    assert await store.calls_ahead(NOON - 540, NOON - 480) == {NOON - 540: 2}
+    assert await store.calls_ahead(NOON - 600, NOON - 540) == {}
+    in_order = await store.calls_ahead(NOON, FAR)
+    assert list(in_order) == minutes(0, 1, 4, 6)
+
+
+async def test_loads(store: Store) -> None:
+    assert await store.loads(0, FAR) == await store.loads(0, FAR, 0) == []
+    for number, host in enumerate(["a", "a", "a", "b"]):
+        await put(store, f"x{number}", NOON, callback=f"http://{host}/", max_delay=5 + number)
+    await put(store, "y", NOON + 60, callback="http://a/")
+    await put_in(store, State.SUCCEEDED, "z", NOON - 60)
+    late = NOON + 60 + 60 * 525_600
+    assert await store.loads(0, NOON + 60) == [
+        Load(NOON, None, 4, NOON + 300),
+        Load(NOON + 60, None, 1, late),
+    ]
+    of_hosts = [
+        Load(NOON, "a:80", 3, NOON + 300),
+        Load(NOON, "b:80", 1, NOON + 480),
+        Load(NOON + 60, "a:80", 1, late),
+    ]
+    assert await store.loads(NOON, NOON + 60, 0) == of_hosts
+    assert await store.loads(NOON, NOON + 60, 1) == of_hosts[:1]
+    assert await store.loads(NOON + 1, NOON + 60, 0) == of_hosts[2:]
+    assert await store.loads(NOON + 1, NOON + 59) == []
+
+
+# Dry runs
+
+
+def test_a_dry_run_says_what_a_put_would_do_and_does_nothing(world: World) -> None:
+    world.put("beside", AT)
+    world.put("elsewhere", AT, callback="http://other.example/")
+    body = {**BODY, "retry": 2, "payload": "p", "on_failure": "http://told.example/"}
+    answer = ask(world, "PUT", "/task/task?dry_run", body)
+    assert (answer.status, answer.header("location")) == (200, None)
+    members = answer.json
+    true = ask(world, "PUT", "/task/task", body)
+    assert (members["task"], members["status"]) == (true.json, true.status)
+    assert members["task"]["on_failure"] == "http://told.example/"
+    assert members["would"] == "create"
+    assert members["attempts_at"] == [rfc3339(at * 1000) for at in minutes(60, 61, 62)]
+    assert members["starts_before"] == rfc3339((AT + 600) * 1000)
+    assert (members["calls_in_minute"], members["calls_to_host"]) == (3, 2)
+    assert members["lateness_ms"] == 0
+    assert members["rate"] == {"calls_per_second": 256.0, "measured": False}
+    assert members["host_rate"] == {"calls_per_second": 64.0, "measured": False}
+
+
+def test_a_dry_run_creates_nothing_and_calls_nothing(world: World) -> None:
+    world.scheduler.start()
+    for body in ({**BODY, "trigger_at": "+0m"}, BODY):
+        assert ask(world, "PUT", "/task/task?dry_run=true", body).json["would"] == "create"
+    assert ask(world, "GET", "/status/").json == {"tasks": []}
+    world.turn_to(AT + 100)
+    assert world.caller.calls == []
+
+
+CONDITIONS: list[dict[str, str]] = [{}, {"If-Match": "*"}, {"If-None-Match": "*"}]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS, ids=str)
+@pytest.mark.parametrize("stands", [None, "same", "other", "running"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_dry_run_is_answered_as_the_put_would_be(
+    world: World, condition: dict[str, str], stands: str | None, late: bool
+) -> None:
+    body = {"callback": "http://sink.example/", "max_delay": 5}
+    if stands is not None:
+        world.put("task", max_delay=5, payload="p" if stands == "other" else "")
+    world.caller.answer = None
+    if stands == "running":
+        world.scheduler.start()
+    if late:
+        world.clock.rightNow += 300
+    path = f"/task/task@{NOON}"
+    before = world.task(definition("task").key) if stands else None
+    dry = ask(world, "PUT", path + "?dry_run", body, headers=condition)
+    assert not stands or world.task(definition("task").key) == before
+    true = ask(world, "PUT", path, body, headers=condition)
+    if true.status >= 400:
+        assert (dry.status, dry.json) == (true.status, true.json)
+    else:
+        assert (dry.status, dry.json["status"]) == (200, true.status)
+        assert dry.json["task"] == true.json
+        would = {201: "create", 200: "replace" if stands == "other" else "keep"}
+        assert dry.json["would"] == would[true.status]
+        assert ("attempts_at" in dry.json) == (dry.json["would"] != "keep")
+
+
+def test_a_replaced_task_is_counted_once(world: World) -> None:
+    world.put("task", AT)
+    for host in ("sink.example", "other.example"):
+        body = {**BODY, "callback": f"http://{host}/x"}
+        dry = ask(world, "PUT", "/task/task?dry_run", body, headers={"If-Match": "*"}).json
+        assert (dry["would"], dry["calls_in_minute"], dry["calls_to_host"]) == ("replace", 1, 1)
+
+
+def test_what_stands_there_may_be_broken(world: World) -> None:
+    world.put(at=AT)
+    world.store.connection.execute("UPDATE task SET callback = 'http://['")
+    assert ask(world, "PUT", "/task/task?dry_run", BODY).status == 409
+    dry = ask(world, "PUT", "/task/task?dry_run", BODY, headers={"If-Match": "*"}).json
+    assert (dry["would"], dry["calls_in_minute"], dry["calls_to_host"]) == ("replace", 1, 1)
+
+
+def test_a_wrong_task_is_refused_in_a_dry_run_too(world: World) -> None:
+    assert ask(world, "PUT", "/task/task?dry_run", {**BODY, "retry": -1}).status == 422
+    assert ask(world, "PUT", "/task/task?dry_run=x", BODY).status == 400
+
+
+def batch(world: World, tasks: list[Any], query: str = "?dry_run") -> list[Any]:
+    asking = world.http.request(
+        "POST", f"http://callme/batch{query}", data=json.dumps(tasks).encode()
+    )
+    for _ in range(20):
+        world.http.flush()
+        world.clock.advance(0)
+    response = world.result(asking)
+    assert response.code == 200
+    answers: list[Any] = json.loads(world.result(response.text()))
+    return answers
+
+
+def test_a_batch_is_foreseen_each_after_those_before_it(world: World) -> None:
+    world.put("beside", AT)
+    tasks: list[Any] = [{**BODY, "task_name": f"t{number}"} for number in range(250)]
+    tasks[120:120] = [{**BODY, "task_name": "t0"}, {**BODY, "task_name": "t1", "retry": 9}, 7]
+    answers = batch(world, tasks)
+    assert ask(world, "GET", "/status/").json["tasks"][1:] == []
+    true = batch(world, tasks, "")
+    assert [one["status"] for one in answers] == [one["status"] for one in true]
+    assert answers[122] == true[122]
+    assert answers[120]["would"] == "keep"
+    assert answers[121]["status"] == 409
+    created = [one for one in answers if one.get("would") == "create"]
+    assert [one["calls_in_minute"] for one in created] == list(range(2, 252))
+    assert created[-1]["calls_to_host"] == 251
+    # 64 have a place, and 64 end in a second.
+    assert created[-1]["lateness_ms"] == round((251 - 64) / 64 * 1000)
+    assert "payload" not in created[0]["task"]
+
+
+def test_a_batch_is_foreseen_in_order_whichever_read_ends_first(world: World) -> None:
+    pending: list[Deferred[None]] = []
+    store, real = world.store, world.store.beside
+
+    def slowly(*args: Any) -> Any:
+        pending.append(Deferred())
+        return pending[-1].addCallback(lambda _: real(*args))
+
+    store.beside = slowly
+    tasks = [{**BODY, "task_name": f"t{number}"} for number in range(300)]
+    data = json.dumps(tasks).encode()
+    asking = world.http.request("POST", "http://callme/batch?dry_run", data=data)
+    for _ in range(20):
+        world.http.flush()
+        world.clock.advance(0)
+    while pending:
+        # The last one first, if there are several.
+        pending.pop().callback(None)
+        for _ in range(20):
+            world.http.flush()
+            world.clock.advance(0)
+    answers = json.loads(world.result(world.result(asking).text()))
+    assert [one["calls_in_minute"] for one in answers] == list(range(1, 301))
+
+
+def test_a_batch_tells_the_first_attempts(world: World) -> None:
+    (one,) = batch(world, [{**BODY, "task_name": "a", "retry": 1000, "max_delay": 5000}])
+    assert one["attempts_at"] == [rfc3339(at * 1000) for at in minutes(*range(60, 70))]
+
+
+# The forecast
+
+
+def test_a_forecast_of_nothing(world: World) -> None:
+    assert ask(world, "GET", "/forecast").json == {
+        "counted_at": "2027-01-15T12:00:00.000Z",
+        "from": "2027-01-15T12:00:00.000Z",
+        "until": "2027-01-16T12:00:00.000Z",
+        "calls": 0,
+        "rate": {"calls_per_second": 256.0, "measured": False},
+        "minutes": [],
+        "crowded": [],
+        "complete": True,
+    }
+
+
+def test_a_forecast_by_minute(world: World) -> None:
+    world.put("late", NOON - 120)
+    world.put("now", NOON)
+    world.put("soon", NOON + 3540)
+    world.put("far", NOON + 3600)
+    told = ask(world, "GET", "/forecast?hours=1").json
+    assert (told["calls"], told["until"]) == (3, "2027-01-15T13:00:00.000Z")
+    assert told["minutes"] == [
+        {"minute": "2027-01-15T12:00:00.000Z", "calls": 2},
+        {"minute": "2027-01-15T12:59:00.000Z", "calls": 1},
+    ]
+
+
+def test_a_notice_is_a_call_ahead_like_any_other(world: World) -> None:
+    world.put(retry=0, on_failure="http://told.example/")
+    world.caller.answer = 500
+    world.scheduler.start()
+    world.turn_to(NOON + 1)
+    # It was called at once, and failed: this is its second attempt.
+    told = ask(world, "GET", "/forecast").json
+    assert told["minutes"] == [{"minute": "2027-01-15T12:01:00.000Z", "calls": 1}]
+
+
+def test_a_forecast_tells_crowded_minutes_by_host(world: World) -> None:
+    world.restart(concurrency=2, per_host=1)
+    for number in range(70):
+        world.put(f"a{number}", NOON + 600, max_delay=1)
+        world.put(f"b{number}", NOON + 660, max_delay=10, callback="http://other.example/")
+    told = ask(world, "GET", "/forecast").json
+    assert told["crowded"] == [
+        {
+            "host": HOST,
+            "rate": {"calls_per_second": 1.0, "measured": False},
+            "minutes": [
+                {
+                    "minute": "2027-01-15T12:10:00.000Z",
+                    "calls": 70,
+                    "lateness_ms": 69000,
+                    "too_late": 10,
+                }
+            ],
+        }
+    ]
+    assert told["complete"]
+
+
+def test_what_was_due_before_may_be_crowded_in_the_first_minute(world: World) -> None:
+    for number in range(100):
+        world.put(f"task-{number}", NOON - 60 * (number % 2), max_delay=1 + number % 2)
+    outlook = Outlook(world.store, lambda: Capacity(1, 1), world.clock, world.now)
+    told = World.result(outlook.forecast(1))
+    assert told.minutes == {NOON: 100}
+    of_all, of_host = told.crowded
+    assert of_all == Crowded(Load(NOON, None, 100, NOON + 60), NOON + 99, 40)
+    assert of_host == Crowded(Load(NOON, HOST, 100, NOON + 60), NOON + 99, 40)
+
+
+class Crowd(InstantStore):
+    """A store with many hosts that have many calls."""
+
+    hosts = MAX_LOADS
+
+    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
+        return succeed({NOON: 1000 * self.hosts})
+
+    def loads(
+        self, first: int, last: int, more_than: int | None = None
+    ) -> Deferred[Sequence[Load]]:
+        hosts = [] if more_than is None else [f"h{number}:80" for number in range(self.hosts)]
+        return succeed([Load(NOON, host, 1000, NOON + 60) for host in hosts])
+
+
+def test_a_forecast_says_where_it_is_cut_short() -> None:
+    store = Crowd()
+    narrow = Capacity(10**7, 10)
+    for hosts, complete in ((MAX_CROWDED, True), (MAX_CROWDED + 1, False), (MAX_LOADS, False)):
+        store.hosts = hosts
+        outlook = Outlook(store, lambda: narrow, Clock(), lambda: NOON + 1)
+        told = World.result(outlook.forecast(24))
+        assert (told.complete, len(told.crowded)) == (complete, MAX_CROWDED)
+    # Few are too crowded, but there may be others that were not looked at.
+    roomy = Capacity(10**7, 1000)
+    cut = World.result(Outlook(store, lambda: roomy, Clock(), lambda: NOON).forecast(1))
+    assert (cut.complete, cut.crowded) == (False, [])
+    store.close()
+
+
+# One look for all who ask
+
+
+class Slow(InstantStore):
+    """A store whose looks end when the test says.
+
+    :ivar pending: what ends each of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: list[Deferred[None]] = []
+
+    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
+        self.pending.append(Deferred())
+        real = super().calls_ahead
+        return self.pending[-1].addCallback(lambda _: real(begin, until)).addCallback(lambda d: d)
+
+
+@pytest.fixture
+def slow() -> Iterator[Slow]:
+    made = Slow()
+    yield made
+    made.close()
+
+
+def looking(store: Slow) -> tuple[Outlook, Clock]:
+    clock = Clock()
+    clock.rightNow = NOON
+    return Outlook(store, lambda: Capacity(256, 64), clock, clock.seconds), clock
+
+
+def test_who_asks_meanwhile_and_soon_after_is_told_the_same(slow: Slow) -> None:
+    outlook, clock = looking(slow)
+    first, second = outlook.forecast(24), outlook.forecast(24)
+    assert len(slow.pending) == 1
+    clock.advance(0.5)
+    slow.pending[0].callback(None)
+    told = World.result(first)
+    assert told.counted_at == NOON
+    assert World.result(second) is told
+    clock.advance(SHARE * 0.5 - 0.01)
+    assert World.result(outlook.forecast(24)) is told
+    clock.advance(0.02)
+    outlook.forecast(24)
+    assert len(slow.pending) == 2
+
+
+def test_there_is_one_look_at_a_time(slow: Slow) -> None:
+    outlook, _ = looking(slow)
+    asked = [outlook.forecast(hours) for hours in (1, 2, 1, 3)]
+    for number in range(3):
+        assert len(slow.pending) == number + 1
+        slow.pending[number].callback(None)
+    told = [World.result(one) for one in asked]
+    assert [(one.until - one.begin) // 3600 for one in told] == [1, 2, 1, 3]
+
+
+def test_who_hangs_up_stops_neither_the_look_nor_the_others(slow: Slow) -> None:
+    outlook, _ = looking(slow)
+    one, other = outlook.forecast(24), outlook.forecast(24)
+    one.addErrback(lambda failure: failure.trap(CancelledError))
+    one.cancel()
+    outlook.forecast(24)
+    assert len(slow.pending) == 1
+    slow.pending[0].callback(None)
+    assert World.result(other).minutes == {}
+
+
+def test_a_look_that_fails_fails_for_all_who_asked(slow: Slow) -> None:
+    outlook, _ = looking(slow)
+    asked = [outlook.forecast(24), outlook.forecast(24), outlook.forecast(1)]
+    slow.pending[0].errback(StoreUnavailable("no"))
+    for one in asked[:2]:
+        with pytest.raises(StoreUnavailable):
+            World.result(one)
+    slow.pending[1].callback(None)
+    assert World.result(asked[2]).complete
+
+
+def within(outlook: Outlook, hours: int = 24) -> Deferred[Forecast | None]:
+    return Deferred.fromCoroutine(outlook.forecast_within(hours, 0.05))
+
+
+def test_who_cannot_wait_is_told_the_last_look_unless_it_is_old(slow: Slow) -> None:
+    outlook, clock = looking(slow)
+    asked = within(outlook)
+    clock.advance(0.05)
+    assert World.result(asked) is None
+    clock.advance(0.95)
+    slow.pending[0].callback(None)
+    told = World.result(within(outlook))
+    assert told is not None
+    clock.advance(SHARE + 1)
+    asked = within(outlook)
+    clock.advance(0.05)
+    assert World.result(asked) is told
+    # The look goes on, but by then the last one is too old.
+    clock.advance(MOST_SECONDS)
+    asked = within(outlook)
+    clock.advance(0.05)
+    assert World.result(asked) is None
+    assert len(slow.pending) == 2
+
+
+def test_a_look_is_not_kept_for_longer_than_a_minute(slow: Slow) -> None:
+    outlook, clock = looking(slow)
+    outlook.forecast(24)
+    clock.advance(100)
+    slow.pending[0].callback(None)
+    clock.advance(MOST_SECONDS)
+    outlook.forecast(24)
+    assert len(slow.pending) == 2
+
+
+def test_few_looks_are_kept(slow: Slow) -> None:
+    outlook, clock = looking(slow)
+    for hours in range(KEPT + 1):
+        outlook.forecast(hours)
+        clock.advance(1)
+        slow.pending[-1].callback(None)
+    for hours in range(1, KEPT + 1):
+        outlook.forecast(hours)
+    assert len(slow.pending) == KEPT + 1
+    outlook.forecast(0)
+    assert len(slow.pending) == KEPT + 2

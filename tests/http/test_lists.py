@@ -1,0 +1,98 @@
+"""Pages are read and written so that nobody but who reads others waits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from callme.api.responses import AT_ONCE, Lists
+from callme.core.times import Key
+from callme.store.interface import Page
+
+from ..helpers.support import NOON, World
+
+URL = "http://callme:6777"
+LARGE = {f"{number:02}-{'x' * 77}": "" for number in range(100)}
+
+
+class Reads:
+    """A database whose answers the test gives."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.lists = Lists(self.clock)
+        self.begun: list[Deferred[Any]] = []
+
+    def read(self) -> Deferred[Any]:
+        reading: Deferred[Any] = Deferred()
+        self.begun.append(reading)
+        return reading
+
+    def ask(self) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self.lists.page(self.read, False))
+
+
+def test_few_pages_are_read_at_once() -> None:
+    reads = Reads()
+    asked = [reads.ask() for _ in range(AT_ONCE + 2)]
+    assert len(reads.begun) == AT_ONCE
+    reads.begun[0].callback(None)
+    assert World.result(asked[0]) is None
+    assert len(reads.begun) == AT_ONCE + 1
+    reads.begun[1].errback(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        World.result(asked[1])
+    assert len(reads.begun) == AT_ONCE + 2
+
+
+def test_of_one_who_hangs_up_only_what_was_begun_is_done() -> None:
+    reads = Reads()
+    asked = [reads.ask() for _ in range(AT_ONCE + 2)]
+    for one in (asked[0], asked[-1]):
+        one.cancel()
+        with pytest.raises(CancelledError):
+            World.result(one)
+    assert len(reads.begun) == AT_ONCE, "the database is still busy with the first"
+    for _ in range(AT_ONCE + 1):
+        for reading in reads.begun:
+            if not reading.called:
+                reading.callback(Page([], None))
+    assert len(reads.begun) == AT_ONCE + 1, "the last one was never asked for"
+    assert World.result(asked[-2]) == (Page([], None), [])
+
+
+def test_others_have_turns_while_a_page_is_written(world: World) -> None:
+    for number in range(20):
+        world.put(f"task{number:02}", headers=LARGE)
+    answered: list[Any] = []
+    world.http.request("GET", f"{URL}/status/").addCallback(answered.append)
+    world.http.flush()
+    health = world.http.request("GET", f"{URL}/healthz")
+    world.http.flush()
+    assert world.result(health).code in (200, 503)
+    assert not answered, "it is in the middle of the page"
+    world.clock.advance(0)
+    world.http.flush()
+    found = json.loads(world.result(answered[0].text()))
+    assert [task["task"] for task in found["tasks"]] == [
+        str(Key(f"task{number:02}", NOON)) for number in range(20)
+    ]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("tasks", [0, 1, 3])
+def test_bit_by_bit_it_is_the_json_that_it_was_in_one(world: World, limit: int, tasks: int) -> None:
+    for name in ("[]", "\\n'\"[]", "ü\u2028")[:tasks]:
+        world.put(name, headers={"X-A": "[]"}, retry_delay=[1, 2])
+    for pretty, form in ((False, {"separators": (",", ":")}), (True, {"indent": 2})):
+        query = f"?limit={limit}" + ("&pretty" if pretty else "")
+        asking = world.http.request("GET", f"{URL}/status/{query}")
+        world.http.flush()
+        text = world.result(world.result(asking).text("utf-8"))
+        assert text == json.dumps(json.loads(text), ensure_ascii=False, **form) + "\n"
+        assert len(json.loads(text)["tasks"]) == min(limit, tasks)
+        assert ("next" in json.loads(text)) == (tasks > limit)

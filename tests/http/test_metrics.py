@@ -1,0 +1,314 @@
+"""What Prometheus is told: read from the page, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred, succeed
+
+from callme import __version__
+from callme.core.task import Claim, Outcome, Reason, State
+from callme.metrics.exporter import OPENMETRICS_TYPE, TEXT_TYPE
+
+from ..conftest import LoggedFailures
+from ..helpers.openapi import check_answer
+from ..helpers.support import NOON, World
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+def page(world: World, accept: str | None = None) -> tuple[str, str]:
+    """Return the page and its content type."""
+    headers = {} if accept is None else {"Accept": accept}
+    asking = world.http.request("GET", "http://callme:6777/metrics", headers=headers)
+    world.http.flush()
+    response = world.result(asking)
+    text = world.result(response.text("utf-8"))
+    kind = response.headers.getRawHeaders("content-type")[0]
+    check_answer("GET", "/metrics", response.code, {"content-type": kind}, text)
+    assert response.code == 200
+    return text, kind
+
+
+def samples(world: World) -> Samples:
+    found: Samples = {}
+    for family in text_string_to_metric_families(page(world)[0]):
+        for sample in family.samples:
+            found[sample.name, frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def value(found: Samples, name: str, **labels: str) -> float | None:
+    return found.get((name, frozenset(labels.items())))
+
+
+def ticking(world: World) -> World:
+    world.scheduler.start()
+    return world
+
+
+# What is counted
+
+
+def test_an_attempt_is_counted_with_how_late_it_was_and_how_long_it_took(world: World) -> None:
+    world.put()
+    ticking(world)
+    found = samples(world)
+    assert value(found, "callme_attempts_total", outcome="succeeded") == 1
+    assert value(found, "callme_tasks_finished_total", state="succeeded", reason="") == 1
+    assert value(found, "callme_attempt_lateness_seconds_count") == 1
+    assert value(found, "callme_attempt_lateness_seconds_bucket", le="0.005") == 1
+    assert value(found, "callme_attempt_duration_seconds_sum") == 0.005
+    assert value(found, "callme_attempt_duration_seconds_bucket", le="0.005") == 1
+
+
+def test_what_has_not_happened_stands_at_nought(world: World) -> None:
+    found = samples(world)
+    for reason in Reason:
+        finished = value(found, "callme_tasks_finished_total", state="failed", reason=reason.value)
+        assert finished == 0
+        assert value(found, "callme_attempts_total", outcome=reason.value) == 0
+    assert value(found, "callme_claims_lost_total") == 0
+
+
+def test_what_expires_while_it_connects_is_an_attempt_and_has_its_end(world: World) -> None:
+    def connecting(claim: Claim) -> Deferred[Outcome]:
+        return succeed(Outcome(NOON * 1000, 5, None, Reason.TOO_LATE, "max_delay passed"))
+
+    world.caller.failing = connecting
+    key = world.put(retry=0).key
+    found = samples(ticking(world))
+    assert world.task(key).state is State.FAILED
+    assert value(found, "callme_attempts_total", outcome="too_late") == 1
+
+
+def test_a_retry_is_an_attempt_but_says_nothing_of_lateness(world: World) -> None:
+    world.caller.answer = 500
+    key = world.put(retry=1).key
+    ticking(world)
+    found = samples(world)
+    assert value(found, "callme_attempts_total", outcome="unexpected_status") == 1
+    failed = {"state": "failed", "reason": "unexpected_status"}
+    assert value(found, "callme_tasks_finished_total", **failed) == 0
+    world.turn_to(NOON + 120)
+    assert world.task(key).state is State.FAILED
+    found = samples(world)
+    assert value(found, "callme_attempts_total", outcome="unexpected_status") == 2
+    assert value(found, "callme_attempt_duration_seconds_count") == 2
+    assert value(found, "callme_attempt_lateness_seconds_count") == 1
+    assert value(found, "callme_tasks_finished_total", **failed) == 1
+
+
+def test_what_was_too_late_is_counted_without_an_attempt(world: World) -> None:
+    world.put(at=NOON - 600, max_delay=1)
+    ticking(world)
+    found = samples(world)
+    too_late = {"state": "failed", "reason": "too_late"}
+    assert value(found, "callme_tasks_finished_total", **too_late) == 1
+    assert value(found, "callme_attempt_duration_seconds_count") == 0
+    assert value(found, "callme_tasks", **too_late) == 1
+
+
+def test_what_a_dead_daemon_left_is_interrupted_and_took_no_time(world: World) -> None:
+    world.caller.answer = None
+    world.put(retry=0)
+    ticking(world)
+    assert value(samples(world), "callme_calls_under_way") == 1
+    world.restart()
+    found = samples(world)
+    assert value(found, "callme_attempts_total", outcome="interrupted") == 1
+    interrupted = {"state": "failed", "reason": "interrupted"}
+    assert value(found, "callme_tasks_finished_total", **interrupted) == 1
+    assert value(found, "callme_attempt_duration_seconds_count") == 0
+    assert value(found, "callme_attempt_lateness_seconds_count") == 0
+
+
+def test_a_lost_claim_is_counted(world: World) -> None:
+    world.caller.answer = None
+    key = world.put().key
+    ticking(world)
+    # Another daemon took it up, its lease being over.
+    world.store.connection.execute("UPDATE task SET last_attempt = last_attempt + 1")
+    world.caller.end(key, 200)
+    found = samples(world)
+    assert value(found, "callme_claims_lost_total") == 1
+    assert value(found, "callme_tasks_finished_total", state="succeeded", reason="") == 0
+
+
+# What is looked up
+
+
+def test_the_page_tells_how_the_daemon_and_its_database_are(world: World) -> None:
+    world.put(at=NOON - 120)
+    world.put("soon", at=NOON + 60)
+    found = samples(world)
+    assert value(found, "callme_info", version=__version__, node="node") == 1
+    assert value(found, "callme_calls_most") == 256
+    assert value(found, "callme_last_tick_timestamp_seconds") is None
+    assert value(found, "callme_backlog_tasks") == 1
+    assert value(found, "callme_oldest_due_seconds") == 120
+    assert (value(found, "callme_database_bytes") or 0) > 8192
+    assert value(found, "callme_database_up") == 1
+    assert value(found, "callme_tasks", state="scheduled", reason="") == 2
+    assert value(found, "callme_tasks_counted_timestamp_seconds") == NOON
+    assert (value(found, "process_resident_memory_bytes") or 0) > 1_000_000
+    ticking(world)
+    found = samples(world)
+    assert value(found, "callme_last_tick_timestamp_seconds") == NOON
+    assert value(found, "callme_backlog_tasks") == 0
+    assert value(found, "callme_oldest_due_seconds") == 0
+
+
+def test_all_tasks_are_counted_once_a_minute_at_most(world: World) -> None:
+    def scheduled() -> float | None:
+        return value(samples(world), "callme_tasks", state="scheduled", reason="")
+
+    assert scheduled() == 0
+    world.put(at=NOON + 3600)
+    world.clock.advance(59)
+    assert scheduled() == 0
+    world.clock.advance(1)
+    # What is asked for now has it, or the next page where the count takes its time.
+    assert scheduled() == 1
+
+
+class SlowStore:
+    """A store that answers about its figures when the test says so."""
+
+    def __init__(self, world: World) -> None:
+        self.store = world.store
+        self.counting: list[Deferred[Any]] = []
+        self.asking: list[Deferred[Any]] = []
+        world.metrics._store = self  # type: ignore[assignment] # as much of one as the page needs
+
+    def figures(self, now: float, *, count: bool = False) -> Deferred[Any]:
+        waiting: Deferred[Any] = Deferred()
+        (self.counting if count else self.asking).append(waiting)
+        return waiting
+
+
+def test_nobody_waits_for_the_count_and_the_longer_it_takes_the_rarer_it_is(world: World) -> None:
+    slow = SlowStore(world)
+    world.put(at=NOON + 3600)
+    figures = world.result(world.store.figures(NOON, count=True))
+
+    def written() -> str:
+        writing = Deferred.fromCoroutine(world.metrics.write(""))
+        slow.asking.pop().callback(figures)
+        return world.result(writing)[0].decode()
+
+    assert "callme_tasks{" not in written()
+    world.clock.advance(10)
+    assert "callme_tasks{" not in written()
+    (counting,) = slow.counting
+    slow.counting.clear()
+    counting.callback(figures)
+    assert 'callme_tasks{reason="",state="scheduled"} 1.0' in written()
+    world.clock.advance(499)
+    written()
+    assert slow.counting == []
+    world.clock.advance(1)
+    written()
+    assert len(slow.counting) == 1
+
+
+def test_a_database_that_is_gone_leaves_the_rest_of_the_page(world: World) -> None:
+    samples(world)
+    world.store.broken = True
+    world.clock.advance(60)
+    found = samples(world)
+    assert value(found, "callme_database_up") == 0
+    assert value(found, "callme_attempts_total", outcome="succeeded") == 0
+    for name in ("callme_backlog_tasks", "callme_oldest_due_seconds", "callme_database_bytes"):
+        assert value(found, name) is None
+    assert value(found, "callme_tasks", state="scheduled", reason="") is None
+    world.store.broken = False
+    world.clock.advance(60)
+    found = samples(world)
+    assert value(found, "callme_database_up") == 1
+    assert value(found, "callme_tasks", state="scheduled", reason="") == 0
+
+
+def test_a_database_that_does_not_answer_holds_the_page_up_for_two_seconds(world: World) -> None:
+    SlowStore(world)
+    writing = Deferred.fromCoroutine(world.metrics.write(""))
+    world.clock.advance(1.9)
+    assert not writing.called
+    world.clock.advance(0.1)
+    assert b"callme_database_up 0.0" in world.result(writing)[0]
+
+
+def test_a_fault_in_the_count_is_logged_and_tried_again(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    world.store.connection.execute("DROP INDEX task_reason")
+    found = samples(world)
+    assert value(found, "callme_backlog_tasks") == 0
+    assert value(found, "callme_tasks", state="scheduled", reason="") is None
+    assert len(logged_failures.failures) == 1
+    logged_failures.failures.clear()
+    world.store.connection.execute("CREATE INDEX task_reason ON task (reason) WHERE state='failed'")
+    world.clock.advance(60)
+    assert value(samples(world), "callme_tasks", state="scheduled", reason="") == 0
+
+
+# How it is told
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [None, "*/*", "text/plain", "text/html, application/openmetrics-text;q=0", "x;version=\xff"],
+)
+def test_the_text_format_is_the_usual_one(world: World, accept: str | None) -> None:
+    text, kind = page(world, accept)
+    assert kind.encode() == TEXT_TYPE
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {"callme", "callme_attempts", "callme_tasks", "process_open_fds"} - {"callme"} <= names
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [PROMETHEUS, "application/openmetrics-text", "Application/OpenMetrics-Text; version=zzz"],
+)
+def test_openmetrics_is_had_by_who_accepts_it(world: World, accept: str) -> None:
+    world.put()
+    ticking(world)
+    text, kind = page(world, accept)
+    assert kind.encode() == OPENMETRICS_TYPE
+    assert text.endswith("# EOF\n")
+    families = {family.name: family for family in openmetrics(text)}
+    assert families["callme_attempts"].type == "counter"
+    assert families["callme_attempt_lateness_seconds"].type == "histogram"
+
+
+def test_names_keep_the_conventions(world: World) -> None:
+    """https://prometheus.io/docs/practices/naming/, as far as a machine can tell."""
+    for family in openmetrics(page(world, PROMETHEUS)[0]):
+        assert re.fullmatch(r"(callme|process)(_[a-z]+)*", family.name)
+        assert family.documentation.endswith(".")
+        assert not re.search(r"_(ms|milliseconds|minutes|count|total)$", family.name)
+
+
+def test_a_page_is_no_secret_but_for_who_may_not_ask(world: World) -> None:
+    """Whoever may read may read it: it names no task, no host and nothing that they carry."""
+    world.put("secret-name", callback="http://secret.example/", payload="secret")
+    ticking(world)
+    assert "secret" not in page(world)[0]
+
+
+def test_each_daemon_counts_for_itself(world: World) -> None:
+    world.put()
+    ticking(world)
+    other = World()
+    assert value(samples(other), "callme_attempts_total", outcome="succeeded") == 0
+    assert value(samples(world), "callme_attempts_total", outcome="succeeded") == 1
+    other.close()

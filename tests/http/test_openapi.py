@@ -1,0 +1,337 @@
+"""The OpenAPI document, held against what it describes: routes, bounds, answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import validate
+
+from callme import __version__
+from callme.api.routes import Api
+from callme.core.headers import FRAMING, SENT_BY_CALLME
+from callme.core.parameters import FORBIDDEN_METHODS, parse_definition
+from callme.core.task import State
+from callme.errors import Invalid
+
+from ..helpers.openapi import COMPONENTS, DOCUMENT, PATHS, is_a, is_parameter, validator
+from ..helpers.support import NOON, World
+from .test_api import BODY, ask
+
+PARAMETERS: dict[str, Any] = COMPONENTS["schemas"]["NewTask"]["properties"]
+
+_URL = "valid port|valid host|is not a URL: |a number for a host|may not be called"
+UNSAYABLE = {
+    "trigger_at": "out of range|is not a time: |max_delay has passed",
+    "callback": _URL,
+    "on_failure": _URL,
+    "on_success": _URL,
+    "headers": "given twice|headers of [0-9]+ bytes",
+    "payload": "a payload of [0-9,]+ bytes",
+}
+"""What makes callme refuse what is valid by its schema: what no schema can say."""
+FRACTION = r"[0-9]\.0 is not accepted"
+"""To JSON Schema 1.0 is an integer, to callme it is none."""
+
+
+def test_it_is_served_as_it_is(world: World) -> None:
+    answer = ask(world, "GET", "/openapi.json")
+    assert (answer.status, answer.json) == (200, DOCUMENT)
+    assert answer.json["info"]["version"] == __version__
+    pretty = ask(world, "GET", "/openapi.json?pretty")
+    assert pretty.json == answer.json
+    assert pretty.text.startswith('{\n  "openapi": "3.1')
+    assert ask(world, "GET", "/openapi.json?colour=red").status == 400
+
+
+def test_it_is_valid_openapi() -> None:
+    validate(DOCUMENT)
+
+
+def test_it_has_the_routes_that_there_are() -> None:
+    def plain(path: str) -> str:
+        return path.rstrip("/")
+
+    routed = {
+        (method.lower(), plain(rule.rule))
+        for rule in Api.app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD"}
+    }
+    described = {
+        (method, plain(re.sub(r"\{task_name\}(@\{trigger_at\})?", "<path:path>", path)))
+        for path, operations in PATHS.items()
+        for method in operations
+        if method != "parameters"
+    }
+    assert described == routed
+
+
+def test_every_operation_has_a_name_of_its_own_and_every_reference_leads_somewhere() -> None:
+    names = [o["operationId"] for p in PATHS.values() for o in p.values() if "operationId" in o]
+    assert len(names) == len(set(names)) == 18
+    referred = set()
+    for node in nodes(DOCUMENT):
+        if "$ref" in node:
+            referred.add(node["$ref"])
+            kind, name = node["$ref"].split("/")[2:]
+            assert name in COMPONENTS[kind]
+        if "operationId" in node:
+            assert node["operationId"] in names
+    defined = {f"#/components/{k}/{name}" for k, those in COMPONENTS.items() for name in those}
+    assert defined - referred == {"#/components/securitySchemes/bearer"}
+
+
+def nodes(value: object) -> Iterator[dict[str, Any]]:
+    """Yield every object in a JSON value."""
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
+        if isinstance(inner, (dict, list)):
+            yield from nodes(inner)
+
+
+# What callme takes
+
+INSERTED = ["@", "/", " ", "\0", "\n", "\t", "\x7f", "\x85", "é", "\u2028", "0", "%", "\\", ":"]
+SEEDS = {
+    "trigger_at": ["+0m", "0", "253402300799", "1969-12-31T23:59:59+00:00"],
+    "callback": ["https://[::1]:8443/a?b=c#d", "HTTP://a.", "http://127.0.0.1?x"],
+    "callback_method": ["POST", "M-SEARCH", *FORBIDDEN_METHODS],
+    "payload": ["", "é"],
+    "names": ["X-Request-Id", *FRAMING, *SENT_BY_CALLME],
+    "values": ["", "a", "Bearer a b"],
+}
+"""Texts to begin with, besides the examples in the document."""
+
+
+def edges(schema: dict[str, Any], seeds: Sequence[str] = ()) -> Iterator[Any]:
+    """Yield values close to a schema's bounds, on both sides."""
+    if "$ref" in schema:
+        yield from edges(COMPONENTS["schemas"][schema["$ref"].rpartition("/")[2]], seeds)
+        return
+    seeds = [*seeds, *(one for one in schema.get("examples", ()) if isinstance(one, str))]
+    for one in schema.get("anyOf", ()):
+        yield from edges(one, seeds)
+    kind = schema.get("type")
+    if kind == "integer":
+        least, most = schema["minimum"], schema["maximum"]
+        yield from (least - 1, least, most, most + 1, float(least), str(most), -(10**30))
+    elif kind == "string":
+        for seed in seeds:
+            yield from edited(seed, schema.get("maxLength", 0))
+    elif kind == "array":
+        most = schema["maxItems"]
+        for edge in edges(schema["items"], seeds):
+            yield [edge]
+        yield from ([], [1] * most, [1] * (most + 1), [[1]])
+    elif kind == "object":
+        yield from ({name: ""} for seed in SEEDS["names"] for name in edited(seed))
+        yield from ({"X": value} for seed in SEEDS["values"] for value in edited(seed))
+        most = schema["maxProperties"]
+        yield from ({f"x{i}": "" for i in range(n)} for n in (most, most + 1))
+        yield from ({"X": value} for value in (None, 1, ["a"]))
+    yield from (None, True, 1.5, "", [], {})
+
+
+def edited(seed: str, most: int = 0) -> Iterator[str]:
+    """Yield a text, and what a small change makes of it."""
+    yield from (seed, seed.upper(), seed.lower(), seed.title(), seed * 2)
+    yield from (seed[:at] + seed[at + 1 :] for at in range(len(seed)))
+    yield from (
+        seed[:at] + inserted + seed[at:] for at in range(len(seed) + 1) for inserted in INSERTED
+    )
+    yield from (seed.ljust(most + more, "a") for more in (-1, 0, 1) if most)
+
+
+def texts(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Return texts that have a schema's pattern, and such as have it no longer."""
+    right = st.from_regex(schema["pattern"]) if "pattern" in schema else st.text()
+
+    def inserted(text: str, at: int, character: str) -> str:
+        return text[: at % (len(text) + 1)] + character + text[at % (len(text) + 1) :]
+
+    wrong = st.builds(inserted, right, st.integers(0, 2**20), st.sampled_from(INSERTED))
+    return right | wrong
+
+
+def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Return values that a schema may or may not allow."""
+    if "$ref" in schema:
+        return values(COMPONENTS["schemas"][schema["$ref"].rpartition("/")[2]])
+    if "anyOf" in schema:
+        return st.one_of([values(one) for one in schema["anyOf"]])
+    if schema["type"] == "integer":
+        return st.integers(schema["minimum"] - 5, schema["maximum"] + 5)
+    if schema["type"] == "array":
+        return st.lists(values(schema["items"]), max_size=4)
+    if schema["type"] == "object":
+        names, contents = texts(schema["propertyNames"]), texts(schema["additionalProperties"])
+        return st.dictionaries(names, contents, max_size=3)
+    return texts(schema)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_parameter_is_taken_if_its_schema_says_so(name: str) -> None:
+    def hold(value: object) -> None:
+        valid = is_parameter(name, value)
+        seen[valid] += 1
+        body: dict[str, object] = {**BODY, "task_name": "task", name: value}
+        try:
+            parse_definition(body, NOON)
+        except Invalid as error:
+            (first, *_) = error.errors
+            assert first.pointer.startswith(f"/{name}")
+            if valid:
+                expected = UNSAYABLE.get(name, "$nothing")
+                assert re.search(f"{expected}|{FRACTION}", first.detail), value
+        else:
+            assert valid, value
+
+    seen = {True: 0, False: 0}
+    for edge in edges(PARAMETERS[name], SEEDS.get(name, ())):
+        hold(edge)
+    assert min(seen.values()) > 1, "one side only"
+    settings(max_examples=50, derandomize=True)(given(values(PARAMETERS[name]))(hold))()
+
+
+def test_a_task_takes_the_parameters_that_its_schema_has(world: World) -> None:
+    refused = ask(world, "PUT", "/task/task", {**BODY, "colour": "red"})
+    known = refused.json["detail"].partition("expected one of ")[2].split(", ")
+    assert known == sorted(PARAMETERS)
+    assert not is_a("NewTaskOfName", {**BODY, "colour": "red"})
+    created = ask(world, "PUT", "/task/task", BODY).json
+    for name, schema in PARAMETERS.items():
+        if "default" in schema:
+            assert created[name] == schema["default"]
+    needed = ask(world, "PUT", "/task/", {}).json["errors"]
+    required = COMPONENTS["schemas"]["NewTask"]["required"]
+    assert [error["pointer"] for error in needed] == [f"/{name}" for name in required]
+
+
+WIRE = {
+    "limit": ("/status/?limit=", "/components/parameters/limit/schema"),
+    "state": ("/status/?state=", "/components/parameters/state/schema"),
+    "start_from": ("/status/?start_from=", "/components/parameters/start_from/schema"),
+    "future_only": ("/status/?future_only=", "/components/parameters/future_only/schema"),
+    "pretty": ("/status/?pretty=", "/components/parameters/pretty/schema"),
+    "all": ("/reschedule/a?all=", "/components/parameters/all/schema"),
+    "hours": ("/forecast?hours=", "/components/parameters/hours/schema"),
+    "name": ("/status/", "/components/schemas/TaskName"),
+    "time": ("/status/a@", "/components/schemas/AbsoluteTime"),
+}
+TEXTS = {
+    "limit": st.integers(-5, 10**10).map(str)
+    | st.sampled_from(["1000", "1001", "1", "0", "", "x"]),
+    "hours": st.integers(-5, 200).map(str) | st.sampled_from(["1", "168", "169", "0", "", "x"]),
+    "state": st.sampled_from([*State, "", "all", "Failed"]).map(str.__str__),
+    "start_from": texts(COMPONENTS["schemas"]["Key"]),
+    "name": texts(COMPONENTS["schemas"]["TaskName"]),
+    "time": texts(COMPONENTS["schemas"]["AbsoluteTime"]),
+}
+FLAGS = st.sampled_from(["", "true", "false", "True", "1", "0", "yes", "null"])
+
+
+@pytest.mark.parametrize("name", WIRE)
+def test_a_part_of_a_url_is_taken_if_its_schema_says_so(world: World, name: str) -> None:
+    before, pointer = WIRE[name]
+
+    @settings(max_examples=60, derandomize=True)
+    @given(TEXTS.get(name, FLAGS))
+    def hold(text: str) -> None:
+        if (name == "name" and not text) or (name in ("name", "time") and "@" in text):
+            return  # Another path, or another key.
+        method = "POST" if name == "all" else "GET"
+        answer = ask(world, method, before + quote(text, safe=""))
+        value: object = text
+        if name in ("limit", "hours") and text.isdecimal():
+            value = int(text)
+        elif name in ("future_only", "pretty", "all"):
+            # Its bare name: allowEmptyValue.
+            value = {"true": True, "false": False, "": True}.get(text, text)
+        if not validator(pointer).is_valid(value):
+            assert answer.status == 400
+        elif answer.status == 400:
+            assert re.search(UNSAYABLE["trigger_at"], answer.json["detail"])
+
+    hold()
+
+
+# Examples
+
+
+def test_every_example_is_valid_by_its_schema() -> None:
+    found = 0
+    for name, schema in COMPONENTS["schemas"].items():
+        for example in schema.get("examples", ()):
+            found += 1
+            assert is_a(name, example)
+    for name, schema in PARAMETERS.items():
+        for example in schema.get("examples", ()):
+            found += 1
+            assert is_parameter(name, example)
+    assert found > 10
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "schema"),
+    [
+        ("PUT", "/task/", "NewTask"),
+        ("PUT", "/task/trial-end", "NewTaskOfName"),
+        ("PUT", "/task/trial-end@1858809600", "NewTaskOfKey"),
+        ("POST", "/reschedule/trial-end?all", "NewTime"),
+    ],
+)
+def test_examples_work(world: World, method: str, path: str, schema: str) -> None:
+    (example,) = COMPONENTS["schemas"][schema]["examples"]
+    world.put("trial-end", 1_858_809_660)
+    assert ask(world, method, path, example).status == (201 if method == "PUT" else 200)
+
+
+def test_the_example_of_a_batch_works(world: World) -> None:
+    lines = PATHS["/batch"]["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]
+    (example,) = lines["examples"]
+    asking = world.http.request(
+        "POST",
+        "http://callme/batch",
+        data=example.encode(),
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+    world.http.flush()
+    world.turn_to(NOON + 1)
+    world.http.flush()
+    text = world.result(world.result(asking).text())
+    assert [json.loads(line)["status"] for line in text.splitlines()] == [201, 201]
+
+
+# What callme answers
+
+
+def test_an_answer_has_the_members_that_its_schema_has(world: World) -> None:
+    def members(schema: str) -> set[str]:
+        return set(COMPONENTS["schemas"][schema]["properties"])
+
+    world.caller.answer = 500
+    world.scheduler.start()
+    task = world.put()
+    world.turn_to(NOON + 120)
+    whole = ask(world, "GET", f"/task/{task.key}").json
+    assert set(whole) == members("Task")
+    assert {name for attempt in whole["attempts"] for name in attempt} == members("Attempt")
+    (listed,) = ask(world, "GET", "/status/").json["tasks"]
+    assert set(listed) == members("ListedTask")
+    assert set(ask(world, "GET", "/healthz").json) == members("Health")
+    wrong = ask(world, "PUT", "/task/a", {**BODY, "retry": -1}).json
+    assert set(wrong) == members("Problem")
+    assert set(wrong["errors"][0]) == members("FieldError")
+    standing = ask(world, "PUT", f"/task/{task.key}", {"callback": "http://b/"}).json
+    assert set(standing) | {"errors"} == members("PutProblem")
+    moved = ask(world, "POST", f"/reschedule/{task.key}").json
+    assert set(moved) == members("Rescheduled")
+    assert set(moved["rescheduled"][0]) == members("Moved")
+    assert set(ask(world, "DELETE", "/task/task").json) == members("Deleted")

@@ -1,0 +1,278 @@
+"""Moving house: from SQLite to PostgreSQL, and back."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from twisted.internet import reactor
+
+from callme import move
+from callme.core.task import Outcome, State, Task
+from callme.core.transitions import judge
+from callme.store.interface import CannotOpen, Store
+from callme.store.postgresql.database import open_server
+from callme.store.postgresql.nodes import Node
+from callme.store.postgresql.server import SCHEMA
+from callme.store.postgresql.store import PostgresqlStore
+from callme.store.sqlite.database import open_database
+from callme.store.sqlite.store import SqliteStore
+
+from ..helpers.postgresql import Cluster
+from ..helpers.processes import free_port
+from ..helpers.support import NOON, definition
+
+HOST = "sink.example:80"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "callme.sqlite"
+
+
+@pytest.fixture
+def url(cluster: Cluster) -> str:
+    return cluster.create(f"move{free_port()}")
+
+
+async def fill(store: Store, count: int = 30) -> None:
+    """Fill a store with tasks in every state, with all that a task may hold."""
+    await store.abandoned(NOON)
+    for number in range(count):
+        more: dict[str, Any] = {
+            "payload": "a\0b \U0001f600\\",
+            "headers": {"X-A": "\\é"},
+            "retry": number % 2,
+            # Of those that end here nobody is told: there would be more tasks than were put.
+            "on_failure": "http://told.example/bad" if number >= 20 else None,
+            "on_success": "http://told.example/good" if number >= 25 else None,
+        }
+        await store.put(definition(f"ü{number}", **more), NOON)
+    claims = await store.claim({HOST: 20}, NOON)
+    for number, claim in enumerate(claims[:15]):
+        outcome = Outcome(NOON * 1000, 5, 200 if number % 3 else 500, body="\0\\\n\t")
+        await store.record(claim, judge(claim, outcome, NOON), NOON)
+
+
+async def all_of(store: Store) -> list[Task]:
+    page = await store.page(limit=1000)
+    assert page is not None
+    tasks = [await store.get(task.key) for task in page.tasks]
+    return [task for task in tasks if task is not None]
+
+
+async def sqlite_tasks(path: Path) -> list[Task]:
+    store = SqliteStore(open_database(path), reactor, lambda: "b")
+    tasks = await all_of(store)
+    await store.close()
+    return tasks
+
+
+def run(source: object, target: object) -> None:
+    move.main([str(source), str(target)])
+
+
+async def test_there_and_back_again(
+    path: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(move, "CHUNK", 7)
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await fill(store)
+    before = await all_of(store)
+    await store.close()
+    assert {task.state for task in before} == set(State)
+    told = {(task.definition.on_failure, task.definition.on_success) for task in before}
+    bad, good = "http://told.example/bad", "http://told.example/good"
+    assert told == {(None, None), (bad, None), (bad, good)}
+    run(path, url)
+    said = capsys.readouterr().out
+    for line in ("scheduled", "running", "succeeded", "failed", "attempts"):
+        (found,) = [one for one in said.splitlines() if one.startswith(line)]
+        _, source, target = found.split()
+        assert source == target != "0"
+    there = PostgresqlStore(evolve(open_server(url), own_time=True), reactor, lambda: "b")
+    assert before == await all_of(there)
+    # Numbers go on behind those that came along, and who ran is nobody's now.
+    await there.put(definition("new"), NOON)
+    await there.delete(definition("new").key)
+    await there.close()
+    back = path.with_name("back.sqlite")
+    run(url, back)
+    assert before == await sqlite_tasks(back)
+
+
+async def test_what_ran_is_taken_up_where_it_came_to(path: Path, url: str) -> None:
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await fill(store)
+    await store.close()
+    run(path, url)
+    there = PostgresqlStore(evolve(open_server(url), own_time=True), reactor, lambda: "b")
+    taken = await there.abandoned(NOON)
+    assert [claim.node for claim in taken] == ["a"] * 5
+    await there.close()
+
+
+class Interrupted(Exception):
+    """What stops a move in its middle."""
+
+
+async def test_what_was_interrupted_goes_on_where_it_stopped(
+    path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(move, "CHUNK", 7)
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await fill(store)
+    before = await all_of(store)
+    await store.close()
+    written: list[int] = []
+    source, target = move.open_side(str(path), True), move.open_side(url, False)
+
+    def write(tasks: Any, attempts: Any) -> None:
+        if len(written) == 2:
+            raise Interrupted
+        written.append(1)
+        type(target).write(target, tasks, attempts)
+
+    monkeypatch.setattr(target, "write", write)
+    with pytest.raises(Interrupted):
+        move.move(source, target, io.StringIO())
+    assert target.counts().tasks == 14
+    monkeypatch.undo()
+    monkeypatch.setattr(move, "CHUNK", 10)
+    terminal = Terminal()
+    counts = move.move(source, target, terminal)
+    assert counts[0] == counts[1]
+    # It tells what there is, and not that it were all to do.
+    assert "[########################      ]  80%  24 of 30" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\n")
+    source.close()
+    target.close()
+    there = PostgresqlStore(open_server(url), reactor, lambda: "b")
+    assert before == await all_of(there)
+    await there.close()
+    # A third time there is nothing left to do.
+    run(path, url)
+
+
+async def test_what_holds_other_tasks_is_left_alone(path: Path, url: str) -> None:
+    for name in (path, path.with_name("other.sqlite")):
+        store = SqliteStore(open_database(name), reactor, lambda: "a")
+        await store.put(definition(name.name), NOON)
+        await store.close()
+    run(path, url)
+    with pytest.raises(SystemExit, match=r"callme: postgresql://.* holds other tasks than"):
+        run(path.with_name("other.sqlite"), url)
+
+
+async def test_what_changed_since_an_interruption_is_not_left_behind(path: Path, url: str) -> None:
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await fill(store)
+    await store.close()
+    run(path, url)
+    run(path, url)
+    connection = sqlite3.connect(path)
+    # The counts by state are the same.
+    connection.execute("UPDATE task SET due_at = due_at + 60 WHERE state = 'scheduled'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(SystemExit, match=r"other tasks than .*, or as they once were: it must be"):
+        run(path, url)
+
+
+def test_a_source_that_a_daemon_uses_is_refused(path: Path, url: str) -> None:
+    database = open_database(path)
+    with pytest.raises(SystemExit, match="in use by another callme daemon"):
+        run(path, url)
+    database.release()
+
+
+async def test_a_server_that_a_daemon_uses_is_refused(path: Path, url: str) -> None:
+    store = PostgresqlStore(open_server(url), reactor, lambda: "somebody")
+    await store.abandoned(0)
+    open_database(path).release()
+    for arguments in ((url, path.with_name("new")), (path, url)):
+        with pytest.raises(SystemExit, match="in use by the callme daemon somebody: stop it"):
+            run(*arguments)
+    await store.close()
+    run(url, path)
+
+
+async def test_a_daemon_that_comes_back_in_the_middle_is_noticed(
+    path: Path, url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresqlStore(open_server(url), reactor, lambda: "frozen")
+    await store.put(definition(), NOON)
+    source, target = move.open_side(url, True), move.open_side(str(path), False)
+    finish = target.finish
+
+    def thaw() -> None:
+        with cluster.connect(url.rpartition("/")[2]) as connection:
+            connection.execute(f"SET search_path = {SCHEMA}".encode())
+            Node("frozen").say_alive(connection, NOON, None, 1)
+        finish()
+
+    monkeypatch.setattr(target, "finish", thaw)
+    with pytest.raises(CannotOpen, match="in use by the callme daemon frozen"):
+        move.move(source, target, io.StringIO())
+    source.close()
+    target.close()
+    await store.close()
+
+
+def test_daemons_wait_while_a_server_is_moved(
+    url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = move.open_side(url, False)
+    monkeypatch.setattr("callme.store.postgresql.database.MIGRATING_SECONDS", 1)
+    with pytest.raises(CannotOpen, match="lock timeout"):
+        open_server(url)
+    side.close()
+    open_server(url)
+
+
+def test_what_cannot_be_moved_is_said_in_one_line(path: Path) -> None:
+    free = f"postgresql://127.0.0.1:{free_port()}/db"
+    for source, target, said in [
+        (str(path), str(path), "are the same"),
+        (str(path), "other", "there is no such file"),
+        (free, str(path), "Connection refused"),
+    ]:
+        with pytest.raises(SystemExit, match=said) as ended:
+            run(source, target)
+        assert str(ended.value).startswith("callme: ")
+        assert "\n" not in str(ended.value)
+
+
+def test_counts_that_do_not_agree_are_an_error(
+    path: Path, url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_database(path).release()
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "INSERT INTO task (task_name, trigger_at, callback, callback_method, payload, headers, "
+        "expected_http_status, retry, retry_delay, max_delay, timeout, host, expires_at, state, "
+        "due_at, created_at) VALUES ('a', 0, 'x', 'GET', '', '{}', '[200]', 1, '[1]', 1, 1, 'x', "
+        "60, 'scheduled', 0, 0)"
+    )
+    connection.commit()
+    connection.close()
+    open_server(url)
+    with cluster.connect(url.rpartition("/")[2]) as other:
+        other.execute(
+            "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+        )
+        other.execute(
+            f"CREATE TRIGGER nothing BEFORE INSERT ON {SCHEMA}.task "
+            "FOR EACH ROW EXECUTE FUNCTION nothing()".encode()
+        )
+    with pytest.raises(SystemExit, match="do not agree"):
+        run(path, url)

@@ -1,0 +1,891 @@
+"""What is PostgreSQL's own: several daemons, who lives, connections that end, the schema."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_twisted
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock, deferLater
+
+from callme.api.long_poll import Waits
+from callme.core.task import Claim, Outcome, Reason, State, Task
+from callme.core.times import Key, minute_of
+from callme.core.transitions import interrupted, judge
+from callme.store import reads, writes
+from callme.store.changes import WatchedStore
+from callme.store.interface import ALIVE_SECONDS, CannotOpen, Put, PutResult, StoreUnavailable
+from callme.store.postgresql import (
+    claims,
+    connections,
+    cursor,
+    database,
+    nodes,
+    puts,
+    records,
+    store,
+)
+from callme.store.postgresql.connections import Connections
+from callme.store.postgresql.database import DEAD_SECONDS, migrations, open_server
+from callme.store.postgresql.server import SCHEMA, Server
+from callme.store.postgresql.store import PostgresqlStore
+
+from ..helpers.postgresql import Cluster, Silence
+from ..helpers.processes import free_port, wait_for
+from ..helpers.support import NOON, definition
+
+HOST = "sink.example:80"
+NOW = NOON + 0.5
+
+
+@pytest_twisted.async_yield_fixture
+async def daemons(server: Server) -> AsyncIterator[Callable[[str], PostgresqlStore]]:
+    """Makes stores on one database, as daemons have them."""
+    made: list[PostgresqlStore] = []
+
+    def make(name: str, at: Server = server) -> PostgresqlStore:
+        made.append(PostgresqlStore(at, reactor, lambda: name))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one._alive._pool.running:
+            await one.close()
+
+
+async def alive(daemon: PostgresqlStore, *times: float) -> list[Claim]:
+    """Let a daemon say at some times that it lives; return what it takes over at the last one."""
+    taken: list[Claim] = []
+    for at in times:
+        taken = list(await daemon.abandoned(at))
+    return taken
+
+
+def steadily(begin: float, end: float) -> list[float]:
+    return [begin + 5 * n for n in range(int((end - begin) / 5) + 1)]
+
+
+async def put(daemon: PostgresqlStore, name: str = "task", **more: Any) -> None:
+    assert Put.CREATED is (await daemon.put(definition(name, **more), NOW)).put
+
+
+async def finish(daemon: PostgresqlStore, claim: Claim, status: int, now: float = NOW) -> bool:
+    outcome = Outcome(int(now * 1000), 5, status)
+    return await daemon.record(claim, judge(claim, outcome, now), now)
+
+
+# Several daemons
+
+
+async def test_daemons_that_claim_at_once_share_what_is_due(daemons: Any) -> None:
+    three = [daemons(name) for name in "abc"]
+    for one in three:
+        await alive(one, NOW)
+    await three[0].put_many([(definition(f"n{n}"), True) for n in range(300)], NOW)
+    claiming = [one.claim({HOST: 60}, NOW) for _ in range(2) for one in three]
+    found = [claim for taken in await gatherResults(claiming) for claim in taken]
+    assert len({claim.task_id for claim in found}) == len(found) == 300
+    assert {claim.node for claim in found} == {"a", "b", "c"}
+
+
+async def test_daemons_that_put_the_same_tasks_crosswise_never_wait_for_each_other(
+    daemons: Any, cluster: Cluster
+) -> None:
+    def deadlocks() -> Any:
+        counted = b"SELECT deadlocks FROM pg_stat_database WHERE datname = 'contract'"
+        with cluster.connect() as connection:
+            return connection.execute(counted).fetchone()
+
+    before = deadlocks()
+    a, b = daemons("a"), daemons("b")
+    tasks = [(definition(f"n{n}"), True) for n in range(400)]
+    results = await gatherResults(
+        [one.put_many(some, NOW) for _ in range(5) for one, some in ((a, tasks), (b, tasks[::-1]))]
+    )
+    assert sum(one.put is Put.CREATED for some in results for one in some) == 400
+    assert deadlocks() == before
+
+
+class Meanwhile:
+    """A cursor that lets another daemon do something before one of its statements."""
+
+    def __init__(self, cursor: Any, before: str, act: Callable[[], object]) -> None:
+        self._cursor = cursor
+        self._before = before
+        self._act = act
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if statement == self._before:
+            self._before = ""
+            self._act()
+        return self._cursor.execute(statement, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+
+async def put_while(
+    daemon: PostgresqlStore, before: str, other: str, payload: str, create: bool
+) -> PutResult:
+    """Put a task while another connection changes it; one that must wait gives up soon."""
+
+    def act() -> None:
+        with psycopg.connect(daemon._server.conninfo) as connection:
+            connection.execute("SET lock_timeout = '50ms'")
+            connection.execute(other.encode())
+
+    def work(cursor: Any) -> PutResult:
+        watched: Any = Meanwhile(cursor, before, act)
+        made = definition(payload=payload)
+        return writes.put(watched, made, NOW, create, not create, puts.binary)
+
+    result: PutResult = await daemon._write(work)
+    return result
+
+
+@pytest.mark.parametrize("payload", ["", "other"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        f"UPDATE {SCHEMA}.task SET state = 'running', due_at = NULL",
+        f"DELETE FROM {SCHEMA}.task",
+    ],
+)
+async def test_nobody_takes_away_a_task_that_is_just_being_replaced(
+    daemons: Any, other: str, payload: str
+) -> None:
+    daemon = daemons("a")
+    await put(daemon)
+    with pytest.raises(StoreUnavailable, match="lock timeout"):
+        await put_while(daemon, writes._REPLACE if payload else reads._GET, other, payload, False)
+
+
+async def test_a_task_whose_key_is_let_go_just_now_is_created(daemons: Any) -> None:
+    daemon = daemons("a")
+    await put(daemon)
+    gone = f"DELETE FROM {SCHEMA}.task"
+    result = await put_while(daemon, writes._STANDING, gone, "other", True)
+    assert result.put is Put.CREATED
+    task = await daemon.get(definition().key)
+    assert task is not None
+    assert task.definition.payload == "other"
+
+
+async def test_the_database_s_time_decides_but_never_before_the_daemon_s(
+    daemons: Any, server: Server
+) -> None:
+    daemon = daemons("a", evolve(server, own_time=False))
+    now = time.time()
+    this = minute_of(now)
+    for name, at in (("due", this), ("later", this + 120)):
+        await daemon.put(definition(name, at), now)
+    await alive(daemon, now)
+    assert list(await daemon.waiting(0)) == [HOST]
+    assert list(await daemon.claim({HOST: 9}, this - 1)) == []
+    (claim,) = await daemon.claim({HOST: 9}, this + 600)
+    assert claim.definition.task_name == "due"
+    assert abs(claim.claimed_at / 1000 - time.time()) < 5
+    assert (await daemon.due(this + 600)).hosts == []
+    assert await daemon.backlog(this + 600) == 0
+
+
+# Who lives
+
+
+async def test_what_cannot_be_read_of_the_dead_fails_when_it_is_taken_over(
+    daemons: Any, cluster: Cluster
+) -> None:
+    dead, b = daemons("dead"), daemons("b")
+    await put(dead)
+    await alive(dead, NOW)
+    await dead.claim({HOST: 1}, NOW)
+    with cluster.connect("contract") as other:
+        other.execute(f"UPDATE {SCHEMA}.task SET headers = '['".encode())
+    assert await alive(b, *steadily(NOW, NOW + 40)) == []
+    task = await b.get(definition().key)
+    assert task is not None
+    assert task.state is State.FAILED
+    # Not in 1970: it would be forgotten at once.
+    assert task.finished_at is not None
+    assert 0 <= task.finished_at - int(NOW * 1000) <= 40_000
+
+
+async def test_the_claims_of_a_daemon_that_is_missed_are_taken_over_once(daemons: Any) -> None:
+    dead, b, c = daemons("dead"), daemons("b"), daemons("c")
+    await put(dead, retry=1)
+    await alive(dead, NOW)
+    (claim,) = await dead.claim({HOST: 1}, NOW)
+    for one in (b, c):
+        assert await alive(one, *steadily(NOW, NOW + DEAD_SECONDS)) == []
+    (taken,) = await alive(b, NOW + DEAD_SECONDS + 5)
+    assert await alive(c, NOW + DEAD_SECONDS + 5) == []
+    assert (taken.task_id, taken.number, taken.node) == (claim.task_id, 1, "dead")
+    # What the dead one brings after all is not stored; what is, is.
+    assert not await finish(dead, claim, 200)
+    assert await b.record(taken, judge(taken, interrupted(taken), NOW + 36), NOW + 36)
+    assert not await finish(dead, claim, 200)
+    (again,) = await c.claim({HOST: 1}, NOW + 120)
+    assert not await finish(dead, claim, 200)
+    assert await finish(c, again, 200, NOW + 120)
+    task = await c.get(definition().key)
+    assert task is not None
+    assert [(a.node, a.reason) for a in task.attempts or ()] == [
+        ("dead", Reason.INTERRUPTED),
+        ("c", None),
+    ]
+
+
+async def test_who_counts_as_dead_claims_nothing_before_it_has_said_that_it_lives(
+    daemons: Any,
+) -> None:
+    frozen, b = daemons("frozen"), daemons("b")
+    for name in ("one", "two", "three"):
+        await put(frozen, name)
+    await alive(frozen, NOW)
+    assert len(await frozen.claim({HOST: 1}, NOW)) == 1
+    assert len(await alive(b, *steadily(NOW, NOW + DEAD_SECONDS + 5))) == 1
+    assert list(await frozen.claim({HOST: 1}, NOW + 40)) == []
+    await alive(frozen, NOW + 40)
+    assert len(await frozen.claim({HOST: 1}, NOW + 40)) == 1
+
+
+async def test_a_daemon_keeps_what_nobody_took_while_it_was_away(daemons: Any) -> None:
+    frozen = daemons("frozen")
+    await put(frozen)
+    await alive(frozen, NOW)
+    (claim,) = await frozen.claim({HOST: 1}, NOW)
+    with psycopg.connect(frozen._server.conninfo) as other:
+        other.execute(f"DELETE FROM {SCHEMA}.node".encode())
+    assert await alive(frozen, NOW + 50) == []
+    assert await finish(frozen, claim, 200)
+
+
+async def waiting_for(
+    waits: Waits, daemon: PostgresqlStore, keys: Sequence[Key]
+) -> list[Deferred[Task | None]]:
+    """Begin to wait for tasks; return once each has been looked at."""
+    looked: list[Key] = []
+    get = PostgresqlStore.get.__get__(daemon)
+
+    def getting(key: Key) -> Deferred[Task | None]:
+        def read(task: Task | None) -> Task | None:
+            looked.append(key)
+            return task
+
+        reading: Deferred[Task | None] = get(key)
+        return reading.addCallback(read)
+
+    daemon.get = getting  # type: ignore[method-assign]
+    waiting = [Deferred.fromCoroutine(waits.wait(key, 60)) for key in keys]
+    for one in waiting:
+        # Of this test's time, in which nobody is woken unless by what it does.
+        one.addTimeout(30, reactor)
+    while len(looked) < len(keys):
+        await deferLater(reactor, 0.01)
+    return waiting
+
+
+async def test_who_waits_at_one_is_told_within_a_second_of_what_another_does(daemons: Any) -> None:
+    here, there = daemons("here"), daemons("there")
+    await alive(there, NOW)
+    names = ["a", "b", "c", "d"]
+    keys = [Key(name, NOON) for name in names]
+    for name in names:
+        await put(here, name, retry=int(name == "b"))
+    clock = Clock()
+    waits = Waits(here, clock, others=True)
+    looks: list[int] = []
+    changed = here.changed
+
+    def counted(seen: Any, limit: int) -> Any:
+        looks.append(len(seen))
+        return changed(seen, limit)
+
+    here.changed = counted
+
+    async def look(waiting: Sequence[Deferred[Task | None]]) -> list[Task | None]:
+        assert not any(one.called for one in waiting)
+        clock.advance(1)
+        clock.advance(0)
+        return list(await gatherResults(waiting))
+
+    waiting = await waiting_for(waits, here, keys)
+    claims = {claim.definition.task_name: claim for claim in await there.claim({HOST: 9}, NOW)}
+    found = await look(waiting)
+    assert [task and task.state for task in found] == [State.RUNNING] * 4
+    waiting = await waiting_for(waits, here, keys)
+    await finish(there, claims["a"], 200)
+    await finish(there, claims["b"], 500)
+    await there.record(claims["c"], judge(claims["c"], interrupted(claims["c"]), NOW), NOW)
+    await finish(there, claims["d"], 500)
+    await there.delete(keys[3])
+    found = await look(waiting)
+    ends = [(task.state, task.reason) if task else None for task in found]
+    assert ends == [
+        (State.SUCCEEDED, None),
+        (State.SCHEDULED, None),
+        (State.FAILED, Reason.INTERRUPTED),
+        None,
+    ]
+    waiting = await waiting_for(waits, here, keys[1:2])
+    await there.due(NOON + 86_400 * 366)
+    (late,) = await look(waiting)
+    assert late is not None
+    assert late.reason is Reason.TOO_LATE
+    # One statement a second, however many wait.
+    assert looks == [4, 4, 1]
+    assert clock.getDelayedCalls() == []
+
+
+async def test_what_the_dead_leave_is_told_and_wakes_who_waits(daemons: Any) -> None:
+    dead, here = daemons("dead"), daemons("here")
+    await put(dead, retry=0, on_failure="http://told.example/")
+    await alive(dead, NOW)
+    await dead.claim({HOST: 1}, NOW)
+    clock = Clock()
+    waits = Waits(here, clock)
+    (waiting,) = await waiting_for(waits, here, [Key("task", NOON)])
+    later = NOW + DEAD_SECONDS + 5
+    (taken,) = await alive(here, *steadily(NOW, later))
+    verdict = judge(taken, interrupted(taken), later)
+    assert await WatchedStore(here, waits).record(taken, verdict, later)
+    clock.advance(0)
+    task = await waiting
+    assert task is not None
+    assert task.reason is Reason.INTERRUPTED
+    notice = await here.get(Key(f"task.{NOON}.on_failure", minute_of(later)))
+    assert notice is not None
+    assert json.loads(notice.definition.payload)["reason"] == "interrupted"
+
+
+async def test_what_cannot_be_read_of_the_dead_is_told_with_its_end(
+    daemons: Any, cluster: Cluster
+) -> None:
+    dead, here = daemons("dead"), daemons("here")
+    await put(dead, on_failure="http://told.example/")
+    await alive(dead, NOW)
+    await dead.claim({HOST: 1}, NOW)
+    with cluster.connect("contract") as other:
+        other.execute(f"UPDATE {SCHEMA}.task SET headers = '['".encode())
+        # Nobody can be told: so it has not ended, as far as anybody can see.
+        refuse = (
+            f"ALTER TABLE {SCHEMA}.task ADD CONSTRAINT told CHECK (callback !~ 'told') NOT VALID"
+        )
+        other.execute(refuse.encode())
+        with pytest.raises(psycopg.errors.CheckViolation):
+            await alive(here, *steadily(NOW, NOW + DEAD_SECONDS + 5))
+        assert state_in(other) == ["running"]
+        other.execute(f"ALTER TABLE {SCHEMA}.task DROP CONSTRAINT told".encode())
+    # The claim is its own by now, and its lease ends.
+    assert await alive(here, NOW + 300) == []
+    page = await here.page()
+    assert page is not None
+    assert [(task.definition.callback, task.state) for task in page.tasks] == [
+        ("http://sink.example/", State.FAILED),
+        ("http://told.example/", State.SCHEDULED),
+    ]
+
+
+def state_in(connection: psycopg.Connection) -> list[str]:
+    states = connection.execute(f"SELECT state FROM {SCHEMA}.task".encode())
+    return [state for (state,) in states]
+
+
+async def test_after_an_outage_nobody_is_dead(daemons: Any) -> None:
+    a, b = daemons("a"), daemons("b")
+    await put(a)
+    await alive(a, NOW)
+    await alive(b, *steadily(NOW, NOW + 60))
+    await alive(a, *steadily(NOW, NOW + 60))
+    (claim,) = await a.claim({HOST: 1}, NOW + 60)
+    # The database is away for an hour; b is the first to be back.
+    back = NOW + 3660
+    assert await alive(b, back, back + 5) == []
+    await alive(a, back + 6)
+    assert await alive(b, *steadily(back + 10, back + 35)) == []
+    assert await finish(a, claim, 200)
+
+
+async def test_who_starts_again_under_its_name_need_not_be_missed(daemons: Any) -> None:
+    killed = daemons("name")
+    await put(killed)
+    await alive(killed, NOW)
+    await killed.claim({HOST: 1}, NOW)
+    for connection in (killed._alive, killed._writer):
+        connection.close()
+    again = daemons("name")
+    # The server needs a moment to see that the connection is gone.
+    for _ in range(100):
+        taken = await alive(again, NOW + 1)
+        if taken:
+            break
+        again._node = None
+        await deferLater(reactor, 0.01)
+    assert [claim.node for claim in taken] == ["name"]
+
+
+async def test_what_is_left_at_the_end_is_anybody_s_at_once(daemons: Any) -> None:
+    a, b = daemons("a"), daemons("b")
+    await put(a)
+    await alive(a, NOW)
+    await alive(b, NOW)
+    await a.claim({HOST: 1}, NOW)
+    await a.close()
+    assert len(await alive(b, NOW + 1)) == 1
+
+
+async def test_a_name_that_lives_is_refused(daemons: Any, server: Server) -> None:
+    a = daemons("a", evolve(server, own_time=False))
+    await alive(a, NOW)
+    with pytest.raises(CannotOpen, match="another callme daemon named a uses postgresql://callme@"):
+        open_server(server.conninfo, "a")
+    open_server(server.conninfo, "b").release()
+    await a.close()
+    # The server needs a moment to see that connections are gone.
+    wait_for(lambda: _opens(server, "a"))
+
+
+async def test_of_two_that_start_with_a_name_at_once_one_is_refused(
+    daemons: Any, server: Server
+) -> None:
+    first = open_server(server.conninfo, "a")
+    with pytest.raises(CannotOpen, match="another callme daemon named a uses postgresql://callme@"):
+        open_server(server.conninfo, "a")
+    other = open_server(server.conninfo, "b")
+    other.release()
+    a = daemons("a", first)
+    await alive(a, NOW)
+    assert first.starting.closed, "one connection less, now that it lives"
+    with pytest.raises(CannotOpen, match="give it another --node"):
+        open_server(server.conninfo, "a")
+
+
+def test_one_that_died_as_it_started_leaves_its_name(server: Server) -> None:
+    open_server(server.conninfo, "a").release()
+    wait_for(lambda: _opens(server, "a"))
+
+
+def _opens(server: Server, name: str) -> bool:
+    try:
+        open_server(server.conninfo, name).release()
+    except CannotOpen:
+        return False
+    return True
+
+
+# Answers that are lost
+
+
+def losing(daemon: PostgresqlStore) -> None:
+    """Let the next transaction be committed, and its answer be lost."""
+    transact = daemon._commits._transact
+
+    def lose(run: Any) -> Deferred[Any]:
+        daemon._commits._transact = transact
+
+        def lost(_: object) -> None:
+            raise StoreUnavailable("lost")
+
+        return transact(run).addCallback(lost)
+
+    daemon._commits._transact = lose
+
+
+async def test_a_claim_whose_answer_was_lost_is_found_again(daemons: Any) -> None:
+    daemon = daemons("a")
+    for name in ("one", "two"):
+        await put(daemon, name)
+    await alive(daemon, NOW)
+    losing(daemon)
+    with pytest.raises(StoreUnavailable):
+        await daemon.claim({HOST: 1}, NOW)
+    assert list(await daemon.waiting(NOW - 100)) == [HOST]
+    (claim,) = await daemon.claim({HOST: 9}, NOW)
+    assert (claim.definition.task_name, claim.attempts_used) == ("one", 1)
+    (other,) = await daemon.claim({HOST: 9}, NOW)
+    assert other.definition.task_name == "two"
+    assert await finish(daemon, claim, 200)
+
+
+async def test_a_record_whose_answer_was_lost_counts_as_stored(daemons: Any) -> None:
+    daemon = daemons("a")
+    await put(daemon)
+    await alive(daemon, NOW)
+    (claim,) = await daemon.claim({HOST: 1}, NOW)
+    losing(daemon)
+    with pytest.raises(StoreUnavailable):
+        await finish(daemon, claim, 200)
+    assert await finish(daemon, claim, 200)
+    assert not await finish(daemon, claim, 500)
+
+
+# Connections that end, or hang
+
+
+async def test_a_connection_that_ended_while_idle_is_replaced_unnoticed(
+    daemons: Any, cluster: Cluster
+) -> None:
+    daemon = daemons("a")
+    await put(daemon, "before")
+    await daemon.get(definition().key)
+    with cluster.connect() as other:
+        others = "FROM pg_stat_activity WHERE datname = 'contract' AND application_name = 'callme'"
+        other.execute(f"SELECT pg_terminate_backend(pid) {others}".encode())
+    pools = [one._pool for one in (daemon._writer, daemon._readers)]
+    used = [connection for pool in pools for connection in pool.connections.values()]
+    # What the server says last comes before the end of the connection.
+    wait_for(lambda: all(map(connections._has_ended, used)))
+    await put(daemon, "after")
+    assert await daemon.get(definition("after").key) is not None
+
+
+async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
+    daemons: Any, server: Server
+) -> None:
+    daemon = daemons("a")
+
+    def die(cursor: Any) -> None:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(StoreUnavailable, match="terminat"):
+        await daemon._write(die)
+    await put(daemon)
+
+
+async def test_who_has_nothing_to_write_is_well_again_once_it_can_say_that_it_lives(
+    daemons: Any,
+) -> None:
+    daemon = daemons("a")
+
+    def die(cursor: Any) -> None:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    await alive(daemon, NOW)
+    with pytest.raises(StoreUnavailable, match="terminat"):
+        await daemon._write(die)
+    assert not await daemon.writable()
+    await alive(daemon, NOW + 5)
+    assert await daemon.writable()
+
+
+async def test_a_write_that_takes_too_long_does_not_fail_its_neighbours(daemons: Any) -> None:
+    daemon = daemons("a")
+
+    def take_long(cursor: Any) -> None:
+        cursor.execute("SET LOCAL statement_timeout = '50ms'")
+        cursor.execute("SELECT pg_sleep(5)").fetchone()
+
+    long = daemon._write(take_long)
+    neighbour = Deferred.fromCoroutine(put(daemon))
+    with pytest.raises(StoreUnavailable, match="canceling statement due to statement timeout"):
+        await long
+    await neighbour
+    assert await daemon.get(definition().key) is not None
+
+
+async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) -> None:
+    proxy = Silence(cluster.port)
+    url = cluster.url("contract").replace(str(cluster.port), str(proxy.port))
+    pool = Connections(url, 1, 1, reactor, reactor)
+
+    def ask(connection: psycopg.Connection) -> Any:
+        return connection.execute("SELECT 1").fetchone()
+
+    assert await pool.run(ask) == (1,)
+    proxy.silent = True
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="no answer within 1 s"):
+        await pool.run(ask)
+    assert time.monotonic() - began < 5
+    proxy.silent = False
+    assert await pool.run(ask) == (1,)
+    pool.close()
+    proxy.close()
+
+
+async def test_the_network_is_given_up_within_thirty_seconds(daemons: Any) -> None:
+    assert store.WORK_SECONDS < 30
+    # Who is cut off must be back before it counts as dead.
+    assert store.ALIVE_WORK_SECONDS + ALIVE_SECONDS + 5 < DEAD_SECONDS
+    daemon = daemons("a")
+
+    def settings(cursor: Any) -> dict[str, str]:
+        names = [
+            "synchronous_commit",
+            "statement_timeout",
+            "idle_in_transaction_session_timeout",
+            "tcp_keepalives_idle",
+            "tcp_user_timeout",
+            "search_path",
+        ]
+        return {name: cursor.execute(f"SHOW {name}").fetchone()[0] for name in names}
+
+    # The server of the tests has synchronous_commit off.
+    assert await daemon._write(settings) == {
+        "synchronous_commit": "on",
+        "statement_timeout": "20s",
+        "idle_in_transaction_session_timeout": "20s",
+        "tcp_keepalives_idle": "5",
+        "tcp_user_timeout": "10000",
+        "search_path": SCHEMA,
+    }
+    info: Any = await daemon._writer.run(lambda connection: connection.info.get_parameters())
+    assert (info["tcp_user_timeout"], info["keepalives_idle"]) == ("10000", "5")
+
+
+# What one row or one statement may do to others
+
+
+async def test_one_broken_row_stops_no_other(daemons: Any) -> None:
+    daemon = daemons("a")
+    await alive(daemon, NOW)
+    for name in ("a", "broken", "c", "late"):
+        await put(daemon, name, **({"max_delay": 1} if name == "late" else {}))
+    with psycopg.connect(daemon._server.conninfo) as other:
+        broken = "SET headers = '{' WHERE task_name IN ('broken', 'late')"
+        other.execute(f"UPDATE {SCHEMA}.task {broken}".encode())
+    found = await daemon.claim({HOST: 9}, NOON + 60)
+    assert [claim.definition.task_name for claim in found] == ["a", "c"]
+    assert len((await daemon.due(NOON + 60)).too_late) == 1
+    for name in ("broken", "late"):
+        task = await daemon.get(definition(name).key)
+        assert task is not None
+        assert (task.state, task.reason) == (State.FAILED, Reason.CONNECTION_FAILED)
+
+
+async def test_one_write_that_fails_or_takes_too_long_fails_no_other(
+    daemons: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = daemons("a")
+    await alive(daemon, NOW)
+    for name in ("a", "b"):
+        await put(daemon, name)
+    one, other = await daemon.claim({HOST: 2}, NOW)
+
+    def slow(cursor: Any) -> None:
+        cursor.execute("SET LOCAL statement_timeout = 10")
+        cursor.execute("SELECT pg_sleep(5)")
+
+    # A lone surrogate is no text that can be stored.
+    bad = judge(one, Outcome(NOON * 1000, 5, 200, body="\ud800"), NOW)
+    results = [
+        daemon.record(one, bad, NOW),
+        finish(daemon, other, 200),
+        daemon._write(slow),
+        daemon.put(definition("c"), NOW),
+    ]
+    with pytest.raises(UnicodeEncodeError):
+        await results[0]
+    assert await results[1]
+    with pytest.raises(StoreUnavailable, match="statement timeout"):
+        await results[2]
+    assert (await results[3]).put is Put.CREATED
+
+
+async def test_an_error_repeats_nothing_of_a_row(daemons: Any) -> None:
+    """PostgreSQL tells the whole of a row that breaks a rule: its payload and its headers."""
+    a = daemons("a")
+    broken = evolve(definition(payload="canary", headers={"X": "canary"}), trigger_at=NOON + 1)
+    for writing in (a.put(broken, NOW), a.put_many([(broken, True)], NOW)):
+        with pytest.raises(psycopg.IntegrityError) as refused:
+            await writing
+        told = "".join(traceback.format_exception(refused.value))
+        assert "task_trigger_at_check" in told
+        assert "canary" not in told
+        assert b"canary".hex() not in told
+
+
+async def test_an_answer_may_hold_what_postgresql_s_text_may_not(daemons: Any) -> None:
+    daemon = daemons("a")
+    await put(daemon)
+    await alive(daemon, NOW)
+    (claim,) = await daemon.claim({HOST: 1}, NOW)
+    outcome = Outcome(NOON * 1000, 5, None, Reason.CONNECTION_FAILED, "a\0b", body="\0 \U0001f600")
+    assert await daemon.record(claim, judge(claim, outcome, NOW), NOW)
+    task = await daemon.get(definition().key)
+    assert task is not None
+    assert task.attempts is not None
+    (attempt,) = task.attempts
+    assert (attempt.detail, attempt.body) == ("a\ufffdb", "\0 \U0001f600")
+
+
+# The schema
+
+
+def test_daemons_that_start_at_once_migrate_once(cluster: Cluster) -> None:
+    url = cluster.create("at_once")
+    found: list[Any] = []
+    starting = [threading.Thread(target=lambda: found.append(open_server(url))) for _ in range(4)]
+    for thread in starting:
+        thread.start()
+    for thread in starting:
+        thread.join()
+    assert len(found) == 4
+    with cluster.connect("at_once") as connection:
+        rows = connection.execute(f"SELECT number FROM {SCHEMA}.migration".encode()).fetchall()
+    assert [number for (number,) in rows] == list(range(1, len(migrations()) + 1))
+
+
+def test_a_migration_that_fails_leaves_the_schema_as_it_was(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = cluster.create("fails")
+    bad = [*migrations(), "CREATE TABLE half (x int);", "CREATE TABLE task (x int);"]
+    monkeypatch.setattr(database, "migrations", lambda: bad)
+    with pytest.raises(CannotOpen, match='relation "task" already exists') as refused:
+        open_server(url)
+    assert "\n" not in str(refused.value)
+    with cluster.connect("fails") as connection:
+        assert database.schema_version(connection) == 0
+    monkeypatch.undo()
+    open_server(url)
+
+
+def test_a_database_of_before_there_were_notices_is_read(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = cluster.create("before_notices")
+    old = (
+        f"INSERT INTO {SCHEMA}.task (task_name, trigger_at, callback, callback_method, payload,"
+        " headers, expected_http_status, retry, retry_delay, max_delay, timeout, host, expires_at,"
+        " state, due_at, created_at) VALUES (%s, 60, 'http://a/', 'GET', '', '{}', '[200]', 1,"
+        " '[1]', 10, 30, 'a:80', 660, 'scheduled', 60, 0)"
+    ).encode()
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "migrations", lambda: migrations()[:2])
+        open_server(url)
+    with cluster.connect("before_notices") as connection:
+        connection.execute(old, ("before",))
+        connection.commit()
+        open_server(url)
+        # A daemon of the version before goes on meanwhile.
+        connection.execute(old, ("since",))
+        told = f"SELECT task_name, on_failure, on_success FROM {SCHEMA}.task ORDER BY 1".encode()
+        assert connection.execute(told).fetchall() == [
+            ("before", None, None),
+            ("since", None, None),
+        ]
+
+
+def test_a_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = cluster.create("newer")
+    with monkeypatch.context() as patch:
+        more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
+        patch.setattr(database, "migrations", lambda: more)
+        open_server(url)
+    with pytest.raises(CannotOpen, match="from a newer callme; this one knows up to"):
+        open_server(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://me:hunter2@127.0.0.1:{free}/db", "Connection refused"),
+        ("postgresql://callme:hunter2@127.0.0.1:{port}/nowhere", 'database "nowhere" does not'),
+        ("postgresql://me:hunter2@h/db?colour=red", "not a URL that PostgreSQL knows"),
+        ("postgresql://callme:hunter2@127.0.0.1:{port}/latin", "encoding is LATIN1, not UTF8"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(cluster: Cluster, url: str, said: str) -> None:
+    with cluster.connect() as connection:
+        connection.execute("DROP DATABASE IF EXISTS latin")
+        connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    with pytest.raises(CannotOpen, match=said) as refused:
+        open_server(url.format(free=free_port(), port=cluster.port))
+    assert "\n" not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_old_server_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "OLDEST_POSTGRESQL", 990_000)
+    with pytest.raises(CannotOpen, match="or newer is needed"):
+        open_server(server.conninfo)
+
+
+def test_no_password_is_shown(server: Server) -> None:
+    assert "conninfo" not in repr(server)
+
+
+@pytest.fixture(params=["no statistics", "none was ever scheduled", "none was scheduled lately"])
+def filled(
+    cluster: Cluster, server: Server, request: pytest.FixtureRequest
+) -> Iterator[psycopg.Connection]:
+    """A database of 20,000 tasks, 200 of them due, 100 running; what its statistics say."""
+    columns = (
+        "task_name, trigger_at, callback, callback_method, payload, headers, expected_http_status, "
+        "retry, retry_delay, max_delay, timeout, host, expires_at, state, due_at, holder, "
+        "lease_until, created_at, finished_at"
+    )
+    with cluster.connect("contract") as connection:
+        connection.execute(f"SET search_path = {SCHEMA}".encode())
+        connection.execute((connections._SESSION % 20).encode())
+        # Nobody but this fixture gathers statistics, and none of another test's are left.
+        connection.execute(b"ALTER TABLE task SET (autovacuum_enabled = off)")
+        connection.execute(b"DELETE FROM pg_statistic WHERE starelid = 'task'::regclass")
+        if request.param == "none was ever scheduled":
+            connection.execute(
+                f"INSERT INTO task ({columns}) SELECT 'n' || n, {NOON}, '', 'GET', '', '{{}}', "
+                f"'[200]', 1, '[1]', 9, 30, 'host', {NOON}, 'succeeded', NULL, NULL, NULL, 0, n "
+                "FROM generate_series(1, 3) AS n".encode()
+            )
+            connection.execute(b"ANALYZE task")
+            connection.execute(b"TRUNCATE task")
+        for state, count, at, due, holder, finished in (
+            ("running", 100, 2 * NOON, "NULL::bigint", "7", "NULL::bigint"),
+            ("succeeded", 5000, 3 * NOON, "NULL::bigint", "NULL::bigint", "n * 1000"),
+            ("scheduled", 200, 0, "60 * n", "NULL::bigint", "NULL::bigint"),
+            ("scheduled", 20_000, NOON, f"{NOON} + 60 * n", "NULL::bigint", "NULL::bigint"),
+        ):
+            if not at and request.param == "none was scheduled lately":
+                connection.execute(b"VACUUM ANALYZE task")
+            connection.execute(
+                f"INSERT INTO task ({columns}) SELECT 'n' || n, {at} + 60 * n::bigint, '', 'GET', "
+                "'', '{}', '[200]', 1, '[1]', 9, 30, 'host' || n % 20, "
+                f"{at} + 60 * n::bigint + 1000000000, '{state}', {due}, {holder}, {holder}, 0, "
+                f"{finished} FROM generate_series(1, {count}) AS n".encode()
+            )
+        yield connection
+        connection.execute(b"ALTER TABLE task RESET (autovacuum_enabled)")
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "index"),
+    [
+        (
+            claims._CLAIM,
+            {
+                "ms": 1000,
+                "hosts": ["host1"],
+                "most": [5],
+                "own": 1,
+                "name": "a",
+                "me": 1,
+                "token": 1,
+            },
+            "task_host",
+        ),
+        (store._WAITING, {"ms": 1000}, "task_due"),
+        (nodes._ALIVE, {"ms": 1000, "me": 1, "token": 1}, "task_running"),
+        (records._RECORD, ('[{"task_id": 1}]', [1, 2, 3]), "task_pkey"),
+        (writes._PURGE, (1000, 500), "task_finished"),
+        (writes._TOO_LATE, (1000, 1000, 1000), "task_due"),
+        (reads._WAITING, (1000,), "task_due"),
+    ],
+)
+def test_what_is_due_is_found_by_an_index(
+    filled: psycopg.Connection, statement: str, values: Any, index: str
+) -> None:
+    explain = b"EXPLAIN " + cursor._translated(statement)
+    plan = [row[0] for row in filled.execute(explain, values)]
+    assert any(index in line for line in plan), plan
+    assert not any("Seq Scan on task" in line or "Bitmap" in line for line in plan), plan
+    assert not any("Sort Key: due_at" in line for line in plan), plan

@@ -1,0 +1,318 @@
+"""What is SQLite's own: the file, its schema, its settings, what breaks it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from callme.core.task import Attempt, Definition, Reason, State, Verdict
+from callme.core.times import Key
+from callme.store import reads, writes
+from callme.store.interface import CannotOpen, StoreUnavailable
+from callme.store.sqlite import claims, database
+from callme.store.sqlite.database import migrations, open_database
+from callme.store.sqlite.store import SqliteStore
+
+from ..helpers.support import NOON, definition
+
+NOW = NOON + 0.5
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "callme.sqlite"
+
+
+@pytest_twisted.async_yield_fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    made = SqliteStore(open_database(path), reactor, lambda: "node")
+    yield made
+    await made.close()
+
+
+def make(path: Path) -> None:
+    open_database(path).release()
+
+
+def test_a_new_file_is_its_owners_alone(path: Path) -> None:
+    make(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_open_file_is_closed_to_others(path: Path) -> None:
+    path.touch(mode=0o644)
+    make(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_second_daemon_is_refused_until_the_first_is_gone(path: Path) -> None:
+    first = open_database(path)
+    with pytest.raises(CannotOpen, match="in use by another callme daemon"):
+        open_database(path)
+    first.release()
+    make(path)
+
+
+def test_two_names_of_one_file_are_one_database(path: Path) -> None:
+    first = open_database(path)
+    link = path.with_name("link.sqlite")
+    link.symlink_to(path)
+    with pytest.raises(CannotOpen, match="in use"):
+        open_database(link)
+    first.release()
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"this is no database at all, nor was it ever one" * 100)
+
+
+def torn(path: Path) -> None:
+    make(path)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(8192))
+
+
+def newer(path: Path) -> None:
+    make(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {len(migrations()) + 1}")
+    connection.close()
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    connection.close()
+
+
+def directory(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (garbage, "file is not a database"),
+        (torn, "damaged|malformed"),
+        (newer, "from a newer callme; this one knows up to"),
+        (foreign, "is a database of another program"),
+        (directory, "Is a directory"),
+    ],
+)
+def test_a_file_that_cannot_serve_is_refused_in_one_line_and_left_alone(
+    path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else b""
+    path.chmod(0o755)
+    with pytest.raises(CannotOpen, match=said) as refused:
+        open_database(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert before == (path.read_bytes() if path.is_file() else b"")
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CannotOpen, match=r"the directory .*/nowhere does not exist"):
+        open_database(tmp_path / "nowhere" / "callme.sqlite")
+
+
+def test_what_is_no_file_is_refused_and_left_alone() -> None:
+    before = Path("/dev/null").stat().st_mode
+    with pytest.raises(CannotOpen, match="is not a file that can hold a database"):
+        open_database(Path("/dev/null"))
+    assert before == Path("/dev/null").stat().st_mode
+
+
+def test_a_path_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
+    with pytest.raises(CannotOpen) as refused:
+        open_database(tmp_path / "a\nb" / "callme.sqlite")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "OLDEST_SQLITE", (99, 0, 0))
+    with pytest.raises(CannotOpen, match="is too old"):
+        open_database(path)
+
+
+def test_a_migration_that_fails_leaves_the_schema_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(path)
+    bad = [*migrations(), "CREATE TABLE half (x);\nCREATE TABLE task (x);"]
+    monkeypatch.setattr(database, "migrations", lambda: bad)
+    with pytest.raises(CannotOpen, match="already exists"):
+        open_database(path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(bad) - 1
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    assert "half" not in tables
+    connection.close()
+
+
+def test_a_new_migration_runs_once_on_an_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(path)
+    more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
+    monkeypatch.setattr(database, "migrations", lambda: more)
+    make(path)
+    make(path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(more)
+    connection.close()
+
+
+def test_a_file_of_before_there_were_notices_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "migrations", lambda: migrations()[:3])
+        make(path)
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "INSERT INTO task (task_name, trigger_at, callback, callback_method, payload, headers,"
+        " expected_http_status, retry, retry_delay, max_delay, timeout, host, expires_at, state,"
+        " due_at, created_at) VALUES ('task', 60, 'http://a/', 'GET', '', '{}', '[200]', 1, '[1]',"
+        " 10, 30, 'a:80', 660, 'scheduled', 60, 0)"
+    )
+    connection.commit()
+    connection.close()
+    make(path)
+    connection = sqlite3.connect(path)
+    task = reads.get(connection.cursor(), Key("task", 60))
+    connection.close()
+    assert task is not None
+    assert task.definition == Definition("task", 60, "http://a/")
+
+
+async def test_every_connection_is_set_as_durability_wants_it(store: SqliteStore) -> None:
+    def settings(cursor: sqlite3.Cursor) -> dict[str, object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "query_only", "wal_autocheckpoint")
+        return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+
+    # synchronous: 2 is FULL.
+    writer = await store._write(settings)
+    assert tuple(writer.values())[:4] == ("wal", 2, 1, 0)
+    reader = await store._read(settings)
+    assert (
+        reader["journal_mode"],
+        reader["query_only"],
+        reader["wal_autocheckpoint"],
+    ) == ("wal", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (writes._TOO_LATE, "task_due (due_at<?)"),
+        (claims._CLAIM, "task_host (host=? AND due_at<?)"),
+        (f"{claims._CLAIMS} AND lease_until <= ?", "task_running (lease_until<?)"),
+        (writes._PURGE, "task_finished (finished_at<?)"),
+        (claims._RECORD, "INTEGER PRIMARY KEY (rowid=?)"),
+        (reads._BACKLOG, "task_due (due_at<?)"),
+        (reads._WAITING, "task_due (due_at<?)"),
+        (reads._GET, "(task_name=? AND trigger_at=?)"),
+    ],
+)
+def test_what_is_due_is_found_by_an_index(path: Path, statement: str, index: str) -> None:
+    make(path)
+    connection = sqlite3.connect(path)
+    values = [None] * statement.count("?")
+    rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+    plan = [row[3] for row in rows]
+    connection.close()
+    assert any(index in step for step in plan), plan
+    assert not any(step.startswith("SCAN") or "ORDER BY" in step for step in plan), plan
+
+
+async def test_a_locked_database_is_said_to_be_unavailable_and_loses_nothing(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put(definition("before"), NOW)
+
+    def impatient(cursor: sqlite3.Cursor) -> None:
+        cursor.execute("PRAGMA busy_timeout = 10")
+
+    await store._write(impatient)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    puts = [store.put(definition(f"n{number}"), NOW) for number in range(3)]
+    for one in puts:
+        with pytest.raises(StoreUnavailable, match="locked"):
+            await one
+    assert await store.get(definition("before").key) is not None
+    other.execute("ROLLBACK")
+    other.close()
+    await store.put(definition("after"), NOW)
+    page = await store.page()
+    assert page is not None
+    assert [task.key.task_name for task in page.tasks] == ["after", "before"]
+
+
+async def test_a_full_database_is_said_to_be_unavailable_and_keeps_what_it_has(
+    store: SqliteStore,
+) -> None:
+    await store.put(definition("before"), NOW)
+    (claim,) = await store.claim({"sink.example:80": 1}, NOW)
+    large = "x" * 20_000
+
+    def fill(cursor: sqlite3.Cursor) -> None:
+        pages = cursor.execute("PRAGMA page_count").fetchone()[0]
+        cursor.execute(f"PRAGMA max_page_count = {pages}")
+
+    await store._write(fill)
+    puts = [store.put(definition(f"n{number}", payload=large), NOW) for number in range(3)]
+    for one in puts:
+        with pytest.raises(StoreUnavailable, match="full"):
+            await one
+    attempt = Attempt(1, NOON * 1000, 0, 5, 200, None, "", large)
+    verdict = Verdict(State.SUCCEEDED, attempt=attempt)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await store.record(claim, verdict, NOW)
+    task = await store.get(claim.definition.key)
+    assert task is not None
+    # Not so much as half of it is on record: neither the state nor the attempt.
+    assert (task.state, task.attempts) == (State.RUNNING, ())
+    await store._write(lambda cursor: cursor.execute("PRAGMA max_page_count = 1000000").fetchone())
+    assert await store.record(claim, verdict, NOW)
+    await store.put(definition("after", payload=large), NOW)
+    page = await store.page()
+    assert page is not None
+    assert [(task.key.task_name, task.state) for task in page.tasks] == [
+        ("after", State.SCHEDULED),
+        ("before", State.SUCCEEDED),
+    ]
+
+
+async def test_one_broken_row_stops_no_other(store: SqliteStore, path: Path) -> None:
+    for name in ("a", "broken", "c", "late"):
+        await store.put(definition(name, **({"max_delay": 1} if name == "late" else {})), NOW)
+    other = sqlite3.connect(path)
+    other.execute("UPDATE task SET headers = '{' WHERE task_name IN ('broken', 'late')")
+    other.commit()
+    other.close()
+    page = await store.page()
+    assert page is not None
+    assert len(page.tasks) == 4
+    claims = await store.claim({"sink.example:80": 9}, NOON + 60)
+    assert [claim.definition.task_name for claim in claims] == ["a", "c"]
+    assert len((await store.due(NOON + 60)).too_late) == 1
+    for name in ("broken", "late"):
+        task = await store.get(definition(name).key)
+        assert task is not None
+        assert (task.state, task.reason) == (State.FAILED, Reason.CONNECTION_FAILED)
+        assert "no request was made" in task.detail
+    result = await store.put(definition("broken", retry=0), NOW)
+    assert result.task is not None
+    assert State.FAILED is result.task.state

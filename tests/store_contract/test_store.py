@@ -1,0 +1,818 @@
+"""The store's contract: what every database behind the port must do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+
+from callme.core.notification import notice
+from callme.core.representation import whole
+from callme.core.task import Claim, Outcome, Reason, State, Verdict
+from callme.core.times import LAST_SECOND, Key
+from callme.core.transitions import interrupted, judge
+from callme.store import reads
+from callme.store.interface import (
+    MOST_BACKLOG,
+    Deleted,
+    Ended,
+    Glance,
+    Page,
+    Put,
+    Seen,
+    Store,
+    UnderWay,
+)
+from callme.store.postgresql.store import PostgresqlStore
+from callme.store.sqlite.database import open_database
+from callme.store.sqlite.store import SqliteStore
+
+from ..helpers.support import NOON, definition
+
+HOST = "sink.example:80"
+NOW = NOON + 0.5
+
+
+@pytest_twisted.async_yield_fixture(params=["sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    made: Store
+    if request.param == "sqlite":
+        made = SqliteStore(open_database(tmp_path / "callme.sqlite"), reactor, lambda: "node")
+    else:
+        server = request.getfixturevalue("server")
+        made = PostgresqlStore(server, reactor, lambda: "node")
+        # What claims must have said first that it lives, as a tick does.
+        await made.abandoned(NOW)
+    yield made
+    await made.close()
+
+
+async def put(store: Store, name: str = "task", at: int = NOON, **more: Any) -> Key:
+    made = definition(name, at, **more)
+    assert Put.CREATED is (await store.put(made, NOW)).put
+    return made.key
+
+
+async def claim_all(store: Store, count: int = 1000, now: float = NOW) -> list[Claim]:
+    return list(await store.claim({HOST: count}, now))
+
+
+async def finish(store: Store, claim: Claim, status: int, now: float = NOW) -> bool:
+    outcome = Outcome(int(now * 1000), 5, status, body="b")
+    return await store.record(claim, judge(claim, outcome, now), now)
+
+
+async def put_in(store: Store, state: State, name: str = "task", at: int = NOON) -> Key:
+    """Put a task and bring it into a state."""
+    key = await put(store, name, at, retry=0)
+    if state is not State.SCHEDULED:
+        claims = [c for c in await claim_all(store, now=at) if c.definition.key == key]
+        if state is not State.RUNNING:
+            await finish(store, claims[0], 200 if state is State.SUCCEEDED else 500, now=at)
+    return key
+
+
+async def state_of(store: Store, key: Key) -> State | None:
+    task = await store.get(key)
+    return None if task is None else task.state
+
+
+async def test_what_is_no_longer_as_it_was_seen_is_told(store: Store) -> None:
+    states = list(reversed(State))
+    keys = [await put_in(store, state, "näme", NOON + 60 * n) for n, state in enumerate(states)]
+    failed, _, running, scheduled = keys
+    tasks = {key: await store.get(key) for key in keys}
+    seen: dict[Key, Seen | None] = {key: Seen.of(task) for key, task in tasks.items() if task}
+    assert len(seen) == len(keys)
+    assert await store.changed(seen, 9) == {}
+    assert await store.changed(seen | {running: None}, 9) == {running: tasks[running]}
+    # Two that were never seen, of which one is there.
+    absent = Key("absent", NOON)
+    told = await store.changed({absent: None, running: None}, 9)
+    assert told == {absent: None, running: tasks[running]}
+    assert len(await store.changed(dict.fromkeys(keys), 3)) == 3
+    await store.delete(failed)
+    assert await store.changed(seen, 9) == {failed: None}
+    del seen[failed]
+    (claim,) = await claim_all(store, now=NOON + 180)
+    assert await store.changed(seen, 9) == {scheduled: await store.get(scheduled)}
+    await finish(store, claim, 200, now=NOON + 180)
+    assert await store.changed(seen, 9) == {scheduled: await store.get(scheduled)}
+
+
+async def test_an_attempt_and_a_replacement_are_seen(store: Store) -> None:
+    key = await put(store, retry=1)
+    task = await store.get(key)
+    assert task is not None
+    await finish(store, (await claim_all(store))[0], 500)
+    again = (await store.changed({key: Seen.of(task)}, 9))[key]
+    assert again is not None
+    assert (again.state, again.attempts_used) == (State.SCHEDULED, 1)
+    other = definition(callback="http://other.example/")
+    await store.put(other, NOW + 1, replace=True)
+    assert (await store.changed({key: Seen.of(again)}, 9))[key] == await store.get(key)
+
+
+TOLD: dict[str, Any] = {"on_failure": "http://told.example/", "on_success": "https://told.example/"}
+
+
+async def names_in(store: Store) -> list[str]:
+    page = await store.page()
+    assert page is not None
+    return [str(task.key) for task in page.tasks]
+
+
+async def test_an_end_is_stored_with_the_notice_of_it(store: Store) -> None:
+    key = await put(store, retry=0, payload="\\x41 \0", **TOLD)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+    task, made = await store.get(key), await store.get(Key(f"task.{NOON}.on_failure", NOON))
+    assert task is not None
+    assert made is not None
+    assert made.definition == notice(task, NOW)
+    assert json.loads(made.definition.payload) == whole(task)
+    assert (made.state, made.due_at) == (State.SCHEDULED, NOON)
+    # Once, however often it is recorded.
+    await finish(store, claim, 500)
+    assert len(await names_in(store)) == 2
+    (again,) = await store.claim({"told.example:80": 9}, NOW)
+    assert again.definition == made.definition
+
+
+async def test_of_many_ends_each_has_its_notice(store: Store) -> None:
+    keys = [await put(store, "n\u00e4me", NOON - 60 * n, **TOLD) for n in range(3)]
+    taken = await put(store, f"n\u00e4me.{NOON}.on_success")
+    also = await put(store, taken.task_name, NOON + 60)
+    await put(store, "untold")
+    claims = await claim_all(store)
+    await gatherResults([Deferred.fromCoroutine(finish(store, one, 200)) for one in claims])
+    expected = {f"n\u00e4me.{key.trigger_at}.on_success@{NOON}" for key in keys}
+    # Where somebody's task stands, the next free minute.
+    expected |= {f"{taken.task_name}@{NOON + 120}", str(also), f"untold@{NOON}", *map(str, keys)}
+    assert set(await names_in(store)) == expected
+
+
+async def test_what_is_too_late_has_its_notice(store: Store) -> None:
+    key = await put(store, max_delay=1, payload="p", **TOLD)
+    due = await store.due(NOON + 61)
+    assert (due.too_late, due.hosts) == ([key], ["told.example:80"])
+    made = await store.get(Key(f"task.{NOON}.on_failure", NOON + 60))
+    assert made is not None
+    assert json.loads(made.definition.payload)["reason"] == "too_late"
+
+
+async def test_a_task_is_kept_whole(store: Store) -> None:
+    made = definition(
+        "näme \U0001f600'\"%_",
+        callback_method="POST",
+        payload="\0 ünï \U0001f600",
+        headers={"X-A": "é"},
+        expected_http_status=["2xx", 404],
+        retry_delay=[1, 2],
+        timeout=7,
+        on_failure="http://a.example/",
+        on_success="http://b.example/",
+    )
+    created = await store.put(made, NOW)
+    task = await store.get(made.key)
+    assert created.task == task
+    assert task is not None
+    assert made == task.definition
+    assert (
+        task.state,
+        task.reason,
+        task.detail,
+        task.due_at,
+        task.attempts_used,
+        task.attempts_left,
+    ) == (State.SCHEDULED, None, "", NOON, 0, 2)
+    assert (task.created_at, task.finished_at, task.attempts) == (NOON * 1000 + 500, None, ())
+
+
+async def test_times_to_the_end_of_time(store: Store) -> None:
+    for at in (0, LAST_SECOND - 59):
+        key = await put(store, at=at)
+        task = await store.get(key)
+        assert task is not None
+        assert at == task.due_at
+
+
+async def test_what_is_not_there(store: Store) -> None:
+    key = Key("nobody", NOON)
+    assert await store.get(key) is None
+    assert await store.delete(key) is None
+    assert await store.delete_name("nobody") is None
+    assert await store.reschedule(key, NOON, NOW, every_state=True) is None
+    assert await store.reschedule_name("nobody", NOON, NOW, every_state=True) is None
+    assert await store.page(task_name="nobody") is None
+    assert Page([], None) == await store.page()
+    assert await store.backlog(NOW) == 0
+    assert await claim_all(store) == []
+    assert await store.abandoned(NOW) == []
+
+
+async def test_a_repeated_put_changes_nothing(store: Store) -> None:
+    key = await put(store)
+    again = await store.put(definition(), NOW + 100)
+    assert Put.UNCHANGED is again.put
+    assert await store.get(key) == again.task
+
+
+@pytest.mark.parametrize("state", list(State))
+async def test_another_definition_leaves_the_standing_one_alone(store: Store, state: State) -> None:
+    key = await put_in(store, state)
+    before = await store.get(key)
+    result = await store.put(definition(payload="other"), NOW)
+    assert (Put.DIFFERENT, before) == (result.put, result.task)
+    assert before == await store.get(key)
+
+
+async def test_a_scheduled_task_can_be_replaced(store: Store) -> None:
+    key = await put(store, retry=3)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+    other = definition(payload="other", callback="http://other.example/", max_delay=5)
+    result = await store.put(other, NOW + 1, create=False, replace=True)
+    assert Put.REPLACED is result.put
+    task = await store.get(key)
+    assert result.task == task
+    assert task is not None
+    assert (other, NOON, 0) == (task.definition, task.due_at, task.attempts_used)
+    assert [attempt.number for attempt in task.attempts or ()] == [1]
+    assert await claim_all(store) == []
+    (claim,) = await store.claim({"other.example:80": 5}, NOW)
+    assert (claim.number, claim.attempts_used) == (2, 1)
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.SUCCEEDED, State.FAILED])
+async def test_only_a_scheduled_task_can_be_replaced(store: Store, state: State) -> None:
+    await put_in(store, state)
+    result = await store.put(definition(payload="other"), NOW, create=False, replace=True)
+    assert Put.DIFFERENT is result.put
+
+
+async def test_nothing_is_created_unasked(store: Store) -> None:
+    result = await store.put(definition(), NOW, create=False, replace=True)
+    assert (result.put, result.task) == (Put.ABSENT, None)
+    assert Page([], None) == await store.page()
+
+
+async def test_due_tasks_are_claimed_in_order_and_never_early(store: Store) -> None:
+    for name, at in [("c", 120), ("a", 60), ("b", 0), ("d", 0)]:
+        await put(store, name, NOON + at)
+    assert await claim_all(store, now=NOON - 0.001) == []
+    claims = await claim_all(store, now=NOON + 60)
+    assert [claim.definition.task_name for claim in claims] == ["b", "d", "a"]
+    assert await claim_all(store, now=NOON + 119.999) == []
+    assert [c.definition.task_name for c in await claim_all(store, now=NOON + 120)] == ["c"]
+
+
+async def test_a_claim_counts_its_attempt_and_no_task_is_claimed_twice(store: Store) -> None:
+    key = await put(store, timeout=7)
+    (claim,) = await claim_all(store)
+    assert (
+        claim.number,
+        claim.attempts_used,
+        claim.host,
+        claim.claimed_at,
+    ) == (1, 1, HOST, NOON * 1000 + 500)
+    assert definition(timeout=7) == claim.definition
+    assert await claim_all(store) == []
+    task = await store.get(key)
+    assert task is not None
+    assert (
+        task.state,
+        task.due_at,
+        task.attempts_used,
+        task.attempts_left,
+    ) == (State.RUNNING, None, 1, 1)
+
+
+async def test_hosts_are_claimed_apart_and_up_to_their_share(store: Store) -> None:
+    for number in range(5):
+        await put(store, f"a{number}")
+        await put(store, f"b{number}", callback="https://other.example/")
+    assert sorted((await store.due(NOW)).hosts) == ["other.example:443", HOST]
+    claims = await store.claim({HOST: 2, "other.example:443": 3, "nobody:80": 9}, NOW)
+    assert sorted(c.definition.task_name for c in claims) == ["a0", "a1", "b0", "b1", "b2"]
+    assert await store.backlog(NOW) == 5
+
+
+async def test_the_longest_due_of_a_host_come_first(store: Store) -> None:
+    for number in range(5):
+        await put(store, f"task{9 - number}", NOON + 60 * (number % 2))
+    claims = await claim_all(store, count=2, now=NOON + 600)
+    assert [claim.definition.task_name for claim in claims] == ["task9", "task7"]
+
+
+async def test_a_success_is_recorded(store: Store) -> None:
+    key = await put(store)
+    (claim,) = await claim_all(store)
+    assert await finish(store, claim, 200, NOW + 1)
+    task = await store.get(key)
+    assert task is not None
+    assert (
+        task.state,
+        task.finished_at,
+        task.due_at,
+    ) == (State.SUCCEEDED, NOON * 1000 + 1500, None)
+    assert task.attempts is not None
+    (attempt,) = task.attempts
+    assert (
+        attempt.number,
+        attempt.status,
+        attempt.reason,
+        attempt.duration_ms,
+        attempt.lateness_ms,
+        attempt.body,
+    ) == (1, 200, None, 5, 1500, "b")
+    assert task.attempts_left == 0
+
+
+async def test_a_retry_waits_for_its_minute(store: Store) -> None:
+    key = await put(store)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+    assert State.SCHEDULED is await state_of(store, key)
+    assert await claim_all(store, now=NOON + 59) == []
+    (again,) = await claim_all(store, now=NOON + 60)
+    assert (again.number, again.attempts_used) == (2, 2)
+    await finish(store, again, 500, NOON + 61)
+    task = await store.get(key)
+    assert task is not None
+    assert task.attempts is not None
+    assert (task.state, task.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    assert [attempt.status for attempt in task.attempts] == [500, 500]
+
+
+async def test_a_result_is_stored_once_and_by_the_holder_only(store: Store) -> None:
+    key = await put(store, retry=5)
+    (old,) = await claim_all(store)
+    assert await store.record(old, judge(old, interrupted(old), NOW), NOW)
+    assert not await finish(store, old, 200)
+    (new,) = await claim_all(store, now=NOON + 60)
+    assert not await finish(store, old, 200)
+    assert State.RUNNING is await state_of(store, key)
+    assert await finish(store, new, 200)
+    assert not await finish(store, new, 500)
+    task = await store.get(key)
+    assert task is not None
+    assert [attempt.status for attempt in task.attempts or ()] == [None, 200]
+
+
+async def test_a_claim_can_be_given_back_unspent(store: Store) -> None:
+    key = await put(store)
+    before = await store.get(key)
+    (claim,) = await claim_all(store)
+    assert await store.record(claim, Verdict(State.SCHEDULED, due_at=NOON), NOW)
+    assert before == await store.get(key)
+    (claim,) = await claim_all(store)
+    assert (claim.number, claim.attempts_used) == (1, 1)
+
+
+async def test_what_can_no_longer_start_fails_as_too_late(store: Store) -> None:
+    late = await put(store, "late", max_delay=1)
+    fine = await put(store, "fine", max_delay=2)
+    assert (await store.due(NOON + 59.9)).too_late == []
+    due = await store.due(NOON + 60)
+    assert ([late], [HOST], False) == (list(due.too_late), list(due.hosts), due.more)
+    task = await store.get(late)
+    assert task is not None
+    assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)
+    assert "1 minute after trigger_at" in task.detail
+    assert task.finished_at == (NOON + 60) * 1000
+    assert [fine] == [c.definition.key for c in await claim_all(store, now=NOON + 60)]
+
+
+async def test_a_task_is_never_claimed_too_late_even_before_it_is_failed(store: Store) -> None:
+    await put(store, max_delay=1)
+    assert await claim_all(store, now=NOON + 60) == []
+
+
+async def test_a_lease_outlasts_the_call(store: Store) -> None:
+    await put(store, timeout=100)
+    (claim,) = await claim_all(store, now=NOON)
+    assert await store.abandoned(NOON + 100) == []
+    assert [claim] == await store.abandoned(NOON + 200)
+    await finish(store, claim, 200)
+    assert await store.abandoned(NOON + 400) == []
+
+
+async def test_an_attempt_carries_the_name_of_its_daemon(store: Store) -> None:
+    key = await put(store)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 200)
+    task = await store.get(key)
+    assert task is not None
+    assert task.attempts is not None
+    assert (claim.node, task.attempts[0].node) == ("node", "node")
+
+
+async def test_hosts_with_tasks_due_are_waiting(store: Store) -> None:
+    await put(store, "a")
+    await put(store, "b", callback="https://other.example/")
+    await put(store, "c", NOON + 60, callback="https://later.example/")
+    assert sorted(await store.waiting(NOW)) == ["other.example:443", HOST]
+    await claim_all(store)
+    assert list(await store.waiting(NOW)) == ["other.example:443"]
+    assert list(await store.waiting(NOON - 1)) == []
+
+
+async def test_pages_in_the_order_of_name_then_time(store: Store) -> None:
+    names = ["b", "a", "\U0001f600", "B", "é", "z", "\uffee"]
+    for name in names:
+        for at in (120, 0, 60):
+            await put(store, name, NOON + at)
+    expected = [Key(name, NOON + at) for name in sorted(names) for at in (0, 60, 120)]
+    found: list[Key] = []
+    following: Key | None = None
+    while True:
+        page = await store.page(start_from=following, limit=4)
+        assert page is not None
+        found += [task.key for task in page.tasks]
+        following = page.next
+        if following is None:
+            break
+        assert len(page.tasks) == 4
+    assert expected == found
+
+
+async def test_a_full_last_page_has_no_next(store: Store) -> None:
+    for at in (0, 60):
+        await put(store, at=NOON + at)
+    page = await store.page(limit=2)
+    assert page is not None
+    assert (len(page.tasks), page.next) == (2, None)
+
+
+async def test_a_page_of_large_tasks_ends_before_its_limit(store: Store) -> None:
+    large = {f"{number:02}-{'x' * 77}": "" for number in range(100)}
+    tasks = [(definition(f"task{number:03}", headers=large), True) for number in range(300)]
+    await store.put_many(tasks, NOW)
+    found: list[Key] = []
+    start: Key | None = None
+    pages = 0
+    while True:
+        page = await store.page(start_from=start, limit=1000)
+        assert page is not None
+        pages += 1
+        found += [task.key for task in page.tasks]
+        if page.next is None:
+            break
+        assert 100 <= len(page.tasks) <= 130
+        start = page.next
+    assert found == [made.key for made, _ in tasks]
+    assert pages == 3
+
+
+async def test_paging_while_others_insert_and_delete(store: Store) -> None:
+    stay = [await put(store, f"n{number:02d}") for number in range(0, 20, 2)]
+    seen: list[Key] = []
+    following: Key | None = None
+    for turn in range(20):
+        page = await store.page(start_from=following, limit=3)
+        assert page is not None
+        seen += [task.key for task in page.tasks]
+        following = page.next
+        if following is None:
+            break
+        # Before, at and after where the next page begins.
+        await put(store, f"m{turn:02d}")
+        await put(store, f"{following.task_name}x{turn}")
+        if turn == 1:
+            await store.delete(following)
+            stay.remove(following)
+    assert len(set(seen)) == len(seen)
+    assert set(stay) <= set(seen)
+
+
+async def test_pages_can_be_filtered(store: Store) -> None:
+    failed = await put_in(store, State.FAILED, "failed")
+    done = await put_in(store, State.SUCCEEDED, "done")
+    running = await put_in(store, State.RUNNING, "running")
+    later = await put(store, "later", NOON + 60)
+    for state, key in [
+        (State.FAILED, failed),
+        (State.SUCCEEDED, done),
+        (State.RUNNING, running),
+        (State.SCHEDULED, later),
+    ]:
+        page = await store.page(state=state)
+        assert page is not None
+        assert [key] == [task.key for task in page.tasks]
+    page = await store.page(after=NOON)
+    assert page is not None
+    assert [later] == [task.key for task in page.tasks]
+    page = await store.page(task_name="done", after=NOON)
+    assert Page([], None) == page
+
+
+async def test_lists_leave_out_payload_and_attempts(store: Store) -> None:
+    await put(store, payload="large")
+    page = await store.page()
+    assert page is not None
+    assert (page.tasks[0].definition.payload, page.tasks[0].attempts) == ("", None)
+
+
+@pytest.mark.parametrize("state", [State.SCHEDULED, State.SUCCEEDED, State.FAILED])
+async def test_a_deleted_task_is_forgotten(store: Store, state: State) -> None:
+    key = await put_in(store, state)
+    other = await put(store, at=NOON + 60)
+    assert Deleted(1) == await store.delete(key)
+    assert await store.get(key) is None
+    assert State.SCHEDULED is await state_of(store, other)
+    await put(store)
+    task = await store.get(key)
+    assert task is not None
+    assert task.attempts == ()
+
+
+async def test_a_running_task_is_not_deleted(store: Store) -> None:
+    running = await put_in(store, State.RUNNING)
+    await put(store, at=NOON + 60)
+    assert Deleted(0, [running]) == await store.delete(running)
+    assert Deleted(1, [running]) == await store.delete_name("task")
+    assert State.RUNNING is await state_of(store, running)
+
+
+async def test_a_failed_task_is_rescheduled_with_its_full_budget(store: Store) -> None:
+    key = await put_in(store, State.FAILED)
+    result = await store.reschedule(key, NOON + 120, NOW, every_state=False)
+    assert result is not None
+    to = Key("task", NOON + 120)
+    assert ([(key, to)], [], [HOST]) == (
+        list(result.moved),
+        list(result.skipped),
+        list(result.hosts),
+    )
+    assert await store.get(key) is None
+    task = await store.get(to)
+    assert task is not None
+    assert (
+        task.state,
+        task.reason,
+        task.detail,
+        task.due_at,
+        task.attempts_used,
+        task.attempts_left,
+        task.finished_at,
+    ) == (State.SCHEDULED, None, "", NOON + 120, 0, 1, None)
+    assert task.definition.expires_at == NOON + 120 + 525_600 * 60
+    assert [attempt.number for attempt in task.attempts or ()] == [1]
+    (claim,) = await claim_all(store, now=NOON + 120)
+    assert (claim.number, claim.attempts_used) == (2, 1)
+
+
+async def test_a_task_may_be_rescheduled_to_its_own_minute(store: Store) -> None:
+    key = await put_in(store, State.FAILED)
+    result = await store.reschedule(key, NOON, NOW, every_state=False)
+    assert result is not None
+    assert [(key, key)] == result.moved
+    assert State.SCHEDULED is await state_of(store, key)
+
+
+async def test_no_task_is_overwritten_by_a_reschedule(store: Store) -> None:
+    key = await put_in(store, State.FAILED)
+    other = await put(store, at=NOON + 60)
+    result = await store.reschedule(key, NOON + 60, NOW, every_state=True)
+    assert result is not None
+    assert result.conflict == f"another task stands at {other}"
+    assert State.FAILED is await state_of(store, key)
+
+
+@pytest.mark.parametrize("state", [State.SCHEDULED, State.RUNNING, State.SUCCEEDED])
+async def test_only_failed_tasks_are_rescheduled_unless_all_are_asked_for(
+    store: Store, state: State
+) -> None:
+    key = await put_in(store, state)
+    result = await store.reschedule(key, NOON + 60, NOW, every_state=False)
+    assert result is not None
+    assert result.conflict is not None
+    result = await store.reschedule(key, NOON + 60, NOW, every_state=True)
+    assert result is not None
+    if state is State.RUNNING:
+        assert ([], [(key, "running")]) == (list(result.moved), list(result.skipped))
+    else:
+        assert [(key, Key("task", NOON + 60))] == result.moved
+
+
+async def test_a_reschedule_to_where_nothing_could_start_moves_nothing(store: Store) -> None:
+    key = await put_in(store, State.FAILED)
+    far = NOON + 525_600 * 60 + 60
+    result = await store.reschedule(key, NOON, far, every_state=False)
+    assert result is not None
+    assert [(key, "too_late")] == result.skipped
+    result = await store.reschedule_name("task", NOON, far, every_state=False)
+    assert result is not None
+    assert ([], [(key, "too_late")]) == (list(result.moved), list(result.skipped))
+
+
+async def test_all_of_a_name_take_the_next_free_minutes(store: Store) -> None:
+    failed = [await put_in(store, State.FAILED, at=NOON + 60 * n) for n in (0, 1, 2)]
+    running = await put_in(store, State.RUNNING, at=NOON + 240)
+    waiting = await put(store, at=NOON + 300)
+    elsewhere = await put(store, "other", NOON + 180)
+    result = await store.reschedule_name("task", NOON + 120, NOON + 120, every_state=False)
+    assert result is not None
+    to = [Key("task", NOON + 60 * n) for n in (2, 3, 6)]
+    assert list(zip(failed, to, strict=True)) == list(result.moved)
+    assert [(running, "running")] == result.skipped
+    for key in [*to, waiting, elsewhere]:
+        assert State.SCHEDULED is await state_of(store, key)
+    page = await store.page(task_name="task")
+    assert page is not None
+    assert len(page.tasks) == 5
+
+
+async def test_all_states_of_a_name_move_in_order_into_the_minutes_they_leave(store: Store) -> None:
+    keys = [
+        await put_in(store, State.SUCCEEDED, at=NOON),
+        await put_in(store, State.FAILED, at=NOON + 60),
+        await put(store, at=NOON + 120),
+    ]
+    result = await store.reschedule_name("task", NOON + 60, NOON + 60, every_state=True)
+    assert result is not None
+    assert [Key("task", NOON + 60 * n) for n in (1, 2, 3)] == [new for _, new in result.moved]
+    assert keys == [old for old, _ in result.moved]
+
+
+async def test_there_is_no_minute_after_the_last(store: Store) -> None:
+    for at in (0, 60):
+        await put_in(store, State.FAILED, at=NOON + at)
+    result = await store.reschedule_name("task", LAST_SECOND - 59, NOW, every_state=False)
+    assert result is not None
+    assert result.conflict is not None
+    assert list(result.moved) == []
+
+
+async def test_finished_tasks_are_purged_in_batches_the_oldest_first(store: Store) -> None:
+    old = [await put_in(store, State.SUCCEEDED, f"old{n}", NOON + 60 * n) for n in range(3)]
+    failed = await put_in(store, State.FAILED, "failed", NOON + 600)
+    waiting = await put(store, "waiting", 0)
+    assert await store.purge(NOON + 500, 2) == 2
+    assert [await state_of(store, key) for key in old] == [None, None, State.SUCCEEDED]
+    assert await store.purge(NOON + 500, 2) == 1
+    assert await store.purge(NOON + 500, 2) == 0
+    assert State.FAILED is await state_of(store, failed)
+    assert State.SCHEDULED is await state_of(store, waiting)
+
+
+async def test_writes_that_wait_together_each_get_their_own_answer(store: Store) -> None:
+    puts = [store.put(definition(f"n{number % 50}"), NOW) for number in range(100)]
+    results = [(await one).put for one in puts]
+    assert results == [Put.CREATED] * 50 + [Put.UNCHANGED] * 50
+
+
+# What there is in all
+
+
+async def test_figures_say_how_much_there_is(store: Store) -> None:
+    empty = await store.figures(NOW, count=True)
+    assert (empty.backlog, empty.oldest_due) == (0, 0)
+    assert empty.tasks is not None
+    assert set(empty.tasks.values()) == {0}
+    await put(store, "later", NOON + 3600)
+    assert (await store.figures(NOW)).oldest_due == 0
+    for minute, state in enumerate([State.SUCCEEDED, State.SUCCEEDED, State.FAILED, State.RUNNING]):
+        await put_in(store, state, at=NOON - 600 + 60 * minute)
+    await put(store, "due", NOON - 120)
+    await put(store, "late", NOON - 1200, max_delay=1)
+    await put(store, "due", NOON - 60)
+    await store.due(NOW)
+    figures = await store.figures(NOW, count=True)
+    assert (figures.backlog, figures.oldest_due) == (2, 120.5)
+    assert figures.size >= 8192
+    assert figures.tasks is not None
+    assert {which: count for which, count in figures.tasks.items() if count} == {
+        (State.SCHEDULED, None): 3,
+        (State.RUNNING, None): 1,
+        (State.SUCCEEDED, None): 2,
+        (State.FAILED, Reason.UNEXPECTED_STATUS): 1,
+        (State.FAILED, Reason.TOO_LATE): 1,
+    }
+    assert figures.tasks.keys() == empty.tasks.keys()
+    assert (await store.figures(NOW)).tasks is None
+
+
+async def test_figures_count_only_so_many_that_are_due(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute in range(5):
+        await put(store, at=NOON - 60 * minute)
+    monkeypatch.setattr(reads, "_SOME_BACKLOG", reads._SOME_BACKLOG.replace(str(MOST_BACKLOG), "3"))
+    assert (await store.figures(NOW)).backlog == 3
+
+
+@pytest.mark.parametrize("over", ["sqlite", "postgresql"])
+async def test_each_commit_tells_its_operations(
+    tmp_path: Path, request: pytest.FixtureRequest, over: str
+) -> None:
+    told: list[int] = []
+    made: Store
+    if over == "sqlite":
+        database = open_database(tmp_path / "callme.sqlite")
+        made = SqliteStore(database, reactor, lambda: "node", committed=told.append)
+    else:
+        server = request.getfixturevalue("server")
+        made = PostgresqlStore(server, reactor, lambda: "node", committed=told.append)
+    puts = [made.put(definition(at=NOON + 60 * minute), NOW) for minute in range(3)]
+    for putting in puts:
+        await putting
+    await made.put(definition("one more"), NOW)
+    assert told == [3, 1]
+    await made.close()
+
+
+# For the operator's page
+
+
+async def test_what_ended_is_told_by_the_minute(store: Store) -> None:
+    assert await store.history(0) == []
+    for number, (at, status, later) in enumerate(
+        [
+            (NOON, 200, 0.0),
+            (NOON, 200, 1.25),
+            (NOON, 500, 59.9),
+            (NOON + 60, 200, 0.0),
+            (NOON + 60, 200, 12_345.678),
+        ]
+    ):
+        await put(store, f"t{number}", at, retry=0)
+        (claim,) = await claim_all(store, now=at)
+        await finish(store, claim, status, at + later)
+    assert await store.history(NOON) == [
+        Ended(NOON, 2, 1, {0: 1, 1200: 1, 59000: 1}),
+        Ended(NOON + 60, 1, 0, {0: 1}),
+        Ended(NOON + 60 + 12_300, 1, 0, {12_340_000: 1}),
+    ]
+    assert [one.minute for one in await store.history(NOON + 60)] == [NOON + 60, NOON + 12_360]
+
+
+async def test_only_first_attempts_tell_how_late_calls_are(store: Store) -> None:
+    """Later ones are late by what retry_delay asks; what was too late had none."""
+    key = await put(store, retry=1, max_delay=10)
+    for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
+        (claim,) = await claim_all(store, now=at)
+        await finish(store, claim, status, at)
+    assert await store.history(NOON) == [Ended(NOON + 60, 0, 1, {1000: 1})]
+    moved = await store.reschedule(key, NOON + 120, NOON + 100, every_state=False)
+    assert moved is not None
+    assert await store.history(NOON) == []
+    (claim,) = await claim_all(store, now=NOON + 123)
+    await finish(store, claim, 200, NOON + 123)
+    assert await store.history(NOON) == [Ended(NOON + 120, 1, 0, {3000: 1})]
+    await put(store, "late", NOON, max_delay=1)
+    await store.due(NOON + 180)
+    assert (await store.history(NOON))[1:] == [Ended(NOON + 180, 0, 1, {})]
+
+
+async def test_a_glance_at_what_is_going_on(store: Store) -> None:
+    assert await store.glance(2) == Glance(0, [], [])
+    for number in range(3):
+        await put_in(store, State.FAILED, f"failed{number}", NOON + 60 * number)
+    for number in range(3):
+        await put_in(store, State.RUNNING, f"running{number}", NOON + 600 + 60 * number)
+    glance = await store.glance(2)
+    assert glance.running == 3
+    assert glance.under_way == [
+        UnderWay(
+            Key(f"running{n}", NOON + 600 + 60 * n), HOST, 1, (NOON + 600 + 60 * n) * 1000, "node"
+        )
+        for n in (0, 1)
+    ]
+    assert [task.key.task_name for task in glance.failures] == ["failed2", "failed1"]
+    assert glance.failures[0].reason is Reason.UNEXPECTED_STATUS
+
+
+@pytest.mark.parametrize(
+    ("prefix", "names"),
+    [
+        ("", ["A", "a", "ab", "ab\U0010ffff", "ac", "b", "\ud7ff", "\ue000"]),
+        ("a", ["a", "ab", "ab\U0010ffff", "ac"]),
+        ("ab", ["ab", "ab\U0010ffff"]),
+        ("ab\U0010ffff", ["ab\U0010ffff"]),
+        ("\ud7ff", ["\ud7ff"]),
+        ("\U0010ffff", []),
+        ("a%", []),
+        ("A", ["A"]),
+    ],
+)
+async def test_names_that_begin_so(store: Store, prefix: str, names: list[str]) -> None:
+    for name in ("b", "ab", "a", "ac", "A", "ab\U0010ffff", "\ud7ff", "\ue000"):
+        await put(store, name)
+    page = await store.page(prefix=prefix)
+    assert page is not None
+    assert [task.key.task_name for task in page.tasks] == names
+    first = await store.page(prefix=prefix, limit=1)
+    assert first is not None
+    if len(names) > 1:
+        assert first.next == Key(names[1], NOON)
+        rest = await store.page(prefix=prefix, start_from=first.next)
+        assert rest is not None
+        assert [task.key.task_name for task in rest.tasks] == names[1:]

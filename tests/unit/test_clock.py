@@ -1,0 +1,147 @@
+"""The clock of the timers, on a reactor whose wall clock is set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock, LoopingCall
+from zope.interface.verify import verifyObject
+
+from callme.monotonic_clock import WATCH_SECONDS, SteadyClock
+
+HOUR = 3600.0
+
+
+@define(eq=False)
+class Machine:
+    """A machine whose wall clock can be set: its reactor goes by it, as Twisted's does."""
+
+    wall: Clock = field(factory=Clock)
+    steady: float = 1000.0
+    rung: list[str] = field(factory=list)
+    clock: SteadyClock = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.wall.rightNow = 1_800_000_000.0
+        self.clock = SteadyClock(self.wall, lambda: self.steady)
+
+    def passes(self, seconds: float) -> None:
+        self.steady += seconds
+        self.wall.advance(seconds)
+
+    def sets(self, step: float, *, noticed: bool = True) -> None:
+        """Set the wall clock; the reactor only sees it when it next wakes."""
+        self.wall.rightNow += step
+        if noticed:
+            self.clock._put_right(step)
+        self.wall.advance(0)
+
+    def timer(self, delay: float, name: str = "rung") -> Any:
+        return self.clock.callLater(delay, self.rung.append, name)
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+def test_it_is_a_reactors_time(machine: Machine) -> None:
+    verifyObject(IReactorTime, machine.clock)
+    assert machine.clock.seconds() == 1000.0
+
+
+def test_timers_ring_in_their_order_and_not_early(machine: Machine) -> None:
+    machine.timer(2, "second")
+    machine.timer(1, "first")
+    assert len(machine.clock.getDelayedCalls()) == 2
+    machine.passes(0.999)
+    assert machine.rung == []
+    machine.passes(0.001)
+    assert machine.rung == ["first"]
+    machine.passes(1)
+    assert machine.rung == ["first", "second"]
+    assert machine.clock.getDelayedCalls() == []
+
+
+def test_a_timer_can_be_called_off_moved_and_postponed(machine: Machine) -> None:
+    machine.timer(1, "called off").cancel()
+    sooner, later = machine.timer(10, "sooner"), machine.timer(1, "later")
+    sooner.reset(0.5)
+    later.delay(1)
+    machine.passes(0.5)
+    assert machine.rung == ["sooner"]
+    machine.passes(1)
+    assert machine.rung == ["sooner"]
+    machine.passes(0.5)
+    assert machine.rung == ["sooner", "later"]
+    assert machine.wall.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("step", [-HOUR, HOUR, -0.5, 30 * 365 * 24 * HOUR])
+def test_a_wall_clock_that_is_set_moves_no_timer(machine: Machine, step: float) -> None:
+    machine.timer(10)
+    machine.passes(4)
+    machine.sets(step)
+    machine.passes(5.99)
+    assert machine.rung == []
+    machine.passes(0.01)
+    assert machine.rung == ["rung"]
+
+
+def test_one_set_forward_makes_none_ring_early_though_nobody_noticed(machine: Machine) -> None:
+    machine.timer(10)
+    machine.sets(HOUR, noticed=False)
+    assert machine.rung == []
+    machine.passes(10)
+    assert machine.rung == ["rung"]
+
+
+def test_a_loop_goes_on(machine: Machine) -> None:
+    turns: list[float] = []
+    loop = LoopingCall(lambda: turns.append(machine.steady))
+    loop.clock = machine.clock
+    loop.start(1, now=False)
+    for step in (0, -HOUR, 2 * HOUR, -HOUR):
+        machine.sets(step)
+        machine.passes(1)
+    assert turns == [1001, 1002, 1003, 1004]
+    loop.stop()
+
+
+@define(eq=False)
+class Set:
+    """The true reactor, as it is when its wall clock has been set: its timers wait for ever."""
+
+    step: float = 0.0
+    waiting: list[Any] = field(factory=list)
+
+    def seconds(self) -> float:
+        return IReactorTime(reactor).seconds() + self.step
+
+    def callLater(self, delay: float, call: Callable[..., Any], *args: Any) -> Any:
+        timer = IReactorTime(reactor).callLater(HOUR, call, *args)
+        self.waiting.append(timer)
+        return timer
+
+    def callFromThread(self, call: Callable[..., Any], *args: Any) -> None:
+        reactor.callFromThread(call, *args)  # type: ignore[attr-defined]
+
+
+async def test_somebody_notices_though_nothing_wakes_the_reactor() -> None:
+    wall = Set()
+    clock = SteadyClock(wall)
+    clock.stop()
+    rung: Deferred[None] = Deferred()
+    clock.callLater(WATCH_SECONDS / 2, rung.callback, None)
+    clock.start()
+    wall.step = -HOUR
+    began = clock.seconds()
+    await rung.addTimeout(10 * WATCH_SECONDS, IReactorTime(reactor))
+    assert clock.seconds() - began < 2 * WATCH_SECONDS
+    clock.stop()

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callme.core.callback_url import host_of
+from callme.core.headers import looks_secret, masked
+from callme.core.parameters import parse_definition
+from callme.core.task import Definition
+from callme.errors import Invalid
+from callme.security.address_policy import Networks, parse_network
+
+NOW = 1_800_014_437.25
+LEAST: dict[str, object] = {"trigger_at": "+1h", "callback": "http://example.com/"}
+
+
+def parse(**body: Any) -> Definition:
+    return parse_definition({**LEAST, **body}, NOW, "name")
+
+
+def refused(**body: Any) -> list[tuple[str, str]]:
+    with pytest.raises(Invalid) as caught:
+        parse(**body)
+    return [(error.pointer, error.detail) for error in caught.value.errors]
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    assert (
+        Definition(
+            task_name="name",
+            trigger_at=1_800_018_060,
+            callback="http://example.com/",
+            callback_method="GET",
+            payload="",
+            headers={},
+            expected_http_status=(200,),
+            retry=1,
+            retry_delay=(1,),
+            max_delay=10,
+            timeout=30,
+        )
+        == parse()
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "expected"),
+    [
+        ({"callback_method": "post"}, "callback_method", "POST"),
+        ({"callback_method": "X-y!"}, "callback_method", "X-Y!"),
+        ({"payload": "é" * 131_072}, "payload", "é" * 131_072),
+        ({"expected_http_status": 204}, "expected_http_status", (204,)),
+        ({"expected_http_status": "2XX"}, "expected_http_status", ("2xx",)),
+        ({"expected_http_status": [404, "2xx", 404]}, "expected_http_status", ("2xx", 404)),
+        ({"retry": 0}, "retry", 0),
+        ({"retry": 1000}, "retry", 1000),
+        ({"retry_delay": 0}, "retry_delay", (0,)),
+        ({"retry_delay": [1, 5, 30, 30]}, "retry_delay", (1, 5, 30)),
+        ({"max_delay": 1}, "max_delay", 1),
+        ({"max_delay": 525_600}, "max_delay", 525_600),
+        ({"timeout": 1800}, "timeout", 1800),
+        ({"headers": {"X-A": "b\tc é"}}, "headers", {"X-A": "b\tc é"}),
+        ({"callback": "https://[::1]:8443/?q#f"}, "callback", "https://[::1]:8443/?q#f"),
+        ({"task_name": "name"}, "task_name", "name"),
+    ],
+)
+def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> None:
+    assert expected == getattr(parse(**body), field)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"trigger_at": "soon"}, "/trigger_at"),
+        ({"trigger_at": True}, "/trigger_at"),
+        ({"callback": "ftp://example.com/"}, "/callback"),
+        ({"callback": "example.com/"}, "/callback"),
+        ({"callback": "http:example.com"}, "/callback"),
+        ({"callback": "http:///path"}, "/callback"),
+        ({"callback": "http://user:secret@example.com/"}, "/callback"),
+        ({"callback": "http://example.com:0/"}, "/callback"),
+        ({"callback": "http://example.com:99999/"}, "/callback"),
+        ({"callback": "http://example.com:/"}, "/callback"),
+        ({"callback": "http://exa mple.com/"}, "/callback"),
+        ({"callback": "http://exämple.com/"}, "/callback"),
+        ({"callback": "http://example.com/\r\nX: y"}, "/callback"),
+        ({"callback": "http://a..b/"}, "/callback"),
+        ({"callback": "http://a_b/"}, "/callback"),
+        ({"callback": "http://[::1/"}, "/callback"),
+        ({"callback": "http://[::1]80/"}, "/callback"),
+        ({"callback": "http://[::1].example/"}, "/callback"),
+        ({"callback": "http://[fe80::1%25eth0]/"}, "/callback"),
+        ({"callback": "http://[zz]/"}, "/callback"),
+        ({"callback": "http://good\\@evil/"}, "/callback"),
+        ({"callback": f"http://{'a.' * 127}com/"}, "/callback"),
+        ({"callback": "http://example.com/" + "x" * 2083}, "/callback"),
+        ({"callback": "http://2130706433/"}, "/callback"),
+        ({"callback": "http://0x7f.1:80/"}, "/callback"),
+        ({"callback": "http://0177.0.0.1/"}, "/callback"),
+        ({"callback": "http://127.1/"}, "/callback"),
+        ({"callback": "http://127.0.0.1.1/"}, "/callback"),
+        ({"callback": "http://256.0.0.1./"}, "/callback"),
+        ({"callback": "http://0x/"}, "/callback"),
+        ({"callback": "http://169.254.169.254/latest"}, "/callback"),
+        ({"callback": "http://169.254.169.254./"}, "/callback"),
+        ({"callback": "https://[::ffff:a9fe:a9fe]:443/"}, "/callback"),
+        ({"callback": "http://[fd00:ec2::254]/"}, "/callback"),
+        ({"callback": None}, "/callback"),
+        ({"callback_method": "CONNECT"}, "/callback_method"),
+        ({"callback_method": "trace"}, "/callback_method"),
+        ({"callback_method": "GE T"}, "/callback_method"),
+        ({"callback_method": ""}, "/callback_method"),
+        ({"callback_method": 5}, "/callback_method"),
+        ({"payload": {"a": 1}}, "/payload"),
+        ({"payload": "x" * 262_145}, "/payload"),
+        ({"payload": None}, "/payload"),
+        ({"expected_http_status": 99}, "/expected_http_status"),
+        ({"expected_http_status": 600}, "/expected_http_status"),
+        ({"expected_http_status": "6xx"}, "/expected_http_status"),
+        ({"expected_http_status": "200"}, "/expected_http_status"),
+        ({"expected_http_status": []}, "/expected_http_status"),
+        ({"expected_http_status": [200] * 101}, "/expected_http_status"),
+        ({"expected_http_status": [200, True]}, "/expected_http_status/1"),
+        ({"expected_http_status": [[200]]}, "/expected_http_status/0"),
+        ({"retry": -1}, "/retry"),
+        ({"retry": 1001}, "/retry"),
+        ({"retry": True}, "/retry"),
+        ({"retry": 1.0}, "/retry"),
+        ({"retry": "1"}, "/retry"),
+        ({"retry": 2**63}, "/retry"),
+        ({"retry_delay": [1, -1]}, "/retry_delay/1"),
+        ({"retry_delay": "1"}, "/retry_delay"),
+        ({"max_delay": 0}, "/max_delay"),
+        ({"max_delay": 525_601}, "/max_delay"),
+        ({"timeout": 0}, "/timeout"),
+        ({"timeout": 1801}, "/timeout"),
+        ({"timeout": None}, "/timeout"),
+        ({"headers": []}, "/headers"),
+        ({"headers": {"Host": "x"}}, "/headers/Host"),
+        ({"headers": {"content-LENGTH": "5"}}, "/headers/content-LENGTH"),
+        ({"headers": {"Transfer-Encoding": "chunked"}}, "/headers/Transfer-Encoding"),
+        ({"headers": {"Connection": "close"}}, "/headers/Connection"),
+        ({"headers": {"User-Agent": "me"}}, "/headers/User-Agent"),
+        ({"headers": {"Idempotency-Key": "me"}}, "/headers/Idempotency-Key"),
+        ({"headers": {"Callme-Attempt": "1"}}, "/headers/Callme-Attempt"),
+        ({"headers": {"Callme-Trigger-At": "1"}}, "/headers/Callme-Trigger-At"),
+        ({"headers": {"Accept-Encoding": "gzip"}}, "/headers/Accept-Encoding"),
+        ({"headers": {"webhook-ID": "me"}}, "/headers/webhook-ID"),
+        ({"headers": {"Webhook-Timestamp": "1"}}, "/headers/Webhook-Timestamp"),
+        ({"headers": {"Webhook-Signature": "v1,x"}}, "/headers/Webhook-Signature"),
+        ({"headers": {"X-A": 5}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\r\nB: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\0"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\nB: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\rB: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\x0bB: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\x85B: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": "a\u2028B: c"}}, "/headers/X-A"),
+        ({"headers": {"X-A": " a"}}, "/headers/X-A"),
+        ({"headers": {"Content_Length": "5"}}, "/headers/Content_Length"),
+        ({"headers": {"transfer_encoding": "x"}}, "/headers/transfer_encoding"),
+        ({"headers": {"Webhook_Signature": "v1,x"}}, "/headers/Webhook_Signature"),
+        ({"headers": {"X A": "a"}}, "/headers"),
+        ({"headers": {"X/~A": "a"}}, "/headers"),
+        ({"headers": {"X-A:": "a"}}, "/headers"),
+        ({"headers": {"X-A\n": "a"}}, "/headers"),
+        ({"headers": {"": "a"}}, "/headers"),
+        ({"headers": {"é": "a"}}, "/headers"),
+        ({"headers": {"X-~A": 5}}, "/headers/X-~0A"),
+        ({"headers": {"X-A": "a", "x-a": "b"}}, "/headers/x-a"),
+        ({"headers": {f"X-{n}": "" for n in range(101)}}, "/headers"),
+        ({"headers": {"X-A": "x" * 8_192}}, "/headers"),
+        ({"task_name": "other"}, "/task_name"),
+        ({"task_name": 5}, "/task_name"),
+        ({"retries": 3}, "/retries"),
+        ({"Retry": 3}, "/Retry"),
+        ({"é/": 3}, "/\\xe9~1"),
+    ],
+)
+def test_refused_values_are_named(body: dict[str, Any], pointer: str) -> None:
+    found = refused(**body)
+    assert [pointer] == [at for at, _ in found]
+    assert all(detail.isascii() and 10 < len(detail) < 500 for _, detail in found)
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    found = dict(refused(retry=-1, timeout=0, colour="red", callback=5))
+    assert {"/retry", "/timeout", "/colour", "/callback"} == set(found)
+    assert "expected one of callback, callback_method" in found["/colour"]
+    assert "expected an integer from 0 to 1,000" in found["/retry"]
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_definition({}, NOW)
+    assert [e.pointer for e in caught.value.errors] == ["/task_name", "/trigger_at", "/callback"]
+
+
+def test_name_and_time_may_stand_in_url_or_body_or_agree_in_both() -> None:
+    in_body = parse_definition({**LEAST, "task_name": "name"}, NOW)
+    in_url = parse_definition({"callback": "http://example.com/"}, NOW, "name", "+1h")
+    in_both = parse_definition({**LEAST, "task_name": "name"}, NOW, "name", "1800018077")
+    assert in_body == in_url == in_both
+
+
+def test_a_time_at_odds_with_the_url_is_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_definition(LEAST, NOW, "name", "1800018120")
+    assert [e.pointer for e in caught.value.errors] == ["/trigger_at"]
+    assert "disagree" in caught.value.errors[0].detail
+
+
+def test_a_bad_name_in_the_url_is_named_once() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_definition(LEAST, NOW, "a/b")
+    assert [e.pointer for e in caught.value.errors] == ["task_name"]
+
+
+def test_secrets_are_not_repeated_in_errors() -> None:
+    for host in ("example.com", "[::1", "a:99999", "a b", "a:", "a\\b"):
+        assert "hunter2" not in str(refused(callback=f"http://me:hunter2@{host}/"))
+    assert "hunter2" not in str(refused(headers={"Authorization": "hunter2\n"}))
+
+
+@pytest.mark.parametrize(
+    ("callback", "host"),
+    [
+        ("http://Example.COM/x", "example.com:80"),
+        ("https://example.com", "example.com:443"),
+        ("http://example.com.:8080/", "example.com:8080"),
+        ("http://[0:0::1]/", "[::1]:80"),
+        ("HTTP://a-b:1", "a-b:1"),
+        ("http://127.1/", "127.1:80"),
+    ],
+)
+def test_limits_are_counted_by_host_and_port(callback: str, host: str) -> None:
+    assert host == host_of(callback)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        "http://127.0.0.1:8000/",
+        "http://10.0.0.1./",
+        "http://[::1]/",
+        "http://0xcafe.example/",
+        "http://1.example/",
+        "http://metadata.google.internal/",
+    ],
+)
+def test_private_addresses_and_any_names_are_accepted(callback: str) -> None:
+    assert parse(callback=callback).callback == callback
+
+
+def test_which_addresses_are_accepted_can_be_told() -> None:
+    inside = Networks([parse_network("10.0.0.0/8")], [], True)
+    body = {**LEAST, "callback": "http://10.1.2.3/"}
+    assert parse_definition(body, NOW, "name", networks=inside)
+    with pytest.raises(Invalid, match=r"192\.168\.0\.1 is not to be called: .*private use"):
+        parse_definition({**body, "callback": "http://192.168.0.1/"}, NOW, "name", networks=inside)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "success"),
+    [
+        (200, 200, True),
+        (204, 200, False),
+        (204, "2xx", True),
+        (404, [404, "2xx"], True),
+        (500, [404, "2xx"], False),
+    ],
+)
+def test_what_counts_as_success(status: int, expected: object, success: bool) -> None:
+    assert success is parse(expected_http_status=expected).expects(status)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Authorization", "cookie", "X-Api-Key", "X-Auth", "X-CSRF-Token", "X-Secret", "X-Signature"],
+)
+def test_secret_looking_headers_are_masked(name: str) -> None:
+    assert looks_secret(name)
+    assert {name: "***", "X-Other": "shown"} == masked({name: "hunter2", "X-Other": "shown"})
+
+
+LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+ONE = LEAF | st.lists(LEAF, max_size=3) | st.dictionaries(st.text(), LEAF, max_size=3)
+JSON = ONE | st.lists(ONE, max_size=3)
+FIELDS = [
+    "task_name",
+    "trigger_at",
+    "callback",
+    "callback_method",
+    "payload",
+    "headers",
+    "expected_http_status",
+    "retry",
+    "retry_delay",
+    "max_delay",
+    "timeout",
+    "other",
+]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.none() | st.text(), st.none() | st.text())
+def test_whatever_comes_is_a_definition_or_refused(
+    body: dict[str, object], name: str | None, at: str | None
+) -> None:
+    try:
+        made = parse_definition(body, NOW, name, at)
+    except Invalid as error:
+        assert error.errors
+        assert all(one.pointer.isascii() for one in error.errors)
+    else:
+        assert made.trigger_at % 60 == 0
+        assert made.expires_at > made.trigger_at
+
+
+@given(st.text(), st.sampled_from(["http://", "https://", ""]))
+def test_whatever_url_comes_is_accepted_or_refused(text: str, scheme: str) -> None:
+    try:
+        made = parse(callback=scheme + text)
+    except Invalid:
+        return
+    assert host_of(made.callback).rpartition(":")[2].isdigit()

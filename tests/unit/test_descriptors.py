@@ -1,0 +1,71 @@
+"""How many descriptors clients may have, so that calls have theirs."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from callme.server.listen import RUSH, raise_limit, share_of_a_rush, share_of_clients, wanted_for
+
+
+@pytest.mark.parametrize(
+    ("connections", "concurrency", "limit", "share"),
+    [
+        (1000, 256, 2088, 1000),
+        (1000, 256, 2087, 999),
+        (1000, 256, 1_000_000, 1000),
+        (1000, 256, 1024, 256),
+        (100, 256, 1024, 100),
+        (1000, 10_000, 20_000, 1000),
+        (1000, 256, 3, 1),
+    ],
+)
+def test_clients_have_what_calls_leave_them(
+    connections: int, concurrency: int, limit: int, share: int
+) -> None:
+    assert share_of_clients(connections, concurrency, limit) == share
+
+
+def test_what_is_wanted_is_enough() -> None:
+    assert share_of_clients(1000, 256, wanted_for(1000, 256)) == 1000
+    assert share_of_a_rush(1000, 256, wanted_for(1000, 256)) == RUSH
+
+
+@pytest.mark.parametrize(("limit", "share"), [(1024, 0), (2088, 0), (2100, 12), (10_000, RUSH)])
+def test_a_rush_has_what_is_left(limit: int, share: int) -> None:
+    assert share_of_a_rush(1000, 256, limit) == share
+
+
+@pytest.fixture
+def limits() -> Iterator[tuple[int, int]]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    yield before
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_limit_is_raised_as_far_as_need_be(limits: tuple[int, int]) -> None:
+    assert raise_limit(100) == 100
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 200
+    assert raise_limit(250) == 250
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (250, limits[1])
+
+
+def test_the_limit_is_raised_as_far_as_may_be(limits: tuple[int, int]) -> None:
+    hard = limits[1]
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("there is no limit")
+    assert raise_limit(hard + 1) == hard
+
+
+def test_a_system_that_allows_less_than_it_says(
+    limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert raise_limit(201) == 200
+    monkeypatch.undo()

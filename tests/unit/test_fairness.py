@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callme.worker.fair_share import share_out
+
+
+def test_one_host_gets_its_limit_and_no_more() -> None:
+    assert share_out(256, 64, {}, ["a"]) == {"a": 64}
+    assert share_out(256, 64, {"a": 60}, ["a"]) == {"a": 4}
+    assert share_out(256, 64, {"a": 64}, ["a"]) == {}
+
+
+def test_hosts_share_alike_and_leave_what_they_cannot_use() -> None:
+    assert share_out(10, 64, {}, ["a", "b"]) == {"a": 5, "b": 5}
+    assert share_out(10, 6, {"a": 5}, ["a", "b"]) == {"a": 1, "b": 6}
+
+
+def test_who_has_fewer_calls_under_way_comes_first() -> None:
+    """A host that hangs has taken its share already."""
+    assert share_out(4, 64, {"hangs": 60}, ["hangs", "quick"]) == {"quick": 4}
+    assert share_out(4, 64, {"hangs": 4}, ["hangs", "quick"]) == {"quick": 4}
+    assert share_out(4, 64, {"hangs": 2}, ["hangs", "quick"]) == {"quick": 3, "hangs": 1}
+
+
+def test_the_longest_unserved_come_first_where_there_is_little() -> None:
+    assert share_out(2, 64, {}, ["b", "a", "c"]) == {"b": 1, "a": 1}
+
+
+def test_the_reserve_is_for_hosts_with_few_calls() -> None:
+    assert share_out(70, 64, {}, ["a"], reserve=64) == {"a": 8}
+    assert share_out(100, 64, {}, ["a"], reserve=64) == {"a": 36}
+    assert share_out(64, 64, {"hangs": 64}, ["hangs", "quick"], reserve=64) == {"quick": 8}
+
+
+def test_the_reserve_is_for_hosts_that_answer() -> None:
+    hangs = {"hangs": 20, "quick": 30}
+    found = share_out(64, 64, hangs, ["hangs", "quick"], reserve=64, answering={"quick"})
+    assert found == {"quick": 34}
+
+
+def test_half_of_the_reserve_is_for_hosts_that_have_answered() -> None:
+    many = [f"hangs{number}" for number in range(100)]
+    found = share_out(64, 64, {}, [*many, "quick", "known"], 64, {"quick"}, {"known"})
+    assert sum(found.get(host, 0) for host in many) == 32
+    assert (found["quick"], found["known"]) == (24, 8)
+
+
+@given(
+    free=st.integers(1, 300),
+    per_host=st.integers(1, 80),
+    under_way=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 80)),
+    waiting=st.lists(st.sampled_from("abcdefgh"), unique=True),
+    reserve=st.integers(0, 100),
+    answering=st.sets(st.sampled_from("abcdefgh")),
+    known=st.sets(st.sampled_from("abcdefgh")),
+)
+def test_no_limit_is_passed_and_no_room_is_wasted(
+    free: int,
+    per_host: int,
+    under_way: dict[str, int],
+    waiting: list[str],
+    reserve: int,
+    answering: set[str],
+    known: set[str],
+) -> None:
+    shares = share_out(free, per_host, under_way, waiting, reserve, answering, known)
+    room = {host: max(0, per_host - under_way.get(host, 0)) for host in waiting}
+    assert all(0 < share <= room[host] for host, share in shares.items())
+    given_out = sum(shares.values())
+    assert given_out <= free
+    levels = {host: under_way.get(host, 0) + shares.get(host, 0) for host in waiting}
+    if given_out < min(free, sum(room.values())):
+        # Only the reserve is kept back, and only from those with enough.
+        assert free - given_out <= reserve
+        few = min(per_host, max(4, per_host // 8))
+        left = free - given_out
+        for host, level in levels.items():
+            if host in answering:
+                assert level >= per_host
+            elif host in known or left > reserve // 2:
+                assert level >= few
+    if not reserve:
+        for host in shares:
+            assert levels[host] <= min(levels.values()) + 1

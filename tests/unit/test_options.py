@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from callme.config import Options, Settings
+
+DEFAULTS = Settings("tcp:6777:interface=127.0.0.1", "callme.sqlite", 256, 64, 30)
+
+
+def parse(*arguments: str, **environ: str) -> Settings:
+    options = Options(environ)
+    options.parseOptions(arguments)
+    assert options.settings is not None
+    return options.settings
+
+
+def test_defaults() -> None:
+    assert parse() == DEFAULTS
+
+
+def test_options_and_environment_mean_the_same_and_options_win() -> None:
+    given = ["--database=a", "--concurrency=1", "--per-host=2", "--retention=0", "-p", "80"]
+    given += ["--token-file=t", "--max-connections=7", "--node=n"]
+    expected = Settings(
+        "tcp:80:interface=127.0.0.1", "a", 1, 2, 0, "t", max_connections=7, node="n"
+    )
+    environ = {
+        "CALLME_PORT": "80",
+        "CALLME_DATABASE": "a",
+        "CALLME_CONCURRENCY": "1",
+        "CALLME_PER_HOST": "2",
+        "CALLME_RETENTION": "0",
+        "CALLME_TOKEN_FILE": "t",
+        "CALLME_MAX_CONNECTIONS": "7",
+        "CALLME_NODE": "n",
+    }
+    assert parse(*given) == expected
+    assert parse(**environ) == expected
+    assert parse("--database=b", **environ).database == "b"
+
+
+def test_a_database_may_be_a_file_or_postgresql() -> None:
+    for database in ("some file", "postgresql://me@host/db", "postgres:///db"):
+        assert parse(f"--database={database}").database == database
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [("1", True), ("true", True), ("YES", True), ("0", False), ("no", False), ("", False)],
+)
+def test_a_flag_in_the_environment(value: str, meant: bool) -> None:
+    assert parse(CALLME_NO_AUTH=value).no_auth is meant
+    assert parse("--no-auth", CALLME_NO_AUTH=value).no_auth is True
+
+
+def test_no_auth_is_not_meant_where_tokens_are_asked_for() -> None:
+    with pytest.raises(SystemExit, match="--no-auth and CALLME_TOKEN_FILE contradict each other"):
+        parse("--no-auth", CALLME_TOKEN_FILE="t")
+    with pytest.raises(SystemExit, match="CALLME_NO_AUTH and --token-file contradict each other"):
+        parse("--token-file=t", CALLME_NO_AUTH="1")
+    with pytest.raises(SystemExit, match="CALLME_NO_AUTH is 'perhaps': expected 1 or 0"):
+        parse(CALLME_NO_AUTH="perhaps")
+
+
+@pytest.mark.parametrize(
+    "port",
+    ["tcp:8080", "tcp:0:interface=\\:\\:1", "unix:/run/callme.sock"],
+)
+def test_a_port_may_be_any_endpoint(port: str) -> None:
+    assert parse(f"--port={port}").port == port
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port=tcp"], "--port is 'tcp': expected a port number or a Twisted endpoint"),
+        (["--port=tcp:x"], "--port is 'tcp:x'"),
+        (["--port="], "--port is ''"),
+        (["--port=65536"], "at most 65535"),
+        (["--database=a\0b"], "--database is"),
+        (["--database=mysql://me:hunter2@host/db"], "--database is mysql://..."),
+        (["--node=" + "n" * 256], "expected at most 255 printable characters"),
+        (["--node=a\nb"], "--node is 'a\\nb'"),
+        (["--concurrency=10001"], "--concurrency is '10001': expected an integer from 1 to 10,000"),
+        (["--concurrency=1.5"], "--concurrency is '1.5'"),
+        (["--per-host=٣"], "--per-host is"),
+        (["--retention=99999"], "--retention is '99999'"),
+        (["--retention"], "retention"),
+        (["--token-file="], "--token-file is '': expected the path of a file"),
+        (["--token-file=a\0b"], "--token-file is"),
+        (["--max-connections=0"], "--max-connections is '0': expected an integer from 1"),
+        (["--no-auth=yes"], "no-auth"),
+        (["--signing-key-file="], "--signing-key-file is '': expected the path of a file"),
+        (["--deny-network=10.0.0.1/8"], "--deny-network is '10.0.0.1/8': expected a network"),
+        (["--allow-network="], "--allow-network is ''"),
+        (["--public-only=yes"], "public-only"),
+        (["argument"], "'argument' is not an option"),
+        (["--unknown"], "unknown"),
+    ],
+)
+def test_what_makes_no_sense_ends_in_one_line(arguments: list[str], said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(*arguments)
+    message = str(ended.value)
+    assert message.startswith("callme: ")
+    assert said in message
+    assert "\n" not in message
+    assert "hunter2" not in message
+
+
+def test_the_source_of_a_bad_value_is_named() -> None:
+    with pytest.raises(SystemExit, match="CALLME_CONCURRENCY is 'many'"):
+        parse(CALLME_CONCURRENCY="many")
+    with pytest.raises(SystemExit, match="--concurrency is 'none'"):
+        parse("--concurrency=none", CALLME_CONCURRENCY="many")
+    with pytest.raises(SystemExit, match="CALLME_DENY_NETWORK is 'fd00::/x'"):
+        parse(CALLME_DENY_NETWORK="10.0.0.0/8 fd00::/x")
+    with pytest.raises(SystemExit, match="CALLME_PUBLIC_ONLY is 'maybe'"):
+        parse(CALLME_PUBLIC_ONLY="maybe")
+    with pytest.raises(SystemExit, match="CALLME_SIGNING_KEY_FILE is ''"):
+        parse(CALLME_SIGNING_KEY_FILE="")
+
+
+def test_a_file_of_keys_is_named_by_option_or_environment() -> None:
+    assert parse("--signing-key-file=a").signing_key_file == "a"
+    assert parse(CALLME_SIGNING_KEY_FILE="a").signing_key_file == "a"
+    assert parse().signing_key_file is None
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("--version")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("callme 0.")
+
+
+def test_networks_are_given_one_by_one_or_as_a_list() -> None:
+    given = parse("--allow-network=10.1.0.0/16", "--deny-network=10.0.0.0/8", "--deny-network=::1")
+    listed = parse(
+        CALLME_ALLOW_NETWORK="10.1.0.0/16", CALLME_DENY_NETWORK=" 10.0.0.0/8,::1/128,\n "
+    )
+    assert given == listed
+    assert given.networks.refusal("10.1.2.3") is None
+    assert given.networks.refusal("10.2.2.3")
+    assert given.networks.refusal("::1")
+    # An option replaces what its variable lists.
+    both = parse("--deny-network=192.0.2.0/24", CALLME_DENY_NETWORK="10.0.0.0/8")
+    assert both.networks.refusal("10.2.2.3") is None
+
+
+@pytest.mark.parametrize("value", ["true", "1", "Yes"])
+def test_a_flag_may_be_set_in_the_environment(value: str) -> None:
+    assert parse("--public-only") == parse(CALLME_PUBLIC_ONLY=value)
+    assert parse(CALLME_PUBLIC_ONLY=value).networks.public_only
+    assert parse(CALLME_PUBLIC_ONLY="") == parse(CALLME_PUBLIC_ONLY="false") == DEFAULTS
+
+
+def test_zsh_completes_options_and_files(capsys: pytest.CaptureFixture[str]) -> None:
+    options = Options({})
+    options._shellCompFile = sys.stdout
+    with pytest.raises(SystemExit) as ended:
+        options.parseOptions(["--", "--_shell-completion", "zsh:1"])
+    assert ended.value.code == 0
+    completion = capsys.readouterr().out
+    lines = completion.splitlines()
+    with_files = {"database", "token-file", "signing-key-file"}
+    for name in {"port", "public-only", "node"} | with_files:
+        (line,) = (line for line in lines if f"--{name}[" in line or f"--{name}=[" in line)
+        assert ("_files" in line) is (name in with_files)

@@ -1,0 +1,90 @@
+"""Callbacks are signed as Standard Webhooks 1.0.0 has it, and its own library says so."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from callme.caller.request import webhook_id
+from callme.core.times import Key
+from callme.security.signing import SigningKeys
+
+from ..helpers.support import NOON
+from .test_trigger import NAMES
+
+
+def secret(letter: str, size: int = 32) -> str:
+    return "whsec_" + base64.b64encode(letter.encode() * size).decode()
+
+
+@given(NAMES, st.text(), st.floats(NOON, NOON + 10))
+def test_each_key_signs_as_the_library_does(name: str, payload: str, started_at: float) -> None:
+    keys = SigningKeys.parse(f"{secret('a')}\n{secret('b')}\n")
+    key = Key(name, NOON)
+    headers = dict(keys.headers(webhook_id(key), started_at, payload.encode()))
+    assert headers["Webhook-Id"] == webhook_id(key)
+    assert headers["Webhook-Timestamp"] == str(int(started_at))
+    when = datetime.fromtimestamp(int(started_at), tz=timezone.utc)
+    assert headers["Webhook-Signature"].split(" ") == [
+        Webhook(secret(letter)).sign(webhook_id(key), when, payload) for letter in "ab"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("plain", f"plain@{NOON}"),
+        ("a.b", f"a%2Eb@{NOON}"),
+        ("a%2Eb", f"a%252Eb@{NOON}"),
+        (" é ", f"%20%C3%A9%20@{NOON}"),
+        ("a_b-c~d", f"a_b-c~d@{NOON}"),
+    ],
+)
+def test_the_id_is_the_key_and_has_no_dot(name: str, expected: str) -> None:
+    assert webhook_id(Key(name, NOON)) == expected
+
+
+@given(NAMES, NAMES)
+def test_two_tasks_never_share_an_id(one: str, other: str) -> None:
+    ids = {webhook_id(Key(one, NOON)), webhook_id(Key(other, NOON))}
+    assert len({one, other}) == len(ids)
+    assert all(33 <= ord(character) < 127 and character != "." for character in "".join(ids))
+
+
+def test_keys_stand_one_a_line() -> None:
+    text = f"# the new one\n{secret('a')}\r\n\n  {secret('b', 64)}  \n{secret('a')}\n"
+    assert len(SigningKeys.parse(text)) == 2
+    assert SigningKeys.parse(secret("a").rstrip("=")) == SigningKeys.parse(secret("a"))
+    assert len(SigningKeys()) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "there are 0 keys in it: expected 1 to 10"),
+        ("# none\n\n", "there are 0 keys"),
+        ("\n".join(secret(letter) for letter in "abcdefghijk"), "there are 11 keys"),
+        (f"{secret('a')}\nhunter2hunter2hunter2hunter2hunter2", "line 2 is no key"),
+        (secret("hunter2", 3), "line 1 is no key: expected whsec_ and 24 to 64 bytes"),
+        (secret("hunter2", 10), "line 1 is no key"),
+        (secret("a")[6:], "line 1 is no key"),
+        ("whsec_hunter2!" + "a" * 40, "line 1 is no key"),
+        ("whsec_hunter2\xe9" + "a" * 40, "line 1 is no key"),
+        ("whsk_" + secret("a")[6:], "line 1 is no key"),
+    ],
+)
+def test_what_is_no_key_is_refused_and_not_repeated(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        SigningKeys.parse(text)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_keys_are_never_shown() -> None:
+    keys = SigningKeys.parse(secret("a"))
+    assert "aaaa" not in repr(keys)
+    assert base64.b64encode(b"aaa").decode() not in repr(keys)

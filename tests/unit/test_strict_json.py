@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callme.api.strict_json import TooMany, decode, decode_array
+from callme.errors import InvalidValue
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"{'a': 1}", "not JSON"),
+        (b'{"a": 1} x', "not JSON"),
+        (b'"\x01"', "not JSON"),
+        (b'"\xff"', "not UTF-8: byte 1 is 0xff"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b"NaN", "NaN is not JSON"),
+        (b'{"a": [-Infinity]}', "-Infinity is not JSON"),
+        (b"1e400", "too large"),
+        (b"9" * 5000, "too many digits"),
+        (b"[" * 9_000 + b"]" * 9_000, "too deep"),
+        (b"[" * 51 + b"]" * 51, "too deep"),
+        (b'{"a": [' + b"[" * 950 + b"]" * 950 + b"]}", "too deep"),
+        (b'{"a":' * 9_000 + b"1" + b"}" * 9_000, "too deep"),
+        (b"[" * 10_001, "more than 10,000 values"),
+        (b"[" + b"{}," * 10_000 + b"1]", "more than 10,000 values"),
+        (b'{"a": [' + b'"[",' * 10_000 + b"1]}", "more than 10,000 values"),
+        (b"[" + b"1," * 10_000 + b'"', "not JSON|more than"),
+        (b'["' + b"[" * 10_000 + b"\x01", "not JSON"),
+        (b"[1] " + b"[" * 10_000, "there is more"),
+        (b'{"a": 1, "a": 1}', '"a" stands twice'),
+        (b'{"b": {"a": 1, "b": 2, "a": 1}}', '"a" stands twice'),
+        (b'"\\ud800"', "lone surrogate"),
+        (b'{"\\udc00": 1}', "lone surrogate"),
+        (b'[{"a": "\\ud800"}]', "lone surrogate"),
+    ],
+)
+def test_refused(data: bytes, said: str) -> None:
+    with pytest.raises(InvalidValue, match=said) as refused:
+        decode(data)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_surrogate_pair_is_a_character() -> None:
+    assert decode(b'"\\ud83d\\ude00"') == "\U0001f600"
+
+
+def test_deep_but_sane_is_accepted() -> None:
+    assert decode(b'{"\\u0061":' + b"[" * 48 + b"]" * 48 + b"}")
+    assert decode(b"[" + b"{}," * 1000 + b"1]")
+
+
+@pytest.mark.parametrize("mark", ["[", "{", ",", "]", '"'])
+def test_what_stands_in_a_string_is_not_counted(mark: str) -> None:
+    value = [{"payload": mark * 20_000}]
+    data = json.dumps(value).encode()
+    assert decode(data) == value
+    assert [item for item, _ in decode_array(b"[" + data + b"," + data + b"]")] == [value, value]
+
+
+def test_as_many_values_as_may_be_are_read() -> None:
+    most = list(range(9_999))
+    assert decode(json.dumps(most).encode()) == most
+    assert [item for item, _ in decode_array(json.dumps([most, 1, most]).encode())] == [
+        most,
+        1,
+        most,
+    ]
+
+
+def test_an_item_of_too_many_values_is_not_even_decoded() -> None:
+    items = decode_array(b'[{"a": 1}, [' + b"[]," * 100_000 + b"1], 2]")
+    assert next(items)[0] == {"a": 1}
+    with pytest.raises(TooMany, match="more than 10,000 values"):
+        next(items)
+
+
+TEXT = st.text(st.characters(codec="utf-8"))
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+LEAF = st.none() | st.booleans() | NUMBERS | TEXT
+VALUES: st.SearchStrategy[object] = st.deferred(
+    lambda: LEAF | st.lists(VALUES, max_size=4) | st.dictionaries(TEXT, VALUES, max_size=4)
+)
+
+
+@given(VALUES, st.booleans())
+def test_what_is_json_is_read(value: object, escaped: bool) -> None:
+    assert value == decode(json.dumps(value, ensure_ascii=escaped).encode())
+
+
+@given(st.binary())
+def test_whatever_comes_is_read_or_refused(data: bytes) -> None:
+    try:
+        decode(data)
+    except InvalidValue:
+        return

@@ -25,13 +25,13 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from callme.config import Settings
 from callme.core.parameters import parse_definition
 from callme.core.task import Reason, State
-from callme.metrics.counters import Tally
+from callme.metrics.counters import Counters
 from callme.service import Daemon
 from callme.store.postgresql.server import Server
 from callme.store.sqlite.database import DatabaseFile, open_database
 
 
-class Ends(Tally):
+class Ends(Counters):
     """Counts as the daemon does, and waits until all tasks have ended, and that is on record."""
 
     def __init__(self, tasks: int) -> None:
@@ -99,7 +99,7 @@ def _open(directory: str, url: str | None) -> DatabaseFile | Server:
     from callme.store.postgresql.database import open_server  # noqa: PLC0415
 
     # The benchmark turns the clock.
-    return evolve(open_server(url), own_time=True)
+    return evolve(open_server(url), use_client_clock=True)
 
 
 def main(react: Any) -> Deferred[None]:

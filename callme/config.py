@@ -15,7 +15,7 @@ from twisted.python.usage import UsageError
 
 from . import __version__
 from .errors import InvalidValue
-from .security.address_policy import Networks, parse_network
+from .security.address_policy import AddressPolicy, parse_network
 from .security.iana import Network
 from .store.postgresql.server import is_url
 
@@ -26,7 +26,7 @@ _NO_REACTOR = object()
 
 
 @frozen
-class Given:
+class OptionReader:
     """The values of options: as the command line has them, else the environment, else by default.
 
     What makes no sense is a ``UsageError``, which names the option or the variable, the value, and
@@ -173,7 +173,7 @@ class Settings:
     token_file: str | None = None
     no_auth: bool = False
     max_connections: int = int(_DEFAULTS["max-connections"])
-    networks: Networks = field(factory=Networks)
+    networks: AddressPolicy = field(factory=AddressPolicy)
     signing_key_file: str | None = None
     node: str = ""
 
@@ -299,7 +299,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"{arguments[0]!r} is not an option; see twistd callme --help")
 
     def postOptions(self) -> None:
-        given = Given(self, self._lists, self._environ, _DEFAULTS)
+        given = OptionReader(self, self._lists, self._environ, _DEFAULTS)
         self.settings = Settings(
             port=given.endpoint("port"),
             database=given.database("database"),
@@ -309,7 +309,7 @@ class Options(usage.Options):
             token_file=given.file("token-file"),
             no_auth=given.flag("no-auth"),
             max_connections=given.number("max-connections", 1, MAX_CONNECTIONS),
-            networks=Networks(
+            networks=AddressPolicy(
                 given.networks("allow-network"),
                 given.networks("deny-network"),
                 given.flag("public-only"),

@@ -44,7 +44,7 @@ class InvalidValue(ValueError):
         self.at = at
 
 
-def shown(value: object, limit: int = 80) -> str:
+def quoted(value: object, limit: int = 80) -> str:
     """Return ``value`` as a person may read it in an error: as JSON, in ASCII, short.
 
     What is in an object or a list is not repeated: it may be a secret in the wrong place.

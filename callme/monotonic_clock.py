@@ -34,7 +34,7 @@ TOLERATED = 0.25
 
 @implementer(IReactorTime)
 @define(eq=False)
-class SteadyClock:
+class MonotonicClock:
     """A clock for timers, whose seconds all have the same length; counted from no date.
 
     :param reactor: what waits.

@@ -19,8 +19,8 @@ from attrs import define, field
 from .store.codec import Row
 from .store.interface import CannotOpen
 from .store.postgresql.server import is_url
-from .store.sqlite.transfer import SqliteSide
-from .store.transfer import Counts, Side
+from .store.sqlite.transfer import SqliteEndpoint
+from .store.transfer import Counts, TransferEndpoint
 
 CHUNK = 10_000
 """How many tasks go in one transaction."""
@@ -32,21 +32,21 @@ class CannotMove(Exception):
     """The move cannot be made; its text is one line that says why."""
 
 
-def open_side(database: str, must_exist: bool) -> Side:
+def open_side(database: str, must_exist: bool) -> TransferEndpoint:
     """Open one side.
 
     :raises CannotOpen: when it cannot be used.
     """
     if not is_url(database):
-        return SqliteSide(Path(database), must_exist)
+        return SqliteEndpoint(Path(database), must_exist)
     try:
         # Only who asks for PostgreSQL needs psycopg.
-        from .store.postgresql.transfer import PostgresqlSide  # noqa: PLC0415
+        from .store.postgresql.transfer import PostgresqlEndpoint  # noqa: PLC0415
     except ImportError as error:
         raise CannotOpen(
             f"postgresql://... needs psycopg ({error}): pip install 'callme[postgresql]'"
         ) from error
-    return PostgresqlSide(database)
+    return PostgresqlEndpoint(database)
 
 
 @define
@@ -77,7 +77,9 @@ class Progress:
         self._stream.flush()
 
 
-def move(source: Side, target: Side, stream: TextIO) -> tuple[Counts, Counts]:
+def move(
+    source: TransferEndpoint, target: TransferEndpoint, stream: TextIO
+) -> tuple[Counts, Counts]:
     """Copy what the target does not have yet; return what each side holds then.
 
     :raises CannotMove: when the target holds what the source does not.
@@ -98,7 +100,7 @@ def move(source: Side, target: Side, stream: TextIO) -> tuple[Counts, Counts]:
     return counts, target.counts()
 
 
-def _begun(source: Side, target: Side) -> int:
+def _begun(source: TransferEndpoint, target: TransferEndpoint) -> int:
     """Return the number up to which an earlier run came; 0 where there was none."""
     last = target.last()
     tasks = source.tasks(0, last), target.tasks(0, last)

@@ -18,30 +18,30 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from . import __version__
-from .api.long_poll import Waits
+from .api.long_poll import LongPoll
 from .api.routes import Api
-from .api.task_service import Changes
+from .api.task_service import TaskService
 from .caller.call import HttpCaller
 from .config import Settings
-from .metrics.counters import Tally
-from .metrics.exporter import MetricsPage
-from .monotonic_clock import SteadyClock
-from .reports.forecaster import Outlook
-from .reports.history_cache import Hindsight
+from .metrics.counters import Counters
+from .metrics.exporter import MetricsExporter
+from .monotonic_clock import MonotonicClock
+from .reports.forecaster import Forecaster
+from .reports.history_cache import HistoryCache
 from .security.secret_file import SecretFile
 from .security.signing import SigningKeys
 from .server.auth import Gate
-from .server.listen import address_of, endpoint_of, room_for
-from .server.router import Front
+from .server.listen import address_of, connection_limits_for, endpoint_of
+from .server.router import RootResource
 from .server.site import BoundedSite
 from .store.changes import WatchedStore
-from .store.interface import Standing
-from .store.open import described, store_on
+from .store.interface import StartupCounts
+from .store.open import create_store, describe
 from .store.postgresql.server import Server
 from .store.sqlite.database import DatabaseFile
 from .webui.chart_panels import HOURS
-from .webui.routes import Pages
-from .worker.pruner import Retention
+from .webui.routes import WebUi
+from .worker.pruner import Pruner
 from .worker.scheduler import Scheduler
 
 log = Logger(namespace="callme")
@@ -56,15 +56,15 @@ FAREWELL_SECONDS = 2.0
 """How long answers under way may take after SIGTERM."""
 
 
-def start_line(
-    address: str, database: DatabaseFile | Server, node: str, standing: Standing | None
+def startup_message(
+    address: str, database: DatabaseFile | Server, node: str, standing: StartupCounts | None
 ) -> str:
     """Return the one line that says what has started, and what it has found.
 
     :param address: where it listens, as a person writes it.
     :param node: the daemon's name; empty where it has none yet.
     """
-    line = f"callme {__version__} listens on {address}, database {described(database)}"
+    line = f"callme {__version__} listens on {address}, database {describe(database)}"
     if node:
         line += f", node {node}"
     if standing is None:
@@ -83,7 +83,7 @@ def _name(settings: Settings) -> str:
     return settings.node or f"{socket.gethostname()}:{os.getpid()}"
 
 
-def leave_to_stay() -> None:
+def freeze_gc() -> None:
     """Let the collector of garbage pass over what was made so far, nearly all of it for good.
 
     It would look at every module and class again and again, the reactor waiting meanwhile:
@@ -113,20 +113,20 @@ class Daemon(Service):
         now: Callable[[], float] = time.time,
         gate: Gate | None = None,
         key_file: SecretFile[SigningKeys] | None = None,
-        standing: Standing | None = None,
+        standing: StartupCounts | None = None,
     ) -> None:
         self._gate = gate or Gate()
         self.key_file = key_file
         self._settings = settings
         self._standing = standing
         self._reactor = reactor
-        self._clock = clock = SteadyClock(reactor)
+        self._clock = clock = MonotonicClock(reactor)
         registry = CollectorRegistry()
-        tally = Tally(registry)
-        room, going = room_for(settings.max_connections, settings.concurrency)
+        tally = Counters(registry)
+        room, going = connection_limits_for(settings.max_connections, settings.concurrency)
         others = not isinstance(database, DatabaseFile)
-        store = store_on(database, reactor, self._node, clock, tally.committed)
-        self._waits = Waits(store, clock, others, max(1, room * 3 // 4))
+        store = create_store(database, reactor, self._node, clock, tally.committed)
+        self._waits = LongPoll(store, clock, others, max(1, room * 3 // 4))
         self._store = WatchedStore(store, self._waits)
         self._caller = HttpCaller(
             reactor,
@@ -140,7 +140,7 @@ class Daemon(Service):
         self._scheduler = Scheduler(
             self._store,
             self._caller,
-            Retention(self._store, clock, now, settings.retention),
+            Pruner(self._store, clock, now, settings.retention),
             clock,
             now,
             settings.concurrency,
@@ -149,7 +149,7 @@ class Daemon(Service):
         )
         self._scheduler.observe(tally)
         metrics = self._metrics(registry, now)
-        outlook = Outlook(self._store, self._scheduler.capacity, clock, now)
+        outlook = Forecaster(self._store, self._scheduler.capacity, clock, now)
         api = Api(
             self._store,
             self._scheduler,
@@ -160,15 +160,15 @@ class Daemon(Service):
             self._waits,
             outlook,
         )
-        front = Front(api.app.resource(), self._pages(now, outlook).app.resource())
+        front = RootResource(api.app.resource(), self._pages(now, outlook).app.resource())
         self._site = BoundedSite(front, clock, self._gate, room, going=going)
         self._endpoint = endpoint_of(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database
         self._before_hup: Any = None
 
-    def _metrics(self, registry: CollectorRegistry, now: Callable[[], float]) -> MetricsPage:
-        return MetricsPage(
+    def _metrics(self, registry: CollectorRegistry, now: Callable[[], float]) -> MetricsExporter:
+        return MetricsExporter(
             registry,
             self._store,
             self._scheduler.health,
@@ -178,13 +178,13 @@ class Daemon(Service):
             self._settings.concurrency,
         )
 
-    def _pages(self, now: Callable[[], float], outlook: Outlook) -> Pages:
+    def _pages(self, now: Callable[[], float], outlook: Forecaster) -> WebUi:
         file = self._gate.file
-        hindsight = {hours: Hindsight(self._store, self._clock, now, hours) for hours in HOURS}
-        return Pages(
+        hindsight = {hours: HistoryCache(self._store, self._clock, now, hours) for hours in HOURS}
+        return WebUi(
             self._store,
             self._scheduler,
-            Changes(self._store, self._scheduler, now),
+            TaskService(self._store, self._scheduler, now),
             outlook,
             hindsight,
             now,
@@ -206,13 +206,13 @@ class Daemon(Service):
         if self._port is None:
             self._listen()
         address = address_of(self._port, self._settings.port)
-        line = start_line(address, self._database, self._node(), self._standing)
+        line = startup_message(address, self._database, self._node(), self._standing)
         log.info("{line}", line=line)
         self._clock.start()
         self._reactor.callWhenRunning(self._handle_signals)
         self._reactor.callWhenRunning(self._scheduler.start)
         # Last: it takes a moment, in which a SIGTERM must find its handler.
-        self._reactor.callWhenRunning(leave_to_stay)
+        self._reactor.callWhenRunning(freeze_gc)
 
     def _listen(self) -> None:
         listening = self._endpoint.listen(self._site)

@@ -12,19 +12,19 @@ from .security.secret_file import SecretFile, UnusableFile
 from .security.signing import SigningKeys
 from .security.tokens import Tokens
 from .server.auth import Gate
-from .server.listen import CannotListen, try_port
-from .service import Daemon, start_line
+from .server.listen import CannotListen, check_bindable
+from .service import Daemon, startup_message
 from .store.interface import CannotOpen
-from .store.open import open_named, standing_in
+from .store.open import open_store_database, startup_counts
 from .store.sqlite.database import DatabaseFile
 
 
-def tokens_in(path: Path) -> SecretFile[Tokens]:
+def load_tokens(path: Path) -> SecretFile[Tokens]:
     """Return a file as that of the tokens that callers must show."""
     return SecretFile(path, "token", Tokens.parse)
 
 
-def keys_in(path: Path) -> SecretFile[SigningKeys]:
+def load_keys(path: Path) -> SecretFile[SigningKeys]:
     """Return a file as that of the keys that callbacks are signed with."""
     return SecretFile(path, "signing key", SigningKeys.parse)
 
@@ -51,19 +51,19 @@ def makeService(options: Options) -> Daemon:
     # twistd changes to its --rundir only after this.
     rundir = twistd.get("rundir", ".")
     try:
-        exposed = try_port(settings.port)
+        exposed = check_bindable(settings.port)
         gate = _gate(settings, exposed, rundir)
         key_file = _key_file(settings, rundir)
-        database = open_named(settings.database, settings.node, rundir)
+        database = open_store_database(settings.database, settings.node, rundir)
         if isinstance(database, DatabaseFile):
             _give_to(options, database.path)
-        standing = standing_in(database)
+        standing = startup_counts(database)
     except (CannotOpen, CannotListen, UnusableFile) as error:
         raise SystemExit(f"callme: {error}") from None
     if options.parent and not options.parent.get("nodaemon", True):
         # twistd is about to leave the terminal, and to become another process: what it logs
         # does not show there, and the name that it will have is not known here.
-        print(start_line(settings.port, database, settings.node, standing))  # noqa: T201
+        print(startup_message(settings.port, database, settings.node, standing))  # noqa: T201
     return Daemon(settings, database, reactor, gate=gate, key_file=key_file, standing=standing)
 
 
@@ -73,7 +73,7 @@ def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
     :param exposed: whether other machines may reach the port.
     """
     if settings.token_file is not None:
-        return Gate(tokens_in(Path(rundir, settings.token_file).absolute()))
+        return Gate(load_tokens(Path(rundir, settings.token_file).absolute()))
     if exposed and not settings.no_auth:
         raise CannotListen(
             f"{settings.port} may be reached from other machines: give a --token-file, or "
@@ -85,7 +85,7 @@ def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
 def _key_file(settings: Settings, rundir: str) -> SecretFile[SigningKeys] | None:
     if settings.signing_key_file is None:
         return None
-    return keys_in(Path(rundir, settings.signing_key_file).absolute())
+    return load_keys(Path(rundir, settings.signing_key_file).absolute())
 
 
 def _give_to(options: Options, path: Path) -> None:

@@ -84,7 +84,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def database(cluster: Cluster) -> Server:
     """A database of callme's in it, where the time is what the tests say."""
-    return evolve(open_server(cluster.create("contract")), own_time=True)
+    return evolve(open_server(cluster.create("contract")), use_client_clock=True)
 
 
 @pytest.fixture

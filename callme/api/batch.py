@@ -15,14 +15,14 @@ from ..core import transitions
 from ..core.parameters import parse_definition
 from ..core.task import Definition
 from ..errors import Invalid
-from ..security.address_policy import Networks
+from ..security.address_policy import AddressPolicy
 from ..server.problem import Problem
-from ..store.database import whoever_waits
-from ..store.interface import Beside, Put, PutResult, Store
+from ..store.database import shield
+from ..store.interface import Put, PutPreview, PutResult, Store
 from .dry_run import DryRun
 from .requests import parse_items, parse_object
 from .responses import JSON, encode_answers
-from .task_service import refusal
+from .task_service import put_problem
 
 MAX_TASKS = 10_000
 SLICE = 100
@@ -48,7 +48,7 @@ class Batch:
     _clock: IReactorTime
     _now: float
     _done: Callable[[Iterable[tuple[Definition, PutResult]]], None]
-    _networks: Networks
+    _networks: AddressPolicy
     _dry_run: DryRun | None = None
 
     async def put(self, request: IRequest) -> list[bytes]:
@@ -79,7 +79,7 @@ class Batch:
     async def _answers(
         request: IRequest, writing: Deferred[list[JSON]], parts: list[bytes]
     ) -> None:
-        parts.append(encode_answers(request, await whoever_waits(writing)))
+        parts.append(encode_answers(request, await shield(writing)))
 
     async def _decode(self, request: IRequest) -> list[object]:
         values: list[object] = []
@@ -138,7 +138,7 @@ class Batch:
         dry_run = self._dry_run
         assert dry_run is not None
 
-        def foresee(found: Sequence[Beside]) -> list[JSON]:
+        def foresee(found: Sequence[PutPreview]) -> list[JSON]:
             return [
                 dry_run.answer_in_batch(made, dry_run.put(made, beside, create=create))
                 for (made, create), beside in zip(tasks, found, strict=True)
@@ -150,7 +150,7 @@ class Batch:
 def _answer(definition: Definition, result: PutResult) -> JSON:
     if result.put is Put.CREATED:
         return {"status": 201, "task": str(definition.key)}
-    problem = refusal(definition, result)
+    problem = put_problem(definition, result)
     if problem is not None:
         return problem.members
     return {"status": 200, "task": str(definition.key)}

@@ -8,15 +8,15 @@ from itertools import groupby
 from attrs import define, field, frozen
 
 from ..core.callback_url import host_of
-from ..core.representation import item, whole
-from ..core.task import Definition, State, Task, created
+from ..core.representation import task_summary, task_to_dict
+from ..core.task import Definition, State, Task, new_task
 from ..core.times import Key, rfc3339, to_ms
 from ..reports import forecast
-from ..reports.forecast import Crowded, Forecast
-from ..store.interface import Beside, Put, PutResult
+from ..reports.forecast import Forecast, Overload
+from ..store.interface import Put, PutPreview, PutResult
 from ..worker.throughput import Capacity
 from .responses import JSON
-from .task_service import refusal
+from .task_service import put_problem
 
 MOST_IN_BATCH = 10
 """How many attempts are told of each task of a batch."""
@@ -28,7 +28,7 @@ _WOULD = {
 
 
 @frozen
-class Foreseen:
+class PutForecast:
     """What a put would come to.
 
     :ivar result: what it would have found and done.
@@ -56,15 +56,20 @@ class DryRun:
     _added: Counter[tuple[int | None, str | None]] = field(factory=Counter, init=False)
 
     def put(
-        self, definition: Definition, beside: Beside, *, create: bool = True, replace: bool = False
-    ) -> Foreseen:
+        self,
+        definition: Definition,
+        beside: PutPreview,
+        *,
+        create: bool = True,
+        replace: bool = False,
+    ) -> PutForecast:
         """Return what a put would come to; its arguments as those of the store's."""
         standing = self._made.get(definition.key, beside.standing)
         put = _found(definition, standing, create=create, replace=replace)
         task = standing
         if put in (Put.CREATED, Put.REPLACED):
             attempts = standing.attempts if standing is not None else ()
-            task = created(definition, self._now, attempts)
+            task = new_task(definition, self._now, attempts)
         # All that has begun is due together.
         minute = None if definition.trigger_at <= self._now else definition.trigger_at
         host = host_of(definition.callback)
@@ -72,29 +77,29 @@ class DryRun:
             self._made[definition.key] = task
             self._added.update([(minute, None), (minute, host)])
         own = put is Put.REPLACED
-        return Foreseen(
+        return PutForecast(
             PutResult(put, task),
             beside.calls + self._added[minute, None] + own,
             beside.calls_to_host + self._added[minute, host] + own,
         )
 
-    def answer(self, definition: Definition, foreseen: Foreseen) -> JSON:
+    def answer(self, definition: Definition, foreseen: PutForecast) -> JSON:
         """Return the answer to a dry run of one put that would not be refused."""
         task = foreseen.result.task
         assert task is not None
-        return self._members(definition, foreseen, whole(task), None)
+        return self._members(definition, foreseen, task_to_dict(task), None)
 
-    def answer_in_batch(self, definition: Definition, foreseen: Foreseen) -> JSON:
+    def answer_in_batch(self, definition: Definition, foreseen: PutForecast) -> JSON:
         """Return the answer to one of many, which may be a problem."""
-        problem = refusal(definition, foreseen.result)
+        problem = put_problem(definition, foreseen.result)
         if problem is not None:
             return problem.members
         task = foreseen.result.task
         assert task is not None
-        return self._members(definition, foreseen, item(task), MOST_IN_BATCH)
+        return self._members(definition, foreseen, task_summary(task), MOST_IN_BATCH)
 
     def _members(
-        self, definition: Definition, foreseen: Foreseen, task: JSON, most: int | None
+        self, definition: Definition, foreseen: PutForecast, task: JSON, most: int | None
     ) -> JSON:
         status, would = _WOULD[foreseen.result.put]
         members: JSON = {"dry_run": True, "status": status, "would": would, "task": task}
@@ -107,7 +112,7 @@ class DryRun:
         attempts = forecast.attempts_at(definition, self._now, most)
         return members | {
             "attempts_at": [rfc3339(at * 1000) for at in attempts],
-            "starts_before": rfc3339(definition.expires_at * 1000),
+            "expires_at": rfc3339(definition.expires_at * 1000),
             "calls_in_minute": foreseen.calls,
             "calls_to_host": foreseen.calls_to_host,
             "lateness_ms": round(late * 1000),
@@ -126,10 +131,10 @@ def _found(definition: Definition, standing: Task | None, *, create: bool, repla
     return Put.DIFFERENT
 
 
-def forecast_answer(ahead: Forecast) -> JSON:
-    """Return what is ahead: calls by minute, minutes that are too crowded."""
+def forecast_to_dict(ahead: Forecast) -> JSON:
+    """Return what is ahead: calls by minute, minutes that are too overloaded."""
     return {
-        "counted_at": rfc3339(to_ms(ahead.counted_at)),
+        "as_of": rfc3339(to_ms(ahead.as_of)),
         "from": rfc3339(ahead.begin * 1000),
         "until": rfc3339(ahead.until * 1000),
         "calls": sum(ahead.minutes.values()),
@@ -138,19 +143,19 @@ def forecast_answer(ahead: Forecast) -> JSON:
             {"minute": rfc3339(minute * 1000), "calls": calls}
             for minute, calls in ahead.minutes.items()
         ],
-        "crowded": [
+        "overloaded": [
             {
                 "host": host,
                 "rate": rate(ahead.capacity, host),
-                "minutes": list(map(_crowded, those)),
+                "minutes": list(map(_overloads, those)),
             }
-            for host, those in groupby(ahead.crowded, key=lambda one: one.load.host)
+            for host, those in groupby(ahead.overloads, key=lambda one: one.load.host)
         ],
         "complete": ahead.complete,
     }
 
 
-def _crowded(one: Crowded) -> JSON:
+def _overloads(one: Overload) -> JSON:
     load = one.load
     return {
         "minute": rfc3339(load.minute * 1000),

@@ -18,11 +18,11 @@ from twisted.web.iweb import IRequest
 from .. import __version__
 from ..core.task import State, Task
 from ..core.times import rfc3339
-from ..errors import shown
+from ..errors import quoted
 from ..server.problem import Problem
-from ..store.interface import Agenda, Event, Store
+from ..store.interface import CalendarData, Event, Store
 from .requests import parse_query
-from .responses import answer_calendar
+from .responses import calendar_response
 
 MAX_OCTETS = 75
 """Octets of a line, its end not counted (section 3.1)."""
@@ -45,7 +45,7 @@ def time(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y%m%dT%H%M%SZ}"
 
 
-def written(lines: Iterable[str]) -> bytes:
+def fold_lines(lines: Iterable[str]) -> bytes:
     """Return content lines, each a name, ``:`` and a value, as they are sent."""
     return b"".join(_folded(line.encode()) for line in lines)
 
@@ -99,23 +99,23 @@ async def calendar_at(
         if agenda is not None:
             parse_query(request)
             return await _answer(request, agenda, name, clock)
-    raise Problem(404, f"there is no task named {shown(target)}")
+    raise Problem(404, f"there is no task named {quoted(target)}")
 
 
-async def _agenda(store: Store, task_name: str | None, now: float) -> Agenda | None:
+async def _agenda(store: Store, task_name: str | None, now: float) -> CalendarData | None:
     until, since = int(now) + AHEAD_DAYS * _DAY, int(now) - BACK_DAYS * _DAY
     return await store.agenda(task_name, until, since, MAX_EVENTS)
 
 
 async def _answer(
-    request: IRequest, agenda: Agenda, task_name: str | None, clock: IReactorTime
+    request: IRequest, agenda: CalendarData, task_name: str | None, clock: IReactorTime
 ) -> bytes:
     parts = []
     for part in calendar(agenda, task_name, __version__):
         parts.append(part)
         if len(part) > _LONG:
             await deferLater(clock, 0)
-    return answer_calendar(request, b"".join(parts))
+    return calendar_response(request, b"".join(parts))
 
 
 AHEAD_DAYS = 90
@@ -143,20 +143,20 @@ _NOTHING = (
 )
 
 
-def calendar(agenda: Agenda, task_name: str | None, version: str) -> Iterator[bytes]:
+def calendar(agenda: CalendarData, task_name: str | None, version: str) -> Iterator[bytes]:
     """Yield a calendar as it is sent, a few milliseconds' work at a time.
 
     :param task_name: the name that all its tasks have; ``None`` where it is of any.
     :param version: callme's.
     """
-    yield written(_head(agenda, task_name, version))
+    yield fold_lines(_head(agenda, task_name, version))
     events = [*agenda.failed, *agenda.scheduled]
     for begin in range(0, len(events), SLICE):
-        yield written(line for event in events[begin : begin + SLICE] for line in _event(event))
-    yield written(_END if events else (*_NOTHING, *_END))
+        yield fold_lines(line for event in events[begin : begin + SLICE] for line in _event(event))
+    yield fold_lines(_END if events else (*_NOTHING, *_END))
 
 
-def _head(agenda: Agenda, task_name: str | None, version: str) -> Iterator[str]:
+def _head(agenda: CalendarData, task_name: str | None, version: str) -> Iterator[str]:
     name = text("callme" if task_name is None else f"callme: {task_name}")
     description = text(_described(agenda))
     yield from ("BEGIN:VCALENDAR", "VERSION:2.0", f"PRODID:-//callme//callme {version}//EN")
@@ -167,7 +167,7 @@ def _head(agenda: Agenda, task_name: str | None, version: str) -> Iterator[str]:
     yield from (f"REFRESH-INTERVAL;VALUE=DURATION:{REFRESH}", f"X-PUBLISHED-TTL:{REFRESH}")
 
 
-def _described(agenda: Agenda) -> str:
+def _described(agenda: CalendarData) -> str:
     told = (
         f"What is scheduled in the next {AHEAD_DAYS} days and what failed in the last "
         f"{BACK_DAYS}: at most {MAX_EVENTS} tasks of each."
@@ -177,7 +177,7 @@ def _described(agenda: Agenda) -> str:
         assert last is not None
         told += f" More are scheduled: only those up to {rfc3339(last * 1000)} are here."
     if agenda.more_failed:
-        first = agenda.failed[-1].task.finished_at
+        first = agenda.failed[-1].task.finished_at_ms
         assert first is not None
         told += f" More have failed: only those since {rfc3339(first)} are here."
     return told
@@ -186,13 +186,13 @@ def _described(agenda: Agenda) -> str:
 def _event(event: Event) -> Iterator[str]:
     task = event.task
     failed = task.state is State.FAILED
-    changed = time(event.changed_at // 1000)
+    changed = time(event.changed_at_ms // 1000)
     begins = task.definition.trigger_at if failed or task.due_at is None else task.due_at
     yield "BEGIN:VEVENT"
     yield f"UID:{uuid5(_NAMESPACE, str(task.key))}"
     # Without a METHOD the two mean the same (RFC 5545, section 3.8.7.2).
     yield from (f"DTSTAMP:{changed}", f"LAST-MODIFIED:{changed}")
-    yield f"CREATED:{time(task.created_at // 1000)}"
+    yield f"CREATED:{time(task.created_at_ms // 1000)}"
     yield f"SEQUENCE:{event.last_attempt + failed}"
     yield from (f"DTSTART:{time(begins)}", "DURATION:PT1M")
     yield f"SUMMARY:{text(_summary(task))}"

@@ -13,26 +13,26 @@ from twisted.python.failure import Failure
 
 from ..core.task import State, Task
 from ..core.times import Key
-from ..errors import shown
-from ..store.interface import Seen, Store, StoreUnavailable
+from ..errors import quoted
+from ..store.interface import Store, StoreUnavailable, TaskVersion
 
 log = Logger(namespace="callme")
 
-AT_ONCE = 250
+READ_BATCH = 250
 """Tasks that are read in one transaction: the answers of so many are in memory at once."""
-IN_A_TURN = 50
+ANSWERS_PER_TURN = 50
 """Answers that are given before others have a turn: some ten milliseconds of work."""
 BETWEEN_SECONDS = 1.0
 """How often is looked for what other daemons changed, and for what could not be looked at."""
 _ENDED = (State.SUCCEEDED, State.FAILED)
 
 
-class TooManyWait(Exception):
+class TooManyWaiters(Exception):
     """As many wait as may."""
 
 
 @define(eq=False)
-class _Watch:
+class _Waiter:
     """One client that waits.
 
     :ivar seen: what it knows of the task; ``None`` before it knows anything.
@@ -42,13 +42,13 @@ class _Watch:
 
     key: Key
     answered: Deferred[Task | None] = field(factory=Deferred)
-    seen: Seen | None = None
+    seen: TaskVersion | None = None
     stirred: bool = False
     over: bool = False
 
 
 @define(eq=False)
-class Waits:
+class LongPoll:
     """Implements :class:`callme.store.watched.Watcher` for those who wait.
 
     Where this daemon alone changes tasks, nothing is read but what has changed. Where there are
@@ -67,7 +67,7 @@ class Waits:
     _count: int = field(default=0, init=False)
     _closed: bool = field(default=False, init=False)
     # By name, then by minute. Dictionaries for their order.
-    _watches: dict[str, dict[Key, dict[_Watch, None]]] = field(factory=dict, init=False)
+    _watches: dict[str, dict[Key, dict[_Waiter, None]]] = field(factory=dict, init=False)
     # What may have changed, and is to be looked at.
     _stirred: dict[Key, None] = field(factory=dict, init=False)
     _looking: bool = field(default=False, init=False)
@@ -87,14 +87,14 @@ class Waits:
         :raises TooManyWait: when as many wait as may.
         """
         if self._count >= self._most:
-            raise TooManyWait
+            raise TooManyWaiters
         watch = self._enter(key)
         ending: IDelayedCall | None = None
         try:
             task = await self._store.get(key)
             if task is None or task.state in _ENDED or self._closed:
                 return task
-            watch.seen = Seen.of(task)
+            watch.seen = TaskVersion.of(task)
             # Not kept for as long as somebody waits.
             del task
             if watch.stirred:
@@ -106,8 +106,8 @@ class Waits:
                 ending.cancel()
             self._leave(watch)
 
-    def _enter(self, key: Key) -> _Watch:
-        watch = _Watch(key)
+    def _enter(self, key: Key) -> _Waiter:
+        watch = _Waiter(key)
         self._watches.setdefault(key.task_name, {}).setdefault(key, {})[watch] = None
         self._count += 1
         if self._others and self._comparing is None:
@@ -116,7 +116,7 @@ class Waits:
             self._comparing.start(BETWEEN_SECONDS, now=False)
         return watch
 
-    def _leave(self, watch: _Watch) -> None:
+    def _leave(self, watch: _Waiter) -> None:
         self._count -= 1
         of_name = self._watches[watch.key.task_name]
         del of_name[watch.key][watch]
@@ -132,7 +132,7 @@ class Waits:
             if self._again is not None and self._again.active():
                 self._again.cancel()
 
-    def _of(self, key: Key) -> Iterable[_Watch]:
+    def _of(self, key: Key) -> Iterable[_Waiter]:
         return list(self._watches.get(key.task_name, {}).get(key, ()))
 
     def _keys(self) -> list[Key]:
@@ -149,7 +149,7 @@ class Waits:
     def _compare(self) -> None:
         self._stir(self._keys())
 
-    def _end(self, watch: _Watch) -> None:
+    def _end(self, watch: _Waiter) -> None:
         watch.over = True
         self._stir([watch.key])
 
@@ -175,7 +175,7 @@ class Waits:
     async def _look_at_all(self) -> None:
         try:
             while self._stirred:
-                seen: dict[Key, Seen | None] = {}
+                seen: dict[Key, TaskVersion | None] = {}
                 for key in self._stirred:
                     self._ask(key, seen)
                 self._stirred.clear()
@@ -184,7 +184,7 @@ class Waits:
         finally:
             self._looking = False
 
-    def _ask(self, key: Key, seen: dict[Key, Seen | None]) -> None:
+    def _ask(self, key: Key, seen: dict[Key, TaskVersion | None]) -> None:
         """Note what those who wait for a task know of it; ``None`` where not all know the same."""
         known = []
         for watch in self._of(key):
@@ -195,27 +195,27 @@ class Waits:
         if known:
             seen[key] = known[0] if len(set(known)) == 1 else None
 
-    async def _look_at(self, seen: Mapping[Key, Seen | None]) -> None:
+    async def _look_at(self, seen: Mapping[Key, TaskVersion | None]) -> None:
         try:
-            tasks = await self._store.changed(seen, AT_ONCE)
+            tasks = await self._store.changed(seen, READ_BATCH)
         except Exception:
             self._could_not_look(seen, Failure())
             return
-        if len(tasks) >= AT_ONCE:
+        if len(tasks) >= READ_BATCH:
             self._stirred.update(dict.fromkeys(key for key in seen if key not in tasks))
         answered = 0
         for key, task in tasks.items():
-            now = None if task is None else Seen.of(task)
+            now = None if task is None else TaskVersion.of(task)
             for watch in self._of(key):
                 if watch.seen is not None and (watch.over or watch.seen != now):
                     _answer(watch, task)
                     answered += 1
-                    if answered % IN_A_TURN == 0:
+                    if answered % ANSWERS_PER_TURN == 0:
                         await deferLater(self._clock, 0)
 
     def _could_not_look(self, keys: Iterable[Key], failure: Failure) -> None:
         if failure.check(StoreUnavailable):
-            error = shown(str(failure.value), 300)
+            error = quoted(str(failure.value), 300)
             log.error("looking at tasks failed: {error}; trying again soon", error=error)
         else:
             log.failure("looking at tasks failed; trying again soon", failure)
@@ -229,7 +229,7 @@ class Waits:
             self._again = self._clock.callLater(BETWEEN_SECONDS, self._compare)
 
 
-def _answer(watch: _Watch, answer: Task | Failure | None) -> None:
+def _answer(watch: _Waiter, answer: Task | Failure | None) -> None:
     if not watch.answered.called:
         if isinstance(answer, Failure):
             watch.answered.errback(answer)

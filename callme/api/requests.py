@@ -12,7 +12,7 @@ from twisted.web.iweb import IRequest
 from ..core.parameters import MAX_ERRORS
 from ..core.task import State
 from ..core.times import Key, check_name, next_minute, parse_key, parse_trigger
-from ..errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, shown
+from ..errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, quoted
 from ..server.problem import NDJSON_TYPE, Problem
 from . import strict_json
 
@@ -52,7 +52,7 @@ def parse_condition(request: IRequest) -> Condition:
     return Condition(match is not None, none_match)
 
 
-def trimmed(request: IRequest, path: str) -> str:
+def strip_trailing_slash(request: IRequest, path: str) -> str:
     """Return the rest of a path without its trailing slash, which makes no difference.
 
     A slash that was percent-encoded is no such slash, but part of a name.
@@ -60,12 +60,12 @@ def trimmed(request: IRequest, path: str) -> str:
     return path[:-1] if request.path.endswith(b"/") and len(path) > 1 else path
 
 
-def parse_target(request: IRequest, path: str, ending: str = "") -> Key | str | None:
+def parse_selector(request: IRequest, path: str, ending: str = "") -> Key | str | None:
     """Return the key or the name that a path means; ``None`` for all tasks.
 
     :param ending: what may follow a name, which may be of full length all the same.
     """
-    text = trimmed(request, path)
+    text = strip_trailing_slash(request, path)
     if not text:
         return None
     try:
@@ -142,7 +142,7 @@ def _content_type(request: IRequest) -> bytes:
 
 def _check_type(request: IRequest, accepted: Sequence[bytes]) -> None:
     if (kind := _content_type(request)) not in accepted:
-        said = shown(kind.decode("latin-1"))
+        said = quoted(kind.decode("latin-1"))
         raise Problem(415, f"Content-Type {said}: expected application/json")
 
 
@@ -173,18 +173,18 @@ def _unquoted(raw: bytes) -> str:
     try:
         return unquote_to_bytes(raw).decode("utf-8")
     except UnicodeDecodeError:
-        raise Problem(400, f"{shown(raw)[1:]} in the query string is not UTF-8") from None
+        raise Problem(400, f"{quoted(raw)[1:]} in the query string is not UTF-8") from None
 
 
 def _bad_query(name: str, detail: str) -> Problem:
-    return Problem(400, f"{shown(name)} {detail}", [FieldError(ascii(name)[1:-1], detail)])
+    return Problem(400, f"{quoted(name)} {detail}", [FieldError(ascii(name)[1:-1], detail)])
 
 
 def parse_flag(query: dict[str, str], name: str) -> bool:
     """Return a flag: absent is false, its bare name is true."""
     value = query.get(name, "false")
     if value not in ("", "true", "false"):
-        raise _bad_query(name, f"is {shown(value)}: expected true or false")
+        raise _bad_query(name, f"is {quoted(value)}: expected true or false")
     return value != "false"
 
 
@@ -198,7 +198,7 @@ def parse_wait(value: str | None) -> int:
     if value is None:
         return 0
     if not _NUMBER.fullmatch(value) or int(value) > MAX_WAIT:
-        raise _bad_query("wait", f"is {shown(value)}: expected seconds, an integer to {MAX_WAIT}")
+        raise _bad_query("wait", f"is {quoted(value)}: expected seconds, an integer to {MAX_WAIT}")
     return int(value)
 
 
@@ -211,7 +211,7 @@ def _number(name: str, value: str | None, default: int, most: int) -> int:
     if value is None:
         return default
     if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= most:
-        raise _bad_query(name, f"is {shown(value)}: expected an integer from 1 to {most:,}")
+        raise _bad_query(name, f"is {quoted(value)}: expected an integer from 1 to {most:,}")
     return int(value)
 
 
@@ -223,7 +223,7 @@ def parse_state(value: str | None) -> State | None:
         return State(value)
     except ValueError:
         states = ", ".join(state.value for state in State)
-        raise _bad_query("state", f"is {shown(value)}: expected one of {states}") from None
+        raise _bad_query("state", f"is {quoted(value)}: expected one of {states}") from None
 
 
 def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
@@ -235,7 +235,7 @@ def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
     except InvalidValue as error:
         raise _bad_query("start_from", str(error)) from None
     if task_name is not None and key.task_name != task_name:
-        raise _bad_query("start_from", f"is a key of another task than {shown(task_name)}")
+        raise _bad_query("start_from", f"is a key of another task than {quoted(task_name)}")
     return key
 
 

@@ -13,11 +13,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IRequest
 
-from ..core.representation import item
+from ..core.representation import task_summary
 from ..core.task import Task
 from ..core.times import Key
 from ..server.problem import CALENDAR_TYPE, JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
-from ..store.database import whoever_waits
+from ..store.database import shield
 from ..store.interface import Page
 from .requests import is_ndjson
 
@@ -28,7 +28,7 @@ TURN_BYTES = 16 * 1024
 
 
 @define(eq=False)
-class Lists:
+class PageReader:
     """Reads pages and writes their tasks.
 
     :param clock: what gives others a turn.
@@ -48,10 +48,10 @@ class Lists:
         await self._room.acquire()
         reading = read()
         try:
-            page = await whoever_waits(reading)
+            page = await shield(reading)
             if page is None:
                 return None
-            return page, [item async for item in self._items(page, pretty)]
+            return page, [task_summary async for task_summary in self._items(page, pretty)]
         finally:
             # Whoever has hung up, the database is busy until it has read the page.
             reading.addBoth(lambda _: self._room.release())
@@ -72,19 +72,19 @@ VARIES = {"Vary": "Accept"}
 """Says that another answer stands at the same path (RFC 9110, section 12.5.5)."""
 
 
-def answer(
+def json_response(
     request: IRequest, members: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> bytes:
     """Set what an answer needs, and return its body."""
     return _write(request, JSON_TYPE, status, headers or {}, members)
 
 
-def answer_encoded(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:
+def encoded_response(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:
     """Answer with JSON that is there already, indented or not."""
     return _send(request, JSON_TYPE, 200, {}, encoded(wants_pretty(request)))
 
 
-def answer_text(request: IRequest, kind: bytes, text: bytes) -> bytes:
+def text_response(request: IRequest, kind: bytes, text: bytes) -> bytes:
     """Answer with what is no JSON.
 
     :param kind: its content type.
@@ -92,12 +92,12 @@ def answer_text(request: IRequest, kind: bytes, text: bytes) -> bytes:
     return _send(request, kind, 200, {}, text)
 
 
-def answer_calendar(request: IRequest, calendar: bytes) -> bytes:
+def calendar_response(request: IRequest, calendar: bytes) -> bytes:
     """Answer with a calendar, as who asked for one at the same path has it."""
     return _send(request, CALENDAR_TYPE + b"; charset=utf-8", 200, VARIES, calendar)
 
 
-def refuse(request: IRequest, problem: Problem) -> bytes:
+def problem_response(request: IRequest, problem: Problem) -> bytes:
     """Set what the answer to a bad request needs, and return its body."""
     return _write(request, PROBLEM_TYPE, problem.status, problem.headers, problem.members)
 
@@ -125,19 +125,19 @@ def wants_pretty(request: IRequest) -> bool:
     return any(part in (b"pretty", b"pretty=", b"pretty=true") for part in parts)
 
 
-def url_of(prefix: str, key: Key) -> str:
+def task_url(prefix: str, key: Key) -> str:
     """Return the path of a task, percent-encoded."""
     return f"{prefix}{quote(key.task_name, safe='')}@{key.trigger_at}"
 
 
 def encode_item(task: Task, pretty: bool) -> bytes:
-    """Write a task as :func:`page_answer` puts it into its list."""
-    encoded = encode(item(task), pretty)[:-1]
+    """Write a task as :func:`page_response` puts it into its list."""
+    encoded = encode(task_summary(task), pretty)[:-1]
     # No string has a line feed in it: JSON escapes it.
     return encoded.replace(b"\n", b"\n    ") if pretty else encoded
 
 
-def page_answer(
+def page_response(
     request: IRequest, page: Page, items: Sequence[bytes], name: str | None, query: dict[str, str]
 ) -> bytes:
     """Answer with a page of tasks, and say where the next one begins.
@@ -169,7 +169,7 @@ def encode_answers(request: IRequest, answers: list[JSON]) -> bytes:
     return encode(answers).strip()[1:-1]
 
 
-def answer_many(request: IRequest, parts: Sequence[bytes]) -> bytes:
+def batch_response(request: IRequest, parts: Sequence[bytes]) -> bytes:
     """Answer a batch with what :func:`encode_answers` wrote."""
     if is_ndjson(request):
         return _send(request, NDJSON_TYPE, 200, {}, b"".join(parts))

@@ -16,23 +16,23 @@ from werkzeug.routing import PathConverter
 
 from ..core import transitions
 from ..core.parameters import parse_definition
-from ..core.representation import whole
+from ..core.representation import task_to_dict
 from ..core.task import Definition, State
-from ..core.times import Key, minute_of, rfc3339, to_ms
-from ..errors import Invalid, shown
-from ..metrics.exporter import MetricsPage
-from ..reports.forecaster import Outlook
-from ..security.address_policy import Networks
-from ..server.auth import IStranger
+from ..core.times import Key, floor_to_minute, rfc3339, to_ms
+from ..errors import Invalid, quoted
+from ..metrics.exporter import MetricsExporter
+from ..reports.forecaster import Forecaster
+from ..security.address_policy import AddressPolicy
+from ..server.auth import IAnonymous
 from ..server.negotiation import wants_calendar
 from ..server.problem import Problem
-from ..store.database import whoever_waits
+from ..store.database import shield
 from ..store.interface import Put, PutResult, Store, StoreUnavailable
 from ..worker.scheduler import Scheduler
 from .batch import Batch
-from .dry_run import DryRun, forecast_answer
+from .dry_run import DryRun, forecast_to_dict
 from .ical import ICS, calendar_at, calendar_of
-from .long_poll import TooManyWait, Waits
+from .long_poll import LongPoll, TooManyWaiters
 from .openapi.operations import served as openapi_document
 from .requests import (
     PAGING,
@@ -43,25 +43,25 @@ from .requests import (
     parse_limit,
     parse_new_time,
     parse_query,
+    parse_selector,
     parse_start_from,
     parse_state,
-    parse_target,
     parse_wait,
-    trimmed,
+    strip_trailing_slash,
 )
 from .responses import (
-    Lists,
-    answer,
-    answer_encoded,
-    answer_many,
-    answer_text,
-    page_answer,
-    refuse,
+    PageReader,
+    batch_response,
+    encoded_response,
+    json_response,
+    page_response,
+    problem_response,
     skipped_items,
-    url_of,
+    task_url,
+    text_response,
     wants_pretty,
 )
-from .task_service import Changes, refusal, wake_for
+from .task_service import TaskService, put_problem, wake_for
 
 log = Logger(namespace="callme")
 
@@ -69,7 +69,7 @@ RETRY_AFTER = "2"
 """Seconds after which a client may try again while the database cannot be used."""
 
 
-class Rest(PathConverter):
+class AnyPathConverter(PathConverter):
     """The rest of a path, whatever is in it: werkzeug's own knows no line feeds."""
 
     regex = r"[\s\S]+?"
@@ -92,33 +92,33 @@ class Api:
     _scheduler: Scheduler
     _clock: IReactorTime
     _now: Callable[[], float]
-    _metrics: MetricsPage
-    _networks: Networks = field(factory=Networks)
-    _waits: Waits = field()
-    _outlook: Outlook = field()
-    _changes: Changes = field(init=False)
-    _lists: Lists = field(init=False)
+    _metrics: MetricsExporter
+    _networks: AddressPolicy = field(factory=AddressPolicy)
+    _waits: LongPoll = field()
+    _outlook: Forecaster = field()
+    _changes: TaskService = field(init=False)
+    _lists: PageReader = field(init=False)
 
     @_waits.default
-    def _default_waits(self) -> Waits:
-        return Waits(self._store, self._clock)
+    def _default_waits(self) -> LongPoll:
+        return LongPoll(self._store, self._clock)
 
     @_outlook.default
-    def _default_outlook(self) -> Outlook:
-        return Outlook(self._store, self._scheduler.capacity, self._clock, self._now)
+    def _default_outlook(self) -> Forecaster:
+        return Forecaster(self._store, self._scheduler.capacity, self._clock, self._now)
 
     @_changes.default
-    def _default_changes(self) -> Changes:
-        return Changes(self._store, self._scheduler, self._now)
+    def _default_changes(self) -> TaskService:
+        return TaskService(self._store, self._scheduler, self._now)
 
     @_lists.default
-    def _default_lists(self) -> Lists:
-        return Lists(self._clock)
+    def _default_lists(self) -> PageReader:
+        return PageReader(self._clock)
 
     app = Klein()
     # A path with // in it is a path like any other, not one to be sent elsewhere.
     app.url_map.merge_slashes = False
-    app.url_map.converters["path"] = Rest
+    app.url_map.converters["path"] = AnyPathConverter
 
     # Endpoints
 
@@ -129,7 +129,7 @@ class Api:
         dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
         body = parse_body(request)
         now = self._now()
-        name, at, trigger_at = trimmed(request, path).partition("@")
+        name, at, trigger_at = strip_trailing_slash(request, path).partition("@")
         definition = parse_definition(
             body, now, name or None, trigger_at if at else None, self._networks
         )
@@ -145,8 +145,8 @@ class Api:
         else:
             putting = self._store.put(definition, now, create=create, replace=replace)
             putting.addCallback(self._wake_put, definition)
-            result = await whoever_waits(putting)
-        problem = refusal(
+            result = await shield(putting)
+        problem = put_problem(
             definition,
             result,
             must_exist=condition.must_exist,
@@ -155,12 +155,14 @@ class Api:
         if problem is not None:
             raise problem
         if dry_run:
-            return answer(request, foreseeing.answer(definition, foreseen))
+            return json_response(request, foreseeing.answer(definition, foreseen))
         assert result.task is not None
-        members = whole(result.task)
+        members = task_to_dict(result.task)
         if result.put is Put.CREATED:
-            return answer(request, members, 201, {"Location": url_of("/task/", definition.key)})
-        return answer(request, members)
+            return json_response(
+                request, members, 201, {"Location": task_url("/task/", definition.key)}
+            )
+        return json_response(request, members)
 
     @app.route("/batch", methods=["POST"], strict_slashes=False)
     async def batch(self, request: IRequest) -> bytes:
@@ -175,7 +177,7 @@ class Api:
             self._networks,
             DryRun(self._scheduler.capacity(), now) if dry_run else None,
         )
-        return answer_many(request, await batch.put(request))
+        return batch_response(request, await batch.put(request))
 
     @app.route("/status", methods=["GET"], strict_slashes=False)
     @app.route("/status/<path:path>", methods=["GET"])
@@ -183,7 +185,7 @@ class Api:
     @app.route("/task/<path:path>", methods=["GET"])
     async def status(self, request: IRequest, path: str = "") -> bytes:
         """Tell the state of one task, of those of a name, or of all."""
-        target = parse_target(request, path, ICS)
+        target = parse_selector(request, path, ICS)
         if isinstance(target, Key):
             seconds = parse_wait(parse_query(request, ("wait",)).get("wait"))
             if seconds:
@@ -192,7 +194,7 @@ class Api:
                 task = await self._store.get(target)
             if task is None:
                 raise Problem(404, f"there is no task {target}")
-            return answer(request, whole(task))
+            return json_response(request, task_to_dict(task))
         if wants_calendar(request):
             return await calendar_of(self._store, request, target, self._now(), self._clock)
         query = parse_query(request, PAGING)
@@ -201,26 +203,28 @@ class Api:
             task_name=target,
             start_from=parse_start_from(query.get("start_from"), target),
             limit=parse_limit(query.get("limit")),
-            after=minute_of(self._now()) if parse_flag(query, "future_only") else None,
+            after=floor_to_minute(self._now()) if parse_flag(query, "future_only") else None,
             state=parse_state(query.get("state")),
         )
         found = await self._lists.page(read, wants_pretty(request))
         if found is None:
             return await calendar_at(self._store, request, target, self._now(), self._clock)
-        return page_answer(request, *found, target, query)
+        return page_response(request, *found, target, query)
 
     @app.route("/reschedule/<path:path>", methods=["POST"])
     async def reschedule(self, request: IRequest, path: str) -> bytes:
         """Move failed tasks, or all, to another minute."""
         query = parse_query(request, ("all",))
-        every_state = parse_flag(query, "all")
-        target = parse_target(request, path)
+        include_all_states = parse_flag(query, "all")
+        target = parse_selector(request, path)
         now = self._now()
         trigger_at = parse_new_time(parse_body(request, required=False), now)
         if target is None:
             raise Problem(404, "say which task: /reschedule/<task_name>[@<trigger_at>]")
-        result = await self._changes.reschedule(target, trigger_at, every_state=every_state)
-        return answer(
+        result = await self._changes.reschedule(
+            target, trigger_at, include_all_states=include_all_states
+        )
+        return json_response(
             request,
             {
                 "rescheduled": [{"from": str(old), "to": str(new)} for old, new in result.moved],
@@ -232,13 +236,15 @@ class Api:
     async def delete(self, request: IRequest, path: str) -> bytes:
         """Cancel and forget one task, or those of a name."""
         parse_query(request)
-        target = parse_target(request, path)
+        target = parse_selector(request, path)
         if target is None:
             raise Problem(404, "say which task: /task/<task_name>[@<trigger_at>]")
         deleted = await self._changes.delete(target)
         if not isinstance(target, Key):
             running = [(key, State.RUNNING.value) for key in deleted.running]
-            return answer(request, {"deleted": deleted.count, "skipped": skipped_items(running)})
+            return json_response(
+                request, {"deleted": deleted.count, "skipped": skipped_items(running)}
+            )
         request.setResponseCode(204)
         return b""
 
@@ -246,7 +252,7 @@ class Api:
     async def forecast(self, request: IRequest) -> bytes:
         """Tell what is ahead."""
         hours = parse_hours(parse_query(request, ("hours",)).get("hours"))
-        return answer(request, forecast_answer(await self._outlook.forecast(hours)))
+        return json_response(request, forecast_to_dict(await self._outlook.forecast(hours)))
 
     @app.route("/healthz", methods=["GET"], strict_slashes=False)
     async def healthz(self, request: IRequest) -> bytes:
@@ -261,10 +267,10 @@ class Api:
         writable = await self._store.writable()
         well = health.ticking and writable and backlog is not None
         status = "ok" if well else "failing"
-        if IStranger.providedBy(request):
-            return answer(request, {"status": status}, 200 if well else 503)
+        if IAnonymous.providedBy(request):
+            return json_response(request, {"status": status}, 200 if well else 503)
         last_tick = None if health.last_tick is None else rfc3339(to_ms(health.last_tick))
-        return answer(
+        return json_response(
             request,
             {
                 "status": status,
@@ -272,7 +278,7 @@ class Api:
                 "writable": writable,
                 "last_tick": last_tick,
                 "backlog": backlog,
-                "calls_under_way": health.calls_under_way,
+                "calls_in_flight": health.calls_in_flight,
             },
             200 if well else 503,
         )
@@ -283,13 +289,13 @@ class Api:
         parse_query(request)
         accept = (request.getHeader(b"accept") or b"").decode("latin-1")
         page, kind = await self._metrics.write(accept)
-        return answer_text(request, kind, page)
+        return text_response(request, kind, page)
 
     @app.route("/openapi.json", methods=["GET"], strict_slashes=False)
     def openapi(self, request: IRequest) -> bytes:
         """Tell what can be asked, and how."""
         parse_query(request)
-        return answer_encoded(request, openapi_document)
+        return encoded_response(request, openapi_document)
 
     def _wake_put(self, result: PutResult, definition: Definition) -> PutResult:
         self._wake([(definition, result)])
@@ -304,37 +310,37 @@ class Api:
     @app.handle_errors(Problem)
     def _problem(self, request: IRequest, failure: Failure) -> bytes:
         assert isinstance(failure.value, Problem)
-        return refuse(request, failure.value)
+        return problem_response(request, failure.value)
 
     @app.handle_errors(Invalid)
     def _invalid(self, request: IRequest, failure: Failure) -> bytes:
         assert isinstance(failure.value, Invalid)
-        return refuse(request, Problem.of(failure.value))
+        return problem_response(request, Problem.of(failure.value))
 
     @app.handle_errors(StoreUnavailable)
     def _unavailable(self, request: IRequest, failure: Failure) -> bytes:
-        log.error("a request failed: {error}", error=shown(str(failure.value), 300))
+        log.error("a request failed: {error}", error=quoted(str(failure.value), 300))
         problem = Problem(
             503, "the database cannot be used just now", headers={"Retry-After": RETRY_AFTER}
         )
-        return refuse(request, problem)
+        return problem_response(request, problem)
 
-    @app.handle_errors(TooManyWait)
+    @app.handle_errors(TooManyWaiters)
     def _too_many_wait(self, request: IRequest, failure: Failure) -> bytes:
         detail = "as many clients as may wait for a task already: ask without wait, or again later"
-        return refuse(request, Problem(429, detail, headers={"Retry-After": RETRY_AFTER}))
+        return problem_response(request, Problem(429, detail, headers={"Retry-After": RETRY_AFTER}))
 
     @app.handle_errors(HTTPException)
     def _not_routed(self, request: IRequest, failure: Failure) -> bytes:
         error = failure.value
         if isinstance(error, MethodNotAllowed):
             allowed = ", ".join(sorted(error.valid_methods or ()))
-            detail = f"the method {shown(request.method.decode('latin-1'))} is not allowed here"
-            return refuse(request, Problem(405, detail, headers={"Allow": allowed}))
+            detail = f"the method {quoted(request.method.decode('latin-1'))} is not allowed here"
+            return problem_response(request, Problem(405, detail, headers={"Allow": allowed}))
         # Whatever else the router has to say (a redirect it would like), there is nothing here.
-        return refuse(request, Problem(404, "there is nothing at this path"))
+        return problem_response(request, Problem(404, "there is nothing at this path"))
 
     @app.handle_errors(Exception)
     def _unexpected(self, request: IRequest, failure: Failure) -> bytes:
         log.failure("a request failed", failure)
-        return refuse(request, Problem(500, "callme failed to answer; its log says more"))
+        return problem_response(request, Problem(500, "callme failed to answer; its log says more"))

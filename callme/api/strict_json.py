@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs leave it out
 
-from ..errors import InvalidValue, shown
+from ..errors import InvalidValue, quoted
 
 MAX_DEPTH = 50
 """Levels of objects and lists in one another."""
@@ -225,14 +225,14 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise InvalidValue(f"the name {shown(name)} stands twice in one object")
+        raise InvalidValue(f"the name {quoted(name)} stands twice in one object")
     return members
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise InvalidValue(f"{shown(text)} is too large a number")
+        raise InvalidValue(f"{quoted(text)} is too large a number")
     return number
 
 
@@ -244,7 +244,7 @@ def _refuse_surrogates(value: object) -> None:
     if isinstance(value, str):
         if match := _SURROGATE.search(value):
             # The rest of the string is not repeated: it may be a secret.
-            raise InvalidValue(f"a string contains the lone surrogate {shown(match[0])}")
+            raise InvalidValue(f"a string contains the lone surrogate {quoted(match[0])}")
     elif isinstance(value, dict):
         for name, member in value.items():
             _refuse_surrogates(name)

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable
 from attrs import define
 
 from ..core.callback_url import host_of
-from ..core.representation import item
+from ..core.representation import task_summary
 from ..core.task import Definition, Reason, State, Task
 from ..core.times import Key, rfc3339
 from ..errors import FieldError
 from ..server.problem import Problem
-from ..store.database import whoever_waits
+from ..store.database import shield
 from ..store.interface import Deleted, Put, PutResult, Rescheduled, Store
 from ..worker.scheduler import Scheduler
 
 
-def refusal(
+def put_problem(
     definition: Definition,
     result: PutResult,
     *,
@@ -52,7 +52,7 @@ def refusal(
 
 
 def _standing(status: int, detail: str, task: Task) -> Problem:
-    return Problem(status, detail, more={"task": item(task)})
+    return Problem(status, detail, extensions={"task": task_summary(task)})
 
 
 def wake_for(
@@ -71,7 +71,7 @@ def wake_for(
 
 
 @define(eq=False)
-class Changes:
+class TaskService:
     """What can be done to tasks that are there; what cannot be done raises :exc:`Problem`.
 
     :param now: the wall clock: seconds since 1970.
@@ -82,15 +82,19 @@ class Changes:
     _now: Callable[[], float]
 
     async def reschedule(
-        self, target: Key | str, trigger_at: int, *, every_state: bool
+        self, target: Key | str, trigger_at: int, *, include_all_states: bool
     ) -> Rescheduled:
         """Move one task, or those of a name, to another minute; what is due then is called."""
         now = self._now()
         if isinstance(target, Key):
-            moving = self._store.reschedule(target, trigger_at, now, every_state=every_state)
+            moving = self._store.reschedule(
+                target, trigger_at, now, include_all_states=include_all_states
+            )
         else:
-            moving = self._store.reschedule_name(target, trigger_at, now, every_state=every_state)
-        result = await whoever_waits(moving.addCallback(self._wake))
+            moving = self._store.reschedule_name(
+                target, trigger_at, now, include_all_states=include_all_states
+            )
+        result = await shield(moving.addCallback(self._wake))
         if result is None:
             raise Problem(404, f"there is no task {target}")
         if result.conflict is not None:
@@ -109,7 +113,7 @@ class Changes:
             deleting = self._store.delete(target)
         else:
             deleting = self._store.delete_name(target)
-        deleted = await whoever_waits(deleting)
+        deleted = await shield(deleting)
         if deleted is None:
             raise Problem(404, f"there is no task {target}")
         if isinstance(target, Key) and deleted.running:

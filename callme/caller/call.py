@@ -16,7 +16,7 @@ from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from .. import __version__
 from ..core.task import Claim, Outcome, Reason
 from ..core.times import to_ms
-from ..security.address_policy import Networks
+from ..security.address_policy import AddressPolicy
 from ..security.signing import SigningKeys
 from .egress import ConfinedReactor, ForbiddenAddress
 from .failures import NotHTTP, cut_short, explain
@@ -44,7 +44,7 @@ IDLE_SECONDS = 1.0
 a burst, and shorter than the keep-alive of common servers, which would close it just as
 it is used again."""
 _NO_COOKIES = NoCookies()
-_DEFAULT_NETWORKS = Networks()
+_DEFAULT_NETWORKS = AddressPolicy()
 
 
 class HttpCaller:
@@ -69,7 +69,7 @@ class HttpCaller:
         clock: IReactorTime | None = None,
         *,
         most_unused: int = 256,
-        networks: Networks = _DEFAULT_NETWORKS,
+        networks: AddressPolicy = _DEFAULT_NETWORKS,
         keys: Callable[[], SigningKeys] = SigningKeys,
         lookup: Lookup = system_lookup,
     ) -> None:

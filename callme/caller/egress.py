@@ -13,7 +13,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from ..security.address_policy import Networks
+from ..security.address_policy import AddressPolicy
 from .resolver import Lookup, Resolver
 
 
@@ -35,7 +35,7 @@ class ConfinedReactor:
     """
 
     def __init__(
-        self, reactor: Any, clock: IReactorTime, networks: Networks, lookup: Lookup
+        self, reactor: Any, clock: IReactorTime, networks: AddressPolicy, lookup: Lookup
     ) -> None:
         self._reactor = reactor
         self.seconds = clock.seconds

@@ -21,7 +21,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from ..core.task import Claim
-from ..core.times import LAST_SECOND, Key
+from ..core.times import MAX_TIMESTAMP, Key
 
 
 def webhook_id(key: Key) -> str:
@@ -185,7 +185,9 @@ def parse_retry_after(value: str, now: float) -> int | None:
     value = value.strip()
     if _SECONDS.fullmatch(value):
         # More digits than any time needs are as good as the end of time.
-        return LAST_SECOND if len(value) > 12 else min(LAST_SECOND, -int(-now // 1) + int(value))
+        return (
+            MAX_TIMESTAMP if len(value) > 12 else min(MAX_TIMESTAMP, -int(-now // 1) + int(value))
+        )
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, TypeError, OverflowError):

@@ -92,7 +92,7 @@ class Resolver:
     # Names that wait for their turn, those found before and others, and how many have it.
     _queue: deque[str] = field(factory=deque, init=False)
     _new: deque[str] = field(factory=deque, init=False)
-    _under_way: int = field(default=0, init=False)
+    _in_flight: int = field(default=0, init=False)
     # Names that were found when last looked up, the longest ago first.
     _found_before: dict[str, None] = field(factory=dict, init=False)
     _known: dict[str, tuple[float, Sequence[str]]] = field(factory=dict, init=False)
@@ -130,7 +130,7 @@ class Resolver:
         self._take(self._new, MAX_NEW_LOOKUPS)
 
     def _take(self, queue: deque[str], most: int) -> None:
-        while queue and self._under_way < most:
+        while queue and self._in_flight < most:
             name = queue.popleft()
             if all(waiter.done for waiter in self._waiting[name]):
                 del self._waiting[name]
@@ -141,7 +141,7 @@ class Resolver:
                 # The system has no thread to spare: another time, as long as somebody waits.
                 queue.appendleft(name)
                 break
-            self._under_way += 1
+            self._in_flight += 1
 
     def _look_up(self, name: str) -> None:
         try:
@@ -151,7 +151,7 @@ class Resolver:
         self._threads.callFromThread(self._found, name, addresses)
 
     def _found(self, name: str, addresses: Sequence[str]) -> None:
-        self._under_way -= 1
+        self._in_flight -= 1
         now = self._clock.seconds()
         self._known = {name: kept for name, kept in self._known.items() if kept[0] > now}
         self._found_before.pop(name, None)

@@ -7,8 +7,8 @@ import re
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from ..errors import InvalidValue, shown
-from ..security.address_policy import Networks
+from ..errors import InvalidValue, quoted
+from ..security.address_policy import AddressPolicy
 
 MAX_CALLBACK = 2083
 # Printable ASCII without the space, and without the backslash, which some take for a slash.
@@ -22,7 +22,7 @@ LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _NUMERIC = re.compile(r"(?:0[Xx][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[Xx][0-9A-Fa-f]*|[0-9]+))*")
 
 
-def parse_callback(value: object, networks: Networks) -> str:
+def parse_callback(value: object, networks: AddressPolicy) -> str:
     """Return a URL that can be called exactly as it is written.
 
     :param networks: where callbacks may go.
@@ -32,7 +32,7 @@ def parse_callback(value: object, networks: Networks) -> str:
         stands for is not known before the call.
     """
     if not isinstance(value, str):
-        raise InvalidValue(f"{shown(value)} is not a URL: expected a string")
+        raise InvalidValue(f"{quoted(value)} is not a URL: expected a string")
     if len(value) > MAX_CALLBACK:
         raise InvalidValue(f"a URL of {len(value)} characters: expected at most {MAX_CALLBACK}")
     if not IN_URLS.fullmatch(value):
@@ -47,7 +47,7 @@ def parse_callback(value: object, networks: Networks) -> str:
     return value
 
 
-def _check_address(address: str, callback: str, networks: Networks) -> None:
+def _check_address(address: str, callback: str, networks: AddressPolicy) -> None:
     try:
         ipaddress.ip_address(address)
     except ValueError:
@@ -119,4 +119,4 @@ def _named(callback: str) -> str:
     """Name a URL in an error, without its query, unless it may hold a password."""
     if "@" in callback or "%40" in callback:
         return "a URL with @ in it"
-    return shown(re.split(r"[?#]", callback, maxsplit=1)[0])
+    return quoted(re.split(r"[?#]", callback, maxsplit=1)[0])

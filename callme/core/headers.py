@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..errors import InvalidValue, kind_of, pointer_token, shown
+from ..errors import InvalidValue, kind_of, pointer_token, quoted
 from ..security.signing import SIGNATURE_HEADERS
 
 MAX_HEADERS = 100
@@ -54,7 +54,7 @@ def parse_headers(value: object) -> dict[str, str]:
             raise InvalidValue(f"the name of header {number} is not a token of RFC 9110")
         _check_header(name, content)
         if name.lower() in seen:
-            raise InvalidValue(f"the header {shown(name)} is given twice", pointer_token(name))
+            raise InvalidValue(f"the header {quoted(name)} is given twice", pointer_token(name))
         seen.add(name.lower())
     size = sum(len(name) + len(content.encode()) for name, content in value.items())
     if size > MAX_HEADERS_SIZE:
@@ -67,17 +67,19 @@ def _check_header(name: str, content: object) -> None:
     # 4.1.18): Content_Length would pass for Content-Length.
     lowered = name.lower().replace("_", "-")
     if lowered in FRAMING or lowered in SENT_BY_CALLME:
-        raise InvalidValue(f"the header {shown(name)} is set by callme itself", pointer_token(name))
+        raise InvalidValue(
+            f"the header {quoted(name)} is set by callme itself", pointer_token(name)
+        )
     if not isinstance(content, str):
-        raise InvalidValue(f"the value of {shown(name)} must be a string", pointer_token(name))
+        raise InvalidValue(f"the value of {quoted(name)} must be a string", pointer_token(name))
     # The value is left out of these sentences: it may be a secret.
     if CONTROLS.search(content):
         raise InvalidValue(
-            f"the value of {shown(name)} contains a control character", pointer_token(name)
+            f"the value of {quoted(name)} contains a control character", pointer_token(name)
         )
     if content != content.strip(" \t"):
         raise InvalidValue(
-            f"the value of {shown(name)} begins or ends with white space", pointer_token(name)
+            f"the value of {quoted(name)} begins or ends with white space", pointer_token(name)
         )
 
 

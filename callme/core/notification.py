@@ -9,9 +9,9 @@ from typing import Any
 from ..errors import InvalidValue
 from .callback_url import host_of
 from .parameters import MAX_PAYLOAD
-from .representation import whole
-from .task import Definition, State, Task, Verdict
-from .times import MAX_NAME, minute_of
+from .representation import task_to_dict
+from .task import Definition, State, Task, Transition
+from .times import MAX_NAME, floor_to_minute
 
 RETRY = 10
 RETRY_DELAY = (1, 5, 15, 60)
@@ -23,9 +23,9 @@ KEPT_ATTEMPTS = 10
 """How many attempts are told, the last ones, of a task of which all are too many."""
 
 
-def told(definition: Definition, verdict: Verdict) -> str | None:
+def notification_url(definition: Definition, transition: Transition) -> str | None:
     """Return the URL that is told of a verdict; ``None`` where none is."""
-    return _url(definition, verdict.state)
+    return _url(definition, transition.state)
 
 
 def _url(definition: Definition, state: State) -> str | None:
@@ -39,7 +39,7 @@ def _url(definition: Definition, state: State) -> str | None:
     return url
 
 
-def notice(task: Task, now: float) -> Definition | None:
+def build_notification(task: Task, now: float) -> Definition | None:
     """Return the task that tells of a task's end; ``None`` where nobody is to be told.
 
     It is of the present minute, and tells nobody of its own end.
@@ -52,10 +52,10 @@ def notice(task: Task, now: float) -> Definition | None:
     end = f".{definition.trigger_at}.{word}"
     return Definition(
         task_name=_shortened(definition.task_name, MAX_NAME - len(end)) + end,
-        trigger_at=minute_of(now),
+        trigger_at=floor_to_minute(now),
         callback=url,
         callback_method="POST",
-        payload=_payload(whole(task)),
+        payload=_payload(task_to_dict(task)),
         headers={"Content-Type": "application/json"},
         expected_http_status=("2xx",),
         retry=RETRY,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, shown
-from ..security.address_policy import Networks
+from ..errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, quoted
+from ..security.address_policy import AddressPolicy
 from .callback_url import parse_callback
 from .headers import is_token, parse_headers
 from .task import Definition
@@ -25,7 +25,7 @@ FORBIDDEN_METHODS = ("CONNECT", "TRACE")
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 MAX_LIST = 100
 _TOLD = ("on_failure", "on_success")
-_DEFAULT_NETWORKS = Networks()
+_DEFAULT_NETWORKS = AddressPolicy()
 
 
 def parse_definition(
@@ -33,7 +33,7 @@ def parse_definition(
     now: float,
     task_name: str | None = None,
     trigger_at: str | None = None,
-    networks: Networks = _DEFAULT_NETWORKS,
+    networks: AddressPolicy = _DEFAULT_NETWORKS,
 ) -> Definition:
     """Return the definition that a request's body, and its URL, describe.
 
@@ -57,7 +57,9 @@ def parse_definition(
         _parse_field(name, value, now, networks, fields, errors)
         if in_url_too is not None and fields[name] != in_url_too:
             errors.append(
-                FieldError(f"/{name}", f"{shown(value)} and the URL's {shown(in_url_too)} disagree")
+                FieldError(
+                    f"/{name}", f"{quoted(value)} and the URL's {quoted(in_url_too)} disagree"
+                )
             )
     for name in ("task_name", "trigger_at", "callback"):
         if name not in fields and not any(e.pointer.lstrip("/") == name for e in errors):
@@ -71,7 +73,7 @@ def _parse_field(
     name: str,
     value: object,
     now: float,
-    networks: Networks,
+    networks: AddressPolicy,
     fields: dict[str, Any],
     errors: list[FieldError],
     *,
@@ -88,7 +90,7 @@ def _parse_field(
             fields[name] = parse(value)
         else:
             known = ", ".join(sorted([*_PARSERS, *_TOLD, "callback", "trigger_at"]))
-            raise InvalidValue(f"{shown(name)} is not a parameter: expected one of {known}")
+            raise InvalidValue(f"{quoted(name)} is not a parameter: expected one of {known}")
     except InvalidValue as error:
         # A part of the URL has a name; what stands in the body has a JSON Pointer.
         pointer = name if in_url else pointer_token(name)
@@ -98,17 +100,17 @@ def _parse_field(
 def _integer(value: object, least: int, most: int, unit: str = "") -> int:
     if type(value) is not int or not least <= value <= most:
         raise InvalidValue(
-            f"{shown(value)} is not accepted: expected an integer from {least:,} to {most:,}{unit}"
+            f"{quoted(value)} is not accepted: expected an integer from {least:,} to {most:,}{unit}"
         )
     return value
 
 
 def _parse_method(value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_METHOD or not is_token(value):
-        raise InvalidValue(f"{shown(value)} is not an HTTP method (a token of RFC 9110)")
+        raise InvalidValue(f"{quoted(value)} is not an HTTP method (a token of RFC 9110)")
     method = value.upper()
     if method in FORBIDDEN_METHODS:
-        raise InvalidValue(f"{shown(value)} is not accepted: callme makes no {method} requests")
+        raise InvalidValue(f"{quoted(value)} is not accepted: callme makes no {method} requests")
     return method
 
 
@@ -128,7 +130,7 @@ def _parse_status(value: object) -> int | str:
     if type(value) is int and STATUSES[0] <= value <= STATUSES[1]:
         return value
     raise InvalidValue(
-        f'{shown(value)} is not accepted: expected a status from 100 to 599 or a class like "2xx"'
+        f'{quoted(value)} is not accepted: expected a status from 100 to 599 or a class like "2xx"'
     )
 
 

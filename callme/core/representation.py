@@ -9,14 +9,14 @@ from .task import Attempt, Task
 from .times import rfc3339
 
 
-def whole(task: Task) -> dict[str, Any]:
+def task_to_dict(task: Task) -> dict[str, Any]:
     """Return everything there is to say of one task."""
     answer = _members(task, masked(task.definition.headers))
     answer["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
     return answer
 
 
-def item(task: Task) -> dict[str, Any]:
+def task_summary(task: Task) -> dict[str, Any]:
     """Return a task as it stands in lists and errors.
 
     That is without payload and attempts, and without the values of any headers.
@@ -49,8 +49,8 @@ def _members(task: Task, headers: dict[str, str]) -> dict[str, Any]:
         "attempts_used": task.attempts_used,
         "attempts_left": task.attempts_left,
         "next_attempt_at": _time(None if task.due_at is None else task.due_at * 1000),
-        "created_at": _time(task.created_at),
-        "finished_at": _time(task.finished_at),
+        "created_at": _time(task.created_at_ms),
+        "finished_at": _time(task.finished_at_ms),
     }
 
 

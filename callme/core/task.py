@@ -109,7 +109,7 @@ class Task:
         unless ``scheduled``.
     :ivar attempts_used: how many of the ``1 + retry`` attempts were made since
         the task was last put or rescheduled.
-    :ivar created_at: milliseconds since 1970, as is ``finished_at``.
+    :ivar created_at: milliseconds since 1970, as is ``finished_at_ms``.
     :ivar attempts: every attempt on record, those before a reschedule included,
         in order; ``None`` where only the task itself was asked for.
     """
@@ -120,8 +120,8 @@ class Task:
     detail: str
     due_at: int | None
     attempts_used: int
-    created_at: int
-    finished_at: int | None
+    created_at_ms: int
+    finished_at_ms: int | None
     attempts: tuple[Attempt, ...] | None = None
 
     @property
@@ -137,7 +137,7 @@ class Task:
         return max(0, 1 + self.definition.retry - self.attempts_used)
 
 
-def created(definition: Definition, now: float, attempts: tuple[Attempt, ...] | None = ()) -> Task:
+def new_task(definition: Definition, now: float, attempts: tuple[Attempt, ...] | None = ()) -> Task:
     """Return a task as it stands once it is created, or put anew in the place of another.
 
     :param attempts: those on record already.
@@ -149,8 +149,8 @@ def created(definition: Definition, now: float, attempts: tuple[Attempt, ...] | 
         detail="",
         due_at=definition.trigger_at,
         attempts_used=0,
-        created_at=to_ms(now),
-        finished_at=None,
+        created_at_ms=to_ms(now),
+        finished_at_ms=None,
         attempts=attempts,
     )
 
@@ -173,7 +173,7 @@ class Claim:
     number: int
     definition: Definition
     attempts_used: int
-    claimed_at: int
+    claimed_at_ms: int
     host: str
     node: str | None = None
     token: int = 0
@@ -201,7 +201,7 @@ class Outcome:
 
 
 @frozen
-class Verdict:
+class Transition:
     """What becomes of a task after an attempt, and the attempt's own record.
 
     :ivar attempt: ``None`` when no request was made at all.

@@ -13,10 +13,10 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from ..errors import InvalidValue, shown
+from ..errors import InvalidValue, quoted
 
 MINUTE = 60
-LAST_SECOND = 253_402_300_799
+MAX_TIMESTAMP = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second that callme accepts."""
 MAX_NAME = 255
 
@@ -45,19 +45,19 @@ class Key:
         return f"{self.task_name}@{self.trigger_at}"
 
 
-def minute_of(seconds: float) -> int:
+def floor_to_minute(seconds: float) -> int:
     """Return the minute that ``seconds`` lies in."""
     return math.floor(seconds / MINUTE) * MINUTE
 
 
-def minute_from(seconds: float) -> int:
+def ceil_to_minute(seconds: float) -> int:
     """Return the first minute that begins at ``seconds`` or later."""
     return math.ceil(seconds / MINUTE) * MINUTE
 
 
 def next_minute(now: float) -> int:
     """Return the first minute that begins after ``now``."""
-    return minute_of(now) + MINUTE
+    return floor_to_minute(now) + MINUTE
 
 
 def parse_trigger(value: object, now: float) -> int:
@@ -71,8 +71,8 @@ def parse_trigger(value: object, now: float) -> int:
     """
     if isinstance(value, str) and (match := RELATIVE.fullmatch(value)):
         if value == "+0m":
-            return minute_of(now)
-        return _bounded(minute_from(now + int(match[1]) * _UNITS[match[2]]), value)
+            return floor_to_minute(now)
+        return _bounded(ceil_to_minute(now + int(match[1]) * _UNITS[match[2]]), value)
     return parse_absolute(value)
 
 
@@ -84,12 +84,12 @@ def parse_absolute(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return _bounded(value, value)
     if not isinstance(value, str):
-        raise InvalidValue(f"{shown(value)} is not a time: {_EXPECTED}")
+        raise InvalidValue(f"{quoted(value)} is not a time: {_EXPECTED}")
     if UNIX.fullmatch(value):
         return _bounded(int(value), value)
     if match := RFC3339.fullmatch(value):
         return _bounded(_from_rfc3339(match), value)
-    raise InvalidValue(f"{shown(value)} is not a time: {_EXPECTED}")
+    raise InvalidValue(f"{quoted(value)} is not a time: {_EXPECTED}")
 
 
 def _from_rfc3339(match: re.Match[str]) -> int:
@@ -103,19 +103,19 @@ def _from_rfc3339(match: re.Match[str]) -> int:
     try:
         local = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
     except ValueError as error:
-        raise InvalidValue(f"{shown(match[0])} is not a time: {error}") from None
+        raise InvalidValue(f"{quoted(match[0])} is not a time: {error}") from None
     if offset_hours > 23 or offset_minutes > 59:
-        raise InvalidValue(f"{shown(match[0])} is not a time: its offset is out of range")
+        raise InvalidValue(f"{quoted(match[0])} is not a time: its offset is out of range")
     offset = offset_hours * 3600 + offset_minutes * 60
     return int(local.timestamp()) + (offset if match[7] == "-" else -offset)
 
 
 def _bounded(seconds: int, value: object) -> int:
-    if not 0 <= seconds <= LAST_SECOND:
+    if not 0 <= seconds <= MAX_TIMESTAMP:
         raise InvalidValue(
-            f"{shown(value)} is out of range: expected a time from 1970 to the year 9999"
+            f"{quoted(value)} is out of range: expected a time from 1970 to the year 9999"
         )
-    return minute_of(seconds)
+    return floor_to_minute(seconds)
 
 
 def check_name(value: object) -> str:
@@ -125,14 +125,14 @@ def check_name(value: object) -> str:
         ``@``, ``/`` and control characters.
     """
     if not isinstance(value, str):
-        raise InvalidValue(f"{shown(value)} is not a name: expected a string")
+        raise InvalidValue(f"{quoted(value)} is not a name: expected a string")
     if not 1 <= len(value) <= MAX_NAME:
         raise InvalidValue(
             f"a name of {len(value)} characters: expected 1 to {MAX_NAME} characters"
         )
     if bad := NOT_IN_NAMES.search(value):
         raise InvalidValue(
-            f"{shown(value)} contains {bad[0]!a}: "
+            f"{quoted(value)} contains {bad[0]!a}: "
             "a name has no '@', no '/', no control characters and no lone surrogates"
         )
     return value
@@ -145,7 +145,7 @@ def parse_key(text: str) -> Key:
     """
     name, at, when = text.partition("@")
     if not at:
-        raise InvalidValue(f"{shown(text)} is not a key: expected <task_name>@<trigger_at>")
+        raise InvalidValue(f"{quoted(text)} is not a key: expected <task_name>@<trigger_at>")
     return Key(check_name(name), parse_absolute(when))
 
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from .task import Attempt, Claim, Definition, Outcome, Reason, State, Verdict
-from .times import LAST_SECOND, MINUTE, minute_from, minute_of, next_minute, rfc3339
+from .task import Attempt, Claim, Definition, Outcome, Reason, State, Transition
+from .times import MAX_TIMESTAMP, MINUTE, ceil_to_minute, floor_to_minute, next_minute, rfc3339
 
 
-def judge(claim: Claim, outcome: Outcome, now: float) -> Verdict:
+def decide_after_attempt(claim: Claim, outcome: Outcome, now: float) -> Transition:
     """Return what becomes of a task whose attempt ended at ``now`` with ``outcome``."""
     definition = claim.definition
     if outcome.status is not None and definition.expects(outcome.status):
-        return Verdict(State.SUCCEEDED, attempt=_attempt(claim, outcome, None, outcome.detail))
+        return Transition(State.SUCCEEDED, attempt=_attempt(claim, outcome, None, outcome.detail))
     reason = outcome.reason or Reason.UNEXPECTED_STATUS
     detail = outcome.detail or _unexpected(definition, outcome.status)
     attempt = _attempt(claim, outcome, reason, detail)
     if reason is Reason.FORBIDDEN_ADDRESS:
-        return Verdict(State.FAILED, reason, detail, attempt=attempt)
+        return Transition(State.FAILED, reason, detail, attempt=attempt)
     if claim.attempts_used > definition.retry:
         allowed = 1 + definition.retry
         used = "the only attempt is used" if allowed == 1 else f"all {allowed} attempts are used"
-        return Verdict(State.FAILED, reason, f"{detail}; {used}", attempt=attempt)
+        return Transition(State.FAILED, reason, f"{detail}; {used}", attempt=attempt)
     due_at = next_attempt_at(claim, outcome, now)
     if due_at >= definition.expires_at:
         late = f"{detail}; the next attempt would be {_delay(definition)} late or more"
-        return Verdict(State.FAILED, reason, late, attempt=attempt)
-    return Verdict(State.SCHEDULED, due_at=due_at, attempt=attempt)
+        return Transition(State.FAILED, reason, late, attempt=attempt)
+    return Transition(State.SCHEDULED, due_at=due_at, attempt=attempt)
 
 
 def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
@@ -38,12 +38,12 @@ def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
     definition = claim.definition
     if outcome.reason is Reason.INTERRUPTED:
         due_at = next_minute(now)
-        return due_at if due_at < definition.expires_at else minute_of(now)
+        return due_at if due_at < definition.expires_at else floor_to_minute(now)
     delays = definition.retry_delay
     delay = delays[min(claim.attempts_used, len(delays)) - 1]
-    due_at = minute_of(now) + MINUTE * delay
+    due_at = floor_to_minute(now) + MINUTE * delay
     if outcome.retry_after is not None:
-        asked = minute_from(min(outcome.retry_after, LAST_SECOND))
+        asked = ceil_to_minute(min(outcome.retry_after, MAX_TIMESTAMP))
         due_at = max(due_at, min(asked, definition.expires_at - MINUTE))
     return due_at
 
@@ -53,19 +53,19 @@ def is_too_late(definition: Definition, now: float) -> bool:
     return now >= definition.expires_at
 
 
-def too_late(definition: Definition) -> Verdict:
+def too_late(definition: Definition) -> Transition:
     """Return what becomes of a task that no request can start for any more."""
     detail = (
         f"no request could start before {rfc3339(definition.expires_at * 1000)}, "
         f"{_delay(definition)} after trigger_at"
     )
-    return Verdict(State.FAILED, Reason.TOO_LATE, detail)
+    return Transition(State.FAILED, Reason.TOO_LATE, detail)
 
 
 def interrupted(claim: Claim) -> Outcome:
     """Return the outcome of an attempt whose end nobody saw."""
     return Outcome(
-        started_at=claim.claimed_at,
+        started_at=claim.claimed_at_ms,
         reason=Reason.INTERRUPTED,
         detail="callme stopped during the call: whether the endpoint acted on it is unknown",
     )

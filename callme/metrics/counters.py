@@ -15,7 +15,7 @@ OPERATIONS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Operations: to the most that one transaction takes."""
 
 
-class Tally(Observer):
+class Counters(Observer):
     """Counts what it is told; one for each daemon, on a registry of its own.
 
     Everything that may ever be counted stands there from the start, at 0: of what appears only

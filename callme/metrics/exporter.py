@@ -12,9 +12,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..store.interface import Figures, Store, StoreUnavailable
+from ..store.interface import Store, StoreStats, StoreUnavailable
 from ..worker.scheduler import Health
-from .gauges import Counts, Readings, ReadingsCollector
+from .gauges import Counts, Gauges, ReadingsCollector
 
 log = Logger(namespace="callme")
 
@@ -28,7 +28,7 @@ COUNT_SHARE = 50
 """How many times as long as a count took there is none after it."""
 
 
-class MetricsPage:
+class MetricsExporter:
     """Writes the page, and asks the database for what it needs.
 
     All tasks are counted while nobody waits for it, a million of them in 40 ms to some tenths of
@@ -59,9 +59,9 @@ class MetricsPage:
         self._now = now
         self._node = node
         self._concurrency = concurrency
-        self._readings: Readings | None = None
+        self._readings: Gauges | None = None
         self._counts: Counts | None = None
-        self._counted_at = 0.0
+        self._as_of = 0.0
         self._counting = False
         self._count_after = clock.seconds()
         registry.register(ReadingsCollector(lambda: self._readings))
@@ -74,19 +74,19 @@ class MetricsPage:
         """
         self._count()
         figures = await self._ask()
-        self._readings = Readings(
+        self._readings = Gauges(
             self._node(),
             self._concurrency,
             self._health(),
             figures,
             self._counts,
-            self._counted_at,
+            self._as_of,
         )
         if _wants_openmetrics(accept):
             return generate_openmetrics(self._registry), OPENMETRICS_TYPE
         return generate_latest(self._registry), TEXT_TYPE
 
-    async def _ask(self) -> Figures | None:
+    async def _ask(self) -> StoreStats | None:
         asking = self._store.figures(self._now())
         asking.addTimeout(ASK_SECONDS, self._clock)
         try:
@@ -101,8 +101,8 @@ class MetricsPage:
             return
         self._counting = True
 
-        def counted(figures: Figures) -> None:
-            self._counts, self._counted_at = figures.tasks, self._now()
+        def counted(figures: StoreStats) -> None:
+            self._counts, self._as_of = figures.tasks, self._now()
 
         def failed(failure: Failure) -> None:
             # What the tasks were then is not what they are.
@@ -115,7 +115,7 @@ class MetricsPage:
             ended_at = self._clock.seconds()
             self._count_after = ended_at + max(COUNT_SECONDS, COUNT_SHARE * (ended_at - began))
 
-        counting: Deferred[Figures] = self._store.figures(self._now(), count=True)
+        counting: Deferred[StoreStats] = self._store.figures(self._now(), count=True)
         counting.addCallbacks(counted, failed).addCallback(ended)
 
 

@@ -11,29 +11,29 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..core.task import Reason, State
-from ..store.interface import Figures
+from ..store.interface import StoreStats
 from ..worker.scheduler import Health
 
 Counts = Mapping[tuple[State, Reason | None], int]
 
 
 @frozen
-class Readings:
+class Gauges:
     """What there is to tell just now.
 
     :ivar node: the daemon's name.
     :ivar concurrency: how many calls may be under way.
     :ivar figures: what the database says; ``None`` where it cannot be asked.
     :ivar counts: tasks by state and reason; ``None`` while nobody has counted them.
-    :ivar counted_at: when they were counted, seconds since 1970.
+    :ivar as_of: when they were counted, seconds since 1970.
     """
 
     node: str
     concurrency: int
     health: Health
-    figures: Figures | None
+    figures: StoreStats | None
     counts: Counts | None
-    counted_at: float
+    as_of: float
 
 
 class ReadingsCollector(Collector):
@@ -42,7 +42,7 @@ class ReadingsCollector(Collector):
     :param read: returns the readings; ``None`` before there are any.
     """
 
-    def __init__(self, read: Callable[[], Readings | None]) -> None:
+    def __init__(self, read: Callable[[], Gauges | None]) -> None:
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
@@ -54,8 +54,8 @@ class ReadingsCollector(Collector):
         if now is None:
             return
         yield InfoMetricFamily("callme", "This daemon.", {"version": __version__, "node": now.node})
-        yield _gauge("callme_calls_under_way", "Calls under way.", now.health.calls_under_way)
-        yield _gauge("callme_calls_most", "Calls that may be under way.", now.concurrency)
+        yield _gauge("callme_calls_in_flight", "Calls under way.", now.health.calls_in_flight)
+        yield _gauge("callme_max_concurrent_calls", "Calls that may be under way.", now.concurrency)
         if now.health.last_tick is not None:
             yield _gauge(
                 "callme_last_tick_timestamp_seconds",
@@ -70,10 +70,10 @@ class ReadingsCollector(Collector):
         if now.figures is not None:
             yield from _of_database(now.figures)
         if now.counts is not None:
-            yield from _of_counts(now.counts, now.counted_at)
+            yield from _of_counts(now.counts, now.as_of)
 
 
-def _of_database(figures: Figures) -> Iterable[Metric]:
+def _of_database(figures: StoreStats) -> Iterable[Metric]:
     yield _gauge(
         "callme_backlog_tasks",
         "Tasks due and not yet claimed; beyond 10,000 they are not counted.",
@@ -87,7 +87,7 @@ def _of_database(figures: Figures) -> Iterable[Metric]:
     yield _gauge("callme_database_bytes", "Bytes that the tasks take.", figures.size)
 
 
-def _of_counts(counts: Counts, counted_at: float) -> Iterable[Metric]:
+def _of_counts(counts: Counts, as_of: float) -> Iterable[Metric]:
     tasks = GaugeMetricFamily(
         "callme_tasks",
         "Tasks that there are; counted when last asked for, a minute or more ago.",
@@ -96,7 +96,7 @@ def _of_counts(counts: Counts, counted_at: float) -> Iterable[Metric]:
     for (state, reason), count in counts.items():
         tasks.add_metric([state.value, "" if reason is None else reason.value], count)
     yield tasks
-    yield _gauge("callme_tasks_counted_timestamp_seconds", "When they were counted.", counted_at)
+    yield _gauge("callme_tasks_counted_timestamp_seconds", "When they were counted.", as_of)
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

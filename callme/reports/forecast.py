@@ -17,25 +17,25 @@ from attrs import frozen
 from ..core import transitions
 from ..core.callback_url import host_of
 from ..core.task import Claim, Definition, Outcome, Reason, State
-from ..core.times import LAST_SECOND, MINUTE, minute_of
-from ..store.interface import Load
+from ..core.times import MAX_TIMESTAMP, MINUTE, floor_to_minute
+from ..store.interface import MinuteLoad
 from ..worker.throughput import Capacity
 
-MAX_CROWDED = 1000
-"""How many crowded minutes one forecast tells."""
+MAX_OVERLOADS = 1000
+"""How many overloaded minutes one forecast tells."""
 Span = tuple[int, int]
 """The first and the last of some minutes."""
 
 
 @frozen
-class Crowded:
+class Overload:
     """A minute whose calls cannot all start before their ``max_delay``.
 
     :ivar last_start_at: when the last of them would start, seconds since 1970.
     :ivar too_late: how many at most start too late.
     """
 
-    load: Load
+    load: MinuteLoad
     last_start_at: float
     too_late: int
 
@@ -44,21 +44,21 @@ class Crowded:
 class Forecast:
     """What is ahead.
 
-    :ivar counted_at: when that was looked up, seconds since 1970.
+    :ivar as_of: when that was looked up, seconds since 1970.
     :ivar begin: the minute that it begins in; what was due before is called in it.
     :ivar until: the minute before which it ends.
     :ivar capacity: how fast calls could be made.
     :ivar minutes: how many calls each minute has, of those that have any, in order.
-    :ivar crowded: the minutes with calls that would start too late, by host and then by time.
+    :ivar overloaded: the minutes with calls that would start too late, by host and then by time.
     :ivar complete: whether those are all of them.
     """
 
-    counted_at: float
+    as_of: float
     begin: int
     until: int
     capacity: Capacity
     minutes: Mapping[int, int]
-    crowded: Sequence[Crowded]
+    overloads: Sequence[Overload]
     complete: bool
 
 
@@ -72,17 +72,17 @@ def attempts_at(definition: Definition, now: float, most: int | None = None) -> 
 
 def _attempts_at(definition: Definition, now: float) -> Iterator[int]:
     host = host_of(definition.callback)
-    at = max(definition.trigger_at, minute_of(now))
+    at = max(definition.trigger_at, floor_to_minute(now))
     number = 0
     while True:
         yield at
         number += 1
         claim = Claim(0, number, definition, number, at * 1000, host)
         outcome = Outcome(at * 1000, reason=Reason.CONNECTION_FAILED, detail="-")
-        verdict = transitions.judge(claim, outcome, at)
-        if verdict.state is not State.SCHEDULED or verdict.due_at is None:
+        transition = transitions.decide_after_attempt(claim, outcome, at)
+        if transition.state is not State.SCHEDULED or transition.due_at is None:
             return
-        at = verdict.due_at
+        at = transition.due_at
 
 
 def lateness(
@@ -105,7 +105,7 @@ def _wait(capacity: Capacity, calls: float, host: str | None) -> float:
     return max(0.0, calls - capacity.places(host)) / capacity.calls_per_second(host)
 
 
-def busy(capacity: Capacity, minutes: Mapping[int, int], begin: int) -> Span | None:
+def saturated_span(capacity: Capacity, minutes: Mapping[int, int], begin: int) -> Span | None:
     """Return where calls may come too late as there is no room for more, to whatever host.
 
     That is from the first to the last minute with calls that wait for a minute: no task must
@@ -123,54 +123,56 @@ def busy(capacity: Capacity, minutes: Mapping[int, int], begin: int) -> Span | N
     return (found[0], found[-1]) if found else None
 
 
-def full(minutes: Mapping[int, int], more_than: int) -> Span | None:
+def span_above(minutes: Mapping[int, int], more_than: int) -> Span | None:
     """Return the first and the last minute with more than so many calls."""
     # No host has more calls in a minute than all hosts have.
     found = [minute for minute, calls in minutes.items() if calls > more_than]
     return (found[0], found[-1]) if found else None
 
 
-def of_all(minutes: Mapping[int, int], loads: Iterable[Load], begin: int) -> list[Load]:
+def fleet_load(
+    minutes: Mapping[int, int], loads: Iterable[MinuteLoad], begin: int
+) -> list[MinuteLoad]:
     """Return the calls to all hosts, minute by minute.
 
-    :param loads: those of the minutes that :func:`busy` says; no others can be crowded.
+    :param loads: the minutes of :func:`saturated_span`; no others can be overloaded.
     """
-    known = {load.minute: load for load in merged(loads, begin)}
+    known = {load.minute: load for load in fold_backlog(loads, begin)}
     return [
-        known.get(minute) or Load(minute, None, calls, LAST_SECOND)
+        known.get(minute) or MinuteLoad(minute, None, calls, MAX_TIMESTAMP)
         for minute, calls in minutes.items()
     ]
 
 
-def crowded(capacity: Capacity, loads: Iterable[Load], begin: int) -> list[Crowded]:
+def find_overloads(capacity: Capacity, loads: Iterable[MinuteLoad], begin: int) -> list[Overload]:
     """Return the minutes with calls that would start too late, by host and then by time.
 
     :param begin: the minute that the forecast begins in; what is due before is called in it.
     """
-    queues: defaultdict[str | None, list[Load]] = defaultdict(list)
+    queues: defaultdict[str | None, list[MinuteLoad]] = defaultdict(list)
     for load in loads:
         queues[load.host].append(load)
-    found: list[Crowded] = []
+    found: list[Overload] = []
     for host in sorted(queues, key=lambda name: name or ""):
-        found += _crowded(capacity, host, merged(queues[host], begin), begin)
+        found += _overloads(capacity, host, fold_backlog(queues[host], begin), begin)
     return found
 
 
-def merged(loads: Iterable[Load], begin: int) -> Sequence[Load]:
+def fold_backlog(loads: Iterable[MinuteLoad], begin: int) -> Sequence[MinuteLoad]:
     """Return the loads of one host by time, what is due before ``begin`` put into one."""
-    minutes: dict[int, Load] = {}
+    minutes: dict[int, MinuteLoad] = {}
     for load in loads:
         minute = max(load.minute, begin)
         calls, expires_at = load.calls, load.expires_at
         if (there := minutes.get(minute)) is not None:
             calls, expires_at = calls + there.calls, min(expires_at, there.expires_at)
-        minutes[minute] = Load(minute, load.host, calls, expires_at)
+        minutes[minute] = MinuteLoad(minute, load.host, calls, expires_at)
     return [minutes[minute] for minute in sorted(minutes)]
 
 
-def _crowded(
-    capacity: Capacity, host: str | None, loads: Iterable[Load], begin: int
-) -> Iterator[Crowded]:
+def _overloads(
+    capacity: Capacity, host: str | None, loads: Iterable[MinuteLoad], begin: int
+) -> Iterator[Overload]:
     rate = capacity.calls_per_second(host)
     left, before = 0.0, begin
     for load in loads:
@@ -181,6 +183,6 @@ def _crowded(
         if last_start_at >= load.expires_at:
             behind = rate * (last_start_at - load.expires_at)
             too_late = min(load.calls, 1 + math.floor(behind))
-            yield Crowded(load, last_start_at, too_late)
+            yield Overload(load, last_start_at, too_late)
         # What is too late is not called any more.
         left += load.calls - too_late

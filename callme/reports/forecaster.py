@@ -10,17 +10,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ..core.times import MINUTE, minute_of
-from ..store.interface import MAX_LOADS, Load, Store
+from ..core.times import MINUTE, floor_to_minute
+from ..store.interface import MAX_LOADS, MinuteLoad, Store
 from ..worker.throughput import Capacity
 from . import forecast
-from .forecast import MAX_CROWDED, Forecast, Span
+from .forecast import MAX_OVERLOADS, Forecast, Span
 
-SHARE = 20
+COST_FACTOR = 20
 """For how many times as long as a look took it is the answer to whoever asks."""
 MOST_SECONDS = 60.0
 """How old a look may get at most before there is another one."""
-KEPT = 4
+CACHE_SIZE = 4
 """Looks that are kept, of different numbers of hours."""
 
 
@@ -33,7 +33,7 @@ class _Look:
 
 
 @define(eq=False)
-class Outlook:
+class Forecaster:
     """Foresees what the store has scheduled.
 
     To count a million tasks takes the database from 60 ms to a second. So that many who ask
@@ -57,7 +57,7 @@ class Outlook:
     def forecast(self, hours: int) -> Deferred[Forecast]:
         """Return what is ahead in the next hours; fails as the store does.
 
-        It may have been looked up a moment ago: see ``counted_at``.
+        It may have been looked up a moment ago: see ``as_of``.
         """
         look = self._looks.get(hours)
         if look is not None and self._clock.seconds() < look.new_until:
@@ -106,37 +106,37 @@ class Outlook:
 
     def _keep(self, hours: int, result: Forecast, began: float) -> None:
         ended = self._clock.seconds()
-        new = ended + min(MOST_SECONDS, SHARE * (ended - began))
+        new = ended + min(MOST_SECONDS, COST_FACTOR * (ended - began))
         self._looks.pop(hours, None)
         self._looks[hours] = _Look(result, new, ended + MOST_SECONDS)
-        if len(self._looks) > KEPT:
+        if len(self._looks) > CACHE_SIZE:
             del self._looks[next(iter(self._looks))]
 
     async def _foresee(self, hours: int) -> Forecast:
         now, capacity = self._now(), self._capacity()
-        begin = minute_of(now)
+        begin = floor_to_minute(now)
         until = begin + hours * 60 * MINUTE
         minutes = await self._store.calls_ahead(begin, until)
         # Only where there is a crowd does it matter who is in it, and until when. Of a host that
-        # is crowded, minutes with a few calls hardly do.
-        few = capacity.calm // 4
-        busy = await self._loads(forecast.busy(capacity, minutes, begin), begin)
-        of_hosts = await self._loads(forecast.full(minutes, few), begin, few)
-        loads = [*forecast.of_all(minutes, busy, begin), *of_hosts]
-        crowded = forecast.crowded(capacity, loads, begin)
+        # is overloaded, minutes with a few calls hardly do.
+        few = capacity.sustainable_per_minute // 4
+        saturated_span = await self._loads(forecast.saturated_span(capacity, minutes, begin), begin)
+        of_hosts = await self._loads(forecast.span_above(minutes, few), begin, few)
+        loads = [*forecast.fleet_load(minutes, saturated_span, begin), *of_hosts]
+        find_overloads = forecast.find_overloads(capacity, loads, begin)
         return Forecast(
-            counted_at=now,
+            as_of=now,
             begin=begin,
             until=until,
             capacity=capacity,
             minutes=minutes,
-            crowded=crowded[:MAX_CROWDED],
-            complete=len(of_hosts) < MAX_LOADS and len(crowded) <= MAX_CROWDED,
+            overloads=find_overloads[:MAX_OVERLOADS],
+            complete=len(of_hosts) < MAX_LOADS and len(find_overloads) <= MAX_OVERLOADS,
         )
 
     async def _loads(
         self, span: Span | None, begin: int, more_than: int | None = None
-    ) -> Sequence[Load]:
+    ) -> Sequence[MinuteLoad]:
         if span is None:
             return []
         first, last = span

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from attrs import frozen
 
 from ..core.times import MINUTE
-from ..store.interface import Ended
+from ..store.interface import MinuteOutcomes
 
 
 @frozen
-class Step:
+class Bucket:
     """Some minutes in a row, taken together.
 
     :ivar begin: the second that it begins with.
@@ -28,27 +28,29 @@ class Step:
     p99: int | None
 
 
-def steps(minutes: Iterable[Ended], begin: int, count: int, length: int) -> list[Step]:
+def bucketize(
+    minutes: Iterable[MinuteOutcomes], begin: int, count: int, length: int
+) -> list[Bucket]:
     """Return what happened, in steps of equal length.
 
     :param begin: the second that the first one begins with, a whole minute.
     :param length: how many minutes one has.
     """
     seconds = length * MINUTE
-    within: list[list[Ended]] = [[] for _ in range(count)]
+    within: list[list[MinuteOutcomes]] = [[] for _ in range(count)]
     for ended in minutes:
         number = (ended.minute - begin) // seconds
         if 0 <= number < count:
             within[number].append(ended)
-    return [together(those, begin + i * seconds) for i, those in enumerate(within)]
+    return [aggregate(those, begin + i * seconds) for i, those in enumerate(within)]
 
 
-def together(minutes: Sequence[Ended], begin: int) -> Step:
+def aggregate(minutes: Sequence[MinuteOutcomes], begin: int) -> Bucket:
     """Return what happened in some minutes as one step."""
     lateness: Counter[int] = Counter()
     for ended in minutes:
         lateness.update(ended.lateness)
-    return Step(
+    return Bucket(
         begin,
         sum(ended.succeeded for ended in minutes),
         sum(ended.failed for ended in minutes),

@@ -15,39 +15,39 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.times import MINUTE, minute_of
-from ..store.interface import Ended, Store, StoreUnavailable
+from ..core.times import MINUTE, floor_to_minute
+from ..store.interface import MinuteOutcomes, Store, StoreUnavailable
 
 log = Logger(namespace="callme")
 
 OLDEST_SECONDS = 120
 """How old a count may be to be shown."""
-AGAIN_SECONDS = 2.0
+MIN_TTL_SECONDS = 2.0
 """How old a count may be before there is another one."""
-SHARE = 20
+COST_FACTOR = 20
 """How many times as long as a count took there is none after it."""
-SETTLED_SECONDS = 3 * MINUTE
+FINAL_AFTER_SECONDS = 3 * MINUTE
 """How long after its end a minute may still change, but for what is moved or deleted."""
-WHOLE_SECONDS = 60.0
+FULL_COUNT_SECONDS = 60.0
 """How long what has settled is not counted again."""
 
 
 @frozen
-class Happened:
+class HistorySnapshot:
     """What ended in the hours before now.
 
-    :ivar counted_at: when that was looked up, seconds since 1970.
+    :ivar as_of: when that was looked up, seconds since 1970.
     :ivar begin: the minute that this was in.
     :ivar ended: what ended, minute by minute, without minutes in which nothing did.
     """
 
-    counted_at: float
+    as_of: float
     begin: int
-    ended: Sequence[Ended]
+    ended: Sequence[MinuteOutcomes]
 
 
 @define(eq=False)
-class Hindsight:
+class HistoryCache:
     """Counts what ended within so many hours.
 
     :param clock: what measures how long things take.
@@ -58,14 +58,14 @@ class Hindsight:
     _clock: IReactorTime
     _now: Callable[[], float]
     _hours: int
-    _last: Happened | None = field(default=None, init=False)
+    _last: HistorySnapshot | None = field(default=None, init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
     # By the clock of the timers: from when on there may be another count, and a whole one.
     _counting: bool = field(default=False, init=False)
     _again_at: float = field(default=0.0, init=False)
     _whole_at: float = field(default=0.0, init=False)
 
-    async def within(self, seconds: float) -> Happened | None:
+    async def within(self, seconds: float) -> HistorySnapshot | None:
         """Return what happened, as far as that is counted soon.
 
         What is not counted by then will be when somebody asks again; until then this is the
@@ -84,28 +84,28 @@ class Hindsight:
             waiting.addTimeout(seconds, self._clock)
             await waiting.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         last = self._last
-        return None if last is None or self._now() - last.counted_at > OLDEST_SECONDS else last
+        return None if last is None or self._now() - last.as_of > OLDEST_SECONDS else last
 
     async def _count(self) -> None:
         began, now = self._clock.seconds(), self._now()
-        begin = minute_of(now)
+        begin = floor_to_minute(now)
         since = begin - self._hours * 60 * MINUTE
         last = self._last
         if last is not None and began < self._whole_at:
-            until = max(since, last.begin - SETTLED_SECONDS)
+            until = max(since, last.begin - FINAL_AFTER_SECONDS)
             settled = [one for one in last.ended if since <= one.minute < until]
             ended = [*settled, *await self._store.history(until)]
-            rest = SHARE * (self._clock.seconds() - began)
+            rest = COST_FACTOR * (self._clock.seconds() - began)
         else:
             ended = list(await self._store.history(since))
             # It is rare: what comes next is of the last minutes, and quick.
             rest = self._clock.seconds() - began
-            self._whole_at = self._clock.seconds() + max(WHOLE_SECONDS, SHARE * rest)
-        self._last = Happened(now, begin, ended)
-        self._again_at = self._clock.seconds() + max(AGAIN_SECONDS, rest)
+            self._whole_at = self._clock.seconds() + max(FULL_COUNT_SECONDS, COST_FACTOR * rest)
+        self._last = HistorySnapshot(now, begin, ended)
+        self._again_at = self._clock.seconds() + max(MIN_TTL_SECONDS, rest)
 
     def _failed(self, failure: Failure) -> None:
-        self._again_at = self._clock.seconds() + AGAIN_SECONDS
+        self._again_at = self._clock.seconds() + MIN_TTL_SECONDS
         if not failure.check(StoreUnavailable):
             log.failure("what happened could not be counted", failure)
 

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 from attrs import field, frozen
 
-from ..errors import InvalidValue, shown
-from .iana import Address, Network, led_to, not_global, parse_address
+from ..errors import InvalidValue, quoted
+from .iana import Address, Network, embedded_addresses, parse_address, special_purpose
 
 # Link-local addresses and those at which clouds tell whoever asks from inside about
 # credentials, as the providers document them. Most answer at 169.254.169.254; the rest are here,
@@ -60,7 +60,7 @@ _BY_DEFAULT = _narrowest_first(_USE)
 
 
 @frozen(cache_hash=True)
-class Networks:
+class AddressPolicy:
     """Which addresses may be called.
 
     Of the networks named, by an option or by default, the narrowest that an address lies
@@ -80,7 +80,7 @@ class Networks:
     def refusal(self, address: str) -> str | None:
         """Return why an address may not be called, in one sentence; ``None`` where it may.
 
-        Every address that it leads to is judged: see :func:`.address_space.led_to`.
+        Every address that it leads to is judged: see :func:`.address_space.embedded_addresses`.
         """
         return _refusal(self, address)
 
@@ -91,7 +91,7 @@ class Networks:
         )
         narrowest = max((allowed, denied, by_default), key=_length)
         if narrowest is None:
-            special = not_global(address) if self.public_only else None
+            special = special_purpose(address) if self.public_only else None
             return special and f"is not globally reachable ({special}), as --public-only asks"
         if narrowest is allowed:
             return None
@@ -106,13 +106,13 @@ def _length(network: Network | None) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _refusal(networks: Networks, text: str) -> str | None:
+def _refusal(networks: AddressPolicy, text: str) -> str | None:
     try:
         address = parse_address(text)
     except ValueError:
         # What cannot be judged is not called.
-        return f"{shown(text)} is not an address"
-    for one in led_to(address):
+        return f"{quoted(text)} is not an address"
+    for one in embedded_addresses(address):
         why = networks._why_not(one)
         if why is not None:
             on_the_way = "" if one == address else f", which leads to {one},"

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from ..errors import shown
+from ..errors import quoted
 
 _AUTHORITY = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()*+,;=-]+)(?::[0-9]*)?", re.IGNORECASE)
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
@@ -61,7 +61,7 @@ def authority_of(target: bytes, hosts: list[bytes], *, required: bool) -> bytes 
     return hosts[0] if hosts else None
 
 
-def is_foreign(origins: list[bytes], authority: bytes | None) -> bool:
+def is_cross_origin(origins: list[bytes], authority: bytes | None) -> bool:
     """Whether a request comes from a page that callme has not served.
 
     :param origins: the request's ``Origin`` headers: browsers send one, ``null`` where they
@@ -77,6 +77,6 @@ def path_of(target: bytes) -> bytes:
     return target[match.end() if match else 0 :].partition(b"?")[0]
 
 
-def told(value: bytes) -> str:
+def printable(value: bytes) -> str:
     """Return a header's value as a person may read it."""
-    return shown(value.decode("latin-1"))
+    return quoted(value.decode("latin-1"))

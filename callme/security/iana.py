@@ -71,7 +71,7 @@ _BLOCKS = sorted(
 )
 
 
-def not_global(address: Address) -> str | None:
+def special_purpose(address: Address) -> str | None:
     """Return why an address is not globally reachable, as ``10.0.0.0/8, private use``."""
     block, reachable, use = next(row for row in _BLOCKS if address in row[0])
     return None if reachable else f"{block}, {use}"
@@ -85,7 +85,7 @@ def parse_address(text: str) -> Address:
     return ip_address(text.partition("%")[0])
 
 
-def led_to(address: Address) -> tuple[Address, ...]:
+def embedded_addresses(address: Address) -> tuple[Address, ...]:
     """Return every address that a connection to one may end at.
 
     An IPv4-mapped address is the IPv4 address and nothing else. Any other stands for
@@ -94,13 +94,13 @@ def led_to(address: Address) -> tuple[Address, ...]:
     """
     number = int(address)
     if isinstance(address, IPv6Address) and number >> 32 == 0xFFFF:
-        return led_to(IPv4Address(number & _32_BITS))
+        return embedded_addresses(IPv4Address(number & _32_BITS))
     found: list[Address] = [address]
     if number == 0:
         found.append(_LOOPBACK[address.version])
     elif isinstance(address, IPv6Address):
         for inner in _carried(number):
-            found += led_to(IPv4Address(inner))
+            found += embedded_addresses(IPv4Address(inner))
     return tuple(dict.fromkeys(found))
 
 

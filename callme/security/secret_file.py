@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from attrs import define, field
 from twisted.logger import Logger
 
-from ..errors import shown
+from ..errors import quoted
 
 log = Logger(namespace="callme")
 
@@ -25,7 +25,7 @@ class UnusableFile(Exception):
     """A file of secrets cannot be used; its text is one line that says why, and none of them."""
 
     def __init__(self, kind: str, path: Path, why: object) -> None:
-        super().__init__(f"the {kind} file {shown(str(path), 300)}: {why}")
+        super().__init__(f"the {kind} file {quoted(str(path), 300)}: {why}")
 
 
 def read_secret(path: Path) -> str:

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from attrs import field, frozen
 
-from .tokens import Right, Tokens
+from .tokens import Permission, Tokens
 
 SESSION_SECONDS = 12 * 3600
 """How long a session is valid."""
@@ -29,7 +29,7 @@ class Session:
     :ivar form: what every form of theirs must bring along: no other page can know it.
     """
 
-    right: Right
+    right: Permission
     form: str = field(repr=False)
 
 
@@ -65,7 +65,7 @@ def session_of(tokens: Tokens, text: str, now: float) -> Session | None:
     return found
 
 
-def is_form_of(session: Session, value: str) -> bool:
+def verify_csrf(session: Session, value: str) -> bool:
     """Whether a form is one that was given out in this session."""
     return hmac.compare_digest(session.form.encode(), value.encode("utf-8", "replace"))
 

@@ -10,7 +10,7 @@ import hmac
 
 from attrs import field, frozen
 
-from .tokens import entries
+from .tokens import iter_lines
 
 SIGNATURE_HEADERS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
 MAX_KEYS = 10
@@ -27,13 +27,13 @@ class SigningKeys:
 
     @classmethod
     def parse(cls, text: str) -> SigningKeys:
-        """Read keys, one a line: see :func:`.lines.entries`.
+        """Read keys, one a line: see :func:`.lines.iter_lines`.
 
         :raises ValueError: where a line holds no key, or no line does; it names the line,
             and not what stands there.
         """
         secrets: dict[bytes, None] = {}
-        for number, entry in entries(text):
+        for number, entry in iter_lines(text):
             secrets[_secret(entry, number)] = None
         if not 1 <= len(secrets) <= MAX_KEYS:
             raise ValueError(f"there are {len(secrets)} keys in it: expected 1 to {MAX_KEYS}")

@@ -11,7 +11,7 @@ from hmac import compare_digest
 from attrs import field, frozen
 
 
-def entries(text: str) -> Iterator[tuple[int, str]]:
+def iter_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield each line that holds something, and its number, from 1.
 
     Those that are empty hold nothing, and those that begin with ``#`` are remarks.
@@ -30,7 +30,7 @@ _TOKEN = re.compile(r"[!-~]+")
 _BEARER = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)
 
 
-class Right(Enum):
+class Permission(Enum):
     """What somebody may do."""
 
     NONE = "showed no token"
@@ -43,18 +43,18 @@ class Right(Enum):
 class Tokens:
     """The tokens that callers may show; held as digests, so that their lengths tell nothing."""
 
-    _rights: tuple[tuple[bytes, Right], ...] = field(repr=False)
+    _rights: tuple[tuple[bytes, Permission], ...] = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Tokens:
-        """Read tokens, one a line: see :func:`.lines.entries`.
+        """Read tokens, one a line: see :func:`.lines.iter_lines`.
 
         :raises ValueError: where a line holds no token, or no line does; it names the line,
             and not what stands there.
         """
-        rights: dict[bytes, Right] = {}
-        for number, entry in entries(text):
-            right = Right.READ if entry.startswith(READ_ONLY) else Right.WRITE
+        rights: dict[bytes, Permission] = {}
+        for number, entry in iter_lines(text):
+            right = Permission.READ if entry.startswith(READ_ONLY) else Permission.WRITE
             token = entry.removeprefix(READ_ONLY)
             if not _TOKEN.fullmatch(token):
                 raise ValueError(
@@ -70,23 +70,23 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._rights)
 
-    def __iter__(self) -> Iterator[tuple[bytes, Right]]:
+    def __iter__(self) -> Iterator[tuple[bytes, Permission]]:
         """Yield the digest of each token, and what it gives."""
         return iter(self._rights)
 
-    def right_of(self, authorization: bytes | None) -> Right:
+    def permission_of(self, authorization: bytes | None) -> Permission:
         """Return what the sender of an ``Authorization`` header may do.
 
         Other schemes than ``Bearer`` count as no token: RFC 6750, section 3.1. It takes the
         same time whatever part of a token is right.
         """
         if authorization is None:
-            return Right.NONE
+            return Permission.NONE
         if authorization.partition(b" ")[0].lower() != b"bearer":
-            return Right.NONE
+            return Permission.NONE
         match = _BEARER.fullmatch(authorization)
         digest = sha256(match[1] if match else b"").digest()
-        found = Right.UNKNOWN
+        found = Permission.UNKNOWN
         for known, right in self._rights:
             if compare_digest(known, digest):
                 found = right

@@ -9,12 +9,12 @@ from attrs import define, frozen
 from twisted.web.server import Request
 from zope.interface import Attribute, Interface, alsoProvides, implementer
 
-from ..security.hosts import authority_of, is_foreign, is_local, path_of, told
+from ..security.hosts import authority_of, is_cross_origin, is_local, path_of, printable
 from ..security.secret_file import SecretFile
 from ..security.sessions import Session, session_of
-from ..security.tokens import Right, Tokens
+from ..security.tokens import Permission, Tokens
 from .negotiation import wants_html
-from .paths import LOGOUT, is_open, is_page
+from .paths import LOGOUT, is_page, is_public
 from .problem import Problem
 
 SESSION_COOKIES = ("__Host-callme", "callme")
@@ -24,17 +24,17 @@ _OPEN = (b"/healthz", b"/healthz/")
 _READING = (b"GET", b"HEAD")
 
 
-class IStranger(Interface):
+class IAnonymous(Interface):
     """A request of somebody who showed no token: told whether callme is well, and no more."""
 
 
-class IVisitor(Interface):
+class IUserSession(Interface):
     """Somebody in a browser, as the gate has let them in; whoever showed a token there is none."""
 
     session = Attribute("The :class:`~callme.core.sessions.Session`.")
 
 
-@implementer(IVisitor)
+@implementer(IUserSession)
 @frozen
 class Visitor:
     """Somebody in a browser who has logged in."""
@@ -56,7 +56,7 @@ class Gate:
     any_host: bool = False
     now: Callable[[], float] = time.time
 
-    def judge(
+    def authorize(
         self, request: Request, method: bytes, target: bytes, version: bytes
     ) -> Problem | None:
         """Return why a request is refused, of which no more than the head need have arrived."""
@@ -68,13 +68,15 @@ class Gate:
             return Problem(400, str(error))
         local = True if authority is None else is_local(authority)
         if local is None:
-            return Problem(400, f"{told(authority or b'')} is no host: expected a name or address")
+            return Problem(
+                400, f"{printable(authority or b'')} is no host: expected a name or address"
+            )
         if self.file is not None:
             return self._judge_token(self.file.content, request, method, target, authority)
         if not local and not self.any_host:
             return Problem(
                 403,
-                f"the host {told(authority or b'')} is neither a loopback address nor a name "
+                f"the host {printable(authority or b'')} is neither a loopback address nor a name "
                 "without a dot: without tokens, callme answers to no other",
             )
         return _judge_origin(request, method, target, authority)
@@ -90,16 +92,16 @@ class Gate:
         # Where there are tokens, neither host nor origin matters: no page has a token that its
         # visitor's browser would send by itself. A session it would, so pages are judged apart.
         given = request.requestHeaders.getRawHeaders(b"authorization")
-        right = tokens.right_of(given[0] if given else None)
+        right = tokens.permission_of(given[0] if given else None)
         reading = method in _READING
-        if right is Right.WRITE or (right is Right.READ and reading):
+        if right is Permission.WRITE or (right is Permission.READ and reading):
             return None
-        if right is Right.READ:
+        if right is Permission.READ:
             return _challenge(403, "this token is for GET only", ', error="insufficient_scope"')
         if reading and path_of(target) in _OPEN:
-            alsoProvides(request, IStranger)
+            alsoProvides(request, IAnonymous)
             return None
-        if right is Right.UNKNOWN:
+        if right is Permission.UNKNOWN:
             return _challenge(401, "callme does not know this token", ', error="invalid_token"')
         if is_page(path_of(target)):
             refusal = _judge_origin(request, method, target, authority)
@@ -114,13 +116,13 @@ class Gate:
         path = path_of(target)
         if session is None:
             # Who cannot read a log-in form is told what the API tells.
-            if not is_open(path) and not wants_html(request.getHeader(b"accept")):
+            if not is_public(path) and not wants_html(request.getHeader(b"accept")):
                 return _challenge(401, "callme asks for a token: Authorization: Bearer <token>")
-            alsoProvides(request, IStranger)
+            alsoProvides(request, IAnonymous)
             return None
-        if session.right is Right.READ and method not in _READING and path != LOGOUT.encode():
+        if session.right is Permission.READ and method not in _READING and path != LOGOUT.encode():
             return Problem(403, "whoever logged in here may look, and change nothing")
-        request.setComponent(IVisitor, Visitor(session))
+        request.setComponent(IUserSession, Visitor(session))
         return None
 
 
@@ -128,8 +130,8 @@ def _judge_origin(
     request: Request, method: bytes, target: bytes, authority: bytes | None
 ) -> Problem | None:
     origins = list(request.requestHeaders.getRawHeaders(b"origin", []))
-    if origins and is_foreign(origins, authority):
-        return Problem(403, f"pages of the origin {told(origins[0])} may not ask callme")
+    if origins and is_cross_origin(origins, authority):
+        return Problem(403, f"pages of the origin {printable(origins[0])} may not ask callme")
     if not origins and method not in _READING and is_page(path_of(target)):
         # Only browsers send forms, and those that say not from where might send another page's.
         return Problem(403, "a form has to come with an Origin, which this request has not")

@@ -12,7 +12,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from .auth import Gate
-from .connection_limits import Crowd, Held
+from .connection_limits import BufferBudget, ConnectionRegistry
 from .paths import MAX_FORM
 from .problem import PROBLEM_TYPE, Problem, encode
 
@@ -50,14 +50,14 @@ class Keeper(Protocol):
 
     clock: IReactorTime
     gate: Gate
-    crowd: Crowd[BoundedChannel]
-    held: Held[BoundedChannel]
+    crowd: ConnectionRegistry[BoundedChannel]
+    held: BufferBudget[BoundedChannel]
     closing: bool
 
     def channel_opened(self, channel: BoundedChannel) -> None:
         """Watch over a new connection."""
 
-    def make_room(self) -> None:
+    def shed_load(self) -> None:
         """See to it that less is held."""
 
     def channel_lost(self, channel: BoundedChannel) -> None:
@@ -80,10 +80,10 @@ class BoundedChannel(HTTPChannel):
     _reading = False
     _request_line = b""
     # Whether more was written than the client has read and the transport cares to keep.
-    _clogged = False
+    _write_paused = False
     # Bytes that are kept: of the request's body, and of answers since it is clogged.
     _body = 0
-    _unread = 0
+    _buffered_bytes = 0
     _expires_at = 0.0
     _refused = False
     _closing = False
@@ -111,7 +111,7 @@ class BoundedChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
         method, target, version = self._request_line.split(b" ")
-        refusal = self._site.gate.judge(request, method, target, version)
+        refusal = self._site.gate.authorize(request, method, target, version)
         if refusal is None or self.length == 0:
             request.refusal = refusal
             super().allHeadersReceived()
@@ -133,23 +133,23 @@ class BoundedChannel(HTTPChannel):
         return not self._refused
 
     def _hold(self) -> None:
-        self._site.held.hold(self, self._body + self._unread)
-        self._site.make_room()
+        self._site.held.hold(self, self._body + self._buffered_bytes)
+        self._site.shed_load()
 
     @property
-    def may_let_go(self) -> bool:
+    def sheddable(self) -> bool:
         """Whether what is held for it is of no use yet, or none any more."""
-        return not self._answering or self._unread > 0
+        return not self._answering or self._buffered_bytes > 0
 
-    def let_go(self) -> None:
+    def shed(self) -> None:
         """Hold nothing more for this client: others are held up."""
-        if self._unread:
+        if self._buffered_bytes:
             self.drop()
         else:
             detail = "too much is being sent to callme at once"
             self._turn_away(Problem(429, detail, headers={"Retry-After": str(RETRY_SECONDS)}))
-            self.requests[-1].let_go()
-        self._body = self._unread = 0
+            self.requests[-1].shed()
+        self._body = self._buffered_bytes = 0
         self._hold()
 
     def allContentReceived(self) -> None:
@@ -180,7 +180,7 @@ class BoundedChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def lineReceived(self, line: bytes) -> None:
-        if self._clogged and not self._reading:
+        if self._write_paused and not self._reading:
             # Who asks ahead and does not read the answers would fill the memory with them.
             self._hang_up()
             return
@@ -191,20 +191,20 @@ class BoundedChannel(HTTPChannel):
         super().lineReceived(line)
 
     def pauseProducing(self) -> None:
-        self._clogged = True
+        self._write_paused = True
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._clogged = False
-        if self._unread:
-            self._unread = 0
+        self._write_paused = False
+        if self._buffered_bytes:
+            self._buffered_bytes = 0
             self._hold()
         super().resumeProducing()
 
     def write(self, data: bytes) -> None:
         super().write(data)
-        if self._clogged:
-            self._unread += len(data)
+        if self._write_paused:
+            self._buffered_bytes += len(data)
             self._hold()
 
     def expire(self, now: float) -> None:
@@ -223,9 +223,9 @@ class BoundedChannel(HTTPChannel):
         """Close the connection at once."""
         cast(ITCPTransport, self.transport).abortConnection()
 
-    def make_way(self) -> None:
+    def evict(self) -> None:
         """Close the connection for the sake of another client, not before its answer has left."""
-        if self._idle and not self._clogged:
+        if self._idle and not self._write_paused:
             self._hang_up()
             self._site.crowd.waits(self)
         else:

@@ -11,7 +11,7 @@ C = TypeVar("C")
 
 
 @define(eq=False)
-class Held(Generic[C]):
+class BufferBudget(Generic[C]):
     """Counts the bytes that are kept for each connection.
 
     :param most: how many there may be for all of them together.
@@ -28,7 +28,7 @@ class Held(Generic[C]):
             self._sizes[one] = size
 
     @property
-    def too_much(self) -> bool:
+    def exceeded(self) -> bool:
         """Whether somebody must go."""
         return self._total > self.most
 
@@ -38,14 +38,14 @@ class Held(Generic[C]):
         return max(going, key=self._sizes.__getitem__, default=None)
 
 
-GOING = 64
+EVICTION_HEADROOM = 64
 """Connections that may be open beyond the most there may be, while they are being closed: at
 least. A connection is closed in the next turn of the reactor, and all that come in one turn need
 another to go for them."""
 
 
 @define(eq=False)
-class Crowd(Generic[C]):
+class ConnectionRegistry(Generic[C]):
     """Keeps connections in the order in which they may be closed to make room.
 
     First those whose request has been answered, then those whose request is taking its time to
@@ -57,20 +57,20 @@ class Crowd(Generic[C]):
     """
 
     most: int
-    going: int = GOING
-    everybody: set[C] = field(factory=set, init=False)
+    going: int = EVICTION_HEADROOM
+    connections: set[C] = field(factory=set, init=False)
     # Dictionaries for their order.
     _idle: dict[C, None] = field(factory=dict, init=False)
     _asking: dict[C, None] = field(factory=dict, init=False)
 
     def enter(self, one: C) -> None:
         """Take in a new one, of which a request is expected."""
-        self.everybody.add(one)
+        self.connections.add(one)
         self._asking[one] = None
 
     def leave(self, one: C) -> None:
         """Forget one that is closed."""
-        self.everybody.discard(one)
+        self.connections.discard(one)
         self.waits(one)
 
     def idles(self, one: C) -> None:
@@ -91,11 +91,11 @@ class Crowd(Generic[C]):
     @property
     def full(self) -> bool:
         """Whether there is no room for another unless one goes."""
-        return len(self.everybody) >= self.most
+        return len(self.connections) >= self.most
 
-    def next_to_go(self) -> C | None:
+    def pop_evictable(self) -> C | None:
         """Choose one that is to be closed, and is not chosen again; ``None`` if none may."""
-        if len(self.everybody) >= self.most + self.going:
+        if len(self.connections) >= self.most + self.going:
             return None
         one = next(iter(self._idle), None) or next(iter(self._asking), None)
         if one is not None:

@@ -18,14 +18,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..security.hosts import is_loopback
-from .connection_limits import GOING
+from .connection_limits import EVICTION_HEADROOM
 
-OWN = 64
+RESERVED_FDS = 64
 """Descriptors of the daemon itself: database, log, reactor, what libraries open."""
-PER_CALL = 4
+FDS_PER_CALL = 4
 """... of a call: a look-up or a connection, others to the same name's further addresses while
 the first does not answer, and one that is kept from the call before."""
-RUSH = 1024
+ACCEPT_BURST = 1024
 """... of clients that come at once, in the place of others that have not gone yet: as many as the
 system lets wait at a port."""
 
@@ -47,9 +47,9 @@ def raise_limit(wanted: int) -> int:
     return allowed
 
 
-def wanted_for(connections: int, concurrency: int) -> int:
+def required_fds(connections: int, concurrency: int) -> int:
     """Return how many descriptors so many clients and calls need."""
-    return connections + RUSH + PER_CALL * concurrency + OWN
+    return connections + ACCEPT_BURST + FDS_PER_CALL * concurrency + RESERVED_FDS
 
 
 def share_of_clients(connections: int, concurrency: int, limit: int) -> int:
@@ -60,24 +60,26 @@ def share_of_clients(connections: int, concurrency: int, limit: int) -> int:
 
     :param limit: how many files this process may open.
     """
-    left = limit - PER_CALL * concurrency - OWN
+    left = limit - FDS_PER_CALL * concurrency - RESERVED_FDS
     return max(1, min(connections, max(left, limit // 4)))
 
 
-def share_of_a_rush(connections: int, concurrency: int, limit: int) -> int:
+def burst_budget(connections: int, concurrency: int, limit: int) -> int:
     """Return how many clients may come at once in the place of others.
 
     :param connections: how many there may be.
     :param limit: how many files this process may open.
     """
-    return max(0, min(RUSH, limit - PER_CALL * concurrency - OWN - connections))
+    return max(
+        0, min(ACCEPT_BURST, limit - FDS_PER_CALL * concurrency - RESERVED_FDS - connections)
+    )
 
 
 class CannotListen(Exception):
     """The port cannot be used; its text is one line that says why."""
 
 
-def try_port(description: str) -> bool:
+def check_bindable(description: str) -> bool:
     """Find out whether something can be listened on, by taking it and letting it go.
 
     :return: whether other machines may reach it.
@@ -180,14 +182,14 @@ def address_of(port: IListeningPort | None, description: str) -> str:
     return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
 
 
-def room_for(asked: int, concurrency: int) -> tuple[int, int]:
+def connection_limits_for(asked: int, concurrency: int) -> tuple[int, int]:
     """See to it that there are descriptors for clients.
 
     :param asked: how many clients there are to be room for.
     :param concurrency: how many calls, which need descriptors too.
     :return: how many there can be, and how many more while others are being closed for them.
     """
-    limit = raise_limit(wanted_for(asked, concurrency))
+    limit = raise_limit(required_fds(asked, concurrency))
     room = share_of_clients(asked, concurrency, limit)
     if room < asked:
         log.warn(
@@ -197,4 +199,4 @@ def room_for(asked: int, concurrency: int) -> tuple[int, int]:
             room=room,
             asked=asked,
         )
-    return room, max(GOING, share_of_a_rush(room, concurrency, limit))
+    return room, max(EVICTION_HEADROOM, burst_budget(room, concurrency, limit))

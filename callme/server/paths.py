@@ -22,7 +22,7 @@ MAX_FORM = 16 * 1024
 """Bytes of the body of a form."""
 
 
-def path_for(prefix: str, key: Key) -> str:
+def url_for(prefix: str, key: Key) -> str:
     """Return the path of a page about a task."""
     return f"{prefix}{quote(key.task_name, safe='')}@{key.trigger_at}"
 
@@ -32,14 +32,14 @@ def is_page(path: bytes) -> bool:
     return path == OVERVIEW.encode() or path.startswith(_PREFIX.encode())
 
 
-def is_open(path: bytes) -> bool:
+def is_public(path: bytes) -> bool:
     """Whether a page is for strangers too: it tells nothing of tasks."""
     return path in (LOGIN.encode(), LOGOUT.encode()) or path.startswith(STATIC.encode())
 
 
-def way_back(path: str) -> str:
+def safe_redirect_target(path: str) -> str:
     """Return where to go after logging in: a page of ours, whatever was asked for."""
     path = path.partition("#")[0]
     plain = path.isascii() and path.isprintable() and "\\" not in path
     bare = path.partition("?")[0].encode()
-    return path if plain and is_page(bare) and not is_open(bare) else OVERVIEW
+    return path if plain and is_page(bare) and not is_public(bare) else OVERVIEW

@@ -32,7 +32,7 @@ class Problem(Exception):
     detail: str
     errors: Iterable[FieldError] = ()
     headers: dict[str, str] = field(factory=dict)
-    more: dict[str, Any] = field(factory=dict)
+    extensions: dict[str, Any] = field(factory=dict)
 
     @classmethod
     def of(cls, invalid: Invalid) -> Problem:
@@ -52,7 +52,7 @@ class Problem(Exception):
         errors = [{"pointer": e.pointer, "detail": e.detail} for e in self.errors]
         if errors:
             members["errors"] = errors
-        return members | self.more
+        return members | self.extensions
 
 
 def encode(members: object, pretty: bool = False) -> bytes:

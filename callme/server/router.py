@@ -9,7 +9,7 @@ from .negotiation import wants_html
 from .paths import OVERVIEW, is_page
 
 
-class Front(Resource):
+class RootResource(Resource):
     """Sends a request to the pages, or to the API.
 
     At ``/`` there is a page for whoever accepts HTML, and nothing for any other.

@@ -27,7 +27,7 @@ from .channel import (
     REQUEST_SECONDS,
     BoundedChannel,
 )
-from .connection_limits import GOING, Crowd, Held
+from .connection_limits import EVICTION_HEADROOM, BufferBudget, ConnectionRegistry
 from .problem import PROBLEM_TYPE, Problem, encode
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 
 log = Logger(namespace="callme")
 
-MAX_HELD = 128 * 1024 * 1024
+MAX_BUFFERED_BYTES = 128 * 1024 * 1024
 """Bytes of bodies and answers that are kept for all clients together."""
 SWEEP_SECONDS = 1
 """How often is looked for those whose time is over."""
@@ -74,12 +74,12 @@ class BoundedRequest(Request):
         # client that is cut off while it sends would never see the answer.
         if self.too_large or self._kept.tell() + len(data) > self.channel.max_body:
             self.too_large = True
-            self.let_go()
+            self.shed()
             self.channel.keeps(0)
         elif self.channel.keeps(self._kept.tell() + len(data)):
             self._kept.write(data)
 
-    def let_go(self) -> None:
+    def shed(self) -> None:
         """Keep nothing of the body."""
         self.content = self._kept = BytesIO()
 
@@ -143,7 +143,7 @@ class BoundedRequest(Request):
         self.finish()
 
 
-class TurnedAway(Protocol):
+class RejectedConnection(Protocol):
     """A connection for which there is no room: closed as it is made.
 
     A factory may return ``None`` instead, but what wraps one for TLS takes that for a protocol,
@@ -177,8 +177,8 @@ class BoundedSite(Site):
         clock: Any,
         gate: Gate | None = None,
         max_connections: int = 1000,
-        max_held: int = MAX_HELD,
-        going: int = GOING,
+        max_held: int = MAX_BUFFERED_BYTES,
+        going: int = EVICTION_HEADROOM,
     ) -> None:
         # No timeout: it would set a timer for each connection, see BoundedChannel.
         super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
@@ -186,8 +186,8 @@ class BoundedSite(Site):
         self.gate = gate or Gate()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
-        self.crowd: Crowd[BoundedChannel] = Crowd(max_connections, going)
-        self.held: Held[BoundedChannel] = Held(max_held)
+        self.crowd: ConnectionRegistry[BoundedChannel] = ConnectionRegistry(max_connections, going)
+        self.held: BufferBudget[BoundedChannel] = BufferBudget(max_held)
         self._told_full_at = -FULL_SECONDS
         self.closing = False
         self._closed: Deferred[None] | None = None
@@ -196,9 +196,9 @@ class BoundedSite(Site):
         """Let somebody in; where there is no room, in the place of another or, else, not at all."""
         if self.crowd.full:
             self._tell_full()
-            if (going := self.crowd.next_to_go()) is None:
-                return TurnedAway()
-            going.make_way()
+            if (going := self.crowd.pop_evictable()) is None:
+                return RejectedConnection()
+            going.evict()
         return super().buildProtocol(addr)
 
     def _tell_full(self) -> None:
@@ -219,23 +219,23 @@ class BoundedSite(Site):
         """Forget a connection that is closed."""
         self.crowd.leave(channel)
         self.held.hold(channel, 0)
-        if not self.crowd.everybody:
+        if not self.crowd.connections:
             self._sweeping.stop()
             if self._closed is not None:
                 closed, self._closed = self._closed, None
                 closed.callback(None)
 
-    def make_room(self) -> None:
+    def shed_load(self) -> None:
         """Let go of the largest bodies that have not arrived, and answers that are not read."""
-        while self.held.too_much:
-            going = self.held.largest(lambda channel: channel.may_let_go)
+        while self.held.exceeded:
+            going = self.held.largest(lambda channel: channel.sheddable)
             if going is None:
                 break
-            going.let_go()
+            going.shed()
 
     def _sweep(self) -> None:
         now = self.clock.seconds()
-        for channel in list(self.crowd.everybody):
+        for channel in list(self.crowd.connections):
             channel.expire(now)
 
     def log(self, request: http.Request) -> None:
@@ -245,10 +245,10 @@ class BoundedSite(Site):
         """Close every connection, each after the answer that is under way."""
         self.closing = True
         closed: Deferred[None] = Deferred()
-        if not self.crowd.everybody:
+        if not self.crowd.connections:
             closed.callback(None)
             return closed
         self._closed = closed
-        for channel in list(self.crowd.everybody):
+        for channel in list(self.crowd.connections):
             channel.close_when_idle()
         return closed

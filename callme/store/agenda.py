@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from . import reads
-from .codec import LISTED, TASK, Row, to_task
-from .interface import Agenda, Cursor, Event
+from .codec import SUMMARY_COLUMNS, TASK_STATE_COLUMNS, Row, to_task
+from .interface import CalendarData, Cursor, Event
 
-_EVENT = f"SELECT {LISTED}, {TASK}, claimed_at, last_attempt, host FROM task"
+_EVENT = f"SELECT {SUMMARY_COLUMNS}, {TASK_STATE_COLUMNS}, claimed_at, last_attempt, host FROM task"
 _SCHEDULED = f"""
     {_EVENT} INDEXED BY task_due WHERE state = 'scheduled' AND due_at < ?
     ORDER BY due_at LIMIT ?
@@ -27,7 +27,7 @@ _FAILED_OF_NAME = f"""
 
 def agenda(
     cursor: Cursor, task_name: str | None, until: int, failed_since: int, limit: int
-) -> Agenda | None:
+) -> CalendarData | None:
     """Return what a calendar shows; ``None`` where a name is asked for that has no task."""
     since, most = failed_since * 1000, limit + 1
     if task_name is None:
@@ -38,7 +38,7 @@ def agenda(
             return None
         scheduled = cursor.execute(_SCHEDULED_OF_NAME, (task_name, until, most)).fetchall()
         failed = cursor.execute(_FAILED_OF_NAME, (task_name, since, most)).fetchall()
-    return Agenda(
+    return CalendarData(
         [_event(row) for row in scheduled[:limit]],
         [_event(row) for row in failed[:limit]],
         len(scheduled) > limit,
@@ -47,7 +47,7 @@ def agenda(
 
 
 def _event(row: Row) -> Event:
-    *columns, claimed_at, last_attempt, host = row
+    *columns, claimed_at_ms, last_attempt, host = row
     task = to_task(tuple(columns))
-    changed_at = max(task.created_at, claimed_at or 0, task.finished_at or 0)
-    return Event(task, changed_at, last_attempt, host)
+    changed_at_ms = max(task.created_at_ms, claimed_at_ms or 0, task.finished_at_ms or 0)
+    return Event(task, changed_at_ms, last_attempt, host)

@@ -8,7 +8,7 @@ from typing import Any
 from ..core.callback_url import host_of
 from ..core.task import Definition
 from . import reads
-from .interface import MAX_LOADS, Beside, Cursor, Load
+from .interface import MAX_LOADS, Cursor, MinuteLoad, PutPreview
 
 # These read an index alone, and none of the tasks.
 _DUE = "FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at"
@@ -41,7 +41,7 @@ _LOADS_OF_HOSTS = f"""
 """
 
 
-def beside(cursor: Cursor, definitions: Sequence[Definition], now: float) -> Sequence[Beside]:
+def beside(cursor: Cursor, definitions: Sequence[Definition], now: float) -> Sequence[PutPreview]:
     """Say of each task what stands in its place, and what is due in the same minute."""
     counts: dict[tuple[Any, ...], int] = {}
 
@@ -65,7 +65,7 @@ def beside(cursor: Cursor, definitions: Sequence[Definition], now: float) -> Seq
             counted = due_at <= minute if begun else due_at == minute
             calls -= counted
             to_host -= counted and _host(cursor, definition) == host
-        found.append(Beside(standing, calls, to_host))
+        found.append(PutPreview(standing, calls, to_host))
     return found
 
 
@@ -82,10 +82,10 @@ def calls_ahead(cursor: Cursor, begin: int, until: int) -> Mapping[int, int]:
     return {begin: before + found.pop(begin, 0), **found} if before else found
 
 
-def loads(cursor: Cursor, first: int, last: int, more_than: int | None) -> Sequence[Load]:
+def loads(cursor: Cursor, first: int, last: int, more_than: int | None) -> Sequence[MinuteLoad]:
     """Return what is due from one second to another, minute by minute."""
     if more_than is None:
         rows = cursor.execute(_LOADS, (first, last)).fetchall()
-        return [Load(due_at, None, calls, expires) for due_at, calls, expires in rows]
+        return [MinuteLoad(due_at, None, calls, expires) for due_at, calls, expires in rows]
     rows = cursor.execute(_LOADS_OF_HOSTS, (first, last, more_than)).fetchall()
-    return [Load(*row) for row in rows]
+    return [MinuteLoad(*row) for row in rows]

@@ -7,8 +7,8 @@ from itertools import groupby
 
 from ..core.task import State
 from ..core.times import MINUTE
-from .codec import LISTED, TASK, to_key, to_task
-from .interface import Cursor, Ended, Glance, UnderWay
+from .codec import SUMMARY_COLUMNS, TASK_STATE_COLUMNS, to_key, to_task
+from .interface import ActivitySnapshot, Cursor, InFlightCall, MinuteOutcomes
 
 _IN_MS = 1000 * MINUTE
 # Two digits tell enough, and keep what is returned small however many tasks there are.
@@ -34,18 +34,18 @@ _UNDER_WAY = """
     FROM task INDEXED BY task_running WHERE state = 'running' ORDER BY claimed_at LIMIT ?
 """
 _FAILURES = f"""
-    SELECT {LISTED}, {TASK} FROM task INDEXED BY task_failures
+    SELECT {SUMMARY_COLUMNS}, {TASK_STATE_COLUMNS} FROM task INDEXED BY task_failures
     WHERE state = 'failed' ORDER BY finished_at DESC LIMIT ?
 """
 
 
-def history(cursor: Cursor, since: int) -> Sequence[Ended]:
+def history(cursor: Cursor, since: int) -> Sequence[MinuteOutcomes]:
     """Return what ended from a second on, minute by minute."""
     rows = cursor.execute(_HISTORY, (since * 1000,))
     return [_ended(minute, list(those)) for minute, those in groupby(rows, lambda row: row[0])]
 
 
-def _ended(minute: int, rows: Sequence[tuple[int, str, int | None, int]]) -> Ended:
+def _ended(minute: int, rows: Sequence[tuple[int, str, int | None, int]]) -> MinuteOutcomes:
     lateness: dict[int, int] = {}
     failed = 0
     for _, state, late, count in rows:
@@ -53,14 +53,14 @@ def _ended(minute: int, rows: Sequence[tuple[int, str, int | None, int]]) -> End
         if late is not None:
             lateness[late] = lateness.get(late, 0) + count
     succeeded = sum(row[-1] for row in rows) - failed
-    return Ended(minute * MINUTE, succeeded, failed, lateness)
+    return MinuteOutcomes(minute * MINUTE, succeeded, failed, lateness)
 
 
-def glance(cursor: Cursor, limit: int) -> Glance:
+def glance(cursor: Cursor, limit: int) -> ActivitySnapshot:
     """Return what is going on, and what failed last."""
     rows = cursor.execute(_UNDER_WAY, (limit,)).fetchall()
-    return Glance(
+    return ActivitySnapshot(
         cursor.execute(_RUNNING).fetchone()[0],
-        [UnderWay(to_key(row), *row[2:]) for row in rows],
+        [InFlightCall(to_key(row), *row[2:]) for row in rows],
         [to_task(row) for row in cursor.execute(_FAILURES, (limit,))],
     )

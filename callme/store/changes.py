@@ -8,23 +8,23 @@ from typing import Protocol, TypeVar
 from attrs import define
 from twisted.internet.defer import Deferred
 
-from ..core.task import Attempt, Claim, Definition, Reason, State, Task, Verdict
+from ..core.task import Attempt, Claim, Definition, Reason, State, Task, Transition
 from ..core.times import Key
 from .interface import (
-    Agenda,
-    Beside,
+    ActivitySnapshot,
+    CalendarData,
     Deleted,
-    Due,
-    Ended,
-    Figures,
-    Glance,
-    Load,
+    DueScan,
+    MinuteLoad,
+    MinuteOutcomes,
     Page,
     Put,
+    PutPreview,
     PutResult,
     Rescheduled,
-    Seen,
     Store,
+    StoreStats,
+    TaskVersion,
 )
 
 
@@ -112,7 +112,7 @@ class WatchedStore:
         return self._store.get(key)
 
     def changed(
-        self, seen: Mapping[Key, Seen | None], limit: int
+        self, seen: Mapping[Key, TaskVersion | None], limit: int
     ) -> Deferred[Mapping[Key, Task | None]]:
         return self._store.changed(seen, limit)
 
@@ -142,26 +142,28 @@ class WatchedStore:
         return self._telling_name(self._store.delete_name(task_name), task_name)
 
     def reschedule(
-        self, key: Key, trigger_at: int, now: float, *, every_state: bool
+        self, key: Key, trigger_at: int, now: float, *, include_all_states: bool
     ) -> Deferred[Rescheduled | None]:
-        moving = self._store.reschedule(key, trigger_at, now, every_state=every_state)
+        moving = self._store.reschedule(key, trigger_at, now, include_all_states=include_all_states)
         return self._telling(moving, lambda _: [key])
 
     def reschedule_name(
-        self, task_name: str, trigger_at: int, now: float, *, every_state: bool
+        self, task_name: str, trigger_at: int, now: float, *, include_all_states: bool
     ) -> Deferred[Rescheduled | None]:
-        moving = self._store.reschedule_name(task_name, trigger_at, now, every_state=every_state)
+        moving = self._store.reschedule_name(
+            task_name, trigger_at, now, include_all_states=include_all_states
+        )
         return self._telling_name(moving, task_name)
 
-    def due(self, now: float) -> Deferred[Due]:
+    def due(self, now: float) -> Deferred[DueScan]:
         return self._telling(self._store.due(now), lambda due: due.too_late)
 
     def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
         claiming = self._store.claim(shares, now)
         return self._telling(claiming, lambda claims: [one.definition.key for one in claims])
 
-    def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
-        recording = self._store.record(claim, verdict, now)
+    def record(self, claim: Claim, transition: Transition, now: float) -> Deferred[bool]:
+        recording = self._store.record(claim, transition, now)
         return self._telling(recording, lambda _: [claim.definition.key])
 
     def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
@@ -176,15 +178,17 @@ class WatchedStore:
     def backlog(self, now: float) -> Deferred[int]:
         return self._store.backlog(now)
 
-    def figures(self, now: float, *, count: bool = False) -> Deferred[Figures]:
+    def figures(self, now: float, *, count: bool = False) -> Deferred[StoreStats]:
         return self._store.figures(now, count=count)
 
     def agenda(
         self, task_name: str | None, until: int, failed_since: int, limit: int
-    ) -> Deferred[Agenda | None]:
+    ) -> Deferred[CalendarData | None]:
         return self._store.agenda(task_name, until, failed_since, limit)
 
-    def beside(self, definitions: Sequence[Definition], now: float) -> Deferred[Sequence[Beside]]:
+    def beside(
+        self, definitions: Sequence[Definition], now: float
+    ) -> Deferred[Sequence[PutPreview]]:
         return self._store.beside(definitions, now)
 
     def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
@@ -192,13 +196,13 @@ class WatchedStore:
 
     def loads(
         self, first: int, last: int, more_than: int | None = None
-    ) -> Deferred[Sequence[Load]]:
+    ) -> Deferred[Sequence[MinuteLoad]]:
         return self._store.loads(first, last, more_than)
 
-    def history(self, since: int) -> Deferred[Sequence[Ended]]:
+    def history(self, since: int) -> Deferred[Sequence[MinuteOutcomes]]:
         return self._store.history(since)
 
-    def glance(self, limit: int) -> Deferred[Glance]:
+    def glance(self, limit: int) -> Deferred[ActivitySnapshot]:
         return self._store.glance(limit)
 
     def writable(self) -> Deferred[bool]:

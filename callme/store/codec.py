@@ -12,18 +12,18 @@ from ..core.times import Key
 
 Row = tuple[Any, ...]
 
-DEFINITION = (
+DEFINITION_COLUMNS = (
     "task_name, trigger_at, callback, callback_method, payload, headers, "
     "expected_http_status, retry, retry_delay, max_delay, timeout, on_failure, on_success"
 )
-LISTED = DEFINITION.replace("payload", "''")
+SUMMARY_COLUMNS = DEFINITION_COLUMNS.replace("payload", "''")
 """The same without the payload, which lists leave out."""
-TASK = "state, reason, detail, due_at, attempts_used, created_at, finished_at"
-CLAIM = "task_id, last_attempt, attempts_used, claimed_at, host, node"
-ATTEMPT = "number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node"
+TASK_STATE_COLUMNS = "state, reason, detail, due_at, attempts_used, created_at, finished_at"
+CLAIM_COLUMNS = "task_id, last_attempt, attempts_used, claimed_at, host, node"
+ATTEMPT_COLUMNS = "number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node"
 
-_DEFINITION_COLUMNS = len(DEFINITION.split(","))
-_ON_FAILURE = DEFINITION.split(", ").index("on_failure")
+_DEFINITION_COLUMNS = len(DEFINITION_COLUMNS.split(","))
+_ON_FAILURE = DEFINITION_COLUMNS.split(", ").index("on_failure")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -39,12 +39,12 @@ def on_failure_of(row: Row) -> str | None:
     return url
 
 
-class BrokenRow(Exception):
+class CorruptRow(Exception):
     """A row that does not say what a task is: somebody else wrote it."""
 
 
 def definition_values(definition: Definition) -> Row:
-    """Return the values of :data:`DEFINITION`, then those of ``host`` and ``expires_at``."""
+    """Return the values of the definition's columns, then those of ``host`` and ``expires_at``."""
     return (
         definition.task_name,
         definition.trigger_at,
@@ -90,7 +90,7 @@ def to_definition(row: Row) -> Definition:
             on_success=on_success,
         )
     except ValueError as error:
-        raise BrokenRow(
+        raise CorruptRow(
             f"the stored definition of {name}@{trigger_at} is broken: {error}"
         ) from None
 
@@ -109,18 +109,18 @@ def _decoded(text: str, kind: type) -> Any:
 
 
 def to_task(row: Row, attempts: tuple[Attempt, ...] | None = None) -> Task:
-    """Return the task that a row of :data:`DEFINITION` and :data:`TASK` holds.
+    """Return the task that a row of its definition and its state holds.
 
     A broken definition is shown as far as it can be read, so that one row does
     not hide the others.
     """
     try:
         definition = to_definition(row)
-    except BrokenRow:
+    except CorruptRow:
         broken = list(row)
         broken[5], broken[6], broken[8] = "{}", "[200]", "[1]"
         definition = to_definition(tuple(broken))
-    state, reason, detail, due_at, used, created_at, finished_at = row[_DEFINITION_COLUMNS:]
+    state, reason, detail, due_at, used, created_at_ms, finished_at_ms = row[_DEFINITION_COLUMNS:]
     return Task(
         definition=definition,
         state=State(state),
@@ -128,24 +128,24 @@ def to_task(row: Row, attempts: tuple[Attempt, ...] | None = None) -> Task:
         detail=detail,
         due_at=due_at,
         attempts_used=used,
-        created_at=created_at,
-        finished_at=finished_at,
+        created_at_ms=created_at_ms,
+        finished_at_ms=finished_at_ms,
         attempts=attempts,
     )
 
 
 def to_claim(row: Row) -> Claim:
-    """Return the claim that a row of :data:`DEFINITION`, :data:`CLAIM` and perhaps a token holds.
+    """Return the claim that a row of definition, claim and perhaps a token holds.
 
     :raises BrokenRow: as :func:`to_definition`.
     """
-    task_id, number, used, claimed_at, host, node, *token = row[_DEFINITION_COLUMNS:]
+    task_id, number, used, claimed_at_ms, host, node, *token = row[_DEFINITION_COLUMNS:]
     return Claim(
         task_id=task_id,
         number=number,
         definition=to_definition(row),
         attempts_used=used,
-        claimed_at=claimed_at,
+        claimed_at_ms=claimed_at_ms,
         host=host,
         node=node,
         token=token[0] if token else 0,
@@ -153,7 +153,7 @@ def to_claim(row: Row) -> Claim:
 
 
 def attempt_values(attempt: Attempt) -> Row:
-    """Return the values of :data:`ATTEMPT`."""
+    """Return the values of :data:`ATTEMPT_COLUMNS`."""
     return (
         attempt.number,
         attempt.started_at,
@@ -168,7 +168,7 @@ def attempt_values(attempt: Attempt) -> Row:
 
 
 def to_attempt(row: Row) -> Attempt:
-    """Return the attempt that a row of :data:`ATTEMPT` holds."""
+    """Return the attempt that a row of :data:`ATTEMPT_COLUMNS` holds."""
     number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node = row
     return Attempt(
         number=number,

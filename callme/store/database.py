@@ -15,25 +15,25 @@ from . import agenda, ahead, behind, reads, writes
 from .codec import definition_values
 from .group_commit import GroupCommit
 from .interface import (
-    Agenda,
-    Beside,
+    ActivitySnapshot,
+    CalendarData,
     Cursor,
     Deleted,
-    Due,
-    Ended,
-    Figures,
-    Glance,
-    Load,
+    DueScan,
+    MinuteLoad,
+    MinuteOutcomes,
     Page,
+    PutPreview,
     PutResult,
     Rescheduled,
-    Seen,
+    StoreStats,
+    TaskVersion,
 )
 
 T = TypeVar("T")
 
 
-def whoever_waits(writing: Deferred[T]) -> Deferred[T]:
+def shield(writing: Deferred[T]) -> Deferred[T]:
     """Wait for a write, which goes on, and has its consequences, if nobody waits any more.
 
     Klein cancels a handler, and what it waits for, when its client hangs up.
@@ -75,7 +75,7 @@ class SqlStore(ABC):
         return self._read(partial(reads.get, key=key))
 
     def changed(
-        self, seen: Mapping[Key, Seen | None], limit: int
+        self, seen: Mapping[Key, TaskVersion | None], limit: int
     ) -> Deferred[Mapping[Key, Task | None]]:
         return self._read(partial(reads.changed, seen=seen, limit=limit))
 
@@ -108,16 +108,20 @@ class SqlStore(ABC):
         return self._write(partial(writes.delete_name, task_name=task_name))
 
     def reschedule(
-        self, key: Key, trigger_at: int, now: float, *, every_state: bool
+        self, key: Key, trigger_at: int, now: float, *, include_all_states: bool
     ) -> Deferred[Rescheduled | None]:
         return self._write(
             partial(
-                writes.reschedule, key=key, trigger_at=trigger_at, now=now, every_state=every_state
+                writes.reschedule,
+                key=key,
+                trigger_at=trigger_at,
+                now=now,
+                include_all_states=include_all_states,
             )
         )
 
     def reschedule_name(
-        self, task_name: str, trigger_at: int, now: float, *, every_state: bool
+        self, task_name: str, trigger_at: int, now: float, *, include_all_states: bool
     ) -> Deferred[Rescheduled | None]:
         return self._write(
             partial(
@@ -125,12 +129,12 @@ class SqlStore(ABC):
                 task_name=task_name,
                 trigger_at=trigger_at,
                 now=now,
-                every_state=every_state,
+                include_all_states=include_all_states,
             )
         )
 
-    def due(self, now: float) -> Deferred[Due]:
-        def due(cursor: Cursor) -> Due:
+    def due(self, now: float) -> Deferred[DueScan]:
+        def due(cursor: Cursor) -> DueScan:
             return writes.due(cursor, self._time(cursor, now), self._values)
 
         return self._write(due)
@@ -147,15 +151,15 @@ class SqlStore(ABC):
 
         return self._read(backlog)
 
-    def figures(self, now: float, *, count: bool = False) -> Deferred[Figures]:
-        def figures(cursor: Cursor) -> Figures:
+    def figures(self, now: float, *, count: bool = False) -> Deferred[StoreStats]:
+        def figures(cursor: Cursor) -> StoreStats:
             return reads.figures(cursor, self._time(cursor, now), self.SIZE, count)
 
         return self._read(figures)
 
     def agenda(
         self, task_name: str | None, until: int, failed_since: int, limit: int
-    ) -> Deferred[Agenda | None]:
+    ) -> Deferred[CalendarData | None]:
         return self._read(
             partial(
                 agenda.agenda,
@@ -166,8 +170,10 @@ class SqlStore(ABC):
             )
         )
 
-    def beside(self, definitions: Sequence[Definition], now: float) -> Deferred[Sequence[Beside]]:
-        def beside(cursor: Cursor) -> Sequence[Beside]:
+    def beside(
+        self, definitions: Sequence[Definition], now: float
+    ) -> Deferred[Sequence[PutPreview]]:
+        def beside(cursor: Cursor) -> Sequence[PutPreview]:
             return ahead.beside(cursor, definitions, self._time(cursor, now))
 
         return self._read(beside)
@@ -177,13 +183,13 @@ class SqlStore(ABC):
 
     def loads(
         self, first: int, last: int, more_than: int | None = None
-    ) -> Deferred[Sequence[Load]]:
+    ) -> Deferred[Sequence[MinuteLoad]]:
         return self._read(partial(ahead.loads, first=first, last=last, more_than=more_than))
 
-    def history(self, since: int) -> Deferred[Sequence[Ended]]:
+    def history(self, since: int) -> Deferred[Sequence[MinuteOutcomes]]:
         return self._read(partial(behind.history, since=since))
 
-    def glance(self, limit: int) -> Deferred[Glance]:
+    def glance(self, limit: int) -> Deferred[ActivitySnapshot]:
         return self._read(partial(behind.glance, limit=limit))
 
     def writable(self) -> Deferred[bool]:

@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 C = TypeVar("C")
 T = TypeVar("T")
 Operation = Callable[[C], Any]
-_LEAST = 100
+MIN_BATCH = 100
 """Writes that go together at once; the more go, the less each costs."""
 
 
-def one_by_one(connection: C, operations: Sequence[Operation[C]]) -> list[Any]:
+def run_sequentially(connection: C, operations: Sequence[Operation[C]]) -> list[Any]:
     """Run operations in order."""
     return [one(connection) for one in operations]
 
@@ -41,18 +41,18 @@ class GroupCommit(Generic[C]):
         them at once.
     :param told: told of each commit how many operations it had.
     :ivar failing: whether a transaction met an error that every one would meet, and none was
-        committed since, here or by other ways: see :meth:`works`.
+        committed since, here or by other ways: see :meth:`mark_healthy`.
     """
 
     _clock: IReactorTime
     _transact: Callable[[Callable[[C], list[Any]]], Deferred[list[Any]]]
     _fails_all: Callable[[Failure], bool]
     _most: int = 500
-    _run: Callable[[C, Sequence[Operation[C]]], list[Any]] = one_by_one
+    _run: Callable[[C, Sequence[Operation[C]]], list[Any]] = run_sequentially
     _told: Callable[[int], None] = lambda _: None
     failing: bool = field(default=False, init=False)
     _waiting: list[tuple[Operation[C], Deferred[Any]]] = field(factory=list, init=False)
-    _alone: int = field(default=0, init=False)
+    _retry_singly: int = field(default=0, init=False)
     _busy: bool = field(default=False, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)
 
@@ -91,24 +91,24 @@ class GroupCommit(Generic[C]):
         running.addCallbacks(self._committed, self._failed, (batch,), {}, (batch,))
 
     def _take(self) -> list[tuple[Operation[C], Deferred[Any]]]:
-        if self._alone:
-            self._alone -= 1
+        if self._retry_singly:
+            self._retry_singly -= 1
             count = 1
         else:
             # Half of what waits, where much does: the other half is written while
             # this one is answered.
-            count = min(self._most, max(_LEAST, len(self._waiting) // 2))
+            count = min(self._most, max(MIN_BATCH, len(self._waiting) // 2))
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    def works(self) -> None:
+    def mark_healthy(self) -> None:
         """Say that the database has just taken a write by another way."""
         self.failing = False
 
     def _committed(
         self, results: list[Any], batch: Sequence[tuple[Operation[C], Deferred[Any]]]
     ) -> None:
-        self.works()
+        self.mark_healthy()
         self._told(len(batch))
         goes_on = bool(self._waiting)
         if goes_on:
@@ -125,7 +125,7 @@ class GroupCommit(Generic[C]):
         self.failing = self.failing or fails_all
         if len(batch) > 1 and not fails_all:
             self._waiting[:0] = batch
-            self._alone = len(batch)
+            self._retry_singly = len(batch)
         else:
             for _, waiter in batch:
                 waiter.errback(failure)

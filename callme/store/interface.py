@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
-from ..core.task import Claim, Definition, Reason, State, Task, Verdict
+from ..core.task import Claim, Definition, Reason, State, Task, Transition
 from ..core.times import Key
 
 
@@ -31,13 +31,13 @@ class Event:
     """
 
     task: Task
-    changed_at: int
+    changed_at_ms: int
     last_attempt: int
     host: str
 
 
 @frozen
-class Agenda:
+class CalendarData:
     """What a calendar is made of.
 
     :ivar scheduled: the next ones first.
@@ -53,7 +53,7 @@ class Agenda:
 
 
 @frozen
-class Load:
+class MinuteLoad:
     """Calls that are to be made in one minute.
 
     :ivar host: the ``host:port`` that they go to; ``None`` for those to all hosts.
@@ -67,7 +67,7 @@ class Load:
 
 
 @frozen
-class Ended:
+class MinuteOutcomes:
     """The tasks that ended in one minute.
 
     :ivar lateness: how many of their first attempts were how late, by milliseconds that are
@@ -107,14 +107,14 @@ class Cursor(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-ALIVE_SECONDS = 5
+HEARTBEAT_SECONDS = 5
 """How often a daemon says that it lives, where others share its database."""
 
 MAX_LOADS = 2000
 """Loads of single hosts that one look returns."""
 
 
-MOST_BACKLOG = 10_000
+MAX_BACKLOG_COUNT = 10_000
 """How many tasks that are due :meth:`Store.figures` counts; more may take 0.1 s."""
 
 PAGE_CHARACTERS = 1024 * 1024
@@ -148,7 +148,7 @@ class PutResult:
 
 
 @frozen
-class Seen:
+class TaskVersion:
     """What tells a task from what it becomes next.
 
     :ivar created_at: another once it was replaced.
@@ -156,13 +156,13 @@ class Seen:
     """
 
     state: State
-    created_at: int
+    created_at_ms: int
     attempts_used: int
 
     @classmethod
-    def of(cls, task: Task) -> Seen:
+    def of(cls, task: Task) -> TaskVersion:
         """Return what tells this task from what it becomes next."""
-        return cls(task.state, task.created_at, task.attempts_used)
+        return cls(task.state, task.created_at_ms, task.attempts_used)
 
 
 @frozen
@@ -198,7 +198,7 @@ class Deleted:
 
 
 @frozen
-class Due:
+class DueScan:
     """What a tick finds.
 
     :ivar hosts: the ``host:port`` of every task whose minute has come.
@@ -212,10 +212,10 @@ class Due:
 
 
 @frozen
-class Figures:
+class StoreStats:
     """How much there is in the store.
 
-    :ivar backlog: tasks that are due and wait to be claimed, up to :data:`MOST_BACKLOG`.
+    :ivar backlog: tasks that are due and wait to be claimed, up to :data:`MAX_BACKLOG_COUNT`.
     :ivar oldest_due: how many seconds the longest due of them has been due; 0 without any.
     :ivar size: bytes that the tasks and their attempts take in the database.
     :ivar tasks: how many tasks there are of each state and, of failed ones, each reason; of what
@@ -229,7 +229,7 @@ class Figures:
 
 
 @frozen
-class UnderWay:
+class InFlightCall:
     """A call that is being made.
 
     :ivar host: the ``host:port`` that it goes to.
@@ -246,21 +246,21 @@ class UnderWay:
 
 
 @frozen
-class Glance:
+class ActivitySnapshot:
     """What is going on, and what failed last.
 
     :ivar running: how many tasks are ``running``.
-    :ivar under_way: some of them, those first that have been for longest.
+    :ivar in_flight: some of them, those first that have been for longest.
     :ivar failures: tasks that failed, the last one first.
     """
 
     running: int
-    under_way: Sequence[UnderWay]
+    in_flight: Sequence[InFlightCall]
     failures: Sequence[Task]
 
 
 @frozen
-class Standing:
+class StartupCounts:
     """How the tasks stand as a daemon starts.
 
     :ivar scheduled: how many are ``scheduled``.
@@ -274,7 +274,7 @@ class Standing:
 
 
 @frozen
-class Beside:
+class PutPreview:
     """What is to be known of a task before it is put.
 
     :ivar standing: the task that stands under its key.
@@ -307,7 +307,7 @@ class Store(Protocol):
         """Return one task with its attempts, or ``None``."""
 
     def changed(
-        self, seen: Mapping[Key, Seen | None], limit: int
+        self, seen: Mapping[Key, TaskVersion | None], limit: int
     ) -> Deferred[Mapping[Key, Task | None]]:
         """Return those of some tasks that are no longer as they were seen, up to a number.
 
@@ -344,16 +344,16 @@ class Store(Protocol):
         """Forget all tasks of a name but running ones; ``None`` when there are none."""
 
     def reschedule(
-        self, key: Key, trigger_at: int, now: float, *, every_state: bool
+        self, key: Key, trigger_at: int, now: float, *, include_all_states: bool
     ) -> Deferred[Rescheduled | None]:
-        """Move one failed (or, with ``every_state``, not running) task to a new minute."""
+        """Move one failed (or, with ``include_all_states``, not running) task to a new minute."""
 
     def reschedule_name(
-        self, task_name: str, trigger_at: int, now: float, *, every_state: bool
+        self, task_name: str, trigger_at: int, now: float, *, include_all_states: bool
     ) -> Deferred[Rescheduled | None]:
         """Move all such tasks of a name to the first free minutes from ``trigger_at`` on."""
 
-    def due(self, now: float) -> Deferred[Due]:
+    def due(self, now: float) -> Deferred[DueScan]:
         """Fail what can no longer start, and say which hosts have tasks due."""
 
     def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
@@ -363,7 +363,7 @@ class Store(Protocol):
         more attempt used.
         """
 
-    def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
+    def record(self, claim: Claim, transition: Transition, now: float) -> Deferred[bool]:
         """Store what became of a claimed task, and its attempt; safe to repeat.
 
         A verdict without an attempt gives the attempt back unspent. ``False`` says
@@ -374,7 +374,7 @@ class Store(Protocol):
         """Return the claims that nobody holds any more, each to one caller only.
 
         Where several daemons share the database, this also tells the others that this
-        one lives: it must be called every :data:`ALIVE_SECONDS`.
+        one lives: it must be called every :data:`HEARTBEAT_SECONDS`.
 
         :param every: the daemon has just started: where it is alone, every claim is a
             dead one's.
@@ -392,25 +392,25 @@ class Store(Protocol):
     def backlog(self, now: float) -> Deferred[int]:
         """Return how many tasks are due and wait to be claimed."""
 
-    def figures(self, now: float, *, count: bool = False) -> Deferred[Figures]:
+    def figures(self, now: float, *, count: bool = False) -> Deferred[StoreStats]:
         """Say how much there is.
 
         :param count: count all tasks too. Of a million that takes 40 ms and more, on a
             connection that reads; all else takes a few milliseconds at most.
         """
 
-    def history(self, since: int) -> Deferred[Sequence[Ended]]:
+    def history(self, since: int) -> Deferred[Sequence[MinuteOutcomes]]:
         """Return what ended from a second on, by minute, without those in which nothing did.
 
         A million tasks take some seconds, on a connection that reads.
         """
 
-    def glance(self, limit: int) -> Deferred[Glance]:
+    def glance(self, limit: int) -> Deferred[ActivitySnapshot]:
         """Return what is going on and what failed last, up to ``limit`` tasks of either."""
 
     def agenda(
         self, task_name: str | None, until: int, failed_since: int, limit: int
-    ) -> Deferred[Agenda | None]:
+    ) -> Deferred[CalendarData | None]:
         """Return what a calendar shows; ``None`` where a name is asked for that has no task.
 
         :param until: only scheduled tasks due before this second.
@@ -418,7 +418,9 @@ class Store(Protocol):
         :param limit: how many tasks to return, of those scheduled and of those failed.
         """
 
-    def beside(self, definitions: Sequence[Definition], now: float) -> Deferred[Sequence[Beside]]:
+    def beside(
+        self, definitions: Sequence[Definition], now: float
+    ) -> Deferred[Sequence[PutPreview]]:
         """Say of each task what stands in its place, and what is due in the same minute.
 
         A task whose minute has begun is due together with all that wait by then.
@@ -435,7 +437,7 @@ class Store(Protocol):
 
     def loads(
         self, first: int, last: int, more_than: int | None = None
-    ) -> Deferred[Sequence[Load]]:
+    ) -> Deferred[Sequence[MinuteLoad]]:
         """Return what is due from one second to another: the calls to all hosts, by minute.
 
         Of a million tasks that takes 0.1 s and more, on a connection that reads.

@@ -10,14 +10,14 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from .interface import CannotOpen, Standing, Store
+from .interface import CannotOpen, StartupCounts, Store
 from .postgresql.server import Server, is_url
 from .sqlite.database import DatabaseFile, open_database
 from .sqlite.database import standing as standing_in_file
 from .sqlite.store import SqliteStore
 
 
-def open_named(database: str, node: str, rundir: str) -> DatabaseFile | Server:
+def open_store_database(database: str, node: str, rundir: str) -> DatabaseFile | Server:
     """Return the database of a name, certain to be usable.
 
     :param database: a path, or PostgreSQL's URL.
@@ -38,7 +38,7 @@ def open_named(database: str, node: str, rundir: str) -> DatabaseFile | Server:
     return open_database(Path(rundir, database))
 
 
-def store_on(
+def create_store(
     database: DatabaseFile | Server,
     reactor: Any,
     node: Callable[[], str],
@@ -53,7 +53,7 @@ def store_on(
     return PostgresqlStore(database, reactor, node, clock, committed)
 
 
-def standing_in(database: DatabaseFile | Server) -> Standing:
+def startup_counts(database: DatabaseFile | Server) -> StartupCounts:
     """Return how the tasks in it stand now."""
     if isinstance(database, DatabaseFile):
         return standing_in_file(database, time.time())
@@ -62,7 +62,7 @@ def standing_in(database: DatabaseFile | Server) -> Standing:
     return standing(database, time.time())
 
 
-def described(database: DatabaseFile | Server) -> str:
+def describe(database: DatabaseFile | Server) -> str:
     """Return what the log says of a database."""
     if isinstance(database, DatabaseFile):
         return f"{database.path} (SQLite {sqlite3.sqlite_version})"

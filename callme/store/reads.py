@@ -7,13 +7,33 @@ from typing import Any
 
 from ..core.task import Reason, State, Task
 from ..core.times import Key
-from .codec import ATTEMPT, DEFINITION, LISTED, TASK, Row, to_attempt, to_key, to_task
-from .interface import MOST_BACKLOG, PAGE_CHARACTERS, Cursor, Figures, Page, Seen, Standing
+from .codec import (
+    ATTEMPT_COLUMNS,
+    DEFINITION_COLUMNS,
+    SUMMARY_COLUMNS,
+    TASK_STATE_COLUMNS,
+    Row,
+    to_attempt,
+    to_key,
+    to_task,
+)
+from .interface import (
+    MAX_BACKLOG_COUNT,
+    PAGE_CHARACTERS,
+    Cursor,
+    Page,
+    StartupCounts,
+    StoreStats,
+    TaskVersion,
+)
 
 _LAST = "\U0010ffff"
-_GET = f"SELECT {DEFINITION}, {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
+_GET = f"""
+    SELECT {DEFINITION_COLUMNS}, {TASK_STATE_COLUMNS}, task_id FROM task
+    WHERE task_name = ? AND trigger_at = ?
+"""
 _SEEN = "SELECT state, created_at, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
-_ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
+_ATTEMPTS = f"SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE task_id = ? ORDER BY number"
 EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
 # Left to itself either database would read the whole of task_host, which is in the order of hosts.
 _WAITING = """
@@ -25,7 +45,7 @@ _WAITING = """
 _SOME_BACKLOG = f"""
     SELECT count(*) FROM (
         SELECT 1 FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
-        ORDER BY due_at LIMIT {MOST_BACKLOG}
+        ORDER BY due_at LIMIT {MAX_BACKLOG_COUNT}
     ) AS due
 """
 _OLDEST = "SELECT min(due_at) FROM task INDEXED BY task_due WHERE state = 'scheduled'"
@@ -49,7 +69,7 @@ def get(cursor: Cursor, key: Key) -> Task | None:
 
 
 def changed(
-    cursor: Cursor, seen: Mapping[Key, Seen | None], limit: int
+    cursor: Cursor, seen: Mapping[Key, TaskVersion | None], limit: int
 ) -> Mapping[Key, Task | None]:
     """Return those of some tasks that are no longer as they were seen, up to a number."""
     tasks: dict[Key, Task | None] = {}
@@ -57,7 +77,7 @@ def changed(
         if len(tasks) == limit:
             break
         row = cursor.execute(_SEEN, (key.task_name, key.trigger_at)).fetchone()
-        if known is None or row is None or Seen(State(row[0]), *row[1:]) != known:
+        if known is None or row is None or TaskVersion(State(row[0]), *row[1:]) != known:
             tasks[key] = get(cursor, key)
     return tasks
 
@@ -97,7 +117,8 @@ def page(
         # A literal, not a parameter: only so does SQLite see that a partial index fits.
         conditions.append(f"state = '{state.value}'")
     rows = cursor.execute(
-        f"SELECT {LISTED}, {TASK} FROM task WHERE {' AND '.join(conditions)} "
+        f"SELECT {SUMMARY_COLUMNS}, {TASK_STATE_COLUMNS} "
+        f"FROM task WHERE {' AND '.join(conditions)} "
         "ORDER BY task_name, trigger_at LIMIT ?",
         (*values, limit + 1),
     )
@@ -137,13 +158,13 @@ def waiting(cursor: Cursor, now: float) -> Sequence[str]:
     return [host for (host,) in cursor.execute(_WAITING, (int(now),))]
 
 
-def figures(cursor: Cursor, now: float, size: str, count: bool) -> Figures:
+def figures(cursor: Cursor, now: float, size: str, count: bool) -> StoreStats:
     """Say how much there is.
 
     :param size: a query for the bytes that it takes.
     """
     oldest = cursor.execute(_OLDEST).fetchone()[0]
-    return Figures(
+    return StoreStats(
         backlog=_one(cursor, _SOME_BACKLOG, int(now)),
         oldest_due=0.0 if oldest is None else max(0.0, now - oldest),
         size=_one(cursor, size),
@@ -162,9 +183,9 @@ def _counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
     } | {(State.FAILED, reason): count for reason, count in failed.items()}
 
 
-def standing(cursor: Cursor, now: float) -> Standing:
+def standing(cursor: Cursor, now: float) -> StartupCounts:
     """Say how the tasks stand as a daemon starts."""
-    return Standing(_one(cursor, _SCHEDULED), backlog(cursor, now), _one(cursor, _RUNNING))
+    return StartupCounts(_one(cursor, _SCHEDULED), backlog(cursor, now), _one(cursor, _RUNNING))
 
 
 def _one(cursor: Cursor, query: str, *values: object) -> int:

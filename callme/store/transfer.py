@@ -7,13 +7,14 @@ from typing import Protocol
 
 from attrs import frozen
 
-from .codec import ATTEMPT, DEFINITION, Row
+from .codec import ATTEMPT_COLUMNS, DEFINITION_COLUMNS, Row
 
-TASK_COLUMNS = (
-    f"task_id, {DEFINITION}, host, expires_at, state, reason, detail, due_at, attempts_used, "
+TASK_ROW = (
+    f"task_id, {DEFINITION_COLUMNS}, "
+    "host, expires_at, state, reason, detail, due_at, attempts_used, "
     "last_attempt, claimed_at, lease_until, node, created_at, finished_at"
 )
-ATTEMPT_COLUMNS = f"task_id, {ATTEMPT}"
+ATTEMPT_ROW = f"task_id, {ATTEMPT_COLUMNS}"
 
 
 @frozen
@@ -32,7 +33,7 @@ class Counts:
         return sum(self.states.values())
 
 
-class Side(Protocol):
+class TransferEndpoint(Protocol):
     """A store, closed to daemons until it is let go.
 
     :ivar shown: what people call it.

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from attrs import evolve
 
 from ..core import transitions
-from ..core.notification import notice
-from ..core.task import Claim, Definition, Reason, State, Verdict, created
-from ..core.times import LAST_SECOND, MINUTE, Key, to_ms
+from ..core.notification import build_notification
+from ..core.task import Claim, Definition, Reason, State, Transition, new_task
+from ..core.times import MAX_TIMESTAMP, MINUTE, Key, to_ms
 from . import reads
 from .codec import (
-    DEFINITION,
-    BrokenRow,
+    DEFINITION_COLUMNS,
+    CorruptRow,
     Row,
     definition_values,
     on_failure_of,
@@ -25,7 +25,7 @@ from .codec import (
     to_definition,
     to_key,
 )
-from .interface import Cursor, Deleted, Due, Put, PutResult, Rescheduled
+from .interface import Cursor, Deleted, DueScan, Put, PutResult, Rescheduled
 
 ToValues = Callable[[Definition], Row]
 """Gives the values of a definition as a database wants them."""
@@ -35,24 +35,25 @@ LEASE_MARGIN = 60
 _AT_ONCE = 1000
 """How many tasks one transaction fails as too late."""
 
-_VALUES = ", ".join("?" for _ in (*DEFINITION.split(", "), "host", "expires_at"))
+_VALUES = ", ".join("?" for _ in (*DEFINITION_COLUMNS.split(", "), "host", "expires_at"))
 INSERT = f"""
-    INSERT INTO task ({DEFINITION}, host, expires_at, state, due_at, created_at)
+    INSERT INTO task ({DEFINITION_COLUMNS}, host, expires_at, state, due_at, created_at)
     VALUES ({_VALUES}, 'scheduled', ?, ?)
     ON CONFLICT (task_name, trigger_at) DO NOTHING
 """
 # Locked: what is said of it must still be true at the end.
 _STANDING = f"""
-    SELECT {DEFINITION}, state FROM task WHERE task_name = ? AND trigger_at = ? /* FOR UPDATE */
+    SELECT {DEFINITION_COLUMNS}, state FROM task
+    WHERE task_name = ? AND trigger_at = ? /* FOR UPDATE */
 """
 _REPLACE = f"""
     UPDATE task
-    SET ({DEFINITION}, host, expires_at, due_at) = ({_VALUES}, ?),
+    SET ({DEFINITION_COLUMNS}, host, expires_at, due_at) = ({_VALUES}, ?),
         attempts_used = 0, created_at = ?
     WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
 """
 _TOO_LATE = f"""
-    SELECT {DEFINITION} FROM task
+    SELECT {DEFINITION_COLUMNS} FROM task
     WHERE state = 'scheduled' AND due_at <= ? AND expires_at <= ? ORDER BY due_at LIMIT ?
     /* FOR UPDATE SKIP LOCKED */
 """
@@ -103,12 +104,12 @@ def put(
         if create:
             cursor.execute(INSERT, (*values, definition.trigger_at, to_ms(now)))
             if cursor.rowcount == 1:
-                return PutResult(Put.CREATED, created(definition, now))
+                return PutResult(Put.CREATED, new_task(definition, now))
         standing = cursor.execute(_STANDING, key).fetchone()
         if standing is None and not create:
             return PutResult(Put.ABSENT, None)
         # Else another daemon has deleted what was in the way: there is room now.
-    if same(standing, definition):
+    if is_same_definition(standing, definition):
         outcome = Put.UNCHANGED
     elif replace and standing[-1] == State.SCHEDULED.value:
         cursor.execute(_REPLACE, (*values, definition.trigger_at, to_ms(now), *key))
@@ -118,49 +119,53 @@ def put(
     return PutResult(outcome, reads.get(cursor, definition.key))
 
 
-def same(row: Row, definition: Definition) -> bool:
+def is_same_definition(row: Row, definition: Definition) -> bool:
     """Whether the first columns of a row hold a definition."""
     try:
         return to_definition(row) == definition
-    except BrokenRow:
+    except CorruptRow:
         return False
 
 
-def due(cursor: Cursor, now: float, to_values: ToValues = definition_values) -> Due:
+def due(cursor: Cursor, now: float, to_values: ToValues = definition_values) -> DueScan:
     """Fail what can no longer start, and find the hosts that have tasks due."""
     second = int(now)
     late = cursor.execute(_TOO_LATE, (second, second, _AT_ONCE)).fetchall()
     for row in late:
         try:
-            verdict = transitions.too_late(to_definition(row))
-        except BrokenRow as error:
-            verdict = _broken(error)
-        _fail(cursor, row, verdict, now, to_values)
-    return Due(
+            transition = transitions.too_late(to_definition(row))
+        except CorruptRow as error:
+            transition = _broken(error)
+        _fail(cursor, row, transition, now, to_values)
+    return DueScan(
         reads.waiting(cursor, now), [to_key(row) for row in late], more=len(late) == _AT_ONCE
     )
 
 
-def _broken(error: BrokenRow) -> Verdict:
-    return Verdict(State.FAILED, Reason.CONNECTION_FAILED, f"no request was made: {error}")
+def _broken(error: CorruptRow) -> Transition:
+    return Transition(State.FAILED, Reason.CONNECTION_FAILED, f"no request was made: {error}")
 
 
-def _fail(cursor: Cursor, row: Row, verdict: Verdict, now: float, to_values: ToValues) -> None:
+def _fail(
+    cursor: Cursor, row: Row, transition: Transition, now: float, to_values: ToValues
+) -> None:
     key = to_key(row)
-    reason = None if verdict.reason is None else verdict.reason.value
-    cursor.execute(_FAIL, (reason, verdict.detail, to_ms(now), key.task_name, key.trigger_at))
+    reason = None if transition.reason is None else transition.reason.value
+    cursor.execute(_FAIL, (reason, transition.detail, to_ms(now), key.task_name, key.trigger_at))
     if on_failure_of(row) is not None:
-        tell(cursor, key, now, to_values)
+        enqueue_notification(cursor, key, now, to_values)
 
 
-def tell(cursor: Cursor, key: Key, now: float, to_values: ToValues = definition_values) -> None:
+def enqueue_notification(
+    cursor: Cursor, key: Key, now: float, to_values: ToValues = definition_values
+) -> None:
     """Put the task that tells of the end of another, which is written already.
 
     It takes the first free minute from now on: another end of the same task may have been
     told of in this one, and nobody's task is overwritten.
     """
     ended = reads.get(cursor, key)
-    made = None if ended is None else notice(ended, now)
+    made = None if ended is None else build_notification(ended, now)
     while made is not None:
         cursor.execute(INSERT, (*to_values(made), made.trigger_at, to_ms(now)))
         if cursor.rowcount:
@@ -170,7 +175,7 @@ def tell(cursor: Cursor, key: Key, now: float, to_values: ToValues = definition_
         made = made if free is None else evolve(made, trigger_at=free[0])
 
 
-def readable(
+def decode_or_fail(
     cursor: Cursor, rows: Sequence[Row], now: float, to_values: ToValues = definition_values
 ) -> list[Claim]:
     """Return what can be read of some claims, and fail the rest of them."""
@@ -178,7 +183,7 @@ def readable(
     for row in rows:
         try:
             claims.append(to_claim(row))
-        except BrokenRow as error:
+        except CorruptRow as error:
             _fail(cursor, row, _broken(error), now, to_values)
     return claims
 
@@ -207,14 +212,14 @@ def purge(cursor: Cursor, finished_before: float, limit: int) -> int:
 
 
 def reschedule(
-    cursor: Cursor, key: Key, trigger_at: int, now: float, every_state: bool
+    cursor: Cursor, key: Key, trigger_at: int, now: float, include_all_states: bool
 ) -> Rescheduled | None:
     """Move one task to a new minute."""
     row = cursor.execute(_ONE, (key.task_name, key.trigger_at)).fetchone()
     if row is None:
         return None
     _, _, task_id, state, max_delay, host = row
-    if state != State.FAILED.value and not every_state:
+    if state != State.FAILED.value and not include_all_states:
         advice = "" if state == State.RUNNING.value else ": add all=true to move it"
         return Rescheduled(conflict=f"{key} is {state}, not failed{advice}")
     if state == State.RUNNING.value:
@@ -229,7 +234,7 @@ def reschedule(
 
 
 def reschedule_name(
-    cursor: Cursor, task_name: str, trigger_at: int, now: float, every_state: bool
+    cursor: Cursor, task_name: str, trigger_at: int, now: float, include_all_states: bool
 ) -> Rescheduled | None:
     """Move all tasks of a name, in the order of their times, to free minutes."""
     tasks = cursor.execute(_OF_NAME, (task_name,)).fetchall()
@@ -239,13 +244,13 @@ def reschedule_name(
     skipped: list[tuple[Key, str]] = []
     taken = set()
     for row in tasks:
-        if _is_movable(row, trigger_at, now, every_state):
+        if _is_movable(row, trigger_at, now, include_all_states):
             movable.append(row)
             continue
         taken.add(row[1])
         if row[3] == State.RUNNING.value:
             skipped.append((to_key(row), State.RUNNING.value))
-        elif _is_asked(row, every_state):
+        elif _is_asked(row, include_all_states):
             skipped.append((to_key(row), Reason.TOO_LATE.value))
     moves: list[tuple[int, int]] = []
     moved: list[tuple[Key, Key]] = []
@@ -256,7 +261,7 @@ def reschedule_name(
         moves.append((minute, row[2]))
         moved.append((to_key(row), Key(task_name, minute)))
         minute += MINUTE
-    if minute > LAST_SECOND + 1:
+    if minute > MAX_TIMESTAMP + 1:
         return Rescheduled(conflict="there are not enough free minutes before the year 10000")
     # First out of each other's way: no two tasks may share a minute even for a moment.
     cursor.executemany(
@@ -267,11 +272,11 @@ def reschedule_name(
     return Rescheduled(moved, skipped, hosts=list(dict.fromkeys(row[5] for row in movable)))
 
 
-def _is_asked(row: Row, every_state: bool) -> bool:
+def _is_asked(row: Row, include_all_states: bool) -> bool:
     """Whether a reschedule means a task at all."""
-    return row[3] == State.FAILED.value or (every_state and row[3] != State.RUNNING.value)
+    return row[3] == State.FAILED.value or (include_all_states and row[3] != State.RUNNING.value)
 
 
-def _is_movable(row: Row, trigger_at: int, now: float, every_state: bool) -> bool:
+def _is_movable(row: Row, trigger_at: int, now: float, include_all_states: bool) -> bool:
     """Whether a task may move to ``trigger_at`` or later, and could start then."""
-    return _is_asked(row, every_state) and now < trigger_at + MINUTE * row[4]
+    return _is_asked(row, include_all_states) and now < trigger_at + MINUTE * row[4]

@@ -10,11 +10,20 @@ from twisted.web.template import Element, Tag, flattenString, renderer, tags
 
 from ..core.times import MINUTE
 from ..reports.forecast import Forecast
-from ..reports.history import Step, steps, together
-from ..reports.history_cache import Happened
+from ..reports.history import Bucket, aggregate, bucketize
+from ..reports.history_cache import HistorySnapshot
 from . import charts
 from .charts import Span
-from .widgets import clock, clock_time, count, duration, minute, table, template, visible
+from .widgets import (
+    clock,
+    clock_time,
+    duration,
+    escape_invisible,
+    minute,
+    pluralize,
+    table,
+    template,
+)
 
 KEPT_SECONDS = 1
 """How much older than the last count what is drawn may be: no page says less than that."""
@@ -23,34 +32,34 @@ _PLACE = b"<!--charts-->"
 
 
 @define(eq=False)
-class Drawings:
+class ChartCache:
     """Keeps the last charts of each kind and length, and what they were drawn of."""
 
-    _kept: dict[tuple[str, int], tuple[Happened | Forecast, bytes]] = field(
+    _kept: dict[tuple[str, int], tuple[HistorySnapshot | Forecast, bytes]] = field(
         factory=dict, init=False
     )
 
-    async def past(self, hours: int, happened: Happened | None) -> bytes:
+    async def past(self, hours: int, happened: HistorySnapshot | None) -> bytes:
         """Return the charts of what happened; ``None`` is what was not counted yet."""
         if happened is None:
             title = f"The last {in_words(hours)}"
-            return await flattenString(None, Uncounted("past", title, "What happened"))
+            return await flattenString(None, ChartPlaceholder("past", title, "What happened"))
         return await self._drawn("past", hours, happened, PastCharts(hours, happened))
 
     async def ahead(self, hours: int, forecast: Forecast | None) -> bytes:
         """Return the chart of what is ahead; ``None`` is what was not counted yet."""
         if forecast is None:
             title = f"The next {in_words(hours)}"
-            return await flattenString(None, Uncounted("ahead", title, "What is ahead"))
+            return await flattenString(None, ChartPlaceholder("ahead", title, "What is ahead"))
         return await self._drawn("ahead", hours, forecast, AheadChart(hours, forecast))
 
     async def _drawn(
-        self, kind: str, hours: int, source: Happened | Forecast, chart: Element
+        self, kind: str, hours: int, source: HistorySnapshot | Forecast, chart: Element
     ) -> bytes:
         last = self._kept.get((kind, hours))
         if last is not None:
             since, drawn = last
-            new = source.counted_at - since.counted_at
+            new = source.as_of - since.as_of
             if 0 <= new < KEPT_SECONDS and source.begin == since.begin:
                 return drawn
         drawn = await flattenString(None, chart)
@@ -76,7 +85,7 @@ class PastCharts(Element):
 
     loader = template("past")
 
-    def __init__(self, hours: int, happened: Happened) -> None:
+    def __init__(self, hours: int, happened: HistorySnapshot) -> None:
         super().__init__()
         self._hours = hours
         self._ended = happened.ended
@@ -88,8 +97,8 @@ class PastCharts(Element):
     @renderer
     def page(self, request: Request, tag: Tag) -> Tag:
         span = self._span
-        happened = steps(self._ended, span.begin, span.count, span.length)
-        whole = together(self._ended, span.begin)
+        happened = bucketize(self._ended, span.begin, span.count, span.length)
+        whole = aggregate(self._ended, span.begin)
         return tag.fillSlots(
             title=f"The last {in_words(self._hours)}",
             per=span.per(),
@@ -100,7 +109,7 @@ class PastCharts(Element):
 
     def _table(self) -> Tag:
         length = _IN_TABLE[self._hours]
-        rows = steps(self._ended, self._span.begin, self._hours * 60 // length, length)
+        rows = bucketize(self._ended, self._span.begin, self._hours * 60 // length, length)
         return table(
             f"What ended, in {length} minutes from each time",
             ["From", "#Succeeded", "#Failed", "#p50", "#p99"],
@@ -131,12 +140,12 @@ class AheadChart(Element):
     @renderer
     def page(self, request: Request, tag: Tag) -> Tag:
         span, calls = self._span, self._calls(self._span.length)
-        over = {self._step(one.load.minute, span.length) for one in self._forecast.crowded}
+        over = {self._step(one.load.minute, span.length) for one in self._forecast.overloads}
         return tag.fillSlots(
             title=f"The next {in_words(self._hours)}",
             per=span.per(),
             calls=charts.ahead(span, calls, over, _said_of_ahead(calls, span)),
-            crowded=self._said_of_crowded(),
+            overloaded=self._overload_text(),
             table=self._table(),
         )
 
@@ -150,15 +159,15 @@ class AheadChart(Element):
             calls[self._step(at, length)] += count_of
         return calls
 
-    def _said_of_crowded(self) -> Tag | str:
-        found = self._forecast.crowded
+    def _overload_text(self) -> Tag | str:
+        found = self._forecast.overloads
         if not found:
             return ""
         items = [
             tags.li(
                 minute(one.load.minute),
-                f": {count(one.load.calls, 'call')} to ",
-                "all hosts together" if one.load.host is None else visible(one.load.host),
+                f": {pluralize(one.load.calls, 'call')} to ",
+                "all hosts together" if one.load.host is None else escape_invisible(one.load.host),
                 f", {one.too_late:,} of them at most start too late",
             )
             for one in found[:_CROWDED_LISTED]
@@ -180,7 +189,7 @@ class AheadChart(Element):
         )
 
 
-class Uncounted(Element):
+class ChartPlaceholder(Element):
     """What stands in the place of charts while they are counted.
 
     :param kind: which they are, as the charts themselves say it.
@@ -202,14 +211,14 @@ def in_words(hours: int) -> str:
     return "hour" if hours == 1 else f"{hours} hours"
 
 
-def _said_of_past(whole: Step, span: Span) -> str:
+def _said_of_past(whole: Bucket, span: Span) -> str:
     return (
-        f"{count(whole.succeeded, 'task')} succeeded and {whole.failed:,} failed "
+        f"{pluralize(whole.succeeded, 'task')} succeeded and {whole.failed:,} failed "
         f"since {clock_time(span.begin)}."
     )
 
 
-def _said_of_lateness(whole: Step) -> str:
+def _said_of_lateness(whole: Bucket) -> str:
     if whole.p50 is None:
         return "No call was made."
     return (
@@ -223,4 +232,4 @@ def _said_of_ahead(calls: Sequence[int], span: Span) -> str:
         return "No call is due."
     most = max(calls)
     at = clock_time(span.at(calls.index(most)))
-    return f"{count(sum(calls), 'call')} due, most of them at {at}: {most:,} {span.per()}."
+    return f"{pluralize(sum(calls), 'call')} due, most of them at {at}: {most:,} {span.per()}."

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from attrs import frozen
 from twisted.web.template import Tag
 
-from ..reports.history import Step
+from ..reports.history import Bucket
 from . import widgets
 
 HEIGHT = 100
@@ -55,7 +55,7 @@ class Span:
         return "per minute" if self.length == 1 else f"per {self.length} minutes"
 
 
-def past(span: Span, steps: Sequence[Step], label: str) -> Tag:
+def past(span: Span, steps: Sequence[Bucket], label: str) -> Tag:
     """Draw what succeeded above a line, and what failed below it."""
     up = max((step.succeeded for step in steps), default=0)
     down = max((step.failed for step in steps), default=0)
@@ -76,16 +76,16 @@ def past(span: Span, steps: Sequence[Step], label: str) -> Tag:
     return _chart(span, [box, _mark("0", f"{up:,}")], label)
 
 
-def ahead(span: Span, calls: Sequence[int], crowded: Iterable[int], label: str) -> Tag:
+def ahead(span: Span, calls: Sequence[int], overloaded: Iterable[int], label: str) -> Tag:
     """Draw the calls that are to be made.
 
-    :param crowded: the numbers of the steps that hold more than can be made in time.
+    :param overloaded: the numbers of the steps that hold more than can be made in time.
     """
-    most, over = max(calls, default=0), set(crowded)
-    plain, much = Tag("g")(class_="due"), Tag("g")(class_="crowded")
+    most, over = max(calls, default=0), set(overloaded)
+    plain, much = Tag("g")(class_="due"), Tag("g")(class_="overloaded")
     for number, those in enumerate(calls):
         if those:
-            says = f"{widgets.clock_time(span.at(number))}: {widgets.count(those, 'call')}"
+            says = f"{widgets.clock_time(span.at(number))}: {widgets.pluralize(those, 'call')}"
             if number in over:
                 says += ", more than can be made in time"
             height = max(_LEAST, HEIGHT * those / most)
@@ -94,7 +94,7 @@ def ahead(span: Span, calls: Sequence[int], crowded: Iterable[int], label: str) 
     return _chart(span, [box, _mark("0", f"{most:,}")], label)
 
 
-def lateness(span: Span, steps: Sequence[Step], label: str) -> Tag:
+def lateness(span: Span, steps: Sequence[Bucket], label: str) -> Tag:
     """Draw how late calls were, on a scale of which each mark is ten times the last."""
     worst = max((step.p99 or 0 for step in steps), default=0)
     top = max(math.log10(_TO_MS), math.ceil(math.log10(max(_FROM_MS, worst))))

@@ -11,28 +11,28 @@ from twisted.web.template import Element, Tag, renderer, tags
 from ..core.task import State, Task
 from ..core.times import to_ms
 from ..reports.forecast import Forecast
-from ..reports.history import Step, together
-from ..reports.history_cache import Happened
-from ..server.paths import FIND, OVERVIEW, RESCHEDULE, path_for
-from ..store.interface import MOST_BACKLOG, Figures, Glance
+from ..reports.history import Bucket, aggregate
+from ..reports.history_cache import HistorySnapshot
+from ..server.paths import FIND, OVERVIEW, RESCHEDULE, url_for
+from ..store.interface import MAX_BACKLOG_COUNT, ActivitySnapshot, StoreStats
 from ..worker.scheduler import Health
 from .chart_panels import HOURS, in_words
-from .layout import Who
+from .layout import Viewer
 from .widgets import (
-    Shown,
-    count,
+    Renderable,
+    bdi,
+    definition_list,
     duration,
-    facts,
+    escape_invisible,
+    failure_reason,
+    flash,
     minute,
-    moment,
-    name,
-    notice,
+    pluralize,
     query,
     table,
     task_link,
     template,
-    visible,
-    why,
+    timestamp,
 )
 
 USUAL_HOURS = 3
@@ -43,28 +43,28 @@ _WAITING_SECONDS = 90
 
 
 @frozen
-class View:
+class DashboardData:
     """What the page tells.
 
     :ivar happened: ``None`` where it was not counted lately, as is ``forecast``.
-    :ivar notice: what has just been done.
+    :ivar flash: what has just been done.
     """
 
     now: float
     hours: int
     health: Health
-    figures: Figures
-    glance: Glance
-    happened: Happened | None
+    figures: StoreStats
+    glance: ActivitySnapshot
+    happened: HistorySnapshot | None
     forecast: Forecast | None
-    who: Who
-    notice: str = ""
+    who: Viewer
+    flash: str = ""
 
     @property
-    def total(self) -> Step | None:
+    def total(self) -> Bucket | None:
         """What ended in the last hours, all together."""
         happened = self.happened
-        return None if happened is None else together(happened.ended, happened.begin)
+        return None if happened is None else aggregate(happened.ended, happened.begin)
 
     @property
     def is_waiting(self) -> bool:
@@ -80,7 +80,7 @@ class View:
             return "bad", f"{self.waiting} due and not called yet"
         if self.failed:
             return "bad", f"{self.failed} failed in the {self.last}"
-        if self.forecast is not None and self.forecast.crowded:
+        if self.forecast is not None and self.forecast.overloads:
             return "bad", "More is due than can be called in time"
         return "good", "All is well"
 
@@ -88,19 +88,19 @@ class View:
     def waiting(self) -> str:
         """How many tasks are due."""
         backlog = self.figures.backlog
-        return f"{count(backlog, 'task')}{' or more' if backlog >= MOST_BACKLOG else ''}"
+        return f"{pluralize(backlog, 'task')}{' or more' if backlog >= MAX_BACKLOG_COUNT else ''}"
 
     @property
     def failed(self) -> str:
         """How many tasks failed in the last hours; empty where none did."""
         total = self.total
         if total is not None:
-            return count(total.failed, "task") if total.failed else ""
+            return pluralize(total.failed, "task") if total.failed else ""
         # Not counted yet, but the last failures are known: none lately among them is none.
         since = (self.now - self.hours * 3600) * 1000
-        lately = sum((task.finished_at or 0) >= since for task in self.glance.failures)
+        lately = sum((task.finished_at_ms or 0) >= since for task in self.glance.failures)
         more = " or more" if lately >= MOST_LISTED else ""
-        return f"{count(lately, 'task')}{more}" if lately else ""
+        return f"{pluralize(lately, 'task')}{more}" if lately else ""
 
     @property
     def last(self) -> str:
@@ -108,12 +108,12 @@ class View:
         return f"last {in_words(self.hours)}"
 
 
-class Overview(Element):
+class Dashboard(Element):
     """What is between the head and the foot of the page."""
 
     loader = template("overview")
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: DashboardData) -> None:
         super().__init__()
         self._view = view
 
@@ -127,27 +127,27 @@ class Overview(Element):
         view = self._view
         mood, headline = view.headline
         return tag.fillSlots(
-            notice=notice(view.notice) if view.notice else "",
+            notice=flash(view.flash) if view.flash else "",
             mood=f"mood {mood}",
             headline=headline,
-            now=moment(to_ms(view.now)),
+            now=timestamp(to_ms(view.now)),
             counted=_counted(view),
             spans=_spans(view.hours),
-            figures=facts(_figures(view)),
+            figures=definition_list(_figures(view)),
             failures=_failures(view.glance.failures, view.who),
             running=_running(view),
         )
 
 
-def _counted(view: View) -> list[Shown]:
-    said: list[Shown] = []
+def _counted(view: DashboardData) -> list[Renderable]:
+    said: list[Renderable] = []
     for what, counted in (
-        ("What happened", None if view.happened is None else view.happened.counted_at),
-        ("What is ahead", None if view.forecast is None else view.forecast.counted_at),
+        ("What happened", None if view.happened is None else view.happened.as_of),
+        ("What is ahead", None if view.forecast is None else view.forecast.as_of),
     ):
         # Where there is none, its place says so.
         if counted is not None and view.now - counted >= 1:
-            said += [f"{what} as of ", moment(to_ms(counted)), ". "]
+            said += [f"{what} as of ", timestamp(to_ms(counted)), ". "]
     return said
 
 
@@ -163,13 +163,13 @@ def _spans(hours: int) -> Tag:
     return spans
 
 
-def _figures(view: View) -> Iterable[tuple[str, Shown]]:
+def _figures(view: DashboardData) -> Iterable[tuple[str, Renderable]]:
     total = view.total
     yield "Running", f"{view.glance.running:,}"
     oldest = ""
     if view.figures.backlog:
         oldest = f", for {duration(to_ms(view.figures.oldest_due))} at most"
-    most = "+" if view.figures.backlog >= MOST_BACKLOG else ""
+    most = "+" if view.figures.backlog >= MAX_BACKLOG_COUNT else ""
     yield "Due now", [f"{view.figures.backlog:,}{most}", tags.small(oldest)]
     ahead = None if view.forecast is None else sum(view.forecast.minutes.values())
     yield f"Due in {view.hours} h", _number(ahead)
@@ -184,33 +184,35 @@ def _number(counted: int | None) -> str:
     return "\u2013" if counted is None else f"{counted:,}"
 
 
-def _failures(failures: Sequence[Task], who: Who) -> Tag:
+def _failures(failures: Sequence[Task], who: Viewer) -> Tag:
     if not failures:
         return tags.p("No task on record has failed.", class_="none")
     columns = ["Ended", "Task", "Minute", "Why"]
     if who.may_change:
         columns.append("To do")
     rows = [_failure(task, who) for task in failures]
-    listed = table(f"The last {count(len(failures), 'task')} that failed", columns, rows, "wide")
+    listed = table(
+        f"The last {pluralize(len(failures), 'task')} that failed", columns, rows, "wide"
+    )
     href = FIND + query(name="", state=State.FAILED.value)
     return tags.div(listed, tags.p(tags.a("All that failed, by name", href=href), class_="more"))
 
 
-def _failure(task: Task, who: Who) -> Sequence[Shown]:
-    row: list[Shown] = [
-        moment(task.finished_at),
+def _failure(task: Task, who: Viewer) -> Sequence[Renderable]:
+    row: list[Renderable] = [
+        timestamp(task.finished_at_ms),
         task_link(task.key),
         minute(task.key.trigger_at),
-        why(task.reason, task.detail),
+        failure_reason(task.reason, task.detail),
     ]
     if who.may_change:
-        link = tags.a("Reschedule\u2026", href=path_for(RESCHEDULE, task.key))
-        link.attributes["aria-label"] = f"Reschedule {visible(str(task.key))}"
+        link = tags.a("Reschedule\u2026", href=url_for(RESCHEDULE, task.key))
+        link.attributes["aria-label"] = f"Reschedule {escape_invisible(str(task.key))}"
         row.append(link)
     return row
 
 
-def _running(view: View) -> Tag:
+def _running(view: DashboardData) -> Tag:
     glance = view.glance
     if not glance.running:
         return tags.p("No call is under way.", class_="none")
@@ -219,16 +221,16 @@ def _running(view: View) -> Tag:
             task_link(one.key),
             minute(one.key.trigger_at),
             f"{one.number}",
-            visible(one.host),
-            moment(one.since),
+            escape_invisible(one.host),
+            timestamp(one.since),
             duration(max(0, to_ms(view.now) - one.since)),
-            name(one.node or "\u2013"),
+            bdi(one.node or "\u2013"),
         )
-        for one in glance.under_way
+        for one in glance.in_flight
     ]
     listed = "" if len(rows) == glance.running else f", the longest {len(rows)} of them"
     return table(
-        f"{count(glance.running, 'call')} under way{listed}",
+        f"{pluralize(glance.running, 'call')} under way{listed}",
         ["Task", "Minute", "#Attempt", "To", "Since", "#For", "Daemon"],
         rows,
         "wide",

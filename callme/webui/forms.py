@@ -7,18 +7,18 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
 from ..core.task import State, Task
-from ..server.paths import DELETE, RESCHEDULE, TASK, path_for
-from .layout import Who
+from ..server.paths import DELETE, RESCHEDULE, TASK, url_for
+from .layout import Viewer
 from .task_page import LEFT_ALONE, standing
-from .widgets import Shown, name, notice, state, template, visible
+from .widgets import Renderable, bdi, escape_invisible, flash, state, template
 
-SEEN_FIELD = "seen"
+EXPECTED_STATE_FIELD = "seen"
 """What is called the field that says in which state a task was when somebody was asked."""
 TIME_FIELD = "trigger_at"
 
 
 @frozen
-class Asked:
+class Confirmation:
     """A question about a task.
 
     :ivar wrong: what was wrong with the answer given before.
@@ -26,18 +26,18 @@ class Asked:
     """
 
     task: Task
-    who: Who
+    who: Viewer
     wrong: str = ""
     given: str = "+1m"
 
 
-class _Question(Element):
+class _ConfirmationForm(Element):
     """A question, how the task stands that it is about, and the form to answer it with."""
 
     loader = template("ask")
     verb = ""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Confirmation) -> None:
         super().__init__()
         self._asked = asked
 
@@ -48,7 +48,7 @@ class _Question(Element):
         if task.state is State.RUNNING:
             form = tags.div(self._wrong(), tags.p(LEFT_ALONE), class_="ask")
         return tag.fillSlots(
-            question=[f"{self.verb} ", name(task.key.task_name), "?"],
+            question=[f"{self.verb} ", bdi(task.key.task_name), "?"],
             state=state(task.state),
             standing=standing(task),
             form=form,
@@ -58,9 +58,9 @@ class _Question(Element):
         """Return the form."""
         raise NotImplementedError
 
-    def _wrong(self) -> Shown:
+    def _wrong(self) -> Renderable:
         wrong = self._asked.wrong
-        return notice(visible(wrong), "wrong")(id="wrong") if wrong else ""
+        return flash(escape_invisible(wrong), "wrong")(id="wrong") if wrong else ""
 
     def _form(self, prefix: str, verb: str, kind: str, *fields: Tag) -> Tag:
         asked = self._asked
@@ -68,20 +68,20 @@ class _Question(Element):
             self._wrong(),
             fields,
             asked.who.guard(),
-            tags.input(type="hidden", name=SEEN_FIELD, value=asked.task.state.value),
+            tags.input(type="hidden", name=EXPECTED_STATE_FIELD, value=asked.task.state.value),
             tags.p(
                 tags.button(verb, class_=kind),
                 " ",
-                tags.a("Leave it as it is", href=path_for(TASK, asked.task.key)),
+                tags.a("Leave it as it is", href=url_for(TASK, asked.task.key)),
                 class_="actions",
             ),
-            action=path_for(prefix, asked.task.key),
+            action=url_for(prefix, asked.task.key),
             method="post",
             class_="ask",
         )
 
 
-class RescheduleQuestion(_Question):
+class RescheduleForm(_ConfirmationForm):
     """Asks for a new minute."""
 
     verb = "Reschedule"
@@ -123,7 +123,7 @@ class RescheduleQuestion(_Question):
         )
 
 
-class DeleteQuestion(_Question):
+class DeleteForm(_ConfirmationForm):
     """Asks whether a task is to be forgotten."""
 
     verb = "Delete"
@@ -165,7 +165,7 @@ class LogIn(Element):
         field.attributes["aria-describedby"] = "wrong token-hint" if self._wrong else "token-hint"
         already = tags.p("Logged in already? ", tags.a("Go on", href=self._after), ".")
         return tag.fillSlots(
-            error=notice(self._wrong, "wrong")(id="wrong") if self._wrong else "",
+            error=flash(self._wrong, "wrong")(id="wrong") if self._wrong else "",
             field=field,
             next=self._after,
             already=already if self._linked else "",

@@ -13,7 +13,7 @@ from twisted.web.template import Element, Tag, renderer, tags
 
 from .. import __version__
 from ..server.paths import LOGOUT, STATIC
-from .widgets import Shown, template, visible
+from .widgets import Renderable, escape_invisible, template
 
 _TYPES = {
     "css": b"text/css; charset=utf-8",
@@ -82,23 +82,23 @@ HEADERS = {
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
-def prepare(request: IRequest, status: int = 200) -> None:
+def set_page_headers(request: IRequest, status: int = 200) -> None:
     """Set the status of a page, and what every page carries."""
     request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
     for name, value in HEADERS.items():
         request.setHeader(name.encode(), value.encode())
 
 
-def go_to(request: IRequest, path: str) -> bytes:
+def redirect(request: IRequest, path: str) -> bytes:
     """Send a browser on to another page, after what it asked for was done."""
-    prepare(request, 303)
+    set_page_headers(request, 303)
     request.setHeader(b"location", path.encode("ascii"))
     return b""
 
 
-def serve(request: IRequest, asset: Asset) -> bytes:
+def serve_asset(request: IRequest, asset: Asset) -> bytes:
     """Answer with a file: once is enough for ever."""
-    prepare(request)
+    set_page_headers(request)
     request.setHeader(b"content-type", asset.kind)
     request.setHeader(b"cache-control", _FOR_EVER.encode())
     if request.setETag(b'"' + asset.etag + b'"'):
@@ -107,13 +107,13 @@ def serve(request: IRequest, asset: Asset) -> bytes:
     return asset.content
 
 
-FORM_FIELD = "form"
+CSRF_FIELD = "form"
 """What is called, in every form, the value that no other page can know."""
 _TOOLS = template("tools")
 
 
 @frozen
-class Who:
+class Viewer:
     """Who looks at a page.
 
     :ivar may_change: whether they may do more than look.
@@ -127,10 +127,10 @@ class Who:
         """Return what a form must hold besides its own fields."""
         if self.form is None:
             return []
-        return [tags.input(type="hidden", name=FORM_FIELD, value=self.form)]
+        return [tags.input(type="hidden", name=CSRF_FIELD, value=self.form)]
 
 
-class Frame(Element):
+class Layout(Element):
     """A whole page.
 
     :param main: what is in it.
@@ -142,7 +142,7 @@ class Frame(Element):
     loader = template("frame")
 
     def __init__(
-        self, title: str, main: Shown, who: Who | None, node: str, *, live: bool = False
+        self, title: str, main: Renderable, who: Viewer | None, node: str, *, live: bool = False
     ) -> None:
         super().__init__()
         self._title = title
@@ -153,11 +153,11 @@ class Frame(Element):
 
     @renderer
     def page(self, request: Request, tag: Tag) -> Tag:
-        about: list[Shown] = [f"callme {__version__}"]
+        about: list[Renderable] = [f"callme {__version__}"]
         if self._who is not None:
-            about += [", served by ", tags.bdi(visible(self._node)), "."]
+            about += [", served by ", tags.bdi(escape_invisible(self._node)), "."]
         return tag.fillSlots(
-            title=visible(self._title),
+            title=escape_invisible(self._title),
             style=STYLE.path,
             icon=ICON.path,
             script=SCRIPT.path,
@@ -167,7 +167,7 @@ class Frame(Element):
         )
 
     @renderer
-    def tools(self, request: Request, tag: Tag) -> Shown:
+    def tools(self, request: Request, tag: Tag) -> Renderable:
         if self._who is None:
             return ""
         logout: Tag | str = ""

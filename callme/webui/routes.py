@@ -15,29 +15,35 @@ from twisted.web.server import Request
 from twisted.web.template import Tag, flattenString, tags
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from ..api.requests import parse_new_time, parse_query, parse_start_from, parse_state, parse_target
-from ..api.routes import RETRY_AFTER, Rest
-from ..api.task_service import Changes
+from ..api.requests import (
+    parse_new_time,
+    parse_query,
+    parse_selector,
+    parse_start_from,
+    parse_state,
+)
+from ..api.routes import RETRY_AFTER, AnyPathConverter
+from ..api.task_service import TaskService
 from ..core.task import Task
 from ..core.times import Key
-from ..errors import Invalid, shown
-from ..reports.forecaster import Outlook
-from ..reports.history_cache import Hindsight
+from ..errors import Invalid, quoted
+from ..reports.forecaster import Forecaster
+from ..reports.history_cache import HistoryCache
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
-from ..server.auth import IStranger
-from ..server.paths import LOGIN, OVERVIEW, TASK, path_for, way_back
+from ..server.auth import IAnonymous
+from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
 from ..server.problem import Problem
 from ..store.interface import Store, StoreUnavailable
 from ..worker.scheduler import Scheduler
-from .chart_panels import HOURS, Drawings, insert
-from .dashboard import MOST_LISTED, USUAL_HOURS, Overview, View
-from .forms import SEEN_FIELD, TIME_FIELD, Asked, DeleteQuestion, LogIn, RescheduleQuestion
-from .layout import ASSETS, Frame, Who, go_to, prepare, serve
-from .search import MOST_FOUND, Found, found
-from .session import Unknown, check_session, parse_form, set_session, who_asks
-from .task_page import Story, StoryPage
-from .widgets import Shown, notice, query, visible
+from .chart_panels import HOURS, ChartCache, insert
+from .dashboard import MOST_LISTED, USUAL_HOURS, Dashboard, DashboardData
+from .forms import EXPECTED_STATE_FIELD, TIME_FIELD, Confirmation, DeleteForm, LogIn, RescheduleForm
+from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
+from .search import MOST_FOUND, SearchResults, render_results
+from .session import LoginRequired, check_session, current_viewer, parse_form, set_session
+from .task_page import TaskDetail, TaskPage
+from .widgets import Renderable, escape_invisible, flash, query
 
 log = Logger(namespace="callme")
 
@@ -51,7 +57,7 @@ _DONE = {
 
 
 @define(eq=False)
-class Pages:
+class WebUi:
     """callme's pages for people.
 
     :param outlook: tells what is ahead.
@@ -63,25 +69,25 @@ class Pages:
 
     _store: Store
     _scheduler: Scheduler
-    _changes: Changes
-    _outlook: Outlook
-    _hindsight: dict[int, Hindsight]
+    _changes: TaskService
+    _outlook: Forecaster
+    _hindsight: dict[int, HistoryCache]
     _now: Callable[[], float]
     _node: Callable[[], str]
     _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
 
-    _drawings: Drawings = field(factory=Drawings, init=False)
+    _drawings: ChartCache = field(factory=ChartCache, init=False)
 
     app = Klein()
     app.url_map.merge_slashes = False
-    app.url_map.converters["path"] = Rest
+    app.url_map.converters["path"] = AnyPathConverter
 
     # What is shown
 
     @app.route("/", methods=["GET"])
     async def overview(self, request: Request) -> bytes:
         """Show what happened, what is going on and what is due."""
-        who = who_asks(request)
+        who = current_viewer(request)
         asked = parse_query(request, ("hours", "done"))
         hours = _hours(asked.get("hours"))
         now = self._now()
@@ -91,8 +97,8 @@ class Pages:
         happened = await happening
         figures = await self._store.figures(now)
         glance = await self._store.glance(MOST_LISTED)
-        page = Overview(
-            View(
+        page = Dashboard(
+            DashboardData(
                 now,
                 hours,
                 self._scheduler.health(),
@@ -110,25 +116,25 @@ class Pages:
         return insert(await flattenString(request, frame), drawn)
 
     @app.route("/page/task/<path:path>", methods=["GET"])
-    async def task(self, request: Request, path: str) -> Frame:
+    async def task(self, request: Request, path: str) -> Layout:
         """Show one task."""
-        who = who_asks(request)
+        who = current_viewer(request)
         done = parse_query(request, ("done",)).get("done", "")
         task = await self._task(request, path)
-        story = StoryPage(Story(task, who, _DONE.get(done, "")))
+        story = TaskPage(TaskDetail(task, who, _DONE.get(done, "")))
         title = f"{task.key.task_name}: {task.state.value}"
         return self._frame(request, title, story, who, live=True)
 
     @app.route("/page/find", methods=["GET"])
-    async def find(self, request: Request) -> Frame | bytes:
+    async def find(self, request: Request) -> Layout | bytes:
         """Show the tasks whose names begin as somebody says."""
-        who = who_asks(request)
+        who = current_viewer(request)
         asked = parse_query(request, ("name", "state", "start_from"))
         prefix = asked.get("name", "").strip()
         # What no name has, no store is asked for: PostgreSQL takes no NUL.
-        target = parse_target(request, prefix)
+        target = parse_selector(request, prefix)
         if isinstance(target, Key):
-            return go_to(request, path_for(TASK, target))
+            return redirect(request, url_for(TASK, target))
         only = parse_state(asked.get("state"))
         page = await self._store.page(
             start_from=parse_start_from(asked.get("start_from"), None),
@@ -138,85 +144,85 @@ class Pages:
         )
         assert page is not None
         title = f"{prefix}\u2026" if prefix else "All tasks"
-        return self._frame(request, title, found(Found(prefix, only, page)), who)
+        return self._frame(request, title, render_results(SearchResults(prefix, only, page)), who)
 
     @app.route("/page/static/<name>", methods=["GET"])
     def static(self, request: Request, name: str) -> bytes:
         """Serve what a page needs besides itself."""
         if name not in ASSETS:
             raise Problem(404, "there is nothing at this path")
-        return serve(request, ASSETS[name])
+        return serve_asset(request, ASSETS[name])
 
     # What is done
 
     @app.route("/page/reschedule/<path:path>", methods=["GET", "POST"])
-    async def reschedule(self, request: Request, path: str) -> Frame | bytes:
+    async def reschedule(self, request: Request, path: str) -> Layout | bytes:
         """Ask for a new minute; move the task to it."""
-        who = who_asks(request)
+        who = current_viewer(request)
         task = await self._task(request, path)
-        asked = Asked(task, who)
+        asked = Confirmation(task, who)
         if request.method != b"POST":
-            return self._frame(request, "Reschedule?", RescheduleQuestion(asked), who)
+            return self._frame(request, "Reschedule?", RescheduleForm(asked), who)
         fields = parse_form(request)
         check_session(request, fields)
         given = fields.get(TIME_FIELD, "").strip()
         try:
             _check_seen(fields, task)
             trigger_at = parse_new_time({TIME_FIELD: given} if given else {}, self._now())
-            moved = await self._changes.reschedule(task.key, trigger_at, every_state=True)
+            moved = await self._changes.reschedule(task.key, trigger_at, include_all_states=True)
             if not moved.moved:
                 raise Problem(409, f"{task.key} is running: it cannot be moved now")
         except (Problem, Invalid) as error:
             problem = error if isinstance(error, Problem) else Problem.of(error)
-            asked = Asked(task, who, _said(problem), given)
-            page = RescheduleQuestion(asked)
+            asked = Confirmation(task, who, _said(problem), given)
+            page = RescheduleForm(asked)
             return self._frame(request, "Reschedule?", page, who, status=problem.status)
-        return go_to(request, path_for(TASK, moved.moved[0][1]) + query(done="moved"))
+        return redirect(request, url_for(TASK, moved.moved[0][1]) + query(done="moved"))
 
     @app.route("/page/delete/<path:path>", methods=["GET", "POST"])
-    async def delete(self, request: Request, path: str) -> Frame | bytes:
+    async def delete(self, request: Request, path: str) -> Layout | bytes:
         """Ask whether a task is to be forgotten; forget it."""
-        who = who_asks(request)
+        who = current_viewer(request)
         task = await self._task(request, path)
         if request.method != b"POST":
-            return self._frame(request, "Delete?", DeleteQuestion(Asked(task, who)), who)
+            return self._frame(request, "Delete?", DeleteForm(Confirmation(task, who)), who)
         fields = parse_form(request)
         check_session(request, fields)
         try:
             _check_seen(fields, task)
             await self._changes.delete(task.key)
         except Problem as problem:
-            page = DeleteQuestion(Asked(task, who, _said(problem)))
+            page = DeleteForm(Confirmation(task, who, _said(problem)))
             return self._frame(request, "Delete?", page, who, status=problem.status)
-        return go_to(request, OVERVIEW + query(done="deleted"))
+        return redirect(request, OVERVIEW + query(done="deleted"))
 
     # Who comes and goes
 
     @app.route("/page/login", methods=["GET", "POST"])
-    def login(self, request: Request) -> Frame | bytes:
+    def login(self, request: Request) -> Layout | bytes:
         """Ask for a token; give a session for it."""
         tokens = self._tokens()
         if tokens is None:
-            return go_to(request, OVERVIEW)
+            return redirect(request, OVERVIEW)
         if request.method != b"POST":
             return self._ask_for_token(request, OVERVIEW, 200)
         fields = parse_form(request)
-        after = way_back(fields.get("next", OVERVIEW))
+        after = safe_redirect_target(fields.get("next", OVERVIEW))
         token = fields.get("token", "").strip().encode("utf-8", "replace")
         session = open_session(tokens, token, self._now(), secrets.token_urlsafe(16))
         if session is None:
             return self._ask_for_token(request, after, 401, "callme does not know this token.")
         set_session(request, session, SESSION_SECONDS)
-        return go_to(request, after)
+        return redirect(request, after)
 
     @app.route("/page/logout", methods=["POST"])
     def logout(self, request: Request) -> bytes:
         """Have a browser forget its session."""
         check_session(request, parse_form(request))
         set_session(request, "", 0)
-        return go_to(request, LOGIN)
+        return redirect(request, LOGIN)
 
-    def _ask_for_token(self, request: IRequest, after: str, status: int, wrong: str = "") -> Frame:
+    def _ask_for_token(self, request: IRequest, after: str, status: int, wrong: str = "") -> Layout:
         linked = request.getHeader(b"sec-fetch-site") in (b"cross-site", b"same-site")
         page = LogIn(after, wrong, linked=linked)
         if status == 401:
@@ -224,7 +230,7 @@ class Pages:
         return self._frame(request, "Log in", page, None, status=status)
 
     async def _task(self, request: Request, path: str) -> Task:
-        target = parse_target(request, path)
+        target = parse_selector(request, path)
         if not isinstance(target, Key):
             raise Problem(404, "say which task: its name, @ and its minute")
         task = await self._store.get(target)
@@ -236,37 +242,37 @@ class Pages:
         self,
         request: IRequest,
         title: str,
-        main: Shown,
-        who: Who | None,
+        main: Renderable,
+        who: Viewer | None,
         *,
         live: bool = False,
         status: int = 200,
-    ) -> Frame:
-        prepare(request, status)
-        return Frame(f"{title} \u00b7 callme", main, who, self._node(), live=live)
+    ) -> Layout:
+        set_page_headers(request, status)
+        return Layout(f"{title} \u00b7 callme", main, who, self._node(), live=live)
 
     # Errors
 
-    @app.handle_errors(Unknown)
-    def _unknown(self, request: IRequest, failure: Failure) -> Frame:
+    @app.handle_errors(LoginRequired)
+    def _unknown(self, request: IRequest, failure: Failure) -> Layout:
         path = request.uri.decode("latin-1") if request.method == b"GET" else OVERVIEW
-        return self._ask_for_token(request, way_back(path), 401)
+        return self._ask_for_token(request, safe_redirect_target(path), 401)
 
     @app.handle_errors(Problem)
-    def _problem(self, request: IRequest, failure: Failure) -> Frame:
+    def _problem(self, request: IRequest, failure: Failure) -> Layout:
         assert isinstance(failure.value, Problem)
         return self._wrong(request, failure.value)
 
     @app.handle_errors(StoreUnavailable)
-    def _unavailable(self, request: IRequest, failure: Failure) -> Frame:
-        log.error("a page failed: {error}", error=shown(str(failure.value), 300))
+    def _unavailable(self, request: IRequest, failure: Failure) -> Layout:
+        log.error("a page failed: {error}", error=quoted(str(failure.value), 300))
         detail = "the database cannot be used just now: try again in a moment"
         problem = Problem(503, detail, headers={"Retry-After": RETRY_AFTER})
         # What was only looked at is there again by itself, as soon as it can be read.
         return self._wrong(request, problem, live=request.method == b"GET")
 
     @app.handle_errors(HTTPException)
-    def _not_routed(self, request: IRequest, failure: Failure) -> Frame:
+    def _not_routed(self, request: IRequest, failure: Failure) -> Layout:
         error = failure.value
         if isinstance(error, MethodNotAllowed):
             allowed = ", ".join(sorted(error.valid_methods or ()))
@@ -275,17 +281,17 @@ class Pages:
         return self._wrong(request, Problem(404, "there is nothing at this path"))
 
     @app.handle_errors(Exception)
-    def _unexpected(self, request: IRequest, failure: Failure) -> Frame:
+    def _unexpected(self, request: IRequest, failure: Failure) -> Layout:
         log.failure("a page failed", failure)
         return self._wrong(request, Problem(500, "callme failed to answer; its log says more"))
 
-    def _wrong(self, request: IRequest, problem: Problem, *, live: bool = False) -> Frame:
+    def _wrong(self, request: IRequest, problem: Problem, *, live: bool = False) -> Layout:
         title = problem.members["title"]
-        who = None if IStranger.providedBy(request) else who_asks(request)
+        who = None if IAnonymous.providedBy(request) else current_viewer(request)
         frame = self._frame(
             request,
             title,
-            [_heading(title), notice(visible(_said(problem)), "wrong")],
+            [_heading(title), flash(escape_invisible(_said(problem)), "wrong")],
             who,
             live=live,
             status=problem.status,
@@ -304,13 +310,13 @@ def _hours(given: str | None) -> int:
         return USUAL_HOURS
     if given not in map(str, HOURS):
         known = ", ".join(map(str, HOURS))
-        raise Problem(400, f"hours is {shown(given)}: expected one of {known}")
+        raise Problem(400, f"hours is {quoted(given)}: expected one of {known}")
     return int(given)
 
 
 def _check_seen(fields: dict[str, str], task: Task) -> None:
     """Refuse what somebody decided when the task stood otherwise: a call may have been made."""
-    if fields.get(SEEN_FIELD) != task.state.value:
+    if fields.get(EXPECTED_STATE_FIELD) != task.state.value:
         raise Problem(409, f"meanwhile the task is {task.state.value}: is this still meant?")
 
 

@@ -8,14 +8,25 @@ from twisted.web.template import Tag, tags
 from ..core.task import State, Task
 from ..server.paths import FIND
 from ..store.interface import Page
-from .widgets import Shown, count, minute, moment, query, state, table, task_link, visible, why
+from .widgets import (
+    Renderable,
+    escape_invisible,
+    failure_reason,
+    minute,
+    pluralize,
+    query,
+    state,
+    table,
+    task_link,
+    timestamp,
+)
 
 MOST_FOUND = 100
 """Tasks on one page."""
 
 
 @frozen
-class Found:
+class SearchResults:
     """What was found.
 
     :ivar prefix: what names begin with; empty for all.
@@ -27,18 +38,19 @@ class Found:
     page: Page
 
 
-def found(what: Found) -> list[Tag]:
+def render_results(what: SearchResults) -> list[Tag]:
     """Return what is between the head and the foot of the page."""
     kind = "tasks" if what.only is None else f"{what.only.value} tasks"
     title = f"All {kind}"
     if what.prefix:
-        title = f"{kind.capitalize()} whose name begins with \u201c{visible(what.prefix)}\u201d"
+        prefix = escape_invisible(what.prefix)
+        title = f"{kind.capitalize()} whose name begins with \u201c{prefix}\u201d"
     head = tags.div(tags.h1(title), _states(what), class_="head")
     if not what.page.tasks:
         return [head, tags.p("There is none.", class_="none")]
     columns = ["Task", "Minute", "State", "Next attempt", "Ended", "Why"]
     listed = table(
-        f"{count(len(what.page.tasks), 'task')} by name, then by minute",
+        f"{pluralize(len(what.page.tasks), 'task')} by name, then by minute",
         columns,
         [_row(task) for task in what.page.tasks],
         "wide",
@@ -49,7 +61,7 @@ def found(what: Found) -> list[Tag]:
     return [head, listed, tags.p(tags.a("More", href=href, rel="next"), class_="more")]
 
 
-def _states(what: Found) -> Tag:
+def _states(what: SearchResults) -> Tag:
     links = tags.ul()
     for only in (None, State.FAILED):
         link = tags.a(
@@ -68,12 +80,12 @@ def _query(prefix: str, only: State | None, **more: str) -> str:
     return query(name=prefix, **state_asked, **more)
 
 
-def _row(task: Task) -> tuple[Shown, ...]:
+def _row(task: Task) -> tuple[Renderable, ...]:
     return (
         task_link(task.key),
         minute(task.key.trigger_at),
         state(task.state),
         "\u2013" if task.due_at is None else minute(task.due_at),
-        moment(task.finished_at),
-        why(task.reason, task.detail),
+        timestamp(task.finished_at_ms),
+        failure_reason(task.reason, task.detail),
     )

@@ -8,29 +8,29 @@ from urllib.parse import parse_qsl
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
-from ..security.sessions import is_form_of
-from ..security.tokens import Right
-from ..server.auth import SESSION_COOKIES, IStranger, IVisitor
+from ..security.sessions import verify_csrf
+from ..security.tokens import Permission
+from ..server.auth import SESSION_COOKIES, IAnonymous, IUserSession
 from ..server.paths import MAX_FORM
 from ..server.problem import Problem
-from .layout import FORM_FIELD, Who
+from .layout import CSRF_FIELD, Viewer
 
 
-class Unknown(Exception):
+class LoginRequired(Exception):
     """Somebody must log in first."""
 
 
-def who_asks(request: IRequest) -> Who:
+def current_viewer(request: IRequest) -> Viewer:
     """Return who asks.
 
     :raises Unknown: where that is somebody who must log in first.
     """
-    if IStranger.providedBy(request):
-        raise Unknown
-    visitor = cast(Request, request).getComponent(IVisitor)
+    if IAnonymous.providedBy(request):
+        raise LoginRequired
+    visitor = cast(Request, request).getComponent(IUserSession)
     if visitor is None:
-        return Who()
-    return Who(visitor.session.right is Right.WRITE, visitor.session.form)
+        return Viewer()
+    return Viewer(visitor.session.right is Permission.WRITE, visitor.session.form)
 
 
 def set_session(request: Request, session: str, seconds: int) -> None:
@@ -82,6 +82,6 @@ def parse_form(request: Request) -> dict[str, str]:
 
 def check_session(request: Request, fields: dict[str, str]) -> None:
     """Refuse a form that was not given out in this session, where there is one."""
-    visitor = request.getComponent(IVisitor)
-    if visitor is not None and not is_form_of(visitor.session, fields.get(FORM_FIELD, "")):
+    visitor = request.getComponent(IUserSession)
+    if visitor is not None and not verify_csrf(visitor.session, fields.get(CSRF_FIELD, "")):
         raise Problem(403, "this form is of another session: open it anew")

@@ -10,24 +10,24 @@ from twisted.web.template import Element, Tag, renderer, tags
 
 from ..core.headers import masked
 from ..core.task import Attempt, State, Task
-from ..server.paths import DELETE, FIND, RESCHEDULE, path_for
-from .layout import Who
+from ..server.paths import DELETE, FIND, RESCHEDULE, url_for
+from .layout import Viewer
 from .widgets import (
-    Shown,
-    count,
-    cut,
+    Renderable,
+    bdi,
+    definition_list,
     duration,
-    facts,
+    escape_invisible,
+    failure_reason,
+    flash,
     minute,
-    moment,
-    name,
-    notice,
+    pluralize,
     query,
     state,
     table,
     template,
-    visible,
-    why,
+    timestamp,
+    truncate,
 )
 
 LEFT_ALONE = "While it is called it can be neither moved nor deleted."
@@ -36,23 +36,23 @@ _LINES = "\n\t"
 
 
 @frozen
-class Story:
+class TaskDetail:
     """What a task's page tells.
 
-    :ivar notice: what has just been done.
+    :ivar flash: what has just been done.
     """
 
     task: Task
-    who: Who
-    notice: str = ""
+    who: Viewer
+    flash: str = ""
 
 
-class StoryPage(Element):
+class TaskPage(Element):
     """What is between the head and the foot of the page."""
 
     loader = template("task")
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: TaskDetail) -> None:
         super().__init__()
         self._story = story
 
@@ -60,13 +60,13 @@ class StoryPage(Element):
     def page(self, request: Request, tag: Tag) -> Tag:
         task = self._story.task
         return tag.fillSlots(
-            notice=notice(self._story.notice) if self._story.notice else "",
-            name=name(task.key.task_name),
+            notice=flash(self._story.flash) if self._story.flash else "",
+            name=bdi(task.key.task_name),
             state=state(task.state),
             standing=standing(task),
             actions=_actions(task) if self._story.who.may_change else "",
             attempts=_attempts(task),
-            facts=facts(_facts(task)),
+            facts=definition_list(_facts(task)),
             headers=_headers(task),
             payload=_payload(task),
             others=tags.a(
@@ -75,17 +75,17 @@ class StoryPage(Element):
         )
 
 
-def standing(task: Task) -> list[Shown]:
+def standing(task: Task) -> list[Renderable]:
     """Return how a task stands, in a sentence."""
-    due: list[Shown] = ["due ", minute(task.key.trigger_at)]
+    due: list[Renderable] = ["due ", minute(task.key.trigger_at)]
     if task.state is State.SCHEDULED:
         if task.due_at is None or task.due_at == task.key.trigger_at:
             return [*due, "."]
         return [*due, "; to be tried again at ", minute(task.due_at), "."]
     if task.state is State.RUNNING:
         return [*due, f"; attempt {_running_number(task)} is under way."]
-    ended: list[Shown] = [*due, "; ended at ", moment(task.finished_at), "."]
-    return [*ended, " ", why(task.reason, task.detail)]
+    ended: list[Renderable] = [*due, "; ended at ", timestamp(task.finished_at_ms), "."]
+    return [*ended, " ", failure_reason(task.reason, task.detail)]
 
 
 def _running_number(task: Task) -> int:
@@ -96,9 +96,9 @@ def _actions(task: Task) -> Tag:
     if task.state is State.RUNNING:
         return tags.p(LEFT_ALONE, class_="none")
     return tags.p(
-        tags.a("Reschedule\u2026", href=path_for(RESCHEDULE, task.key), class_="do"),
+        tags.a("Reschedule\u2026", href=url_for(RESCHEDULE, task.key), class_="do"),
         " ",
-        tags.a("Delete\u2026", href=path_for(DELETE, task.key), class_="do bad"),
+        tags.a("Delete\u2026", href=url_for(DELETE, task.key), class_="do bad"),
         class_="actions",
     )
 
@@ -111,39 +111,39 @@ def _attempts(task: Task) -> Tag:
     if task.state is State.RUNNING:
         rows.append((str(_running_number(task)), "\u2013", "", "", "", "under way", "", ""))
     if not rows:
-        never = "No request was made." if task.finished_at is not None else "None yet."
+        never = "No request was made." if task.finished_at_ms is not None else "None yet."
         return tags.p(never, class_="none")
     columns = ["#No.", "Started", "#Late", "#Took", "#Status", "Outcome", "Daemon", "Next"]
-    return table(count(len(rows), "attempt"), columns, rows, "wide")
+    return table(pluralize(len(rows), "attempt"), columns, rows, "wide")
 
 
-def _row(attempt: Attempt, after: Shown) -> Sequence[Shown]:
+def _row(attempt: Attempt, after: Renderable) -> Sequence[Renderable]:
     outcome = tags.div(state(State.SUCCEEDED if attempt.reason is None else State.FAILED))
-    outcome(" ", why(attempt.reason, attempt.detail))
+    outcome(" ", failure_reason(attempt.reason, attempt.detail))
     if attempt.body:
         opening = tags.summary("What it answered")
-        answered = tags.details(opening, tags.pre(visible(attempt.body, _LINES)))
+        answered = tags.details(opening, tags.pre(escape_invisible(attempt.body, _LINES)))
         answered.attributes["id"] = f"answer-{attempt.number}"
         outcome(answered)
     return (
         str(attempt.number),
-        moment(attempt.started_at),
+        timestamp(attempt.started_at),
         duration(attempt.lateness_ms),
         duration(attempt.duration_ms),
         "\u2013" if attempt.status is None else str(attempt.status),
         outcome,
-        name(attempt.node or "\u2013"),
+        bdi(attempt.node or "\u2013"),
         tags.span(after),
     )
 
 
-def _after(task: Task, number: int, attempts: Sequence[Attempt]) -> Shown:
+def _after(task: Task, number: int, attempts: Sequence[Attempt]) -> Renderable:
     """Return what came after the attempt of this place, the first being 1."""
     first = len(attempts) - task.attempts_used + (task.state is State.RUNNING)
     if number < len(attempts):
         if number == first:
             return "rescheduled, then tried anew"
-        return ["tried again ", moment(attempts[number].started_at)]
+        return ["tried again ", timestamp(attempts[number].started_at)]
     if task.state is State.RUNNING:
         return "rescheduled, then called" if number == first else "tried again now"
     if task.state is State.SCHEDULED and task.due_at is not None:
@@ -154,12 +154,15 @@ def _after(task: Task, number: int, attempts: Sequence[Attempt]) -> Shown:
     return "given up"
 
 
-def _facts(task: Task) -> Iterable[tuple[str, Shown]]:
+def _facts(task: Task) -> Iterable[tuple[str, Renderable]]:
     asked = task.definition
     delays = ", then ".join(str(one) for one in asked.retry_delay)
-    yield "Key", tags.code(visible(str(task.key)))
+    yield "Key", tags.code(escape_invisible(str(task.key)))
     yield "Minute", minute(asked.trigger_at)
-    yield "Callback", [tags.code(asked.callback_method), " ", tags.code(visible(asked.callback))]
+    yield (
+        "Callback",
+        [tags.code(asked.callback_method), " ", tags.code(escape_invisible(asked.callback))],
+    )
     yield "A success is", ", ".join(str(one) for one in asked.expected_http_status)
     yield "Attempts", f"{task.attempts_used} made, {task.attempts_left} left of {1 + asked.retry}"
     yield "Between attempts", f"{delays} min"
@@ -167,15 +170,18 @@ def _facts(task: Task) -> Iterable[tuple[str, Shown]]:
     yield "Timeout", f"{asked.timeout} s"
     for term, told in (("If it fails", asked.on_failure), ("If it succeeds", asked.on_success)):
         if told is not None:
-            yield f"{term}, told", tags.code(visible(told))
-    yield "Registered", moment(task.created_at)
+            yield f"{term}, told", tags.code(escape_invisible(told))
+    yield "Registered", timestamp(task.created_at_ms)
 
 
 def _headers(task: Task) -> Tag | str:
     headers = masked(task.definition.headers)
     if not headers:
         return ""
-    rows = [(tags.code(visible(one)), visible(value)) for one, value in headers.items()]
+    rows = [
+        (tags.code(escape_invisible(one)), escape_invisible(value))
+        for one, value in headers.items()
+    ]
     return table("Headers that are sent along", ["Header", "Value"], rows)
 
 
@@ -183,11 +189,11 @@ def _payload(task: Task) -> Tag | str:
     payload = task.definition.payload
     if not payload:
         return ""
-    shown, left = cut(payload)
+    shown, left = truncate(payload)
     more = tags.p(f"{left:,} more characters are not shown here.") if left else ""
     return tags.details(
-        tags.summary(f"Payload, {count(len(payload), 'character')}"),
-        tags.pre(visible(shown, _LINES)),
+        tags.summary(f"Payload, {pluralize(len(payload), 'character')}"),
+        tags.pre(escape_invisible(shown, _LINES)),
         more,
         id="payload",
     )

@@ -11,7 +11,7 @@ from twisted.web.template import Flattenable, Tag, XMLString, tags
 
 from ..core.task import Reason, State
 from ..core.times import Key, rfc3339
-from ..server.paths import TASK, path_for
+from ..server.paths import TASK, url_for
 
 MOST_SHOWN = 4_000
 """Characters that are shown of a text that may be long."""
@@ -21,7 +21,7 @@ _HIDDEN = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
 
-def visible(text: str, kept: str = "") -> str:
+def escape_invisible(text: str, kept: str = "") -> str:
     """Return a text in which nothing is hidden: what shows nothing, or moves others, is named.
 
     What endpoints answer and people call their tasks may hold anything: controls that HTML has
@@ -42,22 +42,22 @@ def _visible(character: str, kept: str) -> str:
     return character
 
 
-def cut(text: str, most: int = MOST_SHOWN) -> tuple[str, int]:
+def truncate(text: str, most: int = MOST_SHOWN) -> tuple[str, int]:
     """Return the beginning of a text, and how many characters were left out."""
     return text[:most], max(0, len(text) - most)
 
 
-def name(text: str) -> Tag:
+def bdi(text: str) -> Tag:
     """Return a name of somebody's, which turns nothing around it."""
-    return tags.bdi(visible(text))
+    return tags.bdi(escape_invisible(text))
 
 
 def task_link(key: Key) -> Tag:
     """Return a link to a task's page, which says its name."""
-    return tags.a(name(key.task_name), href=path_for(TASK, key))
+    return tags.a(bdi(key.task_name), href=url_for(TASK, key))
 
 
-def moment(milliseconds: int | None) -> Tag | str:
+def timestamp(milliseconds: int | None) -> Tag | str:
     """Return a time as a person reads it, to the second; a dash for none."""
     if milliseconds is None:
         return "\u2013"
@@ -102,7 +102,7 @@ def duration(milliseconds: int | None) -> str:
     raise AssertionError("every duration has a unit")
 
 
-def count(number: int, one: str, many: str = "") -> str:
+def pluralize(number: int, one: str, many: str = "") -> str:
     """Return a number and what it is of: ``1 task``, ``2 tasks``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
@@ -112,7 +112,7 @@ def query(**values: object) -> str:
     return "?" + "&".join(f"{key}={quote(str(value), safe='')}" for key, value in values.items())
 
 
-Shown = Flattenable
+Renderable = Flattenable
 """What may stand in a cell, or in a sentence: a text, a tag, a list of them."""
 
 _SIGNS = {
@@ -123,10 +123,10 @@ _SIGNS = {
 }
 
 
-def template(name: str) -> XMLString:
+def template(bdi: str) -> XMLString:
     """Return one of the templates beside this module."""
     assert __package__ is not None
-    text = (files(__package__) / "templates" / f"{name}.xml").read_text(encoding="utf-8")
+    text = (files(__package__) / "templates" / f"{bdi}.xml").read_text(encoding="utf-8")
     return XMLString(text)
 
 
@@ -137,15 +137,15 @@ def state(of: State) -> Tag:
     return tags.strong(sign, of.value, class_=f"state {of.value}")
 
 
-def why(reason: Reason | None, detail: str) -> Shown:
+def failure_reason(reason: Reason | None, detail: str) -> Renderable:
     """Return why a task or an attempt failed; nothing where it did not."""
     if reason is None:
         return ""
-    return tags.span(tags.code(reason.value), " ", visible(detail), class_="why")
+    return tags.span(tags.code(reason.value), " ", escape_invisible(detail), class_="why")
 
 
 def table(
-    caption: str, columns: Sequence[str], rows: Iterable[Sequence[Shown]], kind: str = ""
+    caption: str, columns: Sequence[str], rows: Iterable[Sequence[Renderable]], kind: str = ""
 ) -> Tag:
     """Return a table; on a narrow screen each of its cells says what it is.
 
@@ -178,11 +178,11 @@ def _cell(cell: Tag, number: bool) -> Tag:
     return cell(class_="number") if number else cell
 
 
-def facts(pairs: Iterable[tuple[str, Shown]]) -> list[Tag]:
+def definition_list(pairs: Iterable[tuple[str, Renderable]]) -> list[Tag]:
     """Return what stands in a list of terms and what they are."""
     return [tags.div(tags.dt(term), tags.dd(said)) for term, said in pairs]
 
 
-def notice(sentence: Shown, kind: str = "done") -> Tag:
+def flash(sentence: Renderable, kind: str = "done") -> Tag:
     """Return a sentence that must be seen."""
     return tags.p(sentence, class_=f"notice {kind}", role="alert" if kind == "wrong" else "status")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.logger import Logger
 
-from ..core.task import Claim, Verdict
+from ..core.task import Claim, Transition
 from ..core.times import rfc3339
-from ..errors import shown
+from ..errors import quoted
 
 log = Logger(namespace="callme")
 
@@ -30,22 +30,22 @@ class AttemptLog:
     _written: int = field(default=0, init=False)
     _left_out: int = field(default=0, init=False)
 
-    def ended(self, claim: Claim, verdict: Verdict) -> None:
+    def ended(self, claim: Claim, transition: Transition) -> None:
         """Write that an attempt ended, and what becomes of its task."""
-        attempt = verdict.attempt
+        attempt = transition.attempt
         assert attempt is not None
         if attempt.reason is None:
             self._succeeded(claim, attempt.status)
             return
         then = "the task failed"
-        if verdict.due_at is not None:
-            then = f"next attempt {rfc3339(verdict.due_at * 1000)}"
+        if transition.due_at is not None:
+            then = f"next attempt {rfc3339(transition.due_at * 1000)}"
         log.warn(
             "{task} attempt {number} failed: {reason} ({detail}); {then}",
-            task=shown(str(claim.definition.key)),
+            task=quoted(str(claim.definition.key)),
             number=attempt.number,
             reason=attempt.reason.value,
-            detail=shown(attempt.detail, 300),
+            detail=quoted(attempt.detail, 300),
             then=then,
         )
 
@@ -59,7 +59,7 @@ class AttemptLog:
         self._written += 1
         log.info(
             "{task} attempt {number} succeeded: {status}",
-            task=shown(str(claim.definition.key)),
+            task=quoted(str(claim.definition.key)),
             number=claim.number,
             status=status,
         )

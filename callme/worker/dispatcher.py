@@ -14,15 +14,15 @@ from twisted.python.failure import Failure
 
 from ..core import transitions
 from ..core.callback_url import host_of
-from ..core.notification import told
-from ..core.task import Claim, Outcome, State, Verdict
-from ..core.times import minute_of
-from ..errors import shown
+from ..core.notification import notification_url
+from ..core.task import Claim, Outcome, State, Transition
+from ..core.times import floor_to_minute
+from ..errors import quoted
 from ..store.changes import Observer
 from ..store.interface import Store, StoreUnavailable
 from .attempt_log import AttemptLog
-from .fair_share import share_out
-from .throughput import Capacity, Pace
+from .fair_share import allocate_slots
+from .throughput import Capacity, ThroughputMeter
 
 
 class Caller(Protocol):
@@ -40,7 +40,7 @@ class Caller(Protocol):
 
 log = Logger(namespace="callme")
 
-MOST_KNOWN = 10_000
+MAX_TRACKED_HOSTS = 10_000
 """Hosts of which is kept that they answered when last called."""
 RETRY_SECONDS = 2.0
 """How soon something is tried again that the database did not take."""
@@ -68,7 +68,7 @@ class Dispatcher:
     _claim_failed: Callable[[Failure], None]
     observer: Observer = field(factory=Observer, init=False)
     _log: AttemptLog = field(init=False)
-    _pace: Pace = field(init=False)
+    _pace: ThroughputMeter = field(init=False)
     _open: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _claiming: bool = field(default=False, init=False)
@@ -76,22 +76,22 @@ class Dispatcher:
     # Hosts that may have tasks due, the longest unserved first.
     _waiting: dict[str, None] = field(factory=dict, init=False)
     # Hosts that have answered since the last tick.
-    _answering: set[str] = field(factory=set, init=False)
+    _responsive: set[str] = field(factory=set, init=False)
     # Hosts that answered when last called, the longest uncalled first.
-    _known: dict[str, None] = field(factory=dict, init=False)
-    _under_way: dict[str, int] = field(factory=dict, init=False)
+    _recently_responsive: dict[str, None] = field(factory=dict, init=False)
+    _in_flight: dict[str, int] = field(factory=dict, init=False)
     # By task and number: of a claim that was lost the call may outlast the next claim.
     _calls: dict[tuple[int, int], Deferred[Outcome]] = field(factory=dict, init=False)
     # Claims whose end is not yet on record.
-    _held: dict[tuple[int, int], Claim] = field(factory=dict, init=False)
+    _unrecorded: dict[tuple[int, int], Claim] = field(factory=dict, init=False)
     _drained: list[Deferred[None]] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._log = AttemptLog(self._now)
-        self._pace = Pace(self._clock.seconds)
+        self._pace = ThroughputMeter(self._clock.seconds)
 
     @property
-    def calls_under_way(self) -> int:
+    def calls_in_flight(self) -> int:
         """How many calls are under way."""
         return len(self._calls)
 
@@ -104,16 +104,16 @@ class Dispatcher:
         """Begin to claim, unless it was closed: what an earlier daemon left is taken up."""
         self._open = not self._closed
 
-    def begin_minute(self) -> None:
+    def reset_responsive_hosts(self) -> None:
         """Forget who answered in the last minute: they may hang by now."""
-        self._answering.clear()
+        self._responsive.clear()
         self._log.flush()
 
-    def take_up(self, claims: Iterable[Claim]) -> None:
+    def recover_orphans(self, claims: Iterable[Claim]) -> None:
         """Record as interrupted the claims that nobody holds any more."""
         for claim in claims:
-            if _id(claim) not in self._held:
-                self._held[_id(claim)] = claim
+            if _id(claim) not in self._unrecorded:
+                self._unrecorded[_id(claim)] = claim
                 self._ended(claim, transitions.interrupted(claim))
 
     def wake(self, hosts: Iterable[str]) -> None:
@@ -127,14 +127,14 @@ class Dispatcher:
             return
         # Where one host could have all the room, none is kept for others.
         reserve = min(self._concurrency // 2, self._concurrency - self._per_host)
-        shares = share_out(
+        shares = allocate_slots(
             self._concurrency - len(self._calls),
             self._per_host,
-            self._under_way,
+            self._in_flight,
             self._waiting,
             max(0, reserve),
-            self._answering,
-            self._known,
+            self._responsive,
+            self._recently_responsive,
         )
         if not shares:
             return
@@ -156,7 +156,7 @@ class Dispatcher:
             dict.fromkeys(host for host, share in shares.items() if taken.get(host, 0) >= share)
         )
         # Few can have all their places, so that this soon finds one that has not.
-        short = any(self._under_way.get(host, 0) < self._per_host for host in self._waiting)
+        short = any(self._in_flight.get(host, 0) < self._per_host for host in self._waiting)
         self._pace.room(short=short)
         self._claim()
         self._check_drained()
@@ -168,17 +168,17 @@ class Dispatcher:
         self._check_drained()
 
     def _launch(self, claim: Claim) -> None:
-        self._held[_id(claim)] = claim
+        self._unrecorded[_id(claim)] = claim
         now = self._now()
         if not self._open or now < claim.definition.trigger_at:
             # Not started: its time has not come (the clock was set back) or ours has.
-            due_at = max(minute_of(now), claim.definition.trigger_at)
-            self._record(claim, Verdict(State.SCHEDULED, due_at=due_at))
+            due_at = max(floor_to_minute(now), claim.definition.trigger_at)
+            self._record(claim, Transition(State.SCHEDULED, due_at=due_at))
         elif transitions.is_too_late(claim.definition, now):
-            log.warn("{task} failed: too_late", task=shown(str(claim.definition.key)))
+            log.warn("{task} failed: too_late", task=quoted(str(claim.definition.key)))
             self._record(claim, transitions.too_late(claim.definition))
         else:
-            self._under_way[claim.host] = self._under_way.get(claim.host, 0) + 1
+            self._in_flight[claim.host] = self._in_flight.get(claim.host, 0) + 1
             calling = self._calls[_id(claim)] = self._caller.call(claim)
             ended = calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
             ended.addErrback(lambda failure: log.failure("a call's end failed", failure))
@@ -193,71 +193,73 @@ class Dispatcher:
         self._claim()
 
     def _remember(self, host: str, answered: bool) -> None:
-        self._known.pop(host, None)
+        self._recently_responsive.pop(host, None)
         if answered:
-            self._answering.add(host)
-            self._known[host] = None
-            if len(self._known) > MOST_KNOWN:
-                del self._known[next(iter(self._known))]
+            self._responsive.add(host)
+            self._recently_responsive[host] = None
+            if len(self._recently_responsive) > MAX_TRACKED_HOSTS:
+                del self._recently_responsive[next(iter(self._recently_responsive))]
 
     def _ended(self, claim: Claim, outcome: Outcome) -> None:
-        verdict = transitions.judge(claim, outcome, self._now())
-        self._log.ended(claim, verdict)
+        transition = transitions.decide_after_attempt(claim, outcome, self._now())
+        self._log.ended(claim, transition)
         # First: whatever becomes of the counting, the task has its end.
-        self._record(claim, verdict)
-        if verdict.attempt is not None:
-            self.observer.attempt_ended(claim, verdict.attempt)
+        self._record(claim, transition)
+        if transition.attempt is not None:
+            self.observer.attempt_ended(claim, transition.attempt)
 
     def _call_failed(self, failure: Failure, claim: Claim) -> None:
         """Take an error of the caller's own, or the end of a call that was cut off."""
         if not failure.check(CancelledError):
-            log.failure("the call of {task} failed", failure, task=shown(str(claim.definition.key)))
+            log.failure(
+                "the call of {task} failed", failure, task=quoted(str(claim.definition.key))
+            )
         self._called(transitions.interrupted(claim), claim)
 
     def _leave(self, claim: Claim) -> None:
         del self._calls[_id(claim)]
-        self._under_way[claim.host] -= 1
-        if not self._under_way[claim.host]:
-            del self._under_way[claim.host]
+        self._in_flight[claim.host] -= 1
+        if not self._in_flight[claim.host]:
+            del self._in_flight[claim.host]
 
-    def _record(self, claim: Claim, verdict: Verdict) -> None:
+    def _record(self, claim: Claim, transition: Transition) -> None:
         """Store a verdict, however often that has to be tried."""
 
         def recorded(held: bool) -> None:
-            self._let_go(claim)
+            self._release(claim)
             if not held:
                 self.observer.claim_lost()
                 log.error(
                     "{task} attempt {number} ended, but its claim was lost: not stored",
-                    task=shown(str(claim.definition.key)),
+                    task=quoted(str(claim.definition.key)),
                     number=claim.number,
                 )
-            elif (url := told(claim.definition, verdict)) is not None:
+            elif (url := notification_url(claim.definition, transition)) is not None:
                 self.wake([host_of(url)])
-            elif verdict.due_at is not None and verdict.due_at <= self._now():
+            elif transition.due_at is not None and transition.due_at <= self._now():
                 self.wake([claim.host])
-            if held and verdict.state is not State.SCHEDULED:
-                self.observer.task_finished(verdict.state, verdict.reason)
+            if held and transition.state is not State.SCHEDULED:
+                self.observer.task_finished(transition.state, transition.reason)
 
         def failed(failure: Failure) -> None:
-            verdict_then = verdict
+            verdict_then = transition
             log.error(
                 "the attempt of {task} could not be recorded: {error}; trying again soon",
-                task=shown(str(claim.definition.key)),
-                error=shown(str(failure.value), 300),
+                task=quoted(str(claim.definition.key)),
+                error=quoted(str(failure.value), 300),
             )
             if not failure.check(StoreUnavailable):
                 log.failure("the database refused a record", failure)
-                verdict_then = _reduced(verdict)
+                verdict_then = _without_response_data(transition)
             self._clock.callLater(RETRY_SECONDS, self._record, claim, verdict_then)
 
-        recording = self._store.record(claim, verdict, self._now())
+        recording = self._store.record(claim, transition, self._now())
         recording.addCallbacks(recorded, failed)
         recording.addErrback(lambda failure: log.failure("a record failed", failure))
 
-    def _let_go(self, claim: Claim) -> None:
-        if self._held.get(_id(claim)) is claim:
-            del self._held[_id(claim)]
+    def _release(self, claim: Claim) -> None:
+        if self._unrecorded.get(_id(claim)) is claim:
+            del self._unrecorded[_id(claim)]
         self._check_drained()
 
     async def close(self, grace: float, then: float) -> None:
@@ -276,14 +278,14 @@ class Dispatcher:
         self._log.flush()
 
     def _check_drained(self) -> None:
-        if self._drained and not self._claiming and not self._held:
+        if self._drained and not self._claiming and not self._unrecorded:
             drained, self._drained = self._drained, []
             for waiter in drained:
                 waiter.callback(None)
 
     async def _drain(self, seconds: float) -> None:
         """Wait until nothing is held any more, or until the time is over."""
-        if self._claiming or self._held:
+        if self._claiming or self._unrecorded:
             drained: Deferred[None] = Deferred()
             self._drained.append(drained)
             drained.addTimeout(seconds, self._clock)
@@ -297,9 +299,11 @@ def _id(claim: Claim) -> tuple[int, int]:
     return claim.task_id, claim.number
 
 
-def _reduced(verdict: Verdict) -> Verdict:
+def _without_response_data(transition: Transition) -> Transition:
     """Return a verdict with nothing in it that came from outside, so that it can be stored."""
-    if verdict.attempt is None:
-        return verdict
+    if transition.attempt is None:
+        return transition
     detail = "the answer could not be recorded"
-    return evolve(verdict, attempt=evolve(verdict.attempt, status=None, detail=detail, body=""))
+    return evolve(
+        transition, attempt=evolve(transition.attempt, status=None, detail=detail, body="")
+    )

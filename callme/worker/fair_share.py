@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Container, Iterable, Mapping
 
 
-def share_out(
+def allocate_slots(
     free: int,
     per_host: int,
-    under_way: Mapping[str, int],
+    in_flight: Mapping[str, int],
     waiting: Iterable[str],
     reserve: int = 0,
     answering: Container[str] = (),
@@ -23,7 +23,7 @@ def share_out(
 
     :param free: how many calls may start in all.
     :param per_host: how many calls to one host may be under way at once.
-    :param under_way: how many calls to each host are under way now.
+    :param in_flight: how many calls to each host are under way now.
     :param waiting: the hosts with tasks due, the longest unserved first.
     :param reserve: how many of the free places are kept for hosts that are ``answering``,
         and for those with few calls under way (4, or an eighth of ``per_host`` where that is
@@ -33,7 +33,7 @@ def share_out(
         places, each with few calls.
     """
     few = min(per_host, max(4, per_host // 8))
-    levels = [(under_way.get(host, 0), turn, host) for turn, host in enumerate(waiting)]
+    levels = [(in_flight.get(host, 0), turn, host) for turn, host in enumerate(waiting)]
     heapq.heapify(levels)
     shares: dict[str, int] = {}
     while free and levels:

@@ -11,15 +11,15 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import shown
-from ..store.interface import ALIVE_SECONDS, Store, StoreUnavailable
+from ..errors import quoted
+from ..store.interface import HEARTBEAT_SECONDS, Store, StoreUnavailable
 from .dispatcher import Dispatcher
 
 log = Logger(namespace="callme")
 
 
 @define(eq=False)
-class Others:
+class Poller:
     """Looks every so often, and tells the others that this daemon lives.
 
     :param now: the wall clock: seconds since 1970.
@@ -48,9 +48,9 @@ class Others:
         return looking.addCallbacks(self._looked, self._failed)
 
     async def _look_once(self) -> None:
-        if self._clock.seconds() - self._alive_at >= ALIVE_SECONDS:
+        if self._clock.seconds() - self._alive_at >= HEARTBEAT_SECONDS:
             self._alive_at = self._clock.seconds()
-            self._dispatcher.take_up(await self._store.abandoned(self._now()))
+            self._dispatcher.recover_orphans(await self._store.abandoned(self._now()))
         self._dispatcher.wake(await self._store.waiting(self._now()))
 
     def _looked(self, _: None) -> None:
@@ -60,7 +60,7 @@ class Others:
         # Once is enough: requests and ticks say the same, and it is tried again soon.
         if failure.check(StoreUnavailable):
             if not self._failing:
-                error = shown(str(failure.value), 300)
+                error = quoted(str(failure.value), 300)
                 log.error("looking for what is due failed: {error}", error=error)
         else:
             log.failure("looking for what is due failed", failure)

@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import shown
+from ..errors import quoted
 from ..store.interface import Store, StoreUnavailable
 
 log = Logger(namespace="callme")
@@ -24,7 +24,7 @@ DAY = 86_400
 
 
 @define(eq=False)
-class Retention:
+class Pruner:
     """Forgets what finished long ago.
 
     :param now: the wall clock: seconds since 1970.
@@ -50,7 +50,7 @@ class Retention:
 
     def _purge_failed(self, failure: Failure) -> None:
         if failure.check(StoreUnavailable):
-            log.error("purging failed: {error}", error=shown(str(failure.value), 300))
+            log.error("purging failed: {error}", error=quoted(str(failure.value), 300))
         elif not failure.check(CancelledError):
             log.failure("purging failed", failure)
 

@@ -12,20 +12,20 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.task import Reason, State
-from ..core.times import MINUTE, minute_of
-from ..errors import shown
+from ..core.times import MINUTE, floor_to_minute
+from ..errors import quoted
 from ..store.changes import Observer
 from ..store.interface import Store, StoreUnavailable
 from .dispatcher import RETRY_SECONDS, Caller, Dispatcher
-from .poller import Others
-from .pruner import Retention
+from .poller import Poller
+from .pruner import Pruner
 from .throughput import Capacity
 
 log = Logger(namespace="callme")
 
-LOOK_SECONDS = 5
+CLOCK_CHECK_SECONDS = 5
 """How often, at least, the wall clock is looked at: it may have been set."""
-STALE_SECONDS = 90
+TICK_TIMEOUT_SECONDS = 90
 """How old the last tick may be before the scheduler counts as stopped."""
 
 
@@ -39,7 +39,7 @@ class Health:
 
     ticking: bool
     last_tick: float | None
-    calls_under_way: int
+    calls_in_flight: int
 
 
 class Scheduler:
@@ -56,7 +56,7 @@ class Scheduler:
         self,
         store: Store,
         caller: Caller,
-        retention: Retention,
+        retention: Pruner,
         clock: IReactorTime,
         now: Callable[[], float],
         concurrency: int = 256,
@@ -67,15 +67,15 @@ class Scheduler:
         self._retention = retention
         self._clock = clock
         self._wall = now
-        self._read_last = 0.0
-        self._set_back = False
+        self._last_wall_time = 0.0
+        self._clock_went_back = False
         self._observer = Observer()
         self._dispatcher = Dispatcher(
             store, caller, clock, self._now, concurrency, per_host, self._tick_failed
         )
         self._minute: LoopingCall | None = None
         self._others = (
-            None if between is None else Others(store, self._dispatcher, clock, now, between)
+            None if between is None else Poller(store, self._dispatcher, clock, now, between)
         )
         self._retry: IDelayedCall | None = None
         self._ticking = self._again = False
@@ -83,7 +83,7 @@ class Scheduler:
         self._ticked_minute = 0
         self._last_tick: float | None = None
         # By the clock of the timers: the wall clock may be set.
-        self._well_at = clock.seconds()
+        self._last_success = clock.seconds()
 
     def observe(self, observer: Observer) -> None:
         """Tell somebody from now on what becomes of attempts and tasks."""
@@ -91,8 +91,8 @@ class Scheduler:
 
     def start(self) -> None:
         """Catch up with what fell due meanwhile, then tick at every minute."""
-        self._well_at = self._clock.seconds()
-        self._align()
+        self._last_success = self._clock.seconds()
+        self._align_to_minute()
         self.tick()
         if self._others is not None:
             self._others.start()
@@ -104,22 +104,22 @@ class Scheduler:
         minute that it began in: there must be another one.
         """
         now = self._wall()
-        self._set_back = self._set_back or now < self._read_last
-        self._read_last = now
+        self._clock_went_back = self._clock_went_back or now < self._last_wall_time
+        self._last_wall_time = now
         return now
 
-    def _align(self) -> None:
+    def _align_to_minute(self) -> None:
         # A loop of 60 s counted from its start would drift away from the wall clock, and
         # one that sleeps the whole minute would not see that the clock was set.
-        self._minute = LoopingCall(self._look_at_clock)
+        self._minute = LoopingCall(self._check_wall_clock)
         self._minute.clock = self._clock
-        self._minute.start(min(LOOK_SECONDS, MINUTE - self._now() % MINUTE), now=False)
+        self._minute.start(min(CLOCK_CHECK_SECONDS, MINUTE - self._now() % MINUTE), now=False)
 
-    def _look_at_clock(self) -> None:
+    def _check_wall_clock(self) -> None:
         assert self._minute is not None
         self._minute.stop()
-        self._align()
-        if self._set_back or minute_of(self._now()) != self._ticked_minute:
+        self._align_to_minute()
+        if self._clock_went_back or floor_to_minute(self._now()) != self._ticked_minute:
             self.tick()
 
     def wake(self, hosts: Iterable[str]) -> None:
@@ -128,8 +128,8 @@ class Scheduler:
 
     def tick(self) -> None:
         """Find what is due and launch it; returns at once, and never raises."""
-        self._ticked_minute = minute_of(self._now())
-        self._set_back = False
+        self._ticked_minute = floor_to_minute(self._now())
+        self._clock_went_back = False
         if self._ticking:
             # What has fallen due since that tick looked must not wait for the next minute.
             self._again = True
@@ -157,21 +157,21 @@ class Scheduler:
         if self._stopping:
             return
         self._recovered = True
-        self._dispatcher.take_up(abandoned)
+        self._dispatcher.recover_orphans(abandoned)
         self._dispatcher.open()
-        self._dispatcher.begin_minute()
+        self._dispatcher.reset_responsive_hosts()
         due = await self._store.due(self._now())
         for key in due.too_late:
-            log.warn("{task} failed: too_late", task=shown(str(key)))
+            log.warn("{task} failed: too_late", task=quoted(str(key)))
             self._observer.task_finished(State.FAILED, Reason.TOO_LATE)
         self._last_tick = self._now()
-        self._well_at = self._clock.seconds()
+        self._last_success = self._clock.seconds()
         self._again = self._again or due.more
         self._dispatcher.wake(due.hosts)
 
     def _tick_failed(self, failure: Failure) -> None:
         if failure.check(StoreUnavailable):
-            error = shown(str(failure.value), 300)
+            error = quoted(str(failure.value), 300)
             log.error("the tick failed: {error}; trying again soon", error=error)
         else:
             log.failure("the tick failed; trying again soon", failure)
@@ -196,9 +196,9 @@ class Scheduler:
 
     def health(self) -> Health:
         """Say how the scheduler is."""
-        stale = self._clock.seconds() - self._well_at >= STALE_SECONDS
+        stale = self._clock.seconds() - self._last_success >= TICK_TIMEOUT_SECONDS
         return Health(
             ticking=not self._stopping and not stale,
             last_tick=self._last_tick,
-            calls_under_way=self._dispatcher.calls_under_way,
+            calls_in_flight=self._dispatcher.calls_in_flight,
         )

@@ -9,9 +9,9 @@ from attrs import define, field, frozen
 
 from ..core.times import MINUTE
 
-ASSUMED_SECONDS = 1.0
+DEFAULT_CALL_SECONDS = 1.0
 """How long a call is taken to last before any was made."""
-MOST_RECKONED = 1000.0
+MAX_ESTIMATED_RATE = 1000.0
 """Calls a second of all hosts that are believed before as many were seen: short calls are bounded
 by the processor, not by places."""
 _LEAST_SECONDS = 0.001
@@ -43,39 +43,39 @@ class Capacity:
         """Return how many calls end in a second where there are enough, in all or of a host.
 
         What was not measured is reckoned: places by the mean duration of the host's calls,
-        of all calls where it had none, of :data:`ASSUMED_SECONDS` where there were none; but
-        for at most :data:`MOST_RECKONED`.
+        of all calls where it had none, of :data:`DEFAULT_CALL_SECONDS` where there were none; but
+        for at most :data:`MAX_ESTIMATED_RATE`.
         """
-        usual = ASSUMED_SECONDS if self.duration is None else self.duration
+        usual = DEFAULT_CALL_SECONDS if self.duration is None else self.duration
         if host is not None:
             seconds = max(_LEAST_SECONDS, self.durations.get(host, usual))
             return min(self.places(host) / seconds, self.calls_per_second())
-        return self.rate or min(MOST_RECKONED, self.concurrency / max(_LEAST_SECONDS, usual))
+        return self.rate or min(MAX_ESTIMATED_RATE, self.concurrency / max(_LEAST_SECONDS, usual))
 
     def is_measured(self, host: str | None = None) -> bool:
         """Whether calls were seen that the rate comes from, in all or to a host."""
         return self.rate is not None if host is None else host in self.durations
 
     @property
-    def calm(self) -> int:
+    def sustainable_per_minute(self) -> int:
         """How many calls a minute every host can take, so that none are left over."""
-        usual = ASSUMED_SECONDS if self.duration is None else self.duration
+        usual = DEFAULT_CALL_SECONDS if self.duration is None else self.duration
         slowest = max(_LEAST_SECONDS, usual, *self.durations.values())
         return max(1, int(MINUTE * min(self.places("") / slowest, self.calls_per_second())))
 
 
-LATELY_SECONDS = 60.0
+WINDOW_SECONDS = 60.0
 """After so many seconds without room, what was seen before counts half."""
-ENOUGH_CALLS = 100
+MIN_SAMPLES = 100
 """Calls that must have ended in such seconds before they are a rate."""
-LATEST_CALLS = 100
+SAMPLE_WINDOW = 100
 """A mean duration is one of about so many of the latest calls."""
 MAX_HOSTS = 1000
 """Hosts whose durations are kept: those called last."""
 
 
 @define
-class Mean:
+class MovingAverage:
     """The mean of the latest values."""
 
     value: float = 0.0
@@ -83,12 +83,12 @@ class Mean:
 
     def add(self, value: float) -> None:
         """Count one more value."""
-        self._count = min(self._count + 1, LATEST_CALLS)
+        self._count = min(self._count + 1, SAMPLE_WINDOW)
         self.value += (value - self.value) / self._count
 
 
 @define(eq=False)
-class Pace:
+class ThroughputMeter:
     """What the dispatcher has seen of its calls.
 
     :param seconds: a clock that nobody sets.
@@ -99,8 +99,8 @@ class Pace:
     # While room was short: for how long, and how many calls ended.
     _short: float = field(default=0.0, init=False)
     _calls: float = field(default=0.0, init=False)
-    _all: Mean | None = field(default=None, init=False)
-    _hosts: OrderedDict[str, Mean] = field(factory=OrderedDict, init=False)
+    _all: MovingAverage | None = field(default=None, init=False)
+    _hosts: OrderedDict[str, MovingAverage] = field(factory=OrderedDict, init=False)
 
     def room(self, *, short: bool) -> None:
         """Say whether calls wait for a place that their own host would give them."""
@@ -108,7 +108,7 @@ class Pace:
         if self._short_since is not None:
             self._short += now - self._short_since
         self._short_since = now if short else None
-        if self._short > LATELY_SECONDS:
+        if self._short > WINDOW_SECONDS:
             self._short, self._calls = self._short / 2, self._calls / 2
 
     def ended(self, host: str, duration_ms: int | None) -> None:
@@ -118,9 +118,9 @@ class Pace:
         if duration_ms is None:
             return
         if self._all is None:
-            self._all = Mean()
+            self._all = MovingAverage()
         self._all.add(duration_ms / 1000)
-        self._hosts.setdefault(host, Mean()).add(duration_ms / 1000)
+        self._hosts.setdefault(host, MovingAverage()).add(duration_ms / 1000)
         self._hosts.move_to_end(host)
         if len(self._hosts) > MAX_HOSTS:
             self._hosts.popitem(last=False)
@@ -130,7 +130,7 @@ class Pace:
         short = self._short
         if self._short_since is not None:
             short += self._seconds() - self._short_since
-        measured = self._calls >= ENOUGH_CALLS and short > 0
+        measured = self._calls >= MIN_SAMPLES and short > 0
         return Capacity(
             concurrency=concurrency,
             per_host=per_host,

@@ -27,8 +27,8 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from callme import __version__, tap
 from callme.server import listen
 from callme.server.auth import Gate
-from callme.server.connection_limits import GOING
-from callme.server.listen import try_port
+from callme.server.connection_limits import EVICTION_HEADROOM
+from callme.server.listen import check_bindable
 from callme.service import Daemon
 from callme.store.interface import Store
 from callme.store.postgresql.database import open_server
@@ -328,7 +328,7 @@ async def test_no_client_of_a_tls_port_is_forgotten_when_there_is_no_room(
     daemon.startService()
     with ExitStack() as stack:
         # More at a time than may be open while they are closed; none says anything.
-        clients = [stack.enter_context(socket.socket()) for _ in range(GOING + 20)]
+        clients = [stack.enter_context(socket.socket()) for _ in range(EVICTION_HEADROOM + 20)]
         for client in clients:
             client.connect(("127.0.0.1", port_of(daemon)))
         for _ in range(10):
@@ -403,7 +403,7 @@ def test_a_socket_that_somebody_else_has_made_may_be_reached(
         return AdoptedStreamServerEndpoint(reactor, 0, socket.AF_INET)
 
     monkeypatch.setattr(listen, "serverFromString", made)
-    assert try_port("systemd:domain=INET:index=0") is True
+    assert check_bindable("systemd:domain=INET:index=0") is True
 
 
 @pytest.mark.parametrize("port", LOCAL)

@@ -12,26 +12,26 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from callme.api.long_poll import Waits
+from callme.api.long_poll import LongPoll
 from callme.api.routes import Api
-from callme.api.task_service import Changes
+from callme.api.task_service import TaskService
 from callme.core.parameters import parse_definition
 from callme.core.task import Claim, Definition, Outcome, Task
 from callme.core.times import Key
-from callme.metrics.counters import Tally
-from callme.metrics.exporter import MetricsPage
-from callme.reports.forecaster import Outlook
-from callme.reports.history_cache import Hindsight
-from callme.security.address_policy import Networks
+from callme.metrics.counters import Counters
+from callme.metrics.exporter import MetricsExporter
+from callme.reports.forecaster import Forecaster
+from callme.reports.history_cache import HistoryCache
+from callme.security.address_policy import AddressPolicy
 from callme.security.tokens import Tokens
-from callme.server.router import Front
+from callme.server.router import RootResource
 from callme.store.changes import WatchedStore
 from callme.store.interface import StoreUnavailable
 from callme.store.sqlite.database import configure_writer, migrate
 from callme.store.sqlite.store import SqliteStore
 from callme.webui.chart_panels import HOURS
-from callme.webui.routes import Pages
-from callme.worker.pruner import Retention
+from callme.webui.routes import WebUi
+from callme.worker.pruner import Pruner
 from callme.worker.scheduler import Scheduler
 
 T = TypeVar("T")
@@ -139,12 +139,12 @@ class World:
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
         self.tokens: Tokens | None = None
-        self.networks: Networks = settings.pop("networks", Networks())
+        self.networks: AddressPolicy = settings.pop("networks", AddressPolicy())
         self.clock.rightNow = float(NOON)
         self.now: Callable[[], float] = self.clock.seconds
         self.store: Any = InstantStore()
         self.caller = FakeCaller(self.now)
-        self.waits = Waits(self.store, self.clock)
+        self.waits = LongPoll(self.store, self.clock)
         self.scheduler = self._scheduler(**settings)
         self.http: Any = self._http()
 
@@ -154,11 +154,11 @@ class World:
         return WatchedStore(self.store, self.waits)
 
     def _scheduler(self, retention: int = 30, **settings: Any) -> Scheduler:
-        forgetting = Retention(self.store, self.clock, self.now, retention)
+        forgetting = Pruner(self.store, self.clock, self.now, retention)
         registry = CollectorRegistry()
         made = Scheduler(self.watched, self.caller, forgetting, self.clock, self.now, **settings)
-        made.observe(Tally(registry))
-        self.metrics = MetricsPage(
+        made.observe(Counters(registry))
+        self.metrics = MetricsExporter(
             registry,
             self.store,
             made.health,
@@ -184,18 +184,18 @@ class World:
     def _http(self) -> StubTreq:
         return StubTreq(self.resource())
 
-    def resource(self) -> Front:
+    def resource(self) -> RootResource:
         """Return what answers requests: the API and the pages."""
-        return Front(self.api().app.resource(), self._pages().app.resource())
+        return RootResource(self.api().app.resource(), self._pages().app.resource())
 
-    def _pages(self) -> Pages:
+    def _pages(self) -> WebUi:
         store = self.watched
-        return Pages(
+        return WebUi(
             store,
             self.scheduler,
-            Changes(store, self.scheduler, self.now),
-            Outlook(store, self.scheduler.capacity, self.clock, self.now),
-            {hours: Hindsight(store, self.clock, self.now, hours) for hours in HOURS},
+            TaskService(store, self.scheduler, self.now),
+            Forecaster(store, self.scheduler.capacity, self.clock, self.now),
+            {hours: HistoryCache(store, self.clock, self.now, hours) for hours in HOURS},
             self.now,
             lambda: "node",
             lambda: self.tokens,
@@ -206,7 +206,7 @@ class World:
         for timer in self.clock.getDelayedCalls():
             timer.cancel()
         self.caller = FakeCaller(self.now, self.caller.answer)
-        self.waits = Waits(self.store, self.clock)
+        self.waits = LongPoll(self.store, self.clock)
         self.scheduler = self._scheduler(**settings)
         self.http = self._http()
         self.scheduler.start()

@@ -10,10 +10,10 @@ import pytest
 
 from callme.security.hosts import is_local, is_loopback
 from callme.security.secret_file import MAX_SIZE, UnusableFile
-from callme.security.tokens import Right, Tokens
+from callme.security.tokens import Permission, Tokens
 from callme.server.auth import Gate
 from callme.server.site import CLOSE_SECONDS, BoundedSite
-from callme.tap import tokens_in
+from callme.tap import load_tokens
 
 from ..helpers.support import World
 from .test_site import BODY, Client
@@ -32,28 +32,28 @@ WRITER, READER = b"Bearer s3cret-of-the-writer", b"bearer s3cret-of-the-reader"
 @pytest.mark.parametrize(
     ("authorization", "right"),
     [
-        (None, Right.NONE),
-        (b"", Right.NONE),
-        (b"Basic czNjcmV0", Right.NONE),
-        (b"s3cret-of-the-writer", Right.NONE),
-        (b"Bearer", Right.UNKNOWN),
-        (b"Bearer ", Right.UNKNOWN),
-        (b"Bearer s3cret-of-the-write", Right.UNKNOWN),
-        (b"Bearer s3cret-of-the-writer ", Right.UNKNOWN),
-        (b"Bearer s3cret-of-the-writer, x", Right.UNKNOWN),
-        (b"Bearer S3cret-of-the-writer", Right.UNKNOWN),
-        (b"Bearer read:s3cret-of-the-reader", Right.UNKNOWN),
-        (b"Bearer # who may do what", Right.UNKNOWN),
-        (b"Bearer \xff", Right.UNKNOWN),
-        (WRITER, Right.WRITE),
-        (b"BEARER  s3cret-of-the-writer", Right.WRITE),
-        (READER, Right.READ),
+        (None, Permission.NONE),
+        (b"", Permission.NONE),
+        (b"Basic czNjcmV0", Permission.NONE),
+        (b"s3cret-of-the-writer", Permission.NONE),
+        (b"Bearer", Permission.UNKNOWN),
+        (b"Bearer ", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-write", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-writer ", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-writer, x", Permission.UNKNOWN),
+        (b"Bearer S3cret-of-the-writer", Permission.UNKNOWN),
+        (b"Bearer read:s3cret-of-the-reader", Permission.UNKNOWN),
+        (b"Bearer # who may do what", Permission.UNKNOWN),
+        (b"Bearer \xff", Permission.UNKNOWN),
+        (WRITER, Permission.WRITE),
+        (b"BEARER  s3cret-of-the-writer", Permission.WRITE),
+        (READER, Permission.READ),
     ],
 )
-def test_what_a_token_gives(authorization: bytes | None, right: Right) -> None:
+def test_what_a_token_gives(authorization: bytes | None, right: Permission) -> None:
     tokens = Tokens.parse(TOKENS)
     assert len(tokens) == 2
-    assert tokens.right_of(authorization) is right
+    assert tokens.permission_of(authorization) is right
 
 
 @pytest.mark.parametrize(
@@ -77,20 +77,27 @@ def test_what_is_no_token_file(text: str, said: str) -> None:
 def test_no_token_is_kept_as_it_is() -> None:
     """So that neither its length nor a dump of the memory tells what it is."""
     tokens = Tokens.parse("hunter2")
-    assert tokens.right_of(b"Bearer hunter2") is Right.WRITE
+    assert tokens.permission_of(b"Bearer hunter2") is Permission.WRITE
     assert b"hunter2" not in pickle.dumps(tokens)
 
 
 def test_who_asked_last_makes_no_difference() -> None:
     tokens = Tokens.parse(TOKENS)
     asked = [WRITER, WRITER, READER, READER, b"Bearer s3cret-of-the-reade", WRITER[:-1] + b"R"]
-    rights = [Right.WRITE, Right.WRITE, Right.READ, Right.READ, Right.UNKNOWN, Right.UNKNOWN]
-    assert [tokens.right_of(one) for one in asked] == rights
+    rights = [
+        Permission.WRITE,
+        Permission.WRITE,
+        Permission.READ,
+        Permission.READ,
+        Permission.UNKNOWN,
+        Permission.UNKNOWN,
+    ]
+    assert [tokens.permission_of(one) for one in asked] == rights
 
 
 def test_tokens_do_not_show_themselves() -> None:
     tokens = Tokens.parse(TOKENS)
-    tokens.right_of(WRITER)
+    tokens.permission_of(WRITER)
     assert "s3cret" not in repr(tokens)
 
 
@@ -256,7 +263,7 @@ def test_without_a_token_nothing_is_told(
     world: World, token_file: Path, target: bytes, method: bytes
 ) -> None:
     world.put("x")
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     challenges = []
     for header in (b"X: y", b"Authorization: Basic eDp5", b"Authorization: Bearer wrong"):
         client.send(head(method, target, header))
@@ -268,7 +275,7 @@ def test_without_a_token_nothing_is_told(
 
 
 def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_file: Path) -> None:
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     token = b"Authorization: " + WRITER
     more = [b"Origin: http://evil.example", b"Content-Length: %d" % len(BODY)]
     client.send(head(b"PUT", b"/task/x", token, *more, host=b"callme.example") + BODY)
@@ -277,7 +284,7 @@ def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_fi
 
 def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> None:
     world.put("x")
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     token = b"Authorization: " + READER
     assert ask(client, b"GET", b"/status/x", token) == 200
     for method in (b"DELETE", b"POST", b"PUT", b"OPTIONS", b"TRACE"):
@@ -292,7 +299,7 @@ def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> No
 def test_strangers_learn_whether_it_is_well_and_no_more(
     world: World, token_file: Path, target: bytes
 ) -> None:
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     client.send(head(b"GET", target) + head(b"GET", target, b"Authorization: " + READER))
     (status, told), (_, whole) = client.answers()
     assert (status, told) == (200, {"status": "ok"})
@@ -307,14 +314,14 @@ def test_strangers_learn_whether_it_is_well_and_no_more(
 def test_only_health_itself_is_told_to_strangers(
     world: World, token_file: Path, target: bytes
 ) -> None:
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     assert ask(client, b"GET", target) == 401
 
 
 def test_health_is_told_to_strangers_who_name_the_host_in_the_target(
     world: World, token_file: Path
 ) -> None:
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     client.send(head(b"GET", b"http://callme.example/healthz"))
     assert client.answers() == [(200, {"status": "ok"})]
 
@@ -323,7 +330,7 @@ def test_health_is_told_to_strangers_who_name_the_host_in_the_target(
 
 
 def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_file: Path) -> None:
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     client.send(head(b"PUT", b"/task/x", b"Content-Length: 16000000") + b"{" * 1000)
     answer = bytes(client.transport.value()).lower()
     assert b"connection: close" in answer
@@ -344,7 +351,7 @@ def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_fil
 def test_what_comes_after_a_refused_body_is_not_read(
     world: World, token_file: Path, length: bytes
 ) -> None:
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     body = BODY if b"46" in length else b"2e\r\n" + BODY + b"\r\n0\r\n\r\n"
     good = head(b"DELETE", b"/task/x", b"Authorization: " + WRITER)
     client.send(head(b"PUT", b"/task/x", length) + body + good)
@@ -377,7 +384,7 @@ def test_who_asks_first_is_not_told_to_go_on(world: World) -> None:
 
 
 def test_a_token_file_is_read_again(world: World, token_file: Path) -> None:
-    file = tokens_in(token_file)
+    file = load_tokens(token_file)
     client = connect(world, Gate(file))
     old, new = b"Authorization: " + WRITER, b"Authorization: Bearer new"
     assert ask(client, b"GET", b"/status/", old) == 200
@@ -415,11 +422,11 @@ SPOILT = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) -> None:
-    file = tokens_in(token_file)
+    file = load_tokens(token_file)
     client = connect(world, Gate(file))
     spoil(token_file, how)
     with pytest.raises(UnusableFile, match=SPOILT[how]) as raised:
-        tokens_in(token_file)
+        load_tokens(token_file)
     assert str(raised.value).startswith(f'the token file "{token_file}": ')
     assert "\n" not in str(raised.value)
     file.reload()
@@ -428,11 +435,11 @@ def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) ->
 
 def test_a_group_may_read_it(token_file: Path) -> None:
     token_file.chmod(0o640)
-    assert len(tokens_in(token_file).content) == 2
+    assert len(load_tokens(token_file).content) == 2
 
 
 def test_the_metrics_are_for_who_may_read(world: World, token_file: Path) -> None:
-    client = connect(world, Gate(tokens_in(token_file)))
+    client = connect(world, Gate(load_tokens(token_file)))
     assert ask(client, b"GET", b"/metrics") == 401
     client.send(head(b"GET", b"/metrics", b"Authorization: " + READER))
     assert client.transport.value().startswith(b"HTTP/1.1 200 OK\r\n")

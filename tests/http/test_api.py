@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from callme.api.routes import Api
 from callme.core.task import State
 from callme.core.times import Key
-from callme.security.address_policy import Networks, parse_network
+from callme.security.address_policy import AddressPolicy, parse_network
 
 from ..conftest import LoggedFailures
 from ..helpers.openapi import check_answer
@@ -329,7 +329,7 @@ def test_content_types(world: World, kind: str, status: int) -> None:
     "host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "10.0.0.1"]
 )
 def test_an_address_that_may_not_be_called_is_refused(host: str) -> None:
-    world = World(networks=Networks(denied=[parse_network("10.0.0.0/8")]))
+    world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
     answer = put(world, callback=f"http://{host}/")
     assert (answer.status, pointers(answer)) == (422, ["/callback"])
     # As the standard library writes it, which Python 3.13 does in another way than those before.
@@ -693,7 +693,7 @@ def test_healthz_tells_whether_the_daemon_does_its_work(world: World) -> None:
             "writable": True,
             "last_tick": "2027-01-15T12:00:00.000Z",
             "backlog": 6,
-            "calls_under_way": 64,
+            "calls_in_flight": 64,
         },
     )
     world.clock.rightNow += 100
@@ -709,7 +709,7 @@ def test_healthz_fails_while_the_database_does(world: World) -> None:
         "writable": True,
         "last_tick": "2027-01-15T12:00:00.000Z",
         "backlog": None,
-        "calls_under_way": 0,
+        "calls_in_flight": 0,
     }
 
 

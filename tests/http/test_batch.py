@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from callme.api.batch import MAX_TASKS, SLICE
 from callme.api.strict_json import MAX_ITEM
-from callme.security.address_policy import Networks, parse_network
+from callme.security.address_policy import AddressPolicy, parse_network
 from callme.store.interface import StoreUnavailable
 
 from ..conftest import LoggedFailures
@@ -211,7 +211,7 @@ def test_others_have_their_turn_while_a_batch_is_done(
 
 
 def test_a_batch_goes_no_further_than_a_put() -> None:
-    world = World(networks=Networks(denied=[parse_network("10.0.0.0/8")]))
+    world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
     hosts = ["10.0.0.1", "169.254.169.254", "192.0.2.1"]
     tasks = [one(f"t{n}", callback=f"http://{host}/") for n, host in enumerate(hosts)]
     assert [told["status"] for told in answers(world, tasks)] == [422, 422, 201]

@@ -16,7 +16,7 @@ from callme.api import ical
 from callme.api.ical import BACK_DAYS, MAX_EVENTS, calendar
 from callme.core.task import Reason, State, Task
 from callme.core.times import MAX_NAME
-from callme.store.interface import Agenda, Event, Store
+from callme.store.interface import CalendarData, Event, Store
 
 from ..helpers.openapi import check_answer
 from ..helpers.support import NOON, World, definition
@@ -85,7 +85,7 @@ def read(text: str) -> Any:
     return found
 
 
-def whole(agenda: Agenda) -> str:
+def whole(agenda: CalendarData) -> str:
     return b"".join(calendar(agenda, None, "1")).decode()
 
 
@@ -199,7 +199,7 @@ def test_more_failures_than_it_holds() -> None:
     failed = Task(
         definition(), State.FAILED, Reason.TOO_LATE, "d", None, 0, NOON * 1000, NOON * 1000
     )
-    agenda = Agenda(failed=[Event(failed, NOON * 1000, 0, "h:80")], more_failed=True)
+    agenda = CalendarData(failed=[Event(failed, NOON * 1000, 0, "h:80")], more_failed=True)
     told = str(read(whole(agenda))["DESCRIPTION"])
     assert told.endswith(" More have failed: only those since 2027-01-15T12:00:00.000Z are here.")
 
@@ -278,7 +278,7 @@ def test_any_text_is_read_as_it_was_but_for_controls(value: str) -> None:
     task = Task(
         definition(name[:255]), State.FAILED, None, value, None, 0, NOON * 1000, NOON * 1000
     )
-    agenda = Agenda(failed=[Event(task, NOON * 1000, 0, "h:80")])
+    agenda = CalendarData(failed=[Event(task, NOON * 1000, 0, "h:80")])
     (event,) = read(whole(agenda)).walk("VEVENT")
     assert event["SUMMARY"] == f"{name[:255]}: failed"
     shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", " ", value.replace("\r\n", "\n"))
@@ -286,11 +286,11 @@ def test_any_text_is_read_as_it_was_but_for_controls(value: str) -> None:
 
 
 def test_lines_are_folded_at_75_octets_between_characters() -> None:
-    (first, second) = ical.written(["a" * 74 + "\U0001f600"]).split(b"\r\n", 1)
+    (first, second) = ical.fold_lines(["a" * 74 + "\U0001f600"]).split(b"\r\n", 1)
     assert first == b"a" * 74
     assert second == b" " + "\U0001f600".encode() + b"\r\n"
-    assert ical.written(["a" * 75]) == b"a" * 75 + b"\r\n"
-    for part in ical.written(["é" * 200]).split(b"\r\n"):
+    assert ical.fold_lines(["a" * 75]) == b"a" * 75 + b"\r\n"
+    for part in ical.fold_lines(["é" * 200]).split(b"\r\n"):
         part.decode()
 
 
@@ -311,11 +311,11 @@ async def test_what_a_store_has_for_a_calendar(store: Store) -> None:
         assert (agenda.more_scheduled, agenda.more_failed) == (False, False)
     assert agenda is not None
     assert agenda.failed[0].last_attempt == 1
-    assert agenda.failed[0].changed_at == int(NOW * 1000)
-    assert agenda.scheduled[0].changed_at == int(NOW * 1000)
+    assert agenda.failed[0].changed_at_ms == int(NOW * 1000)
+    assert agenda.scheduled[0].changed_at_ms == int(NOW * 1000)
     assert await store.agenda("nobody", *args) is None
     for name in (None, "b"):
-        assert await store.agenda(name, NOON + 180, NOON + 1, 5) == Agenda([], [])
+        assert await store.agenda(name, NOON + 180, NOON + 1, 5) == CalendarData([], [])
     few = await store.agenda(None, NOON + 241, NOON, 1)
     assert few is not None
     assert [event.task.key for event in few.scheduled] == [early]

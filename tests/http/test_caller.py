@@ -43,7 +43,7 @@ from callme.caller.pool import Unused, _Watched, _WatchedFactory, status_in
 from callme.caller.request import webhook_id
 from callme.core.task import Claim, Outcome, Reason
 from callme.core.times import Key
-from callme.security.address_policy import Networks, parse_network
+from callme.security.address_policy import AddressPolicy, parse_network
 from callme.security.signing import SigningKeys
 
 from ..helpers.support import NOON, definition
@@ -656,7 +656,7 @@ async def test_a_callback_that_cannot_be_called_after_all_is_an_outcome(
 
 def confined(names: dict[str, list[str]], deny: str = "", **more: Any) -> HttpCaller:
     """Return a caller that must not call some networks, nor the ones denied by default."""
-    networks = Networks(denied=[parse_network(one) for one in deny.split()])
+    networks = AddressPolicy(denied=[parse_network(one) for one in deny.split()])
     return HttpCaller(
         reactor, time.time, 10, networks=networks, lookup=lambda name: names[name], **more
     )
@@ -699,7 +699,7 @@ async def test_an_address_that_stands_in_the_store_is_judged_when_it_is_called(
     free = HttpCaller(reactor, time.time, 10)
     assert (await free.call(there)).status == 200
     caller = HttpCaller(
-        reactor, time.time, 10, networks=Networks(denied=[parse_network("127.0.0.0/8")])
+        reactor, time.time, 10, networks=AddressPolicy(denied=[parse_network("127.0.0.0/8")])
     )
     outcome = await caller.call(there)
     assert outcome.reason is Reason.FORBIDDEN_ADDRESS
@@ -776,7 +776,7 @@ def test_no_connection_is_made_but_to_what_is_allowed() -> None:
         def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> None:
             reached.append(host)
 
-    made = ConfinedReactor(Reactor(), Clock(), Networks(), lambda name: [])
+    made = ConfinedReactor(Reactor(), Clock(), AddressPolicy(), lambda name: [])
     made.connectTCP("127.0.0.1", 80, None)
     for host in ("169.254.169.254", "::ffff:169.254.169.254", "localhost", "127.1"):
         with pytest.raises(ForbiddenAddress):

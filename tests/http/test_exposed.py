@@ -216,9 +216,9 @@ def nothing_is_lost(
 ) -> None:
     """Fill the disk during a call; see what is answered, what is on record, what comes after."""
     before = daemon.put("before", sink.url("/status/200"), "+1h")
-    under_way = daemon.put("under-way", sink.url("/sleep/3"))
-    wait_for(lambda: sink.count(under_way) == 1)
-    acknowledged = [before, under_way]
+    in_flight = daemon.put("under-way", sink.url("/sleep/3"))
+    wait_for(lambda: sink.count(in_flight) == 1)
+    acknowledged = [before, in_flight]
     with full():
         # What is written already leaves some room in the pages that it takes.
         status = 0
@@ -234,7 +234,7 @@ def nothing_is_lost(
         called = len(sink.calls)
         # The call ends now, and cannot be recorded: it is on record as what it was.
         time.sleep(4)
-        task = daemon.task(under_way)
+        task = daemon.task(in_flight)
         assert (task["state"], task["attempts"]) == ("running", [])
         assert daemon.curl("PUT", "/task/again", body)[0] == 503
         assert daemon.curl("GET", "/status/again")[0] == 404

@@ -1,4 +1,4 @@
-"""What is foreseen: attempts, lateness, crowded minutes, and what a dry run says of a put."""
+"""What is foreseen: attempts, lateness, overloaded minutes, and what a dry run says of a put."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from twisted.internet.task import Clock
 from callme.core.task import State
 from callme.core.times import rfc3339
 from callme.reports.forecast import (
-    MAX_CROWDED,
-    Crowded,
+    MAX_OVERLOADS,
     Forecast,
+    Overload,
     attempts_at,
-    busy,
-    crowded,
-    full,
+    find_overloads,
+    fleet_load,
+    fold_backlog,
     lateness,
-    merged,
-    of_all,
+    saturated_span,
+    span_above,
 )
-from callme.reports.forecaster import KEPT, MOST_SECONDS, SHARE, Outlook
-from callme.store.interface import MAX_LOADS, Beside, Load, Store, StoreUnavailable
-from callme.worker.throughput import ENOUGH_CALLS, MAX_HOSTS, Capacity, Pace
+from callme.reports.forecaster import CACHE_SIZE, COST_FACTOR, MOST_SECONDS, Forecaster
+from callme.store.interface import MAX_LOADS, MinuteLoad, PutPreview, Store, StoreUnavailable
+from callme.worker.throughput import MAX_HOSTS, MIN_SAMPLES, Capacity, ThroughputMeter
 
 from ..helpers.support import NOON, InstantStore, World, definition
 from ..store_contract.test_store import NOW, put, put_in, store
@@ -104,15 +104,15 @@ def test_rates_that_were_measured_and_such_that_were_not() -> None:
 
 def test_the_pace_is_that_of_calls_while_room_was_short() -> None:
     clock = Clock()
-    pace = Pace(clock.seconds)
+    pace = ThroughputMeter(clock.seconds)
     assert pace.capacity(256, 64) == Capacity(256, 64)
-    for _ in range(ENOUGH_CALLS):
+    for _ in range(MIN_SAMPLES):
         pace.ended(HOST, 100)
     clock.advance(1000)
     assert pace.capacity(256, 64).rate is None
     assert pace.capacity(256, 64).duration == pytest.approx(0.1)
     pace.room(short=True)
-    for _ in range(ENOUGH_CALLS):
+    for _ in range(MIN_SAMPLES):
         clock.advance(0.1)
         pace.ended(HOST, 300)
     assert pace.capacity(256, 64).rate == pytest.approx(10)
@@ -127,7 +127,7 @@ def test_the_pace_is_that_of_calls_while_room_was_short() -> None:
 
 def test_the_pace_forgets() -> None:
     clock = Clock()
-    pace = Pace(clock.seconds)
+    pace = ThroughputMeter(clock.seconds)
     for rate in (10, 200):
         for _ in range(300):
             pace.room(short=True)
@@ -191,37 +191,44 @@ def test_the_last_call_of_a_minute(calls: int, to_host: int, seconds: float) -> 
 
 
 def test_a_minute_is_crowded_where_its_last_call_starts_too_late() -> None:
-    def load(calls: int) -> Load:
-        return Load(NOON, HOST, calls, NOON + 60)
+    def load(calls: int) -> MinuteLoad:
+        return MinuteLoad(NOON, HOST, calls, NOON + 60)
 
     # Five start at once, and two a second follow.
-    assert crowded(TEN, [load(124)], NOON) == []
-    assert crowded(TEN, [load(125)], NOON) == [Crowded(load(125), NOON + 60, 1)]
-    assert crowded(TEN, [load(225)], NOON) == [Crowded(load(225), NOON + 110, 101)]
+    assert find_overloads(TEN, [load(124)], NOON) == []
+    assert find_overloads(TEN, [load(125)], NOON) == [Overload(load(125), NOON + 60, 1)]
+    assert find_overloads(TEN, [load(225)], NOON) == [Overload(load(225), NOON + 110, 101)]
 
 
 def test_what_is_left_over_holds_up_the_next_minutes() -> None:
     first, second, third = (
-        Load(at, HOST, calls, at + most)
+        MinuteLoad(at, HOST, calls, at + most)
         for at, calls, most in (
             (NOON, 245, 600),
             (NOON + 60, 5, 60),
             (NOON + 300, 5, 60),
         )
     )
-    assert crowded(TEN, [first, second, third], NOON) == [Crowded(second, NOON + 122.5, 5)]
-    assert crowded(TEN, [second, third], NOON) == []
+    assert find_overloads(TEN, [first, second, third], NOON) == [Overload(second, NOON + 122.5, 5)]
+    assert find_overloads(TEN, [second, third], NOON) == []
 
 
 def test_what_is_too_late_holds_up_nobody() -> None:
-    first, second = Load(NOON, HOST, 1000, NOON + 60), Load(NOON + 60, HOST, 1, NOON + 120)
-    assert crowded(TEN, [first, second], NOON) == [Crowded(first, NOON + 497.5, 876)]
+    first, second = (
+        MinuteLoad(NOON, HOST, 1000, NOON + 60),
+        MinuteLoad(NOON + 60, HOST, 1, NOON + 120),
+    )
+    assert find_overloads(TEN, [first, second], NOON) == [Overload(first, NOON + 497.5, 876)]
 
 
 def test_all_calls_are_a_queue_and_each_hosts_are_one() -> None:
-    every = Load(NOON, None, 10_000, NOON + 600)
-    loads = [Load(NOON, OTHER, 9_000, NOON + 600), Load(NOON, HOST, 9, NOON + 600), every]
-    found = crowded(TEN, loads, NOON)
+    every = MinuteLoad(NOON, None, 10_000, NOON + 600)
+    loads = [
+        MinuteLoad(NOON, OTHER, 9_000, NOON + 600),
+        MinuteLoad(NOON, HOST, 9, NOON + 600),
+        every,
+    ]
+    found = find_overloads(TEN, loads, NOON)
     assert [(one.load.host, one.last_start_at - NOON) for one in found] == [
         (None, 999),
         (OTHER, 1799),
@@ -230,11 +237,14 @@ def test_all_calls_are_a_queue_and_each_hosts_are_one() -> None:
 
 def test_what_is_due_already_is_called_in_the_first_minute() -> None:
     loads = [
-        Load(NOON - 120, HOST, 3, FAR),
-        Load(NOON, HOST, 4, NOON + 60),
-        Load(NOON + 60, HOST, 1, FAR),
+        MinuteLoad(NOON - 120, HOST, 3, FAR),
+        MinuteLoad(NOON, HOST, 4, NOON + 60),
+        MinuteLoad(NOON + 60, HOST, 1, FAR),
     ]
-    assert merged(loads, NOON) == [Load(NOON, HOST, 7, NOON + 60), Load(NOON + 60, HOST, 1, FAR)]
+    assert fold_backlog(loads, NOON) == [
+        MinuteLoad(NOON, HOST, 7, NOON + 60),
+        MinuteLoad(NOON + 60, HOST, 1, FAR),
+    ]
 
 
 @given(
@@ -251,24 +261,24 @@ def test_what_is_due_already_is_called_in_the_first_minute() -> None:
 def test_a_host_with_as_few_calls_as_every_host_can_take_is_never_crowded(
     capacity: Capacity, count: int
 ) -> None:
-    calls = capacity.calm
+    calls = capacity.sustainable_per_minute
     if calls > 60 * capacity.calls_per_second(HOST):
         return  # Less than one call a minute, which is the least that can be told.
-    loads = [Load(at, HOST, calls, at + 60) for at in minutes(*range(count))]
-    assert crowded(capacity, loads, NOON) == []
+    loads = [MinuteLoad(at, HOST, calls, at + 60) for at in minutes(*range(count))]
+    assert find_overloads(capacity, loads, NOON) == []
 
 
 def test_where_there_may_be_no_room() -> None:
     # Ten start at once, and ten a second follow.
     calls = dict(zip(minutes(0, 1, 2, 3, 9), (609, 610, 600, 1, 1000), strict=True))
-    assert busy(TEN, calls, NOON - 60) == (NOON + 60, NOON + 540)
-    assert busy(TEN, {NOON: 609}, NOON - 60) is None
+    assert saturated_span(TEN, calls, NOON - 60) == (NOON + 60, NOON + 540)
+    assert saturated_span(TEN, {NOON: 609}, NOON - 60) is None
     # What was due before may have little time left.
-    assert busy(TEN, {NOON: 11}, NOON) == (NOON, NOON)
-    assert busy(TEN, {NOON: 10}, NOON) is None
-    assert full(calls, 609) == (NOON + 60, NOON + 540)
-    assert full(calls, 1000) is None
-    assert busy(TEN, {}, NOON) is full({}, 0) is None
+    assert saturated_span(TEN, {NOON: 11}, NOON) == (NOON, NOON)
+    assert saturated_span(TEN, {NOON: 10}, NOON) is None
+    assert span_above(calls, 609) == (NOON + 60, NOON + 540)
+    assert span_above(calls, 1000) is None
+    assert saturated_span(TEN, {}, NOON) is span_above({}, 0) is None
 
 
 @given(
@@ -279,11 +289,15 @@ def test_where_there_may_be_no_room() -> None:
     )
 )
 def test_no_minute_is_crowded_that_is_not_looked_at(drawn: dict[int, tuple[int, int]]) -> None:
-    loads = [Load(at, None, calls, at + 60 * most) for at, (calls, most) in sorted(drawn.items())]
+    loads = [
+        MinuteLoad(at, None, calls, at + 60 * most) for at, (calls, most) in sorted(drawn.items())
+    ]
     calls_ahead = {load.minute: load.calls for load in loads}
-    first, last = busy(TEN, calls_ahead, NOON) or (0, -1)
+    first, last = saturated_span(TEN, calls_ahead, NOON) or (0, -1)
     seen = [load for load in loads if first <= load.minute <= last]
-    assert crowded(TEN, of_all(calls_ahead, seen, NOON), NOON) == crowded(TEN, loads, NOON)
+    assert find_overloads(TEN, fleet_load(calls_ahead, seen, NOON), NOON) == find_overloads(
+        TEN, loads, NOON
+    )
 
 
 # What the store knows
@@ -311,7 +325,7 @@ async def test_what_stands_beside_a_task(store: Store) -> None:
     assert standing == [await store.get(one.key) for one in asked]
     assert [one is None for one in standing] == [True, False, False, True, False, False]
     assert await store.beside([], NOW) == []
-    assert found[0] == Beside(None, 2, 1)
+    assert found[0] == PutPreview(None, 2, 1)
 
 
 async def test_calls_ahead(store: Store) -> None:
@@ -335,13 +349,13 @@ async def test_loads(store: Store) -> None:
     await put_in(store, State.SUCCEEDED, "z", NOON - 60)
     late = NOON + 60 + 60 * 525_600
     assert await store.loads(0, NOON + 60) == [
-        Load(NOON, None, 4, NOON + 300),
-        Load(NOON + 60, None, 1, late),
+        MinuteLoad(NOON, None, 4, NOON + 300),
+        MinuteLoad(NOON + 60, None, 1, late),
     ]
     of_hosts = [
-        Load(NOON, "a:80", 3, NOON + 300),
-        Load(NOON, "b:80", 1, NOON + 480),
-        Load(NOON + 60, "a:80", 1, late),
+        MinuteLoad(NOON, "a:80", 3, NOON + 300),
+        MinuteLoad(NOON, "b:80", 1, NOON + 480),
+        MinuteLoad(NOON + 60, "a:80", 1, late),
     ]
     assert await store.loads(NOON, NOON + 60, 0) == of_hosts
     assert await store.loads(NOON, NOON + 60, 1) == of_hosts[:1]
@@ -364,7 +378,7 @@ def test_a_dry_run_says_what_a_put_would_do_and_does_nothing(world: World) -> No
     assert members["task"]["on_failure"] == "http://told.example/"
     assert members["would"] == "create"
     assert members["attempts_at"] == [rfc3339(at * 1000) for at in minutes(60, 61, 62)]
-    assert members["starts_before"] == rfc3339((AT + 600) * 1000)
+    assert members["expires_at"] == rfc3339((AT + 600) * 1000)
     assert (members["calls_in_minute"], members["calls_to_host"]) == (3, 2)
     assert members["lateness_ms"] == 0
     assert members["rate"] == {"calls_per_second": 256.0, "measured": False}
@@ -500,13 +514,13 @@ def test_a_batch_tells_the_first_attempts(world: World) -> None:
 
 def test_a_forecast_of_nothing(world: World) -> None:
     assert ask(world, "GET", "/forecast").json == {
-        "counted_at": "2027-01-15T12:00:00.000Z",
+        "as_of": "2027-01-15T12:00:00.000Z",
         "from": "2027-01-15T12:00:00.000Z",
         "until": "2027-01-16T12:00:00.000Z",
         "calls": 0,
         "rate": {"calls_per_second": 256.0, "measured": False},
         "minutes": [],
-        "crowded": [],
+        "overloaded": [],
         "complete": True,
     }
 
@@ -540,7 +554,7 @@ def test_a_forecast_tells_crowded_minutes_by_host(world: World) -> None:
         world.put(f"a{number}", NOON + 600, max_delay=1)
         world.put(f"b{number}", NOON + 660, max_delay=10, callback="http://other.example/")
     told = ask(world, "GET", "/forecast").json
-    assert told["crowded"] == [
+    assert told["overloaded"] == [
         {
             "host": HOST,
             "rate": {"calls_per_second": 1.0, "measured": False},
@@ -560,12 +574,12 @@ def test_a_forecast_tells_crowded_minutes_by_host(world: World) -> None:
 def test_what_was_due_before_may_be_crowded_in_the_first_minute(world: World) -> None:
     for number in range(100):
         world.put(f"task-{number}", NOON - 60 * (number % 2), max_delay=1 + number % 2)
-    outlook = Outlook(world.store, lambda: Capacity(1, 1), world.clock, world.now)
+    outlook = Forecaster(world.store, lambda: Capacity(1, 1), world.clock, world.now)
     told = World.result(outlook.forecast(1))
     assert told.minutes == {NOON: 100}
-    of_all, of_host = told.crowded
-    assert of_all == Crowded(Load(NOON, None, 100, NOON + 60), NOON + 99, 40)
-    assert of_host == Crowded(Load(NOON, HOST, 100, NOON + 60), NOON + 99, 40)
+    fleet_load, of_host = told.overloads
+    assert fleet_load == Overload(MinuteLoad(NOON, None, 100, NOON + 60), NOON + 99, 40)
+    assert of_host == Overload(MinuteLoad(NOON, HOST, 100, NOON + 60), NOON + 99, 40)
 
 
 class Crowd(InstantStore):
@@ -578,23 +592,23 @@ class Crowd(InstantStore):
 
     def loads(
         self, first: int, last: int, more_than: int | None = None
-    ) -> Deferred[Sequence[Load]]:
+    ) -> Deferred[Sequence[MinuteLoad]]:
         hosts = [] if more_than is None else [f"h{number}:80" for number in range(self.hosts)]
-        return succeed([Load(NOON, host, 1000, NOON + 60) for host in hosts])
+        return succeed([MinuteLoad(NOON, host, 1000, NOON + 60) for host in hosts])
 
 
 def test_a_forecast_says_where_it_is_cut_short() -> None:
     store = Crowd()
     narrow = Capacity(10**7, 10)
-    for hosts, complete in ((MAX_CROWDED, True), (MAX_CROWDED + 1, False), (MAX_LOADS, False)):
+    for hosts, complete in ((MAX_OVERLOADS, True), (MAX_OVERLOADS + 1, False), (MAX_LOADS, False)):
         store.hosts = hosts
-        outlook = Outlook(store, lambda: narrow, Clock(), lambda: NOON + 1)
+        outlook = Forecaster(store, lambda: narrow, Clock(), lambda: NOON + 1)
         told = World.result(outlook.forecast(24))
-        assert (told.complete, len(told.crowded)) == (complete, MAX_CROWDED)
-    # Few are too crowded, but there may be others that were not looked at.
+        assert (told.complete, len(told.overloads)) == (complete, MAX_OVERLOADS)
+    # Few are too overloaded, but there may be others that were not looked at.
     roomy = Capacity(10**7, 1000)
-    cut = World.result(Outlook(store, lambda: roomy, Clock(), lambda: NOON).forecast(1))
-    assert (cut.complete, cut.crowded) == (False, [])
+    cut = World.result(Forecaster(store, lambda: roomy, Clock(), lambda: NOON).forecast(1))
+    assert (cut.complete, cut.overloads) == (False, [])
     store.close()
 
 
@@ -624,10 +638,10 @@ def slow() -> Iterator[Slow]:
     made.close()
 
 
-def looking(store: Slow) -> tuple[Outlook, Clock]:
+def looking(store: Slow) -> tuple[Forecaster, Clock]:
     clock = Clock()
     clock.rightNow = NOON
-    return Outlook(store, lambda: Capacity(256, 64), clock, clock.seconds), clock
+    return Forecaster(store, lambda: Capacity(256, 64), clock, clock.seconds), clock
 
 
 def test_who_asks_meanwhile_and_soon_after_is_told_the_same(slow: Slow) -> None:
@@ -637,9 +651,9 @@ def test_who_asks_meanwhile_and_soon_after_is_told_the_same(slow: Slow) -> None:
     clock.advance(0.5)
     slow.pending[0].callback(None)
     told = World.result(first)
-    assert told.counted_at == NOON
+    assert told.as_of == NOON
     assert World.result(second) is told
-    clock.advance(SHARE * 0.5 - 0.01)
+    clock.advance(COST_FACTOR * 0.5 - 0.01)
     assert World.result(outlook.forecast(24)) is told
     clock.advance(0.02)
     outlook.forecast(24)
@@ -678,7 +692,7 @@ def test_a_look_that_fails_fails_for_all_who_asked(slow: Slow) -> None:
     assert World.result(asked[2]).complete
 
 
-def within(outlook: Outlook, hours: int = 24) -> Deferred[Forecast | None]:
+def within(outlook: Forecaster, hours: int = 24) -> Deferred[Forecast | None]:
     return Deferred.fromCoroutine(outlook.forecast_within(hours, 0.05))
 
 
@@ -691,7 +705,7 @@ def test_who_cannot_wait_is_told_the_last_look_unless_it_is_old(slow: Slow) -> N
     slow.pending[0].callback(None)
     told = World.result(within(outlook))
     assert told is not None
-    clock.advance(SHARE + 1)
+    clock.advance(COST_FACTOR + 1)
     asked = within(outlook)
     clock.advance(0.05)
     assert World.result(asked) is told
@@ -715,12 +729,12 @@ def test_a_look_is_not_kept_for_longer_than_a_minute(slow: Slow) -> None:
 
 def test_few_looks_are_kept(slow: Slow) -> None:
     outlook, clock = looking(slow)
-    for hours in range(KEPT + 1):
+    for hours in range(CACHE_SIZE + 1):
         outlook.forecast(hours)
         clock.advance(1)
         slow.pending[-1].callback(None)
-    for hours in range(1, KEPT + 1):
+    for hours in range(1, CACHE_SIZE + 1):
         outlook.forecast(hours)
-    assert len(slow.pending) == KEPT + 1
+    assert len(slow.pending) == CACHE_SIZE + 1
     outlook.forecast(0)
-    assert len(slow.pending) == KEPT + 2
+    assert len(slow.pending) == CACHE_SIZE + 2

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from callme.api.responses import AT_ONCE, Lists
+from callme.api.responses import AT_ONCE, PageReader
 from callme.core.times import Key
 from callme.store.interface import Page
 
@@ -24,7 +24,7 @@ class Reads:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.lists = Lists(self.clock)
+        self.lists = PageReader(self.clock)
         self.begun: list[Deferred[Any]] = []
 
     def read(self) -> Deferred[Any]:

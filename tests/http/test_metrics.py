@@ -122,7 +122,7 @@ def test_what_a_dead_daemon_left_is_interrupted_and_took_no_time(world: World) -
     world.caller.answer = None
     world.put(retry=0)
     ticking(world)
-    assert value(samples(world), "callme_calls_under_way") == 1
+    assert value(samples(world), "callme_calls_in_flight") == 1
     world.restart()
     found = samples(world)
     assert value(found, "callme_attempts_total", outcome="interrupted") == 1
@@ -152,7 +152,7 @@ def test_the_page_tells_how_the_daemon_and_its_database_are(world: World) -> Non
     world.put("soon", at=NOON + 60)
     found = samples(world)
     assert value(found, "callme_info", version=__version__, node="node") == 1
-    assert value(found, "callme_calls_most") == 256
+    assert value(found, "callme_max_concurrent_calls") == 256
     assert value(found, "callme_last_tick_timestamp_seconds") is None
     assert value(found, "callme_backlog_tasks") == 1
     assert value(found, "callme_oldest_due_seconds") == 120

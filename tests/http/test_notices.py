@@ -9,12 +9,12 @@ import pytest
 from attrs import evolve
 from twisted.python.failure import Failure
 
-from callme.core.notification import KEPT_ATTEMPTS, notice, told
+from callme.core.notification import KEPT_ATTEMPTS, build_notification, notification_url
 from callme.core.parameters import MAX_PAYLOAD
-from callme.core.representation import whole
-from callme.core.task import Attempt, Claim, Reason, State, Task, Verdict
+from callme.core.representation import task_to_dict
+from callme.core.task import Attempt, Claim, Reason, State, Task, Transition
 from callme.core.times import MAX_NAME, Key
-from callme.security.address_policy import Networks, parse_network
+from callme.security.address_policy import AddressPolicy, parse_network
 
 from ..helpers.support import NOON, World, definition
 from .test_api import ask
@@ -231,14 +231,14 @@ def ended(**more: Any) -> Task:
 def test_nobody_is_told_where_nobody_is_to_be() -> None:
     made = definition()
     for state in State:
-        assert told(made, Verdict(state)) is None
-    assert notice(ended(on_failure=None), NOON) is None
-    assert told(definition(**TOLD), Verdict(State.SCHEDULED)) is None
+        assert notification_url(made, Transition(state)) is None
+    assert build_notification(ended(on_failure=None), NOON) is None
+    assert notification_url(definition(**TOLD), Transition(State.SCHEDULED)) is None
 
 
 @pytest.mark.parametrize("length", [1, 230, MAX_NAME])
 def test_a_notice_has_a_name_that_may_be_one(length: int) -> None:
-    made = notice(ended(name="\U0001f600" * length), NOON + 7)
+    made = build_notification(ended(name="\U0001f600" * length), NOON + 7)
     assert made is not None
     assert len(made.task_name) <= MAX_NAME
     assert made.task_name.endswith(f".{NOON}.on_failure")
@@ -250,7 +250,7 @@ ATTEMPT = Attempt(1, NOON * 1000, 0, 5, 500, Reason.UNEXPECTED_STATUS, "d", "\1"
 
 
 def payload_of(task: Task) -> dict[str, Any]:
-    made = notice(task, NOON)
+    made = build_notification(task, NOON)
     assert made is not None
     assert len(made.payload.encode()) <= MAX_PAYLOAD
     shown: dict[str, Any] = json.loads(made.payload)
@@ -260,12 +260,12 @@ def payload_of(task: Task) -> dict[str, Any]:
 def test_what_is_told_is_no_longer_than_a_payload_may_be() -> None:
     few = tuple(evolve(ATTEMPT, number=n) for n in range(3))
     task = evolve(ended(payload="x" * 1000), attempts=few)
-    assert payload_of(task) == whole(task)
+    assert payload_of(task) == task_to_dict(task)
     long = evolve(ended(payload="\1" * MAX_PAYLOAD), attempts=few)
-    assert payload_of(long) == whole(long) | {"payload": ""}
+    assert payload_of(long) == task_to_dict(long) | {"payload": ""}
     many = evolve(long, attempts=tuple(evolve(ATTEMPT, number=n) for n in range(1001)))
-    kept = whole(many)["attempts"][-KEPT_ATTEMPTS:]
-    assert payload_of(many) == whole(many) | {"payload": "", "attempts": kept}
+    kept = task_to_dict(many)["attempts"][-KEPT_ATTEMPTS:]
+    assert payload_of(many) == task_to_dict(many) | {"payload": "", "attempts": kept}
 
 
 # What is taken
@@ -285,8 +285,8 @@ def test_who_is_told_is_checked_as_a_callback_is(world: World, name: str, url: o
 @pytest.mark.parametrize("name", ["on_failure", "on_success"])
 def test_who_is_told_is_where_callbacks_may_go(name: str) -> None:
     for networks, reason in (
-        (Networks(denied=[parse_network("10.0.0.0/8")]), "--deny-network"),
-        (Networks(public_only=True), "--public-only"),
+        (AddressPolicy(denied=[parse_network("10.0.0.0/8")]), "--deny-network"),
+        (AddressPolicy(public_only=True), "--public-only"),
     ):
         world = World(networks=networks)
         answer = ask(world, "PUT", PATH, BODY | {name: "http://10.0.0.1/"})

@@ -13,16 +13,16 @@ from twisted.internet.defer import fail as failed
 
 from callme.core.task import State
 from callme.core.times import Key
-from callme.reports.history_cache import AGAIN_SECONDS, OLDEST_SECONDS
+from callme.reports.history_cache import MIN_TTL_SECONDS, OLDEST_SECONDS
 from callme.security.tokens import Tokens
 from callme.server.negotiation import wants_html
-from callme.server.paths import is_open, is_page, way_back
-from callme.store.interface import MOST_BACKLOG, Figures, StoreUnavailable
+from callme.server.paths import is_page, is_public, safe_redirect_target
+from callme.store.interface import MAX_BACKLOG_COUNT, StoreStats, StoreUnavailable
 from callme.webui import charts
 from callme.webui.dashboard import MOST_LISTED
 from callme.webui.layout import ASSETS, ICON, POLICY, SCRIPT, STYLE
 from callme.webui.routes import WAIT_SECONDS
-from callme.webui.widgets import count, cut, duration, visible
+from callme.webui.widgets import duration, escape_invisible, pluralize, truncate
 
 from ..conftest import LoggedFailures
 from ..helpers.pages import BASE, HTML, visit
@@ -124,7 +124,7 @@ def test_how_far_it_looks(ticking: World) -> None:
 def test_what_is_wrong_is_the_headline(ticking: World) -> None:
     ticking.put("x", LATER)
     ticking.store.figures = lambda now, count=False: ticking.store._read(
-        lambda _: Figures(MOST_BACKLOG, 91.0, 0)
+        lambda _: StoreStats(MAX_BACKLOG_COUNT, 91.0, 0)
     )
     page = visit(ticking, "/")
     assert page.h1 == "10,000 tasks or more due and not called yet"
@@ -139,8 +139,8 @@ def test_minutes_with_more_than_can_be_called(world: World) -> None:
         world.put(f"t{number}", LATER, max_delay=1)
     page = visit(world, "/")
     assert page.h1 == "More is due than can be called in time"
-    assert "12:00" not in page.said(".//g[@class='crowded']/path/title")[0]
-    says = page.said(".//g[@class='crowded']/path/title")
+    assert "12:00" not in page.said(".//g[@class='overloaded']/path/title")[0]
+    says = page.said(".//g[@class='overloaded']/path/title")
     assert says == ["13:00: 200 calls, more than can be made in time"]
     assert "2027-01-15 13:00: 200 calls to sink.example:80, 140 of them at most" in page.main
 
@@ -186,7 +186,7 @@ def test_a_count_that_fails_is_left_out(ticking: World, logged_failures: LoggedF
         assert page.said(".//section[@class='past']/h2") == ["The last 3 hours"]
     assert logged_failures.flush(RuntimeError) == 1
     del ticking.store.history
-    ticking.turn_to(ticking.now() + AGAIN_SECONDS)
+    ticking.turn_to(ticking.now() + MIN_TTL_SECONDS)
     assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
 
 
@@ -422,7 +422,7 @@ def test_what_is_asked_for_is_text_too(ticking: World) -> None:
     ],
 )
 def test_nothing_hides(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert escape_invisible(text) == shown
 
 
 # Looking for tasks
@@ -725,16 +725,16 @@ def test_the_page_to_log_in(ticking: World) -> None:
     ],
 )
 def test_where_a_log_in_leads(path: str, back: str) -> None:
-    assert way_back(path) == back
+    assert safe_redirect_target(path) == back
 
 
 def test_which_paths_are_pages() -> None:
     assert is_page(b"/")
     assert is_page(b"/page/find")
     assert not any(map(is_page, (b"//", b"/page", b"/pag%65/find", b"/status/page/x", b"", b"*")))
-    assert is_open(b"/page/login")
-    assert not is_open(b"/page/login/x")
-    assert not is_open(b"/page/find")
+    assert is_public(b"/page/login")
+    assert not is_public(b"/page/login/x")
+    assert not is_public(b"/page/find")
 
 
 @pytest.mark.parametrize(
@@ -775,5 +775,5 @@ def test_how_long_is_said(milliseconds: int | None, said: str) -> None:
 
 
 def test_how_many_is_said() -> None:
-    assert [count(n, "task") for n in (0, 1, 2000)] == ["0 tasks", "1 task", "2,000 tasks"]
-    assert cut("abc", 2) == ("ab", 1)
+    assert [pluralize(n, "task") for n in (0, 1, 2000)] == ["0 tasks", "1 task", "2,000 tasks"]
+    assert truncate("abc", 2) == ("ab", 1)

@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from callme.api.routes import Api
-from callme.server.connection_limits import GOING
+from callme.server.connection_limits import EVICTION_HEADROOM
 from callme.server.site import (
     ANSWER_SECONDS,
     CLOSE_SECONDS,
@@ -569,8 +569,8 @@ def test_who_was_refused_is_no_bar_to_others(world: World, site: BoundedSite) ->
 def test_those_that_go_have_their_descriptors_until_they_are_gone(
     world: World, site: BoundedSite
 ) -> None:
-    clients = [Client(world, site) for _ in range(3 + GOING)]
-    assert [client.dropped for client in clients] == [True] * GOING + [False] * 3
+    clients = [Client(world, site) for _ in range(3 + EVICTION_HEADROOM)]
+    assert [client.dropped for client in clients] == [True] * EVICTION_HEADROOM + [False] * 3
     with pytest.raises(ConnectionRefusedError):
         Client(world, site)
     clients[0].hang_up()

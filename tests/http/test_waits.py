@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from callme.api.long_poll import IN_A_TURN, Waits
+from callme.api.long_poll import ANSWERS_PER_TURN, LongPoll
 from callme.core.times import Key
 from callme.server.site import BoundedSite
 
@@ -256,7 +256,7 @@ def test_a_change_before_the_first_reading_was_seen_is_seen(world: World) -> Non
 
 
 def test_as_many_wait_as_may(world: World) -> None:
-    world.waits = Waits(world.store, world.clock, most=1)
+    world.waits = LongPoll(world.store, world.clock, most=1)
     world.http = world._http()
     world.put(at=AT)
     first, second = Waiting(world), Waiting(world)
@@ -318,7 +318,7 @@ def test_a_database_that_cannot_be_read_is_asked_again(world: World) -> None:
 
 
 def test_what_other_daemons_change_is_seen_within_a_second(world: World) -> None:
-    world.waits = Waits(world.store, world.clock, others=True)
+    world.waits = LongPoll(world.store, world.clock, others=True)
     world.http = world._http()
     world.put(at=AT)
     world.put("other", AT)
@@ -339,8 +339,8 @@ def test_however_many_are_waited_for_they_are_compared_together(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = 20
-    monkeypatch.setattr("callme.api.long_poll.AT_ONCE", at_once)
-    world.waits = Waits(world.store, world.clock, others=True)
+    monkeypatch.setattr("callme.api.long_poll.READ_BATCH", at_once)
+    world.waits = LongPoll(world.store, world.clock, others=True)
     world.http = world._http()
     count = 2 * at_once + 1
     for minute in range(count):
@@ -359,7 +359,7 @@ def test_however_many_are_waited_for_they_are_compared_together(
 
 def test_others_have_a_turn_while_many_are_answered(world: World) -> None:
     world.put(at=AT)
-    waiting = [Waiting(world) for _ in range(2 * IN_A_TURN)]
+    waiting = [Waiting(world) for _ in range(2 * ANSWERS_PER_TURN)]
     answered: list[int] = []
 
     def other() -> None:
@@ -369,4 +369,4 @@ def test_others_have_a_turn_while_many_are_answered(world: World) -> None:
     ask(world, "DELETE", f"/task/{KEY}")
     world.clock.callLater(0, other)
     assert [one.look().status for one in waiting] == [404] * len(waiting)
-    assert answered == [IN_A_TURN]
+    assert answered == [ANSWERS_PER_TURN]

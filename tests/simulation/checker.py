@@ -99,14 +99,14 @@ class Checker:
         token.places = token.places or {None}
         token.since, token.removed = None, token.removed or taken
         if taken and token.places == {None}:
-            self._has_no_call_under_way(token, place)
+            self._has_no_call_in_flight(token, place)
 
     def may_be_gone(self, token: Token) -> None:
         """Note a doubt whether a token still stands anywhere."""
         token.places.add(None)
         token.since, token.removed = None, True
 
-    def _has_no_call_under_way(self, token: Token, place: int) -> None:
+    def _has_no_call_in_flight(self, token: Token, place: int) -> None:
         for seen in token.requests:
             if seen.open and seen.process.alive and seen.trigger_at == place:
                 self.breaks(f"t{token.number} was taken away from {place} during its call")
@@ -252,7 +252,7 @@ class Checker:
         expires = token.expires_at(place)
         if task["reason"] == "too_late":
             if finished < expires:
-                self.breaks(f"{what} is called too late at {task['finished_at']}")
+                self.breaks(f"{what} is called too late at {task['finished_at_ms']}")
             return
         used_up = task["attempts_used"] >= token.each
         delays = token.body["retry_delay"]

@@ -99,7 +99,7 @@ class Network:
         """How many calls may have failed without a request that was seen."""
         return self.unheard + sum(self.taken[kind] for kind in _UNSEEN)
 
-    def under_way(self, process: Any) -> Counter[str]:
+    def in_flight(self, process: Any) -> Counter[str]:
         """Return how many requests of a process wait for an answer, by host."""
         seen = (link.seen for link in self.links if link.process is process)
         return Counter(one.host for one in seen if one is not None and one.open)

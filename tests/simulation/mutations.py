@@ -19,7 +19,7 @@ from callme.api.routes import Api
 from callme.caller import pool
 from callme.caller.call import HttpCaller
 from callme.core import times, transitions
-from callme.core.task import Definition, Reason, State, Task, Verdict
+from callme.core.task import Definition, Reason, State, Task, Transition
 from callme.service import Daemon
 from callme.store import writes
 from callme.store.group_commit import GroupCommit
@@ -86,12 +86,12 @@ def _around(owner: Any, name: str, changed: Callable[..., Any]) -> Patch:
 
 @mutation("nobody is told of an end", 0)
 def _() -> list[Patch]:
-    return [patch.object(claims, "tell", lambda *_: None)]
+    return [patch.object(claims, "enqueue_notification", lambda *_: None)]
 
 
 @mutation("nobody is told of what is too late", 0)
 def _() -> list[Patch]:
-    return [patch.object(writes, "tell", lambda *_: None)]
+    return [patch.object(writes, "enqueue_notification", lambda *_: None)]
 
 
 @mutation("a claim is given out without a commit", 0)
@@ -178,7 +178,7 @@ def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         return real(evolve(claim, attempts_used=claim.attempts_used - 1), outcome, now)
 
-    return [_around(transitions, "judge", changed)]
+    return [_around(transitions, "decide_after_attempt", changed)]
 
 
 @mutation("an interrupted attempt is given back unspent", 40)
@@ -187,9 +187,9 @@ def _() -> list[Patch]:
         for claim in claims:
             if (claim.task_id, claim.number) not in self._held:
                 self._held[claim.task_id, claim.number] = claim
-                self._record(claim, Verdict(State.SCHEDULED, due_at=claim.definition.trigger_at))
+                self._record(claim, Transition(State.SCHEDULED, due_at=claim.definition.trigger_at))
 
-    return [patch.object(Dispatcher, "take_up", changed)]
+    return [patch.object(Dispatcher, "recover_orphans", changed)]
 
 
 @mutation("a call whose connection broke is made again at once", 0)
@@ -223,12 +223,12 @@ def _() -> list[Patch]:
 @mutation("what succeeded is called again", 0)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
-        verdict = real(claim, outcome, now)
-        if verdict.state is State.SUCCEEDED and claim.attempts_used == 1:
-            return evolve(verdict, state=State.SCHEDULED, due_at=times.next_minute(now))
-        return verdict
+        transition = real(claim, outcome, now)
+        if transition.state is State.SUCCEEDED and claim.attempts_used == 1:
+            return evolve(transition, state=State.SCHEDULED, due_at=times.next_minute(now))
+        return transition
 
-    return [_around(transitions, "judge", changed)]
+    return [_around(transitions, "decide_after_attempt", changed)]
 
 
 @mutation("one call more than there is room for", 0)
@@ -236,7 +236,7 @@ def _() -> list[Patch]:
     def changed(real: Any, free: int, *args: Any, **named: Any) -> Any:
         return real(free + 1, *args, **named)
 
-    return [_around(dispatcher, "share_out", changed)]
+    return [_around(dispatcher, "allocate_slots", changed)]
 
 
 # Nothing early, nothing past max_delay, and on the minute
@@ -255,7 +255,7 @@ def _() -> list[Patch]:
 def _() -> list[Patch]:
     def changed(self: Any, claim: Any) -> None:
         self._held[claim.task_id, claim.number] = claim
-        self._under_way[claim.host] = self._under_way.get(claim.host, 0) + 1
+        self._in_flight[claim.host] = self._in_flight.get(claim.host, 0) + 1
         calling = self._calls[claim.task_id, claim.number] = self._caller.call(claim)
         calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
 
@@ -292,7 +292,7 @@ def _() -> list[Patch]:
 
 @mutation("the wall clock is looked at once a minute", 7)
 def _() -> list[Patch]:
-    return [patch.object(scheduler, "LOOK_SECONDS", 60)]
+    return [patch.object(scheduler, "CLOCK_CHECK_SECONDS", 60)]
 
 
 @mutation("a wall clock that was set back stops the ticks", 16)
@@ -300,10 +300,10 @@ def _() -> list[Patch]:
     def changed(self: Any) -> None:
         self._minute.stop()
         self._align()
-        if times.minute_of(self._now()) > self._ticked_minute:
+        if times.floor_to_minute(self._now()) > self._ticked_minute:
             self.tick()
 
-    return [patch.object(Scheduler, "_look_at_clock", changed)]
+    return [patch.object(Scheduler, "_check_wall_clock", changed)]
 
 
 @mutation("a wall clock that is set back in the middle of a tick is not noticed", 48)
@@ -338,8 +338,8 @@ def _() -> list[Patch]:
 
 @mutation("a record that failed is not tried again", 35)
 def _() -> list[Patch]:
-    def changed(real: Any, self: Any, claim: Any, verdict: Any, now: float) -> Deferred[bool]:
-        return real(self, claim, verdict, now).addErrback(lambda _: True)  # type: ignore[no-any-return]
+    def changed(real: Any, self: Any, claim: Any, transition: Any, now: float) -> Deferred[bool]:
+        return real(self, claim, transition, now).addErrback(lambda _: True)  # type: ignore[no-any-return]
 
     return [_around(SqliteStore, "record", changed)]
 
@@ -382,4 +382,4 @@ def _() -> list[Patch]:
             outcome = evolve(outcome, status=200, reason=None)
         return real(claim, outcome, now)
 
-    return [_around(transitions, "judge", changed)]
+    return [_around(transitions, "decide_after_attempt", changed)]

@@ -211,11 +211,11 @@ class World:
 
     def _on_request(self, seen: Seen) -> None:
         self.checker.on_request(seen)
-        under_way, settings = self.network.under_way(seen.process), seen.process.settings
-        if under_way.total() > settings.concurrency:
-            self.checker.breaks(f"{under_way.total()} calls, not {settings.concurrency}, at once")
-        if under_way[seen.host] > settings.per_host:
-            self.checker.breaks(f"{under_way[seen.host]} calls at once to {seen.host}")
+        in_flight, settings = self.network.in_flight(seen.process), seen.process.settings
+        if in_flight.total() > settings.concurrency:
+            self.checker.breaks(f"{in_flight.total()} calls, not {settings.concurrency}, at once")
+        if in_flight[seen.host] > settings.per_host:
+            self.checker.breaks(f"{in_flight[seen.host]} calls at once to {seen.host}")
 
     def answer_to(self, method: str, path: str) -> tuple[int, Any]:
         """Ask the daemon something, and wait for the answer."""
@@ -276,9 +276,9 @@ class World:
     def __enter__(self) -> World:
         self._patches = ExitStack()
         self._patches.enter_context(patch.object(pool, "HostnameEndpoint", Host))
-        self._patches.enter_context(patch.object(service, "SteadyClock", Steady))
+        self._patches.enter_context(patch.object(service, "MonotonicClock", Steady))
         # It would keep the garbage of each world for ever.
-        self._patches.enter_context(patch.object(service, "leave_to_stay", lambda: None))
+        self._patches.enter_context(patch.object(service, "freeze_gc", lambda: None))
         # Sets of these are gone through in the order of their hashes, which is another in
         # each run: a seed must mean the same each time.
         for kind in (Deadline, BoundedChannel):

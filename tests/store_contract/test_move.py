@@ -13,10 +13,10 @@ from twisted.internet import reactor
 
 from callme import move
 from callme.core.task import Outcome, State, Task
-from callme.core.transitions import judge
+from callme.core.transitions import decide_after_attempt
 from callme.store.interface import CannotOpen, Store
 from callme.store.postgresql.database import open_server
-from callme.store.postgresql.nodes import Node
+from callme.store.postgresql.nodes import Member
 from callme.store.postgresql.server import SCHEMA
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
@@ -60,7 +60,7 @@ async def fill(store: Store, count: int = 30) -> None:
     claims = await store.claim({HOST: 20}, NOON)
     for number, claim in enumerate(claims[:15]):
         outcome = Outcome(NOON * 1000, 5, 200 if number % 3 else 500, body="\0\\\n\t")
-        await store.record(claim, judge(claim, outcome, NOON), NOON)
+        await store.record(claim, decide_after_attempt(claim, outcome, NOON), NOON)
 
 
 async def all_of(store: Store) -> list[Task]:
@@ -99,7 +99,7 @@ async def test_there_and_back_again(
         (found,) = [one for one in said.splitlines() if one.startswith(line)]
         _, source, target = found.split()
         assert source == target != "0"
-    there = PostgresqlStore(evolve(open_server(url), own_time=True), reactor, lambda: "b")
+    there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
     assert before == await all_of(there)
     # Numbers go on behind those that came along, and who ran is nobody's now.
     await there.put(definition("new"), NOON)
@@ -115,7 +115,7 @@ async def test_what_ran_is_taken_up_where_it_came_to(path: Path, url: str) -> No
     await fill(store)
     await store.close()
     run(path, url)
-    there = PostgresqlStore(evolve(open_server(url), own_time=True), reactor, lambda: "b")
+    there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
     taken = await there.abandoned(NOON)
     assert [claim.node for claim in taken] == ["a"] * 5
     await there.close()
@@ -217,7 +217,7 @@ async def test_a_daemon_that_comes_back_in_the_middle_is_noticed(
     def thaw() -> None:
         with cluster.connect(url.rpartition("/")[2]) as connection:
             connection.execute(f"SET search_path = {SCHEMA}".encode())
-            Node("frozen").say_alive(connection, NOON, None, 1)
+            Member("frozen").heartbeat(connection, NOON, None, 1)
         finish()
 
     monkeypatch.setattr(target, "finish", thaw)

@@ -17,13 +17,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 
-from callme.api.long_poll import Waits
+from callme.api.long_poll import LongPoll
 from callme.core.task import Claim, Outcome, Reason, State, Task
-from callme.core.times import Key, minute_of
-from callme.core.transitions import interrupted, judge
+from callme.core.times import Key, floor_to_minute
+from callme.core.transitions import decide_after_attempt, interrupted
 from callme.store import reads, writes
 from callme.store.changes import WatchedStore
-from callme.store.interface import ALIVE_SECONDS, CannotOpen, Put, PutResult, StoreUnavailable
+from callme.store.interface import HEARTBEAT_SECONDS, CannotOpen, Put, PutResult, StoreUnavailable
 from callme.store.postgresql import (
     claims,
     connections,
@@ -35,7 +35,7 @@ from callme.store.postgresql import (
     store,
 )
 from callme.store.postgresql.connections import Connections
-from callme.store.postgresql.database import DEAD_SECONDS, migrations, open_server
+from callme.store.postgresql.database import PEER_TIMEOUT_SECONDS, migrations, open_server
 from callme.store.postgresql.server import SCHEMA, Server
 from callme.store.postgresql.store import PostgresqlStore
 
@@ -80,7 +80,7 @@ async def put(daemon: PostgresqlStore, name: str = "task", **more: Any) -> None:
 
 async def finish(daemon: PostgresqlStore, claim: Claim, status: int, now: float = NOW) -> bool:
     outcome = Outcome(int(now * 1000), 5, status)
-    return await daemon.record(claim, judge(claim, outcome, now), now)
+    return await daemon.record(claim, decide_after_attempt(claim, outcome, now), now)
 
 
 # Several daemons
@@ -183,9 +183,9 @@ async def test_a_task_whose_key_is_let_go_just_now_is_created(daemons: Any) -> N
 async def test_the_database_s_time_decides_but_never_before_the_daemon_s(
     daemons: Any, server: Server
 ) -> None:
-    daemon = daemons("a", evolve(server, own_time=False))
+    daemon = daemons("a", evolve(server, use_client_clock=False))
     now = time.time()
-    this = minute_of(now)
+    this = floor_to_minute(now)
     for name, at in (("due", this), ("later", this + 120)):
         await daemon.put(definition(name, at), now)
     await alive(daemon, now)
@@ -193,7 +193,7 @@ async def test_the_database_s_time_decides_but_never_before_the_daemon_s(
     assert list(await daemon.claim({HOST: 9}, this - 1)) == []
     (claim,) = await daemon.claim({HOST: 9}, this + 600)
     assert claim.definition.task_name == "due"
-    assert abs(claim.claimed_at / 1000 - time.time()) < 5
+    assert abs(claim.claimed_at_ms / 1000 - time.time()) < 5
     assert (await daemon.due(this + 600)).hosts == []
     assert await daemon.backlog(this + 600) == 0
 
@@ -215,8 +215,8 @@ async def test_what_cannot_be_read_of_the_dead_fails_when_it_is_taken_over(
     assert task is not None
     assert task.state is State.FAILED
     # Not in 1970: it would be forgotten at once.
-    assert task.finished_at is not None
-    assert 0 <= task.finished_at - int(NOW * 1000) <= 40_000
+    assert task.finished_at_ms is not None
+    assert 0 <= task.finished_at_ms - int(NOW * 1000) <= 40_000
 
 
 async def test_the_claims_of_a_daemon_that_is_missed_are_taken_over_once(daemons: Any) -> None:
@@ -225,13 +225,15 @@ async def test_the_claims_of_a_daemon_that_is_missed_are_taken_over_once(daemons
     await alive(dead, NOW)
     (claim,) = await dead.claim({HOST: 1}, NOW)
     for one in (b, c):
-        assert await alive(one, *steadily(NOW, NOW + DEAD_SECONDS)) == []
-    (taken,) = await alive(b, NOW + DEAD_SECONDS + 5)
-    assert await alive(c, NOW + DEAD_SECONDS + 5) == []
+        assert await alive(one, *steadily(NOW, NOW + PEER_TIMEOUT_SECONDS)) == []
+    (taken,) = await alive(b, NOW + PEER_TIMEOUT_SECONDS + 5)
+    assert await alive(c, NOW + PEER_TIMEOUT_SECONDS + 5) == []
     assert (taken.task_id, taken.number, taken.node) == (claim.task_id, 1, "dead")
     # What the dead one brings after all is not stored; what is, is.
     assert not await finish(dead, claim, 200)
-    assert await b.record(taken, judge(taken, interrupted(taken), NOW + 36), NOW + 36)
+    assert await b.record(
+        taken, decide_after_attempt(taken, interrupted(taken), NOW + 36), NOW + 36
+    )
     assert not await finish(dead, claim, 200)
     (again,) = await c.claim({HOST: 1}, NOW + 120)
     assert not await finish(dead, claim, 200)
@@ -252,7 +254,7 @@ async def test_who_counts_as_dead_claims_nothing_before_it_has_said_that_it_live
         await put(frozen, name)
     await alive(frozen, NOW)
     assert len(await frozen.claim({HOST: 1}, NOW)) == 1
-    assert len(await alive(b, *steadily(NOW, NOW + DEAD_SECONDS + 5))) == 1
+    assert len(await alive(b, *steadily(NOW, NOW + PEER_TIMEOUT_SECONDS + 5))) == 1
     assert list(await frozen.claim({HOST: 1}, NOW + 40)) == []
     await alive(frozen, NOW + 40)
     assert len(await frozen.claim({HOST: 1}, NOW + 40)) == 1
@@ -270,7 +272,7 @@ async def test_a_daemon_keeps_what_nobody_took_while_it_was_away(daemons: Any) -
 
 
 async def waiting_for(
-    waits: Waits, daemon: PostgresqlStore, keys: Sequence[Key]
+    waits: LongPoll, daemon: PostgresqlStore, keys: Sequence[Key]
 ) -> list[Deferred[Task | None]]:
     """Begin to wait for tasks; return once each has been looked at."""
     looked: list[Key] = []
@@ -302,7 +304,7 @@ async def test_who_waits_at_one_is_told_within_a_second_of_what_another_does(dae
     for name in names:
         await put(here, name, retry=int(name == "b"))
     clock = Clock()
-    waits = Waits(here, clock, others=True)
+    waits = LongPoll(here, clock, others=True)
     looks: list[int] = []
     changed = here.changed
 
@@ -325,7 +327,9 @@ async def test_who_waits_at_one_is_told_within_a_second_of_what_another_does(dae
     waiting = await waiting_for(waits, here, keys)
     await finish(there, claims["a"], 200)
     await finish(there, claims["b"], 500)
-    await there.record(claims["c"], judge(claims["c"], interrupted(claims["c"]), NOW), NOW)
+    await there.record(
+        claims["c"], decide_after_attempt(claims["c"], interrupted(claims["c"]), NOW), NOW
+    )
     await finish(there, claims["d"], 500)
     await there.delete(keys[3])
     found = await look(waiting)
@@ -352,17 +356,17 @@ async def test_what_the_dead_leave_is_told_and_wakes_who_waits(daemons: Any) -> 
     await alive(dead, NOW)
     await dead.claim({HOST: 1}, NOW)
     clock = Clock()
-    waits = Waits(here, clock)
+    waits = LongPoll(here, clock)
     (waiting,) = await waiting_for(waits, here, [Key("task", NOON)])
-    later = NOW + DEAD_SECONDS + 5
+    later = NOW + PEER_TIMEOUT_SECONDS + 5
     (taken,) = await alive(here, *steadily(NOW, later))
-    verdict = judge(taken, interrupted(taken), later)
-    assert await WatchedStore(here, waits).record(taken, verdict, later)
+    transition = decide_after_attempt(taken, interrupted(taken), later)
+    assert await WatchedStore(here, waits).record(taken, transition, later)
     clock.advance(0)
     task = await waiting
     assert task is not None
     assert task.reason is Reason.INTERRUPTED
-    notice = await here.get(Key(f"task.{NOON}.on_failure", minute_of(later)))
+    notice = await here.get(Key(f"task.{NOON}.on_failure", floor_to_minute(later)))
     assert notice is not None
     assert json.loads(notice.definition.payload)["reason"] == "interrupted"
 
@@ -382,7 +386,7 @@ async def test_what_cannot_be_read_of_the_dead_is_told_with_its_end(
         )
         other.execute(refuse.encode())
         with pytest.raises(psycopg.errors.CheckViolation):
-            await alive(here, *steadily(NOW, NOW + DEAD_SECONDS + 5))
+            await alive(here, *steadily(NOW, NOW + PEER_TIMEOUT_SECONDS + 5))
         assert state_in(other) == ["running"]
         other.execute(f"ALTER TABLE {SCHEMA}.task DROP CONSTRAINT told".encode())
     # The claim is its own by now, and its lease ends.
@@ -444,7 +448,7 @@ async def test_what_is_left_at_the_end_is_anybody_s_at_once(daemons: Any) -> Non
 
 
 async def test_a_name_that_lives_is_refused(daemons: Any, server: Server) -> None:
-    a = daemons("a", evolve(server, own_time=False))
+    a = daemons("a", evolve(server, use_client_clock=False))
     await alive(a, NOW)
     with pytest.raises(CannotOpen, match="another callme daemon named a uses postgresql://callme@"):
         open_server(server.conninfo, "a")
@@ -615,7 +619,7 @@ async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) 
 async def test_the_network_is_given_up_within_thirty_seconds(daemons: Any) -> None:
     assert store.WORK_SECONDS < 30
     # Who is cut off must be back before it counts as dead.
-    assert store.ALIVE_WORK_SECONDS + ALIVE_SECONDS + 5 < DEAD_SECONDS
+    assert store.ALIVE_WORK_SECONDS + HEARTBEAT_SECONDS + 5 < PEER_TIMEOUT_SECONDS
     daemon = daemons("a")
 
     def settings(cursor: Any) -> dict[str, str]:
@@ -676,7 +680,7 @@ async def test_one_write_that_fails_or_takes_too_long_fails_no_other(
         cursor.execute("SELECT pg_sleep(5)")
 
     # A lone surrogate is no text that can be stored.
-    bad = judge(one, Outcome(NOON * 1000, 5, 200, body="\ud800"), NOW)
+    bad = decide_after_attempt(one, Outcome(NOON * 1000, 5, 200, body="\ud800"), NOW)
     results = [
         daemon.record(one, bad, NOW),
         finish(daemon, other, 200),
@@ -710,7 +714,7 @@ async def test_an_answer_may_hold_what_postgresql_s_text_may_not(daemons: Any) -
     await alive(daemon, NOW)
     (claim,) = await daemon.claim({HOST: 1}, NOW)
     outcome = Outcome(NOON * 1000, 5, None, Reason.CONNECTION_FAILED, "a\0b", body="\0 \U0001f600")
-    assert await daemon.record(claim, judge(claim, outcome, NOW), NOW)
+    assert await daemon.record(claim, decide_after_attempt(claim, outcome, NOW), NOW)
     task = await daemon.get(definition().key)
     assert task is not None
     assert task.attempts is not None

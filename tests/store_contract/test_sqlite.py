@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from callme.core.task import Attempt, Definition, Reason, State, Verdict
+from callme.core.task import Attempt, Definition, Reason, State, Transition
 from callme.core.times import Key
 from callme.store import reads, writes
 from callme.store.interface import CannotOpen, StoreUnavailable
@@ -277,15 +277,15 @@ async def test_a_full_database_is_said_to_be_unavailable_and_keeps_what_it_has(
         with pytest.raises(StoreUnavailable, match="full"):
             await one
     attempt = Attempt(1, NOON * 1000, 0, 5, 200, None, "", large)
-    verdict = Verdict(State.SUCCEEDED, attempt=attempt)
+    transition = Transition(State.SUCCEEDED, attempt=attempt)
     with pytest.raises(StoreUnavailable, match="full"):
-        await store.record(claim, verdict, NOW)
+        await store.record(claim, transition, NOW)
     task = await store.get(claim.definition.key)
     assert task is not None
     # Not so much as half of it is on record: neither the state nor the attempt.
     assert (task.state, task.attempts) == (State.RUNNING, ())
     await store._write(lambda cursor: cursor.execute("PRAGMA max_page_count = 1000000").fetchone())
-    assert await store.record(claim, verdict, NOW)
+    assert await store.record(claim, transition, NOW)
     await store.put(definition("after", payload=large), NOW)
     page = await store.page()
     assert page is not None

@@ -12,22 +12,22 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 
-from callme.core.notification import notice
-from callme.core.representation import whole
-from callme.core.task import Claim, Outcome, Reason, State, Verdict
-from callme.core.times import LAST_SECOND, Key
-from callme.core.transitions import interrupted, judge
+from callme.core.notification import build_notification
+from callme.core.representation import task_to_dict
+from callme.core.task import Claim, Outcome, Reason, State, Transition
+from callme.core.times import MAX_TIMESTAMP, Key
+from callme.core.transitions import decide_after_attempt, interrupted
 from callme.store import reads
 from callme.store.interface import (
-    MOST_BACKLOG,
+    MAX_BACKLOG_COUNT,
+    ActivitySnapshot,
     Deleted,
-    Ended,
-    Glance,
+    InFlightCall,
+    MinuteOutcomes,
     Page,
     Put,
-    Seen,
     Store,
-    UnderWay,
+    TaskVersion,
 )
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
@@ -65,7 +65,7 @@ async def claim_all(store: Store, count: int = 1000, now: float = NOW) -> list[C
 
 async def finish(store: Store, claim: Claim, status: int, now: float = NOW) -> bool:
     outcome = Outcome(int(now * 1000), 5, status, body="b")
-    return await store.record(claim, judge(claim, outcome, now), now)
+    return await store.record(claim, decide_after_attempt(claim, outcome, now), now)
 
 
 async def put_in(store: Store, state: State, name: str = "task", at: int = NOON) -> Key:
@@ -88,7 +88,9 @@ async def test_what_is_no_longer_as_it_was_seen_is_told(store: Store) -> None:
     keys = [await put_in(store, state, "näme", NOON + 60 * n) for n, state in enumerate(states)]
     failed, _, running, scheduled = keys
     tasks = {key: await store.get(key) for key in keys}
-    seen: dict[Key, Seen | None] = {key: Seen.of(task) for key, task in tasks.items() if task}
+    seen: dict[Key, TaskVersion | None] = {
+        key: TaskVersion.of(task) for key, task in tasks.items() if task
+    }
     assert len(seen) == len(keys)
     assert await store.changed(seen, 9) == {}
     assert await store.changed(seen | {running: None}, 9) == {running: tasks[running]}
@@ -111,12 +113,12 @@ async def test_an_attempt_and_a_replacement_are_seen(store: Store) -> None:
     task = await store.get(key)
     assert task is not None
     await finish(store, (await claim_all(store))[0], 500)
-    again = (await store.changed({key: Seen.of(task)}, 9))[key]
+    again = (await store.changed({key: TaskVersion.of(task)}, 9))[key]
     assert again is not None
     assert (again.state, again.attempts_used) == (State.SCHEDULED, 1)
     other = definition(callback="http://other.example/")
     await store.put(other, NOW + 1, replace=True)
-    assert (await store.changed({key: Seen.of(again)}, 9))[key] == await store.get(key)
+    assert (await store.changed({key: TaskVersion.of(again)}, 9))[key] == await store.get(key)
 
 
 TOLD: dict[str, Any] = {"on_failure": "http://told.example/", "on_success": "https://told.example/"}
@@ -135,8 +137,8 @@ async def test_an_end_is_stored_with_the_notice_of_it(store: Store) -> None:
     task, made = await store.get(key), await store.get(Key(f"task.{NOON}.on_failure", NOON))
     assert task is not None
     assert made is not None
-    assert made.definition == notice(task, NOW)
-    assert json.loads(made.definition.payload) == whole(task)
+    assert made.definition == build_notification(task, NOW)
+    assert json.loads(made.definition.payload) == task_to_dict(task)
     assert (made.state, made.due_at) == (State.SCHEDULED, NOON)
     # Once, however often it is recorded.
     await finish(store, claim, 500)
@@ -192,11 +194,11 @@ async def test_a_task_is_kept_whole(store: Store) -> None:
         task.attempts_used,
         task.attempts_left,
     ) == (State.SCHEDULED, None, "", NOON, 0, 2)
-    assert (task.created_at, task.finished_at, task.attempts) == (NOON * 1000 + 500, None, ())
+    assert (task.created_at_ms, task.finished_at_ms, task.attempts) == (NOON * 1000 + 500, None, ())
 
 
 async def test_times_to_the_end_of_time(store: Store) -> None:
-    for at in (0, LAST_SECOND - 59):
+    for at in (0, MAX_TIMESTAMP - 59):
         key = await put(store, at=at)
         task = await store.get(key)
         assert task is not None
@@ -208,8 +210,8 @@ async def test_what_is_not_there(store: Store) -> None:
     assert await store.get(key) is None
     assert await store.delete(key) is None
     assert await store.delete_name("nobody") is None
-    assert await store.reschedule(key, NOON, NOW, every_state=True) is None
-    assert await store.reschedule_name("nobody", NOON, NOW, every_state=True) is None
+    assert await store.reschedule(key, NOON, NOW, include_all_states=True) is None
+    assert await store.reschedule_name("nobody", NOON, NOW, include_all_states=True) is None
     assert await store.page(task_name="nobody") is None
     assert Page([], None) == await store.page()
     assert await store.backlog(NOW) == 0
@@ -280,7 +282,7 @@ async def test_a_claim_counts_its_attempt_and_no_task_is_claimed_twice(store: St
         claim.number,
         claim.attempts_used,
         claim.host,
-        claim.claimed_at,
+        claim.claimed_at_ms,
     ) == (1, 1, HOST, NOON * 1000 + 500)
     assert definition(timeout=7) == claim.definition
     assert await claim_all(store) == []
@@ -319,7 +321,7 @@ async def test_a_success_is_recorded(store: Store) -> None:
     assert task is not None
     assert (
         task.state,
-        task.finished_at,
+        task.finished_at_ms,
         task.due_at,
     ) == (State.SUCCEEDED, NOON * 1000 + 1500, None)
     assert task.attempts is not None
@@ -354,7 +356,7 @@ async def test_a_retry_waits_for_its_minute(store: Store) -> None:
 async def test_a_result_is_stored_once_and_by_the_holder_only(store: Store) -> None:
     key = await put(store, retry=5)
     (old,) = await claim_all(store)
-    assert await store.record(old, judge(old, interrupted(old), NOW), NOW)
+    assert await store.record(old, decide_after_attempt(old, interrupted(old), NOW), NOW)
     assert not await finish(store, old, 200)
     (new,) = await claim_all(store, now=NOON + 60)
     assert not await finish(store, old, 200)
@@ -370,7 +372,7 @@ async def test_a_claim_can_be_given_back_unspent(store: Store) -> None:
     key = await put(store)
     before = await store.get(key)
     (claim,) = await claim_all(store)
-    assert await store.record(claim, Verdict(State.SCHEDULED, due_at=NOON), NOW)
+    assert await store.record(claim, Transition(State.SCHEDULED, due_at=NOON), NOW)
     assert before == await store.get(key)
     (claim,) = await claim_all(store)
     assert (claim.number, claim.attempts_used) == (1, 1)
@@ -386,7 +388,7 @@ async def test_what_can_no_longer_start_fails_as_too_late(store: Store) -> None:
     assert task is not None
     assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)
     assert "1 minute after trigger_at" in task.detail
-    assert task.finished_at == (NOON + 60) * 1000
+    assert task.finished_at_ms == (NOON + 60) * 1000
     assert [fine] == [c.definition.key for c in await claim_all(store, now=NOON + 60)]
 
 
@@ -543,7 +545,7 @@ async def test_a_running_task_is_not_deleted(store: Store) -> None:
 
 async def test_a_failed_task_is_rescheduled_with_its_full_budget(store: Store) -> None:
     key = await put_in(store, State.FAILED)
-    result = await store.reschedule(key, NOON + 120, NOW, every_state=False)
+    result = await store.reschedule(key, NOON + 120, NOW, include_all_states=False)
     assert result is not None
     to = Key("task", NOON + 120)
     assert ([(key, to)], [], [HOST]) == (
@@ -561,7 +563,7 @@ async def test_a_failed_task_is_rescheduled_with_its_full_budget(store: Store) -
         task.due_at,
         task.attempts_used,
         task.attempts_left,
-        task.finished_at,
+        task.finished_at_ms,
     ) == (State.SCHEDULED, None, "", NOON + 120, 0, 1, None)
     assert task.definition.expires_at == NOON + 120 + 525_600 * 60
     assert [attempt.number for attempt in task.attempts or ()] == [1]
@@ -571,7 +573,7 @@ async def test_a_failed_task_is_rescheduled_with_its_full_budget(store: Store) -
 
 async def test_a_task_may_be_rescheduled_to_its_own_minute(store: Store) -> None:
     key = await put_in(store, State.FAILED)
-    result = await store.reschedule(key, NOON, NOW, every_state=False)
+    result = await store.reschedule(key, NOON, NOW, include_all_states=False)
     assert result is not None
     assert [(key, key)] == result.moved
     assert State.SCHEDULED is await state_of(store, key)
@@ -580,7 +582,7 @@ async def test_a_task_may_be_rescheduled_to_its_own_minute(store: Store) -> None
 async def test_no_task_is_overwritten_by_a_reschedule(store: Store) -> None:
     key = await put_in(store, State.FAILED)
     other = await put(store, at=NOON + 60)
-    result = await store.reschedule(key, NOON + 60, NOW, every_state=True)
+    result = await store.reschedule(key, NOON + 60, NOW, include_all_states=True)
     assert result is not None
     assert result.conflict == f"another task stands at {other}"
     assert State.FAILED is await state_of(store, key)
@@ -591,10 +593,10 @@ async def test_only_failed_tasks_are_rescheduled_unless_all_are_asked_for(
     store: Store, state: State
 ) -> None:
     key = await put_in(store, state)
-    result = await store.reschedule(key, NOON + 60, NOW, every_state=False)
+    result = await store.reschedule(key, NOON + 60, NOW, include_all_states=False)
     assert result is not None
     assert result.conflict is not None
-    result = await store.reschedule(key, NOON + 60, NOW, every_state=True)
+    result = await store.reschedule(key, NOON + 60, NOW, include_all_states=True)
     assert result is not None
     if state is State.RUNNING:
         assert ([], [(key, "running")]) == (list(result.moved), list(result.skipped))
@@ -605,10 +607,10 @@ async def test_only_failed_tasks_are_rescheduled_unless_all_are_asked_for(
 async def test_a_reschedule_to_where_nothing_could_start_moves_nothing(store: Store) -> None:
     key = await put_in(store, State.FAILED)
     far = NOON + 525_600 * 60 + 60
-    result = await store.reschedule(key, NOON, far, every_state=False)
+    result = await store.reschedule(key, NOON, far, include_all_states=False)
     assert result is not None
     assert [(key, "too_late")] == result.skipped
-    result = await store.reschedule_name("task", NOON, far, every_state=False)
+    result = await store.reschedule_name("task", NOON, far, include_all_states=False)
     assert result is not None
     assert ([], [(key, "too_late")]) == (list(result.moved), list(result.skipped))
 
@@ -618,7 +620,7 @@ async def test_all_of_a_name_take_the_next_free_minutes(store: Store) -> None:
     running = await put_in(store, State.RUNNING, at=NOON + 240)
     waiting = await put(store, at=NOON + 300)
     elsewhere = await put(store, "other", NOON + 180)
-    result = await store.reschedule_name("task", NOON + 120, NOON + 120, every_state=False)
+    result = await store.reschedule_name("task", NOON + 120, NOON + 120, include_all_states=False)
     assert result is not None
     to = [Key("task", NOON + 60 * n) for n in (2, 3, 6)]
     assert list(zip(failed, to, strict=True)) == list(result.moved)
@@ -636,7 +638,7 @@ async def test_all_states_of_a_name_move_in_order_into_the_minutes_they_leave(st
         await put_in(store, State.FAILED, at=NOON + 60),
         await put(store, at=NOON + 120),
     ]
-    result = await store.reschedule_name("task", NOON + 60, NOON + 60, every_state=True)
+    result = await store.reschedule_name("task", NOON + 60, NOON + 60, include_all_states=True)
     assert result is not None
     assert [Key("task", NOON + 60 * n) for n in (1, 2, 3)] == [new for _, new in result.moved]
     assert keys == [old for old, _ in result.moved]
@@ -645,7 +647,7 @@ async def test_all_states_of_a_name_move_in_order_into_the_minutes_they_leave(st
 async def test_there_is_no_minute_after_the_last(store: Store) -> None:
     for at in (0, 60):
         await put_in(store, State.FAILED, at=NOON + at)
-    result = await store.reschedule_name("task", LAST_SECOND - 59, NOW, every_state=False)
+    result = await store.reschedule_name("task", MAX_TIMESTAMP - 59, NOW, include_all_states=False)
     assert result is not None
     assert result.conflict is not None
     assert list(result.moved) == []
@@ -705,7 +707,9 @@ async def test_figures_count_only_so_many_that_are_due(
 ) -> None:
     for minute in range(5):
         await put(store, at=NOON - 60 * minute)
-    monkeypatch.setattr(reads, "_SOME_BACKLOG", reads._SOME_BACKLOG.replace(str(MOST_BACKLOG), "3"))
+    monkeypatch.setattr(
+        reads, "_SOME_BACKLOG", reads._SOME_BACKLOG.replace(str(MAX_BACKLOG_COUNT), "3")
+    )
     assert (await store.figures(NOW)).backlog == 3
 
 
@@ -747,9 +751,9 @@ async def test_what_ended_is_told_by_the_minute(store: Store) -> None:
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at + later)
     assert await store.history(NOON) == [
-        Ended(NOON, 2, 1, {0: 1, 1200: 1, 59000: 1}),
-        Ended(NOON + 60, 1, 0, {0: 1}),
-        Ended(NOON + 60 + 12_300, 1, 0, {12_340_000: 1}),
+        MinuteOutcomes(NOON, 2, 1, {0: 1, 1200: 1, 59000: 1}),
+        MinuteOutcomes(NOON + 60, 1, 0, {0: 1}),
+        MinuteOutcomes(NOON + 60 + 12_300, 1, 0, {12_340_000: 1}),
     ]
     assert [one.minute for one in await store.history(NOON + 60)] == [NOON + 60, NOON + 12_360]
 
@@ -760,28 +764,28 @@ async def test_only_first_attempts_tell_how_late_calls_are(store: Store) -> None
     for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at)
-    assert await store.history(NOON) == [Ended(NOON + 60, 0, 1, {1000: 1})]
-    moved = await store.reschedule(key, NOON + 120, NOON + 100, every_state=False)
+    assert await store.history(NOON) == [MinuteOutcomes(NOON + 60, 0, 1, {1000: 1})]
+    moved = await store.reschedule(key, NOON + 120, NOON + 100, include_all_states=False)
     assert moved is not None
     assert await store.history(NOON) == []
     (claim,) = await claim_all(store, now=NOON + 123)
     await finish(store, claim, 200, NOON + 123)
-    assert await store.history(NOON) == [Ended(NOON + 120, 1, 0, {3000: 1})]
+    assert await store.history(NOON) == [MinuteOutcomes(NOON + 120, 1, 0, {3000: 1})]
     await put(store, "late", NOON, max_delay=1)
     await store.due(NOON + 180)
-    assert (await store.history(NOON))[1:] == [Ended(NOON + 180, 0, 1, {})]
+    assert (await store.history(NOON))[1:] == [MinuteOutcomes(NOON + 180, 0, 1, {})]
 
 
 async def test_a_glance_at_what_is_going_on(store: Store) -> None:
-    assert await store.glance(2) == Glance(0, [], [])
+    assert await store.glance(2) == ActivitySnapshot(0, [], [])
     for number in range(3):
         await put_in(store, State.FAILED, f"failed{number}", NOON + 60 * number)
     for number in range(3):
         await put_in(store, State.RUNNING, f"running{number}", NOON + 600 + 60 * number)
     glance = await store.glance(2)
     assert glance.running == 3
-    assert glance.under_way == [
-        UnderWay(
+    assert glance.in_flight == [
+        InFlightCall(
             Key(f"running{n}", NOON + 600 + 60 * n), HOST, 1, (NOON + 600 + 60 * n) * 1000, "node"
         )
         for n in (0, 1)

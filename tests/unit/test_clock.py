@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock, LoopingCall
 from zope.interface.verify import verifyObject
 
-from callme.monotonic_clock import WATCH_SECONDS, SteadyClock
+from callme.monotonic_clock import WATCH_SECONDS, MonotonicClock
 
 HOUR = 3600.0
 
@@ -25,11 +25,11 @@ class Machine:
     wall: Clock = field(factory=Clock)
     steady: float = 1000.0
     rung: list[str] = field(factory=list)
-    clock: SteadyClock = field(init=False)
+    clock: MonotonicClock = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.wall.rightNow = 1_800_000_000.0
-        self.clock = SteadyClock(self.wall, lambda: self.steady)
+        self.clock = MonotonicClock(self.wall, lambda: self.steady)
 
     def passes(self, seconds: float) -> None:
         self.steady += seconds
@@ -135,7 +135,7 @@ class Set:
 
 async def test_somebody_notices_though_nothing_wakes_the_reactor() -> None:
     wall = Set()
-    clock = SteadyClock(wall)
+    clock = MonotonicClock(wall)
     clock.stop()
     rung: Deferred[None] = Deferred()
     clock.callLater(WATCH_SECONDS / 2, rung.callback, None)

@@ -11,7 +11,7 @@ from callme.core.headers import looks_secret, masked
 from callme.core.parameters import parse_definition
 from callme.core.task import Definition
 from callme.errors import Invalid
-from callme.security.address_policy import Networks, parse_network
+from callme.security.address_policy import AddressPolicy, parse_network
 
 NOW = 1_800_014_437.25
 LEAST: dict[str, object] = {"trigger_at": "+1h", "callback": "http://example.com/"}
@@ -256,7 +256,7 @@ def test_private_addresses_and_any_names_are_accepted(callback: str) -> None:
 
 
 def test_which_addresses_are_accepted_can_be_told() -> None:
-    inside = Networks([parse_network("10.0.0.0/8")], [], True)
+    inside = AddressPolicy([parse_network("10.0.0.0/8")], [], True)
     body = {**LEAST, "callback": "http://10.1.2.3/"}
     assert parse_definition(body, NOW, "name", networks=inside)
     with pytest.raises(Invalid, match=r"192\.168\.0\.1 is not to be called: .*private use"):

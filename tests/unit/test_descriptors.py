@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from callme.server.listen import RUSH, raise_limit, share_of_a_rush, share_of_clients, wanted_for
+from callme.server.listen import (
+    ACCEPT_BURST,
+    burst_budget,
+    raise_limit,
+    required_fds,
+    share_of_clients,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,13 +35,15 @@ def test_clients_have_what_calls_leave_them(
 
 
 def test_what_is_wanted_is_enough() -> None:
-    assert share_of_clients(1000, 256, wanted_for(1000, 256)) == 1000
-    assert share_of_a_rush(1000, 256, wanted_for(1000, 256)) == RUSH
+    assert share_of_clients(1000, 256, required_fds(1000, 256)) == 1000
+    assert burst_budget(1000, 256, required_fds(1000, 256)) == ACCEPT_BURST
 
 
-@pytest.mark.parametrize(("limit", "share"), [(1024, 0), (2088, 0), (2100, 12), (10_000, RUSH)])
+@pytest.mark.parametrize(
+    ("limit", "share"), [(1024, 0), (2088, 0), (2100, 12), (10_000, ACCEPT_BURST)]
+)
 def test_a_rush_has_what_is_left(limit: int, share: int) -> None:
-    assert share_of_a_rush(1000, 256, limit) == share
+    assert burst_budget(1000, 256, limit) == share
 
 
 @pytest.fixture

@@ -3,46 +3,46 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callme.worker.fair_share import share_out
+from callme.worker.fair_share import allocate_slots
 
 
 def test_one_host_gets_its_limit_and_no_more() -> None:
-    assert share_out(256, 64, {}, ["a"]) == {"a": 64}
-    assert share_out(256, 64, {"a": 60}, ["a"]) == {"a": 4}
-    assert share_out(256, 64, {"a": 64}, ["a"]) == {}
+    assert allocate_slots(256, 64, {}, ["a"]) == {"a": 64}
+    assert allocate_slots(256, 64, {"a": 60}, ["a"]) == {"a": 4}
+    assert allocate_slots(256, 64, {"a": 64}, ["a"]) == {}
 
 
 def test_hosts_share_alike_and_leave_what_they_cannot_use() -> None:
-    assert share_out(10, 64, {}, ["a", "b"]) == {"a": 5, "b": 5}
-    assert share_out(10, 6, {"a": 5}, ["a", "b"]) == {"a": 1, "b": 6}
+    assert allocate_slots(10, 64, {}, ["a", "b"]) == {"a": 5, "b": 5}
+    assert allocate_slots(10, 6, {"a": 5}, ["a", "b"]) == {"a": 1, "b": 6}
 
 
-def test_who_has_fewer_calls_under_way_comes_first() -> None:
+def test_who_has_fewer_calls_in_flight_comes_first() -> None:
     """A host that hangs has taken its share already."""
-    assert share_out(4, 64, {"hangs": 60}, ["hangs", "quick"]) == {"quick": 4}
-    assert share_out(4, 64, {"hangs": 4}, ["hangs", "quick"]) == {"quick": 4}
-    assert share_out(4, 64, {"hangs": 2}, ["hangs", "quick"]) == {"quick": 3, "hangs": 1}
+    assert allocate_slots(4, 64, {"hangs": 60}, ["hangs", "quick"]) == {"quick": 4}
+    assert allocate_slots(4, 64, {"hangs": 4}, ["hangs", "quick"]) == {"quick": 4}
+    assert allocate_slots(4, 64, {"hangs": 2}, ["hangs", "quick"]) == {"quick": 3, "hangs": 1}
 
 
 def test_the_longest_unserved_come_first_where_there_is_little() -> None:
-    assert share_out(2, 64, {}, ["b", "a", "c"]) == {"b": 1, "a": 1}
+    assert allocate_slots(2, 64, {}, ["b", "a", "c"]) == {"b": 1, "a": 1}
 
 
 def test_the_reserve_is_for_hosts_with_few_calls() -> None:
-    assert share_out(70, 64, {}, ["a"], reserve=64) == {"a": 8}
-    assert share_out(100, 64, {}, ["a"], reserve=64) == {"a": 36}
-    assert share_out(64, 64, {"hangs": 64}, ["hangs", "quick"], reserve=64) == {"quick": 8}
+    assert allocate_slots(70, 64, {}, ["a"], reserve=64) == {"a": 8}
+    assert allocate_slots(100, 64, {}, ["a"], reserve=64) == {"a": 36}
+    assert allocate_slots(64, 64, {"hangs": 64}, ["hangs", "quick"], reserve=64) == {"quick": 8}
 
 
 def test_the_reserve_is_for_hosts_that_answer() -> None:
     hangs = {"hangs": 20, "quick": 30}
-    found = share_out(64, 64, hangs, ["hangs", "quick"], reserve=64, answering={"quick"})
+    found = allocate_slots(64, 64, hangs, ["hangs", "quick"], reserve=64, answering={"quick"})
     assert found == {"quick": 34}
 
 
 def test_half_of_the_reserve_is_for_hosts_that_have_answered() -> None:
     many = [f"hangs{number}" for number in range(100)]
-    found = share_out(64, 64, {}, [*many, "quick", "known"], 64, {"quick"}, {"known"})
+    found = allocate_slots(64, 64, {}, [*many, "quick", "known"], 64, {"quick"}, {"known"})
     assert sum(found.get(host, 0) for host in many) == 32
     assert (found["quick"], found["known"]) == (24, 8)
 
@@ -50,7 +50,7 @@ def test_half_of_the_reserve_is_for_hosts_that_have_answered() -> None:
 @given(
     free=st.integers(1, 300),
     per_host=st.integers(1, 80),
-    under_way=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 80)),
+    in_flight=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 80)),
     waiting=st.lists(st.sampled_from("abcdefgh"), unique=True),
     reserve=st.integers(0, 100),
     answering=st.sets(st.sampled_from("abcdefgh")),
@@ -59,18 +59,18 @@ def test_half_of_the_reserve_is_for_hosts_that_have_answered() -> None:
 def test_no_limit_is_passed_and_no_room_is_wasted(
     free: int,
     per_host: int,
-    under_way: dict[str, int],
+    in_flight: dict[str, int],
     waiting: list[str],
     reserve: int,
     answering: set[str],
     known: set[str],
 ) -> None:
-    shares = share_out(free, per_host, under_way, waiting, reserve, answering, known)
-    room = {host: max(0, per_host - under_way.get(host, 0)) for host in waiting}
+    shares = allocate_slots(free, per_host, in_flight, waiting, reserve, answering, known)
+    room = {host: max(0, per_host - in_flight.get(host, 0)) for host in waiting}
     assert all(0 < share <= room[host] for host, share in shares.items())
     given_out = sum(shares.values())
     assert given_out <= free
-    levels = {host: under_way.get(host, 0) + shares.get(host, 0) for host in waiting}
+    levels = {host: in_flight.get(host, 0) + shares.get(host, 0) for host in waiting}
     if given_out < min(free, sum(room.values())):
         # Only the reserve is kept back, and only from those with enough.
         assert free - given_out <= reserve

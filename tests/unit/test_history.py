@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.web.template import Tag, flattenString
 
-from callme.reports.history import Step, percentile, steps, together
-from callme.store.interface import Ended
+from callme.reports.history import Bucket, aggregate, bucketize, percentile
+from callme.store.interface import MinuteOutcomes
 from callme.webui import charts
 from callme.webui.charts import Span
 
@@ -43,17 +43,17 @@ def test_a_percentile_is_the_nearest_rank(values: list[int], percent: int) -> No
 
 def test_minutes_are_put_into_steps() -> None:
     minutes = [
-        Ended(NOON - 60, 9, 9),
-        Ended(NOON, 1, 2, {10: 3}),
-        Ended(NOON + 240, 3, 0, {20: 2, 10: 1}),
-        Ended(NOON + 300, 0, 1),
-        Ended(NOON + 600, 9, 9),
+        MinuteOutcomes(NOON - 60, 9, 9),
+        MinuteOutcomes(NOON, 1, 2, {10: 3}),
+        MinuteOutcomes(NOON + 240, 3, 0, {20: 2, 10: 1}),
+        MinuteOutcomes(NOON + 300, 0, 1),
+        MinuteOutcomes(NOON + 600, 9, 9),
     ]
-    assert steps(minutes, NOON, 2, 5) == [
-        Step(NOON, 4, 2, 10, 20),
-        Step(NOON + 300, 0, 1, None, None),
+    assert bucketize(minutes, NOON, 2, 5) == [
+        Bucket(NOON, 4, 2, 10, 20),
+        Bucket(NOON + 300, 0, 1, None, None),
     ]
-    assert together(minutes, NOON) == Step(NOON, 22, 21, 10, 20)
+    assert aggregate(minutes, NOON) == Bucket(NOON, 22, 21, 10, 20)
 
 
 # Charts
@@ -72,8 +72,8 @@ def bars(text: str) -> list[tuple[float, float, str]]:
     return [(float(top), float(bottom), title) for top, bottom, title in found]
 
 
-def happened(*ended: tuple[int, int]) -> list[Step]:
-    return [Step(NOON + 60 * n, good, bad, None, None) for n, (good, bad) in enumerate(ended)]
+def happened(*ended: tuple[int, int]) -> list[Bucket]:
+    return [Bucket(NOON + 60 * n, good, bad, None, None) for n, (good, bad) in enumerate(ended)]
 
 
 def test_what_failed_hangs_below_the_line() -> None:
@@ -105,16 +105,16 @@ def test_every_bar_is_inside(ended: list[tuple[int, int]]) -> None:
 def test_calls_that_come_too_late_are_marked() -> None:
     text = drawn(charts.ahead(SPAN, [1, 0, 200, 100], {2}, 'a "label"'))
     assert 'aria-label="a &quot;label&quot;"' in text
-    plain, crowded = text.split('class="crowded"')
+    plain, overloaded = text.split('class="overloaded"')
     assert [one[2] for one in bars(plain)] == ["12:00: 1 call", "12:03: 100 calls"]
-    assert bars(crowded) == [(0, 100, "12:02: 200 calls, more than can be made in time")]
+    assert bars(overloaded) == [(0, 100, "12:02: 200 calls, more than can be made in time")]
     assert ">200</text>" in text
     assert bars(drawn(charts.ahead(SPAN, [0] * 4, (), ""))) == []
 
 
 def test_lateness_has_a_line_with_gaps() -> None:
     late = [
-        Step(NOON, 1, 0, p50, p99) for p50, p99 in ((10, 100), (10, None), (None, 5), (1, 5000))
+        Bucket(NOON, 1, 0, p50, p99) for p50, p99 in ((10, 100), (10, None), (None, 5), (1, 5000))
     ]
     text = drawn(charts.lateness(SPAN, late, "said"))
     p99, p50 = re.findall(r'class="p\d\d" d="([^"]*)"', text)

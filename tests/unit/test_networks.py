@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callme.errors import InvalidValue
-from callme.security.address_policy import Networks, parse_network
-from callme.security.iana import led_to, not_global, parse_address
+from callme.security.address_policy import AddressPolicy, parse_network
+from callme.security.iana import embedded_addresses, parse_address, special_purpose
 
 
-def networks(allow: str = "", deny: str = "", public_only: bool = False) -> Networks:
-    return Networks(
+def networks(allow: str = "", deny: str = "", public_only: bool = False) -> AddressPolicy:
+    return AddressPolicy(
         [parse_network(one) for one in allow.split()],
         [parse_network(one) for one in deny.split()],
         public_only,
@@ -109,7 +109,9 @@ def test_all_else_may_be_called_by_default(address: str) -> None:
     ],
 )
 def test_where_an_address_leads(address: str, led: str) -> None:
-    assert list(led_to(parse_address(address))) == [parse_address(one) for one in led.split()]
+    assert list(embedded_addresses(parse_address(address))) == [
+        parse_address(one) for one in led.split()
+    ]
 
 
 @pytest.mark.parametrize("address", ["127.1.2.3", "0.0.0.0", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
@@ -293,5 +295,5 @@ def test_wrapping_opens_nothing(address: IPv4Address, prefix: str) -> None:
 
 @given(st.ip_addresses(v=6))
 def test_every_address_is_judged(address: IPv6Address) -> None:
-    public = not_global(led_to(address)[0]) is None
+    public = special_purpose(embedded_addresses(address)[0]) is None
     assert public or networks(public_only=True).refusal(str(address))

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callme.core.task import Claim, Outcome, Reason, State
-from callme.core.transitions import interrupted, is_too_late, judge, next_attempt_at, too_late
+from callme.core.transitions import (
+    decide_after_attempt,
+    interrupted,
+    is_too_late,
+    next_attempt_at,
+    too_late,
+)
 
 from ..helpers.support import NOON, definition
 
@@ -18,7 +24,7 @@ def claim(used: int = 1, number: int | None = None, **more: Any) -> Claim:
         number=number or used,
         definition=definition(**{"max_delay": 10, **more}),
         attempts_used=used,
-        claimed_at=NOON * 1000 + 20,
+        claimed_at_ms=NOON * 1000 + 20,
         host="sink.example:80",
     )
 
@@ -28,30 +34,33 @@ def answered(status: int, **more: Any) -> Outcome:
 
 
 def test_an_expected_answer_is_success_and_on_record() -> None:
-    verdict = judge(claim(number=4), answered(200, body="ok"), NOON + 1)
-    assert (verdict.state, verdict.reason, verdict.due_at) == (State.SUCCEEDED, None, None)
-    assert verdict.attempt is not None
+    transition = decide_after_attempt(claim(number=4), answered(200, body="ok"), NOON + 1)
+    assert (transition.state, transition.reason, transition.due_at) == (State.SUCCEEDED, None, None)
+    assert transition.attempt is not None
     assert (
-        verdict.attempt.number,
-        verdict.attempt.lateness_ms,
-        verdict.attempt.duration_ms,
-        verdict.attempt.status,
-        verdict.attempt.reason,
-        verdict.attempt.body,
+        transition.attempt.number,
+        transition.attempt.lateness_ms,
+        transition.attempt.duration_ms,
+        transition.attempt.status,
+        transition.attempt.reason,
+        transition.attempt.body,
     ) == (4, 25, 7, 200, None, "ok")
 
 
 def test_a_failed_attempt_is_made_again_in_the_minute_that_retry_delay_says() -> None:
-    verdict = judge(claim(), answered(500), NOON + 1)
-    assert (verdict.state, verdict.due_at) == (State.SCHEDULED, NOON + 60)
-    assert verdict.attempt is not None
-    assert Reason.UNEXPECTED_STATUS is verdict.attempt.reason
-    assert verdict.attempt.detail == "the endpoint answered 500, expected 200"
+    transition = decide_after_attempt(claim(), answered(500), NOON + 1)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 60)
+    assert transition.attempt is not None
+    assert Reason.UNEXPECTED_STATUS is transition.attempt.reason
+    assert transition.attempt.detail == "the endpoint answered 500, expected 200"
 
 
 def test_a_redirect_is_an_answer_like_any_other() -> None:
-    assert State.SUCCEEDED is judge(claim(expected_http_status=302), answered(302), NOON).state
-    assert State.SCHEDULED is judge(claim(), answered(302), NOON).state
+    assert (
+        State.SUCCEEDED
+        is decide_after_attempt(claim(expected_http_status=302), answered(302), NOON).state
+    )
+    assert State.SCHEDULED is decide_after_attempt(claim(), answered(302), NOON).state
 
 
 @pytest.mark.parametrize(
@@ -59,25 +68,28 @@ def test_a_redirect_is_an_answer_like_any_other() -> None:
     [(0, 1, "; the only attempt is used"), (2, 3, "; all 3 attempts are used")],
 )
 def test_the_last_attempt_fails_the_task(retry: int, used: int, detail: str) -> None:
-    verdict = judge(claim(used, retry=retry), answered(500), NOON + 1)
-    assert (verdict.state, verdict.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
-    assert verdict.detail.endswith(detail)
+    transition = decide_after_attempt(claim(used, retry=retry), answered(500), NOON + 1)
+    assert (transition.state, transition.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    assert transition.detail.endswith(detail)
 
 
 def test_no_attempt_is_planned_past_max_delay() -> None:
-    verdict = judge(claim(retry=5, max_delay=2), answered(500), NOON + 60)
-    assert (verdict.state, verdict.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
-    assert verdict.detail.endswith("; the next attempt would be 2 minutes late or more")
-    assert State.SCHEDULED is judge(claim(retry=5, max_delay=2), answered(500), NOON + 59.9).state
+    transition = decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 60)
+    assert (transition.state, transition.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    assert transition.detail.endswith("; the next attempt would be 2 minutes late or more")
+    assert (
+        State.SCHEDULED
+        is decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 59.9).state
+    )
 
 
 def test_no_retry_where_the_address_is_forbidden() -> None:
     outcome = Outcome(started_at=NOON * 1000, reason=Reason.FORBIDDEN_ADDRESS, detail="no")
-    verdict = judge(claim(retry=5), outcome, NOON + 1)
+    transition = decide_after_attempt(claim(retry=5), outcome, NOON + 1)
     assert (
-        verdict.state,
-        verdict.reason,
-        verdict.detail,
+        transition.state,
+        transition.reason,
+        transition.detail,
     ) == (State.FAILED, Reason.FORBIDDEN_ADDRESS, "no")
 
 
@@ -106,39 +118,43 @@ def test_retry_after_postpones_but_never_past_max_delay(retry_after: int, expect
 
 
 def test_an_interrupted_attempt_is_made_again_at_the_next_minute() -> None:
-    verdict = judge(claim(retry_delay=5), interrupted(claim()), NOON + 90)
-    assert (verdict.state, verdict.due_at) == (State.SCHEDULED, NOON + 120)
-    assert verdict.attempt is not None
+    transition = decide_after_attempt(claim(retry_delay=5), interrupted(claim()), NOON + 90)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 120)
+    assert transition.attempt is not None
     assert (
-        verdict.attempt.reason,
-        verdict.attempt.lateness_ms,
-        verdict.attempt.duration_ms,
+        transition.attempt.reason,
+        transition.attempt.lateness_ms,
+        transition.attempt.duration_ms,
     ) == (Reason.INTERRUPTED, 20, None)
 
 
 def test_an_interrupted_attempt_is_made_again_at_once_where_the_minute_is_too_late() -> None:
     made = claim(max_delay=1)
-    verdict = judge(made, interrupted(made), NOON + 30)
-    assert (verdict.state, verdict.due_at) == (State.SCHEDULED, NOON)
+    transition = decide_after_attempt(made, interrupted(made), NOON + 30)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON)
 
 
 @pytest.mark.parametrize(("used", "now"), [(2, NOON + 90), (1, NOON + 600)])
 def test_an_interrupted_task_without_budget_or_time_fails_as_interrupted(
     used: int, now: int
 ) -> None:
-    verdict = judge(claim(used), interrupted(claim(used)), now)
-    assert (verdict.state, verdict.reason) == (State.FAILED, Reason.INTERRUPTED)
-    assert "unknown" in verdict.detail
+    transition = decide_after_attempt(claim(used), interrupted(claim(used)), now)
+    assert (transition.state, transition.reason) == (State.FAILED, Reason.INTERRUPTED)
+    assert "unknown" in transition.detail
 
 
 def test_too_late_is_judged_in_seconds() -> None:
     made = definition(max_delay=10)
     assert not is_too_late(made, NOON + 599.999)
     assert is_too_late(made, NOON + 600)
-    verdict = too_late(made)
-    assert (verdict.state, verdict.reason, verdict.attempt) == (State.FAILED, Reason.TOO_LATE, None)
+    transition = too_late(made)
+    assert (transition.state, transition.reason, transition.attempt) == (
+        State.FAILED,
+        Reason.TOO_LATE,
+        None,
+    )
     assert (
-        verdict.detail
+        transition.detail
         == "no request could start before 2027-01-15T12:10:00.000Z, 10 minutes after trigger_at"
     )
     assert "1 minute after" in too_late(definition(max_delay=1)).detail
@@ -167,18 +183,18 @@ def test_the_promise(
     reason = None if status else Reason.TIMEOUT
     asked = None if retry_after is None else NOON + retry_after
     outcome = Outcome(NOON * 1000, 5, status, reason, retry_after=asked)
-    verdict = judge(made, outcome, NOON + now)
-    assert verdict.attempt is not None
+    transition = decide_after_attempt(made, outcome, NOON + now)
+    assert transition.attempt is not None
     if status == 200:
-        assert State.SUCCEEDED is verdict.state
-    elif verdict.state is State.SCHEDULED:
-        assert verdict.due_at is not None
+        assert State.SUCCEEDED is transition.state
+    elif transition.state is State.SCHEDULED:
+        assert transition.due_at is not None
         assert made.attempts_used < 1 + retry
-        assert verdict.due_at < made.definition.expires_at
-        assert verdict.due_at % 60 == 0
+        assert transition.due_at < made.definition.expires_at
+        assert transition.due_at % 60 == 0
         if delays[0] or asked:
-            assert verdict.due_at > NOON + now - 60
+            assert transition.due_at > NOON + now - 60
     else:
-        assert State.FAILED is verdict.state
-        assert verdict.reason is not None
-        assert verdict.detail
+        assert State.FAILED is transition.state
+        assert transition.reason is not None
+        assert transition.detail

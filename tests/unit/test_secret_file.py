@@ -10,7 +10,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from zope.interface import implementer
 
 from callme.security.secret_file import MAX_SIZE, UnusableFile
-from callme.tap import keys_in
+from callme.tap import load_keys
 
 from .test_signing import secret
 
@@ -23,14 +23,14 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o660])
 def test_a_file_for_its_owner_and_a_group_is_read(tmp_path: Path, mode: int) -> None:
-    assert len(keys_in(write(tmp_path / "keys", secret("a"), mode)).content) == 1
+    assert len(load_keys(write(tmp_path / "keys", secret("a"), mode)).content) == 1
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601, 0o666])
 def test_a_file_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path / "keys", secret("a"), mode)
     with pytest.raises(UnusableFile, match=rf"keys\": its mode is {mode:03o}: expected .* 600"):
-        keys_in(path)
+        load_keys(path)
 
 
 def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
         ("other", "line 1 is no key"),
     ]:
         with pytest.raises(UnusableFile) as raised:
-            keys_in(tmp_path / name)
+            load_keys(tmp_path / name)
         assert said in str(raised.value)
         assert str(raised.value).startswith('the signing key file "')
         assert "\n" not in str(raised.value)
@@ -62,7 +62,7 @@ def test_keys_are_read_again_and_kept_where_they_cannot_be(tmp_path: Path) -> No
     def observe(event: LogEvent) -> None:
         lines.append(formatEvent(event))
 
-    file = keys_in(write(tmp_path / "keys", secret("a")))
+    file = load_keys(write(tmp_path / "keys", secret("a")))
     first = file.content
     globalLogPublisher.addObserver(observe)
     try:

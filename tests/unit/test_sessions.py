@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from callme.core.task import State
 from callme.security.secret_file import SecretFile
-from callme.security.sessions import SESSION_SECONDS, Session, is_form_of, open_session, session_of
-from callme.security.tokens import Right, Tokens
+from callme.security.sessions import SESSION_SECONDS, Session, open_session, session_of, verify_csrf
+from callme.security.tokens import Permission, Tokens
 from callme.server.auth import Gate
 from callme.server.site import BoundedSite
-from callme.tap import tokens_in
+from callme.tap import load_tokens
 
 from ..helpers.support import NOON, World
 from ..http.test_access import READER, TOKENS, WRITER, head
@@ -38,7 +38,7 @@ def opened(token: bytes = WRITES, now: float = NOON, nonce: str = "n") -> str:
 
 
 def test_a_session_gives_what_its_token_gives() -> None:
-    for token, right in ((WRITES, Right.WRITE), (READS, Right.READ)):
+    for token, right in ((WRITES, Permission.WRITE), (READS, Permission.READ)):
         session = session_of(TOKEN_SET, opened(token), NOON)
         assert session is not None
         assert session.right is right
@@ -60,7 +60,7 @@ def test_a_session_ends_with_its_token() -> None:
     assert session_of(Tokens.parse("another"), text, NOON) is None
     lowered = session_of(Tokens.parse("read:s3cret-of-the-writer"), text, NOON)
     assert lowered is not None
-    assert lowered.right is Right.READ
+    assert lowered.right is Permission.READ
 
 
 @given(st.integers(0), st.characters(codec="latin-1"))
@@ -90,9 +90,9 @@ def test_a_form_is_of_one_session() -> None:
     first, second = (session_of(TOKEN_SET, opened(nonce=n), NOON) for n in "ab")
     assert isinstance(first, Session)
     assert isinstance(second, Session)
-    assert is_form_of(first, first.form)
+    assert verify_csrf(first, first.form)
     for other in (second.form, "", first.form + "0", "\ud800"):
-        assert not is_form_of(first, other)
+        assert not verify_csrf(first, other)
 
 
 # The gate
@@ -103,7 +103,7 @@ def file(tmp_path: Path) -> SecretFile[Tokens]:
     path = tmp_path / "tokens"
     path.touch(0o600)
     path.write_text(TOKENS)
-    return tokens_in(path)
+    return load_tokens(path)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from callme.core.task import Reason, State
 from callme.core.times import Key
-from callme.store.interface import ALIVE_SECONDS
+from callme.store.interface import HEARTBEAT_SECONDS
 
 from ..conftest import LoggedFailures
 from ..helpers.support import NOON, World
@@ -37,11 +37,11 @@ def test_what_another_daemon_leaves_is_taken_up_before_the_next_tick(shared: Wor
     shared.put(timeout=5, retry=0)
     # Another one claims it, and is never seen again; its lease ends after 65 s.
     shared.result(shared.store.claim({HOST: 1}, NOON + 10))
-    shared.turn_to(NOON + 75 + ALIVE_SECONDS + 1)
+    shared.turn_to(NOON + 75 + HEARTBEAT_SECONDS + 1)
     task = shared.task(Key("task", NOON))
     assert (task.state, task.reason) == (State.FAILED, Reason.INTERRUPTED)
-    assert task.finished_at is not None
-    assert task.finished_at / 1000 < NOON + 75 + ALIVE_SECONDS + 1
+    assert task.finished_at_ms is not None
+    assert task.finished_at_ms / 1000 < NOON + 75 + HEARTBEAT_SECONDS + 1
 
 
 def test_a_database_that_is_away_for_a_while_is_asked_again(shared: World) -> None:

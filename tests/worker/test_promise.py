@@ -108,7 +108,9 @@ class Promise(RuleBasedStateMachine):
         self.count()
         trigger_at = self.minute(offset)
         moved = World.result(
-            self.world.store.reschedule_name(name, trigger_at, self.world.now(), every_state=every)
+            self.world.store.reschedule_name(
+                name, trigger_at, self.world.now(), include_all_states=every
+            )
         )
         if moved is None:
             return
@@ -166,7 +168,7 @@ class Promise(RuleBasedStateMachine):
         if hasattr(self, "world"):
             pending = self.world.caller.pending
             assert len(pending) <= self.limits["concurrency"]
-            assert self.world.scheduler.health().calls_under_way == len(pending)
+            assert self.world.scheduler.health().calls_in_flight == len(pending)
 
     @rule()
     def in_the_end_every_task_has_ended(self) -> None:

@@ -12,7 +12,7 @@ from callme.core.times import Key
 from callme.store.interface import StoreUnavailable
 from callme.worker import dispatcher
 from callme.worker.dispatcher import RETRY_SECONDS
-from callme.worker.scheduler import STALE_SECONDS
+from callme.worker.scheduler import TICK_TIMEOUT_SECONDS
 
 from ..conftest import LoggedFailures
 from ..helpers.support import NOON, World
@@ -129,7 +129,7 @@ def test_the_tick_does_not_wait_for_calls() -> None:
         world.put(f"n{minute}", NOON + 60 * minute)
     world.turn_to(NOON + 180)
     assert [time for time, _ in world.caller.calls] == [NOON + 60, NOON + 120, NOON + 180]
-    assert world.scheduler.health().calls_under_way == 3
+    assert world.scheduler.health().calls_in_flight == 3
     world.close()
 
 
@@ -210,7 +210,7 @@ def test_a_host_that_answered_before_does_not_wait_for_thousands_that_hang() -> 
 
 
 def test_of_many_hosts_that_answered_the_last_are_remembered(monkeypatch: Any) -> None:
-    monkeypatch.setattr(dispatcher, "MOST_KNOWN", 1)
+    monkeypatch.setattr(dispatcher, "MAX_TRACKED_HOSTS", 1)
     world = World()
     world.put("old", callback="http://old.example/")
     world.put("good")
@@ -283,7 +283,7 @@ def test_a_retry_that_waits_too_long_for_room_is_too_late() -> None:
     assert world.caller.called == [f"hang@{NOON - 60}"]
     waits = world.task(Key("waits", NOON))
     assert (waits.state, waits.reason) == (State.FAILED, Reason.TOO_LATE)
-    assert waits.finished_at == (NOON + 120) * 1000
+    assert waits.finished_at_ms == (NOON + 120) * 1000
     world.close()
 
 
@@ -321,7 +321,7 @@ def test_a_locked_database_delays_a_tick_by_seconds_not_by_a_minute(world: World
     assert world.caller.called == [f"task@{NOON + 60}"]
 
 
-def test_a_minute_that_turns_while_a_tick_is_under_way_is_not_missed(world: World) -> None:
+def test_a_minute_that_turns_while_a_tick_is_in_flight_is_not_missed(world: World) -> None:
     world.scheduler.start()
     due = world.store.due
     waiting: list[Deferred[Any]] = []
@@ -557,9 +557,9 @@ def test_health_says_whether_it_ticks(world: World) -> None:
     world.scheduler.start()
     world.turn_to(NOON + 600)
     health = world.scheduler.health()
-    assert (health.ticking, health.last_tick, health.calls_under_way) == (True, NOON + 600, 0)
+    assert (health.ticking, health.last_tick, health.calls_in_flight) == (True, NOON + 600, 0)
     world.store.broken = True
-    world.turn_to(NOON + 600 + STALE_SECONDS)
+    world.turn_to(NOON + 600 + TICK_TIMEOUT_SECONDS)
     assert not world.scheduler.health().ticking
     assert world.scheduler.health().last_tick == NOON + 600
     world.store.broken = False
@@ -627,7 +627,7 @@ def test_a_lost_claim_is_logged_and_not_stored(world: World) -> None:
     world.caller.end(TASK, 200)
     assert world.task(TASK).state is State.RUNNING
     assert world.task(TASK).attempts == ()
-    assert world.scheduler.health().calls_under_way == 0
+    assert world.scheduler.health().calls_in_flight == 0
 
 
 def test_an_outcome_at_once_frees_its_place(world: World) -> None:
@@ -635,4 +635,4 @@ def test_an_outcome_at_once_frees_its_place(world: World) -> None:
         world.put(f"n{number}")
     world.scheduler.start()
     assert len(world.caller.calls) == 1000
-    assert world.scheduler.health().calls_under_way == 0
+    assert world.scheduler.health().calls_in_flight == 0

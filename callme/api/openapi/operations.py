@@ -300,7 +300,7 @@ def _batch() -> Operation:
 def _forecast() -> Operation:
     return {
         "operationId": "forecast",
-        "summary": "Tell how many calls are ahead, and which minutes are too crowded.",
+        "summary": "Tell how many calls are ahead, and which minutes are too overloaded.",
         "description": "The next call of each task that is scheduled, minute by minute; what"
         " retries may add is not known. At present rates and limits, as many calls as have a place"
         " start at once, and each further one when one before it has ended.",

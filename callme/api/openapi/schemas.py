@@ -22,10 +22,10 @@ from ...core.parameters import (
     MAX_TIMEOUT,
     STATUSES,
 )
-from ...core.representation import whole
+from ...core.representation import task_to_dict
 from ...core.task import Definition, Reason, State, Task
-from ...core.times import LAST_SECOND, MAX_NAME, NOT_IN_NAMES, RELATIVE, RFC3339, UNIX
-from ...reports.forecast import MAX_CROWDED
+from ...core.times import MAX_NAME, MAX_TIMESTAMP, NOT_IN_NAMES, RELATIVE, RFC3339, UNIX
+from ...reports.forecast import MAX_OVERLOADS
 from ..batch import MAX_TASKS
 from ..dry_run import MOST_IN_BATCH
 from .builders import Schema, answered, any_case, enum, integer, listed, or_null, ref, string, taken
@@ -51,7 +51,7 @@ def forecast_schemas() -> dict[str, Schema]:
             },
             description="How many calls this daemon makes in a second where there are enough.",
         ),
-        "CrowdedMinute": answered(
+        "OverloadedMinute": answered(
             {
                 "minute": _time("When they are due."),
                 "calls": integer(1, description="How many are due then."),
@@ -77,7 +77,7 @@ def _foreseen() -> Schema:
             description="The minute of each attempt, if all fail within their own; in a batch the"
             f" first {MOST_IN_BATCH}.",
         ),
-        "starts_before": _time("No request starts then or later."),
+        "expires_at": _time("No request starts then or later."),
         "calls_in_minute": integer(1, description="How many tasks are due then, it among them."),
         "calls_to_host": integer(1, description="... of them to its host and port."),
         "lateness_ms": integer(
@@ -98,12 +98,12 @@ def _forecast() -> Schema:
         {
             "host": or_null(string("A host and port; null for all calls of this daemon.")),
             "rate": ref("Rate"),
-            "minutes": listed(ref("CrowdedMinute"), description="By time."),
+            "minutes": listed(ref("OverloadedMinute"), description="By time."),
         }
     )
     return answered(
         {
-            "counted_at": _time("When that was looked up: whoever asks soon is told the same."),
+            "as_of": _time("When that was looked up: whoever asks soon is told the same."),
             "from": _time("The minute that it was then."),
             "until": _time("What is due from then on is left out."),
             "calls": integer(0, description="In all; those that wait already among them."),
@@ -117,10 +117,10 @@ def _forecast() -> Schema:
                 ),
                 description="Those that have calls.",
             ),
-            "crowded": listed(
+            "overloaded": listed(
                 by_host,
                 description="The minutes whose calls cannot all start within their `max_delay`, at"
-                f" most {MAX_CROWDED:,}.",
+                f" most {MAX_OVERLOADS:,}.",
             ),
             "complete": {
                 "type": "boolean",
@@ -272,7 +272,7 @@ def _health() -> Schema:
         "backlog": or_null(
             integer(0, description="Tasks due and not yet claimed; null where it is not known.")
         ),
-        "calls_under_way": integer(0, description="Calls that this daemon is making."),
+        "calls_in_flight": integer(0, description="Calls that this daemon is making."),
     }
     return answered(
         members,
@@ -344,7 +344,7 @@ def _trigger_time() -> Schema:
         f" first minute that begins then or later, `+0m` being the present one. {_YEARS}",
         "anyOf": [
             string(pattern=f"^(?:{RELATIVE.pattern}|{_ABSOLUTE})$"),
-            integer(0, LAST_SECOND),
+            integer(0, MAX_TIMESTAMP),
         ],
         "examples": ["+6h", "1858809600", "2028-11-26T00:00:00Z"],
     }
@@ -400,7 +400,7 @@ def _parameters() -> dict[str, Schema]:
         | {"description": "A URL that is told, by a `POST`, when the task has succeeded."},
     }
     least = Definition(task_name="", trigger_at=0, callback="")
-    shown = whole(Task(least, State.SCHEDULED, None, "", None, 0, 0, None))
+    shown = task_to_dict(Task(least, State.SCHEDULED, None, "", None, 0, 0, None))
     for name in known.keys() - _REQUIRED:
         known[name]["default"] = shown[name]
     return known

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import frozen
 
 from ...core.task import Claim
-from ..codec import CLAIM, DEFINITION, Row
-from ..writes import LEASE_MARGIN, readable
+from ..codec import CLAIM_COLUMNS, DEFINITION_COLUMNS, Row
+from ..writes import LEASE_MARGIN, decode_or_fail
 from .cursor import Cursor
 from .puts import binary
 
 NOW = "coalesce(%(ms)s::bigint, floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint)"
 """The time given, or the database's: milliseconds. The same wherever it stands in a statement."""
-CLAIMED = f"{DEFINITION}, {CLAIM}, token"
+CLAIMED = f"{DEFINITION_COLUMNS}, {CLAIM_COLUMNS}, token"
 TASK_CLAIMED = ", ".join(f"task.{column}" for column in CLAIMED.split(", "))
 
 # Materialized, so that it is run once: a LIMIT with SKIP LOCKED would find others each time.
@@ -85,7 +85,7 @@ class Claiming:
         return lambda: [self._claims(cursor, claiming.fetchall())]
 
     def _claims(self, cursor: Cursor, rows: Sequence[Row]) -> Sequence[Claim]:
-        claims = readable(cursor, rows, self.now, binary)
+        claims = decode_or_fail(cursor, rows, self.now, binary)
         # RETURNING promises no order.
         claims.sort(key=lambda one: (one.definition.trigger_at, one.task_id))
         return claims

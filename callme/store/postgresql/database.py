@@ -8,14 +8,14 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .. import reads
-from ..interface import CannotOpen, Standing
+from ..interface import CannotOpen, StartupCounts
 from ..migrations import read_migrations
 from .cursor import Cursor
 from .server import SCHEMA, Server
 
 OLDEST_POSTGRESQL = 120_000
 """The first release with ``AS MATERIALIZED``: 12."""
-DEAD_SECONDS = 30
+PEER_TIMEOUT_SECONDS = 30
 """After how long without a sign of life a daemon counts as dead."""
 MIGRATING_SECONDS = 300
 """How long a daemon that starts waits for another one that migrates the database."""
@@ -81,7 +81,7 @@ def open_server(url: str, name: str | None = None) -> Server:
         raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
 
 
-def standing(server: Server, now: float) -> Standing:
+def standing(server: Server, now: float) -> StartupCounts:
     """Say how the tasks stand.
 
     :raises CannotOpen: when the database cannot be reached any more.
@@ -169,7 +169,7 @@ def _check_name(connection: psycopg.Connection, name: str, shown: str) -> None:
     row = connection.execute(
         f"SELECT 1 FROM {SCHEMA}.node WHERE name = %s AND seen_at > "
         "extract(epoch FROM clock_timestamp()) * 1000 - %s".encode(),
-        (name, DEAD_SECONDS * 1000),
+        (name, PEER_TIMEOUT_SECONDS * 1000),
     ).fetchone()
     if row is not None:
         raise taken

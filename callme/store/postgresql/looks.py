@@ -9,16 +9,24 @@ from attrs import frozen
 
 from ...core.task import Definition, Task
 from ...core.times import Key
-from ..codec import ATTEMPT, DEFINITION, TASK, Row, to_attempt, to_key, to_task
-from ..interface import Put, PutResult, Seen
-from ..writes import same
+from ..codec import (
+    ATTEMPT_COLUMNS,
+    DEFINITION_COLUMNS,
+    TASK_STATE_COLUMNS,
+    Row,
+    to_attempt,
+    to_key,
+    to_task,
+)
+from ..interface import Put, PutResult, TaskVersion
+from ..writes import is_same_definition
 from .cursor import Cursor
 
 _STANDING = f"""
-    SELECT task_id, {DEFINITION}, {TASK} FROM task
+    SELECT task_id, {DEFINITION_COLUMNS}, {TASK_STATE_COLUMNS} FROM task
     WHERE (task_name, trigger_at) IN (SELECT * FROM unnest(?::text[], ?::bigint[]))
 """
-_ATTEMPTS = f"SELECT task_id, {ATTEMPT} FROM attempt WHERE task_id = ANY(?) ORDER BY number"
+_ATTEMPTS = f"SELECT task_id, {ATTEMPT_COLUMNS} FROM attempt WHERE task_id = ANY(?) ORDER BY number"
 # Explicit: the names given have the collation of the database, those of tasks have not.
 _CHANGED = """
     SELECT asked.task_name, asked.trigger_at
@@ -46,7 +54,7 @@ class StandingTask:
 
     def answer(self, definition: Definition) -> PutResult:
         """Return what a put that does not replace it is answered with."""
-        unchanged = same(self.row[1:], definition)
+        unchanged = is_same_definition(self.row[1:], definition)
         return PutResult(Put.UNCHANGED if unchanged else Put.DIFFERENT, self.task)
 
 
@@ -61,7 +69,7 @@ def standing(cursor: Cursor, keys: Iterable[Key]) -> dict[Key, StandingTask]:
 
 
 def changed(
-    cursor: Cursor, seen: Mapping[Key, Seen | None], limit: int
+    cursor: Cursor, seen: Mapping[Key, TaskVersion | None], limit: int
 ) -> Mapping[Key, Task | None]:
     """Compare tasks with what was seen of them: in one statement, however many they are."""
     asked: list[tuple[Any, ...]] = []
@@ -69,7 +77,7 @@ def changed(
         # No task has an empty state.
         was = ("", 0, 0)
         if known is not None:
-            was = (known.state.value, known.created_at, known.attempts_used)
+            was = (known.state.value, known.created_at_ms, known.attempts_used)
         asked.append((key.task_name, key.trigger_at, *was))
     columns = [list(column) for column in zip(*asked, strict=True)]
     keys = [Key(*row) for row in cursor.execute(_CHANGED, (*columns, limit))]

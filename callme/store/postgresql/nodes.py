@@ -14,14 +14,14 @@ from attrs import define
 
 from ...core.task import Claim
 from ..codec import Row
-from ..interface import ALIVE_SECONDS
-from ..writes import LEASE_MARGIN, readable
+from ..interface import HEARTBEAT_SECONDS
+from ..writes import LEASE_MARGIN, decode_or_fail
 from .claims import NOW, TASK_CLAIMED
 from .cursor import Cursor, in_transaction
-from .database import DEAD_SECONDS, take_name
+from .database import PEER_TIMEOUT_SECONDS, take_name
 from .puts import binary
 
-_GAP_SECONDS = 3 * ALIVE_SECONDS
+_GAP_SECONDS = 3 * HEARTBEAT_SECONDS
 """After how long a silence a daemon is no longer steady."""
 _AT_ONCE = 1000
 """How many claims of the dead one statement takes over."""
@@ -39,8 +39,8 @@ _ALIVE = f"""
         FROM time WHERE node_id = %(me)s RETURNING node_id, steady_since
     ), dead AS (
         DELETE FROM node USING time, me
-        WHERE node.seen_at < ms - {DEAD_SECONDS * 1000}
-            AND me.steady_since <= ms - {DEAD_SECONDS * 1000} AND node.node_id <> me.node_id
+        WHERE node.seen_at < ms - {PEER_TIMEOUT_SECONDS * 1000}
+            AND me.steady_since <= ms - {PEER_TIMEOUT_SECONDS * 1000} AND node.node_id <> me.node_id
         RETURNING node.node_id
     ), chosen AS MATERIALIZED (
         SELECT task_id FROM task
@@ -70,7 +70,7 @@ _KEEP = "UPDATE task SET holder = ? WHERE state = 'running' AND holder = ?"
 
 
 @define(eq=False)
-class Node:
+class Member:
     """One run of a daemon: this one, as the others see it.
 
     :ivar node_id: its number; ``None`` before it has said for the first time that it lives.
@@ -79,7 +79,7 @@ class Node:
     name: str
     node_id: int | None = None
 
-    def say_alive(
+    def heartbeat(
         self, connection: psycopg.Connection, now: float, ms: int | None, token: int
     ) -> Sequence[Claim]:
         """Say that this daemon lives, and take over the claims of those that do not.
@@ -101,7 +101,7 @@ class Node:
             return []
         # What cannot be read fails, and somebody is told: both or neither.
         return in_transaction(
-            connection, b"BEGIN", lambda cursor: readable(cursor, taken, now, binary)
+            connection, b"BEGIN", lambda cursor: decode_or_fail(cursor, taken, now, binary)
         )
 
     def _say(self, cursor: Cursor, ms: int | None, token: int) -> list[Row]:

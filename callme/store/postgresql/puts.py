@@ -7,10 +7,10 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from ...core.task import Definition, created
+from ...core.task import Definition, new_task
 from ...core.times import Key, to_ms
 from .. import writes
-from ..codec import DEFINITION, Row, definition_values
+from ..codec import DEFINITION_COLUMNS, Row, definition_values
 from ..interface import Put, PutResult
 from .cursor import Cursor
 from .looks import standing
@@ -38,8 +38,8 @@ _DEFINITION = {
     "created_at": "bigint",
 }
 _CREATE = f"""
-    INSERT INTO task ({DEFINITION}, host, expires_at, state, due_at, created_at)
-    SELECT {DEFINITION.replace("payload", "decode(payload, 'hex')")}, host, expires_at,
+    INSERT INTO task ({DEFINITION_COLUMNS}, host, expires_at, state, due_at, created_at)
+    SELECT {DEFINITION_COLUMNS.replace("payload", "decode(payload, 'hex')")}, host, expires_at,
         'scheduled', trigger_at, created_at
     FROM json_to_recordset(?::json)
         AS given ({", ".join(f"{name} {kind}" for name, kind in _DEFINITION.items())})
@@ -91,7 +91,7 @@ def _put_results(
     for one in puts:
         key = one.definition.key
         if key in made and one is first[key]:
-            results.append(PutResult(Put.CREATED, created(one.definition, one.now)))
+            results.append(PutResult(Put.CREATED, new_task(one.definition, one.now)))
         elif key in found and not one.replace:
             results.append(found[key].answer(one.definition))
         else:

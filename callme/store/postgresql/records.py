@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import frozen
 
-from ...core.notification import told
-from ...core.task import Claim, State, Verdict
+from ...core.notification import notification_url
+from ...core.task import Claim, State, Transition
 from ...core.times import to_ms
-from ..codec import ATTEMPT, Row, attempt_values
-from ..writes import tell
+from ..codec import ATTEMPT_COLUMNS, Row, attempt_values
+from ..writes import enqueue_notification
 from .cursor import Cursor
 from .puts import binary
 
@@ -56,8 +56,8 @@ _RECORD = f"""
             AND task.token = verdict.token AND task.task_id = ANY(?)
         RETURNING task.task_id
     ), made AS (
-        INSERT INTO attempt (task_id, {ATTEMPT})
-        SELECT task_id, {ATTEMPT.replace("body", "decode(body, 'hex')")}
+        INSERT INTO attempt (task_id, {ATTEMPT_COLUMNS})
+        SELECT task_id, {ATTEMPT_COLUMNS.replace("body", "decode(body, 'hex')")}
         FROM verdict JOIN held USING (task_id) WHERE number IS NOT NULL
     )
     SELECT task_id FROM held
@@ -74,7 +74,7 @@ class Record:
     """An operation: see :meth:`callme.store.port.Store.record`."""
 
     claim: Claim
-    verdict: Verdict
+    transition: Transition
     now: float
 
     def __call__(self, cursor: Cursor) -> bool:
@@ -82,21 +82,21 @@ class Record:
 
     def row(self) -> Row:
         """Return the values of the columns of a record."""
-        claim, verdict = self.claim, self.verdict
+        claim, transition = self.claim, self.transition
         attempt: Row = _NO_ATTEMPT
-        if verdict.attempt is not None:
-            *begin, detail, body, node = attempt_values(verdict.attempt)
+        if transition.attempt is not None:
+            *begin, detail, body, node = attempt_values(transition.attempt)
             attempt = (*begin, _no_nul(detail), body.encode().hex(), node)
         return (
             claim.task_id,
             claim.number,
             claim.token,
-            verdict.state.value,
-            None if verdict.reason is None else verdict.reason.value,
-            _no_nul(verdict.detail),
-            verdict.due_at,
-            None if verdict.state is State.SCHEDULED else to_ms(self.now),
-            0 if verdict.attempt is not None else 1,
+            transition.state.value,
+            None if transition.reason is None else transition.reason.value,
+            _no_nul(transition.detail),
+            transition.due_at,
+            None if transition.state is State.SCHEDULED else to_ms(self.now),
+            0 if transition.attempt is not None else 1,
             *attempt,
         )
 
@@ -115,8 +115,11 @@ def send_records(cursor: Cursor, records: Sequence[Record]) -> Callable[[], list
             held = {task_id for (task_id,) in recording}
             for one in some:
                 definition = one.claim.definition
-                if one.claim.task_id in held and told(definition, one.verdict) is not None:
-                    tell(cursor, definition.key, one.now, binary)
+                if (
+                    one.claim.task_id in held
+                    and notification_url(definition, one.transition) is not None
+                ):
+                    enqueue_notification(cursor, definition.key, one.now, binary)
             results += [one.claim.task_id in held or _was_recorded(cursor, one) for one in some]
         return results
 
@@ -125,7 +128,7 @@ def send_records(cursor: Cursor, records: Sequence[Record]) -> Callable[[], list
 
 def _was_recorded(cursor: Cursor, one: Record) -> bool:
     """Whether the same was stored before: its answer was lost, and it is tried again."""
-    attempt = one.verdict.attempt
+    attempt = one.transition.attempt
     if attempt is None:
         return False
     reason = None if attempt.reason is None else attempt.reason.value

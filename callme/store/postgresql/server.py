@@ -30,7 +30,7 @@ class Server:
     conninfo: str = field(repr=False)
     shown: str
     version: str
-    own_time: bool = False
+    use_client_clock: bool = False
     starting: Any = field(default=None, repr=False, eq=False)
 
     def release(self) -> None:

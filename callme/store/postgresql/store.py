@@ -15,17 +15,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ...core.task import Claim, Definition, Task, Verdict
+from ...core.task import Claim, Definition, Task, Transition
 from ...core.times import Key, to_ms
 from ..database import SqlStore
 from ..group_commit import GroupCommit
-from ..interface import PutResult, Seen, StoreUnavailable
+from ..interface import PutResult, StoreUnavailable, TaskVersion
 from . import looks
 from .claims import NOW, Claiming
 from .connections import Connections
 from .cursor import Cursor, in_transaction
 from .database import take_name
-from .nodes import Node
+from .nodes import Member
 from .puts import PutTask, binary, put_many
 from .records import Record
 from .server import Server
@@ -37,7 +37,7 @@ WORK_SECONDS = 25
 """How long a transaction may take before its connection is given up."""
 ALIVE_WORK_SECONDS = 8
 """The same for saying that we live, which must be done again well before we count as dead."""
-DOUBT_SECONDS = 60
+IN_DOUBT_SECONDS = 60
 """How long the server may still commit a claim whose connection ended."""
 LEAVE_SECONDS = 3.0
 """How long at the end the writes under way may take."""
@@ -85,10 +85,10 @@ class PostgresqlStore(SqlStore):
         self._server = server
         self._clock = clock = clock or reactor
         self._name = node
-        self._node: Node | None = None
+        self._node: Member | None = None
         self._tokens = count(random.getrandbits(62))
         # The tokens of claims whose answer was lost, and when that was.
-        self._doubtful: dict[int, float] = {}
+        self._in_doubt: dict[int, float] = {}
         self._writer = Connections(server.conninfo, 1, WORK_SECONDS, reactor, clock)
         self._readers = Connections(server.conninfo, READERS, WORK_SECONDS, reactor, clock)
         self._alive = Connections(
@@ -109,55 +109,55 @@ class PostgresqlStore(SqlStore):
         return self._write(partial(put_many, tasks=tasks, now=now))
 
     def changed(
-        self, seen: Mapping[Key, Seen | None], limit: int
+        self, seen: Mapping[Key, TaskVersion | None], limit: int
     ) -> Deferred[Mapping[Key, Task | None]]:
         return self._read(partial(looks.changed, seen=seen, limit=limit))
 
     def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
         token = next(self._tokens)
         node = self._me()
-        doubtful = tuple(self._doubtful)
+        doubtful = tuple(self._in_doubt)
         claiming = self._write(
             Claiming(shares, now, self._ms(now), node.name, node.node_id, token, doubtful)
         )
 
         def claimed(found: Sequence[Claim]) -> Sequence[Claim]:
             for claim in found:
-                self._doubtful.pop(claim.token, None)
+                self._in_doubt.pop(claim.token, None)
             self._forget_doubts()
             return found
 
         def failed(failure: Failure) -> Failure:
             if failure.check(StoreUnavailable):
-                self._doubtful[token] = self._clock.seconds()
+                self._in_doubt[token] = self._clock.seconds()
             return failure
 
         return claiming.addCallbacks(claimed, failed)
 
     def _forget_doubts(self) -> None:
-        before = self._clock.seconds() - DOUBT_SECONDS
-        for token in [token for token, since in self._doubtful.items() if since < before]:
-            del self._doubtful[token]
+        before = self._clock.seconds() - IN_DOUBT_SECONDS
+        for token in [token for token, since in self._in_doubt.items() if since < before]:
+            del self._in_doubt[token]
 
-    def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
-        return self._write(Record(claim, verdict, now))
+    def record(self, claim: Claim, transition: Transition, now: float) -> Deferred[bool]:
+        return self._write(Record(claim, transition, now))
 
     def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
         # Whether we have just started says nothing of the others: no claim is ours then.
         saying = self._alive.run(
-            partial(self._me().say_alive, now=now, ms=self._ms(now), token=next(self._tokens))
+            partial(self._me().heartbeat, now=now, ms=self._ms(now), token=next(self._tokens))
         )
 
         def said(claims: Sequence[Claim]) -> Sequence[Claim]:
             self._server.release()
             # That was a write: who has no other would be taken for failing until the next minute.
-            self._commits.works()
+            self._commits.mark_healthy()
             return claims
 
         return saying.addCallback(said)
 
     def waiting(self, now: float) -> Deferred[Sequence[str]]:
-        doubtful = list(self._doubtful)
+        doubtful = list(self._in_doubt)
 
         def waiting(connection: psycopg.Connection) -> Sequence[str]:
             cursor = Cursor(connection)
@@ -185,17 +185,17 @@ class PostgresqlStore(SqlStore):
         doing.addTimeout(seconds, self._clock)
         await doing.addErrback(lambda failure: failure.trap(StoreUnavailable, defer.TimeoutError))
 
-    def _me(self) -> Node:
+    def _me(self) -> Member:
         if self._node is None:
             # Not before: the daemon may have another process id by now than when it was made.
-            self._node = Node(self._name())
+            self._node = Member(self._name())
         return self._node
 
     def _ms(self, now: float) -> int | None:
-        return to_ms(now) if self._server.own_time else None
+        return to_ms(now) if self._server.use_client_clock else None
 
     def _time(self, cursor: Cursor, now: float) -> float:
-        if self._server.own_time:
+        if self._server.use_client_clock:
             return now
         (seconds,) = cursor.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
         return float(seconds)

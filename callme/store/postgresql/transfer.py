@@ -10,18 +10,18 @@ import psycopg
 
 from ..codec import Row
 from ..interface import CannotOpen
-from ..transfer import ATTEMPT_COLUMNS, TASK_COLUMNS, Counts
+from ..transfer import ATTEMPT_ROW, TASK_ROW, Counts
 from .cursor import Text
-from .database import DEAD_SECONDS, hold_migrations, open_server
+from .database import PEER_TIMEOUT_SECONDS, hold_migrations, open_server
 from .server import SCHEMA
 
-_PAYLOAD = TASK_COLUMNS.split(", ").index("payload")
-_DETAIL = TASK_COLUMNS.split(", ").index("detail")
-_ATTEMPT_DETAIL = ATTEMPT_COLUMNS.split(", ").index("detail")
-_BODY = ATTEMPT_COLUMNS.split(", ").index("body")
+_PAYLOAD = TASK_ROW.split(", ").index("payload")
+_DETAIL = TASK_ROW.split(", ").index("detail")
+_ATTEMPT_DETAIL = ATTEMPT_ROW.split(", ").index("detail")
+_BODY = ATTEMPT_ROW.split(", ").index("body")
 
 
-class PostgresqlSide:
+class PostgresqlEndpoint:
     """Implements :class:`callme.store.transfer.Side`.
 
     :raises CannotOpen: when it cannot be used, or a daemon lives on it.
@@ -44,12 +44,12 @@ class PostgresqlSide:
     def refuse_daemons(self) -> None:
         row = self._one(
             "SELECT name FROM node WHERE seen_at > "
-            f"extract(epoch FROM clock_timestamp()) * 1000 - {DEAD_SECONDS * 1000}"
+            f"extract(epoch FROM clock_timestamp()) * 1000 - {PEER_TIMEOUT_SECONDS * 1000}"
         )
         if row is not None:
             raise CannotOpen(
                 f"{self.shown} is in use by the callme daemon {row[0]}: stop it, or if it was "
-                f"killed wait {DEAD_SECONDS} seconds"
+                f"killed wait {PEER_TIMEOUT_SECONDS} seconds"
             )
 
     def _one(self, statement: str, *values: Any) -> Row | None:
@@ -80,10 +80,10 @@ class PostgresqlSide:
         return number or None
 
     def tasks(self, after: int, to: int) -> Iterator[Row]:
-        return self._rows(f"SELECT {TASK_COLUMNS} FROM task", after, to)
+        return self._rows(f"SELECT {TASK_ROW} FROM task", after, to)
 
     def attempts(self, after: int, to: int) -> Iterator[Row]:
-        return self._rows(f"SELECT {ATTEMPT_COLUMNS} FROM attempt", after, to)
+        return self._rows(f"SELECT {ATTEMPT_ROW} FROM attempt", after, to)
 
     def _rows(self, select: str, after: int, to: int) -> Iterator[Row]:
         where = "WHERE task_id > %s AND task_id <= %s ORDER BY task_id"
@@ -92,8 +92,8 @@ class PostgresqlSide:
 
     def write(self, tasks: Iterable[Row], attempts: Iterable[Row]) -> None:
         with self._connection.transaction():
-            self._copy("task", TASK_COLUMNS, tasks, _PAYLOAD, _DETAIL)
-            self._copy("attempt", ATTEMPT_COLUMNS, attempts, _BODY, _ATTEMPT_DETAIL)
+            self._copy("task", TASK_ROW, tasks, _PAYLOAD, _DETAIL)
+            self._copy("attempt", ATTEMPT_ROW, attempts, _BODY, _ATTEMPT_DETAIL)
 
     def _copy(self, table: str, columns: str, rows: Iterable[Row], text: int, detail: int) -> None:
         """Copy rows, of which one column may hold a NUL and another must not."""

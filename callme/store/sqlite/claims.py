@@ -5,12 +5,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from ...core.notification import told
-from ...core.task import Claim, Definition, State, Verdict
+from ...core.notification import notification_url
+from ...core.task import Claim, Definition, State, Transition
 from ...core.times import to_ms
-from ..codec import ATTEMPT, CLAIM, DEFINITION, attempt_values, definition_values
+from ..codec import (
+    ATTEMPT_COLUMNS,
+    CLAIM_COLUMNS,
+    DEFINITION_COLUMNS,
+    attempt_values,
+    definition_values,
+)
 from ..interface import Put, PutResult
-from ..writes import INSERT, LEASE_MARGIN, put, readable, tell
+from ..writes import INSERT, LEASE_MARGIN, decode_or_fail, enqueue_notification, put
 
 _CLAIM = f"""
     UPDATE task
@@ -21,16 +27,16 @@ _CLAIM = f"""
         WHERE state = 'scheduled' AND host = ? AND due_at <= ? AND expires_at > ?
         ORDER BY due_at, task_id LIMIT ?
     )
-    RETURNING {DEFINITION}, {CLAIM}
+    RETURNING {DEFINITION_COLUMNS}, {CLAIM_COLUMNS}
 """
-_CLAIMS = f"SELECT {DEFINITION}, {CLAIM} FROM task WHERE state = 'running'"
+_CLAIMS = f"SELECT {DEFINITION_COLUMNS}, {CLAIM_COLUMNS} FROM task WHERE state = 'running'"
 _RECORD = """
     UPDATE task
     SET state = ?, reason = ?, detail = ?, due_at = ?, finished_at = ?, lease_until = NULL,
         attempts_used = attempts_used - ?, last_attempt = last_attempt - ?
     WHERE task_id = ? AND last_attempt = ? AND state = 'running'
 """
-_ATTEMPT = f"INSERT INTO attempt (task_id, {ATTEMPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ATTEMPT = f"INSERT INTO attempt (task_id, {ATTEMPT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def put_many(
@@ -68,7 +74,7 @@ def claim(
         taken = cursor.execute(
             _CLAIM, (to_ms(now), int(now) + LEASE_MARGIN, node, host, now, now, share)
         ).fetchall()
-        claims += readable(cursor, taken, now)
+        claims += decode_or_fail(cursor, taken, now)
     # RETURNING promises no order.
     claims.sort(key=lambda one: (one.definition.trigger_at, one.task_id))
     return claims
@@ -80,20 +86,20 @@ def abandoned(cursor: sqlite3.Cursor, now: float, every: bool) -> Sequence[Claim
         rows = cursor.execute(_CLAIMS).fetchall()
     else:
         rows = cursor.execute(f"{_CLAIMS} AND lease_until <= ?", (now,)).fetchall()
-    return readable(cursor, rows, now)
+    return decode_or_fail(cursor, rows, now)
 
 
-def record(cursor: sqlite3.Cursor, claim: Claim, verdict: Verdict, now: float) -> bool:
+def record(cursor: sqlite3.Cursor, claim: Claim, transition: Transition, now: float) -> bool:
     """Store what became of a claimed task, unless the claim is no longer held."""
-    unspent = verdict.attempt is None
+    unspent = transition.attempt is None
     cursor.execute(
         _RECORD,
         (
-            verdict.state.value,
-            None if verdict.reason is None else verdict.reason.value,
-            verdict.detail,
-            verdict.due_at,
-            None if verdict.state is State.SCHEDULED else to_ms(now),
+            transition.state.value,
+            None if transition.reason is None else transition.reason.value,
+            transition.detail,
+            transition.due_at,
+            None if transition.state is State.SCHEDULED else to_ms(now),
             unspent,
             unspent,
             claim.task_id,
@@ -102,8 +108,8 @@ def record(cursor: sqlite3.Cursor, claim: Claim, verdict: Verdict, now: float) -
     )
     if cursor.rowcount == 0:
         return False
-    if (attempt := verdict.attempt) is not None:
+    if (attempt := transition.attempt) is not None:
         cursor.execute(_ATTEMPT, (claim.task_id, *attempt_values(attempt)))
-    if told(claim.definition, verdict) is not None:
-        tell(cursor, claim.definition.key, now)
+    if notification_url(claim.definition, transition) is not None:
+        enqueue_notification(cursor, claim.definition.key, now)
     return True

@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 from .. import reads
-from ..interface import CannotOpen, Standing
+from ..interface import CannotOpen, StartupCounts
 from ..migrations import read_migrations
 
 APPLICATION_ID = 0x63616C6D
@@ -84,7 +84,7 @@ def open_database(path: Path) -> DatabaseFile:
     return DatabaseFile(path, lock)
 
 
-def standing(database: DatabaseFile, now: float) -> Standing:
+def standing(database: DatabaseFile, now: float) -> StartupCounts:
     """Say how the tasks stand, before anything else uses the file.
 
     :raises CannotOpen: when it cannot be read.

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ...core.task import Claim, Definition, Verdict
+from ...core.task import Claim, Definition, Transition
 from ..database import SqlStore
 from ..group_commit import GroupCommit
 from ..interface import PutResult, StoreUnavailable
@@ -59,8 +59,8 @@ class SqliteStore(SqlStore):
     def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
         return self._write(partial(claims.claim, shares=shares, now=now, node=self._node()))
 
-    def record(self, claim: Claim, verdict: Verdict, now: float) -> Deferred[bool]:
-        return self._write(partial(claims.record, claim=claim, verdict=verdict, now=now))
+    def record(self, claim: Claim, transition: Transition, now: float) -> Deferred[bool]:
+        return self._write(partial(claims.record, claim=claim, transition=transition, now=now))
 
     def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
         return self._write(partial(claims.abandoned, now=now, every=every))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..codec import Row
 from ..interface import CannotOpen
-from ..transfer import ATTEMPT_COLUMNS, TASK_COLUMNS, Counts
+from ..transfer import ATTEMPT_ROW, TASK_ROW, Counts
 from .database import configure_writer, open_database
 
 
-class SqliteSide:
+class SqliteEndpoint:
     """Implements :class:`callme.store.transfer.Side`.
 
     :param must_exist: whether a file that is not there is refused, not created.
@@ -58,10 +58,10 @@ class SqliteSide:
         return number or None
 
     def tasks(self, after: int, to: int) -> Iterator[Row]:
-        return self._rows(f"SELECT {TASK_COLUMNS} FROM task", after, to)
+        return self._rows(f"SELECT {TASK_ROW} FROM task", after, to)
 
     def attempts(self, after: int, to: int) -> Iterator[Row]:
-        return self._rows(f"SELECT {ATTEMPT_COLUMNS} FROM attempt", after, to)
+        return self._rows(f"SELECT {ATTEMPT_ROW} FROM attempt", after, to)
 
     def _rows(self, select: str, after: int, to: int) -> Iterator[Row]:
         where = "WHERE task_id > ? AND task_id <= ? ORDER BY task_id"
@@ -70,8 +70,8 @@ class SqliteSide:
     def write(self, tasks: Iterable[Row], attempts: Iterable[Row]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            self._insert("task", TASK_COLUMNS, tasks)
-            self._insert("attempt", ATTEMPT_COLUMNS, attempts)
+            self._insert("task", TASK_ROW, tasks)
+            self._insert("attempt", ATTEMPT_ROW, attempts)
             self._connection.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:

@@ -39,10 +39,15 @@ html_copy_source = False
 html_extra_path = ["extra"]
 
 CONTENTS = {
-    "For who uses it": ["tour", "recipes", "migrating", "api", "reference"],
-    "For who runs it": ["operations", "page", "exposing", "monitoring", "scaling"],
-    "About it": ["inside", "performance", "security", "glossary", "../CHANGELOG"],
-    "For who works on it": ["../CONTRIBUTING", "Reporting a weakness <../SECURITY>"],
+    "Use callme": ["tour", "recipes", "migrating", "api", "reference", "glossary"],
+    "Operate callme": ["operations", "exposing", "page", "monitoring", "scaling"],
+    "Understand callme": ["inside", "performance", "security"],
+    "Work on callme": [
+        "../CONTRIBUTING",
+        "development",
+        "../CHANGELOG",
+        "Report a vulnerability <../SECURITY>",
+    ],
 }
 """The pages, in the order in which the site lists them."""
 

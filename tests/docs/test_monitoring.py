@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -89,7 +90,7 @@ def expressions() -> Iterator[str]:
 
 def names_in(expression: str) -> set[str]:
     """Return the metrics that an expression of PromQL names."""
-    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(by|without) ?\([^)]*\)", "", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(by|without|on) ?\([^)]*\)", "", expression)
     return set(re.findall(r"\b[a-z_]\w*\b(?!\s*\()", bare)) - {"and", "or", "unless"}
 
 
@@ -159,11 +160,14 @@ def test_the_dashboard_is_one_that_grafana_can_read() -> None:
         taken |= cells
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize(
     "arguments", [["check", "rules", RULES], ["test", "rules", ROOT / "tests/docs/alerts.yml"]]
 )
-def test_promtool_takes_the_rules(arguments: list[Any]) -> None:
+def test_promtool_accepts_the_rules(arguments: list[Any]) -> None:
+    if shutil.which("promtool") is None:
+        if os.environ.get("CI"):
+            pytest.fail("promtool is missing: install Debian's package prometheus")
+        pytest.skip("promtool is not installed")
     done = subprocess.run(
         ["promtool", *map(str, arguments)], capture_output=True, text=True, check=False
     )

@@ -310,9 +310,9 @@ class Options(usage.Options):
             no_auth=given.flag("no-auth"),
             max_connections=given.number("max-connections", 1, MAX_CONNECTIONS),
             networks=AddressPolicy(
-                given.networks("allow-network"),
-                given.networks("deny-network"),
-                given.flag("public-only"),
+                allowed=given.networks("allow-network"),
+                denied=given.networks("deny-network"),
+                public_only=given.flag("public-only"),
             ),
             signing_key_file=given.file("signing-key-file"),
             node=given.printable("node", MAX_NODE),

@@ -135,7 +135,7 @@ class Daemon(Service):
             clock=clock,
             most_unused=settings.concurrency,
             networks=settings.networks,
-            keys=lambda: SigningKeys() if key_file is None else key_file.content,
+            keys=lambda: SigningKeys() if key_file is None else key_file.value,
         )
         self._scheduler = Scheduler(
             self._store,
@@ -189,7 +189,7 @@ class Daemon(Service):
             hindsight,
             now,
             self._node,
-            lambda: None if file is None else file.content,
+            lambda: None if file is None else file.value,
         )
 
     def _node(self) -> str:

@@ -54,14 +54,14 @@ class ConfinedReactor:
         that the name was not found.
         """
         found = self._lookup(name)
-        return [one for one in found if self._networks.refusal(one) is None] or found[:1]
+        return [one for one in found if self._networks.reason_denied(one) is None] or found[:1]
 
     def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> IConnector:
         """Connect to an address.
 
         :raises ForbiddenAddress: where it may not be called.
         """
-        refusal = self._networks.refusal(host)
+        refusal = self._networks.reason_denied(host)
         if refusal is not None:
             raise ForbiddenAddress(refusal)
         connector: IConnector = self._reactor.connectTCP(host, *args, **kwargs)

@@ -55,7 +55,7 @@ def _check_address(address: str, callback: str, networks: AddressPolicy) -> None
             f"{_named(callback)} has a number for a host: write an address as 192.0.2.1, "
             "four decimal numbers without leading zeros"
         ) from None
-    refusal = networks.refusal(address)
+    refusal = networks.reason_denied(address)
     if refusal is not None:
         raise InvalidValue(refusal)
 

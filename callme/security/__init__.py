@@ -1,1 +1,1 @@
-"""Tokens, sessions, signatures, and which hosts and addresses may be reached."""
+"""Security: tokens, sessions, signatures, secret files, and the hosts and addresses allowed."""

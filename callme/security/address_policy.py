@@ -1,4 +1,4 @@
-"""Where callbacks may go: from an address to whether it may be called, and why not."""
+"""Egress policy: the networks that callbacks may reach (protection against SSRF)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from attrs import field, frozen
 from ..errors import InvalidValue, quoted
 from .iana import Address, Network, embedded_addresses, parse_address, special_purpose
 
-# Link-local addresses and those at which clouds tell whoever asks from inside about
-# credentials, as the providers document them. Most answer at 169.254.169.254; the rest are here,
-# each with who answers there. (cloud-init's data sources name them, as do the lists of Stripe's
-# Smokescreen, Synapse and OWASP's cheat sheet on request forgery, none of them all.)
+# Link-local addresses and the metadata services of clouds, which give credentials to any
+# machine inside. Most services are at 169.254.169.254; the others are listed here, each with its
+# provider, whose documentation is the source. (cloud-init's data sources list some, and so do
+# Stripe's Smokescreen, Synapse and OWASP's cheat sheet on request forgery.)
 _DENIED_BY_DEFAULT = {
     "169.254.0.0/16": "link-local, and cloud metadata",
     "fe80::/10": "link-local",
@@ -32,19 +32,22 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 def parse_network(text: str) -> Network:
-    """Return the network that a CIDR (RFC 4632), or a single address, means.
+    """Return the network that a CIDR (RFC 4632) or a single address stands for.
 
-    One of IPv4-mapped addresses is the IPv4 network: it is judged as that.
+    A network of IPv4-mapped addresses becomes the IPv4 network, as the policy judges mapped
+    addresses as IPv4.
 
-    :raises InvalidValue: when it means none, or has bits set beyond its length.
+    :raises InvalidValue: when the text is neither, has bits set beyond the prefix, or has a
+        zone.
     """
     try:
         network = ip_network(text)
     except ValueError as error:
-        told = "a network such as 10.0.0.0/8 or fd00::/8"
-        raise InvalidValue(f"expected {told} ({error})") from None
+        raise InvalidValue(f"expected a network such as 10.0.0.0/8 or fd00::/8 ({error})") from None
     if "%" in text:
-        raise InvalidValue("a zone means something on one machine only")
+        raise InvalidValue(
+            "expected a network without a zone, which has a meaning on one machine only"
+        )
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         first = IPv4Address(int(network.network_address) & 0xFFFF_FFFF)
         return IPv4Network((first, network.prefixlen - 96))
@@ -52,39 +55,41 @@ def parse_network(text: str) -> Network:
 
 
 def _narrowest_first(networks: Iterable[Network]) -> tuple[Network, ...]:
-    return tuple(sorted(dict.fromkeys(networks), key=lambda one: (-one.prefixlen, str(one))))
+    return tuple(
+        sorted(dict.fromkeys(networks), key=lambda network: (-network.prefixlen, str(network)))
+    )
 
 
-_USE = {ip_network(text): use for text, use in _DENIED_BY_DEFAULT.items()}
-_BY_DEFAULT = _narrowest_first(_USE)
+_PURPOSE = {ip_network(text): purpose for text, purpose in _DENIED_BY_DEFAULT.items()}
+_BY_DEFAULT = _narrowest_first(_PURPOSE)
 
 
-@frozen(cache_hash=True)
+@frozen(kw_only=True, cache_hash=True)
 class AddressPolicy:
-    """Which addresses may be called.
+    """The rules that decide whether an address may be called.
 
-    Of the networks named, by an option or by default, the narrowest that an address lies
-    in decides; one both allowed and denied is allowed. So an allowed network opens a hole in a
-    denied one, and the other way round. An address in none of them may be called, unless only
-    public ones may.
+    Of all networks allowed or denied, by an option or by default, the narrowest that contains
+    the address decides; a network both allowed and denied is allowed. So an allowed network is
+    an exception to a wider denied one, and the other way round. An address in none of them is
+    allowed, unless ``public_only`` is set and the address is not globally reachable.
 
     :ivar allowed: networks that may be called.
-    :ivar denied: networks that may not, besides those denied by default.
-    :ivar public_only: whether what is not globally reachable may not be called either.
+    :ivar denied: networks that must not be called, in addition to those denied by default.
+    :ivar public_only: whether only globally reachable addresses may be called.
     """
 
     allowed: tuple[Network, ...] = field(default=(), converter=_narrowest_first)
     denied: tuple[Network, ...] = field(default=(), converter=_narrowest_first)
     public_only: bool = False
 
-    def refusal(self, address: str) -> str | None:
-        """Return why an address may not be called, in one sentence; ``None`` where it may.
+    def reason_denied(self, address: str) -> str | None:
+        """Return the reason why an address is denied, in one sentence; ``None`` when allowed.
 
-        Every address that it leads to is judged: see :func:`.address_space.embedded_addresses`.
+        Embedded addresses are judged as well: see :func:`.iana.embedded_addresses`.
         """
-        return _refusal(self, address)
+        return _reason_denied(self, address)
 
-    def _why_not(self, address: Address) -> str | None:
+    def _judge(self, address: Address) -> str | None:
         allowed, denied, by_default = (
             next((network for network in networks if address in network), None)
             for networks in (self.allowed, self.denied, _BY_DEFAULT)
@@ -92,29 +97,30 @@ class AddressPolicy:
         narrowest = max((allowed, denied, by_default), key=_length)
         if narrowest is None:
             special = special_purpose(address) if self.public_only else None
-            return special and f"is not globally reachable ({special}), as --public-only asks"
+            return (
+                special and f"is not globally reachable ({special}), which --public-only requires"
+            )
         if narrowest is allowed:
             return None
         if narrowest is denied:
-            return f"lies in {denied}, which --deny-network denies"
-        return f"lies in {by_default} ({_USE[narrowest]}), which is denied by default"
+            return f"is in {denied}, which --deny-network denies"
+        return f"is in {by_default} ({_PURPOSE[narrowest]}), which is denied by default"
 
 
 def _length(network: Network | None) -> int:
-    """Return how narrow a network is; of equals, max() takes the first."""
+    """Return the prefix length, -1 for ``None``; of equal ones, max() takes the first."""
     return -1 if network is None else network.prefixlen
 
 
 @lru_cache(maxsize=4096)
-def _refusal(networks: AddressPolicy, text: str) -> str | None:
+def _reason_denied(policy: AddressPolicy, text: str) -> str | None:
     try:
         address = parse_address(text)
     except ValueError:
-        # What cannot be judged is not called.
-        return f"{quoted(text)} is not an address"
-    for one in embedded_addresses(address):
-        why = networks._why_not(one)
-        if why is not None:
-            on_the_way = "" if one == address else f", which leads to {one},"
-            return f"{text}{on_the_way} is not to be called: it {why}"
+        return f"{quoted(text)} is not an IP address"
+    for reached in embedded_addresses(address):
+        reason = policy._judge(reached)
+        if reason is not None:
+            via = "" if reached == address else f", which leads to {reached},"
+            return f"{text}{via} must not be called: it {reason}"
     return None

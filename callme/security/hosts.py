@@ -1,4 +1,4 @@
-"""The hosts and origins that a request names."""
+"""Hosts and origins of HTTP requests (RFC 9110, section 7.2; RFC 6454)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 @lru_cache(maxsize=64)
 def is_local(authority: bytes) -> bool | None:
-    """Whether a host (and port) is a loopback address or a name without a dot.
+    """Return whether a host (and port) is a loopback address or a name without a dot.
 
-    No name that others give out is one: a page of theirs cannot reach callme by it, nor by
-    turning its name to another address once it is loaded (DNS rebinding).
+    Public names have a dot. So a web page of another site cannot reach callme under its own
+    name, not even after it re-points that name to a loopback address (DNS rebinding).
 
-    :return: ``None`` for what is no host at all.
+    :return: ``None`` when ``authority`` is not a valid host.
     """
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
@@ -33,50 +33,51 @@ def is_local(authority: bytes) -> bool | None:
     try:
         return is_loopback(str(IPv4Address(host)))
     except ValueError:
-        # A dot at the end only says that the name is whole.
+        # A trailing dot only marks the name as fully qualified.
         return "." not in host.removesuffix(".")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address is this machine's own."""
+    """Return whether an IP address is a loopback address, mapped ones included."""
     ip = ip_address(address.partition("%")[0])
     mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
     return (mapped or ip).is_loopback
 
 
 def authority_of(target: bytes, hosts: list[bytes], *, required: bool) -> bytes | None:
-    """Return the host (and port) that a request is for.
+    """Return the host (and port) that a request addresses; ``None`` when it names none.
 
-    A target in absolute form says it, and the ``Host`` header then counts for nothing (RFC
-    9112, section 3.2.2).
+    The host of a target in absolute form takes precedence over the ``Host`` header (RFC 9112,
+    section 3.2.2).
 
-    :param required: whether there must be such a header: since HTTP/1.1.
-    :raises ValueError: where there is none, or more than one (section 3.2).
+    :param hosts: the values of the ``Host`` headers.
+    :param required: whether the header is required, as it is since HTTP/1.1.
+    :raises ValueError: when the header is missing or repeated (section 3.2).
     """
     if len(hosts) > 1 or (required and not hosts):
-        many = "more than one Host" if hosts else "no Host"
-        raise ValueError(f"the request has {many}: expected one")
+        number = "more than one Host" if hosts else "no Host"
+        raise ValueError(f"the request has {number}: expected one")
     if not target.startswith(b"/") and (match := _ABSOLUTE.match(target)):
         return match[1]
     return hosts[0] if hosts else None
 
 
 def is_cross_origin(origins: list[bytes], authority: bytes | None) -> bool:
-    """Whether a request comes from a page that callme has not served.
+    """Return whether a request comes from a web page that callme did not serve.
 
-    :param origins: the request's ``Origin`` headers: browsers send one, ``null`` where they
-        would rather not say.
+    :param origins: the values of the request's ``Origin`` headers. Browsers send one; it is
+        ``null`` for an origin that they conceal.
     """
-    ours = None if authority is None else authority.lower()
-    return any(origin.lower().partition(b"://")[2] != ours for origin in origins)
+    own = None if authority is None else authority.lower()
+    return any(origin.lower().partition(b"://")[2] != own for origin in origins)
 
 
 def path_of(target: bytes) -> bytes:
-    """Return a target's path, without its query."""
+    """Return a request target's path, without scheme, host and query."""
     match = _ABSOLUTE.match(target)
     return target[match.end() if match else 0 :].partition(b"?")[0]
 
 
 def printable(value: bytes) -> str:
-    """Return a header's value as a person may read it."""
+    """Return a header's value quoted and escaped for an error text."""
     return quoted(value.decode("latin-1"))

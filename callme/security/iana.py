@@ -1,8 +1,8 @@
-"""What IP addresses are for: which are globally reachable, and which lead to another one.
+"""Special-purpose IP addresses: the IANA registries, and IPv4 addresses embedded in IPv6 ones.
 
-The standard library's ``ipaddress`` answers this anew with each version of Python (3.10 to
-3.13 disagree on 64:ff9b:1::/48, 2002::/16, 192.0.0.0/24 and more), and where a call may go must
-not depend on that. The tables here are IANA's own, as RFC 6890 set them up:
+The standard library's ``ipaddress`` is no substitute: Python 3.10 to 3.13 disagree on
+64:ff9b:1::/48, 2002::/16, 192.0.0.0/24 and more, and the networks that callme may call must not
+depend on the version of Python. The table is that of the registries which RFC 6890 established:
 https://www.iana.org/assignments/iana-ipv4-special-registry and …/iana-ipv6-special-registry.
 """
 
@@ -18,8 +18,8 @@ _LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::
 _32_BITS = 0xFFFF_FFFF
 
 _REGISTRY: tuple[tuple[str, bool, str], ...] = (
-    # Each block, whether it is globally reachable, and what it is for. Where the registry
-    # says neither (N/A), it is not: nobody is to be reached there that can be reached at home.
+    # Block, globally reachable, purpose. A block whose reachability the registry gives as N/A
+    # counts as not globally reachable.
     ("0.0.0.0/0", True, "global unicast"),
     ("0.0.0.0/8", False, "this network"),  # RFC 791
     ("10.0.0.0/8", False, "private use"),  # RFC 1918
@@ -38,11 +38,11 @@ _REGISTRY: tuple[tuple[str, bool, str], ...] = (
     ("203.0.113.0/24", False, "documentation"),
     ("224.0.0.0/4", False, "multicast"),  # RFC 5771
     ("240.0.0.0/4", False, "reserved"),  # RFC 1112
-    # Of IPv6, only 2000::/3 is given out as global unicast (RFC 4291, section 2.4).
+    # Only 2000::/3 of IPv6 is allocated as global unicast (RFC 4291, section 2.4).
     ("::/0", False, "not global unicast"),
     ("::/128", False, "unspecified"),
     ("::1/128", False, "loopback"),
-    ("64:ff9b::/96", True, "NAT64"),  # RFC 6052; what it leads to is judged as well
+    ("64:ff9b::/96", True, "NAT64"),  # RFC 6052; the embedded address is judged as well
     ("64:ff9b:1::/48", False, "local-use NAT64"),  # RFC 8215
     ("100::/64", False, "discard only"),  # RFC 6666
     ("100:0:0:1::/64", False, "dummy prefix"),  # RFC 9780
@@ -64,33 +64,36 @@ _REGISTRY: tuple[tuple[str, bool, str], ...] = (
     ("fec0::/10", False, "site-local, deprecated"),  # RFC 3879
     ("ff00::/8", False, "multicast"),
 )
-# The narrowest first: it is the one that speaks for an address.
+# Narrowest first: the narrowest block that contains an address decides.
 _BLOCKS = sorted(
-    ((ip_network(block), reachable, use) for block, reachable, use in _REGISTRY),
+    ((ip_network(block), reachable, purpose) for block, reachable, purpose in _REGISTRY),
     key=lambda row: -row[0].prefixlen,
 )
 
 
 def special_purpose(address: Address) -> str | None:
-    """Return why an address is not globally reachable, as ``10.0.0.0/8, private use``."""
-    block, reachable, use = next(row for row in _BLOCKS if address in row[0])
-    return None if reachable else f"{block}, {use}"
+    """Return the block and purpose of an address, such as ``10.0.0.0/8, private use``.
+
+    :return: ``None`` when the address is globally reachable.
+    """
+    block, reachable, purpose = next(row for row in _BLOCKS if address in row[0])
+    return None if reachable else f"{block}, {purpose}"
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that a text means, its zone (``%eth0``, RFC 4007) left out.
+    """Return the address that a text stands for, without its zone (``%eth0``, RFC 4007).
 
-    :raises ValueError: when it means none.
+    :raises ValueError: when the text is not an IP address.
     """
     return ip_address(text.partition("%")[0])
 
 
 def embedded_addresses(address: Address) -> tuple[Address, ...]:
-    """Return every address that a connection to one may end at.
+    """Return every address that a connection to ``address`` may reach.
 
-    An IPv4-mapped address is the IPv4 address and nothing else. Any other stands for
-    itself, for what it carries inside, and, where it is the unspecified one, which
-    reaches this machine, for the loopback.
+    An IPv4-mapped address yields its IPv4 address only. Any other yields itself and the
+    addresses embedded in it. The unspecified address also yields the loopback address, because
+    connecting to it reaches this machine.
     """
     number = int(address)
     if isinstance(address, IPv6Address) and number >> 32 == 0xFFFF:
@@ -99,13 +102,13 @@ def embedded_addresses(address: Address) -> tuple[Address, ...]:
     if number == 0:
         found.append(_LOOPBACK[address.version])
     elif isinstance(address, IPv6Address):
-        for inner in _carried(number):
-            found += embedded_addresses(IPv4Address(inner))
+        for embedded in _embedded_ipv4(number):
+            found += embedded_addresses(IPv4Address(embedded))
     return tuple(dict.fromkeys(found))
 
 
-def _carried(number: int) -> Iterator[int]:
-    """Yield the IPv4 addresses that an IPv6 address carries for somebody to unwrap."""
+def _embedded_ipv4(number: int) -> Iterator[int]:
+    """Yield the IPv4 addresses that a translator or tunnel may extract from an IPv6 address."""
     low = number & _32_BITS
     if number >> 32 in (
         0x0064_FF9B << 64,  # NAT64 (RFC 6052, section 2.1)
@@ -115,8 +118,8 @@ def _carried(number: int) -> Iterator[int]:
     elif number >> 32 == 0:  # IPv4-compatible (RFC 4291, section 2.5.5.1)
         yield from _hosts(low)
     elif number >> 80 == 0x0064_FF9B_0001:  # local-use NAT64 (RFC 8215)
-        # How long the translator's own prefix is, it alone knows: each length that
-        # RFC 6052, section 2.2, has room for is one reading.
+        # The length of the translator's prefix is unknown: each length that RFC 6052,
+        # section 2.2, permits gives another IPv4 address.
         yield from _hosts(
             low,
             number >> 24 & _32_BITS,
@@ -132,6 +135,6 @@ def _carried(number: int) -> Iterator[int]:
         yield low
 
 
-def _hosts(*readings: int) -> Iterator[int]:
-    """Yield the readings that may be those of a host: neither 0.0.0.0/8 nor 224.0.0.0/3."""
-    return (number for number in readings if 1 << 24 <= number < 224 << 24)
+def _hosts(*numbers: int) -> Iterator[int]:
+    """Yield the numbers that can be a host's IPv4 address: not in 0.0.0.0/8 or 224.0.0.0/3."""
+    return (number for number in numbers if 1 << 24 <= number < 224 << 24)

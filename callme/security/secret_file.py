@@ -1,10 +1,10 @@
-"""Files of secrets: readable by nobody else, and read again when told so."""
+"""Secret files: text files with one secret a line, readable by their owner and group only."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -15,34 +15,64 @@ from ..errors import quoted
 
 log = Logger(namespace="callme")
 
-T = TypeVar("T", bound=Sized)
+S = TypeVar("S", bound=Sized)
+T = TypeVar("T")
 
 MAX_SIZE = 1024 * 1024
-"""Bytes of such a file."""
+"""Maximum size of a secret file, in bytes."""
 
 
 class UnusableFile(Exception):
-    """A file of secrets cannot be used; its text is one line that says why, and none of them."""
+    """A secret file that cannot be used; its text is one line and repeats no secret."""
 
-    def __init__(self, kind: str, path: Path, why: object) -> None:
-        super().__init__(f"the {kind} file {quoted(str(path), 300)}: {why}")
+    def __init__(self, kind: str, path: Path, reason: object) -> None:
+        super().__init__(f"the {kind} file {quoted(str(path), 300)}: {reason}")
+
+
+def iter_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the number (from 1) and the stripped text of each line that is not empty.
+
+    Lines that begin with ``#`` are comments and are left out.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        entry = line.strip()
+        if entry and not entry.startswith("#"):
+            yield number, entry
+
+
+def parse_lines(text: str, parse: Callable[[str], T]) -> list[T]:
+    """Return the result of ``parse`` for each line of :func:`iter_lines`.
+
+    :param parse: parses one line; its ``ValueError`` must not repeat the line.
+    :raises ValueError: when ``parse`` raises one; the text begins with the line's number.
+    """
+    parsed = []
+    for number, entry in iter_lines(text):
+        try:
+            parsed.append(parse(entry))
+        except ValueError as error:
+            raise ValueError(f"line {number} {error}") from None
+    return parsed
 
 
 def read_secret(path: Path) -> str:
-    """Read a file that only its owner, and perhaps a group, can use.
+    """Return the text of a file that only its owner, and possibly a group, can use.
 
-    :raises OSError: where it cannot be read.
-    :raises ValueError: where it is no such file, or no text; the text says which.
+    :raises OSError: when the file cannot be read.
+    :raises ValueError: when it is not a regular file, when every user may use it, when it is
+        too large, or when it is not UTF-8. The text says which.
     """
-    # Not to wait for whoever writes to a pipe of that name.
+    # O_NONBLOCK: opening a named pipe must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
-            raise ValueError("it is no file")
+            raise ValueError("it is not a regular file")
         if mode & stat.S_IRWXO:
             mode = stat.S_IMODE(mode)
-            raise ValueError(f"its mode is {mode:03o}: expected one that keeps others out: 600")
+            raise ValueError(
+                f"its mode {mode:03o} gives access to every user: expected a mode such as 600"
+            )
         data = os.read(descriptor, MAX_SIZE + 1)
     finally:
         os.close(descriptor)
@@ -51,40 +81,43 @@ def read_secret(path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        # Not as Python tells it: that repeats a byte of the file.
+        # Python's own message would repeat a byte of the file.
         raise ValueError("it is not UTF-8") from None
 
 
 @define(eq=False)
-class SecretFile(Generic[T]):
-    """A file of secrets, which may be read again.
+class SecretFile(Generic[S]):
+    """A secret file and its parsed content, which can be reloaded.
 
-    :param kind: what one of them is, for the log and for errors.
-    :param parse: returns what a text holds; its ``ValueError`` must repeat none of it.
-    :ivar content: what stood in the file when it last could be read.
-    :raises UnusableFile: when it is made of a file that cannot be read, that others can
-        use, or that holds something else.
+    :param kind: the singular noun for its secrets, used in log lines and errors.
+    :param parse: parses the text of the file; its ``ValueError`` must not repeat a secret.
+    :ivar value: the parsed content of the last successful read.
+    :raises UnusableFile: when the file cannot be read, is accessible to every user, or does
+        not parse.
     """
 
     _path: Path
     _kind: str
-    _parse: Callable[[str], T]
-    content: T = field(init=False)
+    _parse: Callable[[str], S]
+    value: S = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.content = self._read()
+        self.value = self._read()
 
     def reload(self) -> None:
-        """Read the file again; where it cannot be used, the secrets stay as they are."""
+        """Read the file again; keep the current value when the file cannot be used."""
         try:
-            self.content = self._read()
+            self.value = self._read()
         except UnusableFile as error:
-            log.error("the {kind}s stay as they were: {error}", kind=self._kind, error=str(error))
+            log.error(
+                "{kind}s not reloaded, the previous ones stay in use: {error}",
+                kind=self._kind,
+                error=str(error),
+            )
         else:
-            count = len(self.content)
-            log.info("{count} {kind}s were read again", count=count, kind=self._kind)
+            log.info("{kind}s reloaded: {count}", kind=self._kind, count=len(self.value))
 
-    def _read(self) -> T:
+    def _read(self) -> S:
         try:
             return self._parse(read_secret(self._path))
         except OSError as error:

@@ -1,8 +1,8 @@
-"""Sessions of the operator's page: what a browser keeps once somebody has shown a token.
+"""Sessions of the web UI: signed cookies that a browser gets in exchange for a token.
 
-A session names no token and holds none. It says until when it is valid, and is signed (HMAC,
-RFC 2104) with the digest of the token that was shown: whoever has the same tokens accepts it,
-another daemon too, and nobody once that token is gone. Nothing is kept of it.
+A session contains no token and is stored nowhere on the server. It states when it expires and
+is signed (HMAC, RFC 2104) with the digest of the token that opened it. So every daemon with the
+same token file accepts it, and none does once the token is removed from that file.
 """
 
 from __future__ import annotations
@@ -16,59 +16,63 @@ from attrs import field, frozen
 from .tokens import Permission, Tokens
 
 SESSION_SECONDS = 12 * 3600
-"""How long a session is valid."""
-# Until when, what makes it differ from every other, the signature.
+"""Lifetime of a session, in seconds."""
+# Expiry (seconds since 1970), nonce, signature.
 _SESSION = re.compile(r"([0-9]{1,15})\.([A-Za-z0-9_-]{1,64})\.([0-9a-f]{64})")
 
 
 @frozen
 class Session:
-    """Somebody who has shown a token.
+    """A session that was verified.
 
-    :ivar right: what that token gives.
-    :ivar form: what every form of theirs must bring along: no other page can know it.
+    :ivar permission: the permission of the token that opened it.
+    :ivar csrf_token: the value that every form of this session must contain. A page of
+        another origin cannot know it.
     """
 
-    right: Permission
-    form: str = field(repr=False)
+    permission: Permission
+    csrf_token: str = field(repr=False)
 
 
 def open_session(tokens: Tokens, token: bytes, now: float, nonce: str) -> str | None:
-    """Return a new session for somebody who shows a token; ``None`` if it is none of ours.
+    """Return the text of a new session; ``None`` when the token is not one of ``tokens``.
 
-    :param nonce: what no other session has, of letters and digits.
+    :param now: seconds since 1970.
+    :param nonce: letters, digits, ``-`` and ``_``, different for each session.
     """
-    shown = sha256(token).digest()
+    sent = sha256(token).digest()
     found = None
     for digest, _ in tokens:
-        if hmac.compare_digest(digest, shown):
+        if hmac.compare_digest(digest, sent):
             found = digest
     if found is None:
         return None
-    said = f"{int(now) + SESSION_SECONDS}.{nonce}"
-    return f"{said}.{_signed(found, 'session', said)}"
+    claims = f"{int(now) + SESSION_SECONDS}.{nonce}"
+    return f"{claims}.{_signature(found, 'session', claims)}"
 
 
 def session_of(tokens: Tokens, text: str, now: float) -> Session | None:
-    """Return whose session this is; ``None`` for what is none, or no longer.
+    """Return the session that a cookie's value stands for; ``None`` if invalid or expired.
 
-    It takes the same time whichever token it is of.
+    The time taken does not depend on which token signed it.
+
+    :param now: seconds since 1970.
     """
     match = _SESSION.fullmatch(text)
     if match is None or int(match[1]) <= now:
         return None
-    said = f"{match[1]}.{match[2]}"
+    claims = f"{match[1]}.{match[2]}"
     found = None
-    for digest, right in tokens:
-        if hmac.compare_digest(_signed(digest, "session", said), match[3]):
-            found = Session(right, _signed(digest, "form", said))
+    for digest, permission in tokens:
+        if hmac.compare_digest(_signature(digest, "session", claims), match[3]):
+            found = Session(permission, _signature(digest, "form", claims))
     return found
 
 
 def verify_csrf(session: Session, value: str) -> bool:
-    """Whether a form is one that was given out in this session."""
-    return hmac.compare_digest(session.form.encode(), value.encode("utf-8", "replace"))
+    """Return whether a form's CSRF field has the value that belongs to the session."""
+    return hmac.compare_digest(session.csrf_token.encode(), value.encode("utf-8", "replace"))
 
 
-def _signed(digest: bytes, use: str, said: str) -> str:
-    return hmac.new(digest, f"callme {use} {said}".encode(), sha256).hexdigest()
+def _signature(digest: bytes, use: str, claims: str) -> str:
+    return hmac.new(digest, f"callme {use} {claims}".encode(), sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Proof that a callback comes from this callme: Standard Webhooks 1.0.0, symmetric signatures.
+"""Signatures of callbacks: Standard Webhooks 1.0.0, symmetric keys.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -10,65 +10,64 @@ import hmac
 
 from attrs import field, frozen
 
-from .tokens import iter_lines
+from .secret_file import parse_lines
 
 SIGNATURE_HEADERS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
 MAX_KEYS = 10
-"""Keys that sign at once; more would make the header larger than some servers take."""
+"""Maximum number of keys; more would make the header larger than some servers accept."""
 _PREFIX = "whsec_"
-_LEAST, _MOST = 24, 64
+_MIN_KEY_BYTES, _MAX_KEY_BYTES = 24, 64
 
 
 @frozen
 class SigningKeys:
-    """The keys that sign a callback, each for itself: more than one while they are changed."""
+    """The keys that sign a callback; each adds a signature, so that keys can be rotated."""
 
-    _secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    _keys: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, text: str) -> SigningKeys:
-        """Read keys, one a line: see :func:`.lines.iter_lines`.
+        """Return the keys of a key file, one a line: see :func:`.secret_file.iter_lines`.
 
-        :raises ValueError: where a line holds no key, or no line does; it names the line,
-            and not what stands there.
+        :raises ValueError: when a line is not a key, or when there are too few or too many
+            keys. The text names the line's number and does not repeat the line.
         """
-        secrets: dict[bytes, None] = {}
-        for number, entry in iter_lines(text):
-            secrets[_secret(entry, number)] = None
-        if not 1 <= len(secrets) <= MAX_KEYS:
-            raise ValueError(f"there are {len(secrets)} keys in it: expected 1 to {MAX_KEYS}")
-        return cls(tuple(secrets))
+        keys = dict.fromkeys(parse_lines(text, _parse_key))
+        if not 1 <= len(keys) <= MAX_KEYS:
+            raise ValueError(f"it contains {len(keys)} keys: expected 1 to {MAX_KEYS}")
+        return cls(tuple(keys))
 
     def __len__(self) -> int:
-        return len(self._secrets)
+        return len(self._keys)
 
     def headers(self, identifier: str, started_at: float, payload: bytes) -> list[tuple[str, str]]:
-        """Return the headers that prove where a callback comes from.
+        """Return the headers that prove the origin of a callback.
 
         :param identifier: the value of ``webhook-id``, the same on every attempt.
         :param started_at: when its request starts, seconds since 1970.
-        :param payload: its body, empty where it has none.
+        :param payload: its body; empty when it has none.
         """
         timestamp = str(int(started_at))
         content = f"{identifier}.{timestamp}.".encode("ascii") + payload
-        signatures = (hmac.digest(secret, content, "sha256") for secret in self._secrets)
-        signed = (f"v1,{base64.b64encode(one).decode('ascii')}" for one in signatures)
+        digests = (hmac.digest(key, content, "sha256") for key in self._keys)
+        signatures = (f"v1,{base64.b64encode(digest).decode('ascii')}" for digest in digests)
         return [
             ("Webhook-Id", identifier),
             ("Webhook-Timestamp", timestamp),
-            ("Webhook-Signature", " ".join(signed)),
+            ("Webhook-Signature", " ".join(signatures)),
         ]
 
 
-def _secret(written: str, number: int) -> bytes:
+def _parse_key(entry: str) -> bytes:
     try:
-        # Padding is often left off.
-        text = written.removeprefix(_PREFIX).rstrip("=")
-        secret = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        # Base64 padding is optional: many tools leave it out.
+        text = entry.removeprefix(_PREFIX).rstrip("=")
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
-        secret = b""
-    if not written.startswith(_PREFIX) or not _LEAST <= len(secret) <= _MOST:
+        key = b""
+    if not entry.startswith(_PREFIX) or not _MIN_KEY_BYTES <= len(key) <= _MAX_KEY_BYTES:
         raise ValueError(
-            f"line {number} is no key: expected {_PREFIX} and {_LEAST} to {_MOST} bytes in base64"
+            f"is not a key: expected {_PREFIX} and {_MIN_KEY_BYTES} to {_MAX_KEY_BYTES} bytes "
+            "in base64"
         )
-    return secret
+    return key

@@ -1,4 +1,4 @@
-"""Who may ask: tokens (RFC 6750), hosts (RFC 9110, section 7.2), origins (RFC 6454)."""
+"""Access tokens of the API's clients: bearer tokens (RFC 6750) and their permissions."""
 
 from __future__ import annotations
 
@@ -10,75 +10,66 @@ from hmac import compare_digest
 
 from attrs import field, frozen
 
-
-def iter_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each line that holds something, and its number, from 1.
-
-    Those that are empty hold nothing, and those that begin with ``#`` are remarks.
-    """
-    for number, line in enumerate(text.split("\n"), start=1):
-        entry = line.strip()
-        if entry and not entry.startswith("#"):
-            yield number, entry
-
+from .secret_file import parse_lines
 
 READ_ONLY = "read:"
-"""What stands before a token that may only read."""
-# Any printable ASCII but the space: wider than RFC 6750's own characters, which no person
-# remembers.
+"""The prefix, in the token file, of a token that only permits reading."""
+# All printable ASCII but the space. RFC 6750's own set is narrower, and an operator who
+# chooses a token is unlikely to know it.
 _TOKEN = re.compile(r"[!-~]+")
 _BEARER = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)
 
 
 class Permission(Enum):
-    """What somebody may do."""
+    """The permission that a request's credentials give."""
 
-    NONE = "showed no token"
-    UNKNOWN = "showed a token that is none of ours"
-    READ = "may read"
-    WRITE = "may read and write"
+    NONE = "no token was sent"
+    UNKNOWN = "the token is not in the token file"
+    READ = "read only"
+    WRITE = "read and write"
 
 
 @frozen(eq=False)
 class Tokens:
-    """The tokens that callers may show; held as digests, so that their lengths tell nothing."""
+    """The accepted tokens; stored as digests, so that comparing them takes a constant time."""
 
-    _rights: tuple[tuple[bytes, Permission], ...] = field(repr=False)
+    _permissions: tuple[tuple[bytes, Permission], ...] = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Tokens:
-        """Read tokens, one a line: see :func:`.lines.iter_lines`.
+        """Return the tokens of a token file, one a line: see :func:`.secret_file.iter_lines`.
 
-        :raises ValueError: where a line holds no token, or no line does; it names the line,
-            and not what stands there.
+        :raises ValueError: when a line is not a token, or when there is no token at all. The
+            text names the line's number and does not repeat the line.
         """
-        rights: dict[bytes, Permission] = {}
-        for number, entry in iter_lines(text):
-            right = Permission.READ if entry.startswith(READ_ONLY) else Permission.WRITE
+        permissions: dict[bytes, Permission] = {}
+
+        def add(entry: str) -> None:
+            permission = Permission.READ if entry.startswith(READ_ONLY) else Permission.WRITE
             token = entry.removeprefix(READ_ONLY)
             if not _TOKEN.fullmatch(token):
-                raise ValueError(
-                    f"line {number} is no token: expected printable ASCII without spaces"
-                )
+                raise ValueError("is not a token: expected printable ASCII without spaces")
             digest = sha256(token.encode("ascii")).digest()
-            if rights.setdefault(digest, right) is not right:
-                raise ValueError(f"line {number} has a token that stands there with another right")
-        if not rights:
-            raise ValueError("there is no token in it: expected one a line")
-        return cls(tuple(rights.items()))
+            if permissions.setdefault(digest, permission) is not permission:
+                raise ValueError("repeats a token with another permission")
+
+        parse_lines(text, add)
+        if not permissions:
+            raise ValueError("it contains no token: expected one a line")
+        return cls(tuple(permissions.items()))
 
     def __len__(self) -> int:
-        return len(self._rights)
+        return len(self._permissions)
 
     def __iter__(self) -> Iterator[tuple[bytes, Permission]]:
-        """Yield the digest of each token, and what it gives."""
-        return iter(self._rights)
+        """Yield the SHA-256 digest and the permission of each token."""
+        return iter(self._permissions)
 
     def permission_of(self, authorization: bytes | None) -> Permission:
-        """Return what the sender of an ``Authorization`` header may do.
+        """Return the permission that the value of an ``Authorization`` header gives.
 
-        Other schemes than ``Bearer`` count as no token: RFC 6750, section 3.1. It takes the
-        same time whatever part of a token is right.
+        Any scheme but ``Bearer`` counts as no token (RFC 6750, section 3.1). The time taken
+        does not depend on which part of a token is right.
         """
         if authorization is None:
             return Permission.NONE
@@ -87,7 +78,7 @@ class Tokens:
         match = _BEARER.fullmatch(authorization)
         digest = sha256(match[1] if match else b"").digest()
         found = Permission.UNKNOWN
-        for known, right in self._rights:
+        for known, permission in self._permissions:
             if compare_digest(known, digest):
-                found = right
+                found = permission
         return found

@@ -72,7 +72,7 @@ class Gate:
                 400, f"{printable(authority or b'')} is no host: expected a name or address"
             )
         if self.file is not None:
-            return self._judge_token(self.file.content, request, method, target, authority)
+            return self._judge_token(self.file.value, request, method, target, authority)
         if not local and not self.any_host:
             return Problem(
                 403,
@@ -120,7 +120,11 @@ class Gate:
                 return _challenge(401, "callme asks for a token: Authorization: Bearer <token>")
             alsoProvides(request, IAnonymous)
             return None
-        if session.right is Permission.READ and method not in _READING and path != LOGOUT.encode():
+        if (
+            session.permission is Permission.READ
+            and method not in _READING
+            and path != LOGOUT.encode()
+        ):
             return Problem(403, "whoever logged in here may look, and change nothing")
         request.setComponent(IUserSession, Visitor(session))
         return None

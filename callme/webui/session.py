@@ -30,7 +30,7 @@ def current_viewer(request: IRequest) -> Viewer:
     visitor = cast(Request, request).getComponent(IUserSession)
     if visitor is None:
         return Viewer()
-    return Viewer(visitor.session.right is Permission.WRITE, visitor.session.form)
+    return Viewer(visitor.session.permission is Permission.WRITE, visitor.session.csrf_token)
 
 
 def set_session(request: Request, session: str, seconds: int) -> None:

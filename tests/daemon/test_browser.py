@@ -322,7 +322,7 @@ def test_logging_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) -> Non
     tokens.write_text("another\n")
     assert daemon.process is not None
     daemon.process.send_signal(1)
-    wait_for(lambda: "were read again" in daemon.log(), 60)
+    wait_for(lambda: "tokens reloaded: " in daemon.log(), 60)
     browser.run("refresh()")
     browser.until("return document.querySelector('h1').textContent === 'Log in'")
     daemon.kill()

@@ -315,7 +315,7 @@ async def test_a_daemon_that_signs_calls_and_fails(tmp_path: Path, log: list[str
         assert b"Webhook-Signature: v1," in request
     text = "".join(log)
     assert secret not in text
-    assert "the signing keys stay as they were" in text
+    assert "signing keys not reloaded" in text
     assert text.count("attempt 1 failed: ") == len(urls)
     await daemon.stopService()
     await maybeDeferred(endpoint.port.stopListening)

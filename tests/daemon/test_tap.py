@@ -419,7 +419,7 @@ def test_a_port_of_this_machine_alone_asks_for_none(tmp_path: Path, port: str) -
 
 def test_a_token_file_lies_in_the_rundir_and_must_be_of_use(tmp_path: Path) -> None:
     token_file(tmp_path).chmod(0o644)
-    with pytest.raises(SystemExit, match=r"callme: the token file .*tokens\": its mode is 644"):
+    with pytest.raises(SystemExit, match=r"callme: the token file .*tokens\": its mode 644"):
         makeService(options(tmp_path, "--token-file=tokens"))
     assert not (tmp_path / "callme.sqlite").exists()
     token_file(tmp_path)
@@ -440,7 +440,7 @@ async def test_sighup_has_tokens_and_keys_read_again(tmp_path: Path) -> None:
     token_file(tmp_path).write_text("a\nb\n")
     keys.write_text(KEY + KEY.replace("A", "B"))
     os.kill(os.getpid(), signal.SIGHUP)
-    while (len(daemon._gate.file.content), len(daemon.key_file.content)) != (2, 2):
+    while (len(daemon._gate.file.value), len(daemon.key_file.value)) != (2, 2):
         await deferLater(reactor, 0)
     await daemon.stopService()
     assert signal.getsignal(signal.SIGHUP) is before

@@ -59,13 +59,13 @@ def test_what_a_token_gives(authorization: bytes | None, right: Permission) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "there is no token in it"),
-        ("# nothing\n\n  \n", "there is no token in it"),
-        ("good\nnot good\n", "line 2 is no token: expected printable ASCII without spaces"),
-        ("read:\n", "line 1 is no token"),
-        ("p\u00e4ss\n", "line 1 is no token"),
-        ("\ufeffgood\n", "line 1 is no token"),
-        ("good\n\nread:good\n", "line 3 has a token that stands there with another right"),
+        ("", "it contains no token"),
+        ("# nothing\n\n  \n", "it contains no token"),
+        ("good\nnot good\n", "line 2 is not a token: expected printable ASCII without spaces"),
+        ("read:\n", "line 1 is not a token"),
+        ("p\u00e4ss\n", "line 1 is not a token"),
+        ("\ufeffgood\n", "line 1 is not a token"),
+        ("good\n\nread:good\n", "line 3 repeats a token with another permission"),
     ],
 )
 def test_what_is_no_token_file(text: str, said: str) -> None:
@@ -184,7 +184,7 @@ def token_file(tmp_path: Path) -> Path:
 
 def connect(world: World, gate: Gate) -> Client:
     if gate.file is not None:
-        world.tokens = gate.file.content
+        world.tokens = gate.file.value
     return Client(world, BoundedSite(world.resource(), world.clock, gate))
 
 
@@ -410,11 +410,11 @@ def spoil(path: Path, how: str) -> None:
 
 SPOILT = {
     "no such": "No such file",
-    "604": "its mode is 604: expected one that keeps others out: 600",
-    "602": "its mode is 602",
-    "666": "its mode is 666",
-    "no file": "it is no file",
-    "empty": "there is no token in it",
+    "604": "its mode 604 gives access to every user: expected a mode such as 600",
+    "602": "its mode 602",
+    "666": "its mode 666",
+    "no file": "it is not a regular file",
+    "empty": "it contains no token",
     "latin": "it is not UTF-8",
     "large": "it is larger than 1,048,576 bytes",
 }
@@ -435,7 +435,7 @@ def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) ->
 
 def test_a_group_may_read_it(token_file: Path) -> None:
     token_file.chmod(0o640)
-    assert len(load_tokens(token_file).content) == 2
+    assert len(load_tokens(token_file).value) == 2
 
 
 def test_the_metrics_are_for_who_may_read(world: World, token_file: Path) -> None:

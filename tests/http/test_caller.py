@@ -678,7 +678,7 @@ async def test_a_name_for_a_denied_address_is_not_called(
     assert (outcome.status, outcome.reason) == (None, Reason.FORBIDDEN_ADDRESS)
     assert outcome.detail.startswith(address)
     assert outcome.detail.endswith(
-        "is not to be called: it lies in 127.0.0.0/8, which --deny-network denies"
+        "must not be called: it is in 127.0.0.0/8, which --deny-network denies"
     )
     assert endpoint.connections == []
     await caller.close()
@@ -703,7 +703,7 @@ async def test_an_address_that_stands_in_the_store_is_judged_when_it_is_called(
     )
     outcome = await caller.call(there)
     assert outcome.reason is Reason.FORBIDDEN_ADDRESS
-    assert outcome.detail.startswith("127.0.0.1 is not to be called")
+    assert outcome.detail.startswith("127.0.0.1 must not be called")
     assert len(endpoint.requests) == 1
     await free.close()
     await caller.close()
@@ -737,7 +737,7 @@ async def test_of_several_addresses_none_of_which_is_allowed_the_first_is_told(
     caller = confined({"evil.example": ["169.254.169.254", "::1"]}, "::1/128")
     outcome = await caller.call(claim_of(endpoint, "evil.example"))
     assert outcome.reason is Reason.FORBIDDEN_ADDRESS
-    assert outcome.detail.startswith("169.254.169.254 is not to be called")
+    assert outcome.detail.startswith("169.254.169.254 must not be called")
     await caller.close()
 
 

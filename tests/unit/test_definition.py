@@ -256,10 +256,10 @@ def test_private_addresses_and_any_names_are_accepted(callback: str) -> None:
 
 
 def test_which_addresses_are_accepted_can_be_told() -> None:
-    inside = AddressPolicy([parse_network("10.0.0.0/8")], [], True)
+    inside = AddressPolicy(allowed=[parse_network("10.0.0.0/8")], public_only=True)
     body = {**LEAST, "callback": "http://10.1.2.3/"}
     assert parse_definition(body, NOW, "name", networks=inside)
-    with pytest.raises(Invalid, match=r"192\.168\.0\.1 is not to be called: .*private use"):
+    with pytest.raises(Invalid, match=r"192\.168\.0\.1 must not be called: .*private use"):
         parse_definition({**body, "callback": "http://192.168.0.1/"}, NOW, "name", networks=inside)
 
 

@@ -15,9 +15,9 @@ from callme.security.iana import embedded_addresses, parse_address, special_purp
 
 def networks(allow: str = "", deny: str = "", public_only: bool = False) -> AddressPolicy:
     return AddressPolicy(
-        [parse_network(one) for one in allow.split()],
-        [parse_network(one) for one in deny.split()],
-        public_only,
+        allowed=[parse_network(text) for text in allow.split()],
+        denied=[parse_network(text) for text in deny.split()],
+        public_only=public_only,
     )
 
 
@@ -59,7 +59,7 @@ WRAPPED = [
 
 @pytest.mark.parametrize("address", METADATA)
 def test_metadata_and_link_local_are_denied_by_default(address: str) -> None:
-    refusal = networks().refusal(address)
+    refusal = networks().reason_denied(address)
     assert refusal is not None
     assert refusal.startswith(address)
     assert "denied by default" in refusal
@@ -67,14 +67,14 @@ def test_metadata_and_link_local_are_denied_by_default(address: str) -> None:
 
 @pytest.mark.parametrize("address", WRAPPED)
 def test_what_is_wrapped_is_judged(address: str) -> None:
-    refusal = networks().refusal(address)
+    refusal = networks().reason_denied(address)
     assert refusal is not None
     assert refusal.startswith(f"{address}, which leads to 169.254.")
     assert refusal.endswith(
-        ", is not to be called: it lies in 169.254.0.0/16 (link-local, and cloud metadata), "
+        ", must not be called: it is in 169.254.0.0/16 (link-local, and cloud metadata), "
         "which is denied by default"
     )
-    assert networks(allow="169.254.0.0/16").refusal(address) is None
+    assert networks(allow="169.254.0.0/16").reason_denied(address) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_is_wrapped_is_judged(address: str) -> None:
     ],
 )
 def test_all_else_may_be_called_by_default(address: str) -> None:
-    assert networks().refusal(address) is None
+    assert networks().reason_denied(address) is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_where_an_address_leads(address: str, led: str) -> None:
 
 @pytest.mark.parametrize("address", ["127.1.2.3", "0.0.0.0", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
 def test_this_machine_can_be_denied_however_it_is_called(address: str) -> None:
-    assert networks(deny="127.0.0.0/8").refusal(address)
+    assert networks(deny="127.0.0.0/8").reason_denied(address)
 
 
 @pytest.mark.parametrize(
@@ -216,13 +216,13 @@ def test_this_machine_can_be_denied_however_it_is_called(address: str) -> None:
     ],
 )
 def test_what_is_public_is_the_same_on_every_python(address: str, public: bool) -> None:
-    assert public is (networks(public_only=True).refusal(address) is None)
+    assert public is (networks(public_only=True).reason_denied(address) is None)
 
 
 def test_why_something_is_not_public_is_said() -> None:
-    assert networks(public_only=True).refusal("10.0.0.1") == (
-        "10.0.0.1 is not to be called: it is not globally reachable (10.0.0.0/8, private use), "
-        "as --public-only asks"
+    assert networks(public_only=True).reason_denied("10.0.0.1") == (
+        "10.0.0.1 must not be called: it is not globally reachable (10.0.0.0/8, private use), "
+        "which --public-only requires"
     )
 
 
@@ -256,29 +256,29 @@ def test_why_something_is_not_public_is_said() -> None:
     ],
 )
 def test_the_narrowest_network_decides(allow: str, deny: str, address: str, allowed: bool) -> None:
-    refusal = networks(allow, deny).refusal(address)
+    refusal = networks(allow, deny).reason_denied(address)
     assert allowed is (refusal is None)
-    assert allowed or "is not to be called" in str(refusal)
+    assert allowed or "must not be called" in str(refusal)
 
 
 def test_a_network_allowed_need_not_be_public() -> None:
     inside = networks(allow="10.0.0.0/8 64:ff9b:1::/48", public_only=True)
-    assert inside.refusal("10.1.2.3") is None
-    assert inside.refusal("::ffff:10.1.2.3") is None
-    assert inside.refusal("64:ff9b:1::8.8.8.8") is None
-    assert inside.refusal("64:ff9b:1::192.168.1.1")
-    assert inside.refusal("192.168.1.1")
+    assert inside.reason_denied("10.1.2.3") is None
+    assert inside.reason_denied("::ffff:10.1.2.3") is None
+    assert inside.reason_denied("64:ff9b:1::8.8.8.8") is None
+    assert inside.reason_denied("64:ff9b:1::192.168.1.1")
+    assert inside.reason_denied("192.168.1.1")
 
 
 def test_the_option_is_named_that_denies() -> None:
-    assert networks(deny="10.0.0.0/8").refusal("10.0.0.1") == (
-        "10.0.0.1 is not to be called: it lies in 10.0.0.0/8, which --deny-network denies"
+    assert networks(deny="10.0.0.0/8").reason_denied("10.0.0.1") == (
+        "10.0.0.1 must not be called: it is in 10.0.0.0/8, which --deny-network denies"
     )
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f000001", "1.2.3.4/8", "[::1]"])
 def test_what_is_no_address_is_not_called(text: str) -> None:
-    assert "is not an address" in str(networks(allow="0.0.0.0/0").refusal(text))
+    assert "is not an IP address" in str(networks(allow="0.0.0.0/0").reason_denied(text))
 
 
 @pytest.mark.parametrize("text", ["", "x", "10.0.0.1/8", "10.0.0.0/33", "fe80::%eth0/10", "::/129"])
@@ -290,10 +290,12 @@ def test_what_is_no_network_is_refused(text: str) -> None:
 @given(st.ip_addresses(v=4), st.sampled_from(["::ffff:", "64:ff9b::", "2001:db8::5efe:"]))
 def test_wrapping_opens_nothing(address: IPv4Address, prefix: str) -> None:
     for rules in (networks(), networks(deny="0.0.0.0/1"), networks(public_only=True)):
-        assert rules.refusal(str(address)) is None or rules.refusal(f"{prefix}{address}")
+        assert rules.reason_denied(str(address)) is None or rules.reason_denied(
+            f"{prefix}{address}"
+        )
 
 
 @given(st.ip_addresses(v=6))
 def test_every_address_is_judged(address: IPv6Address) -> None:
     public = special_purpose(embedded_addresses(address)[0]) is None
-    assert public or networks(public_only=True).refusal(str(address))
+    assert public or networks(public_only=True).reason_denied(str(address))

@@ -142,12 +142,12 @@ def test_networks_are_given_one_by_one_or_as_a_list() -> None:
         CALLME_ALLOW_NETWORK="10.1.0.0/16", CALLME_DENY_NETWORK=" 10.0.0.0/8,::1/128,\n "
     )
     assert given == listed
-    assert given.networks.refusal("10.1.2.3") is None
-    assert given.networks.refusal("10.2.2.3")
-    assert given.networks.refusal("::1")
+    assert given.networks.reason_denied("10.1.2.3") is None
+    assert given.networks.reason_denied("10.2.2.3")
+    assert given.networks.reason_denied("::1")
     # An option replaces what its variable lists.
     both = parse("--deny-network=192.0.2.0/24", CALLME_DENY_NETWORK="10.0.0.0/8")
-    assert both.networks.refusal("10.2.2.3") is None
+    assert both.networks.reason_denied("10.2.2.3") is None
 
 
 @pytest.mark.parametrize("value", ["true", "1", "Yes"])

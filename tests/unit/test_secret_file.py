@@ -23,13 +23,16 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o660])
 def test_a_file_for_its_owner_and_a_group_is_read(tmp_path: Path, mode: int) -> None:
-    assert len(load_keys(write(tmp_path / "keys", secret("a"), mode)).content) == 1
+    assert len(load_keys(write(tmp_path / "keys", secret("a"), mode)).value) == 1
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601, 0o666])
 def test_a_file_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path / "keys", secret("a"), mode)
-    with pytest.raises(UnusableFile, match=rf"keys\": its mode is {mode:03o}: expected .* 600"):
+    with pytest.raises(
+        UnusableFile,
+        match=rf"keys\": its mode {mode:03o} gives access to every user: expected .* 600",
+    ):
         load_keys(path)
 
 
@@ -41,11 +44,11 @@ def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
     write(tmp_path / "other", "hunter2")
     for name, said in [
         ("none", "No such file"),
-        (".", "it is no file"),
-        ("pipe", "it is no file"),
+        (".", "it is not a regular file"),
+        ("pipe", "it is not a regular file"),
         ("latin", "it is not UTF-8"),
         ("large", "it is larger than"),
-        ("other", "line 1 is no key"),
+        ("other", "line 1 is not a key"),
     ]:
         with pytest.raises(UnusableFile) as raised:
             load_keys(tmp_path / name)
@@ -63,18 +66,20 @@ def test_keys_are_read_again_and_kept_where_they_cannot_be(tmp_path: Path) -> No
         lines.append(formatEvent(event))
 
     file = load_keys(write(tmp_path / "keys", secret("a")))
-    first = file.content
+    first = file.value
     globalLogPublisher.addObserver(observe)
     try:
         write(tmp_path / "keys", f"{secret('b')}\n{secret('a')}")
         file.reload()
-        second = file.content
+        second = file.value
         write(tmp_path / "keys", "hunter2")
         file.reload()
     finally:
         globalLogPublisher.removeObserver(observe)
     assert (len(first), len(second)) == (1, 2)
-    assert file.content is second
-    assert lines[0] == "2 signing keys were read again"
-    assert lines[1].startswith("the signing keys stay as they were: the signing key file")
+    assert file.value is second
+    assert lines[0] == "signing keys reloaded: 2"
+    assert lines[1].startswith(
+        "signing keys not reloaded, the previous ones stay in use: the signing key file"
+    )
     assert "hunter2" not in lines[1]

@@ -41,7 +41,7 @@ def test_a_session_gives_what_its_token_gives() -> None:
     for token, right in ((WRITES, Permission.WRITE), (READS, Permission.READ)):
         session = session_of(TOKEN_SET, opened(token), NOON)
         assert session is not None
-        assert session.right is right
+        assert session.permission is right
     for wrong in (b"", b"read:s3cret-of-the-reader", WRITES[:-1], b"\xff"):
         assert open_session(TOKEN_SET, wrong, NOON, "n") is None
 
@@ -60,7 +60,7 @@ def test_a_session_ends_with_its_token() -> None:
     assert session_of(Tokens.parse("another"), text, NOON) is None
     lowered = session_of(Tokens.parse("read:s3cret-of-the-writer"), text, NOON)
     assert lowered is not None
-    assert lowered.right is Permission.READ
+    assert lowered.permission is Permission.READ
 
 
 @given(st.integers(0), st.characters(codec="latin-1"))
@@ -82,16 +82,16 @@ def test_a_session_holds_no_token() -> None:
     assert opened(nonce="m") != session
     found = session_of(TOKEN_SET, session, NOON)
     assert found is not None
-    assert found.form not in session
-    assert found.form not in repr(found)
+    assert found.csrf_token not in session
+    assert found.csrf_token not in repr(found)
 
 
 def test_a_form_is_of_one_session() -> None:
     first, second = (session_of(TOKEN_SET, opened(nonce=n), NOON) for n in "ab")
     assert isinstance(first, Session)
     assert isinstance(second, Session)
-    assert verify_csrf(first, first.form)
-    for other in (second.form, "", first.form + "0", "\ud800"):
+    assert verify_csrf(first, first.csrf_token)
+    for other in (second.csrf_token, "", first.csrf_token + "0", "\ud800"):
         assert not verify_csrf(first, other)
 
 
@@ -108,7 +108,7 @@ def file(tmp_path: Path) -> SecretFile[Tokens]:
 
 @pytest.fixture
 def client(world: World, file: SecretFile[Tokens]) -> Client:
-    world.tokens = file.content
+    world.tokens = file.value
     gate = Gate(file, now=world.now)
     return Client(world, BoundedSite(world.resource(), world.clock, gate))
 

@@ -66,16 +66,16 @@ def test_keys_stand_one_a_line() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "there are 0 keys in it: expected 1 to 10"),
-        ("# none\n\n", "there are 0 keys"),
-        ("\n".join(secret(letter) for letter in "abcdefghijk"), "there are 11 keys"),
-        (f"{secret('a')}\nhunter2hunter2hunter2hunter2hunter2", "line 2 is no key"),
-        (secret("hunter2", 3), "line 1 is no key: expected whsec_ and 24 to 64 bytes"),
-        (secret("hunter2", 10), "line 1 is no key"),
-        (secret("a")[6:], "line 1 is no key"),
-        ("whsec_hunter2!" + "a" * 40, "line 1 is no key"),
-        ("whsec_hunter2\xe9" + "a" * 40, "line 1 is no key"),
-        ("whsk_" + secret("a")[6:], "line 1 is no key"),
+        ("", "it contains 0 keys: expected 1 to 10"),
+        ("# none\n\n", "it contains 0 keys"),
+        ("\n".join(secret(letter) for letter in "abcdefghijk"), "it contains 11 keys"),
+        (f"{secret('a')}\nhunter2hunter2hunter2hunter2hunter2", "line 2 is not a key"),
+        (secret("hunter2", 3), "line 1 is not a key: expected whsec_ and 24 to 64 bytes"),
+        (secret("hunter2", 10), "line 1 is not a key"),
+        (secret("a")[6:], "line 1 is not a key"),
+        ("whsec_hunter2!" + "a" * 40, "line 1 is not a key"),
+        ("whsec_hunter2\xe9" + "a" * 40, "line 1 is not a key"),
+        ("whsk_" + secret("a")[6:], "line 1 is not a key"),
     ],
 )
 def test_what_is_no_key_is_refused_and_not_repeated(text: str, said: str) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from ..errors import InvalidValue, quoted
 from ..security.address_policy import AddressPolicy
+from .json_schema import any_case, string
 
 MAX_CALLBACK = 2083
 # Printable ASCII without the space, and without the backslash, which some take for a slash.
@@ -20,6 +21,13 @@ LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # What inet_aton(3), and so the system's look-up, takes for an address, or others might: a
 # decimal, octal or hexadecimal number in each label. https://url.spec.whatwg.org/#host-parsing
 _NUMERIC = re.compile(r"(?:0[Xx][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[Xx][0-9A-Fa-f]*|[0-9]+))*")
+
+_HOST = rf"{LABEL.pattern}(?:\.{LABEL.pattern})*\.?|\[[0-9A-Fa-f:.]+\]"
+CALLBACK_SCHEMA = string(
+    maxLength=MAX_CALLBACK,
+    pattern=f"^(?:{any_case(['http'])})[Ss]?://(?:{_HOST})(?::[0-9]+)?(?:[/?#]{IN_URLS.pattern})?$",
+    examples=["http://example.com/run-it"],
+)
 
 
 def parse_callback(value: object, networks: AddressPolicy) -> str:

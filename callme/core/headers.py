@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ..errors import InvalidValue, kind_of, pointer_token, quoted
 from ..security.signing import SIGNATURE_HEADERS
+from .json_schema import any_case, string
 
 MAX_HEADERS = 100
 MAX_HEADERS_SIZE = 8_192
@@ -29,6 +30,20 @@ _LOOKS_SECRET = re.compile(
     r"auth|cookie|token|secret|pass|pwd|credential|sig|hmac|session|jwt|bearer|csrf|xsrf|key",
     re.IGNORECASE,
 )
+
+_CONTROL_CLASS = CONTROLS.pattern.strip("[]")
+_INNER, _EDGE = f"[^{_CONTROL_CLASS}]", f"[^{_CONTROL_CLASS}\\x09 ]"
+_NOT_ACCEPTED = any_case(FRAMING | SENT_BY_CALLME).replace("-", "[-_]")
+HEADERS_SCHEMA = {
+    "type": "object",
+    "maxProperties": MAX_HEADERS,
+    "propertyNames": {
+        "pattern": f"^{TOKEN.pattern}$",
+        "not": {"pattern": f"^(?:{_NOT_ACCEPTED})$"},
+    },
+    "additionalProperties": string(pattern=f"^(?:{_EDGE}(?:{_INNER}*{_EDGE})?)?$"),
+    "examples": [{"Authorization": "Bearer 0123456789"}],
+}
 
 
 def is_token(text: str) -> bool:

@@ -1,100 +1,137 @@
-"""From what a person sent to a :class:`Definition`, or everything that is wrong with it."""
+"""The table of task parameters, and the validation of a request's body by it.
+
+:data:`PARAMETERS` is the one list of parameters. Validation, the columns of a task, JSON, the
+OpenAPI document, the task's web page and the table in ``docs/api.md`` come from it. A new
+parameter is one entry here, one attribute of :class:`~callme.core.task.Definition` and one
+migration of each database.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
+from attrs import define, frozen
+
 from ..errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, quoted
 from ..security.address_policy import AddressPolicy
-from .callback_url import parse_callback
-from .headers import is_token, parse_headers
+from .callback_url import CALLBACK_SCHEMA, MAX_CALLBACK, parse_callback
+from .columns import (
+    INTEGER,
+    JSON_LIST,
+    JSON_OBJECT,
+    LONG_TEXT,
+    TEXT,
+    TIMESTAMP,
+    Column,
+    Convert,
+)
+from .headers import (
+    FRAMING,
+    HEADERS_SCHEMA,
+    MASK,
+    MAX_HEADERS,
+    MAX_HEADERS_SIZE,
+    TOKEN,
+    is_token,
+    masked,
+    names_of,
+    parse_headers,
+)
+from .json_schema import (
+    Schema,
+    any_case,
+    integer,
+    nullable,
+    one_or_many,
+    ref,
+    string,
+    without_bounds,
+)
 from .task import Definition
-from .times import check_name, parse_trigger
+from .times import MAX_NAME, check_name, parse_trigger
 
 MAX_PAYLOAD = 256 * 1024
 MAX_RETRY = 1_000
 MAX_MINUTES = 525_600
 MAX_TIMEOUT = 1_800
 MAX_METHOD = 32
-STATUSES = (100, 599)
-"""The least and the greatest status that an endpoint may be expected to answer with."""
-MAX_ERRORS = 20
-"""Things wrong with one body that are told; who has more will ask again."""
-FORBIDDEN_METHODS = ("CONNECT", "TRACE")
-CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+MIN_STATUS, MAX_STATUS = 100, 599
 MAX_LIST = 100
-_TOLD = ("on_failure", "on_success")
+MAX_ERRORS = 20
+"""Maximum errors reported of one body."""
+FORBIDDEN_METHODS = ("CONNECT", "TRACE")
+STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _DEFAULT_NETWORKS = AddressPolicy()
 
 
-def parse_definition(
-    body: Mapping[str, object],
-    now: float,
-    task_name: str | None = None,
-    trigger_at: str | None = None,
-    networks: AddressPolicy = _DEFAULT_NETWORKS,
-) -> Definition:
-    """Return the definition that a request's body, and its URL, describe.
+@frozen(kw_only=True)
+class Context:
+    """What a parser needs besides the value.
 
-    :param body: the decoded JSON object.
-    :param now: the server's time, which relative times count from.
-    :param task_name: the name in the URL, if one stands there.
-    :param trigger_at: the time in the URL, if one stands there.
-    :param networks: where callbacks may go.
-    :raises Invalid: with every field that is unknown, missing, out of bounds, of
-        the wrong type, or at odds with the URL.
+    :ivar now: the server's time, from which relative times count: seconds since 1970.
+    :ivar networks: the addresses that callbacks may go to.
     """
-    errors: list[FieldError] = []
-    fields: dict[str, Any] = {}
-    for name, in_url in (("task_name", task_name), ("trigger_at", trigger_at)):
-        if in_url is not None:
-            _parse_field(name, in_url, now, networks, fields, errors, in_url=True)
-    for name, value in body.items():
-        if len(errors) >= MAX_ERRORS:
-            break
-        in_url_too = fields.get(name)
-        _parse_field(name, value, now, networks, fields, errors)
-        if in_url_too is not None and fields[name] != in_url_too:
-            errors.append(
-                FieldError(
-                    f"/{name}", f"{quoted(value)} and the URL's {quoted(in_url_too)} disagree"
-                )
-            )
-    for name in ("task_name", "trigger_at", "callback"):
-        if name not in fields and not any(e.pointer.lstrip("/") == name for e in errors):
-            errors.append(FieldError(f"/{name}", "is required"))
-    if errors:
-        raise Invalid(errors)
-    return Definition(**fields)
+
+    now: float
+    networks: AddressPolicy
 
 
-def _parse_field(
-    name: str,
-    value: object,
-    now: float,
-    networks: AddressPolicy,
-    fields: dict[str, Any],
-    errors: list[FieldError],
-    *,
-    in_url: bool = False,
-) -> None:
-    try:
-        if name == "trigger_at":
-            fields[name] = parse_trigger(value, now)
-        elif name == "callback":
-            fields[name] = parse_callback(value, networks)
-        elif name in _TOLD:
-            fields[name] = None if value is None else parse_callback(value, networks)
-        elif (parse := _PARSERS.get(name)) is not None:
-            fields[name] = parse(value)
-        else:
-            known = ", ".join(sorted([*_PARSERS, *_TOLD, "callback", "trigger_at"]))
-            raise InvalidValue(f"{quoted(name)} is not a parameter: expected one of {known}")
-    except InvalidValue as error:
-        # A part of the URL has a name; what stands in the body has a JSON Pointer.
-        pointer = name if in_url else pointer_token(name)
-        errors.append(FieldError(pointer + error.at, str(error)))
+Parser = Callable[[object, Context], Any]
+
+
+@frozen(kw_only=True)
+class Parameter:
+    """One parameter of a task.
+
+    :ivar name: the name in JSON, of the column, and of the attribute of ``Definition``.
+    :ivar parse: returns the attribute's value for a JSON value, or raises ``InvalidValue``.
+    :ivar schema: JSON Schema of the value in a request.
+    :ivar type_name: the JSON type, in words, for the documentation.
+    :ivar documentation: the meaning and the bounds, in Markdown.
+    :ivar label: the term on the task's web page; ``None`` where the page has a place of its own.
+    :ivar to_text: returns the attribute's value as the page displays it.
+    :ivar is_code: whether the page displays it in the typeface of code.
+    :ivar column: the column in both databases.
+    :ivar to_json: returns the attribute's value as JSON.
+    :ivar redact: the same for lists and errors, where those must display less.
+    :ivar is_listed: whether the tasks of a list have it.
+    :ivar response_schema: JSON Schema of the value in a response.
+    """
+
+    name: str
+    parse: Parser
+    schema: Schema
+    type_name: str
+    documentation: str
+    label: str | None = None
+    to_text: Callable[[Any], str] = str
+    is_code: bool = False
+    column: Column = TEXT
+    to_json: Convert | None = None
+    redact: Convert | None = None
+    is_listed: bool = True
+    response_schema: Schema = attrs.field()
+
+    @response_schema.default
+    def _default_response_schema(self) -> Schema:
+        return without_bounds(self.schema)
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the definition of a task has no default for it."""
+        return attrs.fields_dict(Definition)[self.name].default is attrs.NOTHING
+
+    @property
+    def default(self) -> Any:
+        """The default as JSON, for a parameter that is not required."""
+        value = getattr(_DEFAULTS, self.name)
+        return value if self.to_json is None else self.to_json(value)
+
+
+_DEFAULTS = Definition(task_name="", trigger_at=0, callback="")
+"""A definition with nothing but its defaults."""
 
 
 def _integer(value: object, least: int, most: int, unit: str = "") -> int:
@@ -125,9 +162,9 @@ def _parse_payload(value: object) -> str:
 
 
 def _parse_status(value: object) -> int | str:
-    if isinstance(value, str) and value.lower() in CLASSES:
+    if isinstance(value, str) and value.lower() in STATUS_CLASSES:
         return value.lower()
-    if type(value) is int and STATUSES[0] <= value <= STATUSES[1]:
+    if type(value) is int and MIN_STATUS <= value <= MAX_STATUS:
         return value
     raise InvalidValue(
         f'{quoted(value)} is not accepted: expected a status from 100 to 599 or a class like "2xx"'
@@ -162,14 +199,237 @@ def _parse_each(value: object, parse: Callable[[object], Any]) -> tuple[Any, ...
     return tuple(parsed)
 
 
-_PARSERS: dict[str, Callable[[object], Any]] = {
-    "task_name": check_name,
-    "callback_method": _parse_method,
-    "payload": _parse_payload,
-    "headers": parse_headers,
-    "expected_http_status": _parse_statuses,
-    "retry": lambda value: _integer(value, 0, MAX_RETRY),
-    "retry_delay": _parse_retry_delay,
-    "max_delay": lambda value: _integer(value, 1, MAX_MINUTES, " minutes"),
-    "timeout": lambda value: _integer(value, 1, MAX_TIMEOUT, " seconds"),
-}
+def _plain(parse: Callable[[object], Any]) -> Parser:
+    """Return a parser that needs nothing but the value."""
+    return lambda value, _: parse(value)
+
+
+def _bounded(minimum: int, maximum: int, unit: str = "") -> Parser:
+    """Return a parser of an integer within bounds."""
+    return lambda value, _: _integer(value, minimum, maximum, unit)
+
+
+def _parse_url(value: object, context: Context) -> str:
+    return parse_callback(value, context.networks)
+
+
+def _parse_optional_url(value: object, context: Context) -> str | None:
+    return None if value is None else _parse_url(value, context)
+
+
+def _one_or_all(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
+
+
+PARAMETERS = (
+    Parameter(
+        name="task_name",
+        parse=_plain(check_name),
+        schema=ref("TaskName"),
+        type_name="string",
+        documentation=f"Name of the task: 1 to {MAX_NAME} characters of Unicode without `@`, `/` "
+        "and control characters.",
+    ),
+    Parameter(
+        name="trigger_at",
+        parse=lambda value, context: parse_trigger(value, context.now),
+        schema=ref("Time"),
+        response_schema=string("Minute of the call: a Unix timestamp.", pattern="^[0-9]+$"),
+        type_name="string or integer",
+        documentation="Minute of the call: one of the forms under *Times*.",
+        column=TIMESTAMP,
+        to_json=str,
+    ),
+    Parameter(
+        name="callback",
+        parse=_parse_url,
+        schema=CALLBACK_SCHEMA,
+        type_name="string",
+        documentation="URL to call: absolute, `http` or `https`, ASCII, without user info, at most "
+        f"{MAX_CALLBACK:,} characters. An IPv4 address is four decimal numbers; an address that "
+        "callme may not call is refused.",
+        label="Callback",
+        is_code=True,
+    ),
+    Parameter(
+        name="callback_method",
+        parse=_plain(_parse_method),
+        schema=string(maxLength=MAX_METHOD, pattern=f"^{TOKEN.pattern}$")
+        | {"not": {"pattern": f"^(?:{any_case(FORBIDDEN_METHODS)})$"}},
+        type_name="string",
+        documentation=f"Any method except {' and '.join(f'`{m}`' for m in FORBIDDEN_METHODS)}; "
+        "it is sent in upper case.",
+        label="Method",
+        is_code=True,
+    ),
+    Parameter(
+        name="payload",
+        parse=_plain(_parse_payload),
+        schema=string(maxLength=MAX_PAYLOAD),
+        type_name="string",
+        documentation=f"Body of the request: at most {MAX_PAYLOAD:,} bytes of UTF-8.",
+        column=LONG_TEXT,
+        is_listed=False,
+    ),
+    Parameter(
+        name="headers",
+        parse=_plain(parse_headers),
+        schema=HEADERS_SCHEMA,
+        type_name="object of strings",
+        documentation=f"Sent with the request: at most {MAX_HEADERS}, of {MAX_HEADERS_SIZE:,} "
+        f"bytes in all. Not accepted: {', '.join(f'`{h.title()}`' for h in sorted(FRAMING))}, and "
+        "those that callme sends itself (`-` and `_` count as the same there). In responses, a "
+        f'value is `"{MASK}"` where the name looks secret; in lists and errors every value is.',
+        column=JSON_OBJECT,
+        to_json=masked,
+        redact=names_of,
+    ),
+    Parameter(
+        name="expected_http_status",
+        parse=_plain(_parse_statuses),
+        schema=one_or_many(
+            {
+                "anyOf": [
+                    integer(MIN_STATUS, MAX_STATUS),
+                    string(pattern="^[1-5][Xx]{2}$", examples=["2xx"]),
+                ]
+            },
+            MAX_LIST,
+        ),
+        response_schema=one_or_many({"anyOf": [{"type": "integer"}, string()]}, MAX_LIST),
+        type_name="integer, string or list",
+        documentation='Statuses that count as success: `204`, `"2xx"`, `["2xx", 404]`.',
+        label="Expected status",
+        to_text=lambda statuses: ", ".join(map(str, statuses)),
+        column=JSON_LIST,
+        to_json=_one_or_all,
+    ),
+    Parameter(
+        name="retry",
+        parse=_bounded(0, MAX_RETRY),
+        schema=integer(0, MAX_RETRY),
+        type_name="integer",
+        documentation=f"Attempts after the first one: 0 to {MAX_RETRY:,}.",
+        label="Retries",
+        column=INTEGER,
+    ),
+    Parameter(
+        name="retry_delay",
+        parse=_plain(_parse_retry_delay),
+        schema=one_or_many(integer(0, MAX_MINUTES), MAX_LIST),
+        type_name="integer or list",
+        documentation=f"Minutes between attempts, 0 to {MAX_MINUTES:,}; the last one of a list "
+        "repeats: `[1, 5, 30]`.",
+        label="Retry delay",
+        to_text=lambda delays: f"{', then '.join(map(str, delays))} min",
+        column=JSON_LIST,
+        to_json=_one_or_all,
+    ),
+    Parameter(
+        name="max_delay",
+        parse=_bounded(1, MAX_MINUTES, " minutes"),
+        schema=integer(1, MAX_MINUTES),
+        type_name="integer",
+        documentation="No request starts this many minutes after `trigger_at` or later: 1 to "
+        f"{MAX_MINUTES:,}.",
+        label="Max delay",
+        to_text=lambda minutes: f"{minutes:,} min",
+        column=INTEGER,
+    ),
+    Parameter(
+        name="timeout",
+        parse=_bounded(1, MAX_TIMEOUT, " seconds"),
+        schema=integer(1, MAX_TIMEOUT),
+        type_name="integer",
+        documentation="Seconds for the whole call, from connecting to the last byte: 1 to "
+        f"{MAX_TIMEOUT:,}.",
+        label="Timeout",
+        to_text=lambda seconds: f"{seconds:,} s",
+        column=INTEGER,
+    ),
+    *(
+        Parameter(
+            name=name,
+            parse=_parse_optional_url,
+            schema=nullable(CALLBACK_SCHEMA),
+            type_name="string or null",
+            documentation=f"URL to notify with a `POST` when the task has {state}; the rules of "
+            "`callback` apply to it.",
+            label=label,
+            is_code=True,
+        )
+        for name, state, label in (
+            ("on_failure", "failed", "On failure"),
+            ("on_success", "succeeded", "On success"),
+        )
+    ),
+)
+"""Every parameter of a task, in the order of JSON and of the columns."""
+_BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+
+
+def parse_definition(
+    body: Mapping[str, object],
+    now: float,
+    task_name: str | None = None,
+    trigger_at: str | None = None,
+    networks: AddressPolicy = _DEFAULT_NETWORKS,
+) -> Definition:
+    """Return the definition that a request's body and its URL describe.
+
+    :param body: the decoded JSON object.
+    :param now: the server's time, from which relative times count: seconds since 1970.
+    :param task_name: the name in the URL, if it has one.
+    :param trigger_at: the time in the URL, if it has one.
+    :param networks: the addresses that callbacks may go to.
+    :raises Invalid: with every field that is unknown, missing, out of bounds, of the wrong type,
+        or at odds with the URL.
+    """
+    parsing = _Parsing(context=Context(now=now, networks=networks))
+    for name, text in (("task_name", task_name), ("trigger_at", trigger_at)):
+        if text is not None:
+            # An error in the URL is reported by name, one in the body by JSON Pointer.
+            parsing.parse(name, text, name)
+    from_url = dict(parsing.values)
+    for name, value in body.items():
+        if len(parsing.errors) >= MAX_ERRORS:
+            break
+        parsing.parse(name, value, pointer_token(name))
+        if name in from_url and parsing.values[name] != from_url[name]:
+            detail = f"{quoted(value)} and the URL's {quoted(from_url[name])} disagree"
+            parsing.errors.append(FieldError(f"/{name}", detail))
+    return parsing.definition()
+
+
+@define(kw_only=True)
+class _Parsing:
+    """The values and the errors found so far in one request."""
+
+    context: Context
+    values: dict[str, Any] = attrs.field(factory=dict)
+    errors: list[FieldError] = attrs.field(factory=list)
+
+    def parse(self, name: str, value: object, pointer: str) -> None:
+        """Add the value of a parameter, or the error in it."""
+        try:
+            parameter = _BY_NAME.get(name)
+            if parameter is None:
+                expected = ", ".join(sorted(_BY_NAME))
+                raise InvalidValue(f"{quoted(name)} is not a parameter: expected one of {expected}")
+            self.values[name] = parameter.parse(value, self.context)
+        except InvalidValue as error:
+            self.errors.append(FieldError(pointer + error.at, str(error)))
+
+    def definition(self) -> Definition:
+        """Return the definition, or raise :exc:`Invalid` with all errors."""
+        reported = {error.pointer.lstrip("/") for error in self.errors}
+        missing = [
+            FieldError(f"/{parameter.name}", "is required")
+            for parameter in PARAMETERS
+            if parameter.is_required
+            and parameter.name not in self.values
+            and parameter.name not in reported
+        ]
+        if self.errors or missing:
+            raise Invalid([*self.errors, *missing])
+        return Definition(**self.values)

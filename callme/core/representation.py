@@ -1,48 +1,49 @@
-"""A task as it is shown: what answers say of it, and notices of its end."""
+"""JSON representation of tasks: the members of responses and of notifications."""
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
-from .headers import masked, names_of
-from .task import Attempt, Task
+from .parameters import PARAMETERS
+from .task import Attempt, Definition, Task
 from .times import rfc3339
+
+_values = attrgetter(*(parameter.name for parameter in PARAMETERS))
+_NAMES = tuple(parameter.name for parameter in PARAMETERS)
+_TO_JSON = tuple((p.name, p.to_json) for p in PARAMETERS if p.to_json is not None)
+_REDACT = tuple((p.name, p.redact) for p in PARAMETERS if p.redact is not None)
+_UNLISTED = tuple(parameter.name for parameter in PARAMETERS if not parameter.is_listed)
 
 
 def task_to_dict(task: Task) -> dict[str, Any]:
-    """Return everything there is to say of one task."""
-    answer = _members(task, masked(task.definition.headers))
-    answer["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
-    return answer
+    """Return a task with its payload and attempts; the values of secret headers are masked."""
+    members = _task(task, _definition(task.definition))
+    members["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
+    return members
 
 
 def task_summary(task: Task) -> dict[str, Any]:
-    """Return a task as it stands in lists and errors.
+    """Return a task for lists and errors: without payload, attempts and values of headers."""
+    definition = _definition(task.definition)
+    for name in _UNLISTED:
+        del definition[name]
+    for name, redact in _REDACT:
+        definition[name] = redact(getattr(task.definition, name))
+    return _task(task, definition)
 
-    That is without payload and attempts, and without the values of any headers.
-    """
-    answer = _members(task, names_of(task.definition.headers))
-    del answer["payload"]
-    return answer
+
+def _definition(definition: Definition) -> dict[str, Any]:
+    members = dict(zip(_NAMES, _values(definition), strict=True))
+    for name, to_json in _TO_JSON:
+        members[name] = to_json(members[name])
+    return members
 
 
-def _members(task: Task, headers: dict[str, str]) -> dict[str, Any]:
-    definition = task.definition
+def _task(task: Task, definition: dict[str, Any]) -> dict[str, Any]:
     return {
-        "task": str(definition.key),
-        "task_name": definition.task_name,
-        "trigger_at": str(definition.trigger_at),
-        "callback": definition.callback,
-        "callback_method": definition.callback_method,
-        "payload": definition.payload,
-        "headers": headers,
-        "expected_http_status": _one_or_all(definition.expected_http_status),
-        "retry": definition.retry,
-        "retry_delay": _one_or_all(definition.retry_delay),
-        "max_delay": definition.max_delay,
-        "timeout": definition.timeout,
-        "on_failure": definition.on_failure,
-        "on_success": definition.on_success,
+        "task": str(task.key),
+        **definition,
         "state": task.state.value,
         "reason": None if task.reason is None else task.reason.value,
         "detail": task.detail,
@@ -52,10 +53,6 @@ def _members(task: Task, headers: dict[str, str]) -> dict[str, Any]:
         "created_at": _time(task.created_at_ms),
         "finished_at": _time(task.finished_at_ms),
     }
-
-
-def _one_or_all(values: tuple[Any, ...]) -> Any:
-    return values[0] if len(values) == 1 else list(values)
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from ..core.callback_url import host_of
+from ..core.parameters import PARAMETERS
 from ..core.task import Attempt, Claim, Definition, Reason, State, Task
 from ..core.times import Key
 
 Row = tuple[Any, ...]
 
-DEFINITION_COLUMNS = (
-    "task_name, trigger_at, callback, callback_method, payload, headers, "
-    "expected_http_status, retry, retry_delay, max_delay, timeout, on_failure, on_success"
-)
-SUMMARY_COLUMNS = DEFINITION_COLUMNS.replace("payload", "''")
-"""The same without the payload, which lists leave out."""
+_NAMES = tuple(parameter.name for parameter in PARAMETERS)
+DEFINITION_COLUMNS = ", ".join(_NAMES)
+SUMMARY_COLUMNS = ", ".join(p.name if p.is_listed else "''" for p in PARAMETERS)
+"""The same without what lists leave out."""
 TASK_STATE_COLUMNS = "state, reason, detail, due_at, attempts_used, created_at, finished_at"
 CLAIM_COLUMNS = "task_id, last_attempt, attempts_used, claimed_at, host, node"
 ATTEMPT_COLUMNS = "number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node"
 
-_DEFINITION_COLUMNS = len(DEFINITION_COLUMNS.split(","))
-_ON_FAILURE = DEFINITION_COLUMNS.split(", ").index("on_failure")
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-@lru_cache(maxsize=256)
-def _encoded(values: tuple[int | str, ...]) -> str:
-    """Return a list as it is stored; kept, as most tasks have the same few."""
-    return _encode(values)
+_DEFINITION_COLUMNS = len(_NAMES)
+_ON_FAILURE = _NAMES.index("on_failure")
+_values = attrgetter(*_NAMES)
+_ENCODERS = tuple(
+    (place, parameter.column.encode)
+    for place, parameter in enumerate(PARAMETERS)
+    if parameter.column.encode is not None
+)
+_DECODERS = tuple(
+    (place, parameter.name, parameter.column.decode)
+    for place, parameter in enumerate(PARAMETERS)
+    if parameter.column.decode is not None
+)
 
 
 def on_failure_of(row: Row) -> str | None:
@@ -45,81 +47,39 @@ class CorruptRow(Exception):
 
 def definition_values(definition: Definition) -> Row:
     """Return the values of the definition's columns, then those of ``host`` and ``expires_at``."""
-    return (
-        definition.task_name,
-        definition.trigger_at,
-        definition.callback,
-        definition.callback_method,
-        definition.payload,
-        _encode(definition.headers) if definition.headers else "{}",
-        _encoded(definition.expected_http_status),
-        definition.retry,
-        _encoded(definition.retry_delay),
-        definition.max_delay,
-        definition.timeout,
-        definition.on_failure,
-        definition.on_success,
-        host_of(definition.callback),
-        definition.expires_at,
-    )
+    values = list(_values(definition))
+    for place, encode in _ENCODERS:
+        values[place] = encode(values[place])
+    return (*values, host_of(definition.callback), definition.expires_at)
 
 
-def to_definition(row: Row) -> Definition:
+def to_definition(row: Row, *, lenient: bool = False) -> Definition:
     """Return the definition that the first columns of a row hold.
 
-    :raises BrokenRow: when they hold none.
+    :param lenient: replace what cannot be decoded with the parameter's default.
+    :raises CorruptRow: when a column cannot be decoded.
     """
-    name, trigger_at, callback, method, payload, headers, expected, retry, delay, most, *rest = row[
-        :_DEFINITION_COLUMNS
-    ]
-    timeout, on_failure, on_success = rest
-    try:
-        return Definition(
-            task_name=name,
-            trigger_at=trigger_at,
-            callback=callback,
-            callback_method=method,
-            payload=payload,
-            headers=_decoded(headers, dict),
-            expected_http_status=tuple(_decoded(expected, list)),
-            retry=retry,
-            retry_delay=tuple(_decoded(delay, list)),
-            max_delay=most,
-            timeout=timeout,
-            on_failure=on_failure,
-            on_success=on_success,
-        )
-    except ValueError as error:
-        raise CorruptRow(
-            f"the stored definition of {name}@{trigger_at} is broken: {error}"
-        ) from None
-
-
-_DEFAULTS = {"{}": {}, "[200]": [200], "[1]": [1]}
-"""What most tasks hold, decoded once; nobody changes a definition's values."""
-
-
-def _decoded(text: str, kind: type) -> Any:
-    if text in _DEFAULTS:
-        return _DEFAULTS[text]
-    value = json.loads(text)
-    if not isinstance(value, kind) or not value:
-        raise ValueError(f"a column holds no {kind.__name__}")
-    return value
+    values = dict(zip(_NAMES, row, strict=False))
+    for place, name, decode in _DECODERS:
+        try:
+            values[name] = decode(row[place])
+        except ValueError as error:
+            if not lenient:
+                key = Key(row[0], row[1])
+                raise CorruptRow(
+                    f"the stored definition of {key} is broken: {name}: {error}"
+                ) from None
+            del values[name]
+    return Definition(**values)
 
 
 def to_task(row: Row, attempts: tuple[Attempt, ...] | None = None) -> Task:
     """Return the task that a row of its definition and its state holds.
 
-    A broken definition is shown as far as it can be read, so that one row does
-    not hide the others.
+    A corrupt definition is returned as far as it can be decoded, so that one row does not
+    make the others of a list unreadable.
     """
-    try:
-        definition = to_definition(row)
-    except CorruptRow:
-        broken = list(row)
-        broken[5], broken[6], broken[8] = "{}", "[200]", "[1]"
-        definition = to_definition(tuple(broken))
+    definition = to_definition(row, lenient=True)
     state, reason, detail, due_at, used, created_at_ms, finished_at_ms = row[_DEFINITION_COLUMNS:]
     return Task(
         definition=definition,

@@ -9,6 +9,7 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
 from ..core.headers import masked
+from ..core.parameters import PARAMETERS
 from ..core.task import Attempt, State, Task
 from ..server.paths import DELETE, FIND, RESCHEDULE, url_for
 from .layout import Viewer
@@ -155,22 +156,17 @@ def _after(task: Task, number: int, attempts: Sequence[Attempt]) -> Renderable:
 
 
 def _facts(task: Task) -> Iterable[tuple[str, Renderable]]:
-    asked = task.definition
-    delays = ", then ".join(str(one) for one in asked.retry_delay)
+    definition = task.definition
+    allowed = 1 + definition.retry
     yield "Key", tags.code(escape_invisible(str(task.key)))
-    yield "Minute", minute(asked.trigger_at)
-    yield (
-        "Callback",
-        [tags.code(asked.callback_method), " ", tags.code(escape_invisible(asked.callback))],
-    )
-    yield "A success is", ", ".join(str(one) for one in asked.expected_http_status)
-    yield "Attempts", f"{task.attempts_used} made, {task.attempts_left} left of {1 + asked.retry}"
-    yield "Between attempts", f"{delays} min"
-    yield "No start after", [minute(asked.expires_at), f" (max_delay {asked.max_delay:,} min)"]
-    yield "Timeout", f"{asked.timeout} s"
-    for term, told in (("If it fails", asked.on_failure), ("If it succeeds", asked.on_success)):
-        if told is not None:
-            yield f"{term}, told", tags.code(escape_invisible(told))
+    yield "Minute", minute(definition.trigger_at)
+    yield "Attempts", f"{task.attempts_used} made, {task.attempts_left} left of {allowed}"
+    yield "Expires", minute(definition.expires_at)
+    for parameter in PARAMETERS:
+        value = getattr(definition, parameter.name)
+        if parameter.label is not None and value is not None:
+            text = escape_invisible(parameter.to_text(value))
+            yield parameter.label, tags.code(text) if parameter.is_code else text
     yield "Registered", timestamp(task.created_at_ms)
 
 

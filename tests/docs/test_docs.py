@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from callme.config import Options
+from callme.core.parameters import PARAMETERS
 
 from ..helpers.documented import (
     MORE,
@@ -125,6 +127,18 @@ def test_every_option_stands_in_the_table() -> None:
     options = Options()
     known = {one.rstrip("=") for one in options.longOpt} - {"help", "version", "longdesc"}
     assert shown == known
+
+
+def test_table_of_parameters_is_that_of_the_code() -> None:
+    rows = [
+        f"| `{one.name}` | {one.type_name} | "
+        f"{'required' if one.is_required else f'`{json.dumps(one.default)}`'} | "
+        f"{one.documentation} |"
+        for one in PARAMETERS
+    ]
+    page = (ROOT / "docs/api.md").read_text()
+    head = "| parameter | type | default | meaning |\n|---|---|---|---|\n"
+    assert page.partition(head)[2].partition("\n\n")[0] == "\n".join(rows)
 
 
 def test_every_operation_has_a_curl_line() -> None:

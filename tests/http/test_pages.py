@@ -328,9 +328,10 @@ def test_a_tasks_whole_story(ticking: World) -> None:
     assert rows[1][2:] == ["1 min 5 s", "5 ms", "200", "succeeded", "node", "done"]
     assert page.rows("Headers") == [["Authorization", "***"], ["X-Plain", "shown"]]
     assert '{"a": 1}' in page.said(".//details[@id='payload']/pre")
-    assert page.facts["Callback"] == "POST http://sink.example/"
+    assert page.facts["Callback"] == "http://sink.example/"
+    assert page.facts["Method"] == "POST"
     assert page.facts["Attempts"] == "2 made, 0 left of 3"
-    assert page.facts["Between attempts"] == "1, then 5 min"
+    assert page.facts["Retry delay"] == "1, then 5 min"
 
 
 def test_a_story_goes_on_after_a_reschedule(ticking: World) -> None:

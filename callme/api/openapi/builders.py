@@ -210,11 +210,3 @@ def answered(properties: dict[str, Schema], optional: Iterable[str] = (), **more
     """Describe an object that callme answers with; a later version may say more in it."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required, **more}
-
-
-def any_case(words: Iterable[str]) -> str:
-    """Return a pattern for some words in whatever case, which JSON Schema has no flag for."""
-    return "|".join(
-        "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else c for c in word)
-        for word in sorted(words)
-    )

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from ...core.callback_url import IN_URLS, LABEL, MAX_CALLBACK
-from ...core.headers import (
-    CONTROLS,
-    FRAMING,
-    MASK,
-    MAX_HEADERS,
-    MAX_HEADERS_SIZE,
-    SENT_BY_CALLME,
-    TOKEN,
-)
-from ...core.parameters import (
-    FORBIDDEN_METHODS,
-    MAX_LIST,
-    MAX_METHOD,
-    MAX_MINUTES,
-    MAX_PAYLOAD,
-    MAX_RETRY,
-    MAX_TIMEOUT,
-    STATUSES,
-)
-from ...core.representation import task_to_dict
-from ...core.task import Definition, Reason, State, Task
+from ...core.parameters import PARAMETERS
+from ...core.task import Reason, State
 from ...core.times import MAX_NAME, MAX_TIMESTAMP, NOT_IN_NAMES, RELATIVE, RFC3339, UNIX
 from ...reports.forecast import MAX_OVERLOADS
 from ..batch import MAX_TASKS
 from ..dry_run import MOST_IN_BATCH
-from .builders import Schema, answered, any_case, enum, integer, listed, or_null, ref, string, taken
+from .builders import Schema, answered, enum, integer, listed, or_null, ref, string, taken
 
 
 def forecast_schemas() -> dict[str, Schema]:
@@ -133,21 +113,18 @@ def _forecast() -> Schema:
 def response_schemas() -> dict[str, Schema]:
     """Return what callme answers, by name."""
     task = _task()
+    listed_task = {name: schema for name, schema in task.items() if name not in _UNLISTED}
     standing = ref("ListedTask") | {"description": "The task that stands there."}
     return {
         "State": enum(State, "Where a task stands. A retry waits in `scheduled`."),
         "Reason": enum(Reason, "Why a task or an attempt failed."),
         "Attempt": answered(_attempt(), description="One request made for a task."),
         "Task": answered(
-            task
-            | {
-                "payload": string(),
-                "attempts": listed(ref("Attempt"), description="Each attempt that has ended."),
-            },
+            task | {"attempts": listed(ref("Attempt"), description="Each attempt that has ended.")},
             description="All there is to say of a task.",
         ),
         "ListedTask": answered(
-            task, description="A task as it stands in a list: without payload and attempts."
+            listed_task, description="A task as it stands in a list: without payload and attempts."
         ),
         "TaskList": answered(
             {
@@ -210,24 +187,7 @@ def response_schemas() -> dict[str, Schema]:
 def _task() -> dict[str, Schema]:
     return {
         "task": ref("Key"),
-        "task_name": ref("TaskName"),
-        "trigger_at": string("The minute of the call: a Unix timestamp.", pattern="^[0-9]+$"),
-        "callback": string(),
-        "callback_method": string(),
-        "headers": {
-            "type": "object",
-            "additionalProperties": string(),
-            "description": "In lists and errors every value is masked, else those of secret ones.",
-        },
-        "expected_http_status": one_or_many(
-            {"anyOf": [{"type": "integer"}, string()]}, "What counts as success."
-        ),
-        "retry": integer(0),
-        "retry_delay": one_or_many(integer(0), "Minutes between attempts."),
-        "max_delay": integer(1),
-        "timeout": integer(1),
-        "on_failure": or_null(string()),
-        "on_success": or_null(string()),
+        **{parameter.name: parameter.response_schema for parameter in PARAMETERS},
         "state": ref("State"),
         "reason": or_null(ref("Reason")),
         "detail": string("A sentence for a person."),
@@ -288,9 +248,8 @@ def _time(description: str = "") -> Schema:
 # A surrogate, which the code refuses too, cannot stand in UTF-8: no pattern need name it.
 _IN_NAMES = NOT_IN_NAMES.pattern.replace(r"\ud800-\udfff", "").replace("[", "[^")
 _ABSOLUTE = f"{UNIX.pattern}|{RFC3339.pattern}"
-_HOST = rf"{LABEL.pattern}(?:\.{LABEL.pattern})*\.?|\[[0-9A-Fa-f:.]+\]"
-_CONTROLS = CONTROLS.pattern.strip("[]")
-_REQUIRED = ("task_name", "trigger_at", "callback")
+_REQUIRED = tuple(parameter.name for parameter in PARAMETERS if parameter.is_required)
+_UNLISTED = frozenset(parameter.name for parameter in PARAMETERS if not parameter.is_listed)
 _YEARS = "From 1970 to the year 9999."
 
 EXAMPLE = {"trigger_at": "+6h", "callback": "http://example.com/run-it"}
@@ -312,13 +271,13 @@ def request_schemas() -> dict[str, Schema]:
         ),
         "NewTaskOfName": taken(
             known,
-            ("trigger_at", "callback"),
+            [name for name in _REQUIRED if name != "task_name"],
             examples=[EXAMPLE],
             description="A `task_name` must agree with the one in the URL.",
         ),
         "NewTaskOfKey": taken(
             known,
-            ("callback",),
+            [name for name in _REQUIRED if name not in ("task_name", "trigger_at")],
             examples=[{"callback": EXAMPLE["callback"]}],
             description="A `task_name` and a `trigger_at` must agree with those in the URL.",
         ),
@@ -368,76 +327,12 @@ def _key() -> Schema:
 
 
 def _parameters() -> dict[str, Schema]:
-    known: dict[str, Schema] = {
-        "task_name": ref("TaskName"),
-        "trigger_at": ref("Time"),
-        "callback": _callback(),
-        "callback_method": string(
-            f"Any method but {' and '.join(FORBIDDEN_METHODS)}; it is upper-cased.",
-            maxLength=MAX_METHOD,
-            pattern=f"^{TOKEN.pattern}$",
-            **{"not": {"pattern": f"^(?:{any_case(FORBIDDEN_METHODS)})$"}},
-        ),
-        "payload": string(
-            f"The request's body: at most {MAX_PAYLOAD:,} bytes of UTF-8.", maxLength=MAX_PAYLOAD
-        ),
-        "headers": _headers(),
-        "expected_http_status": one_or_many(
-            _status(), 'What counts as success: `204`, `"2xx"`, `["2xx", 404]`.'
-        ),
-        "retry": integer(0, MAX_RETRY, "Attempts after the first one."),
-        "retry_delay": one_or_many(
-            integer(0, MAX_MINUTES),
-            "Minutes between attempts; the last one of a list repeats: `[1, 5, 30]`.",
-        ),
-        "max_delay": integer(
-            1, MAX_MINUTES, "No request starts this many minutes after `trigger_at` or later."
-        ),
-        "timeout": integer(1, MAX_TIMEOUT, "Seconds for the whole call, connect to last byte."),
-        "on_failure": or_null(_callback())
-        | {"description": "A URL that is told, by a `POST`, when the task has failed."},
-        "on_success": or_null(_callback())
-        | {"description": "A URL that is told, by a `POST`, when the task has succeeded."},
-    }
-    least = Definition(task_name="", trigger_at=0, callback="")
-    shown = task_to_dict(Task(least, State.SCHEDULED, None, "", None, 0, 0, None))
-    for name in known.keys() - _REQUIRED:
-        known[name]["default"] = shown[name]
-    return known
-
-
-def one_or_many(one: Schema, description: str) -> Schema:
-    """Describe a value, or a list of such."""
+    """Return the members of a new task."""
     return {
-        "anyOf": [one, listed(one, minItems=1, maxItems=MAX_LIST)],
-        "description": description,
-    }
-
-
-def _callback() -> Schema:
-    return string(
-        "The URL to call: absolute, `http` or `https`, ASCII, no user info.",
-        maxLength=MAX_CALLBACK,
-        pattern=f"^(?:{any_case(['http'])})[Ss]?://(?:{_HOST})(?::[0-9]+)?"
-        f"(?:[/?#]{IN_URLS.pattern})?$",
-        examples=[EXAMPLE["callback"]],
-    )
-
-
-def _status() -> Schema:
-    return {"anyOf": [integer(*STATUSES), string(pattern="^[1-5][Xx]{2}$", examples=["2xx"])]}
-
-
-def _headers() -> Schema:
-    own = any_case(FRAMING | SENT_BY_CALLME).replace("-", "[-_]")
-    inner, edge = f"[^{_CONTROLS}]", f"[^{_CONTROLS}\\x09 ]"
-    return {
-        "type": "object",
-        "description": f"Sent with the request: of {MAX_HEADERS_SIZE:,} bytes in all, no name"
-        " twice, none that HTTP or callme itself sets. In answers, the value of one whose name"
-        f' looks secret is `"{MASK}"`.',
-        "maxProperties": MAX_HEADERS,
-        "propertyNames": {"pattern": f"^{TOKEN.pattern}$", "not": {"pattern": f"^(?:{own})$"}},
-        "additionalProperties": string(pattern=f"^(?:{edge}(?:{inner}*{edge})?)?$"),
-        "examples": [{"Authorization": "Bearer 0123456789"}],
+        parameter.name: parameter.schema
+        if "$ref" in parameter.schema
+        else parameter.schema
+        | {"description": parameter.documentation}
+        | ({} if parameter.is_required else {"default": parameter.default})
+        for parameter in PARAMETERS
     }

@@ -1,0 +1,73 @@
+"""Columns of the task table: types in both databases, encoding and decoding of values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from attrs import frozen
+
+Convert = Callable[[Any], Any]
+
+
+@frozen(kw_only=True)
+class Column:
+    """Type of a column, and the way of a value into it and out of it.
+
+    :ivar encode: returns the stored form of a value; ``None`` where it is the value itself.
+    :ivar decode: returns the value of a stored form; raises :exc:`ValueError` where it has none.
+    """
+
+    sqlite_type: str
+    postgresql_type: str
+    encode: Convert | None = None
+    decode: Convert | None = None
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _encode_object(value: Mapping[str, str]) -> str:
+    return _encode(value) if value else "{}"
+
+
+def _decode_object(text: str) -> dict[str, str]:
+    # Most tasks have no headers. Nothing changes the values of a definition: sharing is safe.
+    if text == "{}":
+        return _EMPTY
+    value = json.loads(text)
+    if not isinstance(value, dict) or not value:
+        raise ValueError("expected a JSON object with members")
+    return value
+
+
+_EMPTY: dict[str, str] = {}
+
+
+# Cached, because most tasks have the same few lists.
+@lru_cache(maxsize=256)
+def _encode_list(values: tuple[int | str, ...]) -> str:
+    return _encode(values)
+
+
+@lru_cache(maxsize=256)
+def _decode_list(text: str) -> tuple[int | str, ...]:
+    value = json.loads(text)
+    if not isinstance(value, list) or not value:
+        raise ValueError("expected a JSON list with items")
+    return tuple(value)
+
+
+TEXT = Column(sqlite_type="TEXT", postgresql_type="text")
+LONG_TEXT = Column(sqlite_type="TEXT", postgresql_type="bytea")
+"""Text that may hold a NUL, which PostgreSQL's ``text`` does not."""
+INTEGER = Column(sqlite_type="INTEGER", postgresql_type="int")
+TIMESTAMP = Column(sqlite_type="INTEGER", postgresql_type="bigint")
+JSON_OBJECT = Column(
+    sqlite_type="TEXT", postgresql_type="text", encode=_encode_object, decode=_decode_object
+)
+JSON_LIST = Column(
+    sqlite_type="TEXT", postgresql_type="text", encode=_encode_list, decode=_decode_list
+)

@@ -67,7 +67,7 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
         body = {"callback": arguments.url, "max_delay": 60}
         puts = []
         for number in range(arguments.tasks):
-            made = parse_definition(body, minute, f"task{number}", str(minute))
+            made = parse_definition(body, minute, task_name=f"task{number}", trigger_at=str(minute))
             puts.append(daemon._store.put(made, minute - 1.0))
         for put in puts:
             await put

@@ -25,7 +25,9 @@ def fill(path: Path, tasks: int) -> None:
     cursor = connection.cursor()
     now = time.time()
     first = int(now // 60) * 60 + 86_400
-    one = parse_definition({"callback": "http://localhost:9/x"}, now, "x", str(first))
+    one = parse_definition(
+        {"callback": "http://localhost:9/x"}, now, task_name="x", trigger_at=str(first)
+    )
     for begin in range(0, tasks, 10_000):
         cursor.execute("BEGIN IMMEDIATE")
         made = []

@@ -60,7 +60,9 @@ def put_here(url: str, tasks: int, callback: str) -> None:
         store = PostgresqlStore(open_server(url), react, lambda: "put")
         now = time.time()
         minute = str(int(now) // 60 * 60)
-        one = parse_definition({"callback": callback, "max_delay": 60}, now, "x", minute)
+        one = parse_definition(
+            {"callback": callback, "max_delay": 60}, now, task_name="x", trigger_at=minute
+        )
         await store.put_many([(evolve(one, task_name=f"n{n}"), True) for n in range(tasks)], now)
         await store.close()
 

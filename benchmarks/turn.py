@@ -36,7 +36,12 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
         daemon = Daemon(settings, database, react, lambda: time.time() + offset[0])
         good = f"http://127.0.0.1:{asked.port}/x"
         made = [
-            (parse_definition({"callback": good}, minute, f"good{n}", str(minute)), True)
+            (
+                parse_definition(
+                    {"callback": good}, minute, task_name=f"good{n}", trigger_at=str(minute)
+                ),
+                True,
+            )
             for n in range(asked.tasks)
         ]
         if asked.hanging:
@@ -46,8 +51,8 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
                     parse_definition(
                         {"callback": f"http://127.0.0.{2 + n % asked.hosts}:{asked.hanging}/x"},
                         minute,
-                        f"hangs{n}",
-                        str(minute),
+                        task_name=f"hangs{n}",
+                        trigger_at=str(minute),
                     ),
                     True,
                 )

@@ -50,12 +50,12 @@ def quoted(value: object, limit: int = 80) -> str:
     What is in an object or a list is not repeated: it may be a secret in the wrong place.
     """
     if isinstance(value, (dict, list)):
-        return kind_of(value)
+        return json_type(value)
     text = json.dumps(value, default=repr)
     return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
 
 
-def kind_of(value: object) -> str:
+def json_type(value: object) -> str:
     """Return what kind of JSON value one is, for errors that must not repeat it."""
     return _KINDS.get(type(value), "something")
 

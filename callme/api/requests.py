@@ -11,8 +11,8 @@ from twisted.web.iweb import IRequest
 
 from ..core.parameters import MAX_ERRORS
 from ..core.task import State
-from ..core.times import Key, check_name, next_minute, parse_key, parse_trigger
-from ..errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, quoted
+from ..core.times import Key, next_minute, parse_key, parse_task_name, parse_trigger
+from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
 from ..server.problem import NDJSON_TYPE, Problem
 from . import strict_json
 
@@ -71,7 +71,7 @@ def parse_selector(request: IRequest, path: str, ending: str = "") -> Key | str 
     try:
         if "@" in text:
             return parse_key(text)
-        check_name(text.removesuffix(ending) or text)
+        parse_task_name(text.removesuffix(ending) or text)
         return text
     except InvalidValue as error:
         raise Problem(400, str(error), [FieldError("task", str(error))]) from None
@@ -97,7 +97,7 @@ def parse_object(value: object) -> dict[str, object]:
     if isinstance(value, InvalidValue):
         raise _bad_body(str(value))
     if not isinstance(value, dict):
-        raise _bad_body(f"{kind_of(value)} is not accepted: expected a JSON object")
+        raise _bad_body(f"{json_type(value)} is not accepted: expected a JSON object")
     return value
 
 

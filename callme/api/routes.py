@@ -131,7 +131,11 @@ class Api:
         now = self._now()
         name, at, trigger_at = strip_trailing_slash(request, path).partition("@")
         definition = parse_definition(
-            body, now, name or None, trigger_at if at else None, self._networks
+            body,
+            now,
+            task_name=name or None,
+            trigger_at=trigger_at if at else None,
+            networks=self._networks,
         )
         condition = parse_condition(request)
         too_late = transitions.is_too_late(definition, now)

@@ -137,7 +137,15 @@ class HttpCaller:
             link.leave()
         duration_ms = round((self._clock.seconds() - began) * 1000)
         started_at = to_ms(link.started_at)
-        return Outcome(started_at, duration_ms, status, reason, detail, text, retry_after)
+        return Outcome(
+            started_at_ms=started_at,
+            duration_ms=duration_ms,
+            status=status,
+            reason=reason,
+            detail=detail,
+            body=text,
+            retry_after=retry_after,
+        )
 
     def _send(self, claim: Claim, link: Link) -> Deferred[Any]:
         definition = claim.definition

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..errors import InvalidValue, kind_of, pointer_token, quoted
+from ..errors import InvalidValue, json_type, pointer_token, quoted
 from ..security.signing import SIGNATURE_HEADERS
 from .json_schema import any_case, string
 
@@ -15,14 +15,14 @@ MASK = "***"
 
 # The signature's are refused whether callme signs or not: a task put today must still be one
 # that can be called when it does.
-SENT_BY_CALLME = SIGNATURE_HEADERS | {
+OWN_HEADERS = SIGNATURE_HEADERS | {
     "user-agent",
     "accept-encoding",
     "idempotency-key",
     "callme-attempt",
     "callme-trigger-at",
 }
-FRAMING = frozenset({"host", "content-length", "connection", "transfer-encoding"})
+FRAMING_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110, section 5.5, and what some take for the end of a line: U+0085, U+2028, U+2029.
 CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
@@ -33,7 +33,7 @@ _LOOKS_SECRET = re.compile(
 
 _CONTROL_CLASS = CONTROLS.pattern.strip("[]")
 _INNER, _EDGE = f"[^{_CONTROL_CLASS}]", f"[^{_CONTROL_CLASS}\\x09 ]"
-_NOT_ACCEPTED = any_case(FRAMING | SENT_BY_CALLME).replace("-", "[-_]")
+_NOT_ACCEPTED = any_case(FRAMING_HEADERS | OWN_HEADERS).replace("-", "[-_]")
 HEADERS_SCHEMA = {
     "type": "object",
     "maxProperties": MAX_HEADERS,
@@ -59,7 +59,7 @@ def parse_headers(value: object) -> dict[str, str]:
         could split a request, and for more than fits a request.
     """
     if not isinstance(value, dict):
-        raise InvalidValue(f"{kind_of(value)} is not an object of header names and values")
+        raise InvalidValue(f"{json_type(value)} is not an object of header names and values")
     if len(value) > MAX_HEADERS:
         raise InvalidValue(f"{len(value)} headers: expected at most {MAX_HEADERS}")
     seen: set[str] = set()
@@ -81,7 +81,7 @@ def _check_header(name: str, content: object) -> None:
     # Many servers hand headers on as variables, where - and _ are the same (RFC 3875, section
     # 4.1.18): Content_Length would pass for Content-Length.
     lowered = name.lower().replace("_", "-")
-    if lowered in FRAMING or lowered in SENT_BY_CALLME:
+    if lowered in FRAMING_HEADERS or lowered in OWN_HEADERS:
         raise InvalidValue(
             f"the header {quoted(name)} is set by callme itself", pointer_token(name)
         )
@@ -103,11 +103,11 @@ def looks_secret(name: str) -> bool:
     return _LOOKS_SECRET.search(name) is not None
 
 
-def masked(headers: Mapping[str, str]) -> dict[str, str]:
+def redact_secrets(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers as one task's own answer may show them: secret ones replaced."""
     return {name: MASK if looks_secret(name) else content for name, content in headers.items()}
 
 
-def names_of(headers: Mapping[str, str]) -> dict[str, str]:
+def redact_all(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers as lists and errors may show them: every value replaced."""
     return dict.fromkeys(headers, MASK)

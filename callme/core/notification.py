@@ -19,7 +19,7 @@ MAX_DELAY = 1_440
 """Minutes: who is to be told may be down for most of a day."""
 DIGEST = 16
 """Characters of a digest that stands for the rest of a name that is too long."""
-KEPT_ATTEMPTS = 10
+MAX_LISTED_ATTEMPTS = 10
 """How many attempts are told, the last ones, of a task of which all are too many."""
 
 
@@ -81,7 +81,7 @@ def _payload(members: dict[str, Any]) -> str:
     if len(text.encode()) > MAX_PAYLOAD:
         text = _encode(members | {"payload": ""})
     if len(text.encode()) > MAX_PAYLOAD:
-        last = members["attempts"][-KEPT_ATTEMPTS:]
+        last = members["attempts"][-MAX_LISTED_ATTEMPTS:]
         text = _encode(members | {"payload": "", "attempts": last})
     return text
 

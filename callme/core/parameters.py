@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 from attrs import define, frozen
 
-from ..errors import FieldError, Invalid, InvalidValue, kind_of, pointer_token, quoted
+from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
 from ..security.address_policy import AddressPolicy
 from .callback_url import CALLBACK_SCHEMA, MAX_CALLBACK, parse_callback
 from .columns import (
@@ -28,16 +28,16 @@ from .columns import (
     Convert,
 )
 from .headers import (
-    FRAMING,
+    FRAMING_HEADERS,
     HEADERS_SCHEMA,
     MASK,
     MAX_HEADERS,
     MAX_HEADERS_SIZE,
     TOKEN,
     is_token,
-    masked,
-    names_of,
     parse_headers,
+    redact_all,
+    redact_secrets,
 )
 from .json_schema import (
     Schema,
@@ -50,7 +50,7 @@ from .json_schema import (
     without_bounds,
 )
 from .task import Definition
-from .times import MAX_NAME, check_name, parse_trigger
+from .times import MAX_NAME, parse_task_name, parse_trigger
 
 MAX_PAYLOAD = 256 * 1024
 MAX_RETRY = 1_000
@@ -64,6 +64,7 @@ MAX_ERRORS = 20
 FORBIDDEN_METHODS = ("CONNECT", "TRACE")
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _DEFAULT_NETWORKS = AddressPolicy()
+_FRAMING = ", ".join(f"`{name.title()}`" for name in sorted(FRAMING_HEADERS))
 
 
 @frozen(kw_only=True)
@@ -154,7 +155,7 @@ def _parse_method(value: object) -> str:
 def _parse_payload(value: object) -> str:
     if not isinstance(value, str):
         # Not repeated here: payloads are nobody's business but the endpoint's.
-        raise InvalidValue(f"{kind_of(value)} is not accepted: expected a string")
+        raise InvalidValue(f"{json_type(value)} is not accepted: expected a string")
     size = len(value.encode())
     if size > MAX_PAYLOAD:
         raise InvalidValue(f"a payload of {size:,} bytes: expected at most {MAX_PAYLOAD:,}")
@@ -224,7 +225,7 @@ def _one_or_all(values: tuple[Any, ...]) -> Any:
 PARAMETERS = (
     Parameter(
         name="task_name",
-        parse=_plain(check_name),
+        parse=_plain(parse_task_name),
         schema=ref("TaskName"),
         type_name="string",
         documentation=f"Name of the task: 1 to {MAX_NAME} characters of Unicode without `@`, `/` "
@@ -277,12 +278,12 @@ PARAMETERS = (
         schema=HEADERS_SCHEMA,
         type_name="object of strings",
         documentation=f"Sent with the request: at most {MAX_HEADERS}, of {MAX_HEADERS_SIZE:,} "
-        f"bytes in all. Not accepted: {', '.join(f'`{h.title()}`' for h in sorted(FRAMING))}, and "
+        f"bytes in all. Not accepted: {_FRAMING}, and "
         "those that callme sends itself (`-` and `_` count as the same there). In responses, a "
         f'value is `"{MASK}"` where the name looks secret; in lists and errors every value is.',
         column=JSON_OBJECT,
-        to_json=masked,
-        redact=names_of,
+        to_json=redact_secrets,
+        redact=redact_all,
     ),
     Parameter(
         name="expected_http_status",
@@ -371,6 +372,7 @@ _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 def parse_definition(
     body: Mapping[str, object],
     now: float,
+    *,
     task_name: str | None = None,
     trigger_at: str | None = None,
     networks: AddressPolicy = _DEFAULT_NETWORKS,

@@ -58,7 +58,7 @@ def _task(task: Task, definition: dict[str, Any]) -> dict[str, Any]:
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     return {
         "number": attempt.number,
-        "started_at": _time(attempt.started_at),
+        "started_at": _time(attempt.started_at_ms),
         "lateness_ms": attempt.lateness_ms,
         "duration_ms": attempt.duration_ms,
         "status": attempt.status,

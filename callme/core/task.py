@@ -30,7 +30,7 @@ class Reason(str, Enum):
     INTERRUPTED = "interrupted"
 
 
-@frozen
+@frozen(kw_only=True)
 class Definition:
     """What a person asked for; see the contract's parameters.
 
@@ -76,12 +76,12 @@ class Definition:
         return status in expected or f"{status // 100}xx" in expected
 
 
-@frozen
+@frozen(kw_only=True)
 class Attempt:
     """One request made for a task, as it stands on record.
 
     :ivar number: counts on over the whole life of a task, reschedules included.
-    :ivar started_at: when the request started, milliseconds since 1970.
+    :ivar started_at_ms: when the request started, milliseconds since 1970.
     :ivar lateness_ms: how long after ``trigger_at`` that was.
     :ivar duration_ms: how long it took; ``None`` when the daemon died meanwhile.
     :ivar status: the status of the answer, if there was one.
@@ -91,7 +91,7 @@ class Attempt:
     """
 
     number: int
-    started_at: int
+    started_at_ms: int
     lateness_ms: int
     duration_ms: int | None
     status: int | None
@@ -101,7 +101,7 @@ class Attempt:
     node: str | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class Task:
     """A task as it stands in the store.
 
@@ -109,7 +109,7 @@ class Task:
         unless ``scheduled``.
     :ivar attempts_used: how many of the ``1 + retry`` attempts were made since
         the task was last put or rescheduled.
-    :ivar created_at: milliseconds since 1970, as is ``finished_at_ms``.
+    :ivar created_at_ms: milliseconds since 1970, as is ``finished_at_ms``.
     :ivar attempts: every attempt on record, those before a reschedule included,
         in order; ``None`` where only the task itself was asked for.
     """
@@ -155,7 +155,7 @@ def new_task(definition: Definition, now: float, attempts: tuple[Attempt, ...] |
     )
 
 
-@frozen
+@frozen(kw_only=True)
 class Claim:
     """A task taken from the store to be called now, its attempt already counted.
 
@@ -163,7 +163,7 @@ class Claim:
     :ivar number: the number of the attempt; with ``task_id`` and ``token`` it is what a
         result must name to be stored.
     :ivar attempts_used: as in :class:`Task`, this attempt included.
-    :ivar claimed_at: when it was taken, milliseconds since 1970.
+    :ivar claimed_at_ms: when it was taken, milliseconds since 1970.
     :ivar host: the ``host:port`` that the call goes to.
     :ivar node: the name of the daemon whose attempt it is.
     :ivar token: tells this taking of the task from every other, where several daemons may.
@@ -179,11 +179,11 @@ class Claim:
     token: int = 0
 
 
-@frozen
+@frozen(kw_only=True)
 class Outcome:
     """What came of one call.
 
-    :ivar started_at: when the request started, milliseconds since 1970.
+    :ivar started_at_ms: when the request started, milliseconds since 1970.
     :ivar duration_ms: ``None`` when nobody was there to see the end.
     :ivar status: the status of the answer, if one arrived.
     :ivar reason: why there is no status; ``None`` when there is one.
@@ -191,7 +191,7 @@ class Outcome:
     :ivar retry_after: the second named by the answer's ``Retry-After``, since 1970.
     """
 
-    started_at: int
+    started_at_ms: int
     duration_ms: int | None = None
     status: int | None = None
     reason: Reason | None = None
@@ -200,7 +200,7 @@ class Outcome:
     retry_after: int | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class Transition:
     """What becomes of a task after an attempt, and the attempt's own record.
 

@@ -118,7 +118,7 @@ def _bounded(seconds: int, value: object) -> int:
     return floor_to_minute(seconds)
 
 
-def check_name(value: object) -> str:
+def parse_task_name(value: object) -> str:
     """Return a ``task_name`` that may stand in a key.
 
     :raises InvalidValue: when it is not 1 to 255 characters of Unicode without
@@ -146,7 +146,7 @@ def parse_key(text: str) -> Key:
     name, at, when = text.partition("@")
     if not at:
         raise InvalidValue(f"{quoted(text)} is not a key: expected <task_name>@<trigger_at>")
-    return Key(check_name(name), parse_absolute(when))
+    return Key(parse_task_name(name), parse_absolute(when))
 
 
 def to_ms(seconds: float) -> int:

@@ -10,21 +10,25 @@ def decide_after_attempt(claim: Claim, outcome: Outcome, now: float) -> Transiti
     """Return what becomes of a task whose attempt ended at ``now`` with ``outcome``."""
     definition = claim.definition
     if outcome.status is not None and definition.expects(outcome.status):
-        return Transition(State.SUCCEEDED, attempt=_attempt(claim, outcome, None, outcome.detail))
+        return Transition(
+            state=State.SUCCEEDED, attempt=_attempt(claim, outcome, None, outcome.detail)
+        )
     reason = outcome.reason or Reason.UNEXPECTED_STATUS
     detail = outcome.detail or _unexpected(definition, outcome.status)
     attempt = _attempt(claim, outcome, reason, detail)
     if reason is Reason.FORBIDDEN_ADDRESS:
-        return Transition(State.FAILED, reason, detail, attempt=attempt)
+        return Transition(state=State.FAILED, reason=reason, detail=detail, attempt=attempt)
     if claim.attempts_used > definition.retry:
         allowed = 1 + definition.retry
         used = "the only attempt is used" if allowed == 1 else f"all {allowed} attempts are used"
-        return Transition(State.FAILED, reason, f"{detail}; {used}", attempt=attempt)
+        return Transition(
+            state=State.FAILED, reason=reason, detail=f"{detail}; {used}", attempt=attempt
+        )
     due_at = next_attempt_at(claim, outcome, now)
     if due_at >= definition.expires_at:
         late = f"{detail}; the next attempt would be {_delay(definition)} late or more"
-        return Transition(State.FAILED, reason, late, attempt=attempt)
-    return Transition(State.SCHEDULED, due_at=due_at, attempt=attempt)
+        return Transition(state=State.FAILED, reason=reason, detail=late, attempt=attempt)
+    return Transition(state=State.SCHEDULED, due_at=due_at, attempt=attempt)
 
 
 def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
@@ -59,13 +63,13 @@ def too_late(definition: Definition) -> Transition:
         f"no request could start before {rfc3339(definition.expires_at * 1000)}, "
         f"{_delay(definition)} after trigger_at"
     )
-    return Transition(State.FAILED, Reason.TOO_LATE, detail)
+    return Transition(state=State.FAILED, reason=Reason.TOO_LATE, detail=detail)
 
 
 def interrupted(claim: Claim) -> Outcome:
     """Return the outcome of an attempt whose end nobody saw."""
     return Outcome(
-        started_at=claim.claimed_at_ms,
+        started_at_ms=claim.claimed_at_ms,
         reason=Reason.INTERRUPTED,
         detail="callme stopped during the call: whether the endpoint acted on it is unknown",
     )
@@ -74,8 +78,8 @@ def interrupted(claim: Claim) -> Outcome:
 def _attempt(claim: Claim, outcome: Outcome, reason: Reason | None, detail: str) -> Attempt:
     return Attempt(
         number=claim.number,
-        started_at=outcome.started_at,
-        lateness_ms=outcome.started_at - claim.definition.trigger_at * 1000,
+        started_at_ms=outcome.started_at_ms,
+        lateness_ms=outcome.started_at_ms - claim.definition.trigger_at * 1000,
         duration_ms=outcome.duration_ms,
         status=outcome.status,
         reason=reason,

@@ -77,8 +77,15 @@ def _attempts_at(definition: Definition, now: float) -> Iterator[int]:
     while True:
         yield at
         number += 1
-        claim = Claim(0, number, definition, number, at * 1000, host)
-        outcome = Outcome(at * 1000, reason=Reason.CONNECTION_FAILED, detail="-")
+        claim = Claim(
+            task_id=0,
+            number=number,
+            definition=definition,
+            attempts_used=number,
+            claimed_at_ms=at * 1000,
+            host=host,
+        )
+        outcome = Outcome(started_at_ms=at * 1000, reason=Reason.CONNECTION_FAILED, detail="-")
         transition = transitions.decide_after_attempt(claim, outcome, at)
         if transition.state is not State.SCHEDULED or transition.due_at is None:
             return

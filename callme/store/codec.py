@@ -116,7 +116,7 @@ def attempt_values(attempt: Attempt) -> Row:
     """Return the values of :data:`ATTEMPT_COLUMNS`."""
     return (
         attempt.number,
-        attempt.started_at,
+        attempt.started_at_ms,
         attempt.lateness_ms,
         attempt.duration_ms,
         attempt.status,
@@ -129,10 +129,10 @@ def attempt_values(attempt: Attempt) -> Row:
 
 def to_attempt(row: Row) -> Attempt:
     """Return the attempt that a row of :data:`ATTEMPT_COLUMNS` holds."""
-    number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node = row
+    number, started_at_ms, lateness_ms, duration_ms, status, reason, detail, body, node = row
     return Attempt(
         number=number,
-        started_at=started_at,
+        started_at_ms=started_at_ms,
         lateness_ms=lateness_ms,
         duration_ms=duration_ms,
         status=status,

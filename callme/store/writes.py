@@ -143,7 +143,9 @@ def due(cursor: Cursor, now: float, to_values: ToValues = definition_values) -> 
 
 
 def _broken(error: CorruptRow) -> Transition:
-    return Transition(State.FAILED, Reason.CONNECTION_FAILED, f"no request was made: {error}")
+    return Transition(
+        state=State.FAILED, reason=Reason.CONNECTION_FAILED, detail=f"no request was made: {error}"
+    )
 
 
 def _fail(

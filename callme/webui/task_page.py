@@ -8,7 +8,7 @@ from attrs import frozen
 from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
-from ..core.headers import masked
+from ..core.headers import redact_secrets
 from ..core.parameters import PARAMETERS
 from ..core.task import Attempt, State, Task
 from ..server.paths import DELETE, FIND, RESCHEDULE, url_for
@@ -128,7 +128,7 @@ def _row(attempt: Attempt, after: Renderable) -> Sequence[Renderable]:
         outcome(answered)
     return (
         str(attempt.number),
-        timestamp(attempt.started_at),
+        timestamp(attempt.started_at_ms),
         duration(attempt.lateness_ms),
         duration(attempt.duration_ms),
         "\u2013" if attempt.status is None else str(attempt.status),
@@ -144,7 +144,7 @@ def _after(task: Task, number: int, attempts: Sequence[Attempt]) -> Renderable:
     if number < len(attempts):
         if number == first:
             return "rescheduled, then tried anew"
-        return ["tried again ", timestamp(attempts[number].started_at)]
+        return ["tried again ", timestamp(attempts[number].started_at_ms)]
     if task.state is State.RUNNING:
         return "rescheduled, then called" if number == first else "tried again now"
     if task.state is State.SCHEDULED and task.due_at is not None:
@@ -171,7 +171,7 @@ def _facts(task: Task) -> Iterable[tuple[str, Renderable]]:
 
 
 def _headers(task: Task) -> Tag | str:
-    headers = masked(task.definition.headers)
+    headers = redact_secrets(task.definition.headers)
     if not headers:
         return ""
     rows = [

@@ -173,7 +173,7 @@ class Dispatcher:
         if not self._open or now < claim.definition.trigger_at:
             # Not started: its time has not come (the clock was set back) or ours has.
             due_at = max(floor_to_minute(now), claim.definition.trigger_at)
-            self._record(claim, Transition(State.SCHEDULED, due_at=due_at))
+            self._record(claim, Transition(state=State.SCHEDULED, due_at=due_at))
         elif transitions.is_too_late(claim.definition, now):
             log.warn("{task} failed: too_late", task=quoted(str(claim.definition.key)))
             self._record(claim, transitions.too_late(claim.definition))

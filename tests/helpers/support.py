@@ -108,7 +108,7 @@ class FakeCaller:
         self.calls.append((self.now(), claim))
         if self.failing is not None:
             return self.failing(claim)
-        outcome = Outcome(started_at=int(self.now() * 1000), duration_ms=5, status=self.answer)
+        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=self.answer)
         if self.answer is not None:
             return succeed(outcome)
         key = claim.definition.key
@@ -118,7 +118,7 @@ class FakeCaller:
 
     def end(self, key: Key, status: int) -> None:
         """End a pending call with an answer of this status."""
-        outcome = Outcome(started_at=int(self.now() * 1000), duration_ms=5, status=status)
+        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=status)
         self.pending.pop(key).callback(outcome)
 
     def close(self) -> Deferred[None]:

@@ -197,7 +197,14 @@ def test_it_is_bounded_and_says_so(world: World) -> None:
 
 def test_more_failures_than_it_holds() -> None:
     failed = Task(
-        definition(), State.FAILED, Reason.TOO_LATE, "d", None, 0, NOON * 1000, NOON * 1000
+        definition=definition(),
+        state=State.FAILED,
+        reason=Reason.TOO_LATE,
+        detail="d",
+        due_at=None,
+        attempts_used=0,
+        created_at_ms=NOON * 1000,
+        finished_at_ms=NOON * 1000,
     )
     agenda = CalendarData(failed=[Event(failed, NOON * 1000, 0, "h:80")], more_failed=True)
     told = str(read(whole(agenda))["DESCRIPTION"])
@@ -276,7 +283,14 @@ def test_one_task_is_told_as_ever(world: World) -> None:
 def test_any_text_is_read_as_it_was_but_for_controls(value: str) -> None:
     name = re.sub(r"[@/\x00-\x1f\x7f-\x9f\u2028\u2029]", "", value) or "a"
     task = Task(
-        definition(name[:255]), State.FAILED, None, value, None, 0, NOON * 1000, NOON * 1000
+        definition=definition(name[:255]),
+        state=State.FAILED,
+        reason=None,
+        detail=value,
+        due_at=None,
+        attempts_used=0,
+        created_at_ms=NOON * 1000,
+        finished_at_ms=NOON * 1000,
     )
     agenda = CalendarData(failed=[Event(task, NOON * 1000, 0, "h:80")])
     (event,) = read(whole(agenda)).walk("VEVENT")

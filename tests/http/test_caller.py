@@ -195,7 +195,14 @@ async def expire(caller: HttpCaller, endpoint: Endpoint, seen: int = 0) -> Outco
 
 def claim(endpoint: Endpoint, path: str = "/", **more: Any) -> Claim:
     made = definition(**{"callback": endpoint.url(path), "timeout": 5, **more})
-    return Claim(1, 1, made, 1, NOON * 1000, "host")
+    return Claim(
+        task_id=1,
+        number=1,
+        definition=made,
+        attempts_used=1,
+        claimed_at_ms=NOON * 1000,
+        host="host",
+    )
 
 
 async def call(caller: HttpCaller, endpoint: Endpoint, **more: Any) -> Outcome:
@@ -414,7 +421,16 @@ async def test_nobody_listens(caller: HttpCaller, endpoint: Endpoint) -> None:
 )
 async def test_a_name_that_is_not_found(caller: HttpCaller, host: str, said: str) -> None:
     made = definition(callback=f"http://{host}/", timeout=20)
-    outcome = await caller.call(Claim(1, 1, made, 1, NOON * 1000, "host"))
+    outcome = await caller.call(
+        Claim(
+            task_id=1,
+            number=1,
+            definition=made,
+            attempts_used=1,
+            claimed_at_ms=NOON * 1000,
+            host="host",
+        )
+    )
     assert outcome.reason is Reason.CONNECTION_FAILED
     assert outcome.detail == said
 
@@ -616,7 +632,7 @@ async def test_no_request_starts_once_max_delay_has_passed(endpoint: Endpoint) -
     caller = HttpCaller(reactor, lambda: next(moments), 10)
     outcome = await caller.call(made)
     assert (outcome.reason, outcome.status) == (Reason.TOO_LATE, None)
-    assert outcome.started_at == (NOON + 60) * 1000
+    assert outcome.started_at_ms == (NOON + 60) * 1000
     assert endpoint.requests == []
     await endpoint.connections[0].lost
     await caller.close()
@@ -625,16 +641,22 @@ async def test_no_request_starts_once_max_delay_has_passed(endpoint: Endpoint) -
 async def test_an_attempt_starts_when_its_connection_is_there(endpoint: Endpoint) -> None:
     moments = iter([NOON + 1.0, NOON + 3.0])
     caller = HttpCaller(reactor, lambda: next(moments), 10)
-    assert (await caller.call(claim(endpoint))).started_at == (NOON + 3) * 1000
+    assert (await caller.call(claim(endpoint))).started_at_ms == (NOON + 3) * 1000
     await caller.close()
 
 
 async def test_ipv6_and_odd_forms_of_addresses(caller: HttpCaller, endpoint: Endpoint) -> None:
     port = endpoint.port.getHost().port
     made = definition(callback=f"http://127.0.0.1:{port}/")
-    assert (await caller.call(Claim(1, 1, made, 1, 0, "h"))).status == 200
+    assert (
+        await caller.call(
+            Claim(task_id=1, number=1, definition=made, attempts_used=1, claimed_at_ms=0, host="h")
+        )
+    ).status == 200
     made = definition(callback="http://[::1]:1/")
-    outcome = await caller.call(Claim(1, 1, made, 1, 0, "h"))
+    outcome = await caller.call(
+        Claim(task_id=1, number=1, definition=made, attempts_used=1, claimed_at_ms=0, host="h")
+    )
     assert outcome.reason is Reason.CONNECTION_FAILED
     assert "refused" in outcome.detail or "no" in outcome.detail
 
@@ -824,7 +846,7 @@ async def test_the_time_signed_is_when_the_request_starts(endpoint: Endpoint) ->
     keys = SigningKeys.parse(secret("a"))
     caller = HttpCaller(reactor, lambda: next(moments), 10, keys=lambda: keys)
     outcome = await caller.call(claim(endpoint))
-    assert outcome.started_at == (NOON + 301.9) * 1000
+    assert outcome.started_at_ms == (NOON + 301.9) * 1000
     headers = headers_of(endpoint.requests[0])
     assert headers["Webhook-Timestamp"] == str(NOON + 301)
     identifier = webhook_id(Key("task", NOON))

@@ -82,7 +82,15 @@ def test_what_has_not_happened_stands_at_nought(world: World) -> None:
 
 def test_what_expires_while_it_connects_is_an_attempt_and_has_its_end(world: World) -> None:
     def connecting(claim: Claim) -> Deferred[Outcome]:
-        return succeed(Outcome(NOON * 1000, 5, None, Reason.TOO_LATE, "max_delay passed"))
+        return succeed(
+            Outcome(
+                started_at_ms=NOON * 1000,
+                duration_ms=5,
+                status=None,
+                reason=Reason.TOO_LATE,
+                detail="max_delay passed",
+            )
+        )
 
     world.caller.failing = connecting
     key = world.put(retry=0).key

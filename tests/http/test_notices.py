@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 from twisted.python.failure import Failure
 
-from callme.core.notification import KEPT_ATTEMPTS, build_notification, notification_url
+from callme.core.notification import MAX_LISTED_ATTEMPTS, build_notification, notification_url
 from callme.core.parameters import MAX_PAYLOAD
 from callme.core.representation import task_to_dict
 from callme.core.task import Attempt, Claim, Reason, State, Task, Transition
@@ -225,15 +225,25 @@ def test_a_notice_is_counted_as_any_task_is(world: World) -> None:
 
 def ended(**more: Any) -> Task:
     made = definition(**{**TOLD, **more})
-    return Task(made, State.FAILED, Reason.TIMEOUT, "d", None, 1, NOON * 1000, NOON * 1000, ())
+    return Task(
+        definition=made,
+        state=State.FAILED,
+        reason=Reason.TIMEOUT,
+        detail="d",
+        due_at=None,
+        attempts_used=1,
+        created_at_ms=NOON * 1000,
+        finished_at_ms=NOON * 1000,
+        attempts=(),
+    )
 
 
 def test_nobody_is_told_where_nobody_is_to_be() -> None:
     made = definition()
     for state in State:
-        assert notification_url(made, Transition(state)) is None
+        assert notification_url(made, Transition(state=state)) is None
     assert build_notification(ended(on_failure=None), NOON) is None
-    assert notification_url(definition(**TOLD), Transition(State.SCHEDULED)) is None
+    assert notification_url(definition(**TOLD), Transition(state=State.SCHEDULED)) is None
 
 
 @pytest.mark.parametrize("length", [1, 230, MAX_NAME])
@@ -246,7 +256,16 @@ def test_a_notice_has_a_name_that_may_be_one(length: int) -> None:
     definition(made.task_name, made.trigger_at)
 
 
-ATTEMPT = Attempt(1, NOON * 1000, 0, 5, 500, Reason.UNEXPECTED_STATUS, "d", "\1" * 1024)
+ATTEMPT = Attempt(
+    number=1,
+    started_at_ms=NOON * 1000,
+    lateness_ms=0,
+    duration_ms=5,
+    status=500,
+    reason=Reason.UNEXPECTED_STATUS,
+    detail="d",
+    body="\1" * 1024,
+)
 
 
 def payload_of(task: Task) -> dict[str, Any]:
@@ -264,7 +283,7 @@ def test_what_is_told_is_no_longer_than_a_payload_may_be() -> None:
     long = evolve(ended(payload="\1" * MAX_PAYLOAD), attempts=few)
     assert payload_of(long) == task_to_dict(long) | {"payload": ""}
     many = evolve(long, attempts=tuple(evolve(ATTEMPT, number=n) for n in range(1001)))
-    kept = task_to_dict(many)["attempts"][-KEPT_ATTEMPTS:]
+    kept = task_to_dict(many)["attempts"][-MAX_LISTED_ATTEMPTS:]
     assert payload_of(many) == task_to_dict(many) | {"payload": "", "attempts": kept}
 
 

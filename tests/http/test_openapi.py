@@ -15,7 +15,7 @@ from openapi_spec_validator import validate
 
 from callme import __version__
 from callme.api.routes import Api
-from callme.core.headers import FRAMING, SENT_BY_CALLME
+from callme.core.headers import FRAMING_HEADERS, OWN_HEADERS
 from callme.core.parameters import FORBIDDEN_METHODS, parse_definition
 from callme.core.task import State
 from callme.errors import Invalid
@@ -104,7 +104,7 @@ SEEDS = {
     "callback": ["https://[::1]:8443/a?b=c#d", "HTTP://a.", "http://127.0.0.1?x"],
     "callback_method": ["POST", "M-SEARCH", *FORBIDDEN_METHODS],
     "payload": ["", "é"],
-    "names": ["X-Request-Id", *FRAMING, *SENT_BY_CALLME],
+    "names": ["X-Request-Id", *FRAMING_HEADERS, *OWN_HEADERS],
     "values": ["", "a", "Bearer a b"],
 }
 """Texts to begin with, besides the examples in the document."""

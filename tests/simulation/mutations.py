@@ -108,7 +108,17 @@ def _() -> list[Patch]:
 @mutation("a put is answered before its commit", 0)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, definition: Any, now: float, **named: Any) -> Any:
-        task = Task(definition, State.SCHEDULED, None, "", definition.trigger_at, 0, 0, None, ())
+        task = Task(
+            definition=definition,
+            state=State.SCHEDULED,
+            reason=None,
+            detail="",
+            due_at=definition.trigger_at,
+            attempts_used=0,
+            created_at_ms=0,
+            finished_at_ms=None,
+            attempts=(),
+        )
         real(self, definition, now, **named).addErrback(lambda _: None)
         return succeed(PutResult(Put.CREATED, task))
 
@@ -187,7 +197,9 @@ def _() -> list[Patch]:
         for claim in claims:
             if (claim.task_id, claim.number) not in self._held:
                 self._held[claim.task_id, claim.number] = claim
-                self._record(claim, Transition(State.SCHEDULED, due_at=claim.definition.trigger_at))
+                self._record(
+                    claim, Transition(state=State.SCHEDULED, due_at=claim.definition.trigger_at)
+                )
 
     return [patch.object(Dispatcher, "recover_orphans", changed)]
 

@@ -59,7 +59,12 @@ async def fill(store: Store, count: int = 30) -> None:
         await store.put(definition(f"ü{number}", **more), NOON)
     claims = await store.claim({HOST: 20}, NOON)
     for number, claim in enumerate(claims[:15]):
-        outcome = Outcome(NOON * 1000, 5, 200 if number % 3 else 500, body="\0\\\n\t")
+        outcome = Outcome(
+            started_at_ms=NOON * 1000,
+            duration_ms=5,
+            status=200 if number % 3 else 500,
+            body="\0\\\n\t",
+        )
         await store.record(claim, decide_after_attempt(claim, outcome, NOON), NOON)
 
 

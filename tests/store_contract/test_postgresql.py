@@ -79,7 +79,7 @@ async def put(daemon: PostgresqlStore, name: str = "task", **more: Any) -> None:
 
 
 async def finish(daemon: PostgresqlStore, claim: Claim, status: int, now: float = NOW) -> bool:
-    outcome = Outcome(int(now * 1000), 5, status)
+    outcome = Outcome(started_at_ms=int(now * 1000), duration_ms=5, status=status)
     return await daemon.record(claim, decide_after_attempt(claim, outcome, now), now)
 
 
@@ -680,7 +680,9 @@ async def test_one_write_that_fails_or_takes_too_long_fails_no_other(
         cursor.execute("SELECT pg_sleep(5)")
 
     # A lone surrogate is no text that can be stored.
-    bad = decide_after_attempt(one, Outcome(NOON * 1000, 5, 200, body="\ud800"), NOW)
+    bad = decide_after_attempt(
+        one, Outcome(started_at_ms=NOON * 1000, duration_ms=5, status=200, body="\ud800"), NOW
+    )
     results = [
         daemon.record(one, bad, NOW),
         finish(daemon, other, 200),
@@ -713,7 +715,14 @@ async def test_an_answer_may_hold_what_postgresql_s_text_may_not(daemons: Any) -
     await put(daemon)
     await alive(daemon, NOW)
     (claim,) = await daemon.claim({HOST: 1}, NOW)
-    outcome = Outcome(NOON * 1000, 5, None, Reason.CONNECTION_FAILED, "a\0b", body="\0 \U0001f600")
+    outcome = Outcome(
+        started_at_ms=NOON * 1000,
+        duration_ms=5,
+        status=None,
+        reason=Reason.CONNECTION_FAILED,
+        detail="a\0b",
+        body="\0 \U0001f600",
+    )
     assert await daemon.record(claim, decide_after_attempt(claim, outcome, NOW), NOW)
     task = await daemon.get(definition().key)
     assert task is not None

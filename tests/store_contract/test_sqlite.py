@@ -193,7 +193,7 @@ def test_a_file_of_before_there_were_notices_is_read(
     task = reads.get(connection.cursor(), Key("task", 60))
     connection.close()
     assert task is not None
-    assert task.definition == Definition("task", 60, "http://a/")
+    assert task.definition == Definition(task_name="task", trigger_at=60, callback="http://a/")
 
 
 async def test_every_connection_is_set_as_durability_wants_it(store: SqliteStore) -> None:
@@ -276,8 +276,17 @@ async def test_a_full_database_is_said_to_be_unavailable_and_keeps_what_it_has(
     for one in puts:
         with pytest.raises(StoreUnavailable, match="full"):
             await one
-    attempt = Attempt(1, NOON * 1000, 0, 5, 200, None, "", large)
-    transition = Transition(State.SUCCEEDED, attempt=attempt)
+    attempt = Attempt(
+        number=1,
+        started_at_ms=NOON * 1000,
+        lateness_ms=0,
+        duration_ms=5,
+        status=200,
+        reason=None,
+        detail="",
+        body=large,
+    )
+    transition = Transition(state=State.SUCCEEDED, attempt=attempt)
     with pytest.raises(StoreUnavailable, match="full"):
         await store.record(claim, transition, NOW)
     task = await store.get(claim.definition.key)

@@ -64,7 +64,7 @@ async def claim_all(store: Store, count: int = 1000, now: float = NOW) -> list[C
 
 
 async def finish(store: Store, claim: Claim, status: int, now: float = NOW) -> bool:
-    outcome = Outcome(int(now * 1000), 5, status, body="b")
+    outcome = Outcome(started_at_ms=int(now * 1000), duration_ms=5, status=status, body="b")
     return await store.record(claim, decide_after_attempt(claim, outcome, now), now)
 
 
@@ -372,7 +372,7 @@ async def test_a_claim_can_be_given_back_unspent(store: Store) -> None:
     key = await put(store)
     before = await store.get(key)
     (claim,) = await claim_all(store)
-    assert await store.record(claim, Transition(State.SCHEDULED, due_at=NOON), NOW)
+    assert await store.record(claim, Transition(state=State.SCHEDULED, due_at=NOON), NOW)
     assert before == await store.get(key)
     (claim,) = await claim_all(store)
     assert (claim.number, claim.attempts_used) == (1, 1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callme.core.callback_url import host_of
-from callme.core.headers import looks_secret, masked
+from callme.core.headers import looks_secret, redact_secrets
 from callme.core.parameters import parse_definition
 from callme.core.task import Definition
 from callme.errors import Invalid
@@ -18,7 +18,7 @@ LEAST: dict[str, object] = {"trigger_at": "+1h", "callback": "http://example.com
 
 
 def parse(**body: Any) -> Definition:
-    return parse_definition({**LEAST, **body}, NOW, "name")
+    return parse_definition({**LEAST, **body}, NOW, task_name="name")
 
 
 def refused(**body: Any) -> list[tuple[str, str]]:
@@ -201,21 +201,25 @@ def test_what_is_missing_is_named() -> None:
 
 def test_name_and_time_may_stand_in_url_or_body_or_agree_in_both() -> None:
     in_body = parse_definition({**LEAST, "task_name": "name"}, NOW)
-    in_url = parse_definition({"callback": "http://example.com/"}, NOW, "name", "+1h")
-    in_both = parse_definition({**LEAST, "task_name": "name"}, NOW, "name", "1800018077")
+    in_url = parse_definition(
+        {"callback": "http://example.com/"}, NOW, task_name="name", trigger_at="+1h"
+    )
+    in_both = parse_definition(
+        {**LEAST, "task_name": "name"}, NOW, task_name="name", trigger_at="1800018077"
+    )
     assert in_body == in_url == in_both
 
 
 def test_a_time_at_odds_with_the_url_is_refused() -> None:
     with pytest.raises(Invalid) as caught:
-        parse_definition(LEAST, NOW, "name", "1800018120")
+        parse_definition(LEAST, NOW, task_name="name", trigger_at="1800018120")
     assert [e.pointer for e in caught.value.errors] == ["/trigger_at"]
     assert "disagree" in caught.value.errors[0].detail
 
 
 def test_a_bad_name_in_the_url_is_named_once() -> None:
     with pytest.raises(Invalid) as caught:
-        parse_definition(LEAST, NOW, "a/b")
+        parse_definition(LEAST, NOW, task_name="a/b")
     assert [e.pointer for e in caught.value.errors] == ["task_name"]
 
 
@@ -258,9 +262,11 @@ def test_private_addresses_and_any_names_are_accepted(callback: str) -> None:
 def test_which_addresses_are_accepted_can_be_told() -> None:
     inside = AddressPolicy(allowed=[parse_network("10.0.0.0/8")], public_only=True)
     body = {**LEAST, "callback": "http://10.1.2.3/"}
-    assert parse_definition(body, NOW, "name", networks=inside)
+    assert parse_definition(body, NOW, task_name="name", networks=inside)
     with pytest.raises(Invalid, match=r"192\.168\.0\.1 must not be called: .*private use"):
-        parse_definition({**body, "callback": "http://192.168.0.1/"}, NOW, "name", networks=inside)
+        parse_definition(
+            {**body, "callback": "http://192.168.0.1/"}, NOW, task_name="name", networks=inside
+        )
 
 
 @pytest.mark.parametrize(
@@ -283,7 +289,9 @@ def test_what_counts_as_success(status: int, expected: object, success: bool) ->
 )
 def test_secret_looking_headers_are_masked(name: str) -> None:
     assert looks_secret(name)
-    assert {name: "***", "X-Other": "shown"} == masked({name: "hunter2", "X-Other": "shown"})
+    assert {name: "***", "X-Other": "shown"} == redact_secrets(
+        {name: "hunter2", "X-Other": "shown"}
+    )
 
 
 LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -310,7 +318,7 @@ def test_whatever_comes_is_a_definition_or_refused(
     body: dict[str, object], name: str | None, at: str | None
 ) -> None:
     try:
-        made = parse_definition(body, NOW, name, at)
+        made = parse_definition(body, NOW, task_name=name, trigger_at=at)
     except Invalid as error:
         assert error.errors
         assert all(one.pointer.isascii() for one in error.errors)

@@ -30,7 +30,7 @@ def claim(used: int = 1, number: int | None = None, **more: Any) -> Claim:
 
 
 def answered(status: int, **more: Any) -> Outcome:
-    return Outcome(started_at=NOON * 1000 + 25, duration_ms=7, status=status, **more)
+    return Outcome(started_at_ms=NOON * 1000 + 25, duration_ms=7, status=status, **more)
 
 
 def test_an_expected_answer_is_success_and_on_record() -> None:
@@ -84,7 +84,7 @@ def test_no_attempt_is_planned_past_max_delay() -> None:
 
 
 def test_no_retry_where_the_address_is_forbidden() -> None:
-    outcome = Outcome(started_at=NOON * 1000, reason=Reason.FORBIDDEN_ADDRESS, detail="no")
+    outcome = Outcome(started_at_ms=NOON * 1000, reason=Reason.FORBIDDEN_ADDRESS, detail="no")
     transition = decide_after_attempt(claim(retry=5), outcome, NOON + 1)
     assert (
         transition.state,
@@ -182,7 +182,9 @@ def test_the_promise(
     made = claim(min(used, 1 + retry), retry=retry, retry_delay=delays, max_delay=max_delay)
     reason = None if status else Reason.TIMEOUT
     asked = None if retry_after is None else NOON + retry_after
-    outcome = Outcome(NOON * 1000, 5, status, reason, retry_after=asked)
+    outcome = Outcome(
+        started_at_ms=NOON * 1000, duration_ms=5, status=status, reason=reason, retry_after=asked
+    )
     transition = decide_after_attempt(made, outcome, NOON + now)
     assert transition.attempt is not None
     if status == 200:

@@ -15,7 +15,14 @@ from .test_trigger import NAMES
 
 
 def headers(**more: Any) -> dict[str, str]:
-    claim = Claim(1, 3, definition(**more), 2, NOON * 1000, "sink.example:80")
+    claim = Claim(
+        task_id=1,
+        number=3,
+        definition=definition(**more),
+        attempts_used=2,
+        claimed_at_ms=NOON * 1000,
+        host="sink.example:80",
+    )
     return dict(request_headers(claim, "callme/1"))
 
 

@@ -10,11 +10,11 @@ from callme.core.times import (
     MAX_TIMESTAMP,
     Key,
     ceil_to_minute,
-    check_name,
     floor_to_minute,
     next_minute,
     parse_absolute,
     parse_key,
+    parse_task_name,
     parse_trigger,
     rfc3339,
 )
@@ -156,7 +156,7 @@ def test_a_key_reads_as_it_is_written(name: str, second: int) -> None:
 )
 def test_refused_names(name: object) -> None:
     with pytest.raises(InvalidValue, match=r"name|surrogate"):
-        check_name(name)
+        parse_task_name(name)
 
 
 @pytest.mark.parametrize("text", ["name", "name@", "@60", "a@b@60", "a@+5m", "a@1.5"])

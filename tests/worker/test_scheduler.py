@@ -198,7 +198,7 @@ def test_a_host_that_answered_before_does_not_wait_for_thousands_that_hang() -> 
     world.turn_to(NOON + 60)
     assert world.caller.called[-1] == f"good@{NOON + 60}"
     world.caller.pending.pop(Key("good", NOON + 60)).callback(
-        Outcome(started_at=0, reason=Reason.CONNECTION_FAILED, detail="no such host")
+        Outcome(started_at_ms=0, reason=Reason.CONNECTION_FAILED, detail="no such host")
     )
     # Now it has hung as the others, and waits for its turn as they do.
     for number in range(1000):

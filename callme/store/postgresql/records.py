@@ -132,7 +132,7 @@ def _was_recorded(cursor: Cursor, one: Record) -> bool:
     if attempt is None:
         return False
     reason = None if attempt.reason is None else attempt.reason.value
-    began = (one.claim.task_id, attempt.number, attempt.started_at, attempt.node)
+    began = (one.claim.task_id, attempt.number, attempt.started_at_ms, attempt.node)
     values = (*began, attempt.status, reason)
     return cursor.execute(_RECORDED, values).fetchone() is not None
 

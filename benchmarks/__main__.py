@@ -262,7 +262,7 @@ class Bench:
             f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}; "
             f"{machine}; {time.strftime('%Y-%m-%d', time.gmtime())}.",
             "",
-            "| figure | measured | asked |",
+            "| figure | measured | goal |",
             "|---|---|---|",
             *(f"| {figure} | {measured} | {target} |" for figure, measured, target in self.rows),
             "",

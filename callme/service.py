@@ -161,7 +161,7 @@ class Daemon(Service):
             outlook,
         )
         front = RootResource(api.app.resource(), self._pages(now, outlook).app.resource())
-        self._site = BoundedSite(front, clock, self._gate, room, going=going)
+        self._site = BoundedSite(front, clock, self._gate, max_connections=room, headroom=going)
         self._endpoint = endpoint_of(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database

@@ -73,7 +73,7 @@ def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
     :param exposed: whether other machines may reach the port.
     """
     if settings.token_file is not None:
-        return Gate(load_tokens(Path(rundir, settings.token_file).absolute()))
+        return Gate(file=load_tokens(Path(rundir, settings.token_file).absolute()))
     if exposed and not settings.no_auth:
         raise CannotListen(
             f"{settings.port} may be reached from other machines: give a --token-file, or "

@@ -108,9 +108,9 @@ class Batch:
                     parse_object(value), self._now, networks=self._networks
                 )
             except Invalid as error:
-                answers.append(Problem.of(error).members)
+                answers.append(Problem.of(error).to_dict())
             except Problem as problem:
-                answers.append(problem.members)
+                answers.append(problem.to_dict())
             else:
                 answers.append(None)
                 tasks.append((definition, not transitions.is_too_late(definition, self._now)))
@@ -152,5 +152,5 @@ def _answer(definition: Definition, result: PutResult) -> JSON:
         return {"status": 201, "task": str(definition.key)}
     problem = put_problem(definition, result)
     if problem is not None:
-        return problem.members
+        return problem.to_dict()
     return {"status": 200, "task": str(definition.key)}

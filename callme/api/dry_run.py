@@ -93,7 +93,7 @@ class DryRun:
         """Return the answer to one of many, which may be a problem."""
         problem = put_problem(definition, foreseen.result)
         if problem is not None:
-            return problem.members
+            return problem.to_dict()
         task = foreseen.result.task
         assert task is not None
         return self._members(definition, foreseen, task_summary(task), MOST_IN_BATCH)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -16,7 +15,7 @@ from twisted.web.iweb import IRequest
 from ..core.representation import task_summary
 from ..core.task import Task
 from ..core.times import Key
-from ..server.problem import CALENDAR_TYPE, JSON_TYPE, NDJSON_TYPE, PROBLEM_TYPE, Problem, encode
+from ..server.problem import CALENDAR_TYPE, JSON_TYPE, NDJSON_TYPE, encode, set_head
 from ..store.database import shield
 from ..store.interface import Page
 from .requests import is_ndjson
@@ -97,11 +96,6 @@ def calendar_response(request: IRequest, calendar: bytes) -> bytes:
     return _send(request, CALENDAR_TYPE + b"; charset=utf-8", 200, VARIES, calendar)
 
 
-def problem_response(request: IRequest, problem: Problem) -> bytes:
-    """Set what the answer to a bad request needs, and return its body."""
-    return _write(request, PROBLEM_TYPE, problem.status, problem.headers, problem.members)
-
-
 def _write(
     request: IRequest, kind: bytes, status: int, headers: dict[str, str], members: object
 ) -> bytes:
@@ -111,11 +105,12 @@ def _write(
 def _send(
     request: IRequest, kind: bytes, status: int, headers: dict[str, str], body: bytes
 ) -> bytes:
-    request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
-    request.setHeader(b"content-type", kind)
-    request.setHeader(b"content-length", str(len(body)).encode("ascii"))
-    for name, value in headers.items():
-        request.setHeader(name.encode("ascii"), value.encode("ascii"))
+    length = str(len(body))
+    set_head(
+        request,
+        status,
+        {"Content-Type": kind.decode("ascii"), "Content-Length": length, **headers},
+    )
     return body
 
 

@@ -8,32 +8,30 @@ from functools import partial
 from attrs import define, field
 from klein import Klein
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.routing import PathConverter
 
 from ..core import transitions
 from ..core.parameters import parse_definition
 from ..core.representation import task_to_dict
 from ..core.task import Definition, State
 from ..core.times import Key, floor_to_minute, rfc3339, to_ms
-from ..errors import Invalid, quoted
 from ..metrics.exporter import MetricsExporter
 from ..reports.forecaster import Forecaster
 from ..security.address_policy import AddressPolicy
 from ..server.auth import IAnonymous
 from ..server.negotiation import wants_calendar
-from ..server.problem import Problem
+from ..server.problem import Problem, problem_response
+from ..server.router import AnyPathConverter
 from ..store.database import shield
 from ..store.interface import Put, PutResult, Store, StoreUnavailable
 from ..worker.scheduler import Scheduler
 from .batch import Batch
 from .dry_run import DryRun, forecast_to_dict
 from .ical import ICS, calendar_at, calendar_of
-from .long_poll import LongPoll, TooManyWaiters
+from .long_poll import LongPoll
 from .openapi.operations import served as openapi_document
+from .problems import problem_for
 from .requests import (
     PAGING,
     parse_body,
@@ -55,25 +53,12 @@ from .responses import (
     encoded_response,
     json_response,
     page_response,
-    problem_response,
     skipped_items,
     task_url,
     text_response,
     wants_pretty,
 )
 from .task_service import TaskService, put_problem, wake_for
-
-log = Logger(namespace="callme")
-
-RETRY_AFTER = "2"
-"""Seconds after which a client may try again while the database cannot be used."""
-
-
-class AnyPathConverter(PathConverter):
-    """The rest of a path, whatever is in it: werkzeug's own knows no line feeds."""
-
-    regex = r"[\s\S]+?"
-    part_isolating = False
 
 
 @define(eq=False)
@@ -199,7 +184,7 @@ class Api:
             if task is None:
                 raise Problem(404, f"there is no task {target}")
             return json_response(request, task_to_dict(task))
-        if wants_calendar(request):
+        if wants_calendar(request.getHeader(b"accept")):
             return await calendar_of(self._store, request, target, self._now(), self._clock)
         query = parse_query(request, PAGING)
         read = partial(
@@ -291,8 +276,7 @@ class Api:
     async def metrics(self, request: IRequest) -> bytes:
         """Tell Prometheus what was counted."""
         parse_query(request)
-        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
-        page, kind = await self._metrics.write(accept)
+        page, kind = await self._metrics.write(request.getHeader(b"accept"))
         return text_response(request, kind, page)
 
     @app.route("/openapi.json", methods=["GET"], strict_slashes=False)
@@ -311,40 +295,7 @@ class Api:
 
     # Errors
 
-    @app.handle_errors(Problem)
-    def _problem(self, request: IRequest, failure: Failure) -> bytes:
-        assert isinstance(failure.value, Problem)
-        return problem_response(request, failure.value)
-
-    @app.handle_errors(Invalid)
-    def _invalid(self, request: IRequest, failure: Failure) -> bytes:
-        assert isinstance(failure.value, Invalid)
-        return problem_response(request, Problem.of(failure.value))
-
-    @app.handle_errors(StoreUnavailable)
-    def _unavailable(self, request: IRequest, failure: Failure) -> bytes:
-        log.error("a request failed: {error}", error=quoted(str(failure.value), 300))
-        problem = Problem(
-            503, "the database cannot be used just now", headers={"Retry-After": RETRY_AFTER}
-        )
-        return problem_response(request, problem)
-
-    @app.handle_errors(TooManyWaiters)
-    def _too_many_wait(self, request: IRequest, failure: Failure) -> bytes:
-        detail = "as many clients as may wait for a task already: ask without wait, or again later"
-        return problem_response(request, Problem(429, detail, headers={"Retry-After": RETRY_AFTER}))
-
-    @app.handle_errors(HTTPException)
-    def _not_routed(self, request: IRequest, failure: Failure) -> bytes:
-        error = failure.value
-        if isinstance(error, MethodNotAllowed):
-            allowed = ", ".join(sorted(error.valid_methods or ()))
-            detail = f"the method {quoted(request.method.decode('latin-1'))} is not allowed here"
-            return problem_response(request, Problem(405, detail, headers={"Allow": allowed}))
-        # Whatever else the router has to say (a redirect it would like), there is nothing here.
-        return problem_response(request, Problem(404, "there is nothing at this path"))
-
     @app.handle_errors(Exception)
-    def _unexpected(self, request: IRequest, failure: Failure) -> bytes:
-        log.failure("a request failed", failure)
-        return problem_response(request, Problem(500, "callme failed to answer; its log says more"))
+    def _failed(self, request: IRequest, failure: Failure) -> bytes:
+        problem = problem_for(request, failure)
+        return problem_response(request, problem, pretty=wants_pretty(request))

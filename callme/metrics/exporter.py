@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..server.negotiation import wants_openmetrics
 from ..store.interface import Store, StoreStats, StoreUnavailable
 from ..worker.scheduler import Health
 from .gauges import Counts, Gauges, ReadingsCollector
@@ -67,10 +68,10 @@ class MetricsExporter:
         registry.register(ReadingsCollector(lambda: self._readings))
         ProcessCollector(registry=registry)
 
-    async def write(self, accept: str) -> tuple[bytes, bytes]:
+    async def write(self, accept: bytes | None) -> tuple[bytes, bytes]:
         """Return the page and its content type.
 
-        :param accept: the ``Accept`` of whoever asks (RFC 9110, section 12.5.1).
+        :param accept: the ``Accept`` header of the request.
         """
         self._count()
         figures = await self._ask()
@@ -82,7 +83,7 @@ class MetricsExporter:
             self._counts,
             self._as_of,
         )
-        if _wants_openmetrics(accept):
+        if wants_openmetrics(accept):
             return generate_openmetrics(self._registry), OPENMETRICS_TYPE
         return generate_latest(self._registry), TEXT_TYPE
 
@@ -117,11 +118,3 @@ class MetricsExporter:
 
         counting: Deferred[StoreStats] = self._store.figures(self._now(), count=True)
         counting.addCallbacks(counted, failed).addCallback(ended)
-
-
-def _wants_openmetrics(accept: str) -> bool:
-    for one in accept.split(","):
-        kind, *parameters = (part.strip().lower() for part in one.split(";"))
-        if kind == "application/openmetrics-text":
-            return not any(p in ("q=0", "q=0.0", "q=0.00", "q=0.000") for p in parameters)
-    return False

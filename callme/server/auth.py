@@ -1,4 +1,4 @@
-"""The gate that every request passes before anything else is done for it."""
+"""Authentication and authorization of HTTP requests: tokens, sessions, hosts and origins."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from .paths import LOGOUT, is_page, is_public
 from .problem import Problem
 
 SESSION_COOKIES = ("__Host-callme", "callme")
-"""What a session's cookie is called: the first over TLS (RFC 6265bis, section 4.1.3)."""
+"""Names of the session cookie; the first is used over TLS (RFC 6265bis, section 4.1.3)."""
 _CHALLENGE = 'Bearer realm="callme"'
-_OPEN = (b"/healthz", b"/healthz/")
-_READING = (b"GET", b"HEAD")
+_HEALTH_PATHS = (b"/healthz", b"/healthz/")
+_SAFE_METHODS = (b"GET", b"HEAD")
 
 
 class IAnonymous(Interface):
-    """A request of somebody who showed no token: told whether callme is well, and no more."""
+    """A request without credentials: it may log in and learn whether callme is healthy."""
 
 
 class IUserSession(Interface):
-    """Somebody in a browser, as the gate has let them in; whoever showed a token there is none."""
+    """The session that a request was authorized with; absent where a token was sent."""
 
-    session = Attribute("The :class:`~callme.core.sessions.Session`.")
+    session = Attribute("The :class:`~callme.security.sessions.Session`.")
 
 
 @implementer(IUserSession)
 @frozen
-class Visitor:
-    """Somebody in a browser who has logged in."""
+class UserSession:
+    """The session of a request."""
 
     session: Session
 
 
-@define
+@define(kw_only=True)
 class Gate:
-    """Decides who may ask.
+    """The authorization of every request.
 
-    :ivar file: the tokens that callers must show; ``None`` where none are asked for.
-    :ivar any_host: whether every ``Host`` is answered where none are asked for, as it must be
-        where callme has been given other names than this machine's own.
-    :ivar now: the wall clock: seconds since 1970.
+    :ivar file: the tokens that clients must send; ``None`` when no token is required.
+    :ivar any_host: whether every ``Host`` is accepted when no token is required. It must be
+        when other machines can reach the port, as they use other names for this machine.
+    :ivar now: the wall clock, seconds since 1970.
     """
 
     file: SecretFile[Tokens] | None = None
@@ -59,9 +59,12 @@ class Gate:
     def authorize(
         self, request: Request, method: bytes, target: bytes, version: bytes
     ) -> Problem | None:
-        """Return why a request is refused, of which no more than the head need have arrived."""
-        headers = request.requestHeaders
-        hosts = list(headers.getRawHeaders(b"host", []))
+        """Return the problem to reject a request with, or ``None``; needs only its head.
+
+        A request that is let in without a token is marked: see :class:`IAnonymous` and
+        :class:`IUserSession`.
+        """
+        hosts = list(request.requestHeaders.getRawHeaders(b"host", []))
         try:
             authority = authority_of(target, hosts, required=version != b"HTTP/1.0")
         except ValueError as error:
@@ -69,89 +72,95 @@ class Gate:
         local = True if authority is None else is_local(authority)
         if local is None:
             return Problem(
-                400, f"{printable(authority or b'')} is no host: expected a name or address"
+                400, f"{printable(authority or b'')} is not a host: expected a name or an address"
             )
+        path = path_of(target)
         if self.file is not None:
-            return self._judge_token(self.file.value, request, method, target, authority)
+            return self._check_token(self.file.value, request, method, path, authority)
         if not local and not self.any_host:
             return Problem(
                 403,
                 f"the host {printable(authority or b'')} is neither a loopback address nor a name "
-                "without a dot: without tokens, callme answers to no other",
+                "without a dot: without tokens, callme accepts no other host",
             )
-        return _judge_origin(request, method, target, authority)
+        return _check_origin(request, method, path, authority)
 
-    def _judge_token(
+    def _check_token(
         self,
         tokens: Tokens,
         request: Request,
         method: bytes,
-        target: bytes,
+        path: bytes,
         authority: bytes | None,
     ) -> Problem | None:
-        # Where there are tokens, neither host nor origin matters: no page has a token that its
-        # visitor's browser would send by itself. A session it would, so pages are judged apart.
-        given = request.requestHeaders.getRawHeaders(b"authorization")
-        right = tokens.permission_of(given[0] if given else None)
-        reading = method in _READING
-        if right is Permission.WRITE or (right is Permission.READ and reading):
+        # With a token, host and origin need no check: no browser sends a token by itself for a
+        # web page. It does send the session's cookie, so sessions are checked below.
+        values = request.requestHeaders.getRawHeaders(b"authorization")
+        permission = tokens.permission_of(values[0] if values else None)
+        safe = method in _SAFE_METHODS
+        if permission is Permission.WRITE or (permission is Permission.READ and safe):
             return None
-        if right is Permission.READ:
-            return _challenge(403, "this token is for GET only", ', error="insufficient_scope"')
-        if reading and path_of(target) in _OPEN:
+        if permission is Permission.READ:
+            return _challenge(403, "this token only permits GET", ', error="insufficient_scope"')
+        if safe and path in _HEALTH_PATHS:
             alsoProvides(request, IAnonymous)
             return None
-        if right is Permission.UNKNOWN:
-            return _challenge(401, "callme does not know this token", ', error="invalid_token"')
-        if is_page(path_of(target)):
-            refusal = _judge_origin(request, method, target, authority)
-            return refusal or self._judge_session(tokens, request, method, target)
-        return _challenge(401, "callme asks for a token: Authorization: Bearer <token>")
+        if permission is Permission.UNKNOWN:
+            return _challenge(401, "the token is not known to callme", ', error="invalid_token"')
+        if is_page(path):
+            problem = _check_origin(request, method, path, authority)
+            return problem or self._check_session(tokens, request, method, path)
+        return _token_required()
 
-    def _judge_session(
-        self, tokens: Tokens, request: Request, method: bytes, target: bytes
+    def _check_session(
+        self, tokens: Tokens, request: Request, method: bytes, path: bytes
     ) -> Problem | None:
-        found = (session_of(tokens, cookie, self.now()) for cookie in _cookies(request))
-        session = next((one for one in found if one is not None), None)
-        path = path_of(target)
+        now = self.now()
+        sessions = (session_of(tokens, cookie, now) for cookie in _cookies(request))
+        session = next((valid for valid in sessions if valid is not None), None)
         if session is None:
-            # Who cannot read a log-in form is told what the API tells.
+            # Only a client that displays HTML can use the login form.
             if not is_public(path) and not wants_html(request.getHeader(b"accept")):
-                return _challenge(401, "callme asks for a token: Authorization: Bearer <token>")
+                return _token_required()
             alsoProvides(request, IAnonymous)
             return None
         if (
             session.permission is Permission.READ
-            and method not in _READING
+            and method not in _SAFE_METHODS
             and path != LOGOUT.encode()
         ):
-            return Problem(403, "whoever logged in here may look, and change nothing")
-        request.setComponent(IUserSession, Visitor(session))
+            return Problem(403, "this session is read-only: log in with another token")
+        request.setComponent(IUserSession, UserSession(session))
         return None
 
 
-def _judge_origin(
-    request: Request, method: bytes, target: bytes, authority: bytes | None
+def _check_origin(
+    request: Request, method: bytes, path: bytes, authority: bytes | None
 ) -> Problem | None:
     origins = list(request.requestHeaders.getRawHeaders(b"origin", []))
     if origins and is_cross_origin(origins, authority):
-        return Problem(403, f"pages of the origin {printable(origins[0])} may not ask callme")
-    if not origins and method not in _READING and is_page(path_of(target)):
-        # Only browsers send forms, and those that say not from where might send another page's.
-        return Problem(403, "a form has to come with an Origin, which this request has not")
+        origin = printable(origins[0])
+        return Problem(403, f"requests from web pages of the origin {origin} are not allowed")
+    if not origins and method not in _SAFE_METHODS and is_page(path):
+        # Only browsers send forms. One that conceals its origin may send a form of another site.
+        return Problem(403, "a form needs an Origin header, which this request does not have")
     return None
 
 
 def _cookies(request: Request) -> Iterable[str]:
-    """Return the cookies that may be a session, the better guarded first, one of each name."""
-    given: dict[str, str] = {}
+    """Return the first session cookie of each name, the one of TLS connections first."""
+    cookies: dict[str, str] = {}
     for header in request.requestHeaders.getRawHeaders(b"cookie") or ():
         for part in header.decode("latin-1").split(";"):
             name, _, value = part.strip().partition("=")
-            given.setdefault(name, value)
-    return [given[name] for name in SESSION_COOKIES if name in given]
+            cookies.setdefault(name, value)
+    return [cookies[name] for name in SESSION_COOKIES if name in cookies]
+
+
+def _token_required() -> Problem:
+    return _challenge(401, "callme requires a token: Authorization: Bearer <token>")
 
 
 def _challenge(status: int, detail: str, error: str = "") -> Problem:
-    """Return a refusal as RFC 6750, section 3, has it."""
+    """Return a problem with the challenge that RFC 6750, section 3, requires."""
     return Problem(status, detail, headers={"WWW-Authenticate": _CHALLENGE + error})

@@ -1,8 +1,7 @@
-"""One connection of a client: how long it may take, and what it is told when it takes longer."""
+"""HTTP connections with deadlines and limits, and the responses to those that exceed them."""
 
 from __future__ import annotations
 
-import re
 from typing import Protocol, cast
 
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
@@ -11,88 +10,90 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
+from ..security.hosts import path_of
 from .auth import Gate
 from .connection_limits import BufferBudget, ConnectionRegistry
-from .paths import MAX_FORM
-from .problem import PROBLEM_TYPE, Problem, encode
+from .paths import MAX_FORM, is_page
+from .problem import Problem, raw_response
 
 MAX_BODY = 1024 * 1024
-"""Bytes of a request's body."""
+"""Maximum size of a request's body, in bytes."""
 MAX_BATCH = 16 * 1024 * 1024
-"""Bytes of the body of a batch."""
-RETRY_SECONDS = 2
-"""How soon whoever was turned away, as too much is held for all, may try again."""
-_BATCH = re.compile(rb"[A-Z]+ /batch/?[ ?]")
-_FORM = re.compile(rb"[A-Z]+ /page/")
+"""Maximum size of the body of a batch, in bytes."""
+_BATCH_PATHS = (b"/batch", b"/batch/")
+SHED_RETRY_AFTER = "2"
+"""Seconds after which a client whose request was shed may try again."""
 REQUEST_SECONDS = 30
-"""How long a client may take over one request, first byte to last."""
+"""Time limit for a request to arrive, from its first byte to its last."""
 IDLE_SECONDS = 60
-"""How long a connection may stay open without a request."""
+"""Time limit for an open connection without a request."""
 CLOSE_SECONDS = 10
-"""How long a client may take to read the last answer before the connection is dropped."""
-ANSWER_SECONDS = 120
-"""How long an answer may take: longer than any that a database which works would take."""
+"""Time limit for a client to read the last response before its connection is dropped."""
+RESPONSE_SECONDS = 120
+"""Time limit for a response; a working database takes much less."""
 
 
-def _most_for(request_line: bytes) -> int:
-    """Return how many bytes the body of a request may have."""
-    if _FORM.match(request_line):
-        # Strangers send these, to log in.
+def _max_body(request_line: bytes) -> int:
+    """Return the maximum size of a request's body, in bytes."""
+    path = path_of(request_line.partition(b" ")[2].partition(b" ")[0])
+    if is_page(path):
+        # Clients that have not logged in send forms as well.
         return MAX_FORM
-    return MAX_BATCH if _BATCH.match(request_line) else MAX_BODY
+    return MAX_BATCH if path in _BATCH_PATHS else MAX_BODY
 
 
-class Keeper(Protocol):
-    """What a connection needs of the site that it belongs to.
+class SiteProtocol(Protocol):
+    """The site as its connections see it.
 
-    :ivar closing: whether no connection is to outlast its present answer.
+    :ivar closing: whether every connection closes after its current response.
     """
 
     clock: IReactorTime
     gate: Gate
-    crowd: ConnectionRegistry[BoundedChannel]
-    held: BufferBudget[BoundedChannel]
+    registry: ConnectionRegistry[BoundedChannel]
+    buffers: BufferBudget[BoundedChannel]
     closing: bool
 
     def channel_opened(self, channel: BoundedChannel) -> None:
-        """Watch over a new connection."""
+        """Register a new connection."""
 
     def shed_load(self) -> None:
-        """See to it that less is held."""
+        """Shed requests and connections until the buffers are within their budget."""
 
     def channel_lost(self, channel: BoundedChannel) -> None:
-        """Forget a connection that is closed."""
+        """Remove a connection that is closed."""
 
 
 class BoundedChannel(HTTPChannel):
-    """A connection whose client may not take for ever over a request or an answer.
+    """A connection with a deadline for each request, each response and each pause.
 
-    What it may take is not set by a timer of its own, which would be made and
-    unmade for each request: the site looks at all its channels every second.
+    The site checks the deadlines of all its connections every second: a timer for each would
+    have to be created and cancelled for each request.
     """
 
     max_body = MAX_BODY
     # Twisted's own timer is restarted by every byte.
     timeOut = None
-    _site: Keeper
-    _answering = False
+    _site: SiteProtocol
+    _responding = False
     _idle = False
     _reading = False
     _request_line = b""
-    # Whether more was written than the client has read and the transport cares to keep.
+    # Whether the transport's buffer is full because the client does not read.
     _write_paused = False
-    # Bytes that are kept: of the request's body, and of answers since it is clogged.
-    _body = 0
+    # Sizes, in bytes, of the request's body and of what was written while writing is paused.
+    _body_size = 0
     _buffered_bytes = 0
-    _expires_at = 0.0
+    # When the current deadline expires, on the site's clock.
+    _deadline = 0.0
     _refused = False
     _closing = False
 
     def connectionMade(self) -> None:
-        self._site = cast(Keeper, self.factory)
+        self._site = cast(SiteProtocol, self.factory)
         super().connectionMade()
         self._site.channel_opened(self)
-        self._within(REQUEST_SECONDS)
+        self._expire_in(REQUEST_SECONDS)
         self._idle = False
 
     def dataReceived(self, data: bytes) -> None:
@@ -100,79 +101,79 @@ class BoundedChannel(HTTPChannel):
             return
         if self._idle:
             self._idle = False
-            self._site.crowd.asks(self)
-            self._within(REQUEST_SECONDS)
+            self._site.registry.mark_reading(self)
+            self._expire_in(REQUEST_SECONDS)
         try:
             super().dataReceived(data)
         except ValueError:
-            # A Content-Length of more digits than Python turns into a number.
+            # Twisted lets int() fail on a Content-Length with too many digits.
             self._respondToBadRequestAndDisconnect()
 
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
         method, target, version = self._request_line.split(b" ")
-        refusal = self._site.gate.authorize(request, method, target, version)
-        if refusal is None or self.length == 0:
-            request.refusal = refusal
+        problem = self._site.gate.authorize(request, method, target, version)
+        if problem is None or self.length == 0:
+            request.problem = problem
             super().allHeadersReceived()
         else:
-            # Nothing of the body is kept for somebody who may not ask, nor waited for.
-            self._turn_away(refusal)
+            # The body of a rejected request is neither buffered nor waited for.
+            self._reject(problem)
 
     def rawDataReceived(self, data: bytes) -> None:
         if not self._refused:
             super().rawDataReceived(data)
 
-    def keeps(self, size: int) -> bool:
-        """Say how large the request's body has become.
+    def set_body_size(self, size: int) -> bool:
+        """Record the size of the request's body so far, in bytes.
 
-        :return: whether it is to be kept: not if this was too much for all together.
+        :return: whether to buffer it; false when the request was shed for it.
         """
-        self._body = size
-        self._hold()
+        self._body_size = size
+        self._update_usage()
         return not self._refused
 
-    def _hold(self) -> None:
-        self._site.held.hold(self, self._body + self._buffered_bytes)
+    def _update_usage(self) -> None:
+        self._site.buffers.set_usage(self, self._body_size + self._buffered_bytes)
         self._site.shed_load()
 
     @property
     def sheddable(self) -> bool:
-        """Whether what is held for it is of no use yet, or none any more."""
-        return not self._answering or self._buffered_bytes > 0
+        """Whether the buffered bytes may be discarded: no request is being processed with them."""
+        return not self._responding or self._buffered_bytes > 0
 
     def shed(self) -> None:
-        """Hold nothing more for this client: others are held up."""
+        """Discard the buffered bytes, because all clients together exceed the budget."""
         if self._buffered_bytes:
             self.drop()
         else:
-            detail = "too much is being sent to callme at once"
-            self._turn_away(Problem(429, detail, headers={"Retry-After": str(RETRY_SECONDS)}))
-            self.requests[-1].shed()
-        self._body = self._buffered_bytes = 0
-        self._hold()
+            detail = "too many bytes are being sent to callme at once"
+            self._reject(Problem(429, detail, headers={"Retry-After": SHED_RETRY_AFTER}))
+            self.requests[-1].discard_body()
+        self._body_size = self._buffered_bytes = 0
+        self._update_usage()
 
     def allContentReceived(self) -> None:
         if self._refused:
             return
-        self._answering = True
+        self._responding = True
         self._reading = False
         self._request_line = b""
-        self._site.crowd.waits(self)
-        self._within(ANSWER_SECONDS)
+        self._site.registry.mark_busy(self)
+        self._expire_in(RESPONSE_SECONDS)
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        if self._body:
-            self._body = 0
-            self._hold()
-        self._answering = False
+        if self._body_size:
+            self._body_size = 0
+            self._update_usage()
+        self._responding = False
         self._idle = True
-        self._site.crowd.idles(self)
+        self._site.registry.mark_idle(self)
         if self._site.closing:
             self.persistent = False
         self._closing = not self.persistent
-        self._within(CLOSE_SECONDS if self._closing else IDLE_SECONDS)
+        self._expire_in(CLOSE_SECONDS if self._closing else IDLE_SECONDS)
         super().requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -181,13 +182,13 @@ class BoundedChannel(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:
         if self._write_paused and not self._reading:
-            # Who asks ahead and does not read the answers would fill the memory with them.
-            self._hang_up()
+            # A client that pipelines requests and reads no response would fill the memory.
+            self._close_gracefully()
             return
         if line and not self._reading:
             self._reading = True
             self._request_line = line
-            self.max_body = _most_for(line)
+            self.max_body = _max_body(line)
         super().lineReceived(line)
 
     def pauseProducing(self) -> None:
@@ -198,89 +199,82 @@ class BoundedChannel(HTTPChannel):
         self._write_paused = False
         if self._buffered_bytes:
             self._buffered_bytes = 0
-            self._hold()
+            self._update_usage()
         super().resumeProducing()
 
     def write(self, data: bytes) -> None:
         super().write(data)
         if self._write_paused:
             self._buffered_bytes += len(data)
-            self._hold()
+            self._update_usage()
 
-    def expire(self, now: float) -> None:
-        """Cut the client off if its time is over."""
-        if now < self._expires_at:
+    def check_deadline(self, now: float) -> None:
+        """Close the connection if its deadline has passed.
+
+        :param now: seconds on the site's clock.
+        """
+        if now < self._deadline:
             return
-        if self._answering or self._closing:
+        if self._responding or self._closing:
             self.drop()
         elif self._idle:
-            self._hang_up()
+            self._close_gracefully()
         else:
-            detail = f"the request took more than {REQUEST_SECONDS} s to arrive"
-            self._refuse(Problem(408, detail))
+            self._refuse(408, f"the request took more than {REQUEST_SECONDS} s to arrive")
 
     def drop(self) -> None:
-        """Close the connection at once."""
+        """Close the connection at once; unsent data is lost."""
         cast(ITCPTransport, self.transport).abortConnection()
 
     def evict(self) -> None:
-        """Close the connection for the sake of another client, not before its answer has left."""
+        """Close the connection to make room for another; an idle one sends its data first."""
         if self._idle and not self._write_paused:
-            self._hang_up()
-            self._site.crowd.waits(self)
+            self._close_gracefully()
+            self._site.registry.mark_busy(self)
         else:
             self.drop()
 
     def close_when_idle(self) -> None:
-        """Close the connection: now, or after the answer that is under way."""
-        if not self._answering:
-            self._hang_up()
+        """Close the connection: at once if it is idle, else after the current response."""
+        if not self._responding:
+            self._close_gracefully()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self._refuse(Problem(431, f"a line of more than {self.MAX_LENGTH:,} bytes"))
+        self._refuse(431, f"a line has more than {self.MAX_LENGTH:,} bytes")
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        # Twisted has no public hook for what it cannot parse, and its answer is empty.
+        # Twisted calls this private method for what it cannot parse; its response is empty.
         if self._receivedHeaderSize > self.totalHeadersSize:
-            self._refuse(Problem(431, f"headers of more than {self.totalHeadersSize:,} bytes"))
+            self._refuse(431, f"the headers have more than {self.totalHeadersSize:,} bytes")
         elif self._receivedHeaderCount > self.maxHeaders:
-            self._refuse(Problem(431, f"more than {self.maxHeaders:,} headers"))
+            self._refuse(431, f"there are more than {self.maxHeaders:,} headers")
         else:
-            self._refuse(Problem(400, "the request is not HTTP/1.1 as RFC 9112 has it"))
+            self._refuse(400, "the request is not valid HTTP/1.1 (RFC 9112)")
 
-    def _refuse(self, problem: Problem) -> None:
-        self._turn_away(problem)
+    def _refuse(self, status: int, detail: str) -> None:
+        """Send an error response and close the connection."""
+        self._reject(Problem(status, detail))
         self.loseConnection()
 
-    def _turn_away(self, problem: Problem) -> None:
-        """Answer before all of a request has arrived, and let the client close the connection.
+    def _reject(self, problem: Problem) -> None:
+        """Send an error response before the request is complete; ignore all further data.
 
-        What it still sends is thrown away: a connection that is closed while its client sends
-        is reset, and the client would never see the answer.
+        The client is left to close the connection. Closing it here while the client still
+        sends would reset it, and the client might never read the response.
         """
-        body = encode(problem.members)
-        headers = {
-            "Content-Type": PROBLEM_TYPE.decode(),
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-            **problem.headers,
-        }
-        lines = [f"HTTP/1.1 {problem.status} {problem.members['title']}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if self._request_line.startswith(b"HEAD "):
-            body = b""
         assert self.transport is not None
-        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        with_body = not self._request_line.startswith(b"HEAD ")
+        self.transport.write(raw_response(problem, with_body=with_body))
         self._close_within(CLOSE_SECONDS)
 
-    def _hang_up(self) -> None:
+    def _close_gracefully(self) -> None:
         self._close_within(CLOSE_SECONDS)
         self.loseConnection()
 
     def _close_within(self, seconds: float) -> None:
         self._refused = self._closing = True
-        self._site.crowd.idles(self)
-        self._within(seconds)
+        self._site.registry.mark_idle(self)
+        self._expire_in(seconds)
 
-    def _within(self, seconds: float) -> None:
-        self._expires_at = self._site.clock.seconds() + seconds
+    def _expire_in(self, seconds: float) -> None:
+        self._deadline = self._site.clock.seconds() + seconds

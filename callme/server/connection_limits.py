@@ -1,4 +1,4 @@
-"""The connections that are open, and which of them go when there is no room for another."""
+"""Limits on HTTP connections: how many may be open, and how many bytes they may buffer."""
 
 from __future__ import annotations
 
@@ -9,95 +9,99 @@ from attrs import define, field
 
 C = TypeVar("C")
 
+EVICTION_HEADROOM = 64
+"""Minimum number of connections that may be open beyond the limit while others are closed.
+
+A connection that is evicted is closed only in the next turn of the reactor, so each connection
+that arrives in the same turn needs room of its own.
+"""
+
 
 @define(eq=False)
 class BufferBudget(Generic[C]):
-    """Counts the bytes that are kept for each connection.
+    """The bytes buffered for each connection, and their limit.
 
-    :param most: how many there may be for all of them together.
+    :ivar max_bytes: the limit for all connections together.
     """
 
-    most: int
-    _sizes: dict[C, int] = field(factory=dict, init=False)
+    max_bytes: int
+    _usage: dict[C, int] = field(factory=dict, init=False)
     _total: int = field(default=0, init=False)
 
-    def hold(self, one: C, size: int) -> None:
-        """Say how many bytes are kept for one now."""
-        self._total += size - self._sizes.pop(one, 0)
+    def set_usage(self, connection: C, size: int) -> None:
+        """Set the number of bytes that are buffered for a connection."""
+        self._total += size - self._usage.pop(connection, 0)
         if size:
-            self._sizes[one] = size
+            self._usage[connection] = size
 
     @property
     def exceeded(self) -> bool:
-        """Whether somebody must go."""
-        return self._total > self.most
+        """Whether more bytes are buffered than the limit."""
+        return self._total > self.max_bytes
 
-    def largest(self, may_go: Callable[[C], bool]) -> C | None:
-        """Return the one that most is kept for, of those that may go."""
-        going = [one for one in self._sizes if may_go(one)]
-        return max(going, key=self._sizes.__getitem__, default=None)
-
-
-EVICTION_HEADROOM = 64
-"""Connections that may be open beyond the most there may be, while they are being closed: at
-least. A connection is closed in the next turn of the reactor, and all that come in one turn need
-another to go for them."""
+    def largest(self, eligible: Callable[[C], bool]) -> C | None:
+        """Return the eligible connection with the most bytes buffered; ``None`` without one."""
+        candidates = [connection for connection in self._usage if eligible(connection)]
+        return max(candidates, key=self._usage.__getitem__, default=None)
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class ConnectionRegistry(Generic[C]):
-    """Keeps connections in the order in which they may be closed to make room.
+    """The open connections, in the order in which they may be evicted.
 
-    First those whose request has been answered, then those whose request is taking its time to
-    arrive, the longest in that state first; never those that wait for their answer.
+    Idle connections go first, then those whose request is still arriving; within each group the
+    one longest in that state. A connection that waits for its response is never evicted.
 
-    :param most: how many there may be.
-    :param going: how many beyond that, while others are being closed for them.
-    :ivar everybody: all that are open.
+    :ivar max_connections: the limit.
+    :ivar headroom: how many more may be open while evicted ones are being closed.
+    :ivar connections: all open connections.
     """
 
-    most: int
-    going: int = EVICTION_HEADROOM
+    max_connections: int
+    headroom: int = EVICTION_HEADROOM
     connections: set[C] = field(factory=set, init=False)
-    # Dictionaries for their order.
+    # Dictionaries serve as ordered sets.
     _idle: dict[C, None] = field(factory=dict, init=False)
-    _asking: dict[C, None] = field(factory=dict, init=False)
+    _reading: dict[C, None] = field(factory=dict, init=False)
 
-    def enter(self, one: C) -> None:
-        """Take in a new one, of which a request is expected."""
-        self.connections.add(one)
-        self._asking[one] = None
+    def add(self, connection: C) -> None:
+        """Add a new connection, whose first request is expected."""
+        self.connections.add(connection)
+        self._reading[connection] = None
 
-    def leave(self, one: C) -> None:
-        """Forget one that is closed."""
-        self.connections.discard(one)
-        self.waits(one)
+    def remove(self, connection: C) -> None:
+        """Remove a connection that is closed."""
+        self.connections.discard(connection)
+        self.mark_busy(connection)
 
-    def idles(self, one: C) -> None:
-        """Say that one has had its answer."""
-        self._asking.pop(one, None)
-        self._idle[one] = None
+    def mark_idle(self, connection: C) -> None:
+        """Record that a connection got its response."""
+        self._reading.pop(connection, None)
+        self._idle[connection] = None
 
-    def asks(self, one: C) -> None:
-        """Say that a request begins to arrive."""
-        self._idle.pop(one, None)
-        self._asking[one] = None
+    def mark_reading(self, connection: C) -> None:
+        """Record that a request starts to arrive."""
+        self._idle.pop(connection, None)
+        self._reading[connection] = None
 
-    def waits(self, one: C) -> None:
-        """Say that one waits for an answer."""
-        self._asking.pop(one, None)
-        self._idle.pop(one, None)
+    def mark_busy(self, connection: C) -> None:
+        """Record that a connection waits for its response, and must not be evicted."""
+        self._reading.pop(connection, None)
+        self._idle.pop(connection, None)
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for another unless one goes."""
-        return len(self.connections) >= self.most
+        """Whether another connection needs an eviction."""
+        return len(self.connections) >= self.max_connections
 
     def pop_evictable(self) -> C | None:
-        """Choose one that is to be closed, and is not chosen again; ``None`` if none may."""
-        if len(self.connections) >= self.most + self.going:
+        """Return a connection to evict, which is not returned again.
+
+        :return: ``None`` when none may be evicted or the headroom is used up.
+        """
+        if len(self.connections) >= self.max_connections + self.headroom:
             return None
-        one = next(iter(self._idle), None) or next(iter(self._asking), None)
-        if one is not None:
-            self.waits(one)
-        return one
+        connection = next(iter(self._idle), None) or next(iter(self._reading), None)
+        if connection is not None:
+            self.mark_busy(connection)
+        return connection

@@ -1,4 +1,4 @@
-"""Where the daemon listens, and for how many clients there is room."""
+"""Listening: the endpoint of the daemon, and how many connections its file descriptors permit."""
 
 from __future__ import annotations
 
@@ -20,93 +20,122 @@ from twisted.python.failure import Failure
 from ..security.hosts import is_loopback
 from .connection_limits import EVICTION_HEADROOM
 
+log = Logger(namespace="callme")
+
 RESERVED_FDS = 64
-"""Descriptors of the daemon itself: database, log, reactor, what libraries open."""
+"""File descriptors reserved for the daemon itself: database, log, reactor, libraries."""
 FDS_PER_CALL = 4
-"""... of a call: a look-up or a connection, others to the same name's further addresses while
-the first does not answer, and one that is kept from the call before."""
+"""File descriptors reserved for each call.
+
+A call uses one for its name lookup or its connection, others for connections to further addresses
+of the name while the first does not respond, and one for an idle connection of an earlier call.
+"""
 ACCEPT_BURST = 1024
-"""... of clients that come at once, in the place of others that have not gone yet: as many as the
-system lets wait at a port."""
+"""File descriptors reserved for new clients that arrive before evicted ones are closed.
+
+That is as many as the system queues at a port: see :data:`BACKLOG`.
+"""
+BACKLOG = 1024
+"""Length of the queue of connections to accept; the kernel may lower it (net.core.somaxconn)."""
 
 
-def raise_limit(wanted: int) -> int:
-    """Let this process open as many files as it wants, or as many as it may.
+def raise_fd_limit(required: int) -> int:
+    """Raise this process's limit on open files to ``required``, as far as the system permits.
 
-    :return: how many it may open now.
+    :return: how many of the required files the process may open.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return wanted
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft == resource.RLIM_INFINITY or soft >= required:
+        return required
+    allowed = required if hard == resource.RLIM_INFINITY else min(hard, required)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     except (OSError, ValueError):
-        # Some systems have a limit below the one that they tell.
+        # Some systems enforce a lower limit than the one that they report.
         return soft
     return allowed
 
 
 def required_fds(connections: int, concurrency: int) -> int:
-    """Return how many descriptors so many clients and calls need."""
+    """Return the number of file descriptors that so many clients and calls need."""
     return connections + ACCEPT_BURST + FDS_PER_CALL * concurrency + RESERVED_FDS
 
 
-def share_of_clients(connections: int, concurrency: int, limit: int) -> int:
-    """Return how many of the connections that clients may have there are descriptors for.
+def client_budget(connections: int, concurrency: int, fd_limit: int) -> int:
+    """Return how many of the wanted client connections the limit on open files permits.
 
-    Where calls alone could use all of them, a quarter is left to clients, who must be able
-    to say what is to be called.
+    Clients get a quarter of the limit even if calls could use all of it, because without
+    clients there is nothing to call.
 
-    :param limit: how many files this process may open.
+    :param connections: the wanted number.
     """
-    left = limit - FDS_PER_CALL * concurrency - RESERVED_FDS
-    return max(1, min(connections, max(left, limit // 4)))
+    left = fd_limit - FDS_PER_CALL * concurrency - RESERVED_FDS
+    return max(1, min(connections, max(left, fd_limit // 4)))
 
 
-def burst_budget(connections: int, concurrency: int, limit: int) -> int:
-    """Return how many clients may come at once in the place of others.
+def burst_budget(connections: int, concurrency: int, fd_limit: int) -> int:
+    """Return how many new clients may be connected before evicted ones are closed.
 
-    :param connections: how many there may be.
-    :param limit: how many files this process may open.
+    :param connections: the maximum number of client connections.
     """
-    return max(
-        0, min(ACCEPT_BURST, limit - FDS_PER_CALL * concurrency - RESERVED_FDS - connections)
-    )
+    left = fd_limit - FDS_PER_CALL * concurrency - RESERVED_FDS - connections
+    return max(0, min(ACCEPT_BURST, left))
+
+
+def connection_limits_for(wanted: int, concurrency: int) -> tuple[int, int]:
+    """Raise the limit on open files, and log a warning if it does not permit all connections.
+
+    :param wanted: the wanted number of client connections.
+    :param concurrency: the maximum number of calls in flight.
+    :return: the maximum number of client connections, and of those beyond it while others are
+        being closed.
+    """
+    fd_limit = raise_fd_limit(required_fds(wanted, concurrency))
+    permitted = client_budget(wanted, concurrency, fd_limit)
+    if permitted < wanted:
+        log.warn(
+            "only {limit} files may be open, which permits {permitted} clients, not the {wanted} "
+            "of --max-connections (see ulimit -Hn)",
+            limit=fd_limit,
+            permitted=permitted,
+            wanted=wanted,
+        )
+    return permitted, max(EVICTION_HEADROOM, burst_budget(permitted, concurrency, fd_limit))
 
 
 class CannotListen(Exception):
-    """The port cannot be used; its text is one line that says why."""
+    """The port cannot be used; the text is one line that gives the reason."""
 
 
 def check_bindable(description: str) -> bool:
-    """Find out whether something can be listened on, by taking it and letting it go.
+    """Check that an endpoint can be listened on, by binding its address for a moment.
 
+    :param description: a Twisted endpoint description.
     :return: whether other machines may reach it.
-    :raises CannotListen: where it cannot.
+    :raises CannotListen: when it cannot be listened on.
     """
     failures: list[Failure] = []
-    probe = _Probe()
+    probe = _BindProbe()
     listening = maybeDeferred(serverFromString(probe, description).listen, Factory())
     listening.addErrback(failures.append)
     for failure in failures:
         error = failure.value
         if isinstance(error, AttributeError):
-            # An endpoint that wants more of a reactor than the probe has speaks for itself;
-            # where it listens (on systemd's socket, say) nobody but itself knows.
+            # The endpoint uses a part of the reactor that the probe lacks (systemd's, which
+            # takes over an open socket, does), so its address is unknown here.
             return True
-        why = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         if not isinstance(error, (OSError, OverflowError)):
-            # stdio:, which Twisted has beside those of ports, fails in a way of its own.
-            why = "it is no port that clients connect to"
-        raise CannotListen(f"cannot listen on {description}: {why}")
+            # Twisted's stdio endpoint has no port, and fails with an error of its own.
+            reason = "it is not a port that clients can connect to"
+        raise CannotListen(f"cannot listen on {description}: {reason}")
     return probe.exposed
 
 
-class _Probe:
-    """As much of a reactor as an endpoint needs to listen, which only tries.
+class _BindProbe:
+    """The part of a reactor that an endpoint needs to listen; it binds and closes at once.
 
-    :ivar exposed: whether what was listened on is more than this machine's own.
+    :ivar exposed: whether the address that was bound is not a loopback address.
     """
 
     exposed = False
@@ -117,7 +146,8 @@ class _Probe:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((interface, port))
             trial.listen()
-            # Not what it was told: a name, and no name at all, mean some address, too.
+            # The interface may be a name, or empty for all addresses, so only the bound address
+            # says whether other machines can reach it.
             self.exposed = not is_loopback(trial.getsockname()[0])
 
     def listenSSL(
@@ -145,24 +175,19 @@ class _Probe:
             elif trial.connect_ex(address) == 0:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             elif not stat.S_ISSOCK(os.stat(address).st_mode):
-                raise OSError(errno.EEXIST, "there is something that is no socket")
-
-
-log = Logger(namespace="callme")
-
-BACKLOG = 1024
-"""Clients that may wait to be let in; the kernel's own limit (net.core.somaxconn) may be lower."""
+                raise OSError(errno.EEXIST, "there is a file that is not a socket")
 
 
 def endpoint_of(reactor: Any, description: str) -> IStreamServerEndpoint:
-    """Return where to listen, with room for a rush of clients unless the description says how much.
+    """Return the endpoint of a description, with :data:`BACKLOG` unless it gives a backlog.
 
-    With Twisted's room for fifty, a thousand that come at once wait for some twenty seconds:
-    the kernel lets each try again only after one.
+    With Twisted's default of 50, a thousand clients that connect at once wait for up to 20 s,
+    because a client's kernel repeats an attempt that found the queue full only after 1 s.
     """
     kind, _, rest = description.partition(":")
     if kind in ("tcp", "tcp6", "ssl", "unix"):
-        # Of two that are named the last counts; one without a name cannot be given twice.
+        # A backlog that the description itself gives as a keyword comes later and wins. One given
+        # by position is a second value for the parameter: a TypeError, and it is used alone.
         with suppress(TypeError):
             return _server(reactor, f"{kind}:backlog={BACKLOG}:{rest}")
     return _server(reactor, description)
@@ -174,29 +199,12 @@ def _server(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 def address_of(port: IListeningPort | None, description: str) -> str:
-    """Return where somebody listens, as a person writes it."""
+    """Return the address of a port for display, such as ``127.0.0.1:6777`` or ``[::1]:6777``.
+
+    :param description: returned when the port has no host and number, as a Unix socket.
+    """
     address: Any = None if port is None else port.getHost()
     host, number = getattr(address, "host", None), getattr(address, "port", None)
     if host is None:
         return description
     return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
-
-
-def connection_limits_for(asked: int, concurrency: int) -> tuple[int, int]:
-    """See to it that there are descriptors for clients.
-
-    :param asked: how many clients there are to be room for.
-    :param concurrency: how many calls, which need descriptors too.
-    :return: how many there can be, and how many more while others are being closed for them.
-    """
-    limit = raise_limit(required_fds(asked, concurrency))
-    room = share_of_clients(asked, concurrency, limit)
-    if room < asked:
-        log.warn(
-            "{limit} files may be open: enough for {room} clients, not for the {asked} of "
-            "--max-connections (see ulimit -Hn)",
-            limit=limit,
-            room=room,
-            asked=asked,
-        )
-    return room, max(EVICTION_HEADROOM, burst_budget(room, concurrency, limit))

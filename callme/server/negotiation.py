@@ -1,34 +1,53 @@
-"""What a client accepts (RFC 9110, section 12.5.1)."""
+"""Content negotiation by the ``Accept`` header (RFC 9110, section 12.5.1).
+
+Wildcards such as ``*/*`` are ignored: a client that accepts anything gets the default
+representation of a resource, and only one that names another media type gets that.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from functools import lru_cache
 
-from twisted.web.iweb import IRequest
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
-from .problem import CALENDAR_TYPE, JSON_TYPE
+MAX_ACCEPT = 2048
+"""Maximum length, in bytes, of an ``Accept`` header that is parsed; a longer one is ignored.
 
-_WEIGHT = re.compile(rb"q=([01](?:\.[0-9]{0,3})?)")
+Parsing takes time in proportion to the length, also for a client that is not authenticated yet.
+"""
 
 
-def wants_calendar(request: IRequest) -> bool:
-    """Whether a request would rather have a calendar than JSON (RFC 9110, section 12.5.1).
-
-    It must name it: whoever takes anything gets JSON.
-    """
-    wanted: dict[bytes, float] = {}
-    for part in (request.getHeader(b"accept") or b"").lower().split(b","):
-        kind, *parameters = (piece.strip() for piece in part.split(b";"))
-        weights = (_WEIGHT.fullmatch(parameter) for parameter in parameters)
-        weight = next((float(found[1]) for found in weights if found), 1.0)
-        wanted[kind] = max(weight, wanted.get(kind, 0.0))
-    return wanted.get(CALENDAR_TYPE, 0.0) > wanted.get(JSON_TYPE, 0.0)
+def wants_calendar(accept: bytes | None) -> bool:
+    """Return whether a client prefers ``text/calendar`` to JSON."""
+    weights = _weights(accept)
+    return weights.get("text/calendar", 0.0) > weights.get("application/json", 0.0)
 
 
 def wants_html(accept: bytes | None) -> bool:
-    """Whether a browser asks, by its ``Accept`` (RFC 9110, section 12.5.1)."""
-    for one in (accept or b"").decode("latin-1").split(","):
-        kind, *parameters = (part.strip().lower() for part in one.split(";"))
-        if kind == "text/html":
-            return not any(p in ("q=0", "q=0.0", "q=0.00", "q=0.000") for p in parameters)
-    return False
+    """Return whether a client accepts HTML, as every browser does."""
+    return _weights(accept).get("text/html", 0.0) > 0
+
+
+def wants_openmetrics(accept: bytes | None) -> bool:
+    """Return whether a client accepts OpenMetrics and does not prefer ``text/plain``."""
+    weights = _weights(accept)
+    weight = weights.get("application/openmetrics-text", 0.0)
+    return weight > 0 and weight >= weights.get("text/plain", 0.0)
+
+
+@lru_cache(maxsize=64)
+def _weights(accept: bytes | None) -> Mapping[str, float]:
+    """Return the weight of each media type of a header, in lower case, without parameters.
+
+    Parameters such as ``version=1.0.0`` do not count; of a type listed more than once, the
+    largest weight does.
+    """
+    if accept is None or len(accept) > MAX_ACCEPT:
+        return {}
+    weights: dict[str, float] = {}
+    for value, weight in parse_accept_header(accept.decode("latin-1"), MIMEAccept):
+        media_type = value.partition(";")[0].strip().lower()
+        weights[media_type] = max(weight, weights.get(media_type, 0.0))
+    return weights

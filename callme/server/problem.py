@@ -1,13 +1,14 @@
-"""Errors as people read them: problem details for HTTP APIs (RFC 9457)."""
+"""Error responses: problem details for HTTP APIs (RFC 9457), and their one writer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from attrs import field, frozen
+from twisted.web.iweb import IRequest
 
 from ..errors import FieldError, Invalid
 
@@ -19,44 +20,86 @@ PROBLEM_TYPE = b"application/problem+json"
 
 @frozen
 class Problem(Exception):
-    """What is wrong with a request; raised by a handler, it is the answer.
+    """An error response; a handler raises it.
 
-    :ivar status: the status of the answer.
+    :ivar status: the HTTP status.
     :ivar detail: one sentence for a person.
-    :ivar errors: each thing wrong with the input.
-    :ivar headers: further headers of the answer.
-    :ivar more: further members of the answer.
+    :ivar errors: every error found in the input.
+    :ivar headers: additional headers of the response.
+    :ivar extensions: additional members of the problem details (RFC 9457, section 3.2).
     """
 
     status: int
     detail: str
     errors: Iterable[FieldError] = ()
-    headers: dict[str, str] = field(factory=dict)
-    extensions: dict[str, Any] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict, kw_only=True)
+    extensions: Mapping[str, Any] = field(factory=dict, kw_only=True)
 
     @classmethod
     def of(cls, invalid: Invalid) -> Problem:
-        """Return what an invalid input is answered with."""
-        told = (f"{e.pointer.lstrip('/')}: {e.detail}" for e in invalid.errors[:3])
-        return cls(422, "; ".join(told), invalid.errors)
+        """Return the problem that reports an invalid input."""
+        details = (f"{e.pointer.lstrip('/')}: {e.detail}" for e in invalid.errors[:3])
+        return cls(422, "; ".join(details), invalid.errors)
 
     @property
-    def members(self) -> dict[str, Any]:
-        """The answer's JSON object."""
+    def title(self) -> str:
+        """The reason phrase of the status."""
+        return HTTPStatus(self.status).phrase
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the problem details as a JSON object."""
         members: dict[str, Any] = {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": self.title,
             "status": self.status,
             "detail": self.detail,
         }
         errors = [{"pointer": e.pointer, "detail": e.detail} for e in self.errors]
         if errors:
             members["errors"] = errors
-        return members | self.extensions
+        return {**members, **self.extensions}
+
+    def encode(self, *, pretty: bool = False) -> tuple[dict[str, str], bytes]:
+        """Return the headers and the body of the response."""
+        body = encode(self.to_dict(), pretty)
+        headers = {
+            "Content-Type": PROBLEM_TYPE.decode("ascii"),
+            "Content-Length": str(len(body)),
+            **self.headers,
+        }
+        return headers, body
+
+
+def problem_response(request: IRequest, problem: Problem, *, pretty: bool = False) -> bytes:
+    """Set the status and the headers of an error response; return its body."""
+    headers, body = problem.encode(pretty=pretty)
+    set_head(request, problem.status, headers)
+    return body
+
+
+def set_head(request: IRequest, status: int, headers: Mapping[str, str]) -> None:
+    """Set the status and the headers of a response; names and values are ASCII."""
+    request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
+    for name, value in headers.items():
+        request.setHeader(name.encode("ascii"), value.encode("ascii"))
+
+
+def raw_response(problem: Problem, *, with_body: bool) -> bytes:
+    """Return a whole response as bytes, for a connection whose request is not complete.
+
+    It announces that the connection is closed after it.
+
+    :param with_body: false for the response to a HEAD request.
+    """
+    headers, body = problem.encode()
+    lines = [f"HTTP/1.1 {problem.status} {problem.title}"]
+    lines += [f"{name}: {value}" for name, value in {**headers, "Connection": "close"}.items()]
+    head = "\r\n".join([*lines, "", ""]).encode("ascii")
+    return head + body if with_body else head
 
 
 def encode(members: object, pretty: bool = False) -> bytes:
-    """Return JSON in UTF-8 with a line feed at its end, which a terminal wants."""
+    """Return JSON in UTF-8 that ends with a line feed, so that a terminal shows it well."""
     text = json.dumps(members, ensure_ascii=False, indent=2) if pretty else _compact(members)
     return text.encode("utf-8") + b"\n"
 

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from attrs import define, field
 from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from twisted.web.template import Tag, flattenString, tags
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..api.problems import problem_for
 from ..api.requests import (
     parse_new_time,
     parse_query,
@@ -22,7 +21,6 @@ from ..api.requests import (
     parse_start_from,
     parse_state,
 )
-from ..api.routes import RETRY_AFTER, AnyPathConverter
 from ..api.task_service import TaskService
 from ..core.task import Task
 from ..core.times import Key
@@ -33,8 +31,9 @@ from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
 from ..server.auth import IAnonymous
 from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
-from ..server.problem import Problem
-from ..store.interface import Store, StoreUnavailable
+from ..server.problem import Problem, set_head
+from ..server.router import AnyPathConverter
+from ..store.interface import Store
 from ..worker.scheduler import Scheduler
 from .chart_panels import HOURS, ChartCache, insert
 from .dashboard import MOST_LISTED, USUAL_HOURS, Dashboard, DashboardData
@@ -44,8 +43,6 @@ from .search import MOST_FOUND, SearchResults, render_results
 from .session import LoginRequired, check_session, current_viewer, parse_form, set_session
 from .task_page import TaskDetail, TaskPage
 from .widgets import Renderable, escape_invisible, flash, query
-
-log = Logger(namespace="callme")
 
 WAIT_SECONDS = 0.02
 """How long a page waits for what is being counted."""
@@ -258,35 +255,15 @@ class WebUi:
         path = request.uri.decode("latin-1") if request.method == b"GET" else OVERVIEW
         return self._ask_for_token(request, safe_redirect_target(path), 401)
 
-    @app.handle_errors(Problem)
-    def _problem(self, request: IRequest, failure: Failure) -> Layout:
-        assert isinstance(failure.value, Problem)
-        return self._wrong(request, failure.value)
-
-    @app.handle_errors(StoreUnavailable)
-    def _unavailable(self, request: IRequest, failure: Failure) -> Layout:
-        log.error("a page failed: {error}", error=quoted(str(failure.value), 300))
-        detail = "the database cannot be used just now: try again in a moment"
-        problem = Problem(503, detail, headers={"Retry-After": RETRY_AFTER})
-        # What was only looked at is there again by itself, as soon as it can be read.
-        return self._wrong(request, problem, live=request.method == b"GET")
-
-    @app.handle_errors(HTTPException)
-    def _not_routed(self, request: IRequest, failure: Failure) -> Layout:
-        error = failure.value
-        if isinstance(error, MethodNotAllowed):
-            allowed = ", ".join(sorted(error.valid_methods or ()))
-            problem = Problem(405, "this is not done here", headers={"Allow": allowed})
-            return self._wrong(request, problem)
-        return self._wrong(request, Problem(404, "there is nothing at this path"))
-
     @app.handle_errors(Exception)
-    def _unexpected(self, request: IRequest, failure: Failure) -> Layout:
-        log.failure("a page failed", failure)
-        return self._wrong(request, Problem(500, "callme failed to answer; its log says more"))
+    def _failed(self, request: IRequest, failure: Failure) -> Layout:
+        problem = problem_for(request, failure)
+        # A page that was only displayed loads again by itself once the database is available.
+        live = problem.status == 503 and request.method == b"GET"
+        return self._wrong(request, problem, live=live)
 
     def _wrong(self, request: IRequest, problem: Problem, *, live: bool = False) -> Layout:
-        title = problem.members["title"]
+        title = problem.title
         who = None if IAnonymous.providedBy(request) else current_viewer(request)
         frame = self._frame(
             request,
@@ -296,8 +273,7 @@ class WebUi:
             live=live,
             status=problem.status,
         )
-        for name, value in problem.headers.items():
-            request.setHeader(name.encode("ascii"), value.encode("ascii"))
+        set_head(request, problem.status, problem.headers)
         return frame
 
 

@@ -214,13 +214,13 @@ def test_a_unix_socket_may_be_new_or_left_behind(tmp_path: Path) -> None:
     ("port", "said"),
     [
         ("unix:{}/nowhere/socket", "No such file or directory"),
-        ("unix:{}", "no socket"),
-        ("unix:{}/file", "no socket"),
+        ("unix:{}", "not a socket"),
+        ("unix:{}/file", "not a socket"),
         ("unix:{}/used", "already in use"),
         ("unix:{}/" + "x" * 200, "too long"),
         ("tcp:99999", "0-65535"),
         ("tcp:-1", "0-65535"),
-        ("stdio:", "no port that clients connect to"),
+        ("stdio:", "not a port that clients can connect to"),
     ],
 )
 def test_what_cannot_be_listened_on_ends_in_one_line(tmp_path: Path, port: str, said: str) -> None:

@@ -12,7 +12,8 @@ from callme.security.hosts import is_local, is_loopback
 from callme.security.secret_file import MAX_SIZE, UnusableFile
 from callme.security.tokens import Permission, Tokens
 from callme.server.auth import Gate
-from callme.server.site import CLOSE_SECONDS, BoundedSite
+from callme.server.channel import CLOSE_SECONDS
+from callme.server.site import BoundedSite
 from callme.tap import load_tokens
 
 from ..helpers.support import World
@@ -263,7 +264,7 @@ def test_without_a_token_nothing_is_told(
     world: World, token_file: Path, target: bytes, method: bytes
 ) -> None:
     world.put("x")
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     challenges = []
     for header in (b"X: y", b"Authorization: Basic eDp5", b"Authorization: Bearer wrong"):
         client.send(head(method, target, header))
@@ -275,7 +276,7 @@ def test_without_a_token_nothing_is_told(
 
 
 def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_file: Path) -> None:
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     token = b"Authorization: " + WRITER
     more = [b"Origin: http://evil.example", b"Content-Length: %d" % len(BODY)]
     client.send(head(b"PUT", b"/task/x", token, *more, host=b"callme.example") + BODY)
@@ -284,7 +285,7 @@ def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_fi
 
 def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> None:
     world.put("x")
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     token = b"Authorization: " + READER
     assert ask(client, b"GET", b"/status/x", token) == 200
     for method in (b"DELETE", b"POST", b"PUT", b"OPTIONS", b"TRACE"):
@@ -299,7 +300,7 @@ def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> No
 def test_strangers_learn_whether_it_is_well_and_no_more(
     world: World, token_file: Path, target: bytes
 ) -> None:
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"GET", target) + head(b"GET", target, b"Authorization: " + READER))
     (status, told), (_, whole) = client.answers()
     assert (status, told) == (200, {"status": "ok"})
@@ -314,14 +315,14 @@ def test_strangers_learn_whether_it_is_well_and_no_more(
 def test_only_health_itself_is_told_to_strangers(
     world: World, token_file: Path, target: bytes
 ) -> None:
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     assert ask(client, b"GET", target) == 401
 
 
 def test_health_is_told_to_strangers_who_name_the_host_in_the_target(
     world: World, token_file: Path
 ) -> None:
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"GET", b"http://callme.example/healthz"))
     assert client.answers() == [(200, {"status": "ok"})]
 
@@ -330,7 +331,7 @@ def test_health_is_told_to_strangers_who_name_the_host_in_the_target(
 
 
 def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_file: Path) -> None:
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"PUT", b"/task/x", b"Content-Length: 16000000") + b"{" * 1000)
     answer = bytes(client.transport.value()).lower()
     assert b"connection: close" in answer
@@ -351,7 +352,7 @@ def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_fil
 def test_what_comes_after_a_refused_body_is_not_read(
     world: World, token_file: Path, length: bytes
 ) -> None:
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     body = BODY if b"46" in length else b"2e\r\n" + BODY + b"\r\n0\r\n\r\n"
     good = head(b"DELETE", b"/task/x", b"Authorization: " + WRITER)
     client.send(head(b"PUT", b"/task/x", length) + body + good)
@@ -385,7 +386,7 @@ def test_who_asks_first_is_not_told_to_go_on(world: World) -> None:
 
 def test_a_token_file_is_read_again(world: World, token_file: Path) -> None:
     file = load_tokens(token_file)
-    client = connect(world, Gate(file))
+    client = connect(world, Gate(file=file))
     old, new = b"Authorization: " + WRITER, b"Authorization: Bearer new"
     assert ask(client, b"GET", b"/status/", old) == 200
     token_file.write_text("new\n")
@@ -423,7 +424,7 @@ SPOILT = {
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) -> None:
     file = load_tokens(token_file)
-    client = connect(world, Gate(file))
+    client = connect(world, Gate(file=file))
     spoil(token_file, how)
     with pytest.raises(UnusableFile, match=SPOILT[how]) as raised:
         load_tokens(token_file)
@@ -439,7 +440,7 @@ def test_a_group_may_read_it(token_file: Path) -> None:
 
 
 def test_the_metrics_are_for_who_may_read(world: World, token_file: Path) -> None:
-    client = connect(world, Gate(load_tokens(token_file)))
+    client = connect(world, Gate(file=load_tokens(token_file)))
     assert ask(client, b"GET", b"/metrics") == 401
     client.send(head(b"GET", b"/metrics", b"Authorization: " + READER))
     assert client.transport.value().startswith(b"HTTP/1.1 200 OK\r\n")

@@ -67,7 +67,7 @@ def test_a_thousand_idle_and_a_thousand_slow_clients_keep_nobody_out(
             task = daemon.until(key, "succeeded", 5)
             assert 0 <= task["attempts"][0]["lateness_ms"] < 1000
         assert open_files(daemon) >= 1000
-    assert "1000 clients are connected, which is the most there may be" in daemon.log()
+    assert "1000 clients are connected, the maximum" in daemon.log()
     assert "Traceback" not in daemon.log()
 
 
@@ -103,7 +103,10 @@ def test_what_a_lower_limit_of_files_leaves_is_shared(tmp_path: Path, sink: Sink
     daemon = LimitedDaemon(tmp_path, resource.RLIMIT_NOFILE, 200, "--concurrency=30")
     daemon.start()
     try:
-        assert "200 files may be open: enough for 50 clients, not for the 1000" in daemon.log()
+        assert (
+            "at most 200 files may be open, which permits 50 clients instead of the 1000"
+            in daemon.log()
+        )
         with ExitStack() as stack:
             for _ in range(150):
                 stack.enter_context(connected(daemon))

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callme.core.times import Key
-from callme.server.site import REQUEST_SECONDS, BoundedSite
+from callme.server.channel import REQUEST_SECONDS
+from callme.server.site import BoundedSite
 
 from ..helpers.processes import Daemon
 from ..helpers.support import NOON, World

@@ -210,7 +210,7 @@ def test_nobody_waits_for_the_count_and_the_longer_it_takes_the_rarer_it_is(worl
     figures = world.result(world.store.figures(NOON, count=True))
 
     def written() -> str:
-        writing = Deferred.fromCoroutine(world.metrics.write(""))
+        writing = Deferred.fromCoroutine(world.metrics.write(None))
         slow.asking.pop().callback(figures)
         return world.result(writing)[0].decode()
 
@@ -248,7 +248,7 @@ def test_a_database_that_is_gone_leaves_the_rest_of_the_page(world: World) -> No
 
 def test_a_database_that_does_not_answer_holds_the_page_up_for_two_seconds(world: World) -> None:
     SlowStore(world)
-    writing = Deferred.fromCoroutine(world.metrics.write(""))
+    writing = Deferred.fromCoroutine(world.metrics.write(None))
     world.clock.advance(1.9)
     assert not writing.called
     world.clock.advance(0.1)

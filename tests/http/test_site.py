@@ -13,17 +13,16 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from callme.api.routes import Api
-from callme.server.connection_limits import EVICTION_HEADROOM
-from callme.server.site import (
-    ANSWER_SECONDS,
+from callme.server.channel import (
     CLOSE_SECONDS,
-    FULL_SECONDS,
     IDLE_SECONDS,
     MAX_BODY,
     REQUEST_SECONDS,
+    RESPONSE_SECONDS,
     BoundedChannel,
-    BoundedSite,
 )
+from callme.server.connection_limits import EVICTION_HEADROOM
+from callme.server.site import FULL_LOG_SECONDS, BoundedSite
 
 from ..conftest import LoggedFailures
 from ..helpers.support import World
@@ -343,7 +342,7 @@ def test_an_answer_that_never_comes_is_not_waited_for_for_ever(world: World) -> 
     world.store.page = lambda **query: Deferred()
     client = Client(world)
     client.send(GET)
-    client.world.clock.advance(ANSWER_SECONDS - 1)
+    client.world.clock.advance(RESPONSE_SECONDS - 1)
     assert not client.transport.disconnecting
     client.world.clock.advance(1)
     assert client.transport.aborted
@@ -399,7 +398,7 @@ def test_a_connection_is_closed_after_the_answer_it_waits_for(world: World) -> N
 def small(world: World) -> BoundedSite:
     """A site that keeps a thousand bytes for all clients together."""
     api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
-    return BoundedSite(api.app.resource(), world.clock, max_held=1000)
+    return BoundedSite(api.app.resource(), world.clock, max_buffered_bytes=1000)
 
 
 def test_the_largest_body_goes_where_all_are_too_much(world: World, small: BoundedSite) -> None:
@@ -581,9 +580,9 @@ def test_the_log_says_now_and_then_that_it_is_full(world: World, site: BoundedSi
     with capturedLogs() as events:
         for _ in range(10):
             Client(world, site)
-        world.clock.advance(FULL_SECONDS)
+        world.clock.advance(FULL_LOG_SECONDS)
         Client(world, site)
-    said = "3 clients are connected, which is the most there may be: the longest idle go"
+    said = "3 clients are connected, the maximum: the longest idle are disconnected"
     assert [formatEvent(event) for event in events] == [said, said]
 
 

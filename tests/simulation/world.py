@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from callme import service
 from callme.caller import pool
 from callme.caller.timer_wheel import Deadline
-from callme.server.site import BoundedChannel
+from callme.server.channel import BoundedChannel
 
 from .checker import ENDS, Checker
 from .database import Disk, Fault, Killed

@@ -10,9 +10,9 @@ import pytest
 from callme.server.listen import (
     ACCEPT_BURST,
     burst_budget,
-    raise_limit,
+    client_budget,
+    raise_fd_limit,
     required_fds,
-    share_of_clients,
 )
 
 
@@ -31,11 +31,11 @@ from callme.server.listen import (
 def test_clients_have_what_calls_leave_them(
     connections: int, concurrency: int, limit: int, share: int
 ) -> None:
-    assert share_of_clients(connections, concurrency, limit) == share
+    assert client_budget(connections, concurrency, limit) == share
 
 
 def test_what_is_wanted_is_enough() -> None:
-    assert share_of_clients(1000, 256, required_fds(1000, 256)) == 1000
+    assert client_budget(1000, 256, required_fds(1000, 256)) == 1000
     assert burst_budget(1000, 256, required_fds(1000, 256)) == ACCEPT_BURST
 
 
@@ -55,9 +55,9 @@ def limits() -> Iterator[tuple[int, int]]:
 
 
 def test_the_limit_is_raised_as_far_as_need_be(limits: tuple[int, int]) -> None:
-    assert raise_limit(100) == 100
+    assert raise_fd_limit(100) == 100
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 200
-    assert raise_limit(250) == 250
+    assert raise_fd_limit(250) == 250
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (250, limits[1])
 
 
@@ -65,7 +65,7 @@ def test_the_limit_is_raised_as_far_as_may_be(limits: tuple[int, int]) -> None:
     hard = limits[1]
     if hard == resource.RLIM_INFINITY:
         pytest.skip("there is no limit")
-    assert raise_limit(hard + 1) == hard
+    assert raise_fd_limit(hard + 1) == hard
 
 
 def test_a_system_that_allows_less_than_it_says(
@@ -75,5 +75,5 @@ def test_a_system_that_allows_less_than_it_says(
         raise ValueError
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert raise_limit(201) == 200
+    assert raise_fd_limit(201) == 200
     monkeypatch.undo()

@@ -109,7 +109,7 @@ def file(tmp_path: Path) -> SecretFile[Tokens]:
 @pytest.fixture
 def client(world: World, file: SecretFile[Tokens]) -> Client:
     world.tokens = file.value
-    gate = Gate(file, now=world.now)
+    gate = Gate(file=file, now=world.now)
     return Client(world, BoundedSite(world.resource(), world.clock, gate))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from ...server.site import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
+from ...server.channel import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
 from ..batch import MAX_TASKS
 from ..requests import DEFAULT_HOURS, DEFAULT_LIMIT, MAX_HOURS, MAX_LIMIT, MAX_WAIT
 

@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any
 
 from ... import __version__
+from ...server.channel import MAX_BATCH
 from ...server.problem import encode
-from ...server.site import MAX_BATCH
 from ..batch import MAX_TASKS
 from ..ical import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
 from . import builders, schemas

@@ -1,0 +1,44 @@
+"""Exceptions of request handlers as problem responses, for the API and the web UI."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from ..errors import Invalid, quoted
+from ..server.problem import Problem
+from ..store.interface import StoreUnavailable
+from .long_poll import TooManyWaiters
+
+log = Logger(namespace="callme")
+
+RETRY_AFTER = "2"
+"""Seconds after which a client may repeat a request that failed for lack of a resource."""
+
+
+def problem_for(request: IRequest, failure: Failure) -> Problem:
+    """Return the problem to respond with when a handler failed; log what the operator must know."""
+    match failure.value:
+        case Problem() as problem:
+            return problem
+        case Invalid() as invalid:
+            return Problem.of(invalid)
+        case StoreUnavailable() as error:
+            log.error("request failed: {error}", error=quoted(str(error), 300))
+            detail = "the database is unavailable: try again in a moment"
+            return Problem(503, detail, headers={"Retry-After": RETRY_AFTER})
+        case TooManyWaiters():
+            detail = "too many clients wait for a task: try again later, or without wait"
+            return Problem(429, detail, headers={"Retry-After": RETRY_AFTER})
+        case MethodNotAllowed() as error:
+            method = quoted(request.method.decode("latin-1"))
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            detail = f"the method {method} is not allowed here"
+            return Problem(405, detail, headers={"Allow": allowed})
+        case HTTPException():
+            # Whatever else the router raises, such as a redirect, there is nothing at the path.
+            return Problem(404, "there is nothing at this path")
+    log.failure("request failed", failure)
+    return Problem(500, "callme failed to respond; see its log")

@@ -1,4 +1,4 @@
-"""The exceptions that say what is wrong with something a person sent."""
+"""Errors in the input of a client or an operator, and the quoting of values in their texts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from attrs import frozen
 
 @frozen
 class FieldError:
-    """One thing wrong with an input.
+    """One error in an input.
 
-    :ivar pointer: where it stands: a JSON Pointer into the body (RFC 6901,
-        ``/retry_delay/1``), or the name of a query parameter or path segment.
+    :ivar pointer: its place: a JSON Pointer into the body (RFC 6901, ``/retry_delay/1``), or the
+        name of a query parameter or path segment.
     :ivar detail: one sentence for a person: the value and what was expected.
     """
 
@@ -22,9 +22,9 @@ class FieldError:
 
 
 class Invalid(Exception):
-    """An input that callme cannot accept; says everything that is wrong with it.
+    """An input that callme cannot accept, with all errors in it.
 
-    :ivar errors: each thing wrong, in the order it was found; never empty.
+    :ivar errors: the errors in the order in which they were found; never empty.
     """
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
@@ -33,10 +33,10 @@ class Invalid(Exception):
 
 
 class InvalidValue(ValueError):
-    """A single value that cannot be accepted; its text says what was expected.
+    """A single value that callme cannot accept; the text names what was expected.
 
-    :ivar at: where inside the value, as the rest of a JSON Pointer (``/1``);
-        empty when it is the value itself.
+    :ivar at: the place inside the value, as the rest of a JSON Pointer (``/1``); empty for the
+        value itself.
     """
 
     def __init__(self, detail: str, at: str = "") -> None:
@@ -45,9 +45,9 @@ class InvalidValue(ValueError):
 
 
 def quoted(value: object, limit: int = 80) -> str:
-    """Return ``value`` as a person may read it in an error: as JSON, in ASCII, short.
+    """Return a value for the text of an error: as JSON, in ASCII, of at most ``limit`` characters.
 
-    What is in an object or a list is not repeated: it may be a secret in the wrong place.
+    The content of an object or a list is left out: it may be a secret in the wrong place.
     """
     if isinstance(value, (dict, list)):
         return json_type(value)
@@ -56,11 +56,11 @@ def quoted(value: object, limit: int = 80) -> str:
 
 
 def json_type(value: object) -> str:
-    """Return what kind of JSON value one is, for errors that must not repeat it."""
-    return _KINDS.get(type(value), "something")
+    """Return the JSON type of a value, for errors that must not repeat the value itself."""
+    return _JSON_TYPES.get(type(value), "a value of an unknown type")
 
 
-_KINDS: dict[type, str] = {
+_JSON_TYPES: dict[type, str] = {
     dict: "an object",
     list: "a list",
     str: "a string",
@@ -72,6 +72,6 @@ _KINDS: dict[type, str] = {
 
 
 def pointer_token(name: str) -> str:
-    """Write a member's name as a token of a JSON Pointer (RFC 6901, section 3), in ASCII."""
+    """Return a member's name as a token of a JSON Pointer (RFC 6901, section 3), in ASCII."""
     text = name.encode("ascii", "backslashreplace").decode()
     return "/" + text.replace("~", "~0").replace("/", "~1")

@@ -1,5 +1,5 @@
-"""What callme decides, apart from how it is stored, called or served.
+"""The domain: tasks, their parameters, and the decisions about them.
 
-Nothing in this package does I/O, reads a clock or imports anything but the
-standard library and attrs: every decision is a function of its arguments.
+Nothing in this package does I/O or reads a clock, and nothing but the standard library and attrs
+is imported: every decision is a function of its arguments.
 """

@@ -1,4 +1,4 @@
-"""The URL that a task calls, and the host that its calls are counted against."""
+"""Callback URLs: validation, and the host and port by which limits count calls."""
 
 from __future__ import annotations
 
@@ -11,45 +11,48 @@ from ..errors import InvalidValue, quoted
 from ..security.address_policy import AddressPolicy
 from .json_schema import any_case, string
 
-MAX_CALLBACK = 2083
-# Printable ASCII without the space, and without the backslash, which some take for a slash.
-IN_URLS = re.compile(r"[!-\[\]-~]*")
+MAX_URL_LENGTH = 2083
+# Printable ASCII without the space, and without the backslash, which some software reads as a
+# slash.
+_URL_CHARACTERS = re.compile(r"[!-\[\]-~]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# RFC 1123, section 2.1. An underscore, though common in private networks, is no part of
-# a host name, and Twisted looks up none that has one.
-LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-# What inet_aton(3), and so the system's look-up, takes for an address, or others might: a
-# decimal, octal or hexadecimal number in each label. https://url.spec.whatwg.org/#host-parsing
+# RFC 1123, section 2.1. Private networks use underscores, but they are not allowed in a host name,
+# and Twisted does not resolve a name that has one.
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+# A decimal, octal or hexadecimal number in each label: inet_aton(3), and so the system's resolver,
+# reads it as an address. https://url.spec.whatwg.org/#host-parsing
 _NUMERIC = re.compile(r"(?:0[Xx][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[Xx][0-9A-Fa-f]*|[0-9]+))*")
 
-_HOST = rf"{LABEL.pattern}(?:\.{LABEL.pattern})*\.?|\[[0-9A-Fa-f:.]+\]"
+_HOST = rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*\.?|\[[0-9A-Fa-f:.]+\]"
 CALLBACK_SCHEMA = string(
-    maxLength=MAX_CALLBACK,
-    pattern=f"^(?:{any_case(['http'])})[Ss]?://(?:{_HOST})(?::[0-9]+)?(?:[/?#]{IN_URLS.pattern})?$",
+    maxLength=MAX_URL_LENGTH,
+    pattern=f"^(?:{any_case(['http'])})[Ss]?://(?:{_HOST})(?::[0-9]+)?"
+    f"(?:[/?#]{_URL_CHARACTERS.pattern})?$",
     examples=["http://example.com/run-it"],
 )
 
 
 def parse_callback(value: object, networks: AddressPolicy) -> str:
-    """Return a URL that can be called exactly as it is written.
+    """Return a callback's URL, unchanged.
 
-    :param networks: where callbacks may go.
-    :raises InvalidValue: when it is not an absolute ``http`` or ``https`` URL
-        (RFC 3986) in ASCII with a host, without user info, of at most 2,083
-        characters; or when its host is an address that may not be called. What a name
-        stands for is not known before the call.
+    A host name is resolved by the call, not here.
+
+    :param networks: the addresses that callbacks may go to.
+    :raises InvalidValue: when it is not an absolute ``http`` or ``https`` URL (RFC 3986) in ASCII
+        with a host, without user info, of at most 2,083 characters; or when its host is an
+        address that callme may not call.
     """
     if not isinstance(value, str):
         raise InvalidValue(f"{quoted(value)} is not a URL: expected a string")
-    if len(value) > MAX_CALLBACK:
-        raise InvalidValue(f"a URL of {len(value)} characters: expected at most {MAX_CALLBACK}")
-    if not IN_URLS.fullmatch(value):
+    if len(value) > MAX_URL_LENGTH:
+        raise InvalidValue(f"a URL of {len(value)} characters: expected at most {MAX_URL_LENGTH}")
+    if not _URL_CHARACTERS.fullmatch(value):
         raise InvalidValue(
-            f"{_named(value)} contains a character that a URL cannot: "
+            f"{_named(value)} contains a character that is not allowed in a URL: "
             "percent-encode it, and write an international host as xn--..."
         )
     host = host_of(value).rpartition(":")[0]
-    # Whatever is a number begins with a digit.
+    # The first test is the cheap one: a number begins with a digit.
     if host[0] == "[" or (host[0].isdigit() and _NUMERIC.fullmatch(host)):
         _check_address(host.strip("[]"), value, networks)
     return value
@@ -70,15 +73,16 @@ def _check_address(address: str, callback: str, networks: AddressPolicy) -> None
 
 @lru_cache(maxsize=1024)
 def host_of(callback: str) -> str:
-    """Return the ``host:port`` that a callback goes to, which limits are counted by.
+    """Return the ``host:port`` of a callback, by which limits count its calls.
 
-    :raises InvalidValue: when it is not an absolute http or https URL with a host.
+    :raises InvalidValue: when it is not an absolute ``http`` or ``https`` URL with a host.
     """
     try:
         parts = urlsplit(callback)
         port = parts.port
     except ValueError:
-        # Not as Python tells it: that repeats what stands where a port or an address should.
+        # Python's own text is left out: it repeats the text in the place of a port or an
+        # address, which may be a password.
         raise InvalidValue(
             f"{_named(callback)} is not a URL: expected http://host/, http://host:port/ or "
             "http://[address]/"
@@ -86,13 +90,13 @@ def host_of(callback: str) -> str:
     if parts.scheme not in _DEFAULT_PORTS or not callback[len(parts.scheme) :].startswith("://"):
         raise InvalidValue(f"{_named(callback)} is not an absolute http:// or https:// URL")
     if "@" in parts.netloc:
-        # Not repeated here: what stands before the @ may be a password.
+        # The URL is left out: the part before the @ may be a password.
         raise InvalidValue("user info in a URL is not accepted: send an Authorization header")
     if port == 0 or parts.netloc.endswith(":"):
         raise InvalidValue(f"{_named(callback)} has no valid port: expected 1 to 65535")
-    # Whether brackets hold an address, urlsplit() says only since Python 3.11.4.
+    # Before Python 3.11.4 urlsplit() does not check that brackets enclose an address.
     if parts.netloc.startswith("["):
-        # What stands between them and the port, it drops.
+        # urlsplit() drops any text between the brackets and the port.
         if parts.netloc.partition("]")[2][:1] not in ("", ":"):
             _no_host(callback)
         host = _check_ipv6(parts.hostname or "", callback)
@@ -103,7 +107,7 @@ def host_of(callback: str) -> str:
 
 def _check_ipv6(host: str, callback: str) -> str:
     try:
-        # A zone (RFC 6874) means something on one machine only.
+        # A zone (RFC 6874) has a meaning on one machine only.
         return f"[{ipaddress.IPv6Address(host)}]" if "%" not in host else _no_host(callback)
     except ValueError:
         return _no_host(callback)
@@ -111,7 +115,7 @@ def _check_ipv6(host: str, callback: str) -> str:
 
 def _check_name(host: str, callback: str) -> str:
     name = host.removesuffix(".")
-    if len(name) > 253 or not all(LABEL.fullmatch(label) for label in name.split(".")):
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
         _no_host(callback)
     return name
 
@@ -124,7 +128,7 @@ def _no_host(callback: str) -> str:
 
 
 def _named(callback: str) -> str:
-    """Name a URL in an error, without its query, unless it may hold a password."""
+    """Return a URL for the text of an error: without its query and without any password."""
     if "@" in callback or "%40" in callback:
         return "a URL with @ in it"
     return quoted(re.split(r"[?#]", callback, maxsplit=1)[0])

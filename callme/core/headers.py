@@ -1,4 +1,4 @@
-"""Which headers a task may send with its callback, and which of them are secret."""
+"""Headers of a callback: validation and redaction."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..security.signing import SIGNATURE_HEADERS
 from .json_schema import any_case, string
 
 MAX_HEADERS = 100
-MAX_HEADERS_SIZE = 8_192
+MAX_HEADER_BYTES = 8_192
 MASK = "***"
 
-# The signature's are refused whether callme signs or not: a task put today must still be one
-# that can be called when it does.
+# The headers of signatures are refused even where callme has no keys: a task that is accepted
+# today must still be valid when the operator adds a key.
 OWN_HEADERS = SIGNATURE_HEADERS | {
     "user-agent",
     "accept-encoding",
@@ -24,14 +24,15 @@ OWN_HEADERS = SIGNATURE_HEADERS | {
 }
 FRAMING_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# RFC 9110, section 5.5, and what some take for the end of a line: U+0085, U+2028, U+2029.
-CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+# RFC 9110, section 5.5, and the characters that some software reads as the end of a line: U+0085,
+# U+2028, U+2029.
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LOOKS_SECRET = re.compile(
     r"auth|cookie|token|secret|pass|pwd|credential|sig|hmac|session|jwt|bearer|csrf|xsrf|key",
     re.IGNORECASE,
 )
 
-_CONTROL_CLASS = CONTROLS.pattern.strip("[]")
+_CONTROL_CLASS = _CONTROLS.pattern.strip("[]")
 _INNER, _EDGE = f"[^{_CONTROL_CLASS}]", f"[^{_CONTROL_CLASS}\\x09 ]"
 _NOT_ACCEPTED = any_case(FRAMING_HEADERS | OWN_HEADERS).replace("-", "[-_]")
 HEADERS_SCHEMA = {
@@ -47,39 +48,39 @@ HEADERS_SCHEMA = {
 
 
 def is_token(text: str) -> bool:
-    """Whether ``text`` is a token as RFC 9110, section 5.6.2, defines it."""
+    """Return whether a text is a token (RFC 9110, section 5.6.2)."""
     return TOKEN.fullmatch(text) is not None
 
 
 def parse_headers(value: object) -> dict[str, str]:
-    """Return the headers that a task may send with its callback.
+    """Return the headers of a callback, unchanged.
 
-    :raises InvalidValue: for anything but an object of string to string, for a
-        header that callme or HTTP itself sets, for a name given twice, for what
-        could split a request, and for more than fits a request.
+    :raises InvalidValue: when the value is not an object of strings; when callme or HTTP itself
+        sets one of the headers; when a name occurs twice; when a value has a character that could
+        split a request; and when there are too many headers or too many bytes.
     """
     if not isinstance(value, dict):
         raise InvalidValue(f"{json_type(value)} is not an object of header names and values")
     if len(value) > MAX_HEADERS:
         raise InvalidValue(f"{len(value)} headers: expected at most {MAX_HEADERS}")
-    seen: set[str] = set()
+    names: set[str] = set()
     for number, (name, content) in enumerate(value.items(), start=1):
         if not is_token(name):
-            # Not repeated here: whole lines are put into names, with the secret in them.
+            # The name is left out: clients put whole lines there, with the secret in them.
             raise InvalidValue(f"the name of header {number} is not a token of RFC 9110")
         _check_header(name, content)
-        if name.lower() in seen:
+        if name.lower() in names:
             raise InvalidValue(f"the header {quoted(name)} is given twice", pointer_token(name))
-        seen.add(name.lower())
+        names.add(name.lower())
     size = sum(len(name) + len(content.encode()) for name, content in value.items())
-    if size > MAX_HEADERS_SIZE:
-        raise InvalidValue(f"headers of {size} bytes: expected at most {MAX_HEADERS_SIZE}")
+    if size > MAX_HEADER_BYTES:
+        raise InvalidValue(f"headers of {size} bytes: expected at most {MAX_HEADER_BYTES}")
     return dict(value)
 
 
 def _check_header(name: str, content: object) -> None:
-    # Many servers hand headers on as variables, where - and _ are the same (RFC 3875, section
-    # 4.1.18): Content_Length would pass for Content-Length.
+    # Many servers pass headers on as variables, in which - and _ are the same (RFC 3875, section
+    # 4.1.18): they would read Content_Length as Content-Length.
     lowered = name.lower().replace("_", "-")
     if lowered in FRAMING_HEADERS or lowered in OWN_HEADERS:
         raise InvalidValue(
@@ -87,8 +88,8 @@ def _check_header(name: str, content: object) -> None:
         )
     if not isinstance(content, str):
         raise InvalidValue(f"the value of {quoted(name)} must be a string", pointer_token(name))
-    # The value is left out of these sentences: it may be a secret.
-    if CONTROLS.search(content):
+    # The value is left out of the errors: it may be a secret.
+    if _CONTROLS.search(content):
         raise InvalidValue(
             f"the value of {quoted(name)} contains a control character", pointer_token(name)
         )
@@ -99,15 +100,15 @@ def _check_header(name: str, content: object) -> None:
 
 
 def looks_secret(name: str) -> bool:
-    """Whether the value of a header of this name must never be shown."""
+    """Return whether the name of a header suggests that its value is a secret."""
     return _LOOKS_SECRET.search(name) is not None
 
 
 def redact_secrets(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers as one task's own answer may show them: secret ones replaced."""
+    """Return headers for a response about one task: the values of secret ones are masked."""
     return {name: MASK if looks_secret(name) else content for name, content in headers.items()}
 
 
 def redact_all(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers as lists and errors may show them: every value replaced."""
+    """Return headers for lists and errors: all values are masked."""
     return dict.fromkeys(headers, MASK)

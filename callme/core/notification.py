@@ -1,4 +1,4 @@
-"""A task that tells of the end of another: it calls ``on_failure`` or ``on_success``."""
+"""Notifications: tasks that report the end of another task to ``on_failure`` or ``on_success``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 from ..errors import InvalidValue
 from .callback_url import host_of
-from .parameters import MAX_PAYLOAD
+from .parameters import MAX_PAYLOAD_BYTES
 from .representation import task_to_dict
 from .task import Definition, State, Task, Transition
-from .times import MAX_NAME, floor_to_minute
+from .times import MAX_NAME_LENGTH, floor_to_minute
 
 RETRY = 10
 RETRY_DELAY = (1, 5, 15, 60)
-MAX_DELAY = 1_440
-"""Minutes: who is to be told may be down for most of a day."""
-DIGEST = 16
-"""Characters of a digest that stands for the rest of a name that is too long."""
+MAX_DELAY_MINUTES = 1_440
+"""A day: the receiver may be down for hours."""
+DIGEST_LENGTH = 16
+"""Characters of the digest that replaces the end of a name that is too long."""
 MAX_LISTED_ATTEMPTS = 10
-"""How many attempts are told, the last ones, of a task of which all are too many."""
+"""Maximum attempts in a payload that is too large with all of them: the last ones."""
 
 
 def notification_url(definition: Definition, transition: Transition) -> str | None:
-    """Return the URL that is told of a verdict; ``None`` where none is."""
+    """Return the URL to notify of a transition; ``None`` where there is none."""
     return _url(definition, transition.state)
 
 
@@ -34,24 +34,27 @@ def _url(definition: Definition, state: State) -> str | None:
         try:
             host_of(url)
         except InvalidValue:
-            # Somebody else wrote it into the database. An end that cannot be told is one.
+            # Another program wrote the URL into the database. It is unusable, and must not keep
+            # the task from ending.
             return None
     return url
 
 
 def build_notification(task: Task, now: float) -> Definition | None:
-    """Return the task that tells of a task's end; ``None`` where nobody is to be told.
+    """Return the task that reports a task's end; ``None`` where there is no URL to notify.
 
-    It is of the present minute, and tells nobody of its own end.
+    It is due in the present minute, and has no notifications of its own.
+
+    :param now: seconds since 1970.
     """
     definition = task.definition
     url = _url(definition, task.state)
     if url is None:
         return None
-    word = "on_success" if task.state is State.SUCCEEDED else "on_failure"
-    end = f".{definition.trigger_at}.{word}"
+    event = "on_success" if task.state is State.SUCCEEDED else "on_failure"
+    suffix = f".{definition.trigger_at}.{event}"
     return Definition(
-        task_name=_shortened(definition.task_name, MAX_NAME - len(end)) + end,
+        task_name=_shortened(definition.task_name, MAX_NAME_LENGTH - len(suffix)) + suffix,
         trigger_at=floor_to_minute(now),
         callback=url,
         callback_method="POST",
@@ -60,27 +63,28 @@ def build_notification(task: Task, now: float) -> Definition | None:
         expected_http_status=("2xx",),
         retry=RETRY,
         retry_delay=RETRY_DELAY,
-        max_delay=MAX_DELAY,
+        max_delay=MAX_DELAY_MINUTES,
     )
 
 
-def _shortened(name: str, most: int) -> str:
-    """Return a name, or its beginning and what tells it from others that begin so."""
-    if len(name) <= most:
+def _shortened(name: str, max_length: int) -> str:
+    """Return a name of at most so many characters: if need be cut, with a digest at its end."""
+    if len(name) <= max_length:
         return name
-    digest = "~" + sha256(name.encode()).hexdigest()[:DIGEST]
-    return name[: most - len(digest)] + digest
+    digest = "~" + sha256(name.encode()).hexdigest()[:DIGEST_LENGTH]
+    return name[: max_length - len(digest)] + digest
 
 
 def _payload(members: dict[str, Any]) -> str:
-    """Write a status that is no longer than a payload may be: without what can be done without.
+    """Return a task as JSON that fits into a payload.
 
-    First the task's own payload goes, which whoever put it knows, then all attempts but the last.
+    If need be the task's own payload is left out, which its client knows, and then all attempts
+    but the last ones.
     """
     text = _encode(members)
-    if len(text.encode()) > MAX_PAYLOAD:
+    if len(text.encode()) > MAX_PAYLOAD_BYTES:
         text = _encode(members | {"payload": ""})
-    if len(text.encode()) > MAX_PAYLOAD:
+    if len(text.encode()) > MAX_PAYLOAD_BYTES:
         last = members["attempts"][-MAX_LISTED_ATTEMPTS:]
         text = _encode(members | {"payload": "", "attempts": last})
     return text

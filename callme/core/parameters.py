@@ -16,7 +16,7 @@ from attrs import define, frozen
 
 from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
 from ..security.address_policy import AddressPolicy
-from .callback_url import CALLBACK_SCHEMA, MAX_CALLBACK, parse_callback
+from .callback_url import CALLBACK_SCHEMA, MAX_URL_LENGTH, parse_callback
 from .columns import (
     INTEGER,
     JSON_LIST,
@@ -31,8 +31,8 @@ from .headers import (
     FRAMING_HEADERS,
     HEADERS_SCHEMA,
     MASK,
+    MAX_HEADER_BYTES,
     MAX_HEADERS,
-    MAX_HEADERS_SIZE,
     TOKEN,
     is_token,
     parse_headers,
@@ -50,15 +50,15 @@ from .json_schema import (
     without_bounds,
 )
 from .task import Definition
-from .times import MAX_NAME, parse_task_name, parse_trigger
+from .times import MAX_NAME_LENGTH, parse_task_name, parse_trigger
 
-MAX_PAYLOAD = 256 * 1024
+MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_RETRY = 1_000
 MAX_MINUTES = 525_600
-MAX_TIMEOUT = 1_800
-MAX_METHOD = 32
+MAX_TIMEOUT_SECONDS = 1_800
+MAX_METHOD_LENGTH = 32
 MIN_STATUS, MAX_STATUS = 100, 599
-MAX_LIST = 100
+MAX_LIST_LENGTH = 100
 MAX_ERRORS = 20
 """Maximum errors reported of one body."""
 FORBIDDEN_METHODS = ("CONNECT", "TRACE")
@@ -135,16 +135,17 @@ _DEFAULTS = Definition(task_name="", trigger_at=0, callback="")
 """A definition with nothing but its defaults."""
 
 
-def _integer(value: object, least: int, most: int, unit: str = "") -> int:
-    if type(value) is not int or not least <= value <= most:
+def _integer(value: object, minimum: int, maximum: int, unit: str = "") -> int:
+    if type(value) is not int or not minimum <= value <= maximum:
         raise InvalidValue(
-            f"{quoted(value)} is not accepted: expected an integer from {least:,} to {most:,}{unit}"
+            f"{quoted(value)} is not accepted: "
+            f"expected an integer from {minimum:,} to {maximum:,}{unit}"
         )
     return value
 
 
 def _parse_method(value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_METHOD or not is_token(value):
+    if not isinstance(value, str) or len(value) > MAX_METHOD_LENGTH or not is_token(value):
         raise InvalidValue(f"{quoted(value)} is not an HTTP method (a token of RFC 9110)")
     method = value.upper()
     if method in FORBIDDEN_METHODS:
@@ -154,11 +155,11 @@ def _parse_method(value: object) -> str:
 
 def _parse_payload(value: object) -> str:
     if not isinstance(value, str):
-        # Not repeated here: payloads are nobody's business but the endpoint's.
+        # The payload is left out of the error: it may contain secrets.
         raise InvalidValue(f"{json_type(value)} is not accepted: expected a string")
     size = len(value.encode())
-    if size > MAX_PAYLOAD:
-        raise InvalidValue(f"a payload of {size:,} bytes: expected at most {MAX_PAYLOAD:,}")
+    if size > MAX_PAYLOAD_BYTES:
+        raise InvalidValue(f"a payload of {size:,} bytes: expected at most {MAX_PAYLOAD_BYTES:,}")
     return value
 
 
@@ -174,27 +175,27 @@ def _parse_status(value: object) -> int | str:
 
 def _parse_statuses(value: object) -> tuple[int | str, ...]:
     statuses = _parse_each(value, _parse_status)
-    # Sorted and without repeats, so that two ways to say the same are the same definition.
+    # Sorted and without repeats, so that equal sets of statuses make equal definitions.
     return tuple(sorted(dict.fromkeys(statuses), key=str))
 
 
 def _parse_retry_delay(value: object) -> tuple[int, ...]:
-    delays = list(_parse_each(value, lambda one: _integer(one, 0, MAX_MINUTES, " minutes")))
+    delays = list(_parse_each(value, lambda item: _integer(item, 0, MAX_MINUTES, " minutes")))
     while len(delays) > 1 and delays[-1] == delays[-2]:
         delays.pop()
     return tuple(delays)
 
 
 def _parse_each(value: object, parse: Callable[[object], Any]) -> tuple[Any, ...]:
-    """Parse one value, or each of a list of them."""
+    """Return the parsed value, or the parsed values of a list."""
     if not isinstance(value, list):
         return (parse(value),)
-    if not 1 <= len(value) <= MAX_LIST:
-        raise InvalidValue(f"a list of {len(value)}: expected 1 to {MAX_LIST} values")
+    if not 1 <= len(value) <= MAX_LIST_LENGTH:
+        raise InvalidValue(f"a list of {len(value)}: expected 1 to {MAX_LIST_LENGTH} values")
     parsed = []
-    for index, one in enumerate(value):
+    for index, item in enumerate(value):
         try:
-            parsed.append(parse(one))
+            parsed.append(parse(item))
         except InvalidValue as error:
             raise InvalidValue(str(error), f"/{index}") from None
     return tuple(parsed)
@@ -228,8 +229,8 @@ PARAMETERS = (
         parse=_plain(parse_task_name),
         schema=ref("TaskName"),
         type_name="string",
-        documentation=f"Name of the task: 1 to {MAX_NAME} characters of Unicode without `@`, `/` "
-        "and control characters.",
+        documentation=f"Name of the task: 1 to {MAX_NAME_LENGTH} characters of Unicode without "
+        "`@`, `/` and control characters.",
     ),
     Parameter(
         name="trigger_at",
@@ -247,7 +248,7 @@ PARAMETERS = (
         schema=CALLBACK_SCHEMA,
         type_name="string",
         documentation="URL to call: absolute, `http` or `https`, ASCII, without user info, at most "
-        f"{MAX_CALLBACK:,} characters. An IPv4 address is four decimal numbers; an address that "
+        f"{MAX_URL_LENGTH:,} characters. An IPv4 address is four decimal numbers; an address that "
         "callme may not call is refused.",
         label="Callback",
         is_code=True,
@@ -255,7 +256,7 @@ PARAMETERS = (
     Parameter(
         name="callback_method",
         parse=_plain(_parse_method),
-        schema=string(maxLength=MAX_METHOD, pattern=f"^{TOKEN.pattern}$")
+        schema=string(maxLength=MAX_METHOD_LENGTH, pattern=f"^{TOKEN.pattern}$")
         | {"not": {"pattern": f"^(?:{any_case(FORBIDDEN_METHODS)})$"}},
         type_name="string",
         documentation=f"Any method except {' and '.join(f'`{m}`' for m in FORBIDDEN_METHODS)}; "
@@ -266,9 +267,9 @@ PARAMETERS = (
     Parameter(
         name="payload",
         parse=_plain(_parse_payload),
-        schema=string(maxLength=MAX_PAYLOAD),
+        schema=string(maxLength=MAX_PAYLOAD_BYTES),
         type_name="string",
-        documentation=f"Body of the request: at most {MAX_PAYLOAD:,} bytes of UTF-8.",
+        documentation=f"Body of the request: at most {MAX_PAYLOAD_BYTES:,} bytes of UTF-8.",
         column=LONG_TEXT,
         is_listed=False,
     ),
@@ -277,7 +278,7 @@ PARAMETERS = (
         parse=_plain(parse_headers),
         schema=HEADERS_SCHEMA,
         type_name="object of strings",
-        documentation=f"Sent with the request: at most {MAX_HEADERS}, of {MAX_HEADERS_SIZE:,} "
+        documentation=f"Sent with the request: at most {MAX_HEADERS}, of {MAX_HEADER_BYTES:,} "
         f"bytes in all. Not accepted: {_FRAMING}, and "
         "those that callme sends itself (`-` and `_` count as the same there). In responses, a "
         f'value is `"{MASK}"` where the name looks secret; in lists and errors every value is.',
@@ -295,9 +296,9 @@ PARAMETERS = (
                     string(pattern="^[1-5][Xx]{2}$", examples=["2xx"]),
                 ]
             },
-            MAX_LIST,
+            MAX_LIST_LENGTH,
         ),
-        response_schema=one_or_many({"anyOf": [{"type": "integer"}, string()]}, MAX_LIST),
+        response_schema=one_or_many({"anyOf": [{"type": "integer"}, string()]}, MAX_LIST_LENGTH),
         type_name="integer, string or list",
         documentation='Statuses that count as success: `204`, `"2xx"`, `["2xx", 404]`.',
         label="Expected status",
@@ -317,7 +318,7 @@ PARAMETERS = (
     Parameter(
         name="retry_delay",
         parse=_plain(_parse_retry_delay),
-        schema=one_or_many(integer(0, MAX_MINUTES), MAX_LIST),
+        schema=one_or_many(integer(0, MAX_MINUTES), MAX_LIST_LENGTH),
         type_name="integer or list",
         documentation=f"Minutes between attempts, 0 to {MAX_MINUTES:,}; the last one of a list "
         "repeats: `[1, 5, 30]`.",
@@ -339,11 +340,11 @@ PARAMETERS = (
     ),
     Parameter(
         name="timeout",
-        parse=_bounded(1, MAX_TIMEOUT, " seconds"),
-        schema=integer(1, MAX_TIMEOUT),
+        parse=_bounded(1, MAX_TIMEOUT_SECONDS, " seconds"),
+        schema=integer(1, MAX_TIMEOUT_SECONDS),
         type_name="integer",
         documentation="Seconds for the whole call, from connecting to the last byte: 1 to "
-        f"{MAX_TIMEOUT:,}.",
+        f"{MAX_TIMEOUT_SECONDS:,}.",
         label="Timeout",
         to_text=lambda seconds: f"{seconds:,} s",
         column=INTEGER,

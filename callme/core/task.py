@@ -1,4 +1,4 @@
-"""What a task is: its definition, its state, its attempts."""
+"""A task: its definition, its state, its attempts, and the claim on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .times import MINUTE, Key, to_ms
 
 
 class State(str, Enum):
-    """Where a task stands. A retry waits in ``scheduled``."""
+    """State of a task. A task that awaits a retry is ``scheduled``."""
 
     SCHEDULED = "scheduled"
     RUNNING = "running"
@@ -20,7 +20,7 @@ class State(str, Enum):
 
 
 class Reason(str, Enum):
-    """Why a task or an attempt failed."""
+    """Reason for the failure of a task or an attempt."""
 
     UNEXPECTED_STATUS = "unexpected_status"
     TIMEOUT = "timeout"
@@ -32,18 +32,19 @@ class Reason(str, Enum):
 
 @frozen(kw_only=True)
 class Definition:
-    """What a person asked for; see the contract's parameters.
+    """Definition of a task by its client: an attribute for each entry of ``PARAMETERS``.
 
-    What may hold a secret is left out of its repr, which tracebacks show.
+    Attributes that may contain a secret are left out of its ``repr``, which tracebacks display.
 
-    :ivar trigger_at: the minute of the call, seconds since 1970.
-    :ivar expected_http_status: statuses (``204``) and classes (``"2xx"``), any
-        of which is a success; never empty.
+    :ivar trigger_at: the minute of the call: seconds since 1970.
+    :ivar expected_http_status: statuses (``204``) and classes (``"2xx"``) that count as success;
+        never empty.
     :ivar retry: attempts after the first one.
     :ivar retry_delay: minutes between attempts; the last one repeats; never empty.
-    :ivar max_delay: minutes after ``trigger_at`` from which no request may start.
-    :ivar timeout: seconds for the whole call, connect to last byte.
-    :ivar on_failure: the URL that is told of the task's end; as is ``on_success``.
+    :ivar max_delay: minutes after ``trigger_at`` from which on no request starts.
+    :ivar timeout: seconds for the whole call, from connecting to the last byte.
+    :ivar on_failure: the URL to notify of the task's failure.
+    :ivar on_success: the URL to notify of the task's success.
     """
 
     task_name: str
@@ -62,32 +63,33 @@ class Definition:
 
     @property
     def key(self) -> Key:
-        """What identifies the task."""
+        """The identifier of the task."""
         return Key(self.task_name, self.trigger_at)
 
     @property
     def expires_at(self) -> int:
-        """The second from which on no request may start."""
+        """The time from which on no request starts: seconds since 1970."""
         return self.trigger_at + MINUTE * self.max_delay
 
     def expects(self, status: int) -> bool:
-        """Whether an answer of this status is a success."""
+        """Return whether a response with this status is a success."""
         expected = self.expected_http_status
         return status in expected or f"{status // 100}xx" in expected
 
 
 @frozen(kw_only=True)
 class Attempt:
-    """One request made for a task, as it stands on record.
+    """The record of one request that was made for a task.
 
-    :ivar number: counts on over the whole life of a task, reschedules included.
-    :ivar started_at_ms: when the request started, milliseconds since 1970.
-    :ivar lateness_ms: how long after ``trigger_at`` that was.
-    :ivar duration_ms: how long it took; ``None`` when the daemon died meanwhile.
-    :ivar status: the status of the answer, if there was one.
-    :ivar reason: why it failed; ``None`` for a success.
-    :ivar body: the first 1 KiB of the answer's body.
-    :ivar node: the name of the daemon that made it; ``None`` for one of before they had names.
+    :ivar number: 1 for the first attempt of a task; a reschedule does not restart it.
+    :ivar started_at_ms: the start of the request: milliseconds since 1970.
+    :ivar lateness_ms: the time from ``trigger_at`` to the start of the request.
+    :ivar duration_ms: the duration of the call; ``None`` when the daemon died during it.
+    :ivar status: the status of the response, if there was one.
+    :ivar reason: the reason for the failure; ``None`` for a success.
+    :ivar body: the first 1 KiB of the response's body.
+    :ivar node: the name of the daemon that made it; ``None`` for one made by a version of callme
+        in which daemons had no names.
     """
 
     number: int
@@ -103,12 +105,11 @@ class Attempt:
 
 @frozen(kw_only=True)
 class Task:
-    """A task as it stands in the store.
+    """A task in the store.
 
-    :ivar due_at: when the next attempt may start, seconds since 1970; ``None``
-        unless ``scheduled``.
-    :ivar attempts_used: how many of the ``1 + retry`` attempts were made since
-        the task was last put or rescheduled.
+    :ivar due_at: the earliest start of the next attempt: seconds since 1970; ``None`` unless the
+        task is ``scheduled``.
+    :ivar attempts_used: attempts, of the ``1 + retry``, since the task was last put or rescheduled.
     :ivar created_at_ms: milliseconds since 1970, as is ``finished_at_ms``.
     :ivar attempts: every attempt on record, those before a reschedule included,
         in order; ``None`` where only the task itself was asked for.
@@ -126,21 +127,22 @@ class Task:
 
     @property
     def key(self) -> Key:
-        """What identifies the task."""
+        """The identifier of the task."""
         return self.definition.key
 
     @property
     def attempts_left(self) -> int:
-        """How many attempts may still be made."""
+        """The rest of the retry budget; 0 for a task that has ended."""
         if self.state in (State.SUCCEEDED, State.FAILED):
             return 0
         return max(0, 1 + self.definition.retry - self.attempts_used)
 
 
 def new_task(definition: Definition, now: float, attempts: tuple[Attempt, ...] | None = ()) -> Task:
-    """Return a task as it stands once it is created, or put anew in the place of another.
+    """Return the task that a new definition creates, or that replaces another task.
 
-    :param attempts: those on record already.
+    :param now: seconds since 1970.
+    :param attempts: the attempts of the task that it replaces.
     """
     return Task(
         definition=definition,
@@ -157,16 +159,16 @@ def new_task(definition: Definition, now: float, attempts: tuple[Attempt, ...] |
 
 @frozen(kw_only=True)
 class Claim:
-    """A task taken from the store to be called now, its attempt already counted.
+    """The right of one daemon to make one attempt of a task, which is counted already.
 
     :ivar task_id: the store's own number of the task.
-    :ivar number: the number of the attempt; with ``task_id`` and ``token`` it is what a
-        result must name to be stored.
-    :ivar attempts_used: as in :class:`Task`, this attempt included.
-    :ivar claimed_at_ms: when it was taken, milliseconds since 1970.
-    :ivar host: the ``host:port`` that the call goes to.
-    :ivar node: the name of the daemon whose attempt it is.
-    :ivar token: tells this taking of the task from every other, where several daemons may.
+    :ivar number: the number of the attempt. The store accepts a result only with the ``task_id``,
+        ``number`` and ``token`` of the present claim.
+    :ivar attempts_used: as in :class:`Task`, with this attempt.
+    :ivar claimed_at_ms: milliseconds since 1970.
+    :ivar host: the ``host:port`` of the callback.
+    :ivar node: the name of the daemon.
+    :ivar token: a number that identifies the claim where several daemons share a database.
     """
 
     task_id: int
@@ -181,14 +183,14 @@ class Claim:
 
 @frozen(kw_only=True)
 class Outcome:
-    """What came of one call.
+    """The outcome of one call.
 
-    :ivar started_at_ms: when the request started, milliseconds since 1970.
-    :ivar duration_ms: ``None`` when nobody was there to see the end.
-    :ivar status: the status of the answer, if one arrived.
-    :ivar reason: why there is no status; ``None`` when there is one.
-    :ivar detail: one human sentence; empty when the status says it all.
-    :ivar retry_after: the second named by the answer's ``Retry-After``, since 1970.
+    :ivar started_at_ms: the start of the request: milliseconds since 1970.
+    :ivar duration_ms: ``None`` when the daemon died during the call.
+    :ivar status: the status of the response, if one arrived.
+    :ivar reason: the reason for the lack of a status; ``None`` when there is one.
+    :ivar detail: a sentence for a person; empty when the status is enough.
+    :ivar retry_after: the time in the response's ``Retry-After``: seconds since 1970.
     """
 
     started_at_ms: int
@@ -202,10 +204,11 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Transition:
-    """What becomes of a task after an attempt, and the attempt's own record.
+    """The change of a task's state after an attempt, and the record of the attempt.
 
-    :ivar attempt: ``None`` when no request was made at all.
-    :ivar due_at: when the next attempt may start; ``None`` unless ``scheduled``.
+    :ivar due_at: the earliest start of the next attempt: seconds since 1970; ``None`` unless the
+        new state is ``scheduled``.
+    :ivar attempt: ``None`` when no request was made.
     """
 
     state: State

@@ -15,7 +15,7 @@ from icalendar import Calendar
 from callme.api import ical
 from callme.api.ical import BACK_DAYS, MAX_EVENTS, calendar
 from callme.core.task import Reason, State, Task
-from callme.core.times import MAX_NAME
+from callme.core.times import MAX_NAME_LENGTH
 from callme.store.interface import CalendarData, Event, Store
 
 from ..helpers.openapi import check_answer
@@ -152,13 +152,16 @@ def test_a_broken_callback_does_not_hide_the_others(world: World) -> None:
     assert feed(world).summaries == ["broken", "whole"]
 
 
-@pytest.mark.parametrize("length", [MAX_NAME - 3, MAX_NAME])
+@pytest.mark.parametrize("length", [MAX_NAME_LENGTH - 3, MAX_NAME_LENGTH])
 def test_a_long_name_has_a_path_that_ends_in_ics(world: World, length: int) -> None:
     world.put("x" * length, NOON + 60)
     path = f"/status/{'x' * length}.ics"
     assert len(feed(world, path, {}).events) == 1
     assert len(feed(world, path).events) == 1
-    for longer in (f"/status/{'x' * (MAX_NAME + 1)}.ics", f"/status/{'x' * (MAX_NAME + 1)}"):
+    for longer in (
+        f"/status/{'x' * (MAX_NAME_LENGTH + 1)}.ics",
+        f"/status/{'x' * (MAX_NAME_LENGTH + 1)}",
+    ):
         assert ask(world, "GET", longer).status == 400
 
 

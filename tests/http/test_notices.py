@@ -10,10 +10,10 @@ from attrs import evolve
 from twisted.python.failure import Failure
 
 from callme.core.notification import MAX_LISTED_ATTEMPTS, build_notification, notification_url
-from callme.core.parameters import MAX_PAYLOAD
+from callme.core.parameters import MAX_PAYLOAD_BYTES
 from callme.core.representation import task_to_dict
 from callme.core.task import Attempt, Claim, Reason, State, Task, Transition
-from callme.core.times import MAX_NAME, Key
+from callme.core.times import MAX_NAME_LENGTH, Key
 from callme.security.address_policy import AddressPolicy, parse_network
 
 from ..helpers.support import NOON, World, definition
@@ -114,7 +114,7 @@ def test_each_of_many_tasks_of_long_names_is_told_of_at_once(world: World) -> No
     """Names that differ only where they would be cut are told apart all the same."""
     world.caller.answer = 500
     for number in range(3):
-        world.put("x" * (MAX_NAME - 1) + str(number), **TOLD, retry=0)
+        world.put("x" * (MAX_NAME_LENGTH - 1) + str(number), **TOLD, retry=0)
     begun(world)
     assert {call.definition.trigger_at for call in notices(world)} == {NOON}
     assert len({call.definition.task_name for call in notices(world)}) == 4
@@ -246,11 +246,11 @@ def test_nobody_is_told_where_nobody_is_to_be() -> None:
     assert notification_url(definition(**TOLD), Transition(state=State.SCHEDULED)) is None
 
 
-@pytest.mark.parametrize("length", [1, 230, MAX_NAME])
+@pytest.mark.parametrize("length", [1, 230, MAX_NAME_LENGTH])
 def test_a_notice_has_a_name_that_may_be_one(length: int) -> None:
     made = build_notification(ended(name="\U0001f600" * length), NOON + 7)
     assert made is not None
-    assert len(made.task_name) <= MAX_NAME
+    assert len(made.task_name) <= MAX_NAME_LENGTH
     assert made.task_name.endswith(f".{NOON}.on_failure")
     # It can be put as a person would.
     definition(made.task_name, made.trigger_at)
@@ -271,7 +271,7 @@ ATTEMPT = Attempt(
 def payload_of(task: Task) -> dict[str, Any]:
     made = build_notification(task, NOON)
     assert made is not None
-    assert len(made.payload.encode()) <= MAX_PAYLOAD
+    assert len(made.payload.encode()) <= MAX_PAYLOAD_BYTES
     shown: dict[str, Any] = json.loads(made.payload)
     return shown
 
@@ -280,7 +280,7 @@ def test_what_is_told_is_no_longer_than_a_payload_may_be() -> None:
     few = tuple(evolve(ATTEMPT, number=n) for n in range(3))
     task = evolve(ended(payload="x" * 1000), attempts=few)
     assert payload_of(task) == task_to_dict(task)
-    long = evolve(ended(payload="\1" * MAX_PAYLOAD), attempts=few)
+    long = evolve(ended(payload="\1" * MAX_PAYLOAD_BYTES), attempts=few)
     assert payload_of(long) == task_to_dict(long) | {"payload": ""}
     many = evolve(long, attempts=tuple(evolve(ATTEMPT, number=n) for n in range(1001)))
     kept = task_to_dict(many)["attempts"][-MAX_LISTED_ATTEMPTS:]

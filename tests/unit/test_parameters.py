@@ -21,7 +21,7 @@ ENTRY = """
     Parameter(
         name="colour",
         parse=_plain(_parse_method),
-        schema=string(maxLength=MAX_METHOD),
+        schema=string(maxLength=MAX_METHOD_LENGTH),
         type_name="string",
         documentation="Colour of the task.",
         label="Colour",

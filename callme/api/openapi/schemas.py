@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.parameters import PARAMETERS
 from ...core.task import Reason, State
-from ...core.times import MAX_NAME, MAX_TIMESTAMP, NOT_IN_NAMES, RELATIVE, RFC3339, UNIX
+from ...core.times import ABSOLUTE_TIME_SCHEMA, KEY_SCHEMA, NAME_SCHEMA, TIME_SCHEMA
 from ...reports.forecast import MAX_OVERLOADS
 from ..batch import MAX_TASKS
 from ..dry_run import MOST_IN_BATCH
@@ -245,12 +245,8 @@ def _time(description: str = "") -> Schema:
     return string(description, format="date-time")
 
 
-# A surrogate, which the code refuses too, cannot stand in UTF-8: no pattern need name it.
-_IN_NAMES = NOT_IN_NAMES.pattern.replace(r"\ud800-\udfff", "").replace("[", "[^")
-_ABSOLUTE = f"{UNIX.pattern}|{RFC3339.pattern}"
 _REQUIRED = tuple(parameter.name for parameter in PARAMETERS if parameter.is_required)
 _UNLISTED = frozenset(parameter.name for parameter in PARAMETERS if not parameter.is_listed)
-_YEARS = "From 1970 to the year 9999."
 
 EXAMPLE = {"trigger_at": "+6h", "callback": "http://example.com/run-it"}
 """The first task of the tour."""
@@ -260,10 +256,10 @@ def request_schemas() -> dict[str, Schema]:
     """Return what callme takes, by name."""
     known = _parameters()
     return {
-        "TaskName": _task_name(),
-        "Time": _trigger_time(),
-        "AbsoluteTime": _absolute_time(),
-        "Key": _key(),
+        "TaskName": NAME_SCHEMA,
+        "Time": TIME_SCHEMA,
+        "AbsoluteTime": ABSOLUTE_TIME_SCHEMA,
+        "Key": KEY_SCHEMA,
         "NewTask": taken(
             known,
             _REQUIRED,
@@ -284,46 +280,6 @@ def request_schemas() -> dict[str, Schema]:
         "Batch": listed(ref("NewTask"), maxItems=MAX_TASKS),
         "NewTime": taken({"trigger_at": ref("Time")}, (), examples=[{"trigger_at": "+5m"}]),
     }
-
-
-def _task_name() -> Schema:
-    return string(
-        f"1 to {MAX_NAME} characters of Unicode, no `@`, no `/`, no control characters.",
-        minLength=1,
-        maxLength=MAX_NAME,
-        pattern=f"^{_IN_NAMES}+$",
-        examples=["trial-end"],
-    )
-
-
-def _trigger_time() -> Schema:
-    return {
-        "description": "When to make the call: a Unix timestamp or an RFC 3339 time with an offset,"
-        " of which the minute counts that it lies in; or `+<integer>` and `m`, `h` or `d`: the"
-        f" first minute that begins then or later, `+0m` being the present one. {_YEARS}",
-        "anyOf": [
-            string(pattern=f"^(?:{RELATIVE.pattern}|{_ABSOLUTE})$"),
-            integer(0, MAX_TIMESTAMP),
-        ],
-        "examples": ["+6h", "1858809600", "2028-11-26T00:00:00Z"],
-    }
-
-
-def _absolute_time() -> Schema:
-    return string(
-        "A Unix timestamp or an RFC 3339 time with an offset, of which the minute counts that it"
-        f" lies in. {_YEARS}",
-        pattern=f"^(?:{_ABSOLUTE})$",
-        examples=["1858809600"],
-    )
-
-
-def _key() -> Schema:
-    return string(
-        "What identifies a task: `<task_name>@<trigger_at>`.",
-        pattern=f"^{_IN_NAMES}{{1,{MAX_NAME}}}@(?:{_ABSOLUTE})$",
-        examples=["trial-end@1858809600"],
-    )
 
 
 def _parameters() -> dict[str, Schema]:

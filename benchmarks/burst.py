@@ -54,11 +54,10 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
         turned: list[float] = []
         now = lambda: time.time() if turned else minute - 1.0  # noqa: E731
         settings = Settings(
-            "tcp:0:interface=127.0.0.1",
-            arguments.database or "callme.sqlite",
-            arguments.concurrency,
-            arguments.concurrency,
-            30,
+            port="tcp:0:interface=127.0.0.1",
+            database=arguments.database or "callme.sqlite",
+            concurrency=arguments.concurrency,
+            per_host=arguments.concurrency,
         )
         # As twistd does: a line for each call is part of what a call costs.
         log = (Path(directory) / "log").open("w", encoding="utf-8")

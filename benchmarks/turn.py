@@ -31,7 +31,7 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=asked.directory) as directory:
         database = open_database(Path(directory, "callme.sqlite"))
         minute = 1_800_014_400
-        settings = Settings("tcp:0:interface=127.0.0.1", str(database.path), 256, 64, 30)
+        settings = Settings(port="tcp:0:interface=127.0.0.1", database=str(database.path))
         offset = [minute - 3600 - time.time()]
         daemon = Daemon(settings, database, react, lambda: time.time() + offset[0])
         good = f"http://127.0.0.1:{asked.port}/x"

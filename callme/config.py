@@ -1,17 +1,21 @@
-"""The command line and the environment: ``twistd callme --help``."""
+"""Configuration: one table of options, read from the command line and the environment.
+
+The fields of :class:`Settings` are the table. ``twistd callme --help``, the names of the
+environment variables, the checks of values, and the table in docs/operations.md come from it.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import attrs
 from attrs import field, frozen
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
-from twisted.python.usage import UsageError
 
 from . import __version__
 from .errors import InvalidValue
@@ -19,255 +23,312 @@ from .security.address_policy import AddressPolicy, parse_network
 from .security.iana import Network
 from .store.postgresql.server import is_url
 
+MAX_CALLS = 10_000
+MAX_RETENTION_DAYS = 36_500
+MAX_CONNECTIONS = 100_000
+MAX_NODE_LENGTH = 255
+
 _PORT = re.compile(r"[0-9]{1,5}")
-_YES = ("1", "true", "yes", "on")
-_NO = ("", "0", "false", "no", "off")
+_MAX_PORT = 65_535
+_DEFAULT_PORT = "tcp:6777:interface=127.0.0.1"
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("", "0", "false", "no", "off")
 _NO_REACTOR = object()
 
 
-@frozen
-class OptionReader:
-    """The values of options: as the command line has them, else the environment, else by default.
+# Parsers of values: each raises InvalidValue with what is expected.
 
-    What makes no sense is a ``UsageError``, which names the option or the variable, the value, and
-    what was expected.
 
-    :param options: what the command line has: ``None`` (0 for a flag) where an option is not there.
-    :param lists: ... of options that may be given again.
-    :param environ: the environment.
-    :param defaults: the default of each option that has one.
+def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not minimum <= int(text) <= maximum:
+            raise InvalidValue(f"expected an integer from {minimum} to {maximum:,}")
+        return int(text)
+
+    return parse
+
+
+def _parse_flag(text: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
+        raise InvalidValue("expected 1 or 0")
+    return text.lower() in _TRUE
+
+
+def _parse_path(text: str) -> str:
+    if not text or "\0" in text:
+        raise InvalidValue("expected the path of a file")
+    return text
+
+
+def _parse_database(text: str) -> str:
+    if "://" in text and not is_url(text):
+        raise InvalidValue("expected the path of a SQLite file or postgresql://user@host/database")
+    return _parse_path(text)
+
+
+def _parse_endpoint(text: str) -> str:
+    if _PORT.fullmatch(text):
+        if int(text) > _MAX_PORT:
+            raise InvalidValue(f"expected a port number of at most {_MAX_PORT}")
+        return f"tcp:{int(text)}:interface=127.0.0.1"
+    try:
+        # The description is only parsed: nothing listens yet.
+        serverFromString(_NO_REACTOR, text)
+    except Exception as error:
+        raise InvalidValue(
+            "expected a port number or a Twisted endpoint description such as "
+            f"{_DEFAULT_PORT} ({error or type(error).__name__})"
+        ) from None
+    return text
+
+
+def _parse_node(text: str) -> str:
+    if len(text) > MAX_NODE_LENGTH or not text.isprintable():
+        raise InvalidValue(f"expected at most {MAX_NODE_LENGTH} printable characters")
+    return text
+
+
+@frozen(kw_only=True)
+class Option:
+    """An option with a value: one entry of the table.
+
+    :ivar name: its name on the command line, without hyphens in front; set by :data:`OPTIONS`.
+    :ivar short: its name of one letter.
+    :ivar parse: returns the value of a text.
+    :ivar default: the text of the default; ``None`` when there is no default.
+    :ivar default_help: the default, for people, if it is not ``default``.
+    :ivar text: the meaning, in Markdown: a sentence without its capital and its full stop.
     """
 
-    _options: Mapping[str, Any]
-    _lists: Mapping[str, Sequence[str]]
-    _environ: Mapping[str, str]
-    _defaults: Mapping[str, str]
+    name: str = ""
+    short: str | None = None
+    parse: Callable[[str], Any]
+    default: str | None = None
+    default_help: str = ""
+    text: str
 
-    def source(self, name: str) -> str:
-        """Return how the person who set a value calls it."""
-        from_environ = self._options[name] in (None, 0) and _variable(name) in self._environ
-        return _variable(name) if from_environ else f"--{name}"
+    @property
+    def variable(self) -> str:
+        """The name of the environment variable."""
+        return f"CALLME_{self.name.upper().replace('-', '_')}"
 
-    def number(self, name: str, least: int, most: int) -> int:
-        """Return an integer within bounds."""
-        value = self._value(name)
-        if not re.fullmatch(r"[0-9]{1,9}", value) or not least <= int(value) <= most:
-            expected = f"expected an integer from {least} to {most:,}"
-            raise UsageError(f"{self.source(name)} is {value!r}: {expected}")
-        return int(value)
+    def default_value(self) -> Any:
+        """Return the value for when none is given."""
+        return None if self.default is None else self.parse(self.default)
 
-    def flag(self, name: str) -> bool:
-        """Return whether a flag is set."""
-        value = self._environ.get(_variable(name), "")
-        if value.lower() not in _YES + _NO:
-            raise UsageError(f"{_variable(name)} is {value!r}: expected 1 or 0")
-        return bool(self._options[name]) or value.lower() in _YES
+    def usage(self) -> str:
+        """Return the text for ``--help``."""
+        default = self.default_help or self.default
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", self.text)
+        text = f"{plain[0].upper()}{plain[1:]}."
+        return f"{text} [default: {default}]" if default else text
 
-    def file(self, name: str) -> str | None:
-        """Return the path of a file; ``None`` where none was given."""
-        given: str | None = self._options[name]
-        value = self._environ.get(_variable(name)) if given is None else given
-        return None if value is None else self._path(name, value)
+    def source(self, given: Mapping[str, Any]) -> str:
+        """Return the name that a value was given by: that of the option or of the variable.
 
-    def database(self, name: str) -> str:
-        """Return the path of a file, or the URL of a PostgreSQL database."""
-        value = self._path(name, self._value(name))
-        if "://" in value and not is_url(value):
-            raise UsageError(
-                f"{self.source(name)} is {value.partition('://')[0]}://...: expected the path of a "
-                "SQLite file or postgresql://user@host/database"
-            )
-        return value
+        :param given: the command line, by name.
+        """
+        return f"--{self.name}" if given.get(self.name) else self.variable
 
-    def endpoint(self, name: str) -> str:
-        """Return a Twisted endpoint description; a port alone is one on 127.0.0.1."""
-        value = self._value(name)
-        if _PORT.fullmatch(value):
-            if int(value) > 65_535:
-                raise UsageError(f"{self.source(name)} is {value!r}: a port is at most 65535")
-            return f"tcp:{int(value)}:interface=127.0.0.1"
+    def read(self, given: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+        """Return the value: from the command line, else the environment, else the default.
+
+        :raises UsageError: when a value is not valid; the text contains the name of the option
+            or the variable, the value, and what is expected.
+        """
+        if (text := given.get(self.name)) is not None:
+            return self._parse(f"--{self.name}", text)
+        if (text := environ.get(self.variable)) is not None:
+            return self._parse(self.variable, text)
+        return self.default_value()
+
+    def _parse(self, source: str, text: str) -> Any:
         try:
-            # Parsed only: nothing listens before its time.
-            serverFromString(_NO_REACTOR, value)
-        except Exception as error:
-            raise UsageError(
-                f"{self.source(name)} is {value!r}: expected a port number or a Twisted endpoint "
-                f"description such as {self._defaults[name]} ({error or type(error).__name__})"
-            ) from None
-        return value
-
-    def networks(self, name: str) -> Sequence[Network]:
-        """Return the networks of an option, or those that its variable lists."""
-        source, given = f"--{name}", self._lists.get(name)
-        if given is None:
-            source = _variable(name)
-            given = [one for one in re.split(r"[\s,]+", self._environ.get(source, "")) if one]
-        networks = []
-        for text in given:
-            try:
-                networks.append(parse_network(text))
-            except InvalidValue as error:
-                raise UsageError(f"{source} is {text!r}: {error}") from None
-        return networks
-
-    def printable(self, name: str, most: int) -> str:
-        """Return a text that a person can read, of so many characters at the most."""
-        value = self._value(name)
-        if len(value) > most or not value.isprintable():
-            expected = f"expected at most {most} printable characters"
-            raise UsageError(f"{self.source(name)} is {value!r}: {expected}")
-        return value
-
-    def _value(self, name: str) -> str:
-        given: str | None = self._options[name]
-        return self._environ.get(_variable(name), self._defaults[name]) if given is None else given
-
-    def _path(self, name: str, value: str) -> str:
-        if not value or "\0" in value:
-            raise UsageError(f"{self.source(name)} is {value!r}: expected the path of a file")
-        return value
+            return self.parse(text)
+        except InvalidValue as error:
+            # A URL may contain a password.
+            scheme, separator, _ = text.partition("://")
+            value = f"{scheme}://..." if separator else repr(text)
+            raise usage.UsageError(f"{source} is {value}: {error}") from None
 
 
-def _variable(name: str) -> str:
-    return f"CALLME_{name.upper().replace('-', '_')}"
+class Flag(Option):
+    """An option without a value; its variable is 1 or 0."""
+
+    def default_value(self) -> bool:
+        return False
+
+    def read(self, given: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
+        # The variable is checked even when the flag is given.
+        variable: bool = self._parse(self.variable, environ.get(self.variable, ""))
+        return bool(given.get(self.name)) or variable
 
 
-_DEFAULTS = {
-    "port": "tcp:6777:interface=127.0.0.1",
-    "database": "callme.sqlite",
-    "concurrency": "256",
-    "per-host": "64",
-    "retention": "30",
-    "max-connections": "1000",
-    "node": "",
-}
-_FILES = ("database", "token-file", "signing-key-file")
-MAX_CALLS = 10_000
-MAX_RETENTION = 36_500
-MAX_CONNECTIONS = 100_000
-MAX_NODE = 255
+class ListOption(Option):
+    """An option that may be repeated; its variable separates values by spaces or commas."""
+
+    def default_value(self) -> tuple[Any, ...]:
+        return ()
+
+    def read(self, given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Any, ...]:
+        texts, source = given.get(self.name), f"--{self.name}"
+        if texts is None:
+            texts, source = re.split(r"[\s,]+", environ.get(self.variable, "")), self.variable
+            texts = [text for text in texts if text]
+        return tuple(self._parse(source, text) for text in texts)
 
 
-@frozen
+def _field(kind: type[Option], **entry: Any) -> Any:
+    option = kind(**entry)
+    return field(factory=option.default_value, metadata={"option": option})
+
+
+@frozen(kw_only=True)
 class Settings:
-    """What a daemon is told.
+    """The settings of a daemon: one field for each option.
 
     :ivar port: a Twisted endpoint description.
-    :ivar database: the path of a file, or the URL of a PostgreSQL database.
-    :ivar concurrency: calls under way at once.
-    :ivar per_host: ... of them to one host and port.
-    :ivar retention: days that a finished task is kept; 0 keeps it for ever.
-    :ivar token_file: the path of a file; ``None`` where callers need no token.
-    :ivar no_auth: whether it is meant that whoever reaches the port may ask.
-    :ivar max_connections: clients connected at once.
-    :ivar networks: where callbacks may go.
-    :ivar signing_key_file: the path of a file; ``None`` where callbacks are not signed.
+    :ivar database: the path of a SQLite file, or the URL of a PostgreSQL database.
+    :ivar retention: in days; 0 keeps finished tasks indefinitely.
     :ivar node: the daemon's name; empty for its host and process id.
     """
 
-    port: str
-    database: str
-    concurrency: int
-    per_host: int
-    retention: int
-    token_file: str | None = None
-    no_auth: bool = False
-    max_connections: int = int(_DEFAULTS["max-connections"])
-    networks: AddressPolicy = field(factory=AddressPolicy)
-    signing_key_file: str | None = None
-    node: str = ""
+    port: str = _field(
+        Option,
+        short="p",
+        parse=_parse_endpoint,
+        default=_DEFAULT_PORT,
+        text="where to listen: a port number (on 127.0.0.1) or a [Twisted endpoint description]"
+        "(https://docs.twisted.org/en/stable/core/howto/endpoints.html#servers)",
+    )
+    database: str = _field(
+        Option,
+        short="d",
+        parse=_parse_database,
+        default="callme.sqlite",
+        text="an SQLite file for one daemon; it is created if necessary and readable by its "
+        "owner only. Or `postgresql://user@host/database` for any number of daemons (needs "
+        "`pip install 'callme[postgresql]'`): see [several machines](scaling.md)",
+    )
+    concurrency: int = _field(
+        Option,
+        parse=_integer(1, MAX_CALLS),
+        default="256",
+        text=f"the maximum number of calls in flight, 1 to {MAX_CALLS:,}",
+    )
+    per_host: int = _field(
+        Option,
+        parse=_integer(1, MAX_CALLS),
+        default="64",
+        text=f"the maximum number of calls in flight to one host and port, 1 to {MAX_CALLS:,}",
+    )
+    retention: int = _field(
+        Option,
+        parse=_integer(0, MAX_RETENTION_DAYS),
+        default="30",
+        text="the number of days for which finished tasks are kept, up to "
+        f"{MAX_RETENTION_DAYS:,}; 0 keeps them indefinitely",
+    )
+    token_file: str | None = _field(
+        Option,
+        parse=_parse_path,
+        text="a file of tokens, one per line. Clients must send one of them: `Authorization: "
+        "Bearer <token>`. A line `read:<token>` permits `GET` only. SIGHUP reloads the file",
+    )
+    no_auth: bool = _field(
+        Flag, parse=_parse_flag, text="allow other machines to connect without a token"
+    )
+    max_connections: int = _field(
+        Option,
+        parse=_integer(1, MAX_CONNECTIONS),
+        default="1000",
+        text=f"the maximum number of connected clients, 1 to {MAX_CONNECTIONS:,}. At the "
+        "limit, a new client evicts the one that has been idle for longest",
+    )
+    allow_network: tuple[Network, ...] = _field(
+        ListOption,
+        parse=parse_network,
+        text="a network that callme may call even if a wider one is denied: a CIDR, IPv4 or "
+        "IPv6. You can repeat the option",
+    )
+    deny_network: tuple[Network, ...] = _field(
+        ListOption,
+        parse=parse_network,
+        default_help="link-local, cloud metadata",
+        text="a network that callme may not call, in addition to the default ones. You can "
+        "repeat the option",
+    )
+    public_only: bool = _field(
+        Flag,
+        parse=_parse_flag,
+        text="call only globally reachable addresses and allowed networks",
+    )
+    signing_key_file: str | None = _field(
+        Option,
+        parse=_parse_path,
+        text="a file of keys, one `whsec_<base64>` per line. callme signs its calls with each "
+        "of them ([Standard Webhooks](https://www.standardwebhooks.com)). SIGHUP reloads the "
+        "file",
+    )
+    node: str = _field(
+        Option,
+        parse=_parse_node,
+        default="",
+        default_help="host name and process id",
+        text="the name of the daemon, recorded with each of its attempts: at most "
+        f"{MAX_NODE_LENGTH} characters. On PostgreSQL, it must be unique among running "
+        "daemons",
+    )
+
+    @property
+    def networks(self) -> AddressPolicy:
+        """The networks that callbacks may reach."""
+        return AddressPolicy(
+            allowed=self.allow_network, denied=self.deny_network, public_only=self.public_only
+        )
+
+
+OPTIONS: Mapping[str, Option] = {
+    attribute.name: attrs.evolve(
+        attribute.metadata["option"], name=attribute.name.replace("_", "-")
+    )
+    for attribute in attrs.fields(Settings)
+}
+"""All options, by the name of their field in :class:`Settings`."""
+_FLAGS = [option for option in OPTIONS.values() if isinstance(option, Flag)]
+_LISTS = [option for option in OPTIONS.values() if isinstance(option, ListOption)]
+_VALUES = [option for option in OPTIONS.values() if option not in _FLAGS + _LISTS]
 
 
 class Options(usage.Options):
-    """Options of ``twistd callme``, each also from the environment.
+    """The command line of ``twistd callme``.
 
-    Whatever makes no sense ends the program with one line: Twisted would print
-    the whole usage above it.
+    An invalid one ends the program with a single line; Twisted would print the usage above it.
+
+    :ivar settings: the result, once the options are parsed.
     """
 
     synopsis = "[callme options]"
     longdesc = (
-        "callme calls you back: register a task with one HTTP PUT, and callme makes its "
-        "HTTP call when its minute comes. Each option may also be set in the environment, as "
-        "CALLME_ and its name: CALLME_PORT, CALLME_PER_HOST."
+        "callme calls you back: register a task with one HTTP PUT, and callme makes its HTTP "
+        "call in the minute that the task names. Every option can also be set in the environment, "
+        "as CALLME_ and its name: CALLME_PORT, CALLME_PER_HOST."
     )
     optParameters: ClassVar = [
-        [
-            "port",
-            "p",
-            None,
-            "Where to listen: a port number (on 127.0.0.1) or a Twisted endpoint description."
-            f" [default: {_DEFAULTS['port']}]",
-        ],
-        [
-            "database",
-            "d",
-            None,
-            "The SQLite file that holds the tasks, created where there is none; or"
-            " postgresql://user@host/database, which any number of daemons share."
-            f" [default: {_DEFAULTS['database']}]",
-        ],
-        [
-            "concurrency",
-            None,
-            None,
-            f"Calls under way at once. [default: {_DEFAULTS['concurrency']}]",
-        ],
-        [
-            "per-host",
-            None,
-            None,
-            f"... of them to one host and port. [default: {_DEFAULTS['per-host']}]",
-        ],
-        [
-            "retention",
-            None,
-            None,
-            "Days that a finished task is kept; 0 keeps it for ever."
-            f" [default: {_DEFAULTS['retention']}]",
-        ],
-        [
-            "token-file",
-            None,
-            None,
-            "Callers must send a line of this file as their token: Authorization: Bearer <token>. "
-            "read:<token> may only GET. Read again on SIGHUP.",
-        ],
-        [
-            "max-connections",
-            None,
-            None,
-            f"Clients connected at once. [default: {_DEFAULTS['max-connections']}]",
-        ],
-        [
-            "signing-key-file",
-            None,
-            None,
-            "Callbacks are signed (Standard Webhooks) with each key of this file: whsec_<base64>, "
-            "one a line. Read again on SIGHUP.",
-        ],
-        [
-            "node",
-            None,
-            None,
-            "This daemon's name, which its attempts carry. [default: its host and process id]",
-        ],
+        [option.name, option.short, None, option.usage()] for option in _VALUES
     ]
-
+    optFlags: ClassVar = [[option.name, option.short, option.usage()] for option in _FLAGS]
     compData: ClassVar = usage.Completions(
-        # Left to itself it offers files for every option that takes a value.
+        # By default Twisted completes file names for every option with a value.
         optActions={
-            name: usage.CompleteFiles() if name in _FILES else usage.Completer()
-            for name, *_ in optParameters
+            option.name: usage.CompleteFiles()
+            if option.parse in (_parse_path, _parse_database)
+            else usage.Completer()
+            for option in _VALUES
         },
-        multiUse=["allow-network", "deny-network"],
+        multiUse=[option.name for option in _LISTS],
     )
-    """What twistd's completion for zsh knows besides the options themselves."""
-
-    optFlags: ClassVar = [
-        ["no-auth", None, "Listen beyond this machine though no token is asked for."],
-        ["public-only", None, "Call only what is globally reachable, and networks allowed."],
-    ]
+    """Completion by zsh."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__()
@@ -280,14 +341,6 @@ class Options(usage.Options):
         print(f"callme {__version__}")
         sys.exit(0)
 
-    def opt_allow_network(self, network: str) -> None:
-        """Callbacks may go to this network (a CIDR), though a wider one is denied; repeatable."""
-        self._lists.setdefault("allow-network", []).append(network)
-
-    def opt_deny_network(self, network: str) -> None:
-        """Callbacks may not go there (besides link-local and cloud metadata); repeatable."""
-        self._lists.setdefault("deny-network", []).append(network)
-
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
             super().parseOptions(options)
@@ -299,26 +352,26 @@ class Options(usage.Options):
             raise usage.UsageError(f"{arguments[0]!r} is not an option; see twistd callme --help")
 
     def postOptions(self) -> None:
-        given = OptionReader(self, self._lists, self._environ, _DEFAULTS)
+        given = {**self, **self._lists}
         self.settings = Settings(
-            port=given.endpoint("port"),
-            database=given.database("database"),
-            concurrency=given.number("concurrency", 1, MAX_CALLS),
-            per_host=given.number("per-host", 1, MAX_CALLS),
-            retention=given.number("retention", 0, MAX_RETENTION),
-            token_file=given.file("token-file"),
-            no_auth=given.flag("no-auth"),
-            max_connections=given.number("max-connections", 1, MAX_CONNECTIONS),
-            networks=AddressPolicy(
-                allowed=given.networks("allow-network"),
-                denied=given.networks("deny-network"),
-                public_only=given.flag("public-only"),
-            ),
-            signing_key_file=given.file("signing-key-file"),
-            node=given.printable("node", MAX_NODE),
+            **{name: option.read(given, self._environ) for name, option in OPTIONS.items()}
         )
         if self.settings.token_file is not None and self.settings.no_auth:
-            raise usage.UsageError(
-                f"{given.source('no-auth')} and {given.source('token-file')} contradict each "
-                "other: give one of them"
+            no_auth, token_file = (
+                OPTIONS[name].source(given) for name in ("no_auth", "token_file")
             )
+            raise usage.UsageError(f"{no_auth} and {token_file} contradict each other: give one")
+
+
+def _appender(option: Option) -> Callable[[Options, str], None]:
+    """Return the method by which Twisted adds a value to an option that may be repeated."""
+
+    def append(self: Options, value: str) -> None:
+        self._lists.setdefault(option.name, []).append(value)
+
+    append.__doc__ = option.usage()
+    return append
+
+
+for _option in _LISTS:
+    setattr(Options, f"opt_{_option.name.replace('-', '_')}", _appender(_option))

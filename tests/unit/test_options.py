@@ -6,7 +6,13 @@ import pytest
 
 from callme.config import Options, Settings
 
-DEFAULTS = Settings("tcp:6777:interface=127.0.0.1", "callme.sqlite", 256, 64, 30)
+DEFAULTS = Settings(
+    port="tcp:6777:interface=127.0.0.1",
+    database="callme.sqlite",
+    concurrency=256,
+    per_host=64,
+    retention=30,
+)
 
 
 def parse(*arguments: str, **environ: str) -> Settings:
@@ -16,15 +22,23 @@ def parse(*arguments: str, **environ: str) -> Settings:
     return options.settings
 
 
-def test_defaults() -> None:
-    assert parse() == DEFAULTS
+def test_no_options_give_the_defaults() -> None:
+    assert parse() == DEFAULTS == Settings()
+    assert parse(CALLME_DENY_NETWORK="") == DEFAULTS
 
 
 def test_options_and_environment_mean_the_same_and_options_win() -> None:
     given = ["--database=a", "--concurrency=1", "--per-host=2", "--retention=0", "-p", "80"]
     given += ["--token-file=t", "--max-connections=7", "--node=n"]
     expected = Settings(
-        "tcp:80:interface=127.0.0.1", "a", 1, 2, 0, "t", max_connections=7, node="n"
+        port="tcp:80:interface=127.0.0.1",
+        database="a",
+        concurrency=1,
+        per_host=2,
+        retention=0,
+        token_file="t",
+        max_connections=7,
+        node="n",
     )
     environ = {
         "CALLME_PORT": "80",
@@ -169,3 +183,12 @@ def test_zsh_completes_options_and_files(capsys: pytest.CaptureFixture[str]) -> 
     for name in {"port", "public-only", "node"} | with_files:
         (line,) = (line for line in lines if f"--{name}[" in line or f"--{name}=[" in line)
         assert ("_files" in line) is (name in with_files)
+
+
+def test_help_of_options_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(needs pip install 'callme[postgresql]'): see several machines. [default:" in text
+    assert "a Twisted endpoint description. [default: tcp:6777:interface=127.0.0.1]" in text
+    assert "`" not in text

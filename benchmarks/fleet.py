@@ -28,7 +28,7 @@ from callme.core.parameters import parse_definition
 from callme.store.postgresql.database import open_server
 from callme.store.postgresql.server import SCHEMA
 from callme.store.postgresql.store import PostgresqlStore
-from tests.helpers.postgresql import Cluster
+from tests.helpers.postgres import Cluster
 
 from .__main__ import CALLS, CONCURRENCY, background, free_port, run, sink, twistd
 

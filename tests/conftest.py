@@ -4,44 +4,33 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+import pytest_twisted
 from attrs import evolve
 from hypothesis import settings
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.logger import globalLogPublisher
 
+from callme.store.interface import (
+    Store,
+)
 from callme.store.postgresql.database import open_server
 from callme.store.postgresql.server import Server
-
-from .helpers.postgresql import Cluster
-from .helpers.support import World
+from callme.store.postgresql.store import PostgresqlStore
+from callme.store.sqlite.database import open_database
+from callme.store.sqlite.store import SqliteStore
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.postgres import Cluster
+from tests.helpers.stores import NOW
+from tests.helpers.world import World
 
 # A busy machine is no reason to fail.
 settings.register_profile("callme", deadline=None)
 settings.load_profile("callme")
-
-
-@implementer(ILogObserver)
-class LoggedFailures:
-    """The failures logged during a test, those that nobody handled among them."""
-
-    def __init__(self) -> None:
-        self.failures: list[Failure] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        if "log_failure" in event:
-            self.failures.append(event["log_failure"])
-
-    def flush(self, kind: type[BaseException]) -> int:
-        """Forget the failures of one kind, which the test provoked; return how many."""
-        found = [failure for failure in self.failures if failure.check(kind)]
-        self.failures = [failure for failure in self.failures if failure not in found]
-        return len(found)
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +81,17 @@ def server(cluster: Cluster, database: Server) -> Server:
     """The same, empty."""
     cluster.empty("contract")
     return database
+
+
+@pytest_twisted.async_yield_fixture(params=["sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    made: Store
+    if request.param == "sqlite":
+        made = SqliteStore(open_database(tmp_path / "callme.sqlite"), reactor, lambda: "node")
+    else:
+        server = request.getfixturevalue("server")
+        made = PostgresqlStore(server, reactor, lambda: "node")
+        # What claims must have said first that it lives, as a tick does.
+        await made.abandoned(NOW)
+    yield made
+    await made.close()

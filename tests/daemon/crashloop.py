@@ -23,8 +23,8 @@ from typing import Any
 
 from attrs import define, field
 
-from ..helpers.postgresql import Cluster
-from ..helpers.processes import Daemon, Sink
+from tests.helpers.postgres import Cluster
+from tests.helpers.processes import Daemon, Sink
 
 SETTLE_SECONDS = 420
 """How long the last daemon may take to bring every task to its end."""

@@ -10,10 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from ..helpers.browser import Browser, keep, shared_browser
-from ..helpers.processes import Daemon, Sink, wait_for
-
-__all__ = ["shared_browser"]
+from tests.helpers.browser import Browser, keep
+from tests.helpers.processes import Daemon, Sink, wait_for
 
 pytestmark = pytest.mark.daemon
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -13,7 +12,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,42 +21,19 @@ import pytest
 from callme import __version__
 from callme.config import Options
 from callme.store.sqlite.database import migrations
+from tests.helpers.postgres import Cluster
+from tests.helpers.processes import (
+    NEEDS_CURL,
+    TWISTD,
+    Daemon,
+    Sink,
+    environment,
+    free_port,
+    listens,
+    wait_for,
+)
 
-from ..helpers.postgresql import Cluster
-from ..helpers.processes import TWISTD, Daemon, Sink, environment, free_port, listens, wait_for
-
-pytestmark = [
-    pytest.mark.daemon,
-    pytest.mark.skipif(
-        shutil.which("curl") is None and not os.environ.get("CI"), reason="curl is not installed"
-    ),
-]
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    sink = Sink()
-    yield sink
-    sink.close()
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path)
-    yield daemon
-    daemon.kill()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon over each database."""
-    options = []
-    if request.param == "postgresql":
-        cluster: Cluster = request.getfixturevalue("cluster")
-        options = [f"--database={cluster.create(f'daemon{free_port()}')}", "--node=one"]
-    daemon = Daemon(tmp_path, *options)
-    yield daemon
-    daemon.kill()
+pytestmark = NEEDS_CURL
 
 
 def twistd(directory: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

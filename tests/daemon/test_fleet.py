@@ -19,9 +19,8 @@ import pytest
 
 from callme.store.postgresql.database import migrations
 from callme.store.postgresql.server import SCHEMA
-
-from ..helpers.postgresql import Cluster, Silence
-from ..helpers.processes import Daemon, Sink, wait_for
+from tests.helpers.postgres import Cluster, Silence
+from tests.helpers.processes import Daemon, Sink, wait_for
 
 pytestmark = [
     pytest.mark.daemon,

@@ -23,13 +23,13 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from zope.interface import implementer
 
 from callme.tap import makeService
-
-from ..conftest import LoggedFailures
-from ..helpers.pages import visit
-from ..helpers.support import NOON, World, definition
-from ..http.test_api import BODY, KEY, Answer, ask, put
-from ..http.test_caller import Connection, Endpoint, listen, shut
-from .test_tap import options, port_of
+from tests.helpers.api_client import BODY, KEY, Answer, ask, put
+from tests.helpers.endpoint import Connection, Endpoint, listen, shut
+from tests.helpers.html import visit
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.service import options, port_of
+from tests.helpers.tasks import NOON, definition
+from tests.helpers.world import World
 
 CANARY = "hunter2canary"
 HEADERS = {"Authorization": f"Bearer {CANARY}", "X-Plain": CANARY}

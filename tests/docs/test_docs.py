@@ -11,8 +11,7 @@ import pytest
 
 from callme.config import Options
 from callme.core.parameters import PARAMETERS
-
-from ..helpers.documented import (
+from tests.helpers.documentation import (
     MORE,
     PAGES,
     ROOT,
@@ -26,7 +25,7 @@ from ..helpers.documented import (
     check,
     steps,
 )
-from ..helpers.openapi import PATHS, template_of
+from tests.helpers.openapi_checks import PATHS, template_of
 
 sys.path.insert(0, str(ROOT / "docs/site"))
 

@@ -19,8 +19,18 @@ from pathlib import Path
 
 import pytest
 
-from ..helpers.documented import MORE, PAGES, ROOT, Command, File, Logged, Minutes, check, steps
-from ..helpers.processes import environment, free_port, listens, wait_for
+from tests.helpers.documentation import (
+    MORE,
+    PAGES,
+    ROOT,
+    Command,
+    File,
+    Logged,
+    Minutes,
+    check,
+    steps,
+)
+from tests.helpers.processes import environment, free_port, listens, wait_for
 
 pytestmark = [
     pytest.mark.daemon,

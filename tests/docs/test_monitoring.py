@@ -15,8 +15,8 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from ..helpers.support import World
-from ..http.test_metrics import Samples, samples, ticking
+from tests.helpers.scraping import Samples, samples, ticking
+from tests.helpers.world import World
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/callme.rules.yml"

@@ -20,8 +20,7 @@ from callme.api.requests import MAX_WAIT
 from callme.core.headers import parse_headers
 from callme.core.times import parse_key, parse_trigger, rfc3339
 from callme.errors import InvalidValue
-
-from ..helpers.openapi import is_a, is_parameter
+from tests.helpers.openapi_checks import is_a, is_parameter
 
 FAR = 4_102_444_800
 """2100-01-01T00:00:00Z."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..helpers.processes import Daemon, environment
+from tests.helpers.processes import Daemon, environment
 
 HERE = Path(__file__).parent
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from .processes import wait_for
+from tests.helpers.processes import wait_for
 
 # It talks to nobody but to who is tested, and leaves nothing behind.
 _FLAGS = (
@@ -143,14 +142,6 @@ class Browser:
             for event in events
             if event["method"] == "Network.requestWillBeSent"
         ]
-
-
-@pytest.fixture(scope="module")
-def shared_browser() -> Iterator[Browser]:
-    """A browser: it takes a second or more to start."""
-    browser = Browser()
-    yield browser
-    browser.close()
 
 
 def keep(browser: Browser, name: str) -> None:

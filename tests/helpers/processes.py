@@ -1,9 +1,10 @@
-"""True daemons, true curl, and an endpoint that counts: for the tests that need them."""
+"""Daemon processes, requests made with curl, and an endpoint that counts its calls."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+
 TWISTD = str(Path(sys.executable).with_name("twistd"))
+NEEDS_CURL = [
+    pytest.mark.daemon,
+    pytest.mark.skipif(
+        shutil.which("curl") is None and not os.environ.get("CI"), reason="curl is not installed"
+    ),
+]
+"""The marks of tests that run a daemon process and make requests with curl."""
 
 
 def free_port() -> int:

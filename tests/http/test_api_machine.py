@@ -13,9 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ..helpers.openapi import check_answer
-from ..helpers.support import World
-from .test_api import Answer, ask
+from tests.helpers.api_client import Answer, ask
+from tests.helpers.openapi_checks import check_answer
+from tests.helpers.world import World
 
 PATHS = {"a": "a", "é b": "%C3%A9%20b"}
 NAMES = st.sampled_from([*PATHS])

@@ -13,9 +13,9 @@ from callme.api.batch import MAX_TASKS, SLICE
 from callme.api.strict_json import MAX_ITEM
 from callme.security.address_policy import AddressPolicy, parse_network
 from callme.store.interface import StoreUnavailable
-
-from ..conftest import LoggedFailures
-from ..helpers.support import NOON, World
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
 
 URL = "http://callme:6777/batch"
 AT = NOON + 3600

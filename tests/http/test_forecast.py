@@ -29,12 +29,10 @@ from callme.reports.forecast import (
 from callme.reports.forecaster import CACHE_SIZE, COST_FACTOR, MOST_SECONDS, Forecaster
 from callme.store.interface import MAX_LOADS, MinuteLoad, PutPreview, Store, StoreUnavailable
 from callme.worker.throughput import MAX_HOSTS, MIN_SAMPLES, Capacity, ThroughputMeter
-
-from ..helpers.support import NOON, InstantStore, World, definition
-from ..store_contract.test_store import NOW, put, put_in, store
-from .test_api import AT, BODY, ask
-
-__all__ = ["store"]
+from tests.helpers.api_client import AT, BODY, ask
+from tests.helpers.stores import NOW, put, put_in
+from tests.helpers.tasks import NOON, definition
+from tests.helpers.world import InstantStore, World
 
 HOST = "sink.example:80"
 OTHER = "other.example:443"

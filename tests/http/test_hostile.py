@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from callme.core.times import Key
 from callme.server.channel import REQUEST_SECONDS
 from callme.server.site import BoundedSite
-
-from ..helpers.processes import Daemon
-from ..helpers.support import NOON, World
-from .test_site import BODY, GET, Client
+from tests.helpers.processes import Daemon
+from tests.helpers.raw_client import BODY, GET, Client
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
 
 VICTIM = Key("victim", NOON + 3600)
 SMUGGLED = b"DELETE /task/victim HTTP/1.1\r\nHost: x\r\n\r\n"

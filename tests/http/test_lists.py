@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from callme.api.responses import AT_ONCE, PageReader
 from callme.core.times import Key
 from callme.store.interface import Page
-
-from ..helpers.support import NOON, World
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
 
 URL = "http://callme:6777"
 LARGE = {f"{number:02}-{'x' * 77}": "" for number in range(100)}

@@ -13,47 +13,15 @@ from twisted.internet.defer import Deferred, succeed
 from callme import __version__
 from callme.core.task import Claim, Outcome, Reason, State
 from callme.metrics.exporter import OPENMETRICS_TYPE, TEXT_TYPE
-
-from ..conftest import LoggedFailures
-from ..helpers.openapi import check_answer
-from ..helpers.support import NOON, World
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.scraping import samples, scrape, ticking, value
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
 
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
     "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
-
-
-def page(world: World, accept: str | None = None) -> tuple[str, str]:
-    """Return the page and its content type."""
-    headers = {} if accept is None else {"Accept": accept}
-    asking = world.http.request("GET", "http://callme:6777/metrics", headers=headers)
-    world.http.flush()
-    response = world.result(asking)
-    text = world.result(response.text("utf-8"))
-    kind = response.headers.getRawHeaders("content-type")[0]
-    check_answer("GET", "/metrics", response.code, {"content-type": kind}, text)
-    assert response.code == 200
-    return text, kind
-
-
-def samples(world: World) -> Samples:
-    found: Samples = {}
-    for family in text_string_to_metric_families(page(world)[0]):
-        for sample in family.samples:
-            found[sample.name, frozenset(sample.labels.items())] = sample.value
-    return found
-
-
-def value(found: Samples, name: str, **labels: str) -> float | None:
-    return found.get((name, frozenset(labels.items())))
-
-
-def ticking(world: World) -> World:
-    world.scheduler.start()
-    return world
 
 
 # What is counted
@@ -277,7 +245,7 @@ def test_a_fault_in_the_count_is_logged_and_tried_again(
     [None, "*/*", "text/plain", "text/html, application/openmetrics-text;q=0", "x;version=\xff"],
 )
 def test_the_text_format_is_the_usual_one(world: World, accept: str | None) -> None:
-    text, kind = page(world, accept)
+    text, kind = scrape(world, accept)
     assert kind.encode() == TEXT_TYPE
     names = {family.name for family in text_string_to_metric_families(text)}
     assert {"callme", "callme_attempts", "callme_tasks", "process_open_fds"} - {"callme"} <= names
@@ -290,7 +258,7 @@ def test_the_text_format_is_the_usual_one(world: World, accept: str | None) -> N
 def test_openmetrics_is_had_by_who_accepts_it(world: World, accept: str) -> None:
     world.put()
     ticking(world)
-    text, kind = page(world, accept)
+    text, kind = scrape(world, accept)
     assert kind.encode() == OPENMETRICS_TYPE
     assert text.endswith("# EOF\n")
     families = {family.name: family for family in openmetrics(text)}
@@ -300,7 +268,7 @@ def test_openmetrics_is_had_by_who_accepts_it(world: World, accept: str) -> None
 
 def test_names_keep_the_conventions(world: World) -> None:
     """https://prometheus.io/docs/practices/naming/, as far as a machine can tell."""
-    for family in openmetrics(page(world, PROMETHEUS)[0]):
+    for family in openmetrics(scrape(world, PROMETHEUS)[0]):
         assert re.fullmatch(r"(callme|process)(_[a-z]+)*", family.name)
         assert family.documentation.endswith(".")
         assert not re.search(r"_(ms|milliseconds|minutes|count|total)$", family.name)
@@ -310,7 +278,7 @@ def test_a_page_is_no_secret_but_for_who_may_not_ask(world: World) -> None:
     """Whoever may read may read it: it names no task, no host and nothing that they carry."""
     world.put("secret-name", callback="http://secret.example/", payload="secret")
     ticking(world)
-    assert "secret" not in page(world)[0]
+    assert "secret" not in scrape(world)[0]
 
 
 def test_each_daemon_counts_for_itself(world: World) -> None:

@@ -19,10 +19,10 @@ from callme.core.headers import FRAMING_HEADERS, OWN_HEADERS
 from callme.core.parameters import FORBIDDEN_METHODS, parse_definition
 from callme.core.task import State
 from callme.errors import Invalid
-
-from ..helpers.openapi import COMPONENTS, DOCUMENT, PATHS, is_a, is_parameter, validator
-from ..helpers.support import NOON, World
-from .test_api import BODY, ask
+from tests.helpers.api_client import BODY, ask
+from tests.helpers.openapi_checks import COMPONENTS, DOCUMENT, PATHS, is_a, is_parameter, validator
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
 
 PARAMETERS: dict[str, Any] = COMPONENTS["schemas"]["NewTask"]["properties"]
 

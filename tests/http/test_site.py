@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
-from twisted.python.failure import Failure
 
 from callme.api.routes import Api
 from callme.server.channel import (
@@ -19,84 +15,17 @@ from callme.server.channel import (
     MAX_BODY,
     REQUEST_SECONDS,
     RESPONSE_SECONDS,
-    BoundedChannel,
 )
 from callme.server.connection_limits import EVICTION_HEADROOM
 from callme.server.site import FULL_LOG_SECONDS, BoundedSite
-
-from ..conftest import LoggedFailures
-from ..helpers.support import World
-
-
-class Transport(StringTransport):
-    """A transport that knows whether it was dropped."""
-
-    aborted = False
-
-    def abortConnection(self) -> None:
-        self.aborted = True
-        self.disconnecting = True
-
-
-class Client:
-    """Somebody who connects to a site and sends bytes."""
-
-    def __init__(self, world: World, site: BoundedSite | None = None) -> None:
-        """Connect; where there is no room, :exc:`ConnectionRefusedError`."""
-        self.world = world
-        self.site = site or BoundedSite(
-            Api(world.store, world.scheduler, world.clock, world.now, world.metrics).app.resource(),
-            world.clock,
-        )
-        self.transport = Transport()
-        channel = self.site.buildProtocol(None)
-        channel.makeConnection(self.transport)
-        if not isinstance(channel, BoundedChannel):
-            assert self.dropped
-            raise ConnectionRefusedError
-        self.channel = channel
-
-    def send(self, data: bytes) -> None:
-        self.channel.dataReceived(data)
-
-    @property
-    def dropped(self) -> bool:
-        return self.transport.aborted
-
-    def hang_up(self) -> None:
-        self.channel.connectionLost(Failure(ConnectionDone()))
-
-    def answers(self) -> list[tuple[int, Any]]:
-        """Return the status and the JSON of each answer, which are taken."""
-        data = self.transport.value()
-        self.transport.clear()
-        found = []
-        while data:
-            head, _, rest = data.partition(b"\r\n\r\n")
-            lines = head.decode().lower().split("\r\n")
-            headers = dict(line.split(": ", 1) for line in lines[1:])
-            length = int(headers.get("content-length", 0))
-            body, data = rest[:length], rest[length:]
-            assert headers.get("content-type", "application/json").endswith("json")
-            # Whatever it is, and whoever answers: no version, least of all Twisted's.
-            assert headers.get("server", "callme") == "callme"
-            found.append((int(lines[0].split()[1]), json.loads(body) if body else None))
-        return found
-
-    def status(self) -> int:
-        """Return the status of the one answer."""
-        ((status, body),) = self.answers()
-        assert status < 400 or body["status"] == status
-        return status
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.raw_client import BODY, GET, Client
+from tests.helpers.world import World
 
 
 @pytest.fixture
 def client(world: World) -> Client:
     return Client(world)
-
-
-GET = b"GET /status/ HTTP/1.1\r\nHost: x\r\n\r\n"
-BODY = b'{"trigger_at": "+1h", "callback": "http://a/"}'
 
 
 def put(path: bytes = b"/task/x", body: bytes = BODY, *headers: bytes) -> bytes:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..conftest import LoggedFailures
+from tests.helpers.logs import LoggedFailures
+
 from . import scenario, sweep
 from .mutations import MUTATIONS, Mutation
 

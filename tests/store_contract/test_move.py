@@ -21,10 +21,9 @@ from callme.store.postgresql.server import SCHEMA
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
 from callme.store.sqlite.store import SqliteStore
-
-from ..helpers.postgresql import Cluster
-from ..helpers.processes import free_port
-from ..helpers.support import NOON, definition
+from tests.helpers.postgres import Cluster
+from tests.helpers.processes import free_port
+from tests.helpers.tasks import NOON, definition
 
 HOST = "sink.example:80"
 

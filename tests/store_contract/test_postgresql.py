@@ -38,10 +38,9 @@ from callme.store.postgresql.connections import Connections
 from callme.store.postgresql.database import PEER_TIMEOUT_SECONDS, migrations, open_server
 from callme.store.postgresql.server import SCHEMA, Server
 from callme.store.postgresql.store import PostgresqlStore
-
-from ..helpers.postgresql import Cluster, Silence
-from ..helpers.processes import free_port, wait_for
-from ..helpers.support import NOON, definition
+from tests.helpers.postgres import Cluster, Silence
+from tests.helpers.processes import free_port, wait_for
+from tests.helpers.tasks import NOON, definition
 
 HOST = "sink.example:80"
 NOW = NOON + 0.5

@@ -19,8 +19,7 @@ from callme.store.interface import CannotOpen, StoreUnavailable
 from callme.store.sqlite import claims, database
 from callme.store.sqlite.database import migrations, open_database
 from callme.store.sqlite.store import SqliteStore
-
-from ..helpers.support import NOON, definition
+from tests.helpers.tasks import NOON, definition
 
 NOW = NOON + 0.5
 

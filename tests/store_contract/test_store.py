@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 
 from callme.core.notification import build_notification
 from callme.core.representation import task_to_dict
-from callme.core.task import Claim, Outcome, Reason, State, Transition
+from callme.core.task import Reason, State, Transition
 from callme.core.times import MAX_TIMESTAMP, Key
 from callme.core.transitions import decide_after_attempt, interrupted
 from callme.store import reads
@@ -32,55 +30,8 @@ from callme.store.interface import (
 from callme.store.postgresql.store import PostgresqlStore
 from callme.store.sqlite.database import open_database
 from callme.store.sqlite.store import SqliteStore
-
-from ..helpers.support import NOON, definition
-
-HOST = "sink.example:80"
-NOW = NOON + 0.5
-
-
-@pytest_twisted.async_yield_fixture(params=["sqlite", "postgresql"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store
-    if request.param == "sqlite":
-        made = SqliteStore(open_database(tmp_path / "callme.sqlite"), reactor, lambda: "node")
-    else:
-        server = request.getfixturevalue("server")
-        made = PostgresqlStore(server, reactor, lambda: "node")
-        # What claims must have said first that it lives, as a tick does.
-        await made.abandoned(NOW)
-    yield made
-    await made.close()
-
-
-async def put(store: Store, name: str = "task", at: int = NOON, **more: Any) -> Key:
-    made = definition(name, at, **more)
-    assert Put.CREATED is (await store.put(made, NOW)).put
-    return made.key
-
-
-async def claim_all(store: Store, count: int = 1000, now: float = NOW) -> list[Claim]:
-    return list(await store.claim({HOST: count}, now))
-
-
-async def finish(store: Store, claim: Claim, status: int, now: float = NOW) -> bool:
-    outcome = Outcome(started_at_ms=int(now * 1000), duration_ms=5, status=status, body="b")
-    return await store.record(claim, decide_after_attempt(claim, outcome, now), now)
-
-
-async def put_in(store: Store, state: State, name: str = "task", at: int = NOON) -> Key:
-    """Put a task and bring it into a state."""
-    key = await put(store, name, at, retry=0)
-    if state is not State.SCHEDULED:
-        claims = [c for c in await claim_all(store, now=at) if c.definition.key == key]
-        if state is not State.RUNNING:
-            await finish(store, claims[0], 200 if state is State.SUCCEEDED else 500, now=at)
-    return key
-
-
-async def state_of(store: Store, key: Key) -> State | None:
-    task = await store.get(key)
-    return None if task is None else task.state
+from tests.helpers.stores import HOST, NOW, claim_all, finish, put, put_in, state_of
+from tests.helpers.tasks import NOON, definition
 
 
 async def test_what_is_no_longer_as_it_was_seen_is_told(store: Store) -> None:

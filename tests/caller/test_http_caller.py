@@ -1,0 +1,832 @@
+"""The caller against endpoints of every kind, over real sockets on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import evolve
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import SSL
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError
+from twisted.internet import error, reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import StringTransport
+from twisted.web.client import ResponseNeverReceived
+
+from callme import __version__
+from callme.caller import resolver
+from callme.caller.call import KEPT_BODY, MAX_BODY, HttpCaller
+from callme.caller.egress import ConfinedReactor, ForbiddenAddress
+from callme.caller.failures import explain
+from callme.caller.pool import Unused, _Watched, _WatchedFactory, status_in
+from callme.caller.request import webhook_id
+from callme.core.task import Claim, Outcome, Reason
+from callme.core.times import Key
+from callme.security.address_policy import AddressPolicy, parse_network
+from callme.security.signing import SigningKeys
+from tests.helpers.certificates import Context, Trusting, make_certificate
+from tests.helpers.credentials import webhook_secret
+from tests.helpers.endpoint import OK, Connection, Endpoint, listen, shut
+from tests.helpers.tasks import NOON, definition
+
+
+@pytest_twisted.async_yield_fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    made = Endpoint()
+    made.port = listen(made)
+    yield made
+    await shut(made)
+
+
+@pytest_twisted.async_yield_fixture
+async def caller() -> AsyncIterator[HttpCaller]:
+    made = HttpCaller(reactor, time.time, 10)
+    yield made
+    await made.close()
+
+
+@pytest_twisted.async_yield_fixture
+async def patient() -> AsyncIterator[HttpCaller]:
+    """A caller whose deadlines come when the test says."""
+    made = HttpCaller(reactor, time.time, 10, clock=Clock())
+    yield made
+    await made.close()
+
+
+async def expire(caller: HttpCaller, endpoint: Endpoint, seen: int = 0) -> Outcome:
+    """Make a call and let its time be over once the endpoint has written something."""
+    clock = caller._clock
+    assert isinstance(clock, Clock)
+    calling = caller.call(claim(endpoint, timeout=7))
+    while not endpoint.requests or endpoint.connections[0].written < seen:
+        await deferLater(reactor, 0.001)
+    # What was written needs a moment to arrive.
+    await deferLater(reactor, 0.02)
+    clock.advance(6.9)
+    assert not calling.called
+    clock.advance(0.1)
+    outcome = await calling
+    assert outcome.duration_ms == 7000
+    await endpoint.connections[0].lost
+    assert clock.getDelayedCalls() == []
+    return outcome
+
+
+def claim(endpoint: Endpoint, path: str = "/", **more: Any) -> Claim:
+    made = definition(**{"callback": endpoint.url(path), "timeout": 5, **more})
+    return Claim(
+        task_id=1,
+        number=1,
+        definition=made,
+        attempts_used=1,
+        claimed_at_ms=NOON * 1000,
+        host="host",
+    )
+
+
+async def call(caller: HttpCaller, endpoint: Endpoint, **more: Any) -> Outcome:
+    return await caller.call(claim(endpoint, **more))
+
+
+async def test_the_request_is_exactly_what_the_task_says(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    outcome = await call(
+        caller,
+        endpoint,
+        path="/%7Ea//b/../c;x?q=a%20b&&q=\"|`{}^'&=é".replace("é", "%E9") + "#fragment",
+        callback_method="patch",
+        payload='{"é": 1}',
+        headers={"X-Custom": "ünï", "authorization": "Bearer hunter2"},
+    )
+    assert (outcome.status, outcome.reason, outcome.body) == (200, None, "ok")
+    head, _, body = endpoint.requests[0].partition(b"\r\n\r\n")
+    line, *headers = head.split(b"\r\n")
+    assert line == b"PATCH /%7Ea//b/../c;x?q=a%20b&&q=\"|`{}^'&=%E9 HTTP/1.1"
+    assert body == '{"é": 1}'.encode()
+    port = endpoint.port.getHost().port
+    assert sorted(headers) == sorted(
+        [
+            b"Host: localhost:%d" % port,
+            b"X-Custom: " + "ünï".encode(),
+            b"Authorization: Bearer hunter2",
+            b"Content-Type: application/json",
+            b"Content-Length: 9",
+            b"User-Agent: callme/" + __version__.encode(),
+            b"Accept-Encoding: identity",
+            b'Idempotency-Key: "task@%d"' % NOON,
+            b"Callme-Attempt: 1",
+            b"Callme-Trigger-At: %d" % NOON,
+        ]
+    )
+
+
+async def test_a_connection_that_is_used_again_is_not_one_that_is_kept() -> None:
+    caller = HttpCaller(reactor, time.time, 10, most_unused=1)
+    slow, other = Endpoint(), Endpoint()
+    slow.port, other.port = listen(slow), listen(other)
+    await call(caller, slow)
+    asked: Deferred[Connection] = Deferred()
+    slow.answer = asked.callback
+    calling = caller.call(claim(slow))
+    connection = await asked
+    await call(caller, other)
+    connection.write(OK)
+    assert (await calling).status == 200
+    assert len(slow.connections) == 1
+    await caller.close()
+    await shut(slow)
+    await shut(other)
+
+
+async def test_connections_are_kept_for_few_hosts_only() -> None:
+    caller = HttpCaller(reactor, time.time, 10, most_unused=2)
+    endpoints = [Endpoint() for _ in range(4)]
+    for endpoint in endpoints:
+        endpoint.port = listen(endpoint)
+        await call(caller, endpoint)
+    # Those that were used longest ago are closed, and are no call's any more.
+    await deferLater(reactor, 0.1)
+    lost = [endpoint.connections[0].lost.called for endpoint in endpoints]
+    assert lost == [True, True, False, False]
+    for endpoint in (endpoints[3], endpoints[2], endpoints[0]):
+        assert (await call(caller, endpoint)).status == 200
+    assert [len(endpoint.connections) for endpoint in endpoints] == [2, 1, 1, 1]
+    await caller.close()
+    for endpoint in endpoints:
+        await shut(endpoint)
+
+
+async def test_a_connection_that_is_being_dropped_is_not_used_again() -> None:
+    caller = HttpCaller(reactor, time.time, 10, most_unused=1)
+    endpoints = [Endpoint(), Endpoint()]
+    for endpoint in endpoints:
+        endpoint.port = listen(endpoint)
+        await call(caller, endpoint)
+    # The first one's is dropped just now, for the second's: the reactor has not turned yet.
+    outcome = await call(caller, endpoints[0])
+    assert (outcome.status, outcome.detail) == (200, "")
+    assert [len(endpoint.connections) for endpoint in endpoints] == [2, 1]
+    await caller.close()
+    for endpoint in endpoints:
+        await shut(endpoint)
+
+
+def test_as_many_connections_are_dropped_as_are_too_many() -> None:
+    """However many calls end before the first of them is closed."""
+    unused = Unused(2)
+    kept = [_Watched(_WatchedFactory(Factory()), Protocol()) for _ in range(5)]
+    for connection in kept:
+        connection.makeConnection(StringTransport())
+        unused.add(connection)
+    assert [connection.dropped for connection in kept] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("after", "line"),
+    [
+        ("", b"GET / HTTP/1.1"),
+        ("?x=1", b"GET /?x=1 HTTP/1.1"),
+        ("#top", b"GET / HTTP/1.1"),
+        ("/?x=1?/y#top", b"GET /?x=1?/y HTTP/1.1"),
+    ],
+)
+async def test_a_url_without_a_path(
+    caller: HttpCaller, endpoint: Endpoint, after: str, line: bytes
+) -> None:
+    await call(caller, endpoint, path=after)
+    assert endpoint.requests[0].startswith(line + b"\r\n")
+
+
+async def test_a_get_has_no_body_and_says_nothing_of_one(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    await call(caller, endpoint)
+    assert b"Content" not in endpoint.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (OK, 200, "ok"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, ""),
+        (b"HTTP/1.1 302 Found\r\nLocation: /else\r\nContent-Length: 0\r\n\r\n", 302, ""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 200, "ok"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, "ok"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK, 200, "ok"),
+        (b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n", 599, ""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na\0\xff", 200, "a\ufffd\ufffd"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok",
+            200,
+            "ok",
+        ),
+    ],
+)
+async def test_answers(
+    caller: HttpCaller, endpoint: Endpoint, answer: bytes, status: int, body: str
+) -> None:
+    endpoint.answer = answer
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.reason, outcome.body) == (status, None, body)
+    assert outcome.duration_ms is not None
+    assert 0 <= outcome.duration_ms < 5000
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.0 200 OK\r\n\r\nok", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"],
+)
+async def test_an_answer_ended_by_closing_or_cut_off_has_its_status(
+    caller: HttpCaller, endpoint: Endpoint, answer: bytes
+) -> None:
+    endpoint.answer = answer
+    endpoint.close = True
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.reason, outcome.body) == (200, None, "ok")
+
+
+async def test_a_head_that_is_cut_off_has_its_status(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    endpoint.answer, endpoint.close = b"HTTP/1.1 200 OK\r\nContent-Le", True
+    assert (await call(caller, endpoint)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda c: c.hang_up(), "closed the connection without an answer"),
+        (lambda c: c.reset(), "the connection broke before an answer came"),
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 banana OK\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: banana\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 99999999999999999999999 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 -5 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 600 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTQ/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "not HTTP"),
+    ],
+)
+async def test_what_is_no_answer(
+    caller: HttpCaller, endpoint: Endpoint, answer: Any, said: str
+) -> None:
+    endpoint.answer = answer
+    endpoint.close = True
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.reason) == (None, Reason.CONNECTION_FAILED)
+    assert any(one in outcome.detail for one in said.split("|")), outcome.detail
+    assert len(endpoint.requests) == 1
+
+
+async def test_nobody_listens(caller: HttpCaller, endpoint: Endpoint) -> None:
+    made = claim(endpoint)
+    await maybeDeferred(endpoint.port.stopListening)
+    outcome = await caller.call(made)
+    assert outcome.reason is Reason.CONNECTION_FAILED
+    assert outcome.detail == "the connection was refused"
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("nowhere.invalid", "the name of the host was not found"),
+        ("x" * 63 + ".invalid", "the name of the host was not found"),
+        ("ab--c.invalid", "the name of the host is not one that can be looked up"),
+    ],
+)
+async def test_a_name_that_is_not_found(caller: HttpCaller, host: str, said: str) -> None:
+    made = definition(callback=f"http://{host}/", timeout=20)
+    outcome = await caller.call(
+        Claim(
+            task_id=1,
+            number=1,
+            definition=made,
+            attempts_used=1,
+            claimed_at_ms=NOON * 1000,
+            host="host",
+        )
+    )
+    assert outcome.reason is Reason.CONNECTION_FAILED
+    assert outcome.detail == said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda c: None,
+        lambda c: c.write(b"HTTP/1.1 200"),
+        lambda c: c.drip(b"HTTP/1.1 100 Continue\r\n\r\n", 0.005),
+    ],
+)
+async def test_the_deadline_covers_the_headers(
+    patient: HttpCaller, endpoint: Endpoint, answer: Any
+) -> None:
+    endpoint.answer = answer
+    outcome = await expire(patient, endpoint)
+    assert (outcome.status, outcome.reason) == (None, Reason.TIMEOUT)
+    assert outcome.detail == "no answer within 7 s"
+
+
+async def test_headers_without_end_are_cut_off_by_the_deadline(
+    patient: HttpCaller, endpoint: Endpoint
+) -> None:
+    def endless(connection: Connection) -> None:
+        connection.write(b"HTTP/1.1 200 OK\r\n")
+        connection.drip(b"X: y\r\n", 0.005)
+
+    endpoint.answer = endless
+    outcome = await expire(patient, endpoint, 50)
+    assert (outcome.status, outcome.reason) == (200, None)
+
+
+@pytest.mark.parametrize("line", [b"X: y\r\n", b"X: " + b"y" * 10_000 + b"\r\n", b" folded\r\n"])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_headers_without_end_do_not_fill_the_memory(
+    caller: HttpCaller, endpoint: Endpoint, line: bytes, status: int
+) -> None:
+    """The status line has arrived, and that is what counts."""
+    endpoint.answer = b"HTTP/1.1 %d OK\r\nA: b\r\n" % status + line * (1_000_000 // len(line))
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.reason, outcome.body) == (status, None, "")
+    await endpoint.connections[0].lost
+
+
+async def test_interim_answers_without_end_are_no_answer(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    endpoint.answer = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40_000
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.reason) == (None, Reason.CONNECTION_FAILED)
+    await endpoint.connections[0].lost
+
+
+async def test_what_nobody_asked_for_is_nobodys_answer(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    await call(caller, endpoint)
+    endpoint.connections[0].write(OK.replace(b"200 OK", b"500 No"))
+    await endpoint.connections[0].lost
+    assert (await call(caller, endpoint)).status == 200
+    assert len(endpoint.connections) == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", 200),
+        (b"HTTP/1.0 404\n", 404),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nX", 201),
+        (b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n", None),
+        (b"HTTP/1.1 103 Hints\r\nHTTP/1.1 200 OK\r\n", None),
+        (b"HTTP/1.1 20", None),
+        (b"HTTP/1.1 200 OK", None),
+        (b"HTTP/1.1 999 OK\r\n", None),
+        (b"HTTP/2 200 OK\r\n", None),
+        (b"", None),
+    ],
+)
+def test_the_status_of_a_head_that_is_not_complete(head: bytes, status: int | None) -> None:
+    assert status_in(head) == status
+
+
+async def test_answers_are_counted_each_for_itself(caller: HttpCaller, endpoint: Endpoint) -> None:
+    endpoint.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000
+    for _ in range(10):
+        assert (await call(caller, endpoint)).reason is None
+    assert len(endpoint.connections) == 1
+
+
+async def test_the_deadline_covers_the_body_but_the_status_counts(
+    patient: HttpCaller, endpoint: Endpoint
+) -> None:
+    def slow(connection: Connection) -> None:
+        connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        connection.drip(b".", 0.005)
+
+    endpoint.answer = slow
+    outcome = await expire(patient, endpoint, 50)
+    assert (outcome.status, outcome.reason) == (200, None)
+    assert outcome.body.startswith("....")
+
+
+async def test_a_large_body_is_read_to_its_limit_and_its_head_kept(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    endpoint.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + b"x" * (
+        MAX_BODY + 5
+    )
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.body) == (200, "x" * KEPT_BODY)
+    await endpoint.connections[0].lost
+
+
+async def test_connections_are_reused_but_not_once_the_other_side_closed_them(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    for _ in range(3):
+        await call(caller, endpoint)
+    assert (len(endpoint.requests), len(endpoint.connections)) == (3, 1)
+    endpoint.connections[0].hang_up()
+    await endpoint.connections[0].lost
+    await deferLater(reactor, 0.01)
+    await call(caller, endpoint)
+    assert (len(endpoint.requests), len(endpoint.connections)) == (4, 2)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_nothing_is_sent_twice_when_a_reused_connection_drops(
+    caller: HttpCaller, endpoint: Endpoint, method: str
+) -> None:
+    await call(caller, endpoint)
+    endpoint.answer = lambda connection: connection.hang_up()
+    outcome = await call(caller, endpoint, callback_method=method)
+    assert outcome.reason is Reason.CONNECTION_FAILED
+    assert outcome.detail == "the endpoint closed a kept connection just as it was used again"
+    assert len(endpoint.requests) == 2
+
+
+async def test_no_cookie_is_kept(caller: HttpCaller, endpoint: Endpoint) -> None:
+    endpoint.answer = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n")
+    await call(caller, endpoint)
+    await call(caller, endpoint, headers={"Cookie": "own=1"})
+    assert b"Cookie" not in endpoint.requests[0]
+    assert b"\r\nCookie: own=1\r\n" in endpoint.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "after"),
+    [(b"120", 120), (b"Fri, 15 Jan 2100 12:00:00 GMT", None), (b"x", 0), (b"\xff", 0)],
+)
+async def test_retry_after_is_read(
+    caller: HttpCaller, endpoint: Endpoint, value: bytes, after: int | None
+) -> None:
+    head = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: " + value
+    endpoint.answer = head + b"\r\n\r\n"
+    outcome = await call(caller, endpoint)
+    if after is None:
+        assert outcome.retry_after == 4_103_697_600
+    elif after:
+        assert outcome.retry_after is not None
+        assert 118 < outcome.retry_after - time.time() < 122
+    else:
+        assert outcome.retry_after is None
+
+
+async def test_a_call_can_be_cut_off(caller: HttpCaller, endpoint: Endpoint) -> None:
+    arrived: Deferred[None] = Deferred()
+    endpoint.answer = lambda connection: arrived.callback(None)
+    calling = caller.call(claim(endpoint))
+    await arrived
+    calling.cancel()
+    await endpoint.connections[0].lost
+    await calling.addErrback(lambda _: None)
+
+
+async def test_what_has_answered_has_answered_though_its_body_is_cut_off(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    arrived: Deferred[None] = Deferred()
+
+    def begin(connection: Connection) -> None:
+        connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+        reactor.callLater(0.05, arrived.callback, None)
+
+    endpoint.answer = begin
+    calling = caller.call(claim(endpoint))
+    await arrived
+    calling.cancel()
+    outcome = await calling
+    assert (outcome.status, outcome.reason, outcome.body) == (200, None, "ab")
+    await endpoint.connections[0].lost
+
+
+async def test_no_request_starts_once_max_delay_has_passed(endpoint: Endpoint) -> None:
+    """Connecting took until then."""
+    made = claim(endpoint, max_delay=1)
+    moments = iter([NOON + 59.0, NOON + 60.0])
+    caller = HttpCaller(reactor, lambda: next(moments), 10)
+    outcome = await caller.call(made)
+    assert (outcome.reason, outcome.status) == (Reason.TOO_LATE, None)
+    assert outcome.started_at_ms == (NOON + 60) * 1000
+    assert endpoint.requests == []
+    await endpoint.connections[0].lost
+    await caller.close()
+
+
+async def test_an_attempt_starts_when_its_connection_is_there(endpoint: Endpoint) -> None:
+    moments = iter([NOON + 1.0, NOON + 3.0])
+    caller = HttpCaller(reactor, lambda: next(moments), 10)
+    assert (await caller.call(claim(endpoint))).started_at_ms == (NOON + 3) * 1000
+    await caller.close()
+
+
+async def test_ipv6_and_odd_forms_of_addresses(caller: HttpCaller, endpoint: Endpoint) -> None:
+    port = endpoint.port.getHost().port
+    made = definition(callback=f"http://127.0.0.1:{port}/")
+    assert (
+        await caller.call(
+            Claim(task_id=1, number=1, definition=made, attempts_used=1, claimed_at_ms=0, host="h")
+        )
+    ).status == 200
+    made = definition(callback="http://[::1]:1/")
+    outcome = await caller.call(
+        Claim(task_id=1, number=1, definition=made, attempts_used=1, claimed_at_ms=0, host="h")
+    )
+    assert outcome.reason is Reason.CONNECTION_FAILED
+    assert "refused" in outcome.detail or "no" in outcome.detail
+
+
+async def test_a_callback_that_cannot_be_called_after_all_is_an_outcome(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    """As one might stand in a database that somebody else wrote to."""
+    for callback, method in [("mailto:x", "GET"), ("http://é/", "GET"), ("http://a/", "G\r\nT")]:
+        made = claim(endpoint)
+        broken = evolve(made.definition, callback=callback, callback_method=method)
+        outcome = await caller.call(evolve(made, definition=broken))
+        assert outcome.reason is Reason.CONNECTION_FAILED
+        assert outcome.detail.startswith("the ")
+
+
+# Where calls may go
+
+
+def confined(names: dict[str, list[str]], deny: str = "", **more: Any) -> HttpCaller:
+    """Return a caller that must not call some networks, nor the ones denied by default."""
+    networks = AddressPolicy(denied=[parse_network(one) for one in deny.split()])
+    return HttpCaller(
+        reactor, time.time, 10, networks=networks, lookup=lambda name: names[name], **more
+    )
+
+
+def claim_of(endpoint: Endpoint, host: str) -> Claim:
+    port = endpoint.port.getHost().port
+    return claim(endpoint, callback=f"{endpoint.scheme}://{host}:{port}/")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
+async def test_a_name_for_a_denied_address_is_not_called(
+    endpoint: Endpoint, address: str, scheme: str
+) -> None:
+    endpoint.scheme = scheme
+    caller = confined({"rebound.example": [address]}, "127.0.0.0/8")
+    outcome = await caller.call(claim_of(endpoint, "rebound.example"))
+    assert (outcome.status, outcome.reason) == (None, Reason.FORBIDDEN_ADDRESS)
+    assert outcome.detail.startswith(address)
+    assert outcome.detail.endswith(
+        "must not be called: it is in 127.0.0.0/8, which --deny-network denies"
+    )
+    assert endpoint.connections == []
+    await caller.close()
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "127.0.0.1"])
+async def test_an_address_that_stands_in_the_store_is_judged_when_it_is_called(
+    endpoint: Endpoint, host: str
+) -> None:
+    """The rules may have been others when it was put, or it came from elsewhere."""
+    made = claim_of(endpoint, "localhost")
+    there = evolve(
+        made,
+        definition=evolve(
+            made.definition, callback=made.definition.callback.replace("localhost", host)
+        ),
+    )
+    free = HttpCaller(reactor, time.time, 10)
+    assert (await free.call(there)).status == 200
+    caller = HttpCaller(
+        reactor, time.time, 10, networks=AddressPolicy(denied=[parse_network("127.0.0.0/8")])
+    )
+    outcome = await caller.call(there)
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    assert outcome.detail.startswith("127.0.0.1 must not be called")
+    assert len(endpoint.requests) == 1
+    await free.close()
+    await caller.close()
+
+
+@pytest.mark.parametrize("host", ["[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[::]", "0.0.0.0"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_an_address_is_judged_without_being_looked_up(
+    endpoint: Endpoint, host: str, scheme: str
+) -> None:
+    made = claim(endpoint, callback=f"{scheme}://{host}:{endpoint.port.getHost().port}/")
+    caller = confined({}, "127.0.0.0/8 ::1")
+    outcome = await caller.call(made)
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    assert "which leads to" in outcome.detail or host == "[::ffff:127.0.0.1]"
+    assert endpoint.connections == []
+    await caller.close()
+
+
+async def test_of_several_addresses_those_allowed_are_called(endpoint: Endpoint) -> None:
+    names = {"mixed.example": ["169.254.169.254", "fe80::1", "127.0.0.1", "100.100.100.200"]}
+    caller = confined(names)
+    outcome = await caller.call(claim_of(endpoint, "mixed.example"))
+    assert (outcome.status, outcome.detail) == (200, "")
+    await caller.close()
+
+
+async def test_of_several_addresses_none_of_which_is_allowed_the_first_is_told(
+    endpoint: Endpoint,
+) -> None:
+    caller = confined({"evil.example": ["169.254.169.254", "::1"]}, "::1/128")
+    outcome = await caller.call(claim_of(endpoint, "evil.example"))
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    assert outcome.detail.startswith("169.254.169.254 must not be called")
+    await caller.close()
+
+
+async def test_an_allowed_address_that_refuses_is_not_called_forbidden(endpoint: Endpoint) -> None:
+    made = claim_of(endpoint, "mixed.example")
+    await maybeDeferred(endpoint.port.stopListening)
+    caller = confined({"mixed.example": ["127.0.0.1", "169.254.169.254"]})
+    outcome = await caller.call(made)
+    assert (outcome.reason, outcome.detail) == (
+        Reason.CONNECTION_FAILED,
+        "the connection was refused",
+    )
+    await caller.close()
+
+
+async def test_a_name_that_changes_its_address_is_judged_each_time(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "KEPT_SECONDS", 0)
+    names = {"rebound.example": ["127.0.0.1"]}
+    caller = confined(names)
+    # The endpoint closes each connection: the next call needs a new one.
+    endpoint.answer = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert (await caller.call(claim_of(endpoint, "rebound.example"))).status == 200
+    names["rebound.example"] = ["169.254.169.254"]
+    outcome = await caller.call(claim_of(endpoint, "rebound.example"))
+    assert outcome.reason is Reason.FORBIDDEN_ADDRESS
+    await caller.close()
+
+
+def test_no_connection_is_made_but_to_what_is_allowed() -> None:
+    """Whatever is looked up, and by whom: this is where each connection passes."""
+    reached: list[str] = []
+
+    class Reactor(Clock):
+        def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> None:
+            reached.append(host)
+
+    made = ConfinedReactor(Reactor(), Clock(), AddressPolicy(), lambda name: [])
+    made.connectTCP("127.0.0.1", 80, None)
+    for host in ("169.254.169.254", "::ffff:169.254.169.254", "localhost", "127.1"):
+        with pytest.raises(ForbiddenAddress):
+            made.connectTCP(host, 80, None)
+    assert reached == ["127.0.0.1"]
+
+
+# Proof of origin
+
+
+def headers_of(request: bytes) -> dict[str, str]:
+    head = request.partition(b"\r\n\r\n")[0].decode()
+    return dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+
+
+@pytest.mark.parametrize("payload", ["", '{"é": 1}', "plain"])
+async def test_a_signed_callback_is_one_that_the_library_accepts(
+    endpoint: Endpoint, payload: str
+) -> None:
+    keys = SigningKeys.parse(f"{webhook_secret('a')}\n{webhook_secret('b')}")
+    caller = HttpCaller(reactor, time.time, 10, keys=lambda: keys)
+    made = claim(endpoint, payload=payload, callback_method="POST")
+    for number in (1, 2):
+        # The second time over the same connection.
+        await caller.call(evolve(made, number=number))
+    for request in endpoint.requests:
+        headers, body = headers_of(request), request.partition(b"\r\n\r\n")[2]
+        assert body == payload.encode()
+        for letter in "ab":
+            Webhook(webhook_secret(letter)).verify(body, headers, json_parse=False)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(webhook_secret("c")).verify(body, headers, json_parse=False)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(webhook_secret("a")).verify(body + b" ", headers, json_parse=False)
+    first, second = (headers_of(request) for request in endpoint.requests)
+    assert first["Webhook-Id"] == second["Webhook-Id"] == f"task@{NOON}"
+    assert (first["Callme-Attempt"], second["Callme-Attempt"]) == ("1", "2")
+    assert len(endpoint.connections) == 1
+    await caller.close()
+
+
+async def test_the_time_signed_is_when_the_request_starts(endpoint: Endpoint) -> None:
+    """However long it took to connect: whoever checks allows five minutes."""
+    moments = iter([NOON + 1.0, NOON + 301.9])
+    keys = SigningKeys.parse(webhook_secret("a"))
+    caller = HttpCaller(reactor, lambda: next(moments), 10, keys=lambda: keys)
+    outcome = await caller.call(claim(endpoint))
+    assert outcome.started_at_ms == (NOON + 301.9) * 1000
+    headers = headers_of(endpoint.requests[0])
+    assert headers["Webhook-Timestamp"] == str(NOON + 301)
+    identifier = webhook_id(Key("task", NOON))
+    assert headers.items() >= dict(keys.headers(identifier, NOON + 301, b"")).items()
+    await caller.close()
+
+
+async def test_keys_may_change_between_calls(endpoint: Endpoint) -> None:
+    keys = [SigningKeys.parse(webhook_secret("a"))]
+    caller = HttpCaller(reactor, time.time, 10, keys=lambda: keys[0])
+    await call(caller, endpoint)
+    keys[0] = SigningKeys.parse(webhook_secret("b"))
+    await call(caller, endpoint)
+    for letter, request in zip("ab", endpoint.requests, strict=True):
+        Webhook(webhook_secret(letter)).verify(b"", headers_of(request), json_parse=False)
+    await caller.close()
+
+
+async def test_without_keys_nothing_is_signed(caller: HttpCaller, endpoint: Endpoint) -> None:
+    await call(caller, endpoint)
+    assert b"webhook" not in endpoint.requests[0].lower()
+
+
+# TLS
+
+
+async def secure_endpoint(name: str) -> tuple[Endpoint, bytes]:
+    key, made = make_certificate(name)
+    endpoint = Endpoint(scheme="https")
+    endpoint.port = listen(endpoint, Context(key, made))
+    return endpoint, made.public_bytes(serialization.Encoding.PEM)
+
+
+async def test_tls() -> None:
+    endpoint, pem = await secure_endpoint("localhost")
+    caller = HttpCaller(reactor, time.time, 10, Trusting(pem))
+    outcome = await call(caller, endpoint)
+    assert (outcome.status, outcome.body) == (200, "ok")
+    await caller.close()
+    await shut(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "said"),
+    [
+        ("localhost", False, "TLS handshake failed: certificate verify failed"),
+        ("other.example", True, "certificate is not one for this host"),
+    ],
+)
+async def test_tls_errors(name: str, trusted: bool, said: str) -> None:
+    endpoint, pem = await secure_endpoint(name)
+    caller = HttpCaller(reactor, time.time, 10, Trusting(pem) if trusted else None)
+    outcome = await call(caller, endpoint)
+    assert outcome.reason is Reason.CONNECTION_FAILED
+    assert said in outcome.detail
+    assert endpoint.requests == []
+    await caller.close()
+    await shut(endpoint)
+
+
+async def test_tls_with_who_speaks_none(caller: HttpCaller, endpoint: Endpoint) -> None:
+    endpoint.scheme = "https"
+    calling = caller.call(claim(endpoint))
+    while not endpoint.connections:
+        await deferLater(reactor, 0.001)
+    endpoint.connections[0].write(b"220 mail.example ESMTP\r\n")
+    outcome = await calling
+    assert outcome.reason is Reason.CONNECTION_FAILED
+    assert "TLS handshake failed" in outcome.detail
+
+
+async def test_a_tls_endpoint_that_hangs_is_dropped_at_the_deadline() -> None:
+    endpoint, pem = await secure_endpoint("localhost")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"
+    endpoint.answer = answer
+    caller = HttpCaller(reactor, time.time, 10, Trusting(pem), Clock())
+    outcome = await expire(caller, endpoint, len(answer))
+    assert (outcome.status, outcome.body) == (200, "ab")
+    await caller.close()
+    await shut(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (error.ConnectionRefusedError(), "the connection was refused"),
+        (error.NoRouteError(), "there is no route to the host"),
+        (error.TimeoutError(), "the host did not accept a connection in time"),
+        (error.ConnectError("x"), "no connection could be made"),
+        (SSL.Error([("lib", "f", "unsafe")]), "the TLS handshake failed: unsafe"),
+        (SSL.Error(), "the TLS handshake failed: no reason given"),
+        (ValueError("secret"), "the call failed: ValueError"),
+        (ResponseNeverReceived([]), "the endpoint's answer is not HTTP"),
+    ],
+)
+def test_failures_are_told_in_words(failure: Exception, said: str) -> None:
+    assert explain(failure) == said

@@ -1,0 +1,117 @@
+"""A browser without a screen: it asks for pages, and reads what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+from xml.etree import ElementTree
+
+from attrs import frozen
+
+from tests.helpers.world import World
+
+BASE = "http://localhost:6777"
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+FORM = "application/x-www-form-urlencoded"
+
+
+@frozen
+class Page:
+    """A page; it must be well-formed, so that nothing in it is taken for markup."""
+
+    status: int
+    headers: Any
+    text: str
+
+    def header(self, name: str) -> str | None:
+        values = self.headers.getRawHeaders(name)
+        return values[0] if values else None
+
+    @property
+    def tree(self) -> ElementTree.Element:
+        doctype = "<!DOCTYPE html>"
+        assert self.text.startswith(doctype)
+        return ElementTree.fromstring(self.text[len(doctype) :])
+
+    def all(self, path: str) -> list[ElementTree.Element]:
+        """Return the elements at an XPath, as far as ElementTree knows it."""
+        return self.tree.findall(path)
+
+    def said(self, path: str) -> list[str]:
+        """Return what each element at a path says."""
+        return [says(element) for element in self.all(path)]
+
+    @property
+    def title(self) -> str:
+        return says(self.all("./head/title")[0])
+
+    @property
+    def h1(self) -> str:
+        (heading,) = self.all(".//h1")
+        return says(heading)
+
+    @property
+    def main(self) -> str:
+        return says(self.all(".//main")[0])
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return what lists of terms say."""
+        return {
+            says(one.findall("dt")[0]): says(one.findall("dd")[0]) for one in self.all(".//dl/div")
+        }
+
+    def rows(self, caption: str) -> list[list[str]]:
+        """Return the cells of the table whose caption begins so."""
+        for table in self.all(".//table"):
+            if says(table.findall("caption")[0]).startswith(caption):
+                return [[says(cell) for cell in row] for row in table.findall("tbody/tr")]
+        return []
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Return where each link leads, by what it says."""
+        return {says(one): one.get("href", "") for one in self.all(".//a")}
+
+    def form(self, action: str) -> dict[str, str]:
+        """Return the fields of a form, filled in as it comes."""
+        for form in self.all(".//form"):
+            if form.get("action", "").startswith(action):
+                return {one.get("name", ""): one.get("value", "") for one in form.iter("input")}
+        raise AssertionError(f"there is no form to {action}")
+
+
+def says(element: ElementTree.Element) -> str:
+    """Return what an element says to who listens: signs for the eye are left out."""
+    return " ".join("".join(_spoken(element)).split())
+
+
+def _spoken(element: ElementTree.Element) -> Iterator[str]:
+    if element.get("aria-hidden") != "true":
+        yield element.text or ""
+        for child in element:
+            yield from _spoken(child)
+            yield child.tail or ""
+
+
+def visit(
+    world: World,
+    path: str,
+    fields: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
+    method: str | None = None,
+) -> Page:
+    """Ask for a page; with fields, send a form."""
+    data = None if fields is None else urlencode(fields).encode()
+    given = {**HTML, **({} if data is None else {"Content-Type": FORM}), **(headers or {})}
+    asking = world.http.request(
+        method or ("GET" if data is None else "POST"),
+        BASE + path,
+        data=data,
+        headers=given,
+        allow_redirects=False,
+    )
+    world.http.flush()
+    response = world.result(asking)
+    return Page(response.code, response.headers, world.result(response.text("utf-8")))

@@ -1,0 +1,160 @@
+"""A PostgreSQL server of the tests' own: made once, on a free port, gone at the end."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from callme.store.postgresql.server import SCHEMA
+from tests.helpers.processes import free_port
+
+_OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "log_min_messages": "warning",
+    "autovacuum_naptime": "10s",
+}
+_FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+
+
+def binaries() -> Path | None:
+    """Return the directory of the server's programs, the newest there is."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).parent
+    versions = glob.glob("/usr/lib/postgresql/*/bin/initdb")
+    versions.sort(key=lambda path: int(path.split("/")[4]))
+    return Path(versions[-1]).parent if versions else None
+
+
+def as_another() -> list[str]:
+    """Return what runs a command as a user that PostgreSQL accepts: it refuses to be root's."""
+    return [] if os.getuid() else ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+class Cluster:
+    """A server with one superuser, ``callme``, who needs no password.
+
+    :param durable: whether it syncs to disk: where that is what is tested.
+    """
+
+    def __init__(self, durable: bool = False, **options: str) -> None:
+        programs = binaries()
+        if programs is None:
+            reason = "PostgreSQL's server (initdb) is not installed"
+            if os.environ.get("CI"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+        self.programs = programs
+        # Not pytest's directory: another user could not reach it.
+        self.directory = Path(tempfile.mkdtemp(prefix="callme-pg-"))
+        if not os.getuid():
+            os.chown(self.directory, 65534, 65534)
+        self.data = self.directory / "data"
+        self.port = free_port()
+        self.options = {**_OPTIONS, **({} if durable else _FAST), **options}
+        self.run(
+            "initdb",
+            "-D",
+            self.data,
+            "-U",
+            "callme",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "-N",
+            "--locale=C",
+        )
+        self.start()
+
+    def run(self, program: str, *arguments: object) -> None:
+        command = [*as_another(), str(self.programs / program), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> None:
+        options = " ".join(f"-c {name}={value}" for name, value in self.options.items())
+        sockets = f"-k {self.directory} -p {self.port} {options}"
+        log = self.directory / "log"
+        self.run("pg_ctl", "-D", self.data, "-w", "-l", log, "-o", sockets, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self.run("pg_ctl", "-D", self.data, "-w", "-m", mode, "stop")
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://callme@127.0.0.1:{self.port}/{database}"
+
+    def create(self, database: str) -> str:
+        """Create a database, and return its URL."""
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {database}".encode())
+        return self.url(database)
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(self.url(database), autocommit=True)
+
+    def empty(self, database: str) -> None:
+        """Forget all that a database of callme's holds."""
+        with self.connect(database) as connection:
+            # The connections of a store that has just been closed may still hold locks.
+            connection.execute(f"TRUNCATE {SCHEMA}.task, {SCHEMA}.attempt, {SCHEMA}.node".encode())
+
+    def close(self) -> None:
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.directory)
+
+
+class Silence:
+    """A proxy before the server that can fall silent, its connections still open."""
+
+    def __init__(self, port: int) -> None:
+        self.silent = False
+        self._to = port
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._to))
+            self._open += [client, server]
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                while self.silent:
+                    time.sleep(0.05)
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self.silent = False
+        # A socket that another thread accepts from is not closed before that returns.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        for one in (self._listener, *self._open):
+            one.close()

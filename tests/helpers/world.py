@@ -1,0 +1,241 @@
+"""Fakes: a store without threads, a caller without sockets, time that is turned by hand."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import define, field
+from prometheus_client import CollectorRegistry
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+
+from callme.api.long_poll import LongPoll
+from callme.api.routes import Api
+from callme.api.task_service import TaskService
+from callme.core.task import Claim, Definition, Outcome, Task
+from callme.core.times import Key
+from callme.metrics.counters import Counters
+from callme.metrics.exporter import MetricsExporter
+from callme.reports.forecaster import Forecaster
+from callme.reports.history_cache import HistoryCache
+from callme.security.address_policy import AddressPolicy
+from callme.security.tokens import Tokens
+from callme.server.router import RootResource
+from callme.store.changes import WatchedStore
+from callme.store.interface import StoreUnavailable
+from callme.store.sqlite.database import configure_writer, migrate
+from callme.store.sqlite.store import SqliteStore
+from callme.webui.chart_panels import HOURS
+from callme.webui.routes import WebUi
+from callme.worker.pruner import Pruner
+from callme.worker.scheduler import Scheduler
+from tests.helpers.tasks import NOON, definition
+
+T = TypeVar("T")
+
+
+class InstantStore(SqliteStore):
+    """The SQLite store on a database in memory, without threads: each call is done at once.
+
+    :ivar broken: while it is set, every call fails as if the database were locked.
+    :ivar full: while it is set, every write fails as if the disk were full.
+    """
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        configure_writer(self.connection)
+        migrate(self.connection)
+        self.broken = self.full = self._failing = False
+        self._node = lambda: "node"
+
+    def _write(self, operation: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
+        self._failing = self.broken or self.full
+        if self._failing:
+            return fail(StoreUnavailable("database is locked" if self.broken else "disk is full"))
+        return self._read(operation)
+
+    def writable(self) -> Deferred[bool]:
+        return succeed(not self._failing)
+
+    def _read(self, query: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
+        if self.broken:
+            return fail(StoreUnavailable("database is locked"))
+        self.connection.execute("BEGIN")
+        try:
+            result = query(self.connection.cursor())
+        except Exception:
+            self.connection.execute("ROLLBACK")
+            return fail()
+        self.connection.execute("COMMIT")
+        return succeed(result)
+
+    def close(self) -> Deferred[None]:
+        self.connection.close()
+        return succeed(None)
+
+
+@define
+class FakeCaller:
+    """A caller whose calls end as the test says.
+
+    :ivar calls: every call made, with the time it was made.
+    :ivar pending: the calls that have not ended, by key.
+    :ivar answer: the status that every call gets at once; ``None`` leaves it pending.
+    :ivar failing: what is called instead, as no caller should be made to.
+    """
+
+    now: Callable[[], float]
+    answer: int | None = 200
+    failing: Callable[[Claim], Deferred[Outcome]] | None = None
+    calls: list[tuple[float, Claim]] = field(factory=list)
+    pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
+    cut_off: list[Key] = field(factory=list)
+
+    def call(self, claim: Claim) -> Deferred[Outcome]:
+        self.calls.append((self.now(), claim))
+        if self.failing is not None:
+            return self.failing(claim)
+        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=self.answer)
+        if self.answer is not None:
+            return succeed(outcome)
+        key = claim.definition.key
+        ending: Deferred[Outcome] = Deferred(lambda _: self.cut_off.append(key))
+        self.pending[key] = ending
+        return ending
+
+    def end(self, key: Key, status: int) -> None:
+        """End a pending call with an answer of this status."""
+        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=status)
+        self.pending.pop(key).callback(outcome)
+
+    def close(self) -> Deferred[None]:
+        return succeed(None)
+
+    @property
+    def called(self) -> list[str]:
+        """The key of each call made, in order."""
+        return [str(claim.definition.key) for _, claim in self.calls]
+
+
+class World:
+    """A daemon in memory: store, scheduler and API, its time in the test's hands.
+
+    It begins at noon. ``clock`` sets the timers, ``now`` reads the same clock.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        self.tokens: Tokens | None = None
+        self.networks: AddressPolicy = settings.pop("networks", AddressPolicy())
+        self.clock.rightNow = float(NOON)
+        self.now: Callable[[], float] = self.clock.seconds
+        self.store: Any = InstantStore()
+        self.caller = FakeCaller(self.now)
+        self.waits = LongPoll(self.store, self.clock)
+        self.scheduler = self._scheduler(**settings)
+        self.http: Any = self._http()
+
+    @property
+    def watched(self) -> WatchedStore:
+        """The store, as the daemon has it."""
+        return WatchedStore(self.store, self.waits)
+
+    def _scheduler(self, retention: int = 30, **settings: Any) -> Scheduler:
+        forgetting = Pruner(self.store, self.clock, self.now, retention)
+        registry = CollectorRegistry()
+        made = Scheduler(self.watched, self.caller, forgetting, self.clock, self.now, **settings)
+        made.observe(Counters(registry))
+        self.metrics = MetricsExporter(
+            registry,
+            self.store,
+            made.health,
+            self.clock,
+            self.now,
+            lambda: "node",
+            settings.get("concurrency", 256),
+        )
+        return made
+
+    def api(self) -> Api:
+        """Return the endpoints."""
+        return Api(
+            self.watched,
+            self.scheduler,
+            self.clock,
+            self.now,
+            self.metrics,
+            self.networks,
+            self.waits,
+        )
+
+    def _http(self) -> StubTreq:
+        return StubTreq(self.resource())
+
+    def resource(self) -> RootResource:
+        """Return what answers requests: the API and the pages."""
+        return RootResource(self.api().app.resource(), self._pages().app.resource())
+
+    def _pages(self) -> WebUi:
+        store = self.watched
+        return WebUi(
+            store,
+            self.scheduler,
+            TaskService(store, self.scheduler, self.now),
+            Forecaster(store, self.scheduler.capacity, self.clock, self.now),
+            {hours: HistoryCache(store, self.clock, self.now, hours) for hours in HOURS},
+            self.now,
+            lambda: "node",
+            lambda: self.tokens,
+        )
+
+    def restart(self, **settings: Any) -> None:
+        """Let the daemon die, timers and all, and start another one on the same database."""
+        for timer in self.clock.getDelayedCalls():
+            timer.cancel()
+        self.caller = FakeCaller(self.now, self.caller.answer)
+        self.waits = LongPoll(self.store, self.clock)
+        self.scheduler = self._scheduler(**settings)
+        self.http = self._http()
+        self.scheduler.start()
+
+    def put(self, name: str = "task", at: int = NOON, **more: Any) -> Definition:
+        """Put a task into the store, past the API."""
+        made = definition(name, at, **more)
+        self.result(self.store.put(made, self.now()))
+        return made
+
+    def task(self, key: Key) -> Task:
+        """Return a task as the store has it."""
+        task = self.result(self.store.get(key))
+        assert isinstance(task, Task)
+        return task
+
+    def turn_to(self, seconds: float) -> None:
+        """Let time pass in steps, as it does, up to a second since 1970."""
+        while True:
+            then = min([*self._timers(), seconds])
+            self.clock.advance(max(0.0, then - self.clock.seconds()))
+            if then >= seconds and not any(time <= seconds for time in self._timers()):
+                break
+
+    def _timers(self) -> list[float]:
+        return [call.getTime() for call in self.clock.getDelayedCalls()]
+
+    @staticmethod
+    def result(deferred: Deferred[T]) -> T:
+        """Return what a Deferred has fired with; raise what it failed with."""
+        results: list[Any] = []
+        failures: list[Any] = []
+        deferred.addCallbacks(results.append, failures.append)
+        if failures:
+            failures[0].raiseException()
+        assert results, "the Deferred has not fired"
+        answer: T = results[0]
+        return answer
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.store.close()

@@ -1,0 +1,433 @@
+"""Who may ask, and what those are told who may not."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from callme.security.hosts import is_local, is_loopback
+from callme.security.secret_file import MAX_SIZE, UnusableFile
+from callme.security.tokens import Permission, Tokens
+from callme.server.auth import Gate
+from callme.server.channel import CLOSE_SECONDS
+from callme.server.site import BoundedSite
+from callme.tap import load_tokens
+from tests.helpers.credentials import READER, TOKENS, WRITER
+from tests.helpers.raw_client import BODY, Client, head
+from tests.helpers.world import World
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    ("authorization", "right"),
+    [
+        (None, Permission.NONE),
+        (b"", Permission.NONE),
+        (b"Basic czNjcmV0", Permission.NONE),
+        (b"s3cret-of-the-writer", Permission.NONE),
+        (b"Bearer", Permission.UNKNOWN),
+        (b"Bearer ", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-write", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-writer ", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-writer, x", Permission.UNKNOWN),
+        (b"Bearer S3cret-of-the-writer", Permission.UNKNOWN),
+        (b"Bearer read:s3cret-of-the-reader", Permission.UNKNOWN),
+        (b"Bearer # who may do what", Permission.UNKNOWN),
+        (b"Bearer \xff", Permission.UNKNOWN),
+        (WRITER, Permission.WRITE),
+        (b"BEARER  s3cret-of-the-writer", Permission.WRITE),
+        (READER, Permission.READ),
+    ],
+)
+def test_what_a_token_gives(authorization: bytes | None, right: Permission) -> None:
+    tokens = Tokens.parse(TOKENS)
+    assert len(tokens) == 2
+    assert tokens.permission_of(authorization) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it contains no token"),
+        ("# nothing\n\n  \n", "it contains no token"),
+        ("good\nnot good\n", "line 2 is not a token: expected printable ASCII without spaces"),
+        ("read:\n", "line 1 is not a token"),
+        ("p\u00e4ss\n", "line 1 is not a token"),
+        ("\ufeffgood\n", "line 1 is not a token"),
+        ("good\n\nread:good\n", "line 3 repeats a token with another permission"),
+    ],
+)
+def test_what_is_no_token_file(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        Tokens.parse(text)
+    assert "good" not in str(raised.value)
+
+
+def test_no_token_is_kept_as_it_is() -> None:
+    """So that neither its length nor a dump of the memory tells what it is."""
+    tokens = Tokens.parse("hunter2")
+    assert tokens.permission_of(b"Bearer hunter2") is Permission.WRITE
+    assert b"hunter2" not in pickle.dumps(tokens)
+
+
+def test_who_asked_last_makes_no_difference() -> None:
+    tokens = Tokens.parse(TOKENS)
+    asked = [WRITER, WRITER, READER, READER, b"Bearer s3cret-of-the-reade", WRITER[:-1] + b"R"]
+    rights = [
+        Permission.WRITE,
+        Permission.WRITE,
+        Permission.READ,
+        Permission.READ,
+        Permission.UNKNOWN,
+        Permission.UNKNOWN,
+    ]
+    assert [tokens.permission_of(one) for one in asked] == rights
+
+
+def test_tokens_do_not_show_themselves() -> None:
+    tokens = Tokens.parse(TOKENS)
+    tokens.permission_of(WRITER)
+    assert "s3cret" not in repr(tokens)
+
+
+def test_the_same_token_twice_is_one() -> None:
+    assert len(Tokens.parse("a\na\nread:b\nread:b\n")) == 2
+
+
+# Hosts
+
+
+@pytest.mark.parametrize(
+    ("authority", "local"),
+    [
+        (b"localhost", True),
+        (b"localhost:6777", True),
+        (b"LOCALHOST:", True),
+        (b"localhost.", True),
+        (b"callme", True),
+        (b"callme:6777", True),
+        (b"my_host-1", True),
+        (b"127.0.0.1:6777", True),
+        (b"127.8.9.10", True),
+        (b"[::1]:6777", True),
+        (b"[::1]", True),
+        (b"[::ffff:127.0.0.1]", True),
+        # Browsers write these as 127.0.0.1; what has a dot and is no address might be a name.
+        (b"2130706433", True),
+        (b"127.1", False),
+        (b"0x7f.1", False),
+        (b"localhost..", False),
+        (b"evil.example", False),
+        (b"localhost.evil.example", False),
+        (b"127.0.0.1.nip.io:6777", False),
+        (b"0.0.0.0", False),
+        (b"192.0.2.1", False),
+        (b"[2001:db8::1]:80", False),
+        (b"[::ffff:192.0.2.1]", False),
+        (b"[::]", False),
+        (b"", None),
+        (b":6777", None),
+        (b"[::1", None),
+        (b"[::1]x", None),
+        (b"[:::]", None),
+        (b"[1.2.3.4]", None),
+        (b"::1", None),
+        (b"a:b", None),
+        (b"a b", None),
+        (b"user@localhost", None),
+        (b"localhost/", None),
+        (b"evil%2Eexample", None),
+        (b"localhost\n", None),
+        (b"\xc3\xa9", None),
+    ],
+)
+def test_which_hosts_are_local(authority: bytes, local: bool | None) -> None:
+    assert is_local(authority) is local
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+    ],
+)
+def test_which_addresses_are_this_machines_own(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+
+
+# The gate
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text(TOKENS)
+    path.chmod(0o600)
+    return path
+
+
+def connect(world: World, gate: Gate) -> Client:
+    if gate.file is not None:
+        world.tokens = gate.file.value
+    return Client(world, BoundedSite(world.resource(), world.clock, gate))
+
+
+def ask(client: Client, *arguments: bytes, host: bytes = b"localhost") -> int:
+    client.send(head(*arguments, host=host))
+    return client.status()
+
+
+@pytest.mark.parametrize("target", [b"/status/", b"/nowhere", b"/healthz", b"*", b"/%FF"])
+def test_a_foreign_host_is_told_nothing_but_why(world: World, target: bytes) -> None:
+    client = connect(world, Gate())
+    client.send(head(b"GET", target, host=b"rebound.example:6777"))
+    ((status, problem),) = client.answers()
+    assert status == 403
+    assert '"rebound.example:6777" is neither a loopback address nor a name' in problem["detail"]
+    assert ask(client, b"GET", b"/status/") == 200
+
+
+def test_a_target_in_absolute_form_says_the_host(world: World) -> None:
+    client = connect(world, Gate())
+    assert ask(client, b"GET", b"http://evil.example/status/") == 403
+    assert ask(client, b"GET", b"HTTPS://evil.example?x") == 403
+    assert ask(client, b"GET", b"http://callme/status/", host=b"evil.example") == 200
+    assert ask(client, b"GET", b"http://evil.example@localhost/status/") == 400
+    assert ask(client, b"GET", b"http:///status/") == 400
+
+
+def test_http_1_0_needs_no_host(world: World) -> None:
+    client = connect(world, Gate())
+    client.send(b"GET /status/ HTTP/1.0\r\n\r\n")
+    assert client.status() == 200
+    client = connect(world, Gate())
+    client.send(b"GET /status/ HTTP/1.0\r\nOrigin: http://evil.example\r\n\r\n")
+    assert client.status() == 403
+
+
+@pytest.mark.parametrize("gate", [Gate(), Gate(any_host=True)])
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (b"null", 403),
+        (b"", 403),
+        (b"http://evil.example", 403),
+        (b"http://localhost.evil.example:6777", 403),
+        (b"http://localhost", 403),
+        (b"http://localhost:8080", 403),
+        (b"localhost:6777", 403),
+        (b"http://localhost:6777", 200),
+        (b"http://LOCALHOST:6777", 200),
+        (b"http://localhost:6777\r\nOrigin: null", 403),
+    ],
+)
+def test_pages_of_others_may_not_ask(world: World, gate: Gate, origin: bytes, status: int) -> None:
+    client = connect(world, gate)
+    assert ask(client, b"GET", b"/status/", b"Origin: " + origin, host=b"localhost:6777") == status
+
+
+def test_every_host_is_answered_where_that_is_meant(world: World) -> None:
+    client = connect(world, Gate(any_host=True))
+    assert ask(client, b"GET", b"/status/", host=b"callme.example") == 200
+    assert ask(client, b"GET", b"/status/", host=b"a b") == 400
+    client.send(head(b"GET", b"/healthz", host=b"callme.example"))
+    ((_, health),) = client.answers()
+    assert "backlog" in health
+
+
+@pytest.mark.parametrize("target", [b"/status/", b"/nowhere", b"/task/x", b"/%FF", b"*"])
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"BREW"])
+def test_without_a_token_nothing_is_told(
+    world: World, token_file: Path, target: bytes, method: bytes
+) -> None:
+    world.put("x")
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    challenges = []
+    for header in (b"X: y", b"Authorization: Basic eDp5", b"Authorization: Bearer wrong"):
+        client.send(head(method, target, header))
+        answer = bytes(client.transport.value()).lower()
+        challenges += [line for line in answer.split(b"\r\n") if line.startswith(b"www-auth")]
+        assert client.status() == 401
+    plain = b'www-authenticate: bearer realm="callme"'
+    assert challenges == [plain, plain, plain + b', error="invalid_token"']
+
+
+def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_file: Path) -> None:
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    token = b"Authorization: " + WRITER
+    more = [b"Origin: http://evil.example", b"Content-Length: %d" % len(BODY)]
+    client.send(head(b"PUT", b"/task/x", token, *more, host=b"callme.example") + BODY)
+    assert client.status() == 201
+
+
+def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> None:
+    world.put("x")
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    token = b"Authorization: " + READER
+    assert ask(client, b"GET", b"/status/x", token) == 200
+    for method in (b"DELETE", b"POST", b"PUT", b"OPTIONS", b"TRACE"):
+        client.send(head(method, b"/task/x", token))
+        answer = bytes(client.transport.value()).lower()
+        assert b'bearer realm="callme", error="insufficient_scope"' in answer
+        assert client.status() == 403
+    assert len(world.result(world.store.page()).tasks) == 1
+
+
+@pytest.mark.parametrize("target", [b"/healthz", b"/healthz/", b"/healthz?pretty"])
+def test_strangers_learn_whether_it_is_well_and_no_more(
+    world: World, token_file: Path, target: bytes
+) -> None:
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    client.send(head(b"GET", target) + head(b"GET", target, b"Authorization: " + READER))
+    (status, told), (_, whole) = client.answers()
+    assert (status, told) == (200, {"status": "ok"})
+    assert "backlog" in whole
+    world.store.broken = True
+    client.send(head(b"GET", target))
+    assert client.answers() == [(503, {"status": "failing"})]
+    assert ask(client, b"POST", target) == 401
+
+
+@pytest.mark.parametrize("target", [b"/healthzhttp://x", b"/heahttps://lthz", b"/healthz/x"])
+def test_only_health_itself_is_told_to_strangers(
+    world: World, token_file: Path, target: bytes
+) -> None:
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    assert ask(client, b"GET", target) == 401
+
+
+def test_health_is_told_to_strangers_who_name_the_host_in_the_target(
+    world: World, token_file: Path
+) -> None:
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    client.send(head(b"GET", b"http://callme.example/healthz"))
+    assert client.answers() == [(200, {"status": "ok"})]
+
+
+# Bodies that nobody asked for
+
+
+def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_file: Path) -> None:
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    client.send(head(b"PUT", b"/task/x", b"Content-Length: 16000000") + b"{" * 1000)
+    answer = bytes(client.transport.value()).lower()
+    assert b"connection: close" in answer
+    assert b"www-authenticate: bearer" in answer
+    assert client.status() == 401
+    request = client.channel.requests[0]
+    for _ in range(20):
+        client.send(b"{" * 100_000)
+    assert request.content is None
+    assert client.answers() == []
+    # The client closes once it has read that; if not, callme does.
+    assert not client.transport.disconnecting
+    world.clock.advance(CLOSE_SECONDS)
+    assert client.transport.aborted
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 46", b"Transfer-Encoding: chunked"])
+def test_what_comes_after_a_refused_body_is_not_read(
+    world: World, token_file: Path, length: bytes
+) -> None:
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    body = BODY if b"46" in length else b"2e\r\n" + BODY + b"\r\n0\r\n\r\n"
+    good = head(b"DELETE", b"/task/x", b"Authorization: " + WRITER)
+    client.send(head(b"PUT", b"/task/x", length) + body + good)
+    client.send(good)
+    assert client.status() == 401
+
+
+def test_a_head_that_is_refused_has_no_body(world: World) -> None:
+    client = connect(world, Gate())
+    client.send(head(b"HEAD", b"/status/", b"Content-Length: 46", b"Origin: null"))
+    answer = client.transport.value()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert answer.endswith(b"\r\n\r\n")
+    # Nor has what could not be read, of a request that came after one.
+    client = connect(world, Gate())
+    client.send(head(b"HEAD", b"/healthz"))
+    client.transport.clear()
+    client.send(b"x" * 20_000)
+    assert client.status() == 431
+
+
+def test_who_asks_first_is_not_told_to_go_on(world: World) -> None:
+    client = connect(world, Gate())
+    more = [b"Expect: 100-continue", b"Content-Length: 46", b"Origin: null"]
+    client.send(head(b"PUT", b"/task/x", *more))
+    assert client.status() == 403
+
+
+# The file
+
+
+def test_a_token_file_is_read_again(world: World, token_file: Path) -> None:
+    file = load_tokens(token_file)
+    client = connect(world, Gate(file=file))
+    old, new = b"Authorization: " + WRITER, b"Authorization: Bearer new"
+    assert ask(client, b"GET", b"/status/", old) == 200
+    token_file.write_text("new\n")
+    assert ask(client, b"GET", b"/status/", new) == 401
+    file.reload()
+    assert ask(client, b"GET", b"/status/", new) == 200
+    assert ask(client, b"GET", b"/status/", old) == 401
+
+
+def spoil(path: Path, how: str) -> None:
+    if how == "no such":
+        path.unlink()
+    elif how in ("604", "602", "666"):
+        path.chmod(int(how, 8))
+    elif how == "no file":
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        contents = {"empty": b"", "latin": b"p\xe4ss", "large": b"#" * (MAX_SIZE + 1)}
+        path.write_bytes(contents[how])
+
+
+SPOILT = {
+    "no such": "No such file",
+    "604": "its mode 604 gives access to every user: expected a mode such as 600",
+    "602": "its mode 602",
+    "666": "its mode 666",
+    "no file": "it is not a regular file",
+    "empty": "it contains no token",
+    "latin": "it is not UTF-8",
+    "large": "it is larger than 1,048,576 bytes",
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) -> None:
+    file = load_tokens(token_file)
+    client = connect(world, Gate(file=file))
+    spoil(token_file, how)
+    with pytest.raises(UnusableFile, match=SPOILT[how]) as raised:
+        load_tokens(token_file)
+    assert str(raised.value).startswith(f'the token file "{token_file}": ')
+    assert "\n" not in str(raised.value)
+    file.reload()
+    assert ask(client, b"GET", b"/status/", b"Authorization: " + WRITER) == 200
+
+
+def test_a_group_may_read_it(token_file: Path) -> None:
+    token_file.chmod(0o640)
+    assert len(load_tokens(token_file).value) == 2
+
+
+def test_the_metrics_are_for_who_may_read(world: World, token_file: Path) -> None:
+    client = connect(world, Gate(file=load_tokens(token_file)))
+    assert ask(client, b"GET", b"/metrics") == 401
+    client.send(head(b"GET", b"/metrics", b"Authorization: " + READER))
+    assert client.transport.value().startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\ncallme_database_up 1.0\n" in client.transport.value()

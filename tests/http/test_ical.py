@@ -1,0 +1,337 @@
+"""Calendars of tasks, read by another's reader of RFC 5545."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from attrs import frozen
+from hypothesis import given
+from hypothesis import strategies as st
+from icalendar import Calendar
+
+from callme.api import ical
+from callme.api.ical import BACK_DAYS, MAX_EVENTS, calendar
+from callme.core.task import Reason, State, Task
+from callme.core.times import MAX_NAME_LENGTH
+from callme.store.interface import CalendarData, Event, Store
+from tests.helpers.api_client import ask
+from tests.helpers.openapi_checks import check_answer
+from tests.helpers.stores import NOW, put, put_in
+from tests.helpers.tasks import NOON, definition
+from tests.helpers.world import World
+
+ACCEPT = {"Accept": "text/calendar"}
+DAY = 86_400
+
+
+@frozen
+class Feed:
+    """A calendar, as a reader has it."""
+
+    text: str
+    calendar: Any
+
+    @property
+    def events(self) -> list[Any]:
+        return list(self.calendar.walk("VEVENT"))
+
+    @property
+    def summaries(self) -> list[str]:
+        return [str(event["SUMMARY"]) for event in self.events]
+
+
+def feed(world: World, path: str = "/status/", headers: dict[str, str] | None = ACCEPT) -> Feed:
+    asking = world.http.request("GET", "http://callme" + path, headers=headers or {})
+    for _ in range(20):
+        world.http.flush()
+        world.clock.advance(0)
+    response = world.result(asking)
+    text = world.result(response.content()).decode()
+    given = {
+        name.decode().lower(): values[0].decode()
+        for name, values in response.headers.getAllRawHeaders()
+    }
+    assert (response.code, given["content-type"], given["vary"]) == (
+        200,
+        "text/calendar; charset=utf-8",
+        "Accept",
+    ), text
+    check_answer("GET", path, response.code, given, text)
+    return Feed(text, read(text))
+
+
+def read(text: str) -> Any:
+    """Read a calendar, and hold it to what the RFC asks of each."""
+    assert text.endswith("END:VCALENDAR\r\n")
+    for line in text.split("\r\n"):
+        assert len(line.encode()) <= 75
+        assert not re.search(r"[\x00-\x1f\x7f]", line)
+    found: Any
+    (found,) = Calendar.from_ical(text, multiple=True)
+    assert [error for part in found.walk() for error in part.errors] == []
+    assert (found["VERSION"], found["CALSCALE"]) == ("2.0", "GREGORIAN")
+    assert found.subcomponents, "a calendar holds something"
+    uids = []
+    for event in found.walk("VEVENT"):
+        assert set(event.required) <= set(event)
+        uids.append(str(event["UID"]))
+        assert event["DTSTART"].dt.tzinfo is not None
+    assert len(uids) == len(set(uids))
+    return found
+
+
+def whole(agenda: CalendarData) -> str:
+    return b"".join(calendar(agenda, None, "1")).decode()
+
+
+def at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+# What stands in it
+
+
+def test_a_scheduled_task_is_an_event_in_its_minute(world: World) -> None:
+    world.put("trial-end", NOON + DAY, callback="https://sink.example/run?token=s3cret", retry=2)
+    (event,) = feed(world).events
+    assert event["SUMMARY"] == "trial-end"
+    assert event["DTSTART"].dt == at(NOON + DAY)
+    assert event["DURATION"].dt == timedelta(minutes=1)
+    assert event["DTSTAMP"].dt == event["LAST-MODIFIED"].dt == event["CREATED"].dt == at(NOON)
+    assert (event["STATUS"], event["TRANSP"], event["SEQUENCE"]) == ("CONFIRMED", "TRANSPARENT", 0)
+    assert event["CATEGORIES"].cats == ["scheduled"]
+    assert event["DESCRIPTION"].split("\n") == [
+        f"trial-end@{NOON + DAY}",
+        "GET to sink.example:443",
+        "0 of 3 attempts used",
+    ]
+
+
+def test_a_retry_and_then_a_failure_are_told_under_the_same_uid(world: World) -> None:
+    world.caller.answer = 500
+    world.scheduler.start()
+    world.put(at=NOON + 60, retry=1, retry_delay=5)
+    (first,) = feed(world).events
+    world.turn_to(NOON + 61)
+    (retry,) = feed(world).events
+    assert retry["SUMMARY"] == "task: attempt 2 of 2"
+    assert retry["DTSTART"].dt == at(NOON + 360)
+    world.turn_to(NOON + 400)
+    (failed,) = feed(world).events
+    assert failed["SUMMARY"] == "task: failed (unexpected_status)"
+    assert failed["DTSTART"].dt == at(NOON + 60)
+    assert failed["CATEGORIES"].cats == ["failed"]
+    assert failed["DESCRIPTION"].endswith(
+        "2 of 2 attempts used\nthe endpoint answered 500, expected 200; all 2 attempts are used"
+    )
+    assert first["UID"] == retry["UID"] == failed["UID"]
+    assert [event["SEQUENCE"] for event in (first, retry, failed)] == [0, 1, 3]
+    stamps = [event["DTSTAMP"].dt for event in (first, retry, failed)]
+    assert stamps == sorted(set(stamps))
+
+
+def test_it_tells_no_secrets(world: World) -> None:
+    world.put(
+        callback="https://sink.example/hook/s3cret?key=s3cret",
+        payload="s3cret",
+        headers={"X-Anything": "s3cret"},
+        at=NOON + 60,
+    )
+    assert "s3cret" not in feed(world).text
+
+
+def test_a_broken_callback_does_not_hide_the_others(world: World) -> None:
+    world.put("broken", NOON + 60)
+    world.put("whole", NOON + 120)
+    world.store.connection.execute("UPDATE task SET callback = 'x' WHERE task_name = 'broken'")
+    assert feed(world).summaries == ["broken", "whole"]
+
+
+@pytest.mark.parametrize("length", [MAX_NAME_LENGTH - 3, MAX_NAME_LENGTH])
+def test_a_long_name_has_a_path_that_ends_in_ics(world: World, length: int) -> None:
+    world.put("x" * length, NOON + 60)
+    path = f"/status/{'x' * length}.ics"
+    assert len(feed(world, path, {}).events) == 1
+    assert len(feed(world, path).events) == 1
+    for longer in (
+        f"/status/{'x' * (MAX_NAME_LENGTH + 1)}.ics",
+        f"/status/{'x' * (MAX_NAME_LENGTH + 1)}",
+    ):
+        assert ask(world, "GET", longer).status == 400
+
+
+def test_what_has_succeeded_runs_or_is_out_of_reach_is_left_out(world: World) -> None:
+    world.put("far", NOON + 91 * DAY)
+    world.put("near", NOON + 89 * DAY)
+    world.put("done", NOON + 60)
+    world.scheduler.start()
+    world.turn_to(NOON + 61)
+    world.caller.answer = 500
+    world.put("failed", NOON + 120, retry=0)
+    world.turn_to(NOON + 121)
+    world.caller.answer = None
+    world.put("running", NOON + 180)
+    world.turn_to(NOON + 181)
+    assert feed(world).summaries == ["failed: failed (unexpected_status)", "near"]
+    world.clock.rightNow += BACK_DAYS * DAY
+    assert feed(world).summaries == ["near", "far"]
+
+
+def test_it_is_bounded_and_says_so(world: World) -> None:
+    many = [definition(f"task-{n}", NOON + 60 * (1 + n)) for n in range(MAX_EVENTS)]
+    world.result(world.store.put_many([(made, True) for made in many], world.now()))
+    described = str(feed(world).calendar["DESCRIPTION"])
+    assert described == (
+        "What is scheduled in the next 90 days and what failed in the last 7: "
+        "at most 500 tasks of each."
+    )
+    world.put("one-more", NOON + DAY)
+    full = feed(world)
+    assert len(full.events) == MAX_EVENTS
+    assert "one-more" not in full.text
+    told = str(full.calendar["X-WR-CALDESC"]).removeprefix(described)
+    assert told == " More are scheduled: only those up to 2027-01-15T20:20:00.000Z are here."
+
+
+def test_more_failures_than_it_holds() -> None:
+    failed = Task(
+        definition=definition(),
+        state=State.FAILED,
+        reason=Reason.TOO_LATE,
+        detail="d",
+        due_at=None,
+        attempts_used=0,
+        created_at_ms=NOON * 1000,
+        finished_at_ms=NOON * 1000,
+    )
+    agenda = CalendarData(failed=[Event(failed, NOON * 1000, 0, "h:80")], more_failed=True)
+    told = str(read(whole(agenda))["DESCRIPTION"])
+    assert told.endswith(" More have failed: only those since 2027-01-15T12:00:00.000Z are here.")
+
+
+def test_a_calendar_with_nothing_in_it_is_one_all_the_same(world: World) -> None:
+    empty = feed(world)
+    assert empty.events == []
+    assert [part.name for part in empty.calendar.subcomponents] == ["VTIMEZONE"]
+    assert empty.calendar["NAME"] == "callme"
+
+
+# How it is asked for
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("text/calendar", True),
+        ("Text/Calendar;charset=utf-8", True),
+        ("text/calendar,text/plain;q=0.8,*/*;q=0.5", True),
+        ("text/calendar;q=0.9, application/json;q=0.5", True),
+        ("application/json, text/calendar", False),
+        ("text/calendar;q=0", False),
+        ("text/calendar;q=0.5, application/json", False),
+        ("*/*", False),
+        ("text/*", False),
+        ("", False),
+        (",;,q=1", False),
+    ],
+)
+def test_accept(world: World, accept: str, wanted: bool) -> None:
+    world.put()
+    if wanted:
+        assert feed(world, headers={"Accept": accept}).summaries == ["task"]
+    else:
+        answer = ask(world, "GET", "/status/", headers={"Accept": accept})
+        assert [task["task_name"] for task in answer.json["tasks"]] == ["task"]
+        assert answer.header("vary") == "Accept"
+
+
+def test_a_path_that_ends_in_ics(world: World) -> None:
+    world.put("a")
+    world.put("b")
+    for path in ("/status/a.ics", "/status/a.ics/", "/task/a.ics", "/status/a.ics?pretty"):
+        found = feed(world, path, {})
+        assert (found.summaries, found.calendar["NAME"]) == (["a"], "callme: a")
+    assert feed(world, "/status/.ics", {}).summaries == ["a", "b"]
+    assert feed(world, "/status/a").summaries == ["a"]
+    assert ask(world, "GET", "/status/c.ics").status == 404
+    assert ask(world, "GET", "/status/c", headers=ACCEPT).status == 404
+    assert ask(world, "GET", "/status/a.ics?limit=5").status == 400
+    assert ask(world, "GET", "/status/?state=failed", headers=ACCEPT).status == 400
+
+
+def test_a_name_that_ends_in_ics_goes_before(world: World) -> None:
+    world.put("a")
+    world.put("a.ics")
+    assert ask(world, "GET", "/status/a.ics").json["tasks"][0]["task_name"] == "a.ics"
+    assert feed(world, "/status/a.ics").summaries == ["a.ics"]
+    assert feed(world, "/status/a.ics.ics", {}).summaries == ["a.ics"]
+    assert feed(world, "/status/a").summaries == ["a"]
+
+
+def test_one_task_is_told_as_ever(world: World) -> None:
+    task = world.put()
+    answer = ask(world, "GET", f"/status/{task.key}", headers=ACCEPT)
+    assert answer.json["task"] == str(task.key)
+
+
+# How it is written
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_is_read_as_it_was_but_for_controls(value: str) -> None:
+    name = re.sub(r"[@/\x00-\x1f\x7f-\x9f\u2028\u2029]", "", value) or "a"
+    task = Task(
+        definition=definition(name[:255]),
+        state=State.FAILED,
+        reason=None,
+        detail=value,
+        due_at=None,
+        attempts_used=0,
+        created_at_ms=NOON * 1000,
+        finished_at_ms=NOON * 1000,
+    )
+    agenda = CalendarData(failed=[Event(task, NOON * 1000, 0, "h:80")])
+    (event,) = read(whole(agenda)).walk("VEVENT")
+    assert event["SUMMARY"] == f"{name[:255]}: failed"
+    shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", " ", value.replace("\r\n", "\n"))
+    assert str(event["DESCRIPTION"]).split("attempts used", 1)[1] == ("\n" + shown if value else "")
+
+
+def test_lines_are_folded_at_75_octets_between_characters() -> None:
+    (first, second) = ical.fold_lines(["a" * 74 + "\U0001f600"]).split(b"\r\n", 1)
+    assert first == b"a" * 74
+    assert second == b" " + "\U0001f600".encode() + b"\r\n"
+    assert ical.fold_lines(["a" * 75]) == b"a" * 75 + b"\r\n"
+    for part in ical.fold_lines(["é" * 200]).split(b"\r\n"):
+        part.decode()
+
+
+# What the store gives
+
+
+async def test_what_a_store_has_for_a_calendar(store: Store) -> None:
+    failed = await put_in(store, State.FAILED, "b", NOON)
+    await put_in(store, State.SUCCEEDED, "b", NOON + 60)
+    await put_in(store, State.RUNNING, "b", NOON + 120)
+    late, early = await put(store, "a", NOON + 240), await put(store, "b", NOON + 180)
+    args: Any = (NOON + 241, NOON, 5)
+    for name, keys in ((None, [early, late]), ("a", [late]), ("b", [early])):
+        agenda = await store.agenda(name, *args)
+        assert agenda is not None
+        assert [event.task.key for event in agenda.scheduled] == keys
+        assert [event.task.key for event in agenda.failed] == ([] if name == "a" else [failed])
+        assert (agenda.more_scheduled, agenda.more_failed) == (False, False)
+    assert agenda is not None
+    assert agenda.failed[0].last_attempt == 1
+    assert agenda.failed[0].changed_at_ms == int(NOW * 1000)
+    assert agenda.scheduled[0].changed_at_ms == int(NOW * 1000)
+    assert await store.agenda("nobody", *args) is None
+    for name in (None, "b"):
+        assert await store.agenda(name, NOON + 180, NOON + 1, 5) == CalendarData([], [])
+    few = await store.agenda(None, NOON + 241, NOON, 1)
+    assert few is not None
+    assert [event.task.key for event in few.scheduled] == [early]
+    assert (few.more_scheduled, few.more_failed) == (True, False)

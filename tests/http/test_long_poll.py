@@ -1,0 +1,372 @@
+"""Waiting for a task to change: who waits is woken by what happens, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from callme.api.long_poll import ANSWERS_PER_TURN, LongPoll
+from callme.core.times import Key
+from callme.server.site import BoundedSite
+from tests.helpers.api_client import BASE, ask
+from tests.helpers.openapi_checks import check_answer
+from tests.helpers.raw_client import Client
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+AT = NOON + 3600
+KEY = Key("task", AT)
+
+
+class Waiting:
+    """One request that waits.
+
+    :ivar status: the answer's; ``None`` before there is one.
+    :ivar responses: the answer, once it is there.
+    """
+
+    def __init__(
+        self, world: World, path: str = f"/status/{KEY}?wait=60", method: str = "GET"
+    ) -> None:
+        self.world, self.path = world, path
+        self.status: int | None = None
+        self.json: Any = None
+        self.responses: list[Any] = []
+        self.asking: Deferred[Any] = world.http.request(method, BASE + path)
+        self.asking.addCallbacks(self.responses.append, lambda _: None)
+        self.look()
+
+    def hang_up(self) -> None:
+        """Wait no more, but close the connection."""
+        self.asking.cancel()
+        self.world.http.flush()
+
+    def look(self) -> Waiting:
+        """Let what is due now happen, and be seen."""
+        for _ in range(3):
+            self.world.clock.advance(0)
+            self.world.http.flush()
+        if self.responses and self.status is None:
+            (response,) = self.responses
+            self.status = response.code
+            text = World.result(response.text("utf-8"))
+            headers = {
+                name.decode().lower(): values[0].decode()
+                for name, values in response.headers.getAllRawHeaders()
+            }
+            check_answer("GET", self.path, response.code, headers, text)
+            self.json = json.loads(text)
+        return self
+
+
+def reads(world: World) -> list[Any]:
+    """Return what will list each reading of tasks from now on."""
+    seen: list[Any] = []
+    store = world.store
+
+    def counting(read: Any) -> Any:
+        def counted(asked: Any, *args: Any) -> Any:
+            seen.append(asked if isinstance(asked, Key) else dict(asked))
+            return read(asked, *args)
+
+        return counted
+
+    store.get, store.changed = counting(store.get), counting(store.changed)
+    return seen
+
+
+def test_nothing_is_answered_before_the_task_changes(world: World) -> None:
+    world.put(at=AT)
+    waiting = Waiting(world)
+    world.put("other", AT)
+    world.turn_to(NOON + 59.9)
+    assert waiting.look().status is None
+    world.turn_to(NOON + 60)
+    assert (waiting.look().status, waiting.json["state"]) == (200, "scheduled")
+
+
+def test_nothing_is_read_while_nothing_changes(world: World) -> None:
+    world.put(at=AT)
+    world.put("other", NOON)
+    waiting = Waiting(world)
+    seen = reads(world)
+    world.scheduler.start()
+    world.turn_to(NOON + 50)
+    assert world.caller.called == [f"other@{NOON}"]
+    assert (seen, waiting.look().status) == ([], None)
+    waiting.hang_up()
+
+
+@pytest.mark.parametrize("path", ["status", "task"])
+def test_a_task_that_is_called_has_changed(world: World, path: str) -> None:
+    world.caller.answer = None
+    world.put(at=NOON + 60)
+    key = Key("task", NOON + 60)
+    world.scheduler.start()
+    waiting = Waiting(world, f"/{path}/{key}?wait=60&pretty")
+    world.turn_to(NOON + 59)
+    assert waiting.look().status is None
+    world.turn_to(NOON + 60)
+    assert waiting.look().json["state"] == "running"
+    again = Waiting(world, f"/{path}/{key}?wait=60")
+    assert again.status is None
+    world.caller.end(key, 200)
+    assert again.look().json["state"] == "succeeded"
+    assert again.json["attempts"][0]["status"] == 200
+
+
+def test_a_failed_attempt_is_a_change_though_the_task_is_scheduled_again(world: World) -> None:
+    world.caller.answer = 500
+    world.put(at=NOON + 60, retry=1)
+    waiting = Waiting(world, f"/status/task@{NOON + 60}?wait=60")
+    world.scheduler.start()
+    world.turn_to(NOON + 60)
+    assert waiting.look().json["state"] == "scheduled"
+    assert waiting.json["attempts_used"] == 1
+
+
+def test_a_task_that_is_too_late_has_changed(world: World) -> None:
+    world.put(at=NOON, max_delay=1)
+    waiting = Waiting(world, f"/status/task@{NOON}?wait=60")
+    # Nobody was there to call it.
+    world.clock.rightNow += 59.9
+    world.result(world.watched.due(NOON + 60))
+    assert waiting.look().json["reason"] == "too_late"
+
+
+def test_a_task_that_a_dead_daemon_left_has_changed(world: World) -> None:
+    world.put(at=NOON, retry=0)
+    world.result(world.store.claim({"sink.example:80": 1}, NOON))
+    waiting = Waiting(world, f"/status/task@{NOON}?wait=60")
+    assert waiting.status is None
+    world.scheduler.start()
+    assert waiting.look().json["reason"] == "interrupted"
+
+
+CHANGES: dict[str, Callable[[World], object]] = {
+    "delete": lambda world: ask(world, "DELETE", f"/task/{KEY}"),
+    "delete name": lambda world: ask(world, "DELETE", "/task/task"),
+    "reschedule": lambda world: ask(world, "POST", f"/reschedule/{KEY}?all"),
+    "reschedule name": lambda world: ask(world, "POST", "/reschedule/task?all"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_task_that_is_gone_is_not_found(world: World, change: str) -> None:
+    world.put(at=AT)
+    world.put(at=AT + 60)
+    waiting, other = Waiting(world), Waiting(world, f"/status/other@{AT}?wait=60")
+    assert other.status == 404
+    CHANGES[change](world)
+    assert waiting.look().status == 404
+    assert not world.waits.watching
+
+
+def test_a_task_that_is_replaced_has_changed(world: World) -> None:
+    world.put(at=AT)
+    waiting = Waiting(world)
+    world.turn_to(NOON + 1)
+    body = {"callback": "http://other.example/"}
+    assert ask(world, "PUT", f"/task/{KEY}", body).status == 409
+    assert waiting.look().status is None
+    ask(world, "PUT", f"/task/{KEY}", body, {"If-Match": "*"})
+    assert waiting.look().json["callback"] == "http://other.example/"
+
+
+def test_what_has_ended_is_answered_at_once(world: World) -> None:
+    world.put(at=NOON)
+    world.scheduler.start()
+    world.turn_to(NOON + 1)
+    assert Waiting(world, f"/status/task@{NOON}?wait=60").json["state"] == "succeeded"
+    assert Waiting(world, f"/status/nobody@{NOON}?wait=60").status == 404
+
+
+def test_no_time_is_none(world: World) -> None:
+    world.put(at=AT)
+    assert Waiting(world, f"/status/{KEY}?wait=0").status == 200
+
+
+@pytest.mark.parametrize("value", ["", "61", "-1", "1.5", "ten", "1e1", "99999999999999999999"])
+def test_what_is_no_time_to_wait_is_refused(world: World, value: str) -> None:
+    world.put(at=AT)
+    answer = ask(world, "GET", f"/status/{KEY}?wait={value}")
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (400, "wait")
+
+
+@pytest.mark.parametrize("path", ["/status/", "/status/task", "/task/"])
+def test_nobody_waits_for_a_list(world: World, path: str) -> None:
+    assert ask(world, "GET", f"{path}?wait=1").status == 400
+
+
+def test_who_hangs_up_leaves_nothing_behind(world: World) -> None:
+    world.put(at=AT)
+    waiting = Waiting(world)
+    assert len(world.clock.getDelayedCalls()) == 1
+    waiting.hang_up()
+    assert not world.waits.watching
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_all_who_wait_for_a_task_are_answered_each_by_what_it_knew(world: World) -> None:
+    world.put(at=AT)
+    early = Waiting(world)
+    world.turn_to(NOON + 30)
+    late = Waiting(world)
+    world.turn_to(NOON + 60)
+    assert (early.look().status, late.look().status) == (200, None)
+    ask(world, "DELETE", f"/task/{KEY}")
+    assert late.look().status == 404
+
+
+@pytest.mark.parametrize("path", ["/task/task", f"/task/{KEY}"])
+def test_a_task_that_somebody_deletes_and_hangs_up_has_changed(world: World, path: str) -> None:
+    world.put(at=AT)
+    waiting = Waiting(world)
+    name = "delete" if "@" in path else "delete_name"
+    delete, committing = getattr(world.store, name), Deferred[Any]()
+    setattr(world.store, name, lambda _: committing)
+    deleting = Waiting(world, path, "DELETE")
+    deleting.hang_up()
+    delete(KEY if "@" in path else KEY.task_name).chainDeferred(committing)
+    assert waiting.look().status == 404
+
+
+def test_who_waits_less_long_is_answered_first(world: World) -> None:
+    world.put(at=AT)
+    long, short = Waiting(world), Waiting(world, f"/status/{KEY}?wait=1")
+    world.turn_to(NOON + 1)
+    assert (long.look().status, short.look().status) == (None, 200)
+    long.hang_up()
+
+
+def test_a_change_before_the_first_reading_was_seen_is_seen(world: World) -> None:
+    world.put(at=AT)
+    get, reading = world.store.get, Deferred[Any]()
+    world.store.get = lambda key: reading
+    waiting = Waiting(world)
+    was = world.result(get(KEY))
+    ask(world, "DELETE", f"/task/{KEY}")
+    waiting.look()
+    reading.callback(was)
+    assert waiting.look().status == 404
+
+
+def test_as_many_wait_as_may(world: World) -> None:
+    world.waits = LongPoll(world.store, world.clock, most=1)
+    world.http = world._http()
+    world.put(at=AT)
+    first, second = Waiting(world), Waiting(world)
+    assert (first.status, second.status) == (None, 429)
+    assert ask(world, "GET", f"/status/{KEY}").status == 200
+    first.hang_up()
+
+
+def test_everybody_is_answered_when_the_daemon_ends(world: World) -> None:
+    for minute in range(3):
+        world.put(at=AT + 60 * minute)
+    waiting = [Waiting(world, f"/status/task@{AT + 60 * n}?wait=60") for n in (0, 0, 1, 2)]
+    world.waits.close()
+    assert [one.look().status for one in waiting] == [200] * 4
+    assert Waiting(world).status == 200
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_a_site_drops_nobody_who_waits_and_closes_once_all_are_answered(world: World) -> None:
+    world.put(at=AT)
+    site = BoundedSite(world.api().app.resource(), world.clock, max_connections=1)
+    first = Client(world, site)
+    first.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
+    with pytest.raises(ConnectionRefusedError):
+        Client(world, site)
+    world.turn_to(NOON + 60)
+    assert first.status() == 200
+    first.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
+    world.waits.close()
+    closed = site.close()
+    assert not closed.called
+    world.turn_to(NOON + 60)
+    assert first.status() == 200
+    first.hang_up()
+    assert closed.called
+
+
+def test_who_waits_and_is_gone_makes_room_for_another(world: World) -> None:
+    world.put(at=AT)
+    site = BoundedSite(world.api().app.resource(), world.clock)
+    waiting = Client(world, site)
+    waiting.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
+    assert world.waits.watching
+    waiting.hang_up()
+    assert not world.waits.watching
+
+
+def test_a_database_that_cannot_be_read_is_asked_again(world: World) -> None:
+    world.put(at=AT)
+    waiting, ending = Waiting(world), Waiting(world, f"/status/{KEY}?wait=1")
+    ask(world, "DELETE", f"/task/{KEY}")
+    world.store.broken = True
+    world.turn_to(NOON + 1)
+    # Its time is over: it is told what is.
+    assert (waiting.look().status, ending.look().status) == (None, 503)
+    world.store.broken = False
+    world.turn_to(NOON + 2)
+    assert waiting.look().status == 404
+
+
+def test_what_other_daemons_change_is_seen_within_a_second(world: World) -> None:
+    world.waits = LongPoll(world.store, world.clock, others=True)
+    world.http = world._http()
+    world.put(at=AT)
+    world.put("other", AT)
+    waiting, other = Waiting(world), Waiting(world, f"/status/other@{AT}?wait=60")
+    # Past this daemon.
+    world.result(world.store.delete(KEY))
+    world.turn_to(NOON + 0.9)
+    assert waiting.look().status is None
+    seen = reads(world)
+    world.turn_to(NOON + 1)
+    assert (waiting.look().status, other.look().status) == (404, None)
+    assert [list(asked) for asked in seen] == [[KEY, Key("other", AT)]]
+    other.hang_up()
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_however_many_are_waited_for_they_are_compared_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = 20
+    monkeypatch.setattr("callme.api.long_poll.READ_BATCH", at_once)
+    world.waits = LongPoll(world.store, world.clock, others=True)
+    world.http = world._http()
+    count = 2 * at_once + 1
+    for minute in range(count):
+        world.put(at=AT + 60 * minute)
+    waiting = [Waiting(world, f"/status/task@{AT + 60 * n}?wait=60") for n in range(count)]
+    seen = reads(world)
+    world.turn_to(NOON + 2)
+    assert [len(asked) for asked in seen] == [count, count]
+    seen.clear()
+    # Past this daemon. No more answers are in memory than may.
+    world.result(world.store.delete_name("task"))
+    world.turn_to(NOON + 3)
+    assert {one.look().status for one in waiting} == {404}
+    assert [len(asked) for asked in seen] == [count, at_once + 1, 1]
+
+
+def test_others_have_a_turn_while_many_are_answered(world: World) -> None:
+    world.put(at=AT)
+    waiting = [Waiting(world) for _ in range(2 * ANSWERS_PER_TURN)]
+    answered: list[int] = []
+
+    def other() -> None:
+        world.http.flush()
+        answered.append(sum(bool(one.responses) for one in waiting))
+
+    ask(world, "DELETE", f"/task/{KEY}")
+    world.clock.callLater(0, other)
+    assert [one.look().status for one in waiting] == [404] * len(waiting)
+    assert answered == [ANSWERS_PER_TURN]

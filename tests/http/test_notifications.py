@@ -1,0 +1,342 @@
+"""Being told of a task's end: by a task of its own, put in the transaction that ends the first."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from attrs import evolve
+from twisted.python.failure import Failure
+
+from callme.core.notification import MAX_LISTED_ATTEMPTS, build_notification, notification_url
+from callme.core.parameters import MAX_PAYLOAD_BYTES
+from callme.core.representation import task_to_dict
+from callme.core.task import Attempt, Claim, Reason, State, Task, Transition
+from callme.core.times import MAX_NAME_LENGTH, Key
+from callme.security.address_policy import AddressPolicy, parse_network
+from tests.helpers.api_client import ask
+from tests.helpers.scraping import samples, value
+from tests.helpers.tasks import NOON, definition
+from tests.helpers.world import World
+
+TOLD: dict[str, Any] = {
+    "on_failure": "http://told.example/bad",
+    "on_success": "http://told.example/good",
+}
+BAD, GOOD = f"task.{NOON}.on_failure", f"task.{NOON}.on_success"
+
+
+def begun(world: World, **more: Any) -> None:
+    """Put a task, and let the daemon start."""
+    world.put(**{**TOLD, "retry": 0, **more})
+    world.scheduler.start()
+    world.turn_to(world.now())
+
+
+def notices(world: World) -> list[Claim]:
+    """Return the calls made that tell of something."""
+    return [claim for _, claim in world.caller.calls if "told" in claim.host]
+
+
+@pytest.mark.parametrize(("status", "name"), [(500, BAD), (200, GOOD)])
+def test_an_end_is_told_at_once(world: World, status: int, name: str) -> None:
+    world.caller.answer = status
+    begun(world, headers={"Authorization": "secret"}, payload="p")
+    (call,) = notices(world)
+    made = call.definition
+    assert made.key == Key(name, NOON)
+    assert made.callback == TOLD[name.rpartition(".")[2]]
+    assert (made.callback_method, made.headers) == ("POST", {"Content-Type": "application/json"})
+    assert "secret" not in made.payload
+    shown = json.loads(made.payload)
+    assert shown == ask(world, "GET", f"/status/task@{NOON}").json
+    assert shown["attempts"][0]["status"] == status
+    assert shown["headers"] == {"Authorization": "***"}
+
+
+@pytest.mark.parametrize(("status", "given"), [(500, "on_success"), (200, "on_failure")])
+def test_the_other_end_is_not_told(world: World, status: int, given: str) -> None:
+    world.caller.answer = status
+    begun(world, **{"on_failure": None, "on_success": None, given: TOLD[given]})
+    assert world.caller.called == [f"task@{NOON}"]
+
+
+def test_only_the_end_is_told_not_each_attempt(world: World) -> None:
+    world.caller.answer = 500
+    begun(world, retry=2)
+    world.turn_to(NOON + 119)
+    assert notices(world) == []
+    world.turn_to(NOON + 120)
+    assert [call.definition.task_name for call in notices(world)] == [BAD]
+
+
+def test_of_a_notice_nobody_is_told_and_it_is_tried_again(world: World) -> None:
+    world.caller.answer = 500
+    begun(world)
+    world.turn_to(NOON + 86_400)
+    assert [call.number for call in notices(world)] == list(range(1, 12))
+    assert world.task(Key(BAD, NOON)).state is State.FAILED
+    assert len(world.caller.calls) == 12
+
+
+def test_what_is_too_late_is_told_in_the_tick_that_finds_it(world: World) -> None:
+    world.put(**TOLD, max_delay=1)
+    world.clock.rightNow += 3600
+    world.scheduler.start()
+    world.turn_to(NOON + 3600)
+    assert world.caller.called == [f"{BAD}@{NOON + 3600}"]
+    assert json.loads(notices(world)[0].definition.payload)["reason"] == "too_late"
+
+
+def test_what_a_dead_daemon_left_is_told(world: World) -> None:
+    world.caller.answer = None
+    begun(world)
+    world.restart()
+    world.turn_to(world.now())
+    (call,) = notices(world)
+    assert json.loads(call.definition.payload)["reason"] == "interrupted"
+
+
+def test_each_end_is_told_and_nobody_s_task_is_overwritten(world: World) -> None:
+    world.caller.answer = 500
+    world.put(BAD, NOON, payload="somebody's")
+    begun(world)
+    assert [call.definition.trigger_at for call in notices(world)] == []
+    assert world.task(Key(BAD, NOON)).definition.payload == "somebody's"
+    ask(world, "POST", f"/reschedule/task@{NOON}", {"trigger_at": "+0m"})
+    world.turn_to(NOON + 120)
+    first = {call.definition.trigger_at for call in notices(world) if call.number == 1}
+    assert first == {NOON + 60, NOON + 120}
+
+
+def test_each_of_many_tasks_of_long_names_is_told_of_at_once(world: World) -> None:
+    """Names that differ only where they would be cut are told apart all the same."""
+    world.caller.answer = 500
+    for number in range(3):
+        world.put("x" * (MAX_NAME_LENGTH - 1) + str(number), **TOLD, retry=0)
+    begun(world)
+    assert {call.definition.trigger_at for call in notices(world)} == {NOON}
+    assert len({call.definition.task_name for call in notices(world)}) == 4
+
+
+def test_however_many_minutes_are_taken_the_free_one_is_found_in_one_look(world: World) -> None:
+    for minute in [*range(1000), 1001]:
+        world.put(BAD, NOON + 60 * minute)
+    world.put(**TOLD, max_delay=1)
+    statements: list[str] = []
+    world.store.connection.set_trace_callback(statements.append)
+    due = world.result(world.store.due(NOON + 60))
+    world.store.connection.set_trace_callback(None)
+    assert due.too_late == [Key("task", NOON)]
+    assert world.task(Key(BAD, NOON + 60_000)).definition.callback == TOLD["on_failure"]
+    assert len(statements) < 15
+
+
+def test_an_end_and_its_notice_are_one(world: World) -> None:
+    """Where the one cannot be stored, the other is not either; both are when they can be."""
+    world.caller.answer = 500
+    world.store.connection.execute(
+        "CREATE TRIGGER no_notice BEFORE INSERT ON task WHEN new.callback_method = 'POST' "
+        "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+    )
+    refused = []
+    record = world.store.record
+
+    def refuse(failure: Failure) -> bool:
+        refused.append(failure)
+        return False
+
+    def recording(*args: Any) -> Any:
+        return record(*args).addErrback(refuse)
+
+    world.store.record = recording
+    begun(world)
+    assert len(refused) == 1
+    assert world.task(Key("task", NOON)).state is State.RUNNING
+    world.store.connection.execute("DROP TRIGGER no_notice")
+    world.store.record = record
+    world.restart()
+    world.turn_to(world.now())
+    assert world.task(Key("task", NOON)).state is State.FAILED
+    assert len(notices(world)) == 1
+
+
+def test_the_end_of_what_cannot_be_read_is_told(world: World) -> None:
+    world.put(**TOLD)
+    world.store.connection.execute("UPDATE task SET headers = 'nonsense'")
+    world.scheduler.start()
+    world.turn_to(NOON + 60)
+    assert world.caller.called == [f"{BAD}@{NOON}"]
+    assert "is broken" in json.loads(notices(world)[0].definition.payload)["detail"]
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "http://a b/"])
+def test_an_end_that_cannot_be_told_is_one_all_the_same(world: World, url: str) -> None:
+    """Somebody else has written into the database."""
+    world.caller.answer = 500
+    world.put(**TOLD, retry=0)
+    world.put("unreadable", **TOLD)
+    world.put("late", **TOLD, max_delay=1)
+    world.store.connection.execute("UPDATE task SET on_failure = ?", (url,))
+    world.store.connection.execute("UPDATE task SET headers = '[' WHERE task_name = 'unreadable'")
+    world.clock.rightNow += 3600
+    world.scheduler.start()
+    world.turn_to(NOON + 3600)
+    for name in ("task", "unreadable", "late"):
+        assert world.task(Key(name, NOON)).state is State.FAILED
+    assert notices(world) == []
+
+
+def test_nobody_is_told_of_what_is_deleted_and_a_notice_outlives_its_task(world: World) -> None:
+    world.put("deleted", NOON + 60, **TOLD)
+    world.caller.answer = 500
+    begun(world)
+    assert len(notices(world)) == 1
+    for name in ("deleted", "task"):
+        assert ask(world, "DELETE", f"/task/{name}").json == {"deleted": 1, "skipped": []}
+    world.caller.answer = 200
+    world.turn_to(NOON + 120)
+    assert [call.number for call in notices(world)] == [1, 2]
+    assert world.task(Key(BAD, NOON)).state is State.SUCCEEDED
+
+
+def test_what_is_forgotten_was_told_and_takes_no_notice_along(world: World) -> None:
+    world.caller.answer = 500
+    world.restart(retention=1)
+    begun(world)
+    # The notice fails until the end of its max_delay; the task ended a day ago.
+    world.turn_to(NOON + 86_400 + 61)
+    assert world.result(world.store.get(Key("task", NOON))) is None
+    assert world.task(Key(BAD, NOON)).state is State.FAILED
+
+
+def test_a_notice_is_counted_as_any_task_is(world: World) -> None:
+    world.caller.answer = 500
+    begun(world)
+    failed = {"reason": "unexpected_status"}
+    assert value(samples(world), "callme_tasks_finished_total", state="failed", **failed) == 1
+    assert value(samples(world), "callme_attempts_total", outcome="unexpected_status") == 2
+    world.caller.answer = 200
+    world.turn_to(NOON + 60)
+    succeeded = {"state": "succeeded", "reason": ""}
+    assert value(samples(world), "callme_tasks_finished_total", **succeeded) == 1
+
+
+def ended(**more: Any) -> Task:
+    made = definition(**{**TOLD, **more})
+    return Task(
+        definition=made,
+        state=State.FAILED,
+        reason=Reason.TIMEOUT,
+        detail="d",
+        due_at=None,
+        attempts_used=1,
+        created_at_ms=NOON * 1000,
+        finished_at_ms=NOON * 1000,
+        attempts=(),
+    )
+
+
+def test_nobody_is_told_where_nobody_is_to_be() -> None:
+    made = definition()
+    for state in State:
+        assert notification_url(made, Transition(state=state)) is None
+    assert build_notification(ended(on_failure=None), NOON) is None
+    assert notification_url(definition(**TOLD), Transition(state=State.SCHEDULED)) is None
+
+
+@pytest.mark.parametrize("length", [1, 230, MAX_NAME_LENGTH])
+def test_a_notice_has_a_name_that_may_be_one(length: int) -> None:
+    made = build_notification(ended(name="\U0001f600" * length), NOON + 7)
+    assert made is not None
+    assert len(made.task_name) <= MAX_NAME_LENGTH
+    assert made.task_name.endswith(f".{NOON}.on_failure")
+    # It can be put as a person would.
+    definition(made.task_name, made.trigger_at)
+
+
+ATTEMPT = Attempt(
+    number=1,
+    started_at_ms=NOON * 1000,
+    lateness_ms=0,
+    duration_ms=5,
+    status=500,
+    reason=Reason.UNEXPECTED_STATUS,
+    detail="d",
+    body="\1" * 1024,
+)
+
+
+def payload_of(task: Task) -> dict[str, Any]:
+    made = build_notification(task, NOON)
+    assert made is not None
+    assert len(made.payload.encode()) <= MAX_PAYLOAD_BYTES
+    shown: dict[str, Any] = json.loads(made.payload)
+    return shown
+
+
+def test_what_is_told_is_no_longer_than_a_payload_may_be() -> None:
+    few = tuple(evolve(ATTEMPT, number=n) for n in range(3))
+    task = evolve(ended(payload="x" * 1000), attempts=few)
+    assert payload_of(task) == task_to_dict(task)
+    long = evolve(ended(payload="\1" * MAX_PAYLOAD_BYTES), attempts=few)
+    assert payload_of(long) == task_to_dict(long) | {"payload": ""}
+    many = evolve(long, attempts=tuple(evolve(ATTEMPT, number=n) for n in range(1001)))
+    kept = task_to_dict(many)["attempts"][-MAX_LISTED_ATTEMPTS:]
+    assert payload_of(many) == task_to_dict(many) | {"payload": "", "attempts": kept}
+
+
+# What is taken
+
+BODY = {"callback": "http://sink.example/"}
+PATH = f"/task/task@{NOON + 3600}"
+
+
+@pytest.mark.parametrize("name", ["on_failure", "on_success"])
+@pytest.mark.parametrize("url", ["", "x", "ftp://a/", "http://169.254.169.254/", 1, False, []])
+def test_who_is_told_is_checked_as_a_callback_is(world: World, name: str, url: object) -> None:
+    answer = ask(world, "PUT", PATH, BODY | {name: url})
+    assert answer.status == 422
+    assert [error["pointer"] for error in answer.json["errors"]] == [f"/{name}"]
+
+
+@pytest.mark.parametrize("name", ["on_failure", "on_success"])
+def test_who_is_told_is_where_callbacks_may_go(name: str) -> None:
+    for networks, reason in (
+        (AddressPolicy(denied=[parse_network("10.0.0.0/8")]), "--deny-network"),
+        (AddressPolicy(public_only=True), "--public-only"),
+    ):
+        world = World(networks=networks)
+        answer = ask(world, "PUT", PATH, BODY | {name: "http://10.0.0.1/"})
+        assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, f"/{name}")
+        assert reason in answer.json["errors"][0]["detail"]
+        world.close()
+
+
+def test_who_is_told_is_part_of_the_definition(world: World) -> None:
+    url = {"on_failure": "http://a.example/"}
+    assert ask(world, "PUT", PATH, BODY | {"on_failure": None}).status == 201
+    assert ask(world, "PUT", PATH, BODY).status == 200
+    assert ask(world, "PUT", PATH, BODY | url).status == 409
+    replaced = ask(world, "PUT", PATH, BODY | url, {"If-Match": "*"})
+    assert (replaced.status, replaced.json["on_failure"]) == (200, "http://a.example/")
+    assert replaced.json["on_success"] is None
+    assert ask(world, "PUT", PATH, BODY | url).status == 200
+    assert ask(world, "GET", "/status/task").json["tasks"][0]["on_failure"] == "http://a.example/"
+
+
+def test_a_batch_says_who_is_told(world: World) -> None:
+    task = {"task_name": "task", "trigger_at": NOON + 3600, **BODY, **TOLD}
+    body = json.dumps(task).encode() + b"\n"
+    asking = world.http.request(
+        "POST",
+        "http://callme:6777/batch",
+        data=body,
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+    world.turn_to(world.now())
+    world.http.flush()
+    assert world.result(asking).code == 200
+    made = world.task(Key("task", NOON + 3600)).definition
+    assert (made.on_failure, made.on_success) == tuple(TOLD.values())

@@ -1,0 +1,780 @@
+"""The operator's pages, through treq's in-memory client: what they say, and what they do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from urllib.parse import quote
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import fail as failed
+
+from callme.core.task import State
+from callme.core.times import Key
+from callme.reports.history_cache import MIN_TTL_SECONDS, OLDEST_SECONDS
+from callme.security.tokens import Tokens
+from callme.server.negotiation import wants_html
+from callme.server.paths import is_page, is_public, safe_redirect_target
+from callme.store.interface import MAX_BACKLOG_COUNT, StoreStats, StoreUnavailable
+from callme.webui import charts
+from callme.webui.dashboard import MOST_LISTED
+from callme.webui.layout import ASSETS, ICON, POLICY, SCRIPT, STYLE
+from callme.webui.routes import WAIT_SECONDS
+from callme.webui.widgets import duration, escape_invisible, pluralize, truncate
+from tests.helpers.api_client import ask
+from tests.helpers.html import BASE, HTML, visit
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+HOSTILE = '</title><script>alert(1)</script>" onload="x\u202e&\u2028\ufeff<!--]]>'
+LATER = NOON + 3600
+PAGES = ["/", "/page/find", f"/page/task/x@{LATER}", f"/page/reschedule/x@{LATER}"]
+
+
+def fail(world: World, name: str = "x", at: int = NOON, status: int = 500) -> Key:
+    """Have a task called that fails at once."""
+    world.caller.answer = status
+    key = world.put(name, at, retry=0).key
+    world.scheduler.wake(["sink.example:80"])
+    world.turn_to(max(at, world.now()) + 5)
+    return key
+
+
+@pytest.fixture
+def ticking(world: World) -> World:
+    world.scheduler.start()
+    return world
+
+
+# The overview
+
+
+def test_an_empty_store(ticking: World) -> None:
+    page = visit(ticking, "/")
+    assert (page.status, page.h1) == (200, "All is well")
+    assert page.title == "All is well \u00b7 callme"
+    assert "No task on record has failed." in page.main
+    assert "No call is under way." in page.main
+    assert page.facts["Lateness, p50"] == "\u2013"
+    labels = [one.get("aria-label") for one in page.all(".//svg[@role='img']")]
+    assert labels == [
+        "0 tasks succeeded and 0 failed since 09:01.",
+        "No call was made.",
+        "No call is due.",
+    ]
+
+
+def test_what_happened_what_is_going_on_and_what_is_due(ticking: World) -> None:
+    failed = fail(ticking, "bad")
+    ticking.caller.answer = 200
+    ticking.put("good", NOON + 60)
+    ticking.turn_to(NOON + 65)
+    ticking.caller.answer = None
+    ticking.put("slow", NOON + 120)
+    for number in range(3):
+        ticking.put(f"later{number}", LATER)
+    ticking.turn_to(NOON + 180)
+    page = visit(ticking, "/")
+    assert page.h1 == "1 task failed in the last 3 hours"
+    assert page.facts == {
+        "Running": "1",
+        "Due now": "0",
+        "Due in 3 h": "3",
+        "Succeeded in 3 h": "1",
+        "Failed in 3 h": "1",
+        "Lateness, p50": "0 ms",
+        "Lateness, p99": "0 ms",
+    }
+    assert page.rows("The last 1 task that failed") == [
+        [
+            "2027-01-15 12:00:00",
+            "bad",
+            "2027-01-15 12:00",
+            "unexpected_status the endpoint answered 500, expected 200; the only attempt is used",
+            "Reschedule\u2026",
+        ]
+    ]
+    assert page.rows("1 call under way") == [
+        ["slow", "2027-01-15 12:02", "1", "sink.example:80", "2027-01-15 12:02:00", "1 min", "node"]
+    ]
+    titles = page.said(".//g/path/title")
+    assert titles == ["12:01: 1 succeeded", "12:00: 1 failed", "13:00: 3 calls"]
+    assert page.links["bad"] == f"/page/task/{failed}"
+    assert page.links["Reschedule\u2026"] == f"/page/reschedule/{failed}"
+    assert page.rows("Calls that are due")[5] == ["12:53", "3"]
+    assert page.rows("What ended")[-1] == ["11:54", "1", "1", "0 ms", "0 ms"]
+
+
+def test_how_far_it_looks(ticking: World) -> None:
+    ticking.put("far", NOON + 20 * 3600)
+    for hours, due in (("1", "0"), ("3", "0"), ("12", "0"), ("24", "1")):
+        page = visit(ticking, f"/?hours={hours}")
+        assert page.facts[f"Due in {hours} h"] == due
+        (chosen,) = page.all(".//nav/ul/li/a[@aria-current]")
+        assert chosen.get("href") == f"/?hours={hours}"
+    for wrong in ("2", "x", "", "03"):
+        page = visit(ticking, f"/?hours={wrong}")
+        assert (page.status, page.h1) == (400, "Bad Request")
+        assert "expected one of 1, 3, 12, 24" in page.main
+
+
+def test_what_is_wrong_is_the_headline(ticking: World) -> None:
+    ticking.put("x", LATER)
+    ticking.store.figures = lambda now, count=False: ticking.store._read(
+        lambda _: StoreStats(MAX_BACKLOG_COUNT, 91.0, 0)
+    )
+    page = visit(ticking, "/")
+    assert page.h1 == "10,000 tasks or more due and not called yet"
+    assert page.facts["Due now"] == "10,000+, for 1 min 31 s at most"
+    ticking.clock.rightNow += 1000
+    assert visit(ticking, "/").h1 == "callme does not tick: no task is called"
+
+
+def test_minutes_with_more_than_can_be_called(world: World) -> None:
+    world.restart(concurrency=1, per_host=1)
+    for number in range(200):
+        world.put(f"t{number}", LATER, max_delay=1)
+    page = visit(world, "/")
+    assert page.h1 == "More is due than can be called in time"
+    assert "12:00" not in page.said(".//g[@class='overloaded']/path/title")[0]
+    says = page.said(".//g[@class='overloaded']/path/title")
+    assert says == ["13:00: 200 calls, more than can be made in time"]
+    assert "2027-01-15 13:00: 200 calls to sink.example:80, 140 of them at most" in page.main
+
+
+def test_it_is_counted_for_all_who_look_at_once(ticking: World) -> None:
+    """What takes long is not done for each of them, nor waited for."""
+    fail(ticking, "one")
+    assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
+    fail(ticking, "two", NOON + 60)
+    assert visit(ticking, "/").facts["Failed in 3 h"] == "2"
+    asked: list[int] = []
+    history = ticking.store.history
+
+    def counted(since: int) -> object:
+        asked.append(since)
+        return history(since)
+
+    ticking.store.history = counted
+    visit(ticking, "/")
+    assert asked == []
+    ticking.turn_to(ticking.now() + 2)
+    visit(ticking, "/")
+    # What has settled is not counted again.
+    assert asked == [NOON + 60 - 180]
+    ticking.turn_to(ticking.now() + 60)
+    page = visit(ticking, "/")
+    assert asked[1:] == [NOON + 120 - 3 * 3600]
+    assert page.facts["Failed in 3 h"] == "2"
+
+
+def test_a_count_that_fails_is_left_out(ticking: World, logged_failures: LoggedFailures) -> None:
+    """What is going on is told even so, for as long as it takes, and then all is again."""
+    fail(ticking)
+    for error in (StoreUnavailable("locked"), RuntimeError("a fault")):
+        ticking.turn_to(ticking.now() + OLDEST_SECONDS + 1)
+        ticking.store.history = lambda *_, error=error: failed(error)
+        page = visit(ticking, "/")
+        assert "What happened is being counted: look again in a moment." in page.main
+        assert "The last 1 task that failed" in page.said(".//table/caption")
+        assert page.facts["Failed in 3 h"] == "\u2013"
+        # Nobody is told that all is well while what is listed says otherwise.
+        assert page.h1 == "1 task failed in the last 3 hours"
+        assert page.said(".//section[@class='past']/h2") == ["The last 3 hours"]
+    assert logged_failures.flush(RuntimeError) == 1
+    del ticking.store.history
+    ticking.turn_to(ticking.now() + MIN_TTL_SECONDS)
+    assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
+
+
+def test_before_it_is_counted_the_last_failures_tell_how_it_goes(ticking: World) -> None:
+    fail(ticking)
+    ticking.store.history = lambda *_: failed(StoreUnavailable("locked"))
+    assert visit(ticking, "/?hours=1").h1 == "1 task failed in the last hour"
+    ticking.turn_to(ticking.now() + 3700)
+    assert visit(ticking, "/?hours=1").h1 == "All is well"
+    assert visit(ticking, "/?hours=3").h1 == "1 task failed in the last 3 hours"
+    ticking.caller.answer = 500
+    for number in range(MOST_LISTED):
+        ticking.put(f"more{number}", int(ticking.now()) // 60 * 60, retry=0)
+    ticking.scheduler.wake(["sink.example:80"])
+    ticking.turn_to(ticking.now() + 5)
+    assert visit(ticking, "/?hours=1").h1 == "20 tasks or more failed in the last hour"
+
+
+def test_charts_are_drawn_once_for_all_who_look(
+    ticking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take longer than all else of a page: many who look at once would hold up the calls."""
+    drawn: list[str] = []
+
+    def watched(name: str, draw: Callable[..., object]) -> Callable[..., object]:
+        def drawing(*given: object) -> object:
+            drawn.append(name)
+            return draw(*given)
+
+        return drawing
+
+    for name in ("past", "ahead"):
+        monkeypatch.setattr(charts, name, watched(name, getattr(charts, name)))
+    first = visit(ticking, "/")
+    assert drawn == ["past", "ahead"]
+    second = visit(ticking, "/")
+    assert drawn == ["past", "ahead"]
+    assert len(second.all(".//svg[@role='img']")) == 3
+    assert first.said(".//svg[@role='img']") == second.said(".//svg[@role='img']")
+    fail(ticking)
+    ticking.turn_to(ticking.now() + 60)
+    assert "1 failed" in visit(ticking, "/").said(".//g[@class='bad']/path/title")[0]
+    visit(ticking, "/?hours=1")
+    assert drawn == ["past", "ahead"] * 3
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "fact"),
+    [
+        ("history", "What happened", "Failed in 3 h"),
+        ("calls_ahead", "What is ahead", "Due in 3 h"),
+    ],
+)
+def test_nobody_waits_long_for_a_count(ticking: World, method: str, what: str, fact: str) -> None:
+    fail(ticking)
+    ticking.put("later", LATER)
+    counted, counting = getattr(ticking.store, method), Deferred[None]()
+    setattr(
+        ticking.store,
+        method,
+        lambda *given, **n: counting.addCallback(lambda _: counted(*given, **n)),
+    )
+
+    def told() -> list[str]:
+        asking = [ticking.http.request("GET", f"{BASE}/", headers=HTML) for _ in range(2)]
+        ticking.http.flush()
+        ticking.clock.advance(WAIT_SECONDS)
+        ticking.http.flush()
+        return [ticking.result(ticking.result(one).text("utf-8")) for one in asking]
+
+    assert all(f"{what} is being counted" in text for text in told())
+    counting.callback(None)
+    assert visit(ticking, "/").facts[fact] == "1"
+    ticking.turn_to(ticking.now() + 30)
+    counting = Deferred()
+    assert all(f"{what} as of" in text for text in told())
+    counting.callback(None)
+
+
+def test_while_the_database_cannot_be_read(ticking: World) -> None:
+    key = ticking.put("x", LATER).key
+    ticking.store.broken = True
+    for path in ("/", f"/page/task/{key}", "/page/find"):
+        page = visit(ticking, path)
+        assert (page.status, page.header("retry-after")) == (503, "2")
+        assert page.h1 == "Service Unavailable"
+        # It looks again by itself; a form is not sent again.
+        assert page.all(".//main")[0].get("data-live") == "yes"
+    form = {"seen": "scheduled"}
+    page = visit(ticking, f"/page/delete/{key}", form)
+    assert (page.status, page.all(".//main")[0].get("data-live")) == (503, "no")
+
+
+def test_what_nobody_foresaw(ticking: World, logged_failures: LoggedFailures) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("about a secret")
+
+    ticking.store.glance = broken
+    page = visit(ticking, "/")
+    assert (page.status, page.h1) == (500, "Internal Server Error")
+    assert "secret" not in page.text
+    assert logged_failures.flush(RuntimeError) == 1
+
+
+# A task
+
+
+def test_a_tasks_whole_story(ticking: World) -> None:
+    more = {
+        "retry": 2,
+        "retry_delay": [1, 5],
+        "headers": {"Authorization": "hunter2", "X-Plain": "shown"},
+        "payload": '{"a": 1}',
+        "callback_method": "POST",
+    }
+    ticking.caller.answer = 503
+    key = ticking.put("story", NOON + 60, **more).key
+    path = f"/page/task/{key}"
+    page = visit(ticking, path)
+    assert "scheduled, due 2027-01-15 12:01." in page.main
+    assert "None yet." in page.main
+    ticking.turn_to(NOON + 65)
+    page = visit(ticking, path)
+    assert "scheduled, due 2027-01-15 12:01; to be tried again at 2027-01-15 12:02." in page.main
+    why = "failed unexpected_status the endpoint answered 503, expected 200"
+    first = ["1", "2027-01-15 12:01:00", "0 ms", "5 ms", "503", why, "node"]
+    assert page.rows("1 attempt") == [[*first, "to be tried again 2027-01-15 12:02"]]
+    ticking.caller.answer = None
+    ticking.turn_to(NOON + 125)
+    page = visit(ticking, path)
+    assert page.title == "story: running \u00b7 callme"
+    assert "attempt 2 is under way" in page.main
+    assert page.rows("2 attempts")[0] == [*first, "tried again now"]
+    assert "Delete\u2026" not in page.links
+    ticking.caller.end(key, 200)
+    page = visit(ticking, path)
+    rows = page.rows("2 attempts")
+    assert rows[0] == [*first, "tried again 2027-01-15 12:02:05"]
+    assert rows[1][2:] == ["1 min 5 s", "5 ms", "200", "succeeded", "node", "done"]
+    assert page.rows("Headers") == [["Authorization", "***"], ["X-Plain", "shown"]]
+    assert '{"a": 1}' in page.said(".//details[@id='payload']/pre")
+    assert page.facts["Callback"] == "http://sink.example/"
+    assert page.facts["Method"] == "POST"
+    assert page.facts["Attempts"] == "2 made, 0 left of 3"
+    assert page.facts["Retry delay"] == "1, then 5 min"
+
+
+def test_a_story_goes_on_after_a_reschedule(ticking: World) -> None:
+    key = fail(ticking, "again")
+    page = visit(ticking, f"/page/task/{key}")
+    assert page.rows("1 attempt")[0][-1] == "given up"
+    to = ask(ticking, "POST", f"/reschedule/{key}", {"trigger_at": "+2m"}).json
+    moved = to["rescheduled"][0]["to"]
+    page = visit(ticking, f"/page/task/{moved}")
+    assert page.rows("1 attempt")[0][-1] == "rescheduled to 2027-01-15 12:03"
+    ticking.turn_to(NOON + 185)
+    page = visit(ticking, f"/page/task/{moved}")
+    assert [row[-1] for row in page.rows("2 attempts")] == [
+        "rescheduled, then tried anew",
+        "given up",
+    ]
+
+
+def test_what_was_too_late_had_no_attempt(ticking: World) -> None:
+    key = ticking.put("late", NOON - 600, max_delay=5).key
+    ticking.turn_to(NOON + 60)
+    page = visit(ticking, f"/page/task/{key}")
+    assert "No request was made." in page.main
+    assert "too_late" in page.main
+
+
+def test_a_long_payload_is_cut(ticking: World) -> None:
+    key = ticking.put("long", LATER, payload="a" * 10_000).key
+    page = visit(ticking, f"/page/task/{key}")
+    assert page.said(".//details/pre") == ["a" * 4000]
+    assert "6,000 more characters are not shown here." in page.main
+
+
+@pytest.mark.parametrize("path", ["/page/task/x", f"/page/task/x@{NOON}", "/page/task/", "/page/x"])
+def test_what_is_not_there(ticking: World, path: str) -> None:
+    assert visit(ticking, path).status == 404
+
+
+def test_a_key_that_is_none(ticking: World) -> None:
+    assert visit(ticking, "/page/task/x@soon").status == 400
+
+
+# Hostile texts
+
+
+def test_whatever_stands_in_a_task_is_text(ticking: World) -> None:
+    name = HOSTILE.replace("/", "")
+    key = ticking.put(
+        name, NOON + 60, retry=0, payload=HOSTILE + "\0", headers={"X-A": "<b>\u200b"}
+    ).key
+    ticking.caller.answer = 500
+    ticking.turn_to(NOON + 65)
+    ticking.store.connection.execute("UPDATE task SET detail = ?", (HOSTILE + "\0\x1b[2J",))
+    ticking.store.connection.execute("UPDATE attempt SET detail = ?, body = ?", (HOSTILE, HOSTILE))
+    path = f"{quote(name, safe='')}@{key.trigger_at}"
+    paths = ["/", f"/page/task/{path}", f"/page/reschedule/{path}", f"/page/delete/{path}"]
+    paths += [f"/page/find?name={quote(name[:20])}", f"/page/find?name={quote(name)}"]
+    for one in paths:
+        page = visit(ticking, one)
+        assert page.status == 200
+        assert [tag.get("src") for tag in page.all(".//script")] == [SCRIPT.path]
+        assert not set(page.text) & set("\u202e\u2028\ufeff\u200b\0\x1b")
+        assert "\u27e8U+202E\u27e9" in page.text
+        assert "onload" not in {name for tag in page.tree.iter() for name in tag.attrib}
+    story = visit(ticking, paths[1])
+    assert story.links["Reschedule\u2026"] == f"/page/reschedule/{path}"
+    assert "\u27e8U+0000\u27e9" in story.main
+    assert "\u27e8U+001B\u27e9[2J" in story.main
+
+
+def test_what_is_asked_for_is_text_too(ticking: World) -> None:
+    for path in (f"/?hours={quote(HOSTILE)}", f"/page/task/{quote(HOSTILE, safe='')}@0"):
+        page = visit(ticking, path)
+        assert page.status == 400
+        assert len(page.all(".//script")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("n\u00e4me \U0001f600", "n\u00e4me \U0001f600"),
+        ("a\u202eb", "a\u27e8U+202E\u27e9b"),
+        ("a\nb", "a\u27e8U+000A\u27e9b"),
+        ("\ud800", "\u27e8U+D800\u27e9"),
+        ("\uffff", "\u27e8U+FFFF\u27e9"),
+        ("\U000e0041", "\u27e8U+E0041\u27e9"),
+        ("a\u200cb", "a\u200cb"),
+    ],
+)
+def test_nothing_hides(text: str, shown: str) -> None:
+    assert escape_invisible(text) == shown
+
+
+# Looking for tasks
+
+
+def test_tasks_are_found_by_the_beginning_of_their_names(ticking: World) -> None:
+    for name in ("ab", "abc", "abd", "b", "A"):
+        ticking.put(name, LATER)
+    fail(ticking, "abf")
+    page = visit(ticking, "/page/find?name=ab")
+    assert [row[0] for row in page.rows("4 tasks")] == ["ab", "abc", "abd", "abf"]
+    page = visit(ticking, "/page/find?name=ab&state=failed")
+    assert [row[0] for row in page.rows("1 task")] == ["abf"]
+    assert visit(ticking, "/page/find").h1 == "All tasks"
+    assert visit(ticking, "/page/find?state=failed").h1 == "All failed tasks"
+    found = visit(ticking, "/page/find?state=failed&name=x")
+    assert found.h1 == "Failed tasks whose name begins with \u201cx\u201d"
+    assert "There is none." in visit(ticking, "/page/find?name=x").main
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a/b", "x" * 256])
+def test_what_no_name_has_is_not_looked_for(ticking: World, name: str) -> None:
+    """PostgreSQL would fail at a NUL."""
+    ticking.store.page = lambda **_: failed(AssertionError("it was asked for"))
+    page = visit(ticking, f"/page/find?name={quote(name, safe='')}")
+    assert page.status == 400
+    assert "a name" in page.main
+
+
+def test_a_key_leads_to_its_task(ticking: World) -> None:
+    page = visit(ticking, f"/page/find?name=+ab%40{LATER}+")
+    assert (page.status, page.header("location")) == (303, f"/page/task/ab@{LATER}")
+
+
+def test_more_than_a_page(ticking: World) -> None:
+    for number in range(101):
+        ticking.put(f"t{number:03}", LATER)
+    page = visit(ticking, "/page/find?name=t")
+    assert len(page.rows("100 tasks")) == 100
+    rest = visit(ticking, page.links["More"])
+    assert [row[0] for row in rest.rows("1 task")] == ["t100"]
+    assert "More" not in rest.links
+
+
+# Doing something
+
+
+def test_a_task_is_rescheduled(ticking: World) -> None:
+    key = fail(ticking)
+    path = f"/page/reschedule/{key}"
+    page = visit(ticking, path)
+    assert page.h1 == "Reschedule x?"
+    fields = page.form(path)
+    assert fields == {"trigger_at": "+1m", "seen": "failed"}
+    done = visit(ticking, path, {**fields, "trigger_at": "+5m"})
+    to = Key("x", NOON + 360)
+    assert (done.status, done.header("location")) == (303, f"/page/task/{to}?done=moved")
+    assert ticking.task(to).state is State.SCHEDULED
+    shown = visit(ticking, f"/page/task/{to}?done=moved")
+    assert shown.said(".//p[@role='status']") == ["The task was rescheduled."]
+    assert visit(ticking, f"/page/task/{to}?done=<b>").said(".//p[@role='status']") == []
+
+
+def test_without_a_time_it_is_the_next_minute(ticking: World) -> None:
+    key = fail(ticking)
+    done = visit(ticking, f"/page/reschedule/{key}", {"trigger_at": " ", "seen": "failed"})
+    assert done.header("location") == f"/page/task/x@{NOON + 60}?done=moved"
+
+
+def test_what_is_due_at_once_is_called_at_once(ticking: World) -> None:
+    key = fail(ticking)
+    visit(ticking, f"/page/reschedule/{key}", {"trigger_at": "+0m", "seen": "failed"})
+    assert ticking.caller.called == [f"x@{NOON}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "said"),
+    [
+        ("soon", 422, "is not a time"),
+        ("+1y", 422, "is not a time"),
+        (HOSTILE, 422, "is not a time"),
+        ("2028-11-26", 422, "is not a time"),
+        (f"{NOON - 3600 * 24 * 400}", 422, "is max_delay or more in the past"),
+        (f"{LATER}", 409, "another task stands at"),
+    ],
+)
+def test_a_wrong_time_is_told_beside_its_field(
+    ticking: World, given: str, status: int, said: str
+) -> None:
+    ticking.put("x", LATER)
+    key = fail(ticking)
+    page = visit(ticking, f"/page/reschedule/{key}", {"trigger_at": given, "seen": "failed"})
+    assert page.status == status
+    (field,) = page.all(".//input[@id='time']")
+    assert field.get("value") == given
+    assert field.get("aria-invalid") == "true"
+    described = (field.get("aria-describedby") or "").split()
+    assert all(page.all(f".//*[@id='{one}']") for one in described)
+    (alert,) = page.said(".//p[@role='alert']")
+    assert said in alert
+    assert ticking.task(key).state is State.FAILED
+
+
+def test_a_task_is_deleted(ticking: World) -> None:
+    key = ticking.put("x", LATER).key
+    path = f"/page/delete/{key}"
+    page = visit(ticking, path)
+    assert "It will not be called." in page.main
+    assert ticking.task(key)
+    done = visit(ticking, path, page.form(path))
+    assert (done.status, done.header("location")) == (303, "/?done=deleted")
+    assert ticking.result(ticking.store.get(key)) is None
+    assert visit(ticking, "/?done=deleted").said(".//p[@role='status']") == [
+        "The task was deleted."
+    ]
+    assert visit(ticking, path, page.form(path)).status == 404
+
+
+def test_what_was_decided_of_another_state_is_not_done(ticking: World) -> None:
+    """A task that succeeded meanwhile is not called once more by a click that came too late."""
+    key = ticking.put("x", NOON + 60).key
+    forms = [(p, visit(ticking, p).form(p)) for p in (f"/page/{d}/{key}" for d in DOINGS)]
+    ticking.turn_to(NOON + 65)
+    for path, fields in forms:
+        page = visit(ticking, path, fields)
+        assert page.status == 409
+        assert "meanwhile the task is succeeded" in page.main
+        assert page.form(path)["seen"] == "succeeded"
+        assert visit(ticking, path, {}).status == 409
+    assert ticking.task(key).state is State.SUCCEEDED
+
+
+DOINGS = ("reschedule", "delete")
+
+
+def test_a_running_task_is_left_alone(ticking: World) -> None:
+    ticking.caller.answer = None
+    key = ticking.put("x", NOON).key
+    ticking.turn_to(NOON + 60)
+    for doing in DOINGS:
+        page = visit(ticking, f"/page/{doing}/{key}")
+        assert "it can be neither moved nor deleted" in page.main
+        page = visit(ticking, f"/page/{doing}/{key}", {"seen": "running"})
+        assert page.status == 409
+        assert "is running" in page.said(".//main")[0]
+    assert ticking.task(key).state is State.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "status"),
+    [
+        ("application/json", json.dumps({"seen": "scheduled"}), 415),
+        ("text/plain", "seen=scheduled", 415),
+        ("application/x-www-form-urlencoded", "seen=scheduled&seen=scheduled", 400),
+        ("application/x-www-form-urlencoded", "seen=%ff", 400),
+        ("application/x-www-form-urlencoded", "seen=\u00e9", 400),
+        ("application/x-www-form-urlencoded", "&".join(f"a{n}=" for n in range(11)), 400),
+        ("application/x-www-form-urlencoded", "a=" + "x" * 16_384, 413),
+    ],
+)
+def test_what_is_no_form(ticking: World, kind: str, data: str, status: int) -> None:
+    key = ticking.put("x", LATER).key
+    asking = ticking.http.request(
+        "POST",
+        f"http://localhost/page/delete/{key}",
+        data=data.encode(),
+        headers={"Content-Type": kind},
+    )
+    ticking.http.flush()
+    assert ticking.result(asking).code == status
+    assert ticking.task(key)
+
+
+# What every page has
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_keeps_to_itself(ticking: World, path: str) -> None:
+    ticking.put("x", LATER)
+    page = visit(ticking, path)
+    assert page.status == 200
+    assert page.header("content-security-policy") == POLICY
+    assert "unsafe" not in POLICY
+    assert page.header("cache-control") == "no-store"
+    assert page.header("x-content-type-options") == "nosniff"
+    assert page.header("referrer-policy") == "same-origin"
+    assert page.header("content-type") == "text/html; charset=utf-8"
+    for tag in page.tree.iter():
+        assert tag.tag != "style"
+        assert "style" not in tag.attrib
+        assert not any(name.startswith("on") for name in tag.attrib)
+        for name in ("href", "src", "action"):
+            assert tag.get(name, "/")[0] in "/#"
+            assert not tag.get(name, "/").startswith("//")
+
+
+@pytest.mark.parametrize("path", [*PAGES, f"/page/delete/x@{LATER}", "/page/x"])
+def test_every_page_can_be_used_without_seeing_it(ticking: World, path: str) -> None:
+    ticking.put("x", LATER)
+    page = visit(ticking, path)
+    assert page.tree.get("lang") == "en"
+    assert len(page.all(".//h1")) == len(page.all(".//main")) == 1
+    levels = [int(tag.tag[1]) for tag in page.tree.iter() if tag.tag in ("h1", "h2", "h3")]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    ids = [tag.get("id") for tag in page.tree.iter() if tag.get("id")]
+    assert len(ids) == len(set(ids))
+    labelled = {tag.get("for") for tag in page.tree.iter("label")}
+    for field in page.tree.iter("input"):
+        hidden = field.get("type") == "hidden" or field.get("hidden")
+        assert hidden or field.get("id") in labelled
+    for tag in page.tree.iter():
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert set((tag.get(name) or "").split()) <= set(ids)
+        if tag.tag in ("a", "button"):
+            assert (tag.get("aria-label") or "".join(tag.itertext())).strip()
+    assert page.all(".//a[@class='skip']")[0].get("href") == "#main"
+
+
+def test_whoever_does_not_ask_for_html_is_answered_by_the_api(ticking: World) -> None:
+    for accept in ("*/*", "application/json", "text/html;q=0", ""):
+        page = visit(ticking, "/", headers={"Accept": accept})
+        assert page.status == 404
+        assert page.header("content-type") == "application/problem+json"
+        assert page.header("vary") == "Accept"
+    assert visit(ticking, "/").header("vary") == "Accept"
+    assert ask(ticking, "GET", "/").status == 404
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_the_files_beside_it_are_kept_for_ever(ticking: World, name: str) -> None:
+    page = visit(ticking, f"/page/static/{name}")
+    assert page.status == 200
+    assert page.header("cache-control") == "public, max-age=31536000, immutable"
+    tag = page.header("etag")
+    again = visit(ticking, f"/page/static/{name}", headers={"If-None-Match": str(tag)})
+    assert (again.status, again.text) == (304, "")
+    assert visit(ticking, "/page/static/style.css").status == 404
+    assert visit(ticking, "/page/static/..%2Fstyle.css").status == 404
+
+
+def test_the_sheet_and_the_script_ask_for_nothing_from_elsewhere() -> None:
+    for asset in (STYLE, SCRIPT, ICON):
+        lines = [one for one in asset.content.splitlines() if not one.lstrip().startswith(b"//")]
+        code = b"\n".join(lines).replace(b'xmlns="http://www.w3.org/2000/svg"', b"")
+        assert not any(one in code for one in (b"//", b"url(", b"@import", b"innerHTML", b"eval"))
+
+
+def test_what_is_asked_in_the_wrong_way(ticking: World) -> None:
+    key = ticking.put("x", LATER).key
+    page = visit(ticking, f"/page/delete/{key}", method="DELETE")
+    assert (page.status, page.header("allow")) == (405, "GET, HEAD, POST")
+    assert visit(ticking, f"/page/task/{key}", {}).status == 405
+    assert visit(ticking, "/?colour=red").status == 400
+    head = visit(ticking, f"/page/task/{key}", method="HEAD")
+    assert (head.status, head.text) == (200, "")
+
+
+def test_without_tokens_nobody_logs_in(ticking: World) -> None:
+    page = visit(ticking, "/page/login")
+    assert (page.status, page.header("location")) == (303, "/")
+    assert "Log out" not in visit(ticking, "/").main
+
+
+def test_the_page_to_log_in(ticking: World) -> None:
+    ticking.tokens = Tokens.parse("abc")
+    page = visit(ticking, "/page/login")
+    assert page.form("/page/login") == {"user": "callme", "token": "", "next": "/"}
+    assert "Go on" not in page.links
+    page = visit(ticking, "/page/login", headers={"Sec-Fetch-Site": "cross-site"})
+    assert page.links["Go on"] == "/"
+    page = visit(ticking, "/page/login", {"token": "abd", "next": "/page/find"})
+    assert (page.status, page.said(".//p[@role='alert']")) == (
+        401,
+        ["callme does not know this token."],
+    )
+    assert page.form("/page/login")["next"] == "/page/find"
+    assert page.header("set-cookie") is None
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    ("path", "back"),
+    [
+        ("/page/find?name=x", "/page/find?name=x"),
+        ("/?hours=1", "/?hours=1"),
+        ("/page/task/a%20b@0", "/page/task/a%20b@0"),
+        ("/page/find#x", "/page/find"),
+        ("//evil.example/", "/"),
+        ("/\\evil.example/", "/"),
+        ("/page/\\..", "/"),
+        ("https://evil.example/page/", "/"),
+        ("/status/", "/"),
+        ("/page/login", "/"),
+        ("/page/static/x", "/"),
+        ("/page/a\r\nSet-Cookie: x", "/"),
+        ("/page/\u00e9", "/"),
+        ("", "/"),
+    ],
+)
+def test_where_a_log_in_leads(path: str, back: str) -> None:
+    assert safe_redirect_target(path) == back
+
+
+def test_which_paths_are_pages() -> None:
+    assert is_page(b"/")
+    assert is_page(b"/page/find")
+    assert not any(map(is_page, (b"//", b"/page", b"/pag%65/find", b"/status/page/x", b"", b"*")))
+    assert is_public(b"/page/login")
+    assert not is_public(b"/page/login/x")
+    assert not is_public(b"/page/find")
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("text/html", True),
+        ("application/json, TEXT/HTML;level=1;q=0.5", True),
+        ("text/html;q=0", False),
+        ("text/html ; q=0.000", False),
+        ("*/*", False),
+        ("", False),
+        ("\xff", False),
+        (None, False),
+    ],
+)
+def test_who_wants_html(accept: str | None, wanted: bool) -> None:
+    assert wants_html(None if accept is None else accept.encode("latin-1")) is wanted
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "said"),
+    [
+        (None, "\u2013"),
+        (0, "0 ms"),
+        (999, "999 ms"),
+        (1_000, "1.0 s"),
+        (61_000, "1 min 1 s"),
+        (60_000, "1 min"),
+        (3_661_000, "1 h 1 min"),
+        (90_000_000, "1 d 1 h"),
+    ],
+)
+def test_how_long_is_said(milliseconds: int | None, said: str) -> None:
+    assert duration(milliseconds) == said
+
+
+def test_how_many_is_said() -> None:
+    assert [pluralize(n, "task") for n in (0, 1, 2000)] == ["0 tasks", "1 task", "2,000 tasks"]
+    assert truncate("abc", 2) == ("ab", 1)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callme.core.task import Claim, Outcome, Reason, State
+from callme.core.transitions import (
+    decide_after_attempt,
+    interrupted,
+    is_too_late,
+    next_attempt_at,
+    too_late,
+)
+from tests.helpers.tasks import NOON, definition
+
+
+def claim(used: int = 1, number: int | None = None, **more: Any) -> Claim:
+    return Claim(
+        task_id=1,
+        number=number or used,
+        definition=definition(**{"max_delay": 10, **more}),
+        attempts_used=used,
+        claimed_at_ms=NOON * 1000 + 20,
+        host="sink.example:80",
+    )
+
+
+def answered(status: int, **more: Any) -> Outcome:
+    return Outcome(started_at_ms=NOON * 1000 + 25, duration_ms=7, status=status, **more)
+
+
+def test_an_expected_answer_is_success_and_on_record() -> None:
+    transition = decide_after_attempt(claim(number=4), answered(200, body="ok"), NOON + 1)
+    assert (transition.state, transition.reason, transition.due_at) == (State.SUCCEEDED, None, None)
+    assert transition.attempt is not None
+    assert (
+        transition.attempt.number,
+        transition.attempt.lateness_ms,
+        transition.attempt.duration_ms,
+        transition.attempt.status,
+        transition.attempt.reason,
+        transition.attempt.body,
+    ) == (4, 25, 7, 200, None, "ok")
+
+
+def test_a_failed_attempt_is_made_again_in_the_minute_that_retry_delay_says() -> None:
+    transition = decide_after_attempt(claim(), answered(500), NOON + 1)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 60)
+    assert transition.attempt is not None
+    assert Reason.UNEXPECTED_STATUS is transition.attempt.reason
+    assert transition.attempt.detail == "the endpoint answered 500, expected 200"
+
+
+def test_a_redirect_is_an_answer_like_any_other() -> None:
+    assert (
+        State.SUCCEEDED
+        is decide_after_attempt(claim(expected_http_status=302), answered(302), NOON).state
+    )
+    assert State.SCHEDULED is decide_after_attempt(claim(), answered(302), NOON).state
+
+
+@pytest.mark.parametrize(
+    ("retry", "used", "detail"),
+    [(0, 1, "; the only attempt is used"), (2, 3, "; all 3 attempts are used")],
+)
+def test_the_last_attempt_fails_the_task(retry: int, used: int, detail: str) -> None:
+    transition = decide_after_attempt(claim(used, retry=retry), answered(500), NOON + 1)
+    assert (transition.state, transition.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    assert transition.detail.endswith(detail)
+
+
+def test_no_attempt_is_planned_past_max_delay() -> None:
+    transition = decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 60)
+    assert (transition.state, transition.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    assert transition.detail.endswith("; the next attempt would be 2 minutes late or more")
+    assert (
+        State.SCHEDULED
+        is decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 59.9).state
+    )
+
+
+def test_no_retry_where_the_address_is_forbidden() -> None:
+    outcome = Outcome(started_at_ms=NOON * 1000, reason=Reason.FORBIDDEN_ADDRESS, detail="no")
+    transition = decide_after_attempt(claim(retry=5), outcome, NOON + 1)
+    assert (
+        transition.state,
+        transition.reason,
+        transition.detail,
+    ) == (State.FAILED, Reason.FORBIDDEN_ADDRESS, "no")
+
+
+@pytest.mark.parametrize(
+    ("delays", "used", "minutes"),
+    [(3, 1, 3), (3, 5, 3), ([1, 2, 7], 1, 1), ([1, 2, 7], 2, 2), ([1, 2, 7], 9, 7), (0, 1, 0)],
+)
+def test_the_last_retry_delay_repeats(delays: Any, used: int, minutes: int) -> None:
+    made = claim(used, retry=20, retry_delay=delays)
+    assert NOON + 60 * minutes == next_attempt_at(made, answered(500), NOON + 59)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "expected"),
+    [
+        (NOON + 30, NOON + 60),
+        (NOON + 121, NOON + 180),
+        (NOON - 5000, NOON + 60),
+        (NOON + 10**9, NOON + 540),
+        (10**30, NOON + 540),
+    ],
+)
+def test_retry_after_postpones_but_never_past_max_delay(retry_after: int, expected: int) -> None:
+    outcome = answered(503, retry_after=retry_after)
+    assert expected == next_attempt_at(claim(), outcome, NOON + 1)
+
+
+def test_an_interrupted_attempt_is_made_again_at_the_next_minute() -> None:
+    transition = decide_after_attempt(claim(retry_delay=5), interrupted(claim()), NOON + 90)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 120)
+    assert transition.attempt is not None
+    assert (
+        transition.attempt.reason,
+        transition.attempt.lateness_ms,
+        transition.attempt.duration_ms,
+    ) == (Reason.INTERRUPTED, 20, None)
+
+
+def test_an_interrupted_attempt_is_made_again_at_once_where_the_minute_is_too_late() -> None:
+    made = claim(max_delay=1)
+    transition = decide_after_attempt(made, interrupted(made), NOON + 30)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON)
+
+
+@pytest.mark.parametrize(("used", "now"), [(2, NOON + 90), (1, NOON + 600)])
+def test_an_interrupted_task_without_budget_or_time_fails_as_interrupted(
+    used: int, now: int
+) -> None:
+    transition = decide_after_attempt(claim(used), interrupted(claim(used)), now)
+    assert (transition.state, transition.reason) == (State.FAILED, Reason.INTERRUPTED)
+    assert "unknown" in transition.detail
+
+
+def test_too_late_is_judged_in_seconds() -> None:
+    made = definition(max_delay=10)
+    assert not is_too_late(made, NOON + 599.999)
+    assert is_too_late(made, NOON + 600)
+    transition = too_late(made)
+    assert (transition.state, transition.reason, transition.attempt) == (
+        State.FAILED,
+        Reason.TOO_LATE,
+        None,
+    )
+    assert (
+        transition.detail
+        == "no request could start before 2027-01-15T12:10:00.000Z, 10 minutes after trigger_at"
+    )
+    assert "1 minute after" in too_late(definition(max_delay=1)).detail
+
+
+@given(
+    retry=st.integers(0, 5),
+    used=st.integers(1, 6),
+    delays=st.lists(st.integers(0, 20), min_size=1, max_size=4),
+    max_delay=st.integers(1, 20),
+    now=st.integers(0, 1500),
+    status=st.none() | st.sampled_from([200, 301, 404, 500, 503]),
+    retry_after=st.none() | st.integers(-100, 3000),
+)
+def test_the_promise(
+    retry: int,
+    used: int,
+    delays: list[int],
+    max_delay: int,
+    now: int,
+    status: int | None,
+    retry_after: int | None,
+) -> None:
+    """Never more than asked, never past max_delay, and every end has a reason."""
+    made = claim(min(used, 1 + retry), retry=retry, retry_delay=delays, max_delay=max_delay)
+    reason = None if status else Reason.TIMEOUT
+    asked = None if retry_after is None else NOON + retry_after
+    outcome = Outcome(
+        started_at_ms=NOON * 1000, duration_ms=5, status=status, reason=reason, retry_after=asked
+    )
+    transition = decide_after_attempt(made, outcome, NOON + now)
+    assert transition.attempt is not None
+    if status == 200:
+        assert State.SUCCEEDED is transition.state
+    elif transition.state is State.SCHEDULED:
+        assert transition.due_at is not None
+        assert made.attempts_used < 1 + retry
+        assert transition.due_at < made.definition.expires_at
+        assert transition.due_at % 60 == 0
+        if delays[0] or asked:
+            assert transition.due_at > NOON + now - 60
+    else:
+        assert State.FAILED is transition.state
+        assert transition.reason is not None
+        assert transition.detail

@@ -1,0 +1,334 @@
+"""Logging in to the pages, staying logged in, and what nobody else can do with that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callme.core.task import State
+from callme.security.secret_file import SecretFile
+from callme.security.sessions import SESSION_SECONDS, Session, open_session, session_of, verify_csrf
+from callme.security.tokens import Permission, Tokens
+from callme.server.auth import Gate
+from callme.server.site import BoundedSite
+from callme.tap import load_tokens
+from tests.helpers.credentials import READER, TOKENS, WRITER
+from tests.helpers.raw_client import Client, head
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+WRITES, READS = b"s3cret-of-the-writer", b"s3cret-of-the-reader"
+TOKEN_SET = Tokens.parse(TOKENS)
+LATER = NOON + 3600
+OURS = b"Origin: http://localhost"
+HTML = b"Accept: text/html"
+
+
+def opened(token: bytes = WRITES, now: float = NOON, nonce: str = "n") -> str:
+    session = open_session(TOKEN_SET, token, now, nonce)
+    assert session is not None
+    return session
+
+
+# Sessions
+
+
+def test_a_session_gives_what_its_token_gives() -> None:
+    for token, right in ((WRITES, Permission.WRITE), (READS, Permission.READ)):
+        session = session_of(TOKEN_SET, opened(token), NOON)
+        assert session is not None
+        assert session.permission is right
+    for wrong in (b"", b"read:s3cret-of-the-reader", WRITES[:-1], b"\xff"):
+        assert open_session(TOKEN_SET, wrong, NOON, "n") is None
+
+
+def test_a_session_ends() -> None:
+    text = opened()
+    assert session_of(TOKEN_SET, text, NOON + SESSION_SECONDS - 1) is not None
+    assert session_of(TOKEN_SET, text, NOON + SESSION_SECONDS) is None
+
+
+def test_a_session_ends_with_its_token() -> None:
+    """On every daemon that has read the file again; and it lives where the token does."""
+    text = opened()
+    kept = Tokens.parse("another\ns3cret-of-the-writer")
+    assert session_of(kept, text, NOON) is not None
+    assert session_of(Tokens.parse("another"), text, NOON) is None
+    lowered = session_of(Tokens.parse("read:s3cret-of-the-writer"), text, NOON)
+    assert lowered is not None
+    assert lowered.permission is Permission.READ
+
+
+@given(st.integers(0), st.characters(codec="latin-1"))
+def test_a_session_that_was_changed_is_none(at: int, other: str) -> None:
+    text = opened()
+    at %= len(text)
+    changed = text[:at] + other + text[at + 1 :]
+    assert (session_of(TOKEN_SET, changed, NOON) is not None) is (changed == text)
+
+
+@pytest.mark.parametrize("text", ["", "..", "1", f"{'9' * 20}.n.{'0' * 64}", f"-1.n.{'0' * 64}"])
+def test_what_is_no_session(text: str) -> None:
+    assert session_of(TOKEN_SET, text, NOON) is None
+
+
+def test_a_session_holds_no_token() -> None:
+    session = opened()
+    assert "s3cret" not in session
+    assert opened(nonce="m") != session
+    found = session_of(TOKEN_SET, session, NOON)
+    assert found is not None
+    assert found.csrf_token not in session
+    assert found.csrf_token not in repr(found)
+
+
+def test_a_form_is_of_one_session() -> None:
+    first, second = (session_of(TOKEN_SET, opened(nonce=n), NOON) for n in "ab")
+    assert isinstance(first, Session)
+    assert isinstance(second, Session)
+    assert verify_csrf(first, first.csrf_token)
+    for other in (second.csrf_token, "", first.csrf_token + "0", "\ud800"):
+        assert not verify_csrf(first, other)
+
+
+# The gate
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> SecretFile[Tokens]:
+    path = tmp_path / "tokens"
+    path.touch(0o600)
+    path.write_text(TOKENS)
+    return load_tokens(path)
+
+
+@pytest.fixture
+def client(world: World, file: SecretFile[Tokens]) -> Client:
+    world.tokens = file.value
+    gate = Gate(file=file, now=world.now)
+    return Client(world, BoundedSite(world.resource(), world.clock, gate))
+
+
+class Answer:
+    """An answer as it came over the wire."""
+
+    def __init__(self, data: bytes) -> None:
+        top, _, self.body = data.partition(b"\r\n\r\n")
+        lines = top.decode().split("\r\n")
+        self.status = int(lines[0].split(" ")[1])
+        self.headers = [tuple(line.split(": ", 1)) for line in lines[1:]]
+
+    def header(self, name: str) -> str:
+        return next((value for n, value in self.headers if n.lower() == name), "")
+
+
+def ask(client: Client, method: bytes, target: str, *headers: bytes, body: bytes = b"") -> Answer:
+    more = [b"Content-Length: %d" % len(body)] if body else []
+    # Each request comes over a connection of its own: one that is refused ends it.
+    fresh = Client(client.world, client.site)
+    fresh.send(head(method, target.encode(), *headers, *more) + body)
+    return Answer(fresh.transport.value())
+
+
+def send(client: Client, target: str, fields: dict[str, str], *headers: bytes) -> Answer:
+    kind = b"Content-Type: application/x-www-form-urlencoded"
+    body = urlencode(fields).encode() or b"x="
+    return ask(client, b"POST", target, HTML, kind, *headers, body=body)
+
+
+def log_in(client: Client, token: bytes = WRITES, *headers: bytes, next_page: str = "/") -> bytes:
+    """Log in, and return the cookie."""
+    fields = {"token": token.decode(), "next": next_page}
+    answer = send(client, "/page/login", fields, *(headers or (OURS,)))
+    assert (answer.status, answer.header("location")) == (303, next_page)
+    return b"Cookie: " + answer.header("set-cookie").partition(";")[0].encode()
+
+
+def form_of(client: Client, cookie: bytes) -> str:
+    page = ask(client, b"GET", "/", HTML, cookie)
+    return page.body.decode().partition('name="form" value="')[2].partition('"')[0]
+
+
+@pytest.mark.parametrize("target", ["/", f"/page/task/x@{LATER}", "/page/find", "/page/nowhere"])
+def test_a_stranger_is_asked_to_log_in_wherever(world: World, client: Client, target: str) -> None:
+    world.put("x", LATER)
+    page = ask(client, b"GET", target, HTML)
+    assert page.status == (404 if target == "/page/nowhere" else 401)
+    assert b"x</bdi>" not in page.body
+    assert b"2027" not in page.body
+    if page.status == 401:
+        assert page.header("www-authenticate") == 'Bearer realm="callme"'
+        assert b'<input id="token"' in page.body
+        assert f'name="next" value="{target}"'.encode() in page.body
+
+
+@pytest.mark.parametrize("target", ["/", "/page/find", f"/page/delete/x@{LATER}"])
+def test_who_wants_no_page_is_told_as_by_the_api(client: Client, target: str) -> None:
+    answer = ask(client, b"GET", target, b"Accept: */*")
+    assert answer.status == 401
+    assert answer.header("content-type") == "application/problem+json"
+
+
+def test_what_the_log_in_needs_is_open(client: Client) -> None:
+    page = ask(client, b"GET", "/page/login", HTML)
+    assert page.status == 200
+    style = page.body.decode().partition('rel="stylesheet" href="')[2].partition('"')[0]
+    assert ask(client, b"GET", style).status == 200
+
+
+def test_logging_in_and_out(world: World, client: Client) -> None:
+    world.put("x", LATER)
+    cookie = log_in(client, next_page=f"/page/task/x@{LATER}")
+    page = ask(client, b"GET", f"/page/task/x@{LATER}", HTML, cookie)
+    assert page.status == 200
+    assert b"Delete" in page.body
+    assert send(client, "/page/logout", {}, OURS, cookie).status == 403
+    gone = send(client, "/page/logout", {"form": form_of(client, cookie)}, OURS, cookie)
+    assert (gone.status, gone.header("location")) == (303, "/page/login")
+    assert "max-age=0" in gone.header("set-cookie").lower()
+    assert gone.header("set-cookie").startswith("callme=;")
+
+
+@pytest.mark.parametrize(
+    ("origin", "named", "secure"),
+    [(OURS, "callme", False), (b"Origin: https://localhost", "__Host-callme", True)],
+)
+def test_a_sessions_cookie_is_for_callme_alone(
+    client: Client, origin: bytes, named: str, secure: bool
+) -> None:
+    answer = send(client, "/page/login", {"token": WRITES.decode()}, origin)
+    name, _, rest = answer.header("set-cookie").partition("=")
+    assert name == named
+    said = {one.strip().lower() for one in rest.split(";")[1:]}
+    expected = {"httponly", "samesite=strict", "path=/", f"max-age={SESSION_SECONDS}"}
+    assert said == expected | ({"secure"} if secure else set())
+    cookie = f"Cookie: a=b; {name}={rest.partition(';')[0]}".encode()
+    assert ask(client, b"GET", "/", HTML, cookie).status == 200
+
+
+def test_a_session_opens_the_pages_and_not_the_api(client: Client) -> None:
+    cookie = log_in(client)
+    for target in ("/status/", "/metrics", "/openapi.json", "/task/x"):
+        assert ask(client, b"GET", target, HTML, cookie).status == 401
+    assert ask(client, b"DELETE", "/task/x", cookie, OURS).status == 401
+
+
+def test_a_wrong_token_opens_nothing(client: Client) -> None:
+    answer = send(client, "/page/login", {"token": "guess"}, OURS)
+    assert answer.status == 401
+    assert answer.header("set-cookie") == ""
+    assert b"callme does not know this token." in answer.body
+    assert b"guess" not in answer.body
+
+
+def test_a_token_taken_out_of_the_file_ends_its_sessions(
+    world: World, client: Client, file: SecretFile[Tokens], tmp_path: Path
+) -> None:
+    cookie = log_in(client)
+    assert ask(client, b"GET", "/", HTML, cookie).status == 200
+    (tmp_path / "tokens").write_text("another\n")
+    file.reload()
+    assert ask(client, b"GET", "/", HTML, cookie).status == 401
+
+
+def test_a_session_ends_in_time(world: World, client: Client) -> None:
+    cookie = log_in(client)
+    world.clock.rightNow += SESSION_SECONDS
+    assert ask(client, b"GET", "/", HTML, cookie).status == 401
+
+
+def test_who_may_only_read_looks_and_changes_nothing(world: World, client: Client) -> None:
+    key = world.put("x", LATER).key
+    cookie = log_in(client, READS)
+    for target in ("/", f"/page/task/{key}"):
+        page = ask(client, b"GET", target, HTML, cookie)
+        assert page.status == 200
+        assert b"Reschedule" not in page.body
+        assert b"Delete" not in page.body
+    fields = {"form": form_of(client, cookie), "seen": "scheduled", "trigger_at": "+5m"}
+    for doing in ("delete", "reschedule"):
+        assert send(client, f"/page/{doing}/{key}", fields, OURS, cookie).status == 403
+    assert world.task(key).state is State.SCHEDULED
+    assert send(client, "/page/logout", fields, OURS, cookie).status == 303
+
+
+@pytest.mark.parametrize("doing", ["delete", "reschedule"])
+def test_a_form_is_taken_from_its_own_session_alone(
+    world: World, client: Client, doing: str
+) -> None:
+    key = world.put("x", LATER).key
+    cookie = log_in(client)
+    other = form_of(client, log_in(client))
+    path = f"/page/{doing}/{key}"
+    for wrong in ({}, {"form": ""}, {"form": other}):
+        answer = send(client, path, {"seen": "scheduled", **wrong}, OURS, cookie)
+        assert answer.status == 403
+        assert b"this form is of another session" in answer.body
+    right = {"seen": "scheduled", "form": form_of(client, cookie)}
+    foreign = (b"http://evil.example", b"null", b"http://localhost:81")
+    for origin in (*(b"Origin: " + one for one in foreign), b"X: y"):
+        assert send(client, path, right, origin, cookie).status == 403
+    assert world.task(key).state is State.SCHEDULED
+    assert send(client, path, right, OURS, cookie).status == 303
+
+
+def test_nobody_is_logged_in_by_another_page(client: Client) -> None:
+    for origin in (b"Origin: http://evil.example", b"X: y"):
+        answer = send(client, "/page/login", {"token": WRITES.decode()}, origin)
+        assert (answer.status, answer.header("set-cookie")) == (403, "")
+
+
+def test_a_session_that_ended_while_a_form_was_open(world: World, client: Client) -> None:
+    key = world.put("x", LATER).key
+    answer = send(client, f"/page/delete/{key}", {"seen": "scheduled"}, OURS)
+    assert answer.status == 401
+    assert b'name="next" value="/"' in answer.body
+    assert world.task(key)
+
+
+def test_a_token_in_a_header_opens_pages_too(world: World, client: Client) -> None:
+    key = world.put("x", LATER).key
+    reader, writer = b"Authorization: " + READER, b"Authorization: " + WRITER
+    assert ask(client, b"GET", f"/page/task/{key}", reader).status == 200
+    fields = {"seen": "scheduled"}
+    assert send(client, f"/page/delete/{key}", fields, reader).status == 403
+    wrong = ask(client, b"GET", "/", HTML, b"Authorization: Bearer wrong")
+    assert wrong.status == 401
+    assert wrong.header("content-type") == "application/problem+json"
+    assert send(client, f"/page/delete/{key}", fields, writer).status == 303
+
+
+def test_only_the_first_cookie_of_a_name_is_looked_at(client: Client) -> None:
+    """A thousand would be a thousand signatures to check."""
+    cookie = log_in(client)
+    many = b"Cookie: callme=x; " + cookie.removeprefix(b"Cookie: ")
+    assert ask(client, b"GET", "/", HTML, many).status == 401
+    assert ask(client, b"GET", "/", HTML, b"Cookie: ;;=;\xff=\xff", cookie).status == 200
+
+
+def test_a_form_is_small(client: Client) -> None:
+    answer = send(client, "/page/login", {"token": "x" * 20_000}, OURS)
+    assert answer.status == 413
+
+
+# Without tokens
+
+
+def test_without_tokens_a_form_says_where_it_comes_from(world: World) -> None:
+    key = world.put("x", LATER).key
+    client = Client(world, BoundedSite(world.resource(), world.clock, Gate()))
+    path = f"/page/delete/{key}"
+    fields = {"seen": "scheduled"}
+    for origin in (b"X: y", b"Origin: null", b"Origin: http://evil.example"):
+        assert send(client, path, fields, origin).status == 403
+    rebound = head(b"GET", b"/", HTML, host=b"rebound.example")
+    client.send(rebound)
+    assert client.status() == 403
+    assert world.task(key)
+    # What is no page, by its path as it stands, is none for whoever serves it either.
+    assert send(client, path.replace("page", "pag%65"), fields, b"X: y").status == 404
+    assert send(client, path, fields, OURS).status == 303

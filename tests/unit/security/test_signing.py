@@ -1,0 +1,87 @@
+"""Callbacks are signed as Standard Webhooks 1.0.0 has it, and its own library says so."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from callme.caller.request import webhook_id
+from callme.core.times import Key
+from callme.security.signing import SigningKeys
+from tests.helpers.credentials import webhook_secret
+from tests.helpers.strategies import TASK_NAMES
+from tests.helpers.tasks import NOON
+
+
+@given(TASK_NAMES, st.text(), st.floats(NOON, NOON + 10))
+def test_each_key_signs_as_the_library_does(name: str, payload: str, started_at: float) -> None:
+    keys = SigningKeys.parse(f"{webhook_secret('a')}\n{webhook_secret('b')}\n")
+    key = Key(name, NOON)
+    headers = dict(keys.headers(webhook_id(key), started_at, payload.encode()))
+    assert headers["Webhook-Id"] == webhook_id(key)
+    assert headers["Webhook-Timestamp"] == str(int(started_at))
+    when = datetime.fromtimestamp(int(started_at), tz=timezone.utc)
+    assert headers["Webhook-Signature"].split(" ") == [
+        Webhook(webhook_secret(letter)).sign(webhook_id(key), when, payload) for letter in "ab"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("plain", f"plain@{NOON}"),
+        ("a.b", f"a%2Eb@{NOON}"),
+        ("a%2Eb", f"a%252Eb@{NOON}"),
+        (" é ", f"%20%C3%A9%20@{NOON}"),
+        ("a_b-c~d", f"a_b-c~d@{NOON}"),
+    ],
+)
+def test_the_id_is_the_key_and_has_no_dot(name: str, expected: str) -> None:
+    assert webhook_id(Key(name, NOON)) == expected
+
+
+@given(TASK_NAMES, TASK_NAMES)
+def test_two_tasks_never_share_an_id(one: str, other: str) -> None:
+    ids = {webhook_id(Key(one, NOON)), webhook_id(Key(other, NOON))}
+    assert len({one, other}) == len(ids)
+    assert all(33 <= ord(character) < 127 and character != "." for character in "".join(ids))
+
+
+def test_keys_stand_one_a_line() -> None:
+    first, second = webhook_secret("a"), webhook_secret("b", 64)
+    text = f"# the new one\n{first}\r\n\n  {second}  \n{first}\n"
+    assert len(SigningKeys.parse(text)) == 2
+    assert SigningKeys.parse(first.rstrip("=")) == SigningKeys.parse(first)
+    assert len(SigningKeys()) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it contains 0 keys: expected 1 to 10"),
+        ("# none\n\n", "it contains 0 keys"),
+        ("\n".join(webhook_secret(letter) for letter in "abcdefghijk"), "it contains 11 keys"),
+        (f"{webhook_secret('a')}\nhunter2hunter2hunter2hunter2hunter2", "line 2 is not a key"),
+        (webhook_secret("hunter2", 3), "line 1 is not a key: expected whsec_ and 24 to 64 bytes"),
+        (webhook_secret("hunter2", 10), "line 1 is not a key"),
+        (webhook_secret("a")[6:], "line 1 is not a key"),
+        ("whsec_hunter2!" + "a" * 40, "line 1 is not a key"),
+        ("whsec_hunter2\xe9" + "a" * 40, "line 1 is not a key"),
+        ("whsk_" + webhook_secret("a")[6:], "line 1 is not a key"),
+    ],
+)
+def test_what_is_no_key_is_refused_and_not_repeated(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        SigningKeys.parse(text)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_keys_are_never_shown() -> None:
+    keys = SigningKeys.parse(webhook_secret("a"))
+    assert "aaaa" not in repr(keys)
+    assert base64.b64encode(b"aaa").decode() not in repr(keys)

@@ -1,0 +1,62 @@
+"""A store that tells of what it changes: it is a store, whole, and says nothing that is not so."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+
+from callme.core.times import Key
+from callme.store.changes import WatchedStore
+from callme.store.interface import Store
+from tests.helpers.world import World
+
+METHODS = [name for name in vars(Store) if not name.startswith("_")]
+
+
+class Recorder:
+    """A store of which each method says what it was called with."""
+
+    def __getattr__(self, name: str) -> Any:
+        def method(*args: Any, **kwargs: Any) -> Deferred[Any]:
+            given = inspect.signature(getattr(Store, name)).bind(self, *args, **kwargs)
+            return succeed((name, {key: given.arguments[key] for key in list(given.arguments)[1:]}))
+
+        return method
+
+
+@define
+class Nobody:
+    """Somebody who wants to know of nothing, but may be told of a name."""
+
+    watching: bool = False
+    names: list[Any] = field(factory=list)
+
+    def changed(self, keys: Iterable[Key]) -> None:
+        raise AssertionError("nobody asked")
+
+    def changed_name(self, task_name: str) -> None:
+        self.names.append(task_name)
+
+
+def test_the_port_has_methods() -> None:
+    assert {"put", "get", "figures", "close"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_of_the_port_is_passed_on_with_all_that_it_was_given(name: str) -> None:
+    store: Any = WatchedStore(Recorder(), Nobody())
+    _, *parameters = inspect.signature(getattr(Store, name)).parameters.values()
+    given = {one.name: object() for one in parameters}
+    by_name = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    positional = [value for key, value in given.items() if key not in by_name]
+    passed = getattr(store, name)(*positional, **{key: given[key] for key in by_name})
+    assert World.result(passed) == (name, given)
+    ours = inspect.signature(getattr(WatchedStore, name)).parameters
+    assert [(one.name, one.kind, one.default) for one in list(ours.values())[1:]] == [
+        (one.name, one.kind, one.default) for one in parameters
+    ]

@@ -1,0 +1,72 @@
+"""What a daemon finds between two ticks, where others use the same database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from callme.core.task import Reason, State
+from callme.core.times import Key
+from callme.store.interface import HEARTBEAT_SECONDS
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+HOST = "sink.example:80"
+
+
+@pytest.fixture
+def shared() -> Iterator[World]:
+    """A daemon that looks every half second for what others leave."""
+    world = World(between=0.5)
+    world.scheduler.start()
+    world.turn_to(NOON + 10)
+    yield world
+    world.close()
+
+
+def test_what_another_daemon_puts_is_called_before_the_next_tick(shared: World) -> None:
+    shared.put()
+    shared.turn_to(NOON + 10.6)
+    assert [at for at, _ in shared.caller.calls] == [NOON + 10.5]
+
+
+def test_what_another_daemon_leaves_is_taken_up_before_the_next_tick(shared: World) -> None:
+    shared.put(timeout=5, retry=0)
+    # Another one claims it, and is never seen again; its lease ends after 65 s.
+    shared.result(shared.store.claim({HOST: 1}, NOON + 10))
+    shared.turn_to(NOON + 75 + HEARTBEAT_SECONDS + 1)
+    task = shared.task(Key("task", NOON))
+    assert (task.state, task.reason) == (State.FAILED, Reason.INTERRUPTED)
+    assert task.finished_at_ms is not None
+    assert task.finished_at_ms / 1000 < NOON + 75 + HEARTBEAT_SECONDS + 1
+
+
+def test_a_database_that_is_away_for_a_while_is_asked_again(shared: World) -> None:
+    shared.put()
+    shared.store.broken = True
+    shared.turn_to(NOON + 30)
+    assert shared.caller.called == []
+    shared.store.broken = False
+    shared.turn_to(NOON + 30.6)
+    assert shared.caller.called == [f"task@{NOON}"]
+
+
+def test_an_error_of_our_own_does_not_end_it(
+    shared: World, logged_failures: LoggedFailures
+) -> None:
+    waiting = shared.store.waiting
+    shared.store.waiting = lambda now: 1 / 0
+    shared.turn_to(NOON + 12)
+    assert logged_failures.flush(ZeroDivisionError) == 4
+    shared.store.waiting = waiting
+    shared.put()
+    shared.turn_to(NOON + 13)
+    assert shared.caller.called == [f"task@{NOON}"]
+
+
+def test_nothing_is_looked_for_after_the_end(shared: World) -> None:
+    shared.result(Deferred.fromCoroutine(shared.scheduler.stop(0, 0)))
+    assert shared.clock.getDelayedCalls() == []

@@ -1,0 +1,638 @@
+"""The scheduler on a turned clock: over the real statements, with calls that end as told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+
+from callme.core.task import Outcome, Reason, State
+from callme.core.times import Key
+from callme.store.interface import StoreUnavailable
+from callme.worker import dispatcher
+from callme.worker.dispatcher import RETRY_SECONDS
+from callme.worker.scheduler import TICK_TIMEOUT_SECONDS
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+TASK = Key("task", NOON)
+
+
+def started(**settings: Any) -> World:
+    world = World(**settings)
+    world.scheduler.start()
+    return world
+
+
+def stop(world: World, grace: float = 10, then: float = 2) -> Deferred[None]:
+    return Deferred.fromCoroutine(world.scheduler.stop(grace, then))
+
+
+def test_a_task_is_called_on_its_minute_and_not_before(world: World) -> None:
+    world.put(at=NOON + 120)
+    world.scheduler.start()
+    world.turn_to(NOON + 119.999)
+    assert world.caller.called == []
+    world.turn_to(NOON + 120)
+    assert world.caller.called == [f"task@{NOON + 120}"]
+    task = world.task(Key("task", NOON + 120))
+    assert task.state is State.SUCCEEDED
+    assert [attempt.lateness_ms for attempt in task.attempts or ()] == [0]
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.001, 17.3, 59.999])
+def test_ticks_are_aligned_with_the_minute_whenever_it_started(offset: float) -> None:
+    world = World()
+    world.clock.advance(offset)
+    world.scheduler.start()
+    for minute in range(1, 200):
+        world.put(f"n{minute}", NOON + 60 * minute)
+    world.turn_to(NOON + 60 * 200)
+    assert len(world.caller.calls) == 199
+    assert all(time % 60 < 0.001 for time, _ in world.caller.calls)
+    world.close()
+
+
+def test_ticks_follow_a_wall_clock_that_drifts() -> None:
+    """Timers run by another clock than the wall: each minute is aligned anew."""
+    world = World()
+    world.now = lambda: NOON + (world.clock.seconds() - NOON) * 1.01
+    world.caller.now = world.now
+    world.scheduler = world._scheduler()
+    for minute in range(1, 100):
+        world.put(f"n{minute}", NOON + 60 * minute)
+    world.scheduler.start()
+    world.turn_to(NOON + 60 * 100)
+    assert len(world.caller.calls) == 99
+    for time, claim in world.caller.calls:
+        assert 0 <= time - claim.definition.trigger_at < 0.7
+    world.close()
+
+
+@pytest.mark.parametrize("forth", [False, True])
+@pytest.mark.parametrize("step", ["abandoned", "due", "claim"])
+def test_a_clock_set_back_in_the_middle_of_a_tick_costs_no_minute(step: str, forth: bool) -> None:
+    """A tick may begin in a minute, and look for what is due before it."""
+    world = World()
+    ahead = 0.0
+    world.now = lambda: world.clock.seconds() + ahead
+    world.caller.now = world.now
+    world.scheduler = world._scheduler()
+    world.scheduler.start()
+    world.put(at=NOON + 60)
+    world.turn_to(NOON + 59)
+    before = getattr(world.store, step)
+
+    def set_back(*args: Any, **named: Any) -> Any:
+        nonlocal ahead
+        done = before(*args, **named)
+        if ahead == 0.0:
+            ahead = -0.8
+            world.clock.callLater(1, set_forth)
+        return done
+
+    def set_forth() -> None:
+        nonlocal ahead
+        ahead = 0.001 if forth else ahead
+
+    setattr(world.store, step, set_back)
+    world.turn_to(NOON + 67)
+    assert [time - NOON for time, _ in world.caller.calls] == [pytest.approx(65 + ahead)]
+    world.close()
+
+
+def test_what_fell_due_while_down_is_caught_up_or_too_late(world: World) -> None:
+    world.put("fine", NOON - 540, max_delay=10)
+    world.put("late", NOON - 600, max_delay=10)
+    world.scheduler.start()
+    assert world.caller.called == [f"fine@{NOON - 540}"]
+    late = world.task(Key("late", NOON - 600))
+    assert (late.state, late.reason) == (State.FAILED, Reason.TOO_LATE)
+
+
+def test_many_that_are_too_late_are_all_failed(world: World) -> None:
+    for number in range(2500):
+        world.put(f"n{number}", NOON - 600, max_delay=1)
+    world.put("fine")
+    world.scheduler.start()
+    assert world.caller.called == [f"fine@{NOON}"]
+    page = world.result(world.store.page(state=State.SCHEDULED, limit=10))
+    assert list(page.tasks) == []
+
+
+def test_the_tick_does_not_wait_for_calls() -> None:
+    world = started()
+    world.caller.answer = None
+    for minute in (1, 2, 3):
+        world.put(f"n{minute}", NOON + 60 * minute)
+    world.turn_to(NOON + 180)
+    assert [time for time, _ in world.caller.calls] == [NOON + 60, NOON + 120, NOON + 180]
+    assert world.scheduler.health().calls_in_flight == 3
+    world.close()
+
+
+def test_only_as_many_are_claimed_as_can_start() -> None:
+    world = World(concurrency=10, per_host=4)
+    world.caller.answer = None
+    for number in range(20):
+        world.put(f"a{number:02d}")
+        world.put(f"b{number:02d}", callback="http://other.example/")
+    world.scheduler.start()
+    assert [name[:3] for name in world.caller.called] == [
+        *("a00", "b00", "a01", "b01", "a02", "b02", "a03", "b03")
+    ]
+    running = world.result(world.store.page(state=State.RUNNING))
+    assert len(running.tasks) == 8
+    world.caller.end(Key("a01", NOON), 200)
+    assert world.caller.called[-1] == f"a04@{NOON}"
+    world.close()
+
+
+def test_hosts_that_hang_do_not_hold_up_the_others() -> None:
+    world = World(concurrency=20, per_host=8)
+    world.caller.answer = None
+    for number in range(100):
+        world.put(f"hang{number}", NOON - 60, callback="http://hang.example/")
+    for number in range(100):
+        world.put(f"good{number:03d}")
+    world.scheduler.start()
+    while any(key.task_name.startswith("good") for key in world.caller.pending):
+        good = next(key for key in world.caller.pending if key.task_name.startswith("good"))
+        world.caller.end(good, 200)
+    called = [key for key in world.caller.called if key.startswith("good")]
+    assert called == [f"good{number:03d}@{NOON}" for number in range(100)]
+    assert len(world.caller.pending) == 8
+    world.close()
+
+
+def test_many_hosts_that_hang_leave_room_for_one_that_answers() -> None:
+    """As where the look-ups of a hundred names hang: each of them has few calls under way."""
+    world = World()
+    world.caller.answer = None
+    for number in range(1000):
+        world.put(f"hang{number:03d}", callback=f"http://hang{number % 100}.example/")
+    for number in range(1000):
+        world.put(f"good{number:03d}")
+    world.scheduler.start()
+    first = [key for key in world.caller.pending if key.task_name.startswith("good")]
+    world.caller.end(first[0], 200)
+    good = [key for key in world.caller.pending if key.task_name.startswith("good")]
+    assert len(good) == 64, "as many as there may be to one host"
+    while good:
+        world.caller.end(good.pop(), 200)
+        good = good or [key for key in world.caller.pending if key.task_name.startswith("good")]
+    assert len([key for key in world.caller.called if key.startswith("good")]) == 1000
+    world.close()
+
+
+def test_a_host_that_answered_before_does_not_wait_for_thousands_that_hang() -> None:
+    world = World()
+    world.put("good")
+    world.scheduler.start()
+    world.caller.answer = None
+    for number in range(1000):
+        world.put(f"a{number:03d}", NOON + 60, callback=f"http://hang{number}.example/")
+    world.put("good", NOON + 60)
+    world.turn_to(NOON + 60)
+    assert world.caller.called[-1] == f"good@{NOON + 60}"
+    world.caller.pending.pop(Key("good", NOON + 60)).callback(
+        Outcome(started_at_ms=0, reason=Reason.CONNECTION_FAILED, detail="no such host")
+    )
+    # Now it has hung as the others, and waits for its turn as they do.
+    for number in range(1000):
+        world.put(f"b{number:03d}", NOON + 120, callback=f"http://hung{number}.example/")
+    world.put("good", NOON + 120)
+    world.turn_to(NOON + 120)
+    assert f"good@{NOON + 120}" not in world.caller.called
+    world.close()
+
+
+def test_of_many_hosts_that_answered_the_last_are_remembered(monkeypatch: Any) -> None:
+    monkeypatch.setattr(dispatcher, "MAX_TRACKED_HOSTS", 1)
+    world = World()
+    world.put("old", callback="http://old.example/")
+    world.put("good")
+    world.scheduler.start()
+    world.caller.answer = None
+    for number in range(1000):
+        world.put(f"a{number:03d}", NOON + 60, callback=f"http://hang{number}.example/")
+    world.put("old", NOON + 60, callback="http://old.example/")
+    world.put("good", NOON + 60)
+    world.turn_to(NOON + 60)
+    assert world.caller.called[-1] == f"good@{NOON + 60}"
+    assert f"old@{NOON + 60}" not in world.caller.called
+    world.close()
+
+
+def test_more_hosts_than_room_are_served_in_turn() -> None:
+    world = World(concurrency=3, per_host=2)
+    world.caller.answer = None
+    for number in range(30):
+        world.put(f"{number % 10}-{number // 10}", callback=f"http://h{number % 10}.example/")
+    world.scheduler.start()
+    while world.caller.pending:
+        world.caller.end(next(iter(world.caller.pending)), 200)
+    hosts = [name.partition("-")[0] for name in world.caller.called]
+    assert len(hosts) == 30
+    assert set(hosts[:10]) == set(map(str, range(10)))
+    world.close()
+
+
+def test_a_task_whose_minute_has_begun_is_called_when_it_is_put(world: World) -> None:
+    world.scheduler.start()
+    world.turn_to(NOON + 30)
+    world.put()
+    world.scheduler.wake(["sink.example:80"])
+    assert [(NOON + 30, f"task@{NOON}")] == [
+        (time, str(claim.definition.key)) for time, claim in world.caller.calls
+    ]
+
+
+@pytest.mark.parametrize(("retry", "calls"), [(0, 1), (1, 2), (3, 4)])
+def test_a_failing_task_is_called_as_often_as_asked(retry: int, calls: int) -> None:
+    world = started()
+    world.caller.answer = 500
+    world.put(retry=retry)
+    world.scheduler.tick()
+    world.turn_to(NOON + 3600)
+    assert [NOON + 60 * n for n in range(calls)] == [time for time, _ in world.caller.calls]
+    task = world.task(TASK)
+    assert (task.state, task.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    assert list(range(1, calls + 1)) == [attempt.number for attempt in task.attempts or ()]
+    assert [60_000 * n for n in range(calls)] == [a.lateness_ms for a in task.attempts or ()]
+    world.close()
+
+
+def test_retries_without_delay_are_made_at_once(world: World) -> None:
+    world.caller.answer = 500
+    world.put(retry=3, retry_delay=0)
+    world.scheduler.start()
+    assert len(world.caller.calls) == 4
+    assert world.task(TASK).state is State.FAILED
+
+
+def test_a_retry_that_waits_too_long_for_room_is_too_late() -> None:
+    world = World(concurrency=1)
+    world.caller.answer = None
+    world.put("hang", NOON - 60)
+    world.put("waits", max_delay=2)
+    world.scheduler.start()
+    world.turn_to(NOON + 300)
+    assert world.caller.called == [f"hang@{NOON - 60}"]
+    waits = world.task(Key("waits", NOON))
+    assert (waits.state, waits.reason) == (State.FAILED, Reason.TOO_LATE)
+    assert waits.finished_at_ms == (NOON + 120) * 1000
+    world.close()
+
+
+def test_a_clock_set_back_between_claim_and_call_makes_no_early_call(world: World) -> None:
+    world.put()
+    times = iter([NOON, NOON, NOON, NOON, NOON, NOON - 30.0])
+    world.scheduler._wall = lambda: next(times, NOON - 30.0)
+    world.scheduler.start()
+    assert world.caller.calls == []
+    task = world.task(TASK)
+    assert (task.state, task.due_at, task.attempts_used) == (State.SCHEDULED, NOON, 0)
+
+
+def test_time_lost_between_claim_and_call_makes_no_late_call(world: World) -> None:
+    world.put(max_delay=1)
+    world.scheduler.start()
+    world.put("other", max_delay=1)
+    claims = world.result(world.store.claim({"sink.example:80": 1}, NOON))
+    world.turn_to(NOON + 60)
+    calls = len(world.caller.calls)
+    world.scheduler._dispatcher._launch(claims[0])
+    assert len(world.caller.calls) == calls
+    task = world.task(Key("other", NOON))
+    assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)
+
+
+def test_a_locked_database_delays_a_tick_by_seconds_not_by_a_minute(world: World) -> None:
+    world.scheduler.start()
+    world.put(at=NOON + 60)
+    world.store.broken = True
+    world.turn_to(NOON + 61)
+    world.store.broken = False
+    assert world.caller.calls == []
+    world.turn_to(NOON + 60 + 2 * RETRY_SECONDS)
+    assert world.caller.called == [f"task@{NOON + 60}"]
+
+
+def test_a_minute_that_turns_while_a_tick_is_in_flight_is_not_missed(world: World) -> None:
+    world.scheduler.start()
+    due = world.store.due
+    waiting: list[Deferred[Any]] = []
+
+    def slow(now: float) -> Deferred[Any]:
+        found = due(now)
+        waiting.append(Deferred())
+        return waiting[-1].addCallback(lambda _: found)
+
+    world.put(at=NOON + 60)
+    world.clock.advance(59.9)
+    world.store.due = slow
+    world.scheduler.tick()
+    world.clock.advance(0.1)
+    world.store.due = due
+    assert world.caller.calls == []
+    waiting.pop().callback(None)
+    assert world.caller.called == [f"task@{NOON + 60}"]
+
+
+def test_an_error_in_a_tick_is_logged_and_does_not_stop_the_next(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    world.scheduler.start()
+    due = world.store.due
+    world.store.due = lambda now: 1 / 0
+    world.turn_to(NOON + 65)
+    assert logged_failures.flush(ZeroDivisionError) >= 2
+    world.store.due = due
+    world.put(at=NOON + 60)
+    world.turn_to(NOON + 70)
+    assert world.caller.called == [f"task@{NOON + 60}"]
+
+
+def test_an_error_of_the_callers_own_ends_as_interrupted_and_is_logged(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    world.caller.answer = None
+    world.put(retry=0)
+    world.put("fine")
+    world.scheduler.start()
+    world.caller.pending.pop(TASK).errback(ZeroDivisionError())
+    world.caller.end(Key("fine", NOON), 200)
+    assert logged_failures.flush(ZeroDivisionError) == 1
+    task = world.task(TASK)
+    assert (task.state, task.reason) == (State.FAILED, Reason.INTERRUPTED)
+    assert world.task(Key("fine", NOON)).state is State.SUCCEEDED
+
+
+def test_a_result_that_cannot_be_recorded_is_kept_until_it_can(world: World) -> None:
+    world.caller.answer = None
+    world.put()
+    world.scheduler.start()
+    world.store.broken = True
+    world.caller.end(TASK, 200)
+    world.turn_to(NOON + 300)
+    world.store.broken = False
+    assert world.task(TASK).state is State.RUNNING
+    world.turn_to(NOON + 300 + RETRY_SECONDS)
+    assert world.task(TASK).state is State.SUCCEEDED
+    assert len(world.caller.calls) == 1
+
+
+def test_a_claim_lost_to_nobody_is_taken_up_again(world: World) -> None:
+    """A claim under a lease that has ended, though this daemon does not know of it."""
+    world.scheduler.start()
+    world.put(timeout=30)
+    world.result(world.store.claim({"sink.example:80": 1}, NOON))
+    world.turn_to(NOON + 60)
+    assert world.task(TASK).state is State.RUNNING
+    world.turn_to(NOON + 120)
+    task = world.task(TASK)
+    assert (task.state, task.due_at) == (State.SCHEDULED, NOON + 180)
+    assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]
+    world.turn_to(NOON + 180)
+    assert world.task(TASK).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("retry", "state", "calls"), [(0, State.FAILED, 1), (1, State.SUCCEEDED, 2)]
+)
+def test_a_call_cut_off_by_death_is_interrupted_and_made_again_if_asked(
+    retry: int, state: State, calls: int
+) -> None:
+    world = World()
+    world.caller.answer = None
+    world.put(retry=retry)
+    world.scheduler.start()
+    made = len(world.caller.calls)
+    world.turn_to(NOON + 5)
+    world.caller.answer = 200
+    world.restart()
+    world.turn_to(NOON + 125)
+    assert calls == made + len(world.caller.calls)
+    task = world.task(TASK)
+    assert state is task.state
+    assert task.attempts is not None
+    assert (task.attempts[0].reason, task.attempts[0].duration_ms) == (Reason.INTERRUPTED, None)
+    if state is State.FAILED:
+        assert task.reason is Reason.INTERRUPTED
+    world.close()
+
+
+def test_a_crash_loop_never_calls_more_than_asked() -> None:
+    world = World()
+    world.caller.answer = None
+    world.put(retry=3)
+    world.scheduler.start()
+    calls = len(world.caller.calls)
+    for turn in range(1, 20):
+        world.turn_to(NOON + 40 * turn)
+        world.restart()
+        calls += len(world.caller.calls)
+        world.caller.calls.clear()
+    assert calls <= 4
+    task = world.task(TASK)
+    assert (task.state, task.reason) == (State.FAILED, Reason.INTERRUPTED)
+    world.close()
+
+
+def test_stopping_lets_calls_finish(world: World) -> None:
+    world.caller.answer = None
+    world.put()
+    world.put("later", NOON + 60)
+    world.scheduler.start()
+    stopped: list[Any] = []
+    stop(world).addCallback(stopped.append)
+    world.turn_to(NOON + 9)
+    assert stopped == []
+    world.caller.end(TASK, 200)
+    assert len(stopped) == 1
+    assert world.task(TASK).state is State.SUCCEEDED
+    world.turn_to(NOON + 120)
+    assert world.caller.called == [f"task@{NOON}"]
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_stopping_cuts_off_calls_that_do_not_finish_and_records_them(world: World) -> None:
+    world.caller.answer = None
+    world.put()
+    world.put("once", retry=0)
+    world.scheduler.start()
+    stopped: list[Any] = []
+    stop(world).addCallback(stopped.append)
+    world.turn_to(NOON + 10)
+    assert len(stopped) == 1
+    assert len(world.caller.cut_off) == 2
+    task = world.task(TASK)
+    assert (task.state, task.due_at, task.attempts_left) == (State.SCHEDULED, NOON + 60, 1)
+    assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]
+    assert world.task(Key("once", NOON)).reason is Reason.INTERRUPTED
+
+
+def test_what_is_claimed_but_not_called_at_the_end_is_given_back_unspent(world: World) -> None:
+    world.put()
+    claim = world.store.claim
+    waiting: Deferred[Any] = Deferred()
+    world.store.claim = lambda shares, now: waiting
+    world.scheduler.start()
+    stopped: list[Any] = []
+    stop(world).addCallback(stopped.append)
+    assert stopped == []
+    claim({"sink.example:80": 1}, NOON).addCallback(waiting.callback)
+    assert len(stopped) == 1
+    assert world.caller.calls == []
+    task = world.task(TASK)
+    assert (task.state, task.due_at, task.attempts_used) == (State.SCHEDULED, NOON, 0)
+    assert task.attempts == ()
+
+
+@pytest.mark.parametrize("method", ["abandoned", "due"])
+def test_nothing_is_called_that_a_tick_finds_after_the_end_began(world: World, method: str) -> None:
+    world.put()
+    found = getattr(world.store, method)
+    waiting: Deferred[Any] = Deferred()
+    setattr(world.store, method, lambda *args, **kwargs: waiting)
+    world.scheduler.start()
+    stopped: list[Any] = []
+    stop(world).addCallback(stopped.append)
+    found(NOON).addCallback(waiting.callback)
+    assert len(stopped) == 1
+    assert world.caller.calls == []
+    assert world.task(TASK).state is State.SCHEDULED
+
+
+def test_a_result_that_the_database_refuses_is_recorded_without_what_it_refuses(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    world.caller.answer = 2**70
+    world.put(retry=0)
+    world.scheduler.start()
+    assert logged_failures.flush(OverflowError) == 1
+    world.turn_to(NOON + RETRY_SECONDS)
+    task = world.task(TASK)
+    assert (task.state, task.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    assert [attempt.status for attempt in task.attempts or ()] == [None]
+
+
+@pytest.mark.parametrize("jump", [-3600, 90])
+def test_a_wall_clock_that_is_set_is_noticed_within_seconds(jump: int) -> None:
+    world = World()
+    offset = [0.0]
+    world.now = lambda: world.clock.seconds() + offset[0]
+    world.caller.now = world.now
+    world.scheduler = world._scheduler()
+    world.scheduler.start()
+    world.turn_to(NOON + 20)
+    world.put(at=NOON + 60 if jump > 0 else NOON + jump + 60)
+    offset[0] = jump
+    world.turn_to(NOON + 26 if jump > 0 else NOON + 61)
+    assert len(world.caller.calls) == 1
+    world.close()
+
+
+def test_stopping_ends_even_if_nothing_can_be_recorded(world: World) -> None:
+    world.caller.answer = None
+    world.put()
+    world.scheduler.start()
+    world.store.broken = True
+    stopped: list[Any] = []
+    stop(world).addCallback(stopped.append)
+    world.turn_to(NOON + 13)
+    assert len(stopped) == 1
+
+
+def test_a_scheduler_that_never_started_can_be_stopped(world: World) -> None:
+    stopped: list[Any] = []
+    stop(world).addCallback(stopped.append)
+    assert len(stopped) == 1
+
+
+def test_health_says_whether_it_ticks(world: World) -> None:
+    world.scheduler.start()
+    world.turn_to(NOON + 600)
+    health = world.scheduler.health()
+    assert (health.ticking, health.last_tick, health.calls_in_flight) == (True, NOON + 600, 0)
+    world.store.broken = True
+    world.turn_to(NOON + 600 + TICK_TIMEOUT_SECONDS)
+    assert not world.scheduler.health().ticking
+    assert world.scheduler.health().last_tick == NOON + 600
+    world.store.broken = False
+    world.turn_to(NOON + 720)
+    assert world.scheduler.health().ticking
+
+
+def test_finished_tasks_go_when_their_time_is_over() -> None:
+    world = World(retention=1)
+    for number in range(1200):
+        world.put(f"n{number}")
+    world.put("later", NOON + 2 * 86_400)
+    world.scheduler.start()
+    world.turn_to(NOON + 86_400)
+    assert len(world.result(world.store.page(limit=1300)).tasks) == 1201
+    world.turn_to(NOON + 86_400 + 61)
+    assert [t.key.task_name for t in world.result(world.store.page()).tasks] == ["later"]
+    world.close()
+
+
+def test_a_purge_that_fails_is_made_up_for_at_the_next_minute() -> None:
+    world = World(retention=1)
+    world.put()
+    world.scheduler.start()
+    purge, world.store.purge = world.store.purge, lambda *args: fail(StoreUnavailable("locked"))
+    world.turn_to(NOON + 86_400 + 61)
+    assert world.task(TASK).state is State.SUCCEEDED
+    world.store.purge = purge
+    world.turn_to(NOON + 86_400 + 121)
+    assert list(world.result(world.store.page()).tasks) == []
+    world.close()
+
+
+def test_an_error_while_purging_is_logged(world: World, logged_failures: LoggedFailures) -> None:
+    world.store.purge = lambda *args: 1 / 0
+    world.scheduler.start()
+    assert logged_failures.flush(ZeroDivisionError) == 1
+
+
+def test_a_purge_is_left_off_at_the_end() -> None:
+    world = World(retention=1)
+    for number in range(1200):
+        world.put(f"n{number}")
+    world.scheduler.start()
+    world.turn_to(NOON + 86_400 + 60)
+    stop(world)
+    assert world.clock.getDelayedCalls() == []
+    world.close()
+
+
+def test_retention_zero_keeps_for_ever() -> None:
+    world = World(retention=0)
+    world.put()
+    world.scheduler.start()
+    world.turn_to(NOON + 86_400)
+    assert world.task(TASK).state is State.SUCCEEDED
+    world.close()
+
+
+def test_a_lost_claim_is_logged_and_not_stored(world: World) -> None:
+    world.caller.answer = None
+    world.put()
+    world.scheduler.start()
+    world.store.connection.execute("UPDATE task SET last_attempt = last_attempt + 1")
+    world.caller.end(TASK, 200)
+    assert world.task(TASK).state is State.RUNNING
+    assert world.task(TASK).attempts == ()
+    assert world.scheduler.health().calls_in_flight == 0
+
+
+def test_an_outcome_at_once_frees_its_place(world: World) -> None:
+    for number in range(1000):
+        world.put(f"n{number}")
+    world.scheduler.start()
+    assert len(world.caller.calls) == 1000
+    assert world.scheduler.health().calls_in_flight == 0

@@ -30,7 +30,8 @@ ENTRY = """
 \"\"\"Every parameter"""
 USE = """
 import json
-from tests.helpers.support import NOON, SINK, World
+from tests.helpers.tasks import NOON, SINK
+from tests.helpers.world import World
 
 world = World()
 

@@ -12,9 +12,9 @@ _BOUNDS = frozenset(
 )
 
 
-def ref(name: str) -> Schema:
+def ref(name: str, description: str = "") -> Schema:
     """Return a reference to a schema that the OpenAPI document publishes by name."""
-    return {"$ref": f"#/components/schemas/{name}"}
+    return _described({"$ref": f"#/components/schemas/{name}"}, description)
 
 
 def string(description: str = "", **keywords: Any) -> Schema:
@@ -30,9 +30,9 @@ def integer(minimum: int, maximum: int | None = None, description: str = "") -> 
     return _described(schema, description)
 
 
-def array(items: Schema, **keywords: Any) -> Schema:
+def array(items: Schema, description: str = "", **keywords: Any) -> Schema:
     """Return the schema of a list."""
-    return {"type": "array", "items": items, **keywords}
+    return _described({"type": "array", "items": items, **keywords}, description)
 
 
 def nullable(schema: Schema, description: str = "") -> Schema:

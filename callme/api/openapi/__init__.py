@@ -1,5 +1,5 @@
-"""The OpenAPI document of the HTTP API, built of the bounds that the code checks.
+"""OpenAPI document of the HTTP API, built from the bounds that the code checks.
 
-What is checked is written by hand, as its errors are for people; ``tests/test_openapi.py``
-holds the two together.
+The schemas of a task's parameters are beside their parsers, in :mod:`callme.core`; a test compares
+each schema with its parser.
 """

@@ -1,38 +1,37 @@
-"""What can be asked of callme, and every status that it may answer with."""
+"""Operations of the API: paths, methods, parameters, and every status of their responses."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
 from ... import __version__
+from ...core.json_schema import Schema, ref, string
 from ...server.channel import MAX_BATCH
 from ...server.problem import encode
 from ..batch import MAX_TASKS
 from ..ical import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
-from . import builders, schemas
+from . import schemas
 from .builders import (
     CALENDAR,
-    JSON,
     NDJSON,
     OPENMETRICS,
     TEXT,
-    Schema,
-    answer,
-    asks,
-    in_path,
-    ref,
-    refusals,
-    string,
+    content,
+    header,
+    path_parameter,
+    response,
 )
+from .components import PARAMETERS, error_responses, parameter_refs, responses
 
-DESCRIPTION = """The daemon that calls you back: register a **task** (a name, a minute, an HTTP \
-endpoint); when the minute comes callme makes the call, checks the answer, tries again if it must, \
+DESCRIPTION = """A daemon that calls you back. Register a **task** (a name, a minute, an HTTP \
+endpoint): at that minute callme calls the endpoint, checks the response, retries if necessary, \
 and keeps a record.
 
-A trailing slash makes no difference to a path. Where a path allows `GET`, it allows `HEAD`. What \
-is not allowed is answered with `405` and `Allow`. Whatever is refused is refused as \
-`application/problem+json` (RFC 9457). A parameter that callme does not know is refused."""
+A trailing slash of a path is ignored. A path that allows `GET` allows `HEAD`. Other methods are \
+answered with `405` and `Allow`. Every error is `application/problem+json` (RFC 9457). Unknown \
+parameters are refused."""
 
 
 def document() -> dict[str, Any]:
@@ -45,25 +44,23 @@ def document() -> dict[str, Any]:
             "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "The daemon that this comes from."}],
-        # A daemon on loopback may ask for no token.
+        "servers": [{"url": "/", "description": "The daemon that serves this document."}],
+        # A daemon on loopback may need no token.
         "security": [{"bearer": []}, {}],
         "tags": [
-            {"name": "tasks", "description": "Callbacks, each to be made at one minute."},
-            {"name": "daemon", "description": "callme itself."},
+            {"name": "tasks", "description": "Callbacks, each for one minute."},
+            {"name": "daemon", "description": "The daemon itself."},
         ],
         "paths": paths(),
         "components": {
-            "schemas": schemas.request_schemas()
-            | schemas.response_schemas()
-            | schemas.forecast_schemas(),
-            "parameters": builders.parameters(),
-            "responses": builders.responses(),
+            "schemas": schemas.request_schemas() | schemas.response_schemas(),
+            "parameters": PARAMETERS,
+            "responses": responses(),
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A line of the daemon's `--token-file`, where it has one.",
+                    "description": "A token of the daemon's `--token-file`, if it has one.",
                 }
             },
         },
@@ -72,7 +69,7 @@ def document() -> dict[str, Any]:
 
 @cache
 def served(pretty: bool) -> bytes:
-    """Return the document as JSON, which is made once."""
+    """Return the document as JSON; it is built once."""
     return encode(document(), pretty)
 
 
@@ -82,44 +79,38 @@ TWO_LINES = "".join(
     f'{{"task_name": "{name}", "trigger_at": "+6h", "callback": "http://example.com/run-it"}}\n'
     for name in ("first", "second")
 )
+_NAME = path_parameter("task_name", ref("TaskName"))
+_ABSOLUTE_TIME = path_parameter("trigger_at", ref("AbsoluteTime"))
+_TIME = path_parameter("trigger_at", ref("Time"))
 
 
 def paths() -> dict[str, Any]:
-    """Return every path, and what can be asked there."""
-    name = in_path("task_name", "TaskName")
-    absolute, time = in_path("trigger_at", "AbsoluteTime"), in_path("trigger_at", "Time")
+    """Return the operations, by path and method."""
+    of_name = {"parameters": [_NAME]}
     return {
         "/task/": {
-            "get": _list("getTasks", "List all tasks."),
-            "put": _put("putTask", "NewTask", "its name and its minute in the body"),
+            "get": _list("getTasks"),
+            "put": _put("putTask", "NewTask", "name and minute in the body"),
         },
-        "/task/{task_name}": {
-            "parameters": [name],
-            "get": _list("getTasksOfName", "List the tasks of a name.", of_name=True),
-            "put": _put("putTaskOfName", "NewTaskOfName", "its minute in the body"),
+        "/task/{task_name}": of_name
+        | {
+            "get": _list("getTasksOfName", of_name=True),
+            "put": _put("putTaskOfName", "NewTaskOfName", "minute in the body"),
             "delete": _delete_name(),
         },
-        "/task/{task_name}@{trigger_at}": {
-            "parameters": [name],
-            "get": _get("getTask", absolute),
-            "put": _put("putTaskOfKey", "NewTaskOfKey", "both in the URL", time),
-            "delete": _delete(absolute),
+        "/task/{task_name}@{trigger_at}": of_name
+        | {
+            "get": _get("getTask"),
+            "put": _put("putTaskOfKey", "NewTaskOfKey", "name and minute in the URL", _TIME),
+            "delete": _delete(),
         },
-        "/status/": {"get": _list("getStatus", "List all tasks.")},
-        "/status/{task_name}": {
-            "parameters": [name],
-            "get": _list("getStatusOfName", "List the tasks of a name.", of_name=True),
-        },
-        "/status/{task_name}@{trigger_at}": {
-            "parameters": [name],
-            "get": _get("getStatusOfTask", absolute),
-        },
-        "/reschedule/{task_name}": {
-            "parameters": [name],
-            "post": _reschedule("rescheduleTasksOfName", "Move the failed tasks of a name."),
-        },
+        "/status/": {"get": _list("getStatus")},
+        "/status/{task_name}": of_name | {"get": _list("getStatusOfName", of_name=True)},
+        "/status/{task_name}@{trigger_at}": of_name | {"get": _get("getStatusOfTask")},
+        "/reschedule/{task_name}": of_name
+        | {"post": _reschedule("rescheduleTasksOfName", "Move the failed tasks of a name.")},
         "/reschedule/{task_name}@{trigger_at}": {
-            "parameters": [name, absolute],
+            "parameters": [_NAME, _ABSOLUTE_TIME],
             "post": _reschedule("rescheduleTask", "Move a failed task."),
         },
         "/batch": {"post": _batch()},
@@ -130,8 +121,41 @@ def paths() -> dict[str, Any]:
     }
 
 
+def _operation(
+    operation_id: str,
+    summary: str,
+    description: str = "",
+    *,
+    tag: str = "tasks",
+    parameters: Iterable[str | Schema] = (),
+    successes: dict[str, Any],
+    errors: Iterable[str] = (),
+    without: str = "",
+    **keywords: Any,
+) -> Operation:
+    """Return an operation.
+
+    :param parameters: its parameters; shared ones by name.
+    :param successes: the responses that are no errors, by status.
+    :param errors: names of its error responses besides those of every operation.
+    :param without: an error of every operation that this one does not have.
+    """
+    return {
+        "operationId": operation_id,
+        "summary": summary,
+        **({"description": description} if description else {}),
+        "tags": [tag],
+        "parameters": parameter_refs(parameters),
+        "responses": {**error_responses(errors, without), **successes},
+        **keywords,
+    }
+
+
 def _links(task: str) -> dict[str, Any]:
-    """Say what can be asked next of a task, by where in the answer it stands."""
+    """Return links to the operations on a task.
+
+    :param task: a runtime expression for the task in the response.
+    """
     name = {"task_name": f"{task}/task_name"}
     key = name | {"trigger_at": f"{task}/trigger_at"}
     of_key = ("getTask", "getStatusOfTask", "rescheduleTask", "deleteTask")
@@ -143,220 +167,189 @@ def _links(task: str) -> dict[str, Any]:
     }
 
 
-def _put(name: str, body: str, how: str, *in_its_path: Schema) -> Operation:
-    return {
-        "operationId": name,
-        "summary": f"Create a task, {how}.",
-        "description": "It may be repeated safely. `If-Match: *` replaces the definition of a task"
-        " that is `scheduled`.",
-        "tags": ["tasks"],
-        "parameters": [*in_its_path, *asks("dry_run", "if_match", "if_none_match")],
-        "requestBody": {"required": True, "content": {JSON: {"schema": ref(body)}}},
-        "responses": {
-            "200": answer(
-                "The same definition stands there already; or this was a dry run.",
-                {"anyOf": [ref("Foreseen"), ref("Task")]},
+def _put(operation_id: str, body: str, source: str, *in_path: Schema) -> Operation:
+    location = header(string(format="uri-reference"), "The task's path.")
+    return _operation(
+        operation_id,
+        f"Create a task, with {source}.",
+        "It may be repeated safely. `If-Match: *` replaces the definition of a `scheduled` task.",
+        parameters=(*in_path, "dry_run", "if_match", "if_none_match"),
+        requestBody={"required": True, "content": content(ref(body))},
+        successes={
+            "200": response(
+                "A task with the same definition exists, or the request was a dry run.",
+                {"anyOf": [ref("PutPreview"), ref("Task")]},
             ),
-            "201": answer(
-                "It is created, and on disk.",
+            "201": response(
+                "The task is created and on disk.",
                 ref("Task"),
-                headers={
-                    "Location": {
-                        "required": True,
-                        "description": "The task's path.",
-                        "schema": string(format="uri-reference"),
-                    }
-                },
+                headers={"Location": location},
                 links=_links("$response.body#"),
             ),
-            **refusals(_409="Standing", _412="NotMet", _415="WrongType", _422="Invalid"),
         },
-    }
+        errors=("PutConflict", "PreconditionFailed", "UnsupportedMediaType", "Invalid"),
+    )
 
 
-def _get(name: str, *in_its_path: Schema) -> Operation:
-    return {
-        "operationId": name,
-        "summary": "Tell one task whole.",
-        "tags": ["tasks"],
-        "parameters": [*in_its_path, *asks("wait")],
-        "responses": {
-            "200": answer("The task and its attempts.", ref("Task")),
-            **refusals(_404="NotFound", _429="TooManyWait"),
-        },
-    }
+def _get(operation_id: str) -> Operation:
+    return _operation(
+        operation_id,
+        "Return a task with its payload and attempts.",
+        parameters=(_ABSOLUTE_TIME, "wait"),
+        successes={"200": response("The task and its attempts.", ref("Task"))},
+        errors=("NotFound", "TooManyWaiters"),
+    )
 
 
-def _list(name: str, summary: str, *, of_name: bool = False) -> Operation:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "description": "Or, as a calendar (RFC 5545), those scheduled in the next"
-        f" {AHEAD_DAYS} days and those failed in the last {BACK_DAYS}, at most {MAX_EVENTS} of each"
-        ": where `Accept` prefers `text/calendar` to `application/json`, or the path ends in `.ics`"
-        " and no task has a name that does. A calendar takes no parameters.",
-        "tags": ["tasks"],
-        "parameters": asks("start_from", "limit", "future_only", "state"),
-        "responses": {
-            "200": answer(
-                "A page of tasks.",
-                ref("TaskList"),
-                content={
-                    JSON: {"schema": ref("TaskList")},
-                    CALENDAR: {"schema": string("A `VCALENDAR`.")},
+def _list(operation_id: str, *, of_name: bool = False) -> Operation:
+    following = {"start_from": "$response.body#/next"}
+    if of_name:
+        following = {"task_name": "$request.path.task_name", **following}
+    return _operation(
+        operation_id,
+        f"List {'the tasks of a name' if of_name else 'all tasks'}.",
+        "The response is a calendar (RFC 5545) where `Accept` prefers `text/calendar` to"
+        " `application/json`, or where the path ends in `.ics` and no task has a name that does. It"
+        f" has the tasks scheduled in the next {AHEAD_DAYS} days and those that failed in the last"
+        f" {BACK_DAYS}, at most {MAX_EVENTS} of each. A calendar takes no parameters.",
+        parameters=("start_from", "limit", "future_only", "state"),
+        successes={
+            "200": {
+                "description": "A page of tasks.",
+                "content": content(ref("TaskList")) | content(string("A `VCALENDAR`."), CALENDAR),
+                "headers": {
+                    "Vary": header(string()),
+                    "Link": header(
+                        string(), 'The next page (`rel="next"`), if there is one.', required=False
+                    ),
                 },
-                headers={
-                    "Vary": {"required": True, "schema": string()},
-                    "Link": {
-                        "description": 'The next page (`rel="next"`), where there is one.',
-                        "schema": string(),
-                    },
-                },
-                links=_links("$response.body#/tasks/0")
+                "links": _links("$response.body#/tasks/0")
                 | {
-                    name: {
-                        "operationId": name,
+                    operation_id: {
+                        "operationId": operation_id,
                         "description": "The next page.",
-                        "parameters": ({"task_name": "$request.path.task_name"} if of_name else {})
-                        | {"start_from": "$response.body#/next"},
+                        "parameters": following,
                     }
                 },
-            ),
-            **(refusals(_404="NotFound") if of_name else refusals()),
+            }
         },
-    }
+        errors=("NotFound",) if of_name else (),
+    )
 
 
-def _reschedule(name: str, summary: str) -> Operation:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "description": "To the time in the body, else to the next minute. Of several, the first"
-        " (by its old time) takes the minute asked for, each next one the next free minute."
-        " A running task is never moved.",
-        "tags": ["tasks"],
-        "parameters": asks("all"),
-        "requestBody": {"required": False, "content": {JSON: {"schema": ref("NewTime")}}},
-        "responses": {
-            "200": answer("What was moved, and what was left alone.", ref("Rescheduled")),
-            **refusals(_404="NotFound", _409="Conflict", _415="WrongType", _422="Invalid"),
-        },
-    }
+def _reschedule(operation_id: str, summary: str) -> Operation:
+    return _operation(
+        operation_id,
+        summary,
+        "The new time is that of the body, or else the next minute. Of several tasks, the first by"
+        " its old time gets that minute, and each other one the next free minute. A running task is"
+        " never moved.",
+        parameters=("all",),
+        requestBody={"required": False, "content": content(ref("NewTime"))},
+        successes={"200": response("The moved tasks and the skipped ones.", ref("Rescheduled"))},
+        errors=("NotFound", "Conflict", "UnsupportedMediaType", "Invalid"),
+    )
 
 
 def _delete_name() -> Operation:
-    return {
-        "operationId": "deleteTasksOfName",
-        "summary": "Cancel and forget the tasks of a name.",
-        "tags": ["tasks"],
-        "parameters": asks(),
-        "responses": {
-            "200": answer("How many are gone, and which are left as they run.", ref("Deleted")),
-            **refusals(_404="NotFound"),
+    return _operation(
+        "deleteTasksOfName",
+        "Cancel and delete the tasks of a name.",
+        successes={
+            "200": response(
+                "The number of deleted tasks, and the running ones, which are skipped.",
+                ref("Deleted"),
+            )
         },
-    }
+        errors=("NotFound",),
+    )
 
 
-def _delete(*in_its_path: Schema) -> Operation:
-    return {
-        "operationId": "deleteTask",
-        "summary": "Cancel and forget one task.",
-        "tags": ["tasks"],
-        "parameters": [*in_its_path, *asks()],
-        "responses": {
-            "204": {"description": "It is gone."},
-            **refusals(_404="NotFound", _409="Conflict"),
-        },
-    }
+def _delete() -> Operation:
+    return _operation(
+        "deleteTask",
+        "Cancel and delete a task.",
+        parameters=(_ABSOLUTE_TIME,),
+        successes={"204": {"description": "The task is deleted."}},
+        errors=("NotFound", "Conflict"),
+    )
 
 
 def _batch() -> Operation:
-    lines = string("A task a line, each as in `NewTask`.", examples=[TWO_LINES])
-    return {
-        "operationId": "putBatch",
-        "summary": "Create many tasks.",
-        "description": "Each is answered as its `PUT` would be, and a wrong one harms no other;"
-        f" only what cannot be read as a whole, or is more than {MAX_TASKS:,} tasks or"
-        f" {MAX_BATCH:,} bytes, is refused as a whole.",
-        "tags": ["tasks"],
-        "parameters": asks("dry_run"),
-        "requestBody": {
+    tasks = string("One task a line, each as in `NewTask`.", examples=[TWO_LINES])
+    results = string("One result a line, each as in `BatchResults`.")
+    return _operation(
+        "putBatch",
+        "Create many tasks.",
+        "Each task has the result that its own `PUT` would have; an error in one affects no other."
+        " The batch is refused as a whole only where it cannot be parsed, or has more than"
+        f" {MAX_TASKS:,} tasks or {MAX_BATCH:,} bytes.",
+        parameters=("dry_run",),
+        requestBody={
             "required": True,
-            "content": {JSON: {"schema": ref("Batch")}, NDJSON: {"schema": lines}},
+            "content": content(ref("Batch")) | content(tasks, NDJSON),
         },
-        "responses": {
+        successes={
             "200": {
-                "description": "The answers, in order: in a list or a line each, as asked.",
-                "content": {
-                    JSON: {"schema": ref("Answers")},
-                    NDJSON: {"schema": string("An answer a line, each as in `Answers`.")},
-                },
-            },
-            **refusals(_415="WrongType"),
+                "description": "The results in the order of the tasks, in the media type of the"
+                " request.",
+                "content": content(ref("BatchResults")) | content(results, NDJSON),
+            }
         },
-    }
+        errors=("UnsupportedMediaType",),
+    )
 
 
 def _forecast() -> Operation:
-    return {
-        "operationId": "forecast",
-        "summary": "Tell how many calls are ahead, and which minutes are too overloaded.",
-        "description": "The next call of each task that is scheduled, minute by minute; what"
-        " retries may add is not known. At present rates and limits, as many calls as have a place"
-        " start at once, and each further one when one before it has ended.",
-        "tags": ["daemon"],
-        "parameters": asks("hours"),
-        "responses": {"200": answer("What is ahead.", ref("Forecast")), **refusals()},
-    }
+    return _operation(
+        "forecast",
+        "Return the number of calls ahead, and the minutes that are overloaded.",
+        "It counts the next call of each `scheduled` task, by minute, without any retries. The"
+        " forecast uses the present limits and throughput: as many calls as there are slots start"
+        " at once, each other one when a call before it has ended.",
+        tag="daemon",
+        parameters=("hours",),
+        successes={"200": response("The forecast.", ref("Forecast"))},
+    )
 
 
 def _health() -> Operation:
-    refused = refusals()
-    del refused["401"]
-    return {
-        "operationId": "health",
-        "summary": "Tell whether callme does its work.",
-        "tags": ["daemon"],
-        "security": [],
-        "parameters": asks(),
-        "responses": {
-            "200": answer("It does.", ref("Health")),
-            **refused,
-            "503": answer("It does not.", ref("Health")),
+    return _operation(
+        "health",
+        "Return whether callme is healthy.",
+        tag="daemon",
+        security=[],
+        successes={
+            "200": response("callme is healthy.", ref("Health")),
+            "503": response("callme is not healthy.", ref("Health")),
         },
-    }
+        without="Unauthorized",
+    )
 
 
 def _metrics() -> Operation:
-    refused = refusals()
-    del refused["503"]
-    return {
-        "operationId": "metrics",
-        "summary": "Tell Prometheus what was counted.",
-        "description": "In its text format or, to whoever accepts it, in that of OpenMetrics."
-        " While the database cannot be used, what it would say is left out.",
-        "tags": ["daemon"],
-        "parameters": asks(),
-        "responses": {
+    return _operation(
+        "metrics",
+        "Return metrics for Prometheus.",
+        "They are in the text format of Prometheus, or in OpenMetrics for a client that accepts it."
+        " While the database is unavailable, the metrics that are read from it are left out.",
+        tag="daemon",
+        successes={
             "200": {
                 "description": "The metrics.",
-                "content": {
-                    TEXT: {"schema": string("The text format of Prometheus, 0.0.4.")},
-                    OPENMETRICS: {"schema": string("OpenMetrics 1.0.0.")},
-                },
-            },
-            **refused,
+                "content": content(string("The text format of Prometheus, 0.0.4."), TEXT)
+                | content(string("OpenMetrics 1.0.0."), OPENMETRICS),
+            }
         },
-    }
+        without="Unavailable",
+    )
 
 
 def _document() -> Operation:
-    refused = refusals()
-    del refused["503"]
-    return {
-        "operationId": "openapi",
-        "summary": "Tell what can be asked.",
-        "tags": ["daemon"],
-        "parameters": asks(),
-        "responses": {"200": answer("This document.", {"type": "object"}), **refused},
-    }
+    return _operation(
+        "openapi",
+        "Return this document.",
+        tag="daemon",
+        successes={"200": response("This document.", {"type": "object"})},
+        without="Unavailable",
+    )

@@ -1,0 +1,134 @@
+"""Parameters and error responses that several operations share, and references to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ...core.json_schema import Schema, integer, ref, string
+from ...server.channel import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
+from ..batch import MAX_TASKS
+from ..requests import DEFAULT_HOURS, DEFAULT_LIMIT, MAX_HOURS, MAX_LIMIT, MAX_WAIT
+from .builders import content, header, query_flag, query_parameter
+
+PARAMETERS: dict[str, Schema] = {
+    "pretty": query_flag("pretty", "Indent the response."),
+    "dry_run": query_flag(
+        "dry_run",
+        "Change nothing, and respond with the effect of the request: the same error, or `200`.",
+    ),
+    "hours": query_parameter(
+        "hours",
+        integer(1, MAX_HOURS) | {"default": DEFAULT_HOURS},
+        "Hours from now that the forecast covers.",
+    ),
+    "all": query_flag("all", "Move `scheduled` and `succeeded` tasks too."),
+    "future_only": query_flag("future_only", "Leave out tasks whose minute has begun."),
+    "start_from": query_parameter(
+        "start_from",
+        ref("Key"),
+        "First key of the page, inclusive; in the list of a name it must have that name.",
+    ),
+    "limit": query_parameter(
+        "limit",
+        integer(1, MAX_LIMIT) | {"default": DEFAULT_LIMIT},
+        "Maximum tasks on a page; a page of large tasks has fewer.",
+    ),
+    "state": query_parameter("state", ref("State"), "List only tasks in this state."),
+    "wait": query_parameter(
+        "wait",
+        integer(0, MAX_WAIT) | {"default": 0},
+        "Respond when the task changes, or after this many seconds.",
+    ),
+    "if_match": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "Replace the definition of the existing task, which must be `scheduled`."
+        " callme has no other entity tags.",
+        "schema": string(enum=["*"]),
+    },
+    "if_none_match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "With `*`: create a task, and replace none. callme has no other entity"
+        " tags.",
+        "schema": string(examples=["*"]),
+    },
+}
+
+_PROBLEMS = {
+    "BadRequest": (400, "The JSON, the query string or the path cannot be parsed."),
+    "Unauthorized": (401, "The request has no token, or an unknown one."),
+    "Forbidden": (403, "The token is read-only, or the request is that of a foreign page."),
+    "NotFound": (404, "The task does not exist."),
+    "RequestTimeout": (408, f"The request took more than {REQUEST_SECONDS} s to arrive."),
+    "Conflict": (409, "Another task has the key, or the task's state forbids the request."),
+    "PutConflict": (409, "Another definition has the key."),
+    "PreconditionFailed": (412, "The task exists (`If-None-Match`), or does not (`If-Match`)."),
+    "ContentTooLarge": (
+        413,
+        f"The body is larger than {MAX_BODY:,} bytes; that of a batch is larger than"
+        f" {MAX_BATCH:,} bytes or has more than {MAX_TASKS:,} tasks.",
+    ),
+    "UnsupportedMediaType": (415, "The `Content-Type` of the body is not JSON."),
+    "Invalid": (422, "A parameter is wrong, or the task could never run."),
+    "TooManyRequests": (429, "Clients send more to callme at once than it buffers."),
+    "TooManyWaiters": (429, "Too many clients use `wait`. Or as in `TooManyRequests`."),
+    "HeadersTooLarge": (431, "The headers are too large."),
+    "Unavailable": (503, "The database is unavailable."),
+}
+_WITH_TASK = ("PutConflict", "PreconditionFailed")
+"""Problems that have the existing task."""
+_RETRY_AFTER = {"Retry-After": header(integer(0), "Seconds after which to repeat the request.")}
+_HEADERS = {
+    "Unauthorized": {"WWW-Authenticate": header(string())},
+    "TooManyRequests": _RETRY_AFTER,
+    "TooManyWaiters": _RETRY_AFTER,
+    "Unavailable": _RETRY_AFTER,
+}
+_COMMON_ERRORS = (
+    "BadRequest",
+    "Unauthorized",
+    "Forbidden",
+    "RequestTimeout",
+    "ContentTooLarge",
+    "TooManyRequests",
+    "HeadersTooLarge",
+    "Unavailable",
+)
+"""The errors of every operation."""
+
+
+def responses() -> dict[str, Any]:
+    """Return the error responses, by name."""
+    return {
+        name: {
+            "description": description,
+            "content": content(
+                ref("PutProblem" if name in _WITH_TASK else "Problem"), "application/problem+json"
+            ),
+            **({"headers": _HEADERS[name]} if name in _HEADERS else {}),
+        }
+        for name, (_, description) in _PROBLEMS.items()
+    }
+
+
+def parameter_refs(parameters: Iterable[str | Schema]) -> list[Schema]:
+    """Return parameters, those given by name as references, and the one of every operation."""
+    return [
+        {"$ref": f"#/components/parameters/{item}"} if isinstance(item, str) else item
+        for item in (*parameters, "pretty")
+    ]
+
+
+def error_responses(names: Iterable[str], without: str = "") -> dict[str, Any]:
+    """Return references to the errors of every operation and to those named, by status.
+
+    :param without: an error of every operation that this one does not have.
+    """
+    by_status = {str(_PROBLEMS[name][0]): name for name in (*_COMMON_ERRORS, *names)}
+    return {
+        status: {"$ref": f"#/components/responses/{name}"}
+        for status, name in sorted(by_status.items())
+        if name != without
+    }

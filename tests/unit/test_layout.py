@@ -1,9 +1,11 @@
-"""The layout: packages import one way, migrations are numbered, tests share through helpers."""
+"""The layout: packages import one way, modules and functions are small, docstrings stand alone."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,91 @@ WALLS = {
     "callme.config": {"callme.worker", "callme.api", "callme.webui"},
 }
 """What a package must not import although it comes before."""
+MAX_ROOT_MODULES = 7
+MIN_MODULES, MAX_MODULES = 3, 11
+"""The modules of a package, without its ``__init__``."""
+MAX_FUNCTION_LINES = 60
+MAX_P90_FUNCTION_LINES = 18
+MAX_POSITIONAL_ARGUMENTS = 5
+MIN_FIELDS_KEYWORD_ONLY = 3
+"""From this many init fields on, an attrs class is keyword-only."""
+RELATIVE_OPENINGS = ("What", "Who", "Whether", "Where", "How", "Why", "When", "From", "Between")
+"""Words that begin a clause: a docstring that begins with one is neither a name nor an order."""
 IO = {"sqlite3", "socket", "time", "threading", "asyncio", "os", "pathlib"}
+
+
+# Known offenders. Remove an entry together with its cause; never add one.
+LARGE_PACKAGES = {"callme/store": 13, "callme/store/postgresql": 12}
+LONG_FUNCTIONS = {"response_schemas", "Daemon.__init__"}
+LONG_CALLS = {
+    "Api",
+    "Batch",
+    "Claiming",
+    "Connections",
+    "DashboardData",
+    "Dispatcher",
+    "Gauges",
+    "MetricsExporter",
+    "Scheduler",
+    "WebUi",
+    "allocate_slots",
+    "self._form",
+    "writes.put",
+}
+POSITIONAL_CLASSES = {
+    "ActivitySnapshot",
+    "Api",
+    "Asset",
+    "Batch",
+    "Bucket",
+    "CalendarData",
+    "Capacity",
+    "Claiming",
+    "Confirmation",
+    "DashboardData",
+    "Dispatcher",
+    "DueScan",
+    "Event",
+    "Forecast",
+    "Forecaster",
+    "Gauges",
+    "GroupCommit",
+    "Health",
+    "HistoryCache",
+    "HistorySnapshot",
+    "InFlightCall",
+    "Link",
+    "LongPoll",
+    "MinuteLoad",
+    "MinuteOutcomes",
+    "Overload",
+    "Poller",
+    "Problem",
+    "Pruner",
+    "PutForecast",
+    "PutPreview",
+    "PutTask",
+    "Record",
+    "Rescheduled",
+    "Resolver",
+    "SearchResults",
+    "SecretFile",
+    "Server",
+    "Span",
+    "StartupCounts",
+    "StoreStats",
+    "TaskDetail",
+    "TaskService",
+    "TaskVersion",
+    "WebUi",
+    "_Look",
+    "_Waiter",
+}
+RELATIVE_DOCSTRINGS = set(
+    Path(__file__).with_name("relative_docstrings.txt").read_text(encoding="utf-8").splitlines()
+)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def imports(path: Path) -> set[str]:
@@ -57,6 +143,29 @@ def imports(path: Path) -> set[str]:
             name = ".".join([*base, *(node.module.split(".") if node.module else [])])
             found |= {f"{name}.{alias.name}" for alias in node.names} if not node.module else {name}
     return found
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((ROOT.parent / path).read_text(encoding="utf-8"))
+
+
+def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
+    """Return every function and class of a module, however deep, each with its dotted name."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, Function | ast.ClassDef):
+            yield prefix + node.name, node
+            yield from definitions(node, f"{prefix}{node.name}.")
+        else:
+            yield from definitions(node, prefix)
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Return the dotted name of every function of callme, and its length in lines."""
+    for path in MODULES:
+        for name, node in definitions(parsed(path)):
+            if isinstance(node, Function):
+                assert node.end_lineno is not None
+                yield name, node.end_lineno - node.lineno + 1
 
 
 def package_of(module: str) -> str:
@@ -127,3 +236,87 @@ def test_no_test_module_imports_another_one(path: Path) -> None:
     imported = {name for name in imports(path) if name.startswith("tests.")}
     modules = {name.rpartition(".")[2] for name in imported}
     assert not [name for name in modules if name == "conftest" or name.startswith("test_")]
+
+
+def test_the_root_has_few_modules_of_its_own() -> None:
+    loose = [path for path in MODULES if len(path.parts) == 2 and path.stem != "__init__"]
+    assert len(loose) <= MAX_ROOT_MODULES
+
+
+def test_packages_are_neither_tiny_nor_crowded() -> None:
+    sizes = Counter(
+        str(path.parent) for path in MODULES if len(path.parts) > 2 and path.stem != "__init__"
+    )
+    wrong = {
+        package: size
+        for package, size in sizes.items()
+        if not MIN_MODULES <= size <= LARGE_PACKAGES.get(package, MAX_MODULES)
+    }
+    assert wrong == {}
+
+
+def test_no_function_is_long() -> None:
+    long = {name for name, lines in functions() if lines > MAX_FUNCTION_LINES}
+    assert long <= LONG_FUNCTIONS
+
+
+def test_nine_functions_of_ten_are_short() -> None:
+    lengths = sorted(lines for _, lines in functions())
+    assert lengths[len(lengths) * 9 // 10] <= MAX_P90_FUNCTION_LINES
+
+
+def test_calls_of_own_functions_pass_few_positional_arguments() -> None:
+    trees = [parsed(path) for path in MODULES]
+    own = {node.name for tree in trees for _, node in definitions(tree)}
+    calls = {
+        ast.unparse(node.func)
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and len(node.args) > MAX_POSITIONAL_ARGUMENTS
+    }
+    assert {call for call in calls if call.rpartition(".")[2] in own} <= LONG_CALLS
+
+
+def attrs_decorator(node: ast.ClassDef) -> ast.expr | None:
+    """Return the decorator that makes a class one of attrs', if one does."""
+    for decorator in node.decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if ast.unparse(called).rpartition(".")[2] in ("define", "frozen", "mutable"):
+            return decorator
+    return None
+
+
+def is_init_field(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.AnnAssign) or "ClassVar" in ast.unparse(node.annotation):
+        return False
+    given = node.value.keywords if isinstance(node.value, ast.Call) else []
+    return not any(keyword.arg == "init" for keyword in given)
+
+
+def test_attrs_classes_of_several_fields_are_keyword_only() -> None:
+    positional = set()
+    for path in MODULES:
+        for name, node in definitions(parsed(path)):
+            decorator = attrs_decorator(node) if isinstance(node, ast.ClassDef) else None
+            if decorator is None or sum(map(is_init_field, node.body)) < MIN_FIELDS_KEYWORD_ONLY:
+                continue
+            given = decorator.keywords if isinstance(decorator, ast.Call) else []
+            if not any(keyword.arg == "kw_only" for keyword in given):
+                positional.add(name)
+    assert positional <= POSITIONAL_CLASSES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_docstrings_begin_with_a_name_or_an_order(path: Path) -> None:
+    """Ruff checks that public modules, classes and functions have one."""
+    tree = parsed(path)
+    documented = [tree, *(node for _, node in definitions(tree))]
+    docstrings = [ast.get_docstring(node) for node in documented]
+    openings = {docstring.splitlines()[0] for docstring in docstrings if docstring}
+    relative = {
+        line
+        for line in openings
+        if line.split(maxsplit=1)[0].rstrip(",:") in RELATIVE_OPENINGS
+        or line.startswith(("...", "\u2026"))
+    }
+    assert relative <= RELATIVE_DOCSTRINGS

@@ -75,6 +75,13 @@ def test_every_link_leads_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(there), f"{name}: {target}"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_files_named_on_a_page_exist(name: str) -> None:
+    for path in re.findall(r"`([\w.-][\w./-]*/(?:[\w-]+\.py)?)`", (ROOT / name).read_text()):
+        bases = (ROOT, ROOT / "callme", ROOT / "tests")
+        assert any((base / path).exists() for base in bases), f"{name}: {path}"
+
+
 def test_every_page_is_reached_from_the_index_and_the_index_from_readme() -> None:
     links = re.findall(r"\]\(([^)#\s]+\.md)", (ROOT / "docs/index.md").read_text())
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}

@@ -113,7 +113,7 @@ def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
             yield from _lines(data)
         else:
             yield from strict_json.decode_array(data)
-    except strict_json.TooLong as error:
+    except strict_json.ItemTooLong as error:
         raise Problem(413, str(error)) from None
     except InvalidValue as error:
         raise _bad_body(str(error)) from None
@@ -122,8 +122,8 @@ def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
 def _lines(data: bytes) -> Iterator[tuple[object, int]]:
     for match in _LINE.finditer(data):
         line = match[0]
-        if len(line) > strict_json.MAX_ITEM:
-            raise strict_json.TooLong
+        if len(line) > strict_json.MAX_ITEM_LENGTH:
+            raise strict_json.ItemTooLong
         try:
             yield strict_json.decode(line), len(line)
         except InvalidValue as error:

@@ -1,8 +1,8 @@
-"""JSON as callme reads it: RFC 8259 to the letter, and what it leaves open refused.
+"""Strict JSON decoder: RFC 8259, without the constructs whose handling it leaves open.
 
-The standard library's decoder accepts NaN, keeps the last of two equal names
-(RFC 8259, section 4, calls that unpredictable), and lets lone surrogates pass
-(section 8.2), none of which survives a database.
+The standard library's decoder accepts NaN, keeps the last of two equal names in an object
+(unpredictable, as RFC 8259 says in section 4), and accepts lone surrogates (section 8.2). This
+module refuses them, and bounds the nesting, the length and the number of values.
 """
 
 from __future__ import annotations
@@ -17,93 +17,94 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs l
 from ..errors import InvalidValue, quoted
 
 MAX_DEPTH = 50
-"""Levels of objects and lists in one another."""
-MAX_ITEM = 1024 * 1024
-"""Characters of one value of an array, or of a line: what is longer is not even looked at, as
-nobody has a turn until a value is decoded."""
+"""Maximum levels of nested objects and lists."""
+MAX_ITEM_LENGTH = 1024 * 1024
+"""Maximum characters of an item of an array, or of a line. A longer one is refused before it is
+decoded, because decoding blocks the reactor."""
 MAX_VALUES = 10_000
-"""Values in one value: none that callme takes has a twentieth of that, and half a million brackets
-would take a quarter of a second."""
-_SHORT = 4 * 1024
-"""Characters that hold too few values to be counted."""
+"""Maximum values in one JSON text, nested ones included. No valid task has a twentieth of that, and
+half a million brackets would block the reactor for a quarter of a second."""
+_SHORT_ITEM = 4 * 1024
+"""Length, in characters, up to which an item is decoded without counting its values."""
 _TOO_DEEP = f"the body is nested too deeply: expected at most {MAX_DEPTH} levels"
 
 
-class TooLong(InvalidValue):
-    """One of many values is longer than any may be."""
+class ItemTooLong(InvalidValue):
+    """An item is longer than :data:`MAX_ITEM_LENGTH`."""
 
     def __init__(self) -> None:
-        super().__init__(f"one item is longer than {MAX_ITEM:,} characters")
+        super().__init__(f"an item is longer than {MAX_ITEM_LENGTH:,} characters")
 
 
-class TooMany(TooLong):
-    """There are more values in one another than there may be."""
+class TooManyValues(ItemTooLong):
+    """A JSON text has more than :data:`MAX_VALUES` values."""
 
     def __init__(self) -> None:
-        InvalidValue.__init__(self, f"there are more than {MAX_VALUES:,} values in one JSON text")
+        InvalidValue.__init__(self, f"a JSON text has more than {MAX_VALUES:,} values")
 
 
 def decode(data: bytes) -> object:
-    """Return the value that a JSON text stands for.
+    """Return the value of a JSON text.
 
-    :raises InvalidValue: when it is not UTF-8, not JSON, too deep, or has a name
-        twice in one object, a number without a finite value, or a lone surrogate.
-    :raises TooMany: when it has more than :data:`MAX_VALUES` values.
+    :raises InvalidValue: when it is not UTF-8, not JSON, nested too deeply, or has a name twice in
+        one object, a number that is not finite, or a lone surrogate.
+    :raises TooManyValues: when it has more than :data:`MAX_VALUES` values.
     """
-    text = _text(data)
-    begin = _next(text, 0)
-    # Nearly always it is enough to count them in strings and all.
+    text = _decode_utf8(data)
+    begin = _skip_whitespace(text, 0)
+    # The cheap upper bound, which counts the marks in strings too, is nearly always enough.
     if sum(map(text.count, "[{,")) >= MAX_VALUES:
-        _refuse_many(text, begin)
-    value, end = _value(text, begin)
-    if (rest := _next(text, end)) != len(text):
-        raise InvalidValue(f"the body is not JSON: there is more at character {rest}")
+        _check_value_count(text, begin)
+    value, end = _decode_value(text, begin)
+    if (rest := _skip_whitespace(text, end)) != len(text):
+        raise InvalidValue(f"the body is not JSON: expected its end at character {rest}")
     return value
 
 
 def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
-    """Yield each value of a JSON array, or the :class:`InvalidValue` that is wrong with it.
+    """Yield each item of a JSON array, or the :class:`InvalidValue` that describes its error.
 
-    Each comes with its length in characters. What is wrong with one value and leaves no
-    doubt where it ends (a name that stands twice, say) is no reason to refuse the others.
+    Each comes with its length in characters. An error in one item whose end is known (for example
+    a name that occurs twice) does not affect the other items.
 
-    :raises InvalidValue: when it is not UTF-8 or not a JSON array.
-    :raises TooLong: when one of its values is longer than :data:`MAX_ITEM`, or has more than
+    :raises InvalidValue: when the text is not UTF-8 or not a JSON array.
+    :raises ItemTooLong: when an item is longer than :data:`MAX_ITEM_LENGTH`, or has more than
         :data:`MAX_VALUES` values.
     """
-    text = _text(data)
-    at = _next(text, 0)
+    text = _decode_utf8(data)
+    at = _skip_whitespace(text, 0)
     if not text.startswith("[", at):
         raise InvalidValue("the body is not a JSON array")
-    at = _next(text, at + 1)
+    at = _skip_whitespace(text, at + 1)
     more = not text.startswith("]", at)
-    # The decoder stops nowhere but at the end of its text: it gets no more than a part of ours.
-    part, offset = text[: 2 * MAX_ITEM], 0
+    # The decoder searches for the end of a string up to the end of its text, so that it gets a
+    # part of the text only.
+    part, offset = text[: 2 * MAX_ITEM_LENGTH], 0
     while more:
-        if at - offset > MAX_ITEM:
-            part, offset = text[at : at + 2 * MAX_ITEM], at
+        if at - offset > MAX_ITEM_LENGTH:
+            part, offset = text[at : at + 2 * MAX_ITEM_LENGTH], at
         begin = at - offset
         try:
-            value, end = _item(part, begin, offset)
-        except TooMany:
+            value, end = _decode_item(part, begin, offset)
+        except TooManyValues:
             raise
         except InvalidValue as error:
             cut = offset + len(part) < len(text)
-            value, end = error, _end_of_value(part, begin, error, cut)
-        if end - begin > MAX_ITEM:
-            raise TooLong
+            value, end = error, _find_end(part, begin, error, cut)
+        if end - begin > MAX_ITEM_LENGTH:
+            raise ItemTooLong
         yield value, end - begin
         at = offset + end
-        at = _next(text, at)
+        at = _skip_whitespace(text, at)
         if more := text.startswith(",", at):
-            at = _next(text, at + 1)
+            at = _skip_whitespace(text, at + 1)
         elif not text.startswith("]", at):
             raise InvalidValue(f"the body is not JSON: expected , or ] at character {at}")
-    if (rest := _next(text, at + 1)) != len(text):
-        raise InvalidValue(f"the body is not JSON: there is more at character {rest}")
+    if (rest := _skip_whitespace(text, at + 1)) != len(text):
+        raise InvalidValue(f"the body is not JSON: expected its end at character {rest}")
 
 
-def _text(data: bytes) -> str:
+def _decode_utf8(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -112,26 +113,26 @@ def _text(data: bytes) -> str:
         ) from None
 
 
-def _next(text: str, at: int) -> int:
-    """Return where the next character stands that is no white space."""
+def _skip_whitespace(text: str, at: int) -> int:
+    """Return the index of the next character that is not white space."""
     match = _WHITE_SPACE.match(text, at)
     return match.end() if match else at
 
 
-def _value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
-    """Return the value that begins somewhere, and where it ends.
+def _decode_value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
+    """Return the value that begins at an index, and the index of its end.
 
-    :param offset: how many characters stand before the text.
+    :param offset: the index of the text in the whole body, for the texts of errors.
     """
     value: object
     try:
         value, end = _DECODER.raw_decode(text, begin)
-        # No deeper than there are brackets: most values need no second look.
+        # The number of brackets bounds the depth: most values need no other check.
         if text.count("[", begin, end) + text.count("{", begin, end) > MAX_DEPTH:
-            _refuse_depth(value)
-        # Only an escape can smuggle a surrogate in: UTF-8 has none.
+            _check_depth(value)
+        # UTF-8 has no surrogates: only an escape can contain one.
         if text.find("\\u", begin, end) >= 0:
-            _refuse_surrogates(value)
+            _check_surrogates(value)
     except InvalidValue:
         raise
     except RecursionError:
@@ -140,33 +141,35 @@ def _value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
         where = f"{error}" if not offset else f"{error.msg}: char {offset + error.pos}"
         raise InvalidValue(f"the body is not JSON: {where}") from None
     except ValueError:
-        # What is left is int() refusing thousands of digits.
-        raise InvalidValue("the body holds a number with too many digits") from None
+        # The only other ValueError is that of int() for thousands of digits.
+        raise InvalidValue("the body contains a number with too many digits") from None
     return value, end
 
 
-def _item(text: str, begin: int, offset: int) -> tuple[object, int]:
-    """Return what :func:`_value` does, unless there are too many values in it.
+def _decode_item(text: str, begin: int, offset: int) -> tuple[object, int]:
+    """Return the value that begins at an index, and its end, as :func:`_decode_value` does.
 
-    :raises TooMany: when there are.
+    :raises TooManyValues: when it contains too many values.
     """
-    short = text[begin : begin + _SHORT]
+    short = text[begin : begin + _SHORT_ITEM]
     if begin + len(short) < len(text):
         try:
-            value, end = _value(short, 0)
+            value, end = _decode_value(short, 0)
         except InvalidValue:
-            # It may merely be longer.
+            # The item may be longer than the part that was decoded.
             end = len(short)
         if end < len(short):
             return value, begin + end
-        _refuse_many(text, begin)
-    return _value(text, begin, offset)
+        _check_value_count(text, begin)
+    return _decode_value(text, begin, offset)
 
 
-def _refuse_many(text: str, begin: int) -> None:
-    """Refuse a value that holds too many: a look at the brackets and commas not in strings.
+def _check_value_count(text: str, begin: int) -> None:
+    """Count the values of an item by its brackets and commas outside of strings.
 
-    What is no JSON is left to the decoder, which will come no further than this.
+    A text that is not JSON is left to the decoder, which stops at the same place.
+
+    :raises TooManyValues: when there are more than :data:`MAX_VALUES`.
     """
     depth = values = 0
     match = _MARK.search(text, begin)
@@ -186,35 +189,36 @@ def _refuse_many(text: str, begin: int) -> None:
             return
         match = _MARK.search(text, at)
     if values > MAX_VALUES:
-        raise TooMany
+        raise TooManyValues
 
 
-def _end_of_value(text: str, begin: int, error: InvalidValue, cut: bool) -> int:
-    """Return where a value ends that is JSON, though not what callme takes for it.
+def _find_end(text: str, begin: int, error: InvalidValue, cut: bool) -> int:
+    """Return the index of the end of a value that is JSON, but that this module refuses.
 
-    :param cut: whether the text goes on.
-    :raises InvalidValue: the same error, when it is not even that.
-    :raises TooLong: when it does not end before the text is cut.
+    :param error: the reason for refusing it.
+    :param cut: whether the text is only a part of the body.
+    :raises InvalidValue: the same error, when the value is not JSON at all.
+    :raises ItemTooLong: when the value does not end within the text.
     """
     try:
         return _LENIENT.raw_decode(text, begin)[1]
     except json.JSONDecodeError as wrong:
         if cut and (wrong.pos > len(text) - _LONGEST_ESCAPE or "Unterminated" in wrong.msg):
-            raise TooLong from None
+            raise ItemTooLong from None
         raise error from None
     except (ValueError, RecursionError):
         raise error from None
 
 
-def _refuse_depth(value: object) -> None:
+def _check_depth(value: object) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
         inner: list[object] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner.extend(one.values())
-            elif isinstance(one, list):
-                inner.extend(one)
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
         if not inner:
             return
         level = inner
@@ -225,14 +229,14 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise InvalidValue(f"the name {quoted(name)} stands twice in one object")
+        raise InvalidValue(f"the name {quoted(name)} occurs twice in one object")
     return members
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise InvalidValue(f"{quoted(text)} is too large a number")
+        raise InvalidValue(f"the number {quoted(text)} is too large")
     return number
 
 
@@ -240,18 +244,18 @@ def _no_constant(text: str) -> object:
     raise InvalidValue(f"{text} is not JSON")
 
 
-def _refuse_surrogates(value: object) -> None:
+def _check_surrogates(value: object) -> None:
     if isinstance(value, str):
         if match := _SURROGATE.search(value):
-            # The rest of the string is not repeated: it may be a secret.
+            # The rest of the string is left out of the error: it may be a secret.
             raise InvalidValue(f"a string contains the lone surrogate {quoted(match[0])}")
     elif isinstance(value, dict):
         for name, member in value.items():
-            _refuse_surrogates(name)
-            _refuse_surrogates(member)
+            _check_surrogates(name)
+            _check_surrogates(member)
     elif isinstance(value, list):
         for member in value:
-            _refuse_surrogates(member)
+            _check_surrogates(member)
 
 
 _LONGEST_ESCAPE = len("\\ud83d\\ude00")

@@ -198,7 +198,7 @@ def test_names_are_unicode(world: World, name: str, quoted: str) -> None:
         (b'"\xff"', 400, "not UTF-8"),
         (b'{"a": NaN}', 400, "NaN"),
         (b'{"a": 1e999}', 400, "too large"),
-        (b'{"a": 1, "a": 2}', 400, '"a" stands twice'),
+        (b'{"a": 1, "a": 2}', 400, '"a" occurs twice'),
         (b"[" * 9_000 + b"]" * 9_000, 400, "too deep"),
         (b'{"task_name": "\\ud800"}', 400, "surrogate"),
         (b"{}", 422, "trigger_at: is required"),

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from callme.api.batch import MAX_TASKS, SLICE
-from callme.api.strict_json import MAX_ITEM
+from callme.api.strict_json import MAX_ITEM_LENGTH
 from callme.security.address_policy import AddressPolicy, parse_network
 from callme.store.interface import StoreUnavailable
 from tests.helpers.logs import LoggedFailures
@@ -109,12 +109,12 @@ def test_one_item_that_is_not_quite_json_harms_no_other(world: World, item: str)
         (b"[\xff]", 400),
         (b"[" + b"1," * MAX_TASKS + b"1]", 413),
         (b"[" * 9_000, 400),
-        (b'[{"payload": "' + b"a" * MAX_ITEM + b'"}]', 413),
-        (b'[{"payload": "' + b"a" * 3 * MAX_ITEM + b'"}]', 413),
-        (b'[{"a": 1, "a": [' + b"1," * MAX_ITEM + b"1]}]", 413),
-        (b"[" + b"[" * 40 + b"1" + b"]" * 40 + b",[" + b"[]," * MAX_ITEM + b"[]]]", 413),
+        (b'[{"payload": "' + b"a" * MAX_ITEM_LENGTH + b'"}]', 413),
+        (b'[{"payload": "' + b"a" * 3 * MAX_ITEM_LENGTH + b'"}]', 413),
+        (b'[{"a": 1, "a": [' + b"1," * MAX_ITEM_LENGTH + b"1]}]", 413),
+        (b"[" + b"[" * 40 + b"1" + b"]" * 40 + b",[" + b"[]," * MAX_ITEM_LENGTH + b"[]]]", 413),
         (b"[" + (b'"' + b"a" * 999 + b'",') * 1_500 + b"tru]", 400),
-        (b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru," + b"1" * 3 * MAX_ITEM, 400),
+        (b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru," + b"1" * 3 * MAX_ITEM_LENGTH, 400),
     ],
 )
 def test_a_batch_that_cannot_be_read_is_refused_whole(
@@ -128,7 +128,7 @@ def test_a_batch_that_cannot_be_read_is_refused_whole(
 
 
 def test_a_line_that_is_too_long_is_refused(world: World) -> None:
-    line = b'{"payload": "' + b"a" * MAX_ITEM + b'"}'
+    line = b'{"payload": "' + b"a" * MAX_ITEM_LENGTH + b'"}'
     assert send(world, line, "application/x-ndjson").code == 413
 
 

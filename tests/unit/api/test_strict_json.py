@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callme.api.strict_json import TooMany, decode, decode_array
+from callme.api.strict_json import TooManyValues, decode, decode_array
 from callme.errors import InvalidValue
 
 
@@ -33,9 +33,9 @@ from callme.errors import InvalidValue
         (b'{"a": [' + b'"[",' * 10_000 + b"1]}", "more than 10,000 values"),
         (b"[" + b"1," * 10_000 + b'"', "not JSON|more than"),
         (b'["' + b"[" * 10_000 + b"\x01", "not JSON"),
-        (b"[1] " + b"[" * 10_000, "there is more"),
-        (b'{"a": 1, "a": 1}', '"a" stands twice'),
-        (b'{"b": {"a": 1, "b": 2, "a": 1}}', '"a" stands twice'),
+        (b"[1] " + b"[" * 10_000, "expected its end"),
+        (b'{"a": 1, "a": 1}', '"a" occurs twice'),
+        (b'{"b": {"a": 1, "b": 2, "a": 1}}', '"a" occurs twice'),
         (b'"\\ud800"', "lone surrogate"),
         (b'{"\\udc00": 1}', "lone surrogate"),
         (b'[{"a": "\\ud800"}]', "lone surrogate"),
@@ -77,7 +77,7 @@ def test_as_many_values_as_may_be_are_read() -> None:
 def test_an_item_of_too_many_values_is_not_even_decoded() -> None:
     items = decode_array(b'[{"a": 1}, [' + b"[]," * 100_000 + b"1], 2]")
     assert next(items)[0] == {"a": 1}
-    with pytest.raises(TooMany, match="more than 10,000 values"):
+    with pytest.raises(TooManyValues, match="more than 10,000 values"):
         next(items)
 
 

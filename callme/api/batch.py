@@ -21,7 +21,7 @@ from ..store.database import shield
 from ..store.interface import Put, PutPreview, PutResult, Store
 from .dry_run import DryRun
 from .requests import parse_items, parse_object
-from .responses import JSON, encode_answers
+from .responses import JSON, encode_results
 from .task_service import put_problem
 
 MAX_TASKS = 10_000
@@ -79,7 +79,7 @@ class Batch:
     async def _answers(
         request: IRequest, writing: Deferred[list[JSON]], parts: list[bytes]
     ) -> None:
-        parts.append(encode_answers(request, await shield(writing)))
+        parts.append(encode_results(request, await shield(writing)))
 
     async def _decode(self, request: IRequest) -> list[object]:
         values: list[object] = []

@@ -1,7 +1,7 @@
-"""Tasks as a calendar shows them: what is scheduled, what failed lately (RFC 5545, RFC 7986).
+"""Scheduled and recently failed tasks as a calendar in iCalendar format (RFC 5545, RFC 7986).
 
-A calendar may be read by another company's servers. It tells names, minutes, hosts and what
-went wrong, and nothing that may be a secret: no payload, no headers, no URL.
+A calendar may be fetched by the servers of another company. It has names, minutes, hosts and
+errors, and nothing that may be a secret: no payload, no headers, no URL.
 """
 
 from __future__ import annotations
@@ -24,10 +24,27 @@ from ..store.interface import CalendarData, Event, Store
 from .requests import parse_query
 from .responses import calendar_response
 
+AHEAD_DAYS = 90
+"""Days from now for which the calendar has scheduled tasks."""
+BACK_DAYS = 7
+"""Days for which the calendar has a failed task."""
+MAX_EVENTS = 500
+"""Maximum scheduled tasks, and maximum failed tasks, in a calendar."""
+REFRESH = "PT15M"
+"""The interval at which clients are asked to fetch the calendar."""
+ICS = ".ics"
+"""The end of a path that selects a calendar, unless a task has a name with this end."""
 MAX_OCTETS = 75
-"""Octets of a line, its end not counted (section 3.1)."""
+"""Maximum octets of a line, without its end (section 3.1)."""
+EVENTS_PER_PART = 100
+"""Events that are encoded at a time, which takes a few milliseconds."""
+PART_BYTES = 32 * 1024
+"""Size of a part after which the reactor runs other work."""
+_DAY = 86_400
+_NAMESPACE = UUID("7c8a1f0e-5f0c-4c53-9d55-2f1f6f0f9b6a")
 _ESCAPED = re.compile(r"[\\;,]")
-# What no line may hold (section 3.1, CONTROL), and what some readers take for an end of line.
+# Characters that a line must not contain (section 3.1, CONTROL), and those that some clients read
+# as the end of a line.
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -46,38 +63,33 @@ def time(seconds: int) -> str:
 
 
 def fold_lines(lines: Iterable[str]) -> bytes:
-    """Return content lines, each a name, ``:`` and a value, as they are sent."""
+    """Return content lines, each ``<name>:<value>``, encoded and folded (section 3.1)."""
     return b"".join(_folded(line.encode()) for line in lines)
 
 
 def _folded(line: bytes) -> bytes:
-    """Break a line where it is too long, but never within a character."""
-    parts, room = [], MAX_OCTETS
-    while len(line) > room:
-        end = room
+    """Return a line broken into parts of at most ``MAX_OCTETS``, never within a character."""
+    parts, max_octets = [], MAX_OCTETS
+    while len(line) > max_octets:
+        end = max_octets
         while line[end] & 0xC0 == 0x80:
             end -= 1
         parts.append(line[:end])
         line = line[end:]
-        # The space that a part begins with is one of its octets.
-        room = MAX_OCTETS - 1
+        # Each further part begins with a space, which counts.
+        max_octets = MAX_OCTETS - 1
     return b"\r\n ".join([*parts, line]) + b"\r\n"
-
-
-ICS = ".ics"
-"""How a path ends that means a calendar, unless a name ends so."""
-_DAY = 86_400
-_LONG = 32 * 1024
-"""Bytes of a calendar after which others have a turn."""
 
 
 async def calendar_of(
     store: Store, request: IRequest, target: str | None, now: float, clock: IReactorTime
 ) -> bytes:
-    """Answer with the calendar of a name, or of all tasks, which was asked for as such.
+    """Respond with the calendar of a name or of all tasks, which the client prefers by ``Accept``.
 
-    :param clock: what gives others a turn meanwhile.
-    :raises Problem: when there is no such name.
+    :param target: the name; ``None`` for all tasks.
+    :param now: seconds since 1970.
+    :param clock: schedules other work between the parts of the calendar.
+    :raises Problem: when no task has the name.
     """
     parse_query(request)
     agenda = await _agenda(store, target, now)
@@ -89,9 +101,10 @@ async def calendar_of(
 async def calendar_at(
     store: Store, request: IRequest, target: str | None, now: float, clock: IReactorTime
 ) -> bytes:
-    """Answer with the calendar at a path whose end is no name, but may be ``.ics``.
+    """Respond with the calendar at a path that is not the name of a task, but may end in ``.ics``.
 
-    :raises Problem: when it is not, or there is no such name.
+    :param target: the path after its prefix; the other parameters as in :func:`calendar_of`.
+    :raises Problem: when it does not, or no task has the name before ``.ics``.
     """
     if target is not None and target.endswith(ICS):
         name = target.removesuffix(ICS) or None
@@ -113,25 +126,14 @@ async def _answer(
     parts = []
     for part in calendar(agenda, task_name, __version__):
         parts.append(part)
-        if len(part) > _LONG:
+        if len(part) > PART_BYTES:
             await deferLater(clock, 0)
     return calendar_response(request, b"".join(parts))
 
 
-AHEAD_DAYS = 90
-"""How far ahead a calendar looks."""
-BACK_DAYS = 7
-"""How long a failure stands in it."""
-MAX_EVENTS = 500
-"""How many tasks it holds, of those that are scheduled and of those that failed."""
-REFRESH = "PT15M"
-"""How often it asks to be read."""
-SLICE = 100
-"""Events that are written at a time."""
 _END = ("END:VCALENDAR",)
-_NAMESPACE = UUID("7c8a1f0e-5f0c-4c53-9d55-2f1f6f0f9b6a")
-# A calendar must hold something (RFC 5545, section 3.6).
-_NOTHING = (
+# A calendar must have at least one component (RFC 5545, section 3.6).
+_PLACEHOLDER = (
     "BEGIN:VTIMEZONE",
     "TZID:Etc/UTC",
     "BEGIN:STANDARD",
@@ -144,43 +146,44 @@ _NOTHING = (
 
 
 def calendar(agenda: CalendarData, task_name: str | None, version: str) -> Iterator[bytes]:
-    """Yield a calendar as it is sent, a few milliseconds' work at a time.
+    """Yield an encoded calendar in parts, each a few milliseconds of work.
 
-    :param task_name: the name that all its tasks have; ``None`` where it is of any.
-    :param version: callme's.
+    :param task_name: the name that all its tasks have; ``None`` for any.
+    :param version: the version of callme.
     """
     yield fold_lines(_head(agenda, task_name, version))
     events = [*agenda.failed, *agenda.scheduled]
-    for begin in range(0, len(events), SLICE):
-        yield fold_lines(line for event in events[begin : begin + SLICE] for line in _event(event))
-    yield fold_lines(_END if events else (*_NOTHING, *_END))
+    for begin in range(0, len(events), EVENTS_PER_PART):
+        part = events[begin : begin + EVENTS_PER_PART]
+        yield fold_lines(line for event in part for line in _event(event))
+    yield fold_lines(_END if events else (*_PLACEHOLDER, *_END))
 
 
 def _head(agenda: CalendarData, task_name: str | None, version: str) -> Iterator[str]:
     name = text("callme" if task_name is None else f"callme: {task_name}")
-    description = text(_described(agenda))
+    description = text(_calendar_description(agenda))
     yield from ("BEGIN:VCALENDAR", "VERSION:2.0", f"PRODID:-//callme//callme {version}//EN")
     yield "CALSCALE:GREGORIAN"
-    # What RFC 7986 has a name for, many still know by the older one.
+    # Many clients know only the names that are older than RFC 7986.
     yield from (f"NAME:{name}", f"X-WR-CALNAME:{name}")
     yield from (f"DESCRIPTION:{description}", f"X-WR-CALDESC:{description}")
     yield from (f"REFRESH-INTERVAL;VALUE=DURATION:{REFRESH}", f"X-PUBLISHED-TTL:{REFRESH}")
 
 
-def _described(agenda: CalendarData) -> str:
-    told = (
-        f"What is scheduled in the next {AHEAD_DAYS} days and what failed in the last "
-        f"{BACK_DAYS}: at most {MAX_EVENTS} tasks of each."
+def _calendar_description(agenda: CalendarData) -> str:
+    description = (
+        f"Tasks scheduled in the next {AHEAD_DAYS} days and tasks that failed in the last "
+        f"{BACK_DAYS} days: at most {MAX_EVENTS} of each."
     )
     if agenda.more_scheduled:
         last = agenda.scheduled[-1].task.due_at
         assert last is not None
-        told += f" More are scheduled: only those up to {rfc3339(last * 1000)} are here."
+        description += f" More are scheduled: only those up to {rfc3339(last * 1000)} are included."
     if agenda.more_failed:
         first = agenda.failed[-1].task.finished_at_ms
         assert first is not None
-        told += f" More have failed: only those since {rfc3339(first)} are here."
-    return told
+        description += f" More failed: only those since {rfc3339(first)} are included."
+    return description
 
 
 def _event(event: Event) -> Iterator[str]:
@@ -190,15 +193,15 @@ def _event(event: Event) -> Iterator[str]:
     begins = task.definition.trigger_at if failed or task.due_at is None else task.due_at
     yield "BEGIN:VEVENT"
     yield f"UID:{uuid5(_NAMESPACE, str(task.key))}"
-    # Without a METHOD the two mean the same (RFC 5545, section 3.8.7.2).
+    # Without a METHOD both have the same meaning (RFC 5545, section 3.8.7.2).
     yield from (f"DTSTAMP:{changed}", f"LAST-MODIFIED:{changed}")
     yield f"CREATED:{time(task.created_at_ms // 1000)}"
     yield f"SEQUENCE:{event.last_attempt + failed}"
     yield from (f"DTSTART:{time(begins)}", "DURATION:PT1M")
     yield f"SUMMARY:{text(_summary(task))}"
-    yield f"DESCRIPTION:{text(_story(event))}"
+    yield f"DESCRIPTION:{text(_description(event))}"
     yield f"CATEGORIES:{task.state.value}"
-    # Not CANCELLED, which many do not show: a failure is to be seen.
+    # Not CANCELLED: many clients do not display it, and a failure must be visible.
     yield from ("STATUS:CONFIRMED", "TRANSP:TRANSPARENT", "END:VEVENT")
 
 
@@ -211,7 +214,7 @@ def _summary(task: Task) -> str:
     return name
 
 
-def _story(event: Event) -> str:
+def _description(event: Event) -> str:
     task = event.task
     definition = task.definition
     lines = [

@@ -1,4 +1,4 @@
-"""What a request says: its path, query string, headers and body, each checked."""
+"""Parsing of requests: path, query string, conditional headers and body."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 DEFAULT_HOURS = 24
 MAX_HOURS = 168
-"""How far ahead a forecast looks: a week."""
-MAX_WAIT = 60
-"""Seconds for which a client may wait for a task to change."""
+"""Maximum hours of a forecast: a week."""
+MAX_WAIT_SECONDS = 60
+"""Maximum time for which a client may wait for a task to change."""
 PAGING = ("start_from", "future_only", "limit", "state")
 """The query parameters of a list."""
-_READABLE_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded")
-"""What a JSON body may call itself: curl says the last one unless it is told otherwise."""
-# From a line's first character that is no white space of JSON's: blank lines are passed over.
+_JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded")
+"""Media types of a JSON body, with the default of ``curl --data``."""
+# A line from its first character that is not white space in JSON: blank lines do not match.
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -53,17 +53,17 @@ def parse_condition(request: IRequest) -> Condition:
 
 
 def strip_trailing_slash(request: IRequest, path: str) -> str:
-    """Return the rest of a path without its trailing slash, which makes no difference.
+    """Return the rest of a path without a trailing slash.
 
-    A slash that was percent-encoded is no such slash, but part of a name.
+    A percent-encoded slash is a part of a name, and stays.
     """
     return path[:-1] if request.path.endswith(b"/") and len(path) > 1 else path
 
 
 def parse_selector(request: IRequest, path: str, ending: str = "") -> Key | str | None:
-    """Return the key or the name that a path means; ``None`` for all tasks.
+    """Return the key or the name that a path selects; ``None`` for all tasks.
 
-    :param ending: what may follow a name, which may be of full length all the same.
+    :param ending: a suffix of the path that does not count as a part of the name's length.
     """
     text = strip_trailing_slash(request, path)
     if not text:
@@ -78,8 +78,12 @@ def parse_selector(request: IRequest, path: str, ending: str = "") -> Key | str 
 
 
 def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]:
-    """Return the JSON object that a request brings."""
-    _check_type(request, _READABLE_TYPES)
+    """Return the JSON object in the body of a request.
+
+    :param required: refuse an empty body instead of returning an empty object.
+    :raises Problem: when the body is not a JSON object.
+    """
+    _check_type(request, _JSON_TYPES)
     data = request.content.read()
     if not data.strip():
         if required:
@@ -93,7 +97,11 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
 
 
 def parse_object(value: object) -> dict[str, object]:
-    """Return a JSON value that must be an object."""
+    """Return a JSON value that must be an object.
+
+    :param value: the value, or the ``InvalidValue`` that describes the error in it.
+    :raises Problem: when it is not an object.
+    """
     if isinstance(value, InvalidValue):
         raise _bad_body(str(value))
     if not isinstance(value, dict):
@@ -102,11 +110,11 @@ def parse_object(value: object) -> dict[str, object]:
 
 
 def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
-    """Yield each value of a batch, or the ``InvalidValue`` that is wrong with it, and its length.
+    """Yield each value of a batch, or an ``InvalidValue`` that describes its error, and its length.
 
-    :raises Problem: when the batch as a whole cannot be read; nothing of it is to be done then.
+    :raises Problem: when the batch as a whole cannot be parsed: then the caller must put no task.
     """
-    _check_type(request, (*_READABLE_TYPES, NDJSON_TYPE))
+    _check_type(request, (*_JSON_TYPES, NDJSON_TYPE))
     data = request.content.read()
     try:
         if is_ndjson(request):
@@ -131,28 +139,32 @@ def _lines(data: bytes) -> Iterator[tuple[object, int]]:
 
 
 def is_ndjson(request: IRequest) -> bool:
-    """Whether a body says that it is a JSON text a line."""
+    """Return whether the media type of a body is that of one JSON text a line."""
     return _content_type(request) == NDJSON_TYPE
 
 
 def _content_type(request: IRequest) -> bytes:
-    kind: bytes = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
-    return kind
+    media_type: bytes = (request.getHeader(b"content-type") or b"").partition(b";")[0]
+    return media_type.strip().lower()
 
 
 def _check_type(request: IRequest, accepted: Sequence[bytes]) -> None:
-    if (kind := _content_type(request)) not in accepted:
-        said = quoted(kind.decode("latin-1"))
-        raise Problem(415, f"Content-Type {said}: expected application/json")
+    if (media_type := _content_type(request)) not in accepted:
+        value = quoted(media_type.decode("latin-1"))
+        raise Problem(415, f"the Content-Type is {value}: expected application/json")
 
 
 def _bad_body(detail: str) -> Problem:
-    # The empty pointer means the whole of the body (RFC 6901, section 5).
+    # The empty pointer refers to the whole body (RFC 6901, section 5).
     return Problem(400, detail, [FieldError("", detail)])
 
 
 def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
-    """Return the parameters of a query string; each may be given once."""
+    """Return the parameters of a query string.
+
+    :param known: the names that are accepted besides ``pretty``.
+    :raises Problem: when a parameter is unknown or occurs twice.
+    """
     query: dict[str, str] = {}
     for part in request.uri.partition(b"?")[2].split(b"&"):
         if not part:
@@ -181,7 +193,7 @@ def _bad_query(name: str, detail: str) -> Problem:
 
 
 def parse_flag(query: dict[str, str], name: str) -> bool:
-    """Return a flag: absent is false, its bare name is true."""
+    """Return a flag, which is false where it is absent and true as a bare name."""
     value = query.get(name, "false")
     if value not in ("", "true", "false"):
         raise _bad_query(name, f"is {quoted(value)}: expected true or false")
@@ -189,34 +201,31 @@ def parse_flag(query: dict[str, str], name: str) -> bool:
 
 
 def parse_limit(value: str | None) -> int:
-    """Return how many tasks a page may hold."""
-    return _number("limit", value, DEFAULT_LIMIT, MAX_LIMIT)
+    """Return the maximum number of tasks on a page."""
+    return _number("limit", value, default=DEFAULT_LIMIT, maximum=MAX_LIMIT)
 
 
 def parse_wait(value: str | None) -> int:
-    """Return for how many seconds a client will wait for a task to change."""
-    if value is None:
-        return 0
-    if not _NUMBER.fullmatch(value) or int(value) > MAX_WAIT:
-        raise _bad_query("wait", f"is {quoted(value)}: expected seconds, an integer to {MAX_WAIT}")
-    return int(value)
+    """Return the seconds for which a client waits for a task to change; 0 by default."""
+    return _number("wait", value, default=0, minimum=0, maximum=MAX_WAIT_SECONDS)
 
 
 def parse_hours(value: str | None) -> int:
-    """Return how many hours a forecast is for."""
-    return _number("hours", value, DEFAULT_HOURS, MAX_HOURS)
+    """Return the number of hours that a forecast covers."""
+    return _number("hours", value, default=DEFAULT_HOURS, maximum=MAX_HOURS)
 
 
-def _number(name: str, value: str | None, default: int, most: int) -> int:
+def _number(name: str, value: str | None, *, default: int, minimum: int = 1, maximum: int) -> int:
     if value is None:
         return default
-    if not _NUMBER.fullmatch(value) or not 1 <= int(value) <= most:
-        raise _bad_query(name, f"is {quoted(value)}: expected an integer from 1 to {most:,}")
+    if not _NUMBER.fullmatch(value) or not minimum <= int(value) <= maximum:
+        bounds = f"from {minimum} to {maximum:,}"
+        raise _bad_query(name, f"is {quoted(value)}: expected an integer {bounds}")
     return int(value)
 
 
 def parse_state(value: str | None) -> State | None:
-    """Return the state that a list is to show; ``None`` for all."""
+    """Return the state of the tasks to list; ``None`` for all states."""
     if value is None:
         return None
     try:
@@ -227,7 +236,10 @@ def parse_state(value: str | None) -> State | None:
 
 
 def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
-    """Return the key that a page begins with; it must be one of the name asked for."""
+    """Return the first key of a page.
+
+    :param task_name: the name that the key must have, if any.
+    """
     if value is None:
         return None
     try:
@@ -235,12 +247,12 @@ def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
     except InvalidValue as error:
         raise _bad_query("start_from", str(error)) from None
     if task_name is not None and key.task_name != task_name:
-        raise _bad_query("start_from", f"is a key of another task than {quoted(task_name)}")
+        raise _bad_query("start_from", f"is {quoted(value)}: expected a key of {quoted(task_name)}")
     return key
 
 
 def parse_new_time(body: dict[str, object], now: float) -> int:
-    """Return the minute that a reschedule asks for: the next one unless it says."""
+    """Return the new minute in the body of a reschedule; the next minute by default."""
     unknown = [name for name in body if name != "trigger_at"]
     if unknown:
         raise Invalid(

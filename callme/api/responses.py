@@ -1,4 +1,4 @@
-"""How an answer is written: a task, a page of tasks, a problem."""
+"""Responses: JSON, pages of tasks, batches, calendars and other text."""
 
 from __future__ import annotations
 
@@ -68,31 +68,31 @@ class PageReader:
 
 JSON = dict[str, Any]
 VARIES = {"Vary": "Accept"}
-"""Says that another answer stands at the same path (RFC 9110, section 12.5.5)."""
+"""The header of a resource that has another representation too (RFC 9110, section 12.5.5)."""
 
 
 def json_response(
     request: IRequest, members: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> bytes:
-    """Set what an answer needs, and return its body."""
+    """Set the head of a JSON response; return its body."""
     return _write(request, JSON_TYPE, status, headers or {}, members)
 
 
 def encoded_response(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:
-    """Answer with JSON that is there already, indented or not."""
+    """Set the head of a response whose JSON exists already; return its body.
+
+    :param encoded: returns the JSON, indented where its argument is true.
+    """
     return _send(request, JSON_TYPE, 200, {}, encoded(wants_pretty(request)))
 
 
-def text_response(request: IRequest, kind: bytes, text: bytes) -> bytes:
-    """Answer with what is no JSON.
-
-    :param kind: its content type.
-    """
-    return _send(request, kind, 200, {}, text)
+def text_response(request: IRequest, content_type: bytes, text: bytes) -> bytes:
+    """Set the head of a response that is not JSON; return its body."""
+    return _send(request, content_type, 200, {}, text)
 
 
 def calendar_response(request: IRequest, calendar: bytes) -> bytes:
-    """Answer with a calendar, as who asked for one at the same path has it."""
+    """Set the head of a response with a calendar; return its body."""
     return _send(request, CALENDAR_TYPE + b"; charset=utf-8", 200, VARIES, calendar)
 
 
@@ -115,7 +115,7 @@ def _send(
 
 
 def wants_pretty(request: IRequest) -> bool:
-    """Whether to indent; for errors too, so it must take any query string."""
+    """Return whether to indent the response. An error is indented too, so any query is accepted."""
     parts = request.uri.partition(b"?")[2].split(b"&")
     return any(part in (b"pretty", b"pretty=", b"pretty=true") for part in parts)
 
@@ -126,18 +126,20 @@ def task_url(prefix: str, key: Key) -> str:
 
 
 def encode_item(task: Task, pretty: bool) -> bytes:
-    """Write a task as :func:`page_response` puts it into its list."""
+    """Return a task as JSON for the list of :func:`page_response`."""
     encoded = encode(task_summary(task), pretty)[:-1]
-    # No string has a line feed in it: JSON escapes it.
+    # JSON escapes a line feed in a string, so that each one here is between members.
     return encoded.replace(b"\n", b"\n    ") if pretty else encoded
 
 
 def page_response(
     request: IRequest, page: Page, items: Sequence[bytes], name: str | None, query: dict[str, str]
 ) -> bytes:
-    """Answer with a page of tasks, and say where the next one begins.
+    """Set the head of a response with a page of tasks and a link to the next one; return its body.
 
-    :param items: its tasks, as :func:`encode_item` wrote them.
+    :param items: the tasks, encoded by :func:`encode_item`.
+    :param name: the name that the list is restricted to, if any.
+    :param query: the parameters of the request.
     """
     members: dict[str, Any] = {"tasks": []}
     headers = dict(VARIES)
@@ -155,17 +157,20 @@ def page_response(
     return _send(request, JSON_TYPE, 200, headers, body)
 
 
-def encode_answers(request: IRequest, answers: list[JSON]) -> bytes:
-    """Write some of a batch's answers: items of a JSON array, or an object a line."""
+def encode_results(request: IRequest, results: list[JSON]) -> bytes:
+    """Return some results of a batch as items of a JSON array, or as one object a line."""
     if is_ndjson(request):
-        return b"".join(encode(one) for one in answers)
+        return b"".join(encode(result) for result in results)
     if wants_pretty(request):
-        return b",\n  ".join(encode(one).rstrip() for one in answers)
-    return encode(answers).strip()[1:-1]
+        return b",\n  ".join(encode(result).rstrip() for result in results)
+    return encode(results).strip()[1:-1]
 
 
 def batch_response(request: IRequest, parts: Sequence[bytes]) -> bytes:
-    """Answer a batch with what :func:`encode_answers` wrote."""
+    """Set the head of a response to a batch; return its body.
+
+    :param parts: the results, encoded by :func:`encode_results`.
+    """
     if is_ndjson(request):
         return _send(request, NDJSON_TYPE, 200, {}, b"".join(parts))
     if wants_pretty(request):
@@ -174,5 +179,5 @@ def batch_response(request: IRequest, parts: Sequence[bytes]) -> bytes:
 
 
 def skipped_items(skipped: Iterable[tuple[Key, str]]) -> list[dict[str, str]]:
-    """Return what was left alone, and why."""
-    return [{"task": str(key), "reason": why} for key, why in skipped]
+    """Return the tasks that were skipped, each with the reason, as JSON."""
+    return [{"task": str(key), "reason": reason} for key, reason in skipped]

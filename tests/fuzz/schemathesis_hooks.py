@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData
 
-from callme.api.requests import MAX_WAIT
+from callme.api.requests import MAX_WAIT_SECONDS
 from callme.core.headers import parse_headers
 from callme.core.times import parse_key, parse_trigger, rfc3339
 from callme.errors import InvalidValue
@@ -76,7 +76,7 @@ def tame_query(query: dict[str, Any], path: dict[str, Any]) -> None:
     if is_a("Key", query.get("start_from")):
         name, _, at = accepted(query["start_from"], parse_key, f"a@{FAR}").partition("@")
         query["start_from"] = f"{path.get('task_name', name)}@{at}"
-    if str(query.get("wait")) in map(str, range(MAX_WAIT + 1)):
+    if str(query.get("wait")) in map(str, range(MAX_WAIT_SECONDS + 1)):
         # Nothing happens that could be waited for.
         query["wait"] = 0
 

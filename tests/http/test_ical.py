@@ -185,15 +185,15 @@ def test_it_is_bounded_and_says_so(world: World) -> None:
     world.result(world.store.put_many([(made, True) for made in many], world.now()))
     described = str(feed(world).calendar["DESCRIPTION"])
     assert described == (
-        "What is scheduled in the next 90 days and what failed in the last 7: "
-        "at most 500 tasks of each."
+        "Tasks scheduled in the next 90 days and tasks that failed in the last 7 days: "
+        "at most 500 of each."
     )
     world.put("one-more", NOON + DAY)
     full = feed(world)
     assert len(full.events) == MAX_EVENTS
     assert "one-more" not in full.text
     told = str(full.calendar["X-WR-CALDESC"]).removeprefix(described)
-    assert told == " More are scheduled: only those up to 2027-01-15T20:20:00.000Z are here."
+    assert told == " More are scheduled: only those up to 2027-01-15T20:20:00.000Z are included."
 
 
 def test_more_failures_than_it_holds() -> None:
@@ -209,7 +209,7 @@ def test_more_failures_than_it_holds() -> None:
     )
     agenda = CalendarData(failed=[Event(failed, NOON * 1000, 0, "h:80")], more_failed=True)
     told = str(read(whole(agenda))["DESCRIPTION"])
-    assert told.endswith(" More have failed: only those since 2027-01-15T12:00:00.000Z are here.")
+    assert told.endswith(" More failed: only those since 2027-01-15T12:00:00.000Z are included.")
 
 
 def test_a_calendar_with_nothing_in_it_is_one_all_the_same(world: World) -> None:

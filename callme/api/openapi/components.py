@@ -8,7 +8,7 @@ from typing import Any
 from ...core.json_schema import Schema, integer, ref, string
 from ...server.channel import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
 from ..batch import MAX_TASKS
-from ..requests import DEFAULT_HOURS, DEFAULT_LIMIT, MAX_HOURS, MAX_LIMIT, MAX_WAIT
+from ..requests import DEFAULT_HOURS, DEFAULT_LIMIT, MAX_HOURS, MAX_LIMIT, MAX_WAIT_SECONDS
 from .builders import content, header, query_flag, query_parameter
 
 PARAMETERS: dict[str, Schema] = {
@@ -37,7 +37,7 @@ PARAMETERS: dict[str, Schema] = {
     "state": query_parameter("state", ref("State"), "List only tasks in this state."),
     "wait": query_parameter(
         "wait",
-        integer(0, MAX_WAIT) | {"default": 0},
+        integer(0, MAX_WAIT_SECONDS) | {"default": 0},
         "Respond when the task changes, or after this many seconds.",
     ),
     "if_match": {

@@ -19,7 +19,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    # By hand: twisted/ and twisted/plugins/ must not become packages of their own.
+    # Listed by hand: twisted/ and twisted/plugins/ must not become packages.
     packages=[
         "callme",
         "callme.api",
@@ -37,7 +37,7 @@ setup(
         "callme.worker",
         "twisted.plugins",
     ],
-    # Without it an editable install hides the plugin from twistd.
+    # Without this line, an editable install hides the plugin from twistd.
     package_dir={"": "."},
     package_data={
         "callme": ["py.typed"],
@@ -58,8 +58,8 @@ setup(
         "zope.interface>=6.0",
     ],
     extras_require={
-        # Binary: compiled, with a libpq of its own, so that pip alone installs it anywhere. Who
-        # wants the system's libpq installs psycopg[c] besides, which goes before it.
+        # The binary package brings its own libpq, so that pip alone can install it. To use the
+        # system's libpq, install psycopg[c] as well: psycopg prefers it.
         "postgresql": [PSYCOPG],
         "test": [
             "coverage[toml]>=7.6",
@@ -73,12 +73,12 @@ setup(
             "pyyaml>=6.0",
             "selenium>=4.25",
             "standardwebhooks>=1.1",
-            # A newer Python than callme itself needs; what it runs is a process of its own.
+            # It needs a newer Python than callme does; it runs as a separate process.
             "schemathesis>=4.32,<5; python_version >= '3.11'",
         ],
-        # A site of the Markdown files as they are, which fetches nothing from elsewhere.
+        # They make a site from the Markdown files; the site loads nothing from other servers.
         "docs": ["furo>=2024.8.6", "myst-parser>=4.0", "sphinx>=8.1"],
-        # What people use today, to compare with; arq needs a Redis server besides.
+        # Alternatives that the benchmarks compare with; arq also needs a Redis server.
         "bench": ["aiohttp", "apscheduler<4", "arq", "huey", "requests", "sqlalchemy"],
         "types": ["mypy>=1.15", "mypy-zope>=1.0.11", "types-PyYAML"],
     },

@@ -1,14 +1,15 @@
-"""Timers that go by a clock which nobody sets.
+"""Timers on the monotonic clock, which are unaffected when the wall clock is set.
 
-Twisted's reactor counts its timers by the wall clock (its ``seconds`` is ``time.time``):
-set back by an hour, every timer is an hour late; set forward, each is over at once.
-Assigning another function to ``reactor.seconds`` would change timers that are not ours, and
-means nothing to reactors that have a loop of their own; a reactor of ours could not be had
-without an option of twistd's. So each timer is kept here by the monotonic clock, and the
-reactor's only rings: too soon, and it is set again for the rest; too late, and it is put
-right. For that something has to notice that the wall clock was set, and no timer of the
-reactor's can, nor is there anything else that wakes a reactor to which nobody talks. A thread
-compares the two clocks.
+Twisted's reactor counts its timers by the wall clock (its ``seconds`` is ``time.time``). When that
+is set back by an hour, every timer is an hour late; when it is set forward, all expire at once.
+Assigning another function to ``reactor.seconds`` would affect the timers of other code, and has no
+effect on reactors with a loop of their own; and a reactor of our own would have to be chosen by an
+option of twistd.
+
+So each timer here has a deadline on the monotonic clock and a timer of the reactor that wakes it.
+When it wakes too early, a new reactor timer is set for the rest. When the wall clock was set, all
+reactor timers are set again. A thread compares the two clocks to detect that, because no timer of
+the reactor can, and an idle reactor is not woken by anything else.
 """
 
 from __future__ import annotations
@@ -27,31 +28,31 @@ from zope.interface import implementer
 log = Logger(namespace="callme")
 
 WATCH_SECONDS = 1.0
-"""How often the clocks are compared: no timer is late by more than this."""
-TOLERATED = 0.25
-"""Seconds by which the clocks may part before timers are set anew; NTP parts them slowly."""
+"""Interval at which the clocks are compared; no timer is late by more than this."""
+TOLERANCE_SECONDS = 0.25
+"""Change of the clocks' offset above which timers are set again; NTP changes it slowly."""
 
 
 @implementer(IReactorTime)
 @define(eq=False)
 class MonotonicClock:
-    """A clock for timers, whose seconds all have the same length; counted from no date.
+    """A clock for timers that counts seconds of equal length from an arbitrary start.
 
-    :param reactor: what waits.
-    :param steady: the monotonic clock.
+    :param reactor: the reactor whose timers wake this clock's.
+    :param monotonic: the monotonic clock, in seconds.
     """
 
     _reactor: Any
-    _steady: Callable[[], float] = time.monotonic
-    _bells: dict[DelayedCall, IDelayedCall] = field(factory=dict, init=False)
-    _apart: float = field(init=False)
+    _monotonic: Callable[[], float] = time.monotonic
+    _wakeups: dict[DelayedCall, IDelayedCall] = field(factory=dict, init=False)
+    _offset: float = field(init=False)
     _stopped: Event | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._apart = self._distance()
+        self._offset = self._measure_offset()
 
     def seconds(self) -> float:
-        return self._steady()
+        return self._monotonic()
 
     def callLater(
         self,
@@ -60,60 +61,63 @@ class MonotonicClock:
         *args: object,
         **kwargs: object,
     ) -> IDelayedCall:
-        at = self._steady() + delay
-        call = DelayedCall(at, callable, args, kwargs, self._cancelled, self._moved, self._steady)
-        self._bells[call] = self._reactor.callLater(delay, self._ring, call)
+        deadline = self._monotonic() + delay
+        call = DelayedCall(
+            deadline, callable, args, kwargs, self._cancel, self._reschedule, self._monotonic
+        )
+        self._wakeups[call] = self._reactor.callLater(delay, self._on_wakeup, call)
         return call
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        return list(self._bells)
+        return list(self._wakeups)
 
-    def _ring(self, call: DelayedCall) -> None:
-        if (left := call.getTime() - self._steady()) > 0:
-            self._bells[call] = self._reactor.callLater(left, self._ring, call)
+    def _on_wakeup(self, call: DelayedCall) -> None:
+        if (remaining := call.getTime() - self._monotonic()) > 0:
+            self._wakeups[call] = self._reactor.callLater(remaining, self._on_wakeup, call)
             return
-        del self._bells[call]
+        del self._wakeups[call]
         call.called = 1
         call.func(*call.args, **call.kw)
 
-    def _cancelled(self, call: DelayedCall) -> None:
-        self._bells.pop(call).cancel()
+    def _cancel(self, call: DelayedCall) -> None:
+        self._wakeups.pop(call).cancel()
 
-    def _moved(self, call: DelayedCall) -> None:
-        self._bells[call].reset(max(0.0, call.getTime() - self._steady()))
+    def _reschedule(self, call: DelayedCall) -> None:
+        self._wakeups[call].reset(max(0.0, call.getTime() - self._monotonic()))
 
     def start(self) -> None:
-        """Begin to watch the wall clock; not before a daemon has gone into the background."""
+        """Start to watch the wall clock; call it after the fork of a background daemon."""
         self._stopped = Event()
         Thread(target=self._watch, args=(self._stopped,), daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no more; timers go on."""
+        """Stop watching the wall clock; timers still run."""
         if self._stopped is not None:
             self._stopped.set()
 
-    def _distance(self) -> float:
-        """Return by how much the wall clock is ahead of the steady one."""
+    def _measure_offset(self) -> float:
+        """Return by how many seconds the wall clock is ahead of the monotonic one."""
         while True:
-            before, seconds = self._steady(), self._reactor.seconds()
-            # Nobody must have been held up between the two looks.
-            if self._steady() - before < TOLERATED / 4:
-                return float(seconds - before)
+            before, wall = self._monotonic(), self._reactor.seconds()
+            # A pause of this thread between the two readings would falsify the offset.
+            if self._monotonic() - before < TOLERANCE_SECONDS / 4:
+                return float(wall - before)
 
     def _watch(self, stopped: Event) -> None:
-        """Run in a thread until told to stop."""
+        """Watch the wall clock until ``stopped`` is set; runs in a thread of its own."""
         while True:
-            # Not stopped.wait(): before Python 3.11, and without a recent glibc, locks wait by
-            # the wall clock. Sleep never does.
+            # stopped.wait() would wait by the wall clock before Python 3.11 and on older
+            # versions of glibc. sleep() never does.
             time.sleep(WATCH_SECONDS)
             if stopped.is_set():
                 return
-            apart = self._distance()
-            if abs(apart - self._apart) > TOLERATED:
-                self._reactor.callFromThread(self._put_right, apart - self._apart)
-                self._apart = apart
+            offset = self._measure_offset()
+            step = offset - self._offset
+            if abs(step) > TOLERANCE_SECONDS:
+                self._reactor.callFromThread(self._reschedule_all, step)
+                self._offset = offset
 
-    def _put_right(self, step: float) -> None:
-        log.warn("the wall clock was set by {step:+.1f} s, or the machine slept", step=step)
-        for call in list(self._bells):
-            self._moved(call)
+    def _reschedule_all(self, step: float) -> None:
+        log.warn("wall clock was set by {step:+.1f} s, or the machine was suspended", step=step)
+        for call in list(self._wakeups):
+            self._reschedule(call)

@@ -1,7 +1,7 @@
 """Move all tasks from one store to another: ``python -m callme.move FROM TO``.
 
-Each is a SQLite file's path or ``postgresql://user@host/database``. No daemon may use
-either meanwhile. What was interrupted goes on where it stopped when it is run again.
+Each is the path of a SQLite file or ``postgresql://user@host/database``. No daemon may run on
+either during the move. A move that was interrupted resumes when it is run again.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from .store.postgresql.server import is_url
 from .store.sqlite.transfer import SqliteEndpoint
 from .store.transfer import Counts, TransferEndpoint
 
-CHUNK = 10_000
-"""How many tasks go in one transaction."""
+CHUNK_LIMIT = 10_000
+"""Maximum number of tasks copied in one transaction."""
 STATES = ("scheduled", "running", "succeeded", "failed")
-_WIDTH = 30
+_BAR_WIDTH = 30
 
 
 class CannotMove(Exception):
-    """The move cannot be made; its text is one line that says why."""
+    """A move that is not possible; the text is one line that gives the reason."""
 
 
-def open_side(database: str, must_exist: bool) -> TransferEndpoint:
-    """Open one side.
+def open_endpoint(database: str, *, must_exist: bool) -> TransferEndpoint:
+    """Open the source or the target of a move.
 
     :raises CannotOpen: when it cannot be used.
     """
     if not is_url(database):
         return SqliteEndpoint(Path(database), must_exist)
     try:
-        # Only who asks for PostgreSQL needs psycopg.
+        # psycopg is an optional dependency, needed for PostgreSQL only.
         from .store.postgresql.transfer import PostgresqlEndpoint  # noqa: PLC0415
     except ImportError as error:
         raise CannotOpen(
@@ -51,77 +51,77 @@ def open_side(database: str, must_exist: bool) -> TransferEndpoint:
 
 @define
 class Progress:
-    """A bar on a terminal; nothing anywhere else."""
+    """A progress bar on a terminal; nothing is written to any other stream."""
 
-    _whole: int
+    _total: int
     _stream: TextIO
     _done: int = field(default=0, init=False)
-    _shown: int = field(default=0, init=False)
-    _began: float = field(factory=time.monotonic, init=False)
+    _resumed_at: int = field(default=0, init=False)
+    _started: float = field(factory=time.monotonic, init=False)
 
-    def begin(self, done: int) -> None:
-        """Say how many were done before."""
-        self._done = self._shown = done
+    def resume(self, done: int) -> None:
+        """Set the number of tasks that an earlier run copied."""
+        self._done = self._resumed_at = done
 
     def add(self, count: int) -> None:
-        """Say that so many more are done."""
+        """Add newly copied tasks, and display the bar."""
         self._done += count
         if not self._stream.isatty():
             return
-        part = self._done / self._whole if self._whole else 1.0
-        bar = "#" * int(part * _WIDTH)
-        rate = (self._done - self._shown) / max(0.001, time.monotonic() - self._began)
-        end = "\n" if self._done >= self._whole else ""
-        said = f"{self._done:,} of {self._whole:,}, {rate:,.0f}/s"
-        self._stream.write(f"\r[{bar:<{_WIDTH}}] {part:4.0%}  {said} {end}")
+        fraction = self._done / self._total if self._total else 1.0
+        bar = "#" * int(fraction * _BAR_WIDTH)
+        rate = (self._done - self._resumed_at) / max(0.001, time.monotonic() - self._started)
+        end = "\n" if self._done >= self._total else ""
+        counts = f"{self._done:,} of {self._total:,}, {rate:,.0f}/s"
+        self._stream.write(f"\r[{bar:<{_BAR_WIDTH}}] {fraction:4.0%}  {counts} {end}")
         self._stream.flush()
 
 
 def move(
     source: TransferEndpoint, target: TransferEndpoint, stream: TextIO
 ) -> tuple[Counts, Counts]:
-    """Copy what the target does not have yet; return what each side holds then.
+    """Copy all tasks that the target does not have yet; return the final counts of both.
 
-    :raises CannotMove: when the target holds what the source does not.
-    :raises CannotOpen: when a daemon came to life on one of them meanwhile.
+    :raises CannotMove: when the target contains tasks that the source does not.
+    :raises CannotOpen: when a daemon started on one of them during the move.
     """
     counts = source.counts()
-    done = _begun(source, target)
+    done = _copied_before(source, target)
     progress = Progress(counts.tasks, stream)
-    progress.begin(target.count_to(done))
-    while (to := source.boundary(done, CHUNK)) is not None:
+    progress.resume(target.count_to(done))
+    while (to := source.boundary(done, CHUNK_LIMIT)) is not None:
         target.write(source.tasks(done, to), source.attempts(done, to))
         progress.add(source.count_to(to) - source.count_to(done))
         done = to
     target.finish()
-    # One that was frozen or cut off may be back.
-    for side in (source, target):
-        side.refuse_daemons()
+    # A daemon that was suspended or cut off from its database may have resumed.
+    for endpoint in (source, target):
+        endpoint.refuse_daemons()
     return counts, target.counts()
 
 
-def _begun(source: TransferEndpoint, target: TransferEndpoint) -> int:
-    """Return the number up to which an earlier run came; 0 where there was none."""
+def _copied_before(source: TransferEndpoint, target: TransferEndpoint) -> int:
+    """Return the number of the last task that an earlier run copied; 0 without one."""
     last = target.last()
     tasks = source.tasks(0, last), target.tasks(0, last)
     attempts = source.attempts(0, last), target.attempts(0, last)
-    # Each row, as a daemon may have used either side since.
+    # Every row is compared, because a daemon may have changed either since.
     if last and not (_same(*tasks) and _same(*attempts)):
         raise CannotMove(
-            f"{target.shown} holds other tasks than {source.shown}, or as they once were: "
-            "it must be empty"
+            f"{target.shown} contains other tasks than {source.shown}, or other versions of "
+            "them: it must be empty"
         )
     return last
 
 
-def _same(ours: Iterator[Row], theirs: Iterator[Row]) -> bool:
-    """Whether two sides hold the same rows, as far as both can."""
-    pairs = zip_longest(ours, theirs, fillvalue=())
-    return all(one == other or _kept(one) == _kept(other) for one, other in pairs)
+def _same(source: Iterator[Row], target: Iterator[Row]) -> bool:
+    """Return whether two databases contain the same rows, as far as PostgreSQL can store them."""
+    pairs = zip_longest(source, target, fillvalue=())
+    return all(row == copy or _without_nul(row) == _without_nul(copy) for row, copy in pairs)
 
 
-def _kept(row: Row) -> Row:
-    """Return a row as PostgreSQL keeps it: with no NUL in what it has as TEXT."""
+def _without_nul(row: Row) -> Row:
+    """Return a row as PostgreSQL stores it: TEXT cannot contain NUL, which is replaced."""
     return tuple(
         value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
         for value in row
@@ -129,31 +129,32 @@ def _kept(row: Row) -> Row:
 
 
 def table(source: Counts, target: Counts) -> str:
-    """Return what each side holds, for people."""
+    """Return the counts of both as a table for a terminal."""
     lines = [f"{'':<12}{'from':>14}{'to':>14}"]
     for state in STATES:
-        each = (source.states.get(state, 0), target.states.get(state, 0))
-        lines.append(f"{state:<12}{each[0]:>14,}{each[1]:>14,}")
+        lines.append(
+            f"{state:<12}{source.states.get(state, 0):>14,}{target.states.get(state, 0):>14,}"
+        )
     lines.append(f"{'attempts':<12}{source.attempts:>14,}{target.attempts:>14,}")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line says; exit with status 1, and a line that says why, if it cannot."""
+    """Run the command line; on an error, exit with status 1 and one line."""
     parser = argparse.ArgumentParser(
         prog="python -m callme.move",
-        description="Move all tasks from one store to another. Each is a SQLite file's path or "
-        "postgresql://user@host/database; no daemon may use either meanwhile.",
+        description="Move all tasks from one store to another. Each is the path of a SQLite "
+        "file or postgresql://user@host/database. No daemon may run on either during the move.",
     )
     parser.add_argument("source", metavar="FROM")
     parser.add_argument("target", metavar="TO")
-    asked = parser.parse_args(arguments)
-    if asked.source == asked.target:
+    names = parser.parse_args(arguments)
+    if names.source == names.target:
         raise SystemExit("callme: FROM and TO are the same")
     try:
-        source = open_side(asked.source, must_exist=True)
+        source = open_endpoint(names.source, must_exist=True)
         try:
-            target = open_side(asked.target, must_exist=False)
+            target = open_endpoint(names.target, must_exist=False)
             try:
                 counts = move(source, target, sys.stderr)
             finally:
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"callme: {error}") from None
     print(table(*counts))
     if counts[0] != counts[1]:
-        raise SystemExit("callme: the two do not agree: TO is not to be used")
+        raise SystemExit("callme: FROM and TO contain different tasks: do not use TO")
 
 
 if __name__ == "__main__":

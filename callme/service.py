@@ -57,7 +57,7 @@ FAREWELL_SECONDS = 2.0
 
 
 def startup_message(
-    address: str, database: DatabaseFile | Server, node: str, standing: StartupCounts | None
+    address: str, database: DatabaseFile | Server, node: str, counts: StartupCounts | None
 ) -> str:
     """Return the one line that says what has started, and what it has found.
 
@@ -67,14 +67,14 @@ def startup_message(
     line = f"callme {__version__} listens on {address}, database {describe(database)}"
     if node:
         line += f", node {node}"
-    if standing is None:
+    if counts is None:
         return line
     # What another daemon may be about to call is not missed, and what it calls not interrupted.
     alone = isinstance(database, DatabaseFile)
     due, running = ("missed", "interrupted") if alone else ("due", "running")
     return (
-        f"{line}; tasks: {standing.scheduled:,} scheduled, {standing.due:,} of them {due}, "
-        f"{standing.running:,} {running}"
+        f"{line}; tasks: {counts.scheduled:,} scheduled, {counts.due:,} of them {due}, "
+        f"{counts.running:,} {running}"
     )
 
 

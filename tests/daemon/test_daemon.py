@@ -244,12 +244,12 @@ def test_a_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
         (["--concurrency=0"], "--concurrency is '0': expected an integer from 1"),
         (["--per-host=many"], "--per-host is 'many'"),
         (["--retention=-1"], "--retention is '-1'"),
-        (["--port=99999"], "--port is '99999': a port is at most 65535"),
+        (["--port=99999"], "--port is '99999': expected a port number of at most 65535"),
         (["--port=banana"], "--port is 'banana': expected a port number or a Twisted endpoint"),
         (["--database="], "--database is ''"),
         (["--database=mysql://host/db"], "--database is mysql://"),
         (["--colour=red"], "colour"),
-        (["--port=tcp:0"], "may be reached from other machines: give a --token-file, or --no-auth"),
+        (["--port=tcp:0"], "can be reached from other machines: give a --token-file, or --no-auth"),
         (["--token-file=nowhere"], 'the token file ".*/nowhere": No such file'),
         (["--token-file=x", "--no-auth"], "contradict each other"),
         (["stray"], "'stray' is not an option"),
@@ -369,7 +369,7 @@ def test_a_wall_clock_that_is_set_stops_nothing(tmp_path: Path, sink: Sink, step
         assert daemon.task(slow)["state"] == "succeeded"
         key = daemon.put("now", sink.url("/status/200"))
         daemon.until(key, "succeeded")
-        assert f"the wall clock was set by {step:+}" in daemon.log()
+        assert f"wall clock was set by {step:+}" in daemon.log()
     finally:
         daemon.kill()
 

@@ -283,7 +283,7 @@ def test_a_file_that_cannot_be_given_away_ends_in_one_line(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", refuse)
-    with pytest.raises(SystemExit, match=r"callme: .*x\.sqlite cannot be given to .*: Operation"):
+    with pytest.raises(SystemExit, match=r"callme: .*x\.sqlite cannot be changed: Operation"):
         makeService(options(tmp_path, "--database=x.sqlite", uid=123))
 
 
@@ -364,7 +364,7 @@ def test_a_port_that_others_may_reach_asks_for_tokens(tmp_path: Path, port: str)
     write_certificate(tmp_path)
     files = f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
     port = f"--port={port.format(files)}"
-    with pytest.raises(SystemExit, match="may be reached from other machines: give a --token-file"):
+    with pytest.raises(SystemExit, match="can be reached from other machines: give a --token-file"):
         makeService(options(tmp_path, port))
     assert not (tmp_path / "callme.sqlite").exists()
     daemon = makeService(options(tmp_path, port, "--no-auth"))

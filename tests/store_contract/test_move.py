@@ -88,7 +88,7 @@ def run(source: object, target: object) -> None:
 async def test_there_and_back_again(
     path: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(move, "CHUNK", 7)
+    monkeypatch.setattr(move, "CHUNK_LIMIT", 7)
     store = SqliteStore(open_database(path), reactor, lambda: "a")
     await fill(store)
     before = await all_of(store)
@@ -132,13 +132,16 @@ class Interrupted(Exception):
 async def test_what_was_interrupted_goes_on_where_it_stopped(
     path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(move, "CHUNK", 7)
+    monkeypatch.setattr(move, "CHUNK_LIMIT", 7)
     store = SqliteStore(open_database(path), reactor, lambda: "a")
     await fill(store)
     before = await all_of(store)
     await store.close()
     written: list[int] = []
-    source, target = move.open_side(str(path), True), move.open_side(url, False)
+    source, target = (
+        move.open_endpoint(str(path), must_exist=True),
+        move.open_endpoint(url, must_exist=False),
+    )
 
     def write(tasks: Any, attempts: Any) -> None:
         if len(written) == 2:
@@ -151,7 +154,7 @@ async def test_what_was_interrupted_goes_on_where_it_stopped(
         move.move(source, target, io.StringIO())
     assert target.counts().tasks == 14
     monkeypatch.undo()
-    monkeypatch.setattr(move, "CHUNK", 10)
+    monkeypatch.setattr(move, "CHUNK_LIMIT", 10)
     terminal = Terminal()
     counts = move.move(source, target, terminal)
     assert counts[0] == counts[1]
@@ -173,7 +176,7 @@ async def test_what_holds_other_tasks_is_left_alone(path: Path, url: str) -> Non
         await store.put(definition(name.name), NOON)
         await store.close()
     run(path, url)
-    with pytest.raises(SystemExit, match=r"callme: postgresql://.* holds other tasks than"):
+    with pytest.raises(SystemExit, match=r"callme: postgresql://.* contains other tasks than"):
         run(path.with_name("other.sqlite"), url)
 
 
@@ -188,7 +191,9 @@ async def test_what_changed_since_an_interruption_is_not_left_behind(path: Path,
     connection.execute("UPDATE task SET due_at = due_at + 60 WHERE state = 'scheduled'")
     connection.commit()
     connection.close()
-    with pytest.raises(SystemExit, match=r"other tasks than .*, or as they once were: it must be"):
+    with pytest.raises(
+        SystemExit, match=r"other tasks than .*, or other versions of them: it must be"
+    ):
         run(path, url)
 
 
@@ -215,7 +220,10 @@ async def test_a_daemon_that_comes_back_in_the_middle_is_noticed(
 ) -> None:
     store = PostgresqlStore(open_server(url), reactor, lambda: "frozen")
     await store.put(definition(), NOON)
-    source, target = move.open_side(url, True), move.open_side(str(path), False)
+    source, target = (
+        move.open_endpoint(url, must_exist=True),
+        move.open_endpoint(str(path), must_exist=False),
+    )
     finish = target.finish
 
     def thaw() -> None:
@@ -235,7 +243,7 @@ async def test_a_daemon_that_comes_back_in_the_middle_is_noticed(
 def test_daemons_wait_while_a_server_is_moved(
     url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    side = move.open_side(url, False)
+    side = move.open_endpoint(url, must_exist=False)
     monkeypatch.setattr("callme.store.postgresql.database.MIGRATING_SECONDS", 1)
     with pytest.raises(CannotOpen, match="lock timeout"):
         open_server(url)
@@ -278,5 +286,5 @@ def test_counts_that_do_not_agree_are_an_error(
             f"CREATE TRIGGER nothing BEFORE INSERT ON {SCHEMA}.task "
             "FOR EACH ROW EXECUTE FUNCTION nothing()".encode()
         )
-    with pytest.raises(SystemExit, match="do not agree"):
+    with pytest.raises(SystemExit, match="contain different tasks"):
         run(path, url)

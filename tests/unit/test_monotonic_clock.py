@@ -39,7 +39,7 @@ class Machine:
         """Set the wall clock; the reactor only sees it when it next wakes."""
         self.wall.rightNow += step
         if noticed:
-            self.clock._put_right(step)
+            self.clock._reschedule_all(step)
         self.wall.advance(0)
 
     def timer(self, delay: float, name: str = "rung") -> Any:

@@ -1,4 +1,4 @@
-"""What ``twistd`` finds; it is imported at every start of twistd, so it does nothing else."""
+"""The plugin that makes callme known to twistd, which imports it at every start."""
 
 from twisted.application.service import ServiceMaker
 

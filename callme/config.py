@@ -360,7 +360,9 @@ class Options(usage.Options):
             no_auth, token_file = (
                 OPTIONS[name].source(given) for name in ("no_auth", "token_file")
             )
-            raise usage.UsageError(f"{no_auth} and {token_file} contradict each other: give one")
+            raise usage.UsageError(
+                f"{no_auth} and {token_file} contradict each other: give one of them"
+            )
 
 
 def _appender(option: Option) -> Callable[[Options, str], None]:

@@ -1,4 +1,4 @@
-"""Move all tasks from one store to another: ``python -m callme.move FROM TO``.
+"""The command that moves all tasks to another store: ``python -m callme.move FROM TO``.
 
 Each is the path of a SQLite file or ``postgresql://user@host/database``. No daemon may run on
 either during the move. A move that was interrupted resumes when it is run again.

@@ -18,13 +18,15 @@ from .store.interface import CannotOpen
 from .store.open import open_store_database, startup_counts
 from .store.sqlite.database import DatabaseFile
 
+__all__ = ["Options", "makeService"]
+
 
 def load_tokens(path: Path) -> SecretFile[Tokens]:
     """Return the token file at a path.
 
     :raises UnusableFile: when it cannot be used.
     """
-    return SecretFile(path, "token", Tokens.parse)
+    return SecretFile(path=path, kind="token", parse=Tokens.parse)
 
 
 def load_keys(path: Path) -> SecretFile[SigningKeys]:
@@ -32,10 +34,7 @@ def load_keys(path: Path) -> SecretFile[SigningKeys]:
 
     :raises UnusableFile: when it cannot be used.
     """
-    return SecretFile(path, "signing key", SigningKeys.parse)
-
-
-__all__ = ["Options", "makeService"]
+    return SecretFile(path=path, kind="signing key", parse=SigningKeys.parse)
 
 
 def makeService(options: Options) -> Daemon:

@@ -1,4 +1,4 @@
-"""Secret files: text files with one secret a line, readable by their owner and group only."""
+"""Secret files: text files with one secret per line, readable by their owner and group only."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def read_secret(path: Path) -> str:
         raise ValueError("it is not UTF-8") from None
 
 
-@define(eq=False)
+@define(kw_only=True, eq=False)
 class SecretFile(Generic[S]):
     """A secret file and its parsed content, which can be reloaded.
 

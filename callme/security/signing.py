@@ -27,7 +27,7 @@ class SigningKeys:
 
     @classmethod
     def parse(cls, text: str) -> SigningKeys:
-        """Return the keys of a key file, one a line: see :func:`.secret_file.iter_lines`.
+        """Return the keys of a key file, one per line: see :func:`.secret_file.iter_lines`.
 
         :raises ValueError: when a line is not a key, or when there are too few or too many
             keys. The text names the line's number and does not repeat the line.

@@ -37,7 +37,7 @@ class Tokens:
 
     @classmethod
     def parse(cls, text: str) -> Tokens:
-        """Return the tokens of a token file, one a line: see :func:`.secret_file.iter_lines`.
+        """Return the tokens of a token file, one per line: see :func:`.secret_file.iter_lines`.
 
         :raises ValueError: when a line is not a token, or when there is no token at all. The
             text names the line's number and does not repeat the line.
@@ -55,7 +55,7 @@ class Tokens:
 
         parse_lines(text, add)
         if not permissions:
-            raise ValueError("it contains no token: expected one a line")
+            raise ValueError("it contains no token: expected one per line")
         return cls(tuple(permissions.items()))
 
     def __len__(self) -> int:

@@ -112,7 +112,6 @@ POSITIONAL_CLASSES = {
     "Rescheduled",
     "Resolver",
     "SearchResults",
-    "SecretFile",
     "Server",
     "Span",
     "StartupCounts",

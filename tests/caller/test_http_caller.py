@@ -95,7 +95,7 @@ async def call(caller: HttpCaller, endpoint: Endpoint, **more: Any) -> Outcome:
     return await caller.call(claim(endpoint, **more))
 
 
-async def test_the_request_is_exactly_what_the_task_says(
+async def test_request_has_method_headers_and_body_of_the_task(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
     outcome = await call(
@@ -128,7 +128,7 @@ async def test_the_request_is_exactly_what_the_task_says(
     )
 
 
-async def test_a_connection_that_is_used_again_is_not_one_that_is_kept() -> None:
+async def test_connection_in_use_is_not_dropped_as_idle() -> None:
     caller = HttpCaller(reactor, time.time, 10, most_unused=1)
     slow, other = Endpoint(), Endpoint()
     slow.port, other.port = listen(slow), listen(other)
@@ -146,7 +146,7 @@ async def test_a_connection_that_is_used_again_is_not_one_that_is_kept() -> None
     await shut(other)
 
 
-async def test_connections_are_kept_for_few_hosts_only() -> None:
+async def test_idle_connections_are_limited_across_hosts() -> None:
     caller = HttpCaller(reactor, time.time, 10, most_unused=2)
     endpoints = [Endpoint() for _ in range(4)]
     for endpoint in endpoints:
@@ -164,7 +164,7 @@ async def test_connections_are_kept_for_few_hosts_only() -> None:
         await shut(endpoint)
 
 
-async def test_a_connection_that_is_being_dropped_is_not_used_again() -> None:
+async def test_connection_being_dropped_is_not_reused() -> None:
     caller = HttpCaller(reactor, time.time, 10, most_unused=1)
     endpoints = [Endpoint(), Endpoint()]
     for endpoint in endpoints:
@@ -179,7 +179,7 @@ async def test_a_connection_that_is_being_dropped_is_not_used_again() -> None:
         await shut(endpoint)
 
 
-def test_as_many_connections_are_dropped_as_are_too_many() -> None:
+def test_idle_connections_beyond_the_limit_are_dropped() -> None:
     """However many calls end before the first of them is closed."""
     unused = Unused(2)
     kept = [_Watched(_WatchedFactory(Factory()), Protocol()) for _ in range(5)]
@@ -198,14 +198,14 @@ def test_as_many_connections_are_dropped_as_are_too_many() -> None:
         ("/?x=1?/y#top", b"GET /?x=1?/y HTTP/1.1"),
     ],
 )
-async def test_a_url_without_a_path(
+async def test_url_without_path_requests_slash(
     caller: HttpCaller, endpoint: Endpoint, after: str, line: bytes
 ) -> None:
     await call(caller, endpoint, path=after)
     assert endpoint.requests[0].startswith(line + b"\r\n")
 
 
-async def test_a_get_has_no_body_and_says_nothing_of_one(
+async def test_get_has_neither_body_nor_content_length(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
     await call(caller, endpoint)
@@ -230,7 +230,7 @@ async def test_a_get_has_no_body_and_says_nothing_of_one(
         ),
     ],
 )
-async def test_answers(
+async def test_response_status_and_body_are_recorded(
     caller: HttpCaller, endpoint: Endpoint, answer: bytes, status: int, body: str
 ) -> None:
     endpoint.answer = answer
@@ -245,7 +245,7 @@ async def test_answers(
     "answer",
     [b"HTTP/1.0 200 OK\r\n\r\nok", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"],
 )
-async def test_an_answer_ended_by_closing_or_cut_off_has_its_status(
+async def test_body_that_ends_early_keeps_its_status(
     caller: HttpCaller, endpoint: Endpoint, answer: bytes
 ) -> None:
     endpoint.answer = answer
@@ -254,7 +254,7 @@ async def test_an_answer_ended_by_closing_or_cut_off_has_its_status(
     assert (outcome.status, outcome.reason, outcome.body) == (200, None, "ok")
 
 
-async def test_a_head_that_is_cut_off_has_its_status(
+async def test_head_that_ends_early_keeps_its_status(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
     endpoint.answer, endpoint.close = b"HTTP/1.1 200 OK\r\nContent-Le", True
@@ -278,7 +278,7 @@ async def test_a_head_that_is_cut_off_has_its_status(
         (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "not HTTP"),
     ],
 )
-async def test_what_is_no_answer(
+async def test_malformed_response_is_a_failed_connection(
     caller: HttpCaller, endpoint: Endpoint, answer: Any, said: str
 ) -> None:
     endpoint.answer = answer
@@ -289,7 +289,7 @@ async def test_what_is_no_answer(
     assert len(endpoint.requests) == 1
 
 
-async def test_nobody_listens(caller: HttpCaller, endpoint: Endpoint) -> None:
+async def test_closed_port_is_a_failed_connection(caller: HttpCaller, endpoint: Endpoint) -> None:
     made = claim(endpoint)
     await maybeDeferred(endpoint.port.stopListening)
     outcome = await caller.call(made)
@@ -305,7 +305,9 @@ async def test_nobody_listens(caller: HttpCaller, endpoint: Endpoint) -> None:
         ("ab--c.invalid", "the name of the host is not one that can be looked up"),
     ],
 )
-async def test_a_name_that_is_not_found(caller: HttpCaller, host: str, said: str) -> None:
+async def test_unknown_host_name_is_a_failed_connection(
+    caller: HttpCaller, host: str, said: str
+) -> None:
     made = definition(callback=f"http://{host}/", timeout=20)
     outcome = await caller.call(
         Claim(
@@ -329,7 +331,7 @@ async def test_a_name_that_is_not_found(caller: HttpCaller, host: str, said: str
         lambda c: c.drip(b"HTTP/1.1 100 Continue\r\n\r\n", 0.005),
     ],
 )
-async def test_the_deadline_covers_the_headers(
+async def test_deadline_covers_the_response_head(
     patient: HttpCaller, endpoint: Endpoint, answer: Any
 ) -> None:
     endpoint.answer = answer
@@ -338,7 +340,7 @@ async def test_the_deadline_covers_the_headers(
     assert outcome.detail == "no answer within 7 s"
 
 
-async def test_headers_without_end_are_cut_off_by_the_deadline(
+async def test_endless_response_head_ends_at_the_deadline(
     patient: HttpCaller, endpoint: Endpoint
 ) -> None:
     def endless(connection: Connection) -> None:
@@ -352,7 +354,7 @@ async def test_headers_without_end_are_cut_off_by_the_deadline(
 
 @pytest.mark.parametrize("line", [b"X: y\r\n", b"X: " + b"y" * 10_000 + b"\r\n", b" folded\r\n"])
 @pytest.mark.parametrize("status", [200, 500])
-async def test_headers_without_end_do_not_fill_the_memory(
+async def test_endless_response_head_is_cut_off_at_its_limit(
     caller: HttpCaller, endpoint: Endpoint, line: bytes, status: int
 ) -> None:
     """The status line has arrived, and that is what counts."""
@@ -362,7 +364,7 @@ async def test_headers_without_end_do_not_fill_the_memory(
     await endpoint.connections[0].lost
 
 
-async def test_interim_answers_without_end_are_no_answer(
+async def test_endless_interim_responses_are_no_response(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
     endpoint.answer = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40_000
@@ -371,9 +373,7 @@ async def test_interim_answers_without_end_are_no_answer(
     await endpoint.connections[0].lost
 
 
-async def test_what_nobody_asked_for_is_nobodys_answer(
-    caller: HttpCaller, endpoint: Endpoint
-) -> None:
+async def test_unsolicited_response_is_not_used(caller: HttpCaller, endpoint: Endpoint) -> None:
     await call(caller, endpoint)
     endpoint.connections[0].write(OK.replace(b"200 OK", b"500 No"))
     await endpoint.connections[0].lost
@@ -396,18 +396,18 @@ async def test_what_nobody_asked_for_is_nobodys_answer(
         (b"", None),
     ],
 )
-def test_the_status_of_a_head_that_is_not_complete(head: bytes, status: int | None) -> None:
+def test_status_is_read_from_an_incomplete_head(head: bytes, status: int | None) -> None:
     assert status_in(head) == status
 
 
-async def test_answers_are_counted_each_for_itself(caller: HttpCaller, endpoint: Endpoint) -> None:
+async def test_size_limit_applies_to_each_response(caller: HttpCaller, endpoint: Endpoint) -> None:
     endpoint.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000
     for _ in range(10):
         assert (await call(caller, endpoint)).reason is None
     assert len(endpoint.connections) == 1
 
 
-async def test_the_deadline_covers_the_body_but_the_status_counts(
+async def test_deadline_during_the_body_keeps_the_status(
     patient: HttpCaller, endpoint: Endpoint
 ) -> None:
     def slow(connection: Connection) -> None:
@@ -420,9 +420,7 @@ async def test_the_deadline_covers_the_body_but_the_status_counts(
     assert outcome.body.startswith("....")
 
 
-async def test_a_large_body_is_read_to_its_limit_and_its_head_kept(
-    caller: HttpCaller, endpoint: Endpoint
-) -> None:
+async def test_large_response_body_is_truncated(caller: HttpCaller, endpoint: Endpoint) -> None:
     endpoint.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + b"x" * (
         MAX_BODY + 5
     )
@@ -431,7 +429,7 @@ async def test_a_large_body_is_read_to_its_limit_and_its_head_kept(
     await endpoint.connections[0].lost
 
 
-async def test_connections_are_reused_but_not_once_the_other_side_closed_them(
+async def test_connection_is_reused_until_the_endpoint_closes_it(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
     for _ in range(3):
@@ -445,7 +443,7 @@ async def test_connections_are_reused_but_not_once_the_other_side_closed_them(
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_nothing_is_sent_twice_when_a_reused_connection_drops(
+async def test_request_is_not_resent_when_a_reused_connection_drops(
     caller: HttpCaller, endpoint: Endpoint, method: str
 ) -> None:
     await call(caller, endpoint)
@@ -456,7 +454,7 @@ async def test_nothing_is_sent_twice_when_a_reused_connection_drops(
     assert len(endpoint.requests) == 2
 
 
-async def test_no_cookie_is_kept(caller: HttpCaller, endpoint: Endpoint) -> None:
+async def test_cookies_are_not_stored(caller: HttpCaller, endpoint: Endpoint) -> None:
     endpoint.answer = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: a=b\r\n\r\n")
     await call(caller, endpoint)
     await call(caller, endpoint, headers={"Cookie": "own=1"})
@@ -468,7 +466,7 @@ async def test_no_cookie_is_kept(caller: HttpCaller, endpoint: Endpoint) -> None
     ("value", "after"),
     [(b"120", 120), (b"Fri, 15 Jan 2100 12:00:00 GMT", None), (b"x", 0), (b"\xff", 0)],
 )
-async def test_retry_after_is_read(
+async def test_retry_after_header_is_parsed(
     caller: HttpCaller, endpoint: Endpoint, value: bytes, after: int | None
 ) -> None:
     head = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: " + value
@@ -483,7 +481,7 @@ async def test_retry_after_is_read(
         assert outcome.retry_after is None
 
 
-async def test_a_call_can_be_cut_off(caller: HttpCaller, endpoint: Endpoint) -> None:
+async def test_cancelled_call_closes_its_connection(caller: HttpCaller, endpoint: Endpoint) -> None:
     arrived: Deferred[None] = Deferred()
     endpoint.answer = lambda connection: arrived.callback(None)
     calling = caller.call(claim(endpoint))
@@ -493,7 +491,7 @@ async def test_a_call_can_be_cut_off(caller: HttpCaller, endpoint: Endpoint) -> 
     await calling.addErrback(lambda _: None)
 
 
-async def test_what_has_answered_has_answered_though_its_body_is_cut_off(
+async def test_cancelled_call_keeps_a_status_that_has_arrived(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
     arrived: Deferred[None] = Deferred()
@@ -511,7 +509,7 @@ async def test_what_has_answered_has_answered_though_its_body_is_cut_off(
     await endpoint.connections[0].lost
 
 
-async def test_no_request_starts_once_max_delay_has_passed(endpoint: Endpoint) -> None:
+async def test_request_is_not_sent_after_max_delay(endpoint: Endpoint) -> None:
     """Connecting took until then."""
     made = claim(endpoint, max_delay=1)
     moments = iter([NOON + 59.0, NOON + 60.0])
@@ -524,14 +522,14 @@ async def test_no_request_starts_once_max_delay_has_passed(endpoint: Endpoint) -
     await caller.close()
 
 
-async def test_an_attempt_starts_when_its_connection_is_there(endpoint: Endpoint) -> None:
+async def test_attempt_starts_when_its_connection_is_established(endpoint: Endpoint) -> None:
     moments = iter([NOON + 1.0, NOON + 3.0])
     caller = HttpCaller(reactor, lambda: next(moments), 10)
     assert (await caller.call(claim(endpoint))).started_at_ms == (NOON + 3) * 1000
     await caller.close()
 
 
-async def test_ipv6_and_odd_forms_of_addresses(caller: HttpCaller, endpoint: Endpoint) -> None:
+async def test_ipv6_and_numeric_hosts_are_called(caller: HttpCaller, endpoint: Endpoint) -> None:
     port = endpoint.port.getHost().port
     made = definition(callback=f"http://127.0.0.1:{port}/")
     assert (
@@ -547,7 +545,7 @@ async def test_ipv6_and_odd_forms_of_addresses(caller: HttpCaller, endpoint: End
     assert "refused" in outcome.detail or "no" in outcome.detail
 
 
-async def test_a_callback_that_cannot_be_called_after_all_is_an_outcome(
+async def test_invalid_stored_callback_is_a_failed_outcome(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
     """As one might stand in a database that somebody else wrote to."""
@@ -577,7 +575,7 @@ def claim_of(endpoint: Endpoint, host: str) -> Claim:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
-async def test_a_name_for_a_denied_address_is_not_called(
+async def test_host_name_of_a_denied_address_is_not_called(
     endpoint: Endpoint, address: str, scheme: str
 ) -> None:
     endpoint.scheme = scheme
@@ -593,9 +591,7 @@ async def test_a_name_for_a_denied_address_is_not_called(
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "127.0.0.1"])
-async def test_an_address_that_stands_in_the_store_is_judged_when_it_is_called(
-    endpoint: Endpoint, host: str
-) -> None:
+async def test_stored_address_is_checked_when_it_is_called(endpoint: Endpoint, host: str) -> None:
     """The rules may have been others when it was put, or it came from elsewhere."""
     made = claim_of(endpoint, "localhost")
     there = evolve(
@@ -619,7 +615,7 @@ async def test_an_address_that_stands_in_the_store_is_judged_when_it_is_called(
 
 @pytest.mark.parametrize("host", ["[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[::]", "0.0.0.0"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_an_address_is_judged_without_being_looked_up(
+async def test_numeric_address_is_checked_without_a_lookup(
     endpoint: Endpoint, host: str, scheme: str
 ) -> None:
     made = claim(endpoint, callback=f"{scheme}://{host}:{endpoint.port.getHost().port}/")
@@ -631,7 +627,7 @@ async def test_an_address_is_judged_without_being_looked_up(
     await caller.close()
 
 
-async def test_of_several_addresses_those_allowed_are_called(endpoint: Endpoint) -> None:
+async def test_allowed_addresses_of_a_host_are_called(endpoint: Endpoint) -> None:
     names = {"mixed.example": ["169.254.169.254", "fe80::1", "127.0.0.1", "100.100.100.200"]}
     caller = confined(names)
     outcome = await caller.call(claim_of(endpoint, "mixed.example"))
@@ -639,7 +635,7 @@ async def test_of_several_addresses_those_allowed_are_called(endpoint: Endpoint)
     await caller.close()
 
 
-async def test_of_several_addresses_none_of_which_is_allowed_the_first_is_told(
+async def test_host_with_denied_addresses_only_reports_the_first(
     endpoint: Endpoint,
 ) -> None:
     caller = confined({"evil.example": ["169.254.169.254", "::1"]}, "::1/128")
@@ -649,7 +645,7 @@ async def test_of_several_addresses_none_of_which_is_allowed_the_first_is_told(
     await caller.close()
 
 
-async def test_an_allowed_address_that_refuses_is_not_called_forbidden(endpoint: Endpoint) -> None:
+async def test_refused_connection_is_not_reported_as_forbidden(endpoint: Endpoint) -> None:
     made = claim_of(endpoint, "mixed.example")
     await maybeDeferred(endpoint.port.stopListening)
     caller = confined({"mixed.example": ["127.0.0.1", "169.254.169.254"]})
@@ -661,7 +657,7 @@ async def test_an_allowed_address_that_refuses_is_not_called_forbidden(endpoint:
     await caller.close()
 
 
-async def test_a_name_that_changes_its_address_is_judged_each_time(
+async def test_changed_address_of_a_host_is_checked_again(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resolver, "KEPT_SECONDS", 0)
@@ -676,7 +672,7 @@ async def test_a_name_that_changes_its_address_is_judged_each_time(
     await caller.close()
 
 
-def test_no_connection_is_made_but_to_what_is_allowed() -> None:
+def test_reactor_connects_to_allowed_addresses_only() -> None:
     """Whatever is looked up, and by whom: this is where each connection passes."""
     reached: list[str] = []
 
@@ -701,7 +697,7 @@ def headers_of(request: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("payload", ["", '{"é": 1}', "plain"])
-async def test_a_signed_callback_is_one_that_the_library_accepts(
+async def test_signature_is_verified_by_the_standard_webhooks_library(
     endpoint: Endpoint, payload: str
 ) -> None:
     keys = SigningKeys.parse(f"{webhook_secret('a')}\n{webhook_secret('b')}")
@@ -726,7 +722,7 @@ async def test_a_signed_callback_is_one_that_the_library_accepts(
     await caller.close()
 
 
-async def test_the_time_signed_is_when_the_request_starts(endpoint: Endpoint) -> None:
+async def test_signed_timestamp_is_when_the_request_starts(endpoint: Endpoint) -> None:
     """However long it took to connect: whoever checks allows five minutes."""
     moments = iter([NOON + 1.0, NOON + 301.9])
     keys = SigningKeys.parse(webhook_secret("a"))
@@ -740,7 +736,7 @@ async def test_the_time_signed_is_when_the_request_starts(endpoint: Endpoint) ->
     await caller.close()
 
 
-async def test_keys_may_change_between_calls(endpoint: Endpoint) -> None:
+async def test_changed_keys_sign_the_next_call(endpoint: Endpoint) -> None:
     keys = [SigningKeys.parse(webhook_secret("a"))]
     caller = HttpCaller(reactor, time.time, 10, keys=lambda: keys[0])
     await call(caller, endpoint)
@@ -751,7 +747,7 @@ async def test_keys_may_change_between_calls(endpoint: Endpoint) -> None:
     await caller.close()
 
 
-async def test_without_keys_nothing_is_signed(caller: HttpCaller, endpoint: Endpoint) -> None:
+async def test_call_without_keys_is_not_signed(caller: HttpCaller, endpoint: Endpoint) -> None:
     await call(caller, endpoint)
     assert b"webhook" not in endpoint.requests[0].lower()
 
@@ -766,7 +762,7 @@ async def secure_endpoint(name: str) -> tuple[Endpoint, bytes]:
     return endpoint, made.public_bytes(serialization.Encoding.PEM)
 
 
-async def test_tls() -> None:
+async def test_https_endpoint_is_called() -> None:
     endpoint, pem = await secure_endpoint("localhost")
     caller = HttpCaller(reactor, time.time, 10, Trusting(pem))
     outcome = await call(caller, endpoint)
@@ -782,7 +778,7 @@ async def test_tls() -> None:
         ("other.example", True, "certificate is not one for this host"),
     ],
 )
-async def test_tls_errors(name: str, trusted: bool, said: str) -> None:
+async def test_tls_failure_is_explained(name: str, trusted: bool, said: str) -> None:
     endpoint, pem = await secure_endpoint(name)
     caller = HttpCaller(reactor, time.time, 10, Trusting(pem) if trusted else None)
     outcome = await call(caller, endpoint)
@@ -793,7 +789,7 @@ async def test_tls_errors(name: str, trusted: bool, said: str) -> None:
     await shut(endpoint)
 
 
-async def test_tls_with_who_speaks_none(caller: HttpCaller, endpoint: Endpoint) -> None:
+async def test_https_to_a_plain_http_endpoint_fails(caller: HttpCaller, endpoint: Endpoint) -> None:
     endpoint.scheme = "https"
     calling = caller.call(claim(endpoint))
     while not endpoint.connections:
@@ -804,7 +800,7 @@ async def test_tls_with_who_speaks_none(caller: HttpCaller, endpoint: Endpoint) 
     assert "TLS handshake failed" in outcome.detail
 
 
-async def test_a_tls_endpoint_that_hangs_is_dropped_at_the_deadline() -> None:
+async def test_hanging_tls_handshake_ends_at_the_deadline() -> None:
     endpoint, pem = await secure_endpoint("localhost")
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"
     endpoint.answer = answer
@@ -828,5 +824,5 @@ async def test_a_tls_endpoint_that_hangs_is_dropped_at_the_deadline() -> None:
         (ResponseNeverReceived([]), "the endpoint's answer is not HTTP"),
     ],
 )
-def test_failures_are_told_in_words(failure: Exception, said: str) -> None:
+def test_failure_is_explained_in_words(failure: Exception, said: str) -> None:
     assert explain(failure) == said

@@ -120,7 +120,9 @@ def tab_to(browser: Browser, wanted: str) -> None:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_every_page_can_be_read(daemon: Daemon, browser: Browser, width: int, dark: bool) -> None:
+def test_every_page_fits_the_screen_and_has_contrast(
+    daemon: Daemon, browser: Browser, width: int, dark: bool
+) -> None:
     browser.set_screen(width, dark)
     key = daemon.curl("GET", "/status/failed-once")[1]["tasks"][0]["task"]
     later = daemon.curl("GET", "/status/later0")[1]["tasks"][0]["task"]
@@ -158,7 +160,7 @@ def said(node: dict[str, Any]) -> str:
     return str(node.get("name", {}).get("value", "")).strip()
 
 
-def test_the_overview_is_drawn(daemon: Daemon, browser: Browser) -> None:
+def test_dashboard_draws_its_charts(daemon: Daemon, browser: Browser) -> None:
     browser.go(url(daemon, "/"))
     assert browser.h1.endswith("failed in the last 3 hours")
     assert "failed" in browser.driver.title
@@ -178,7 +180,9 @@ def test_the_overview_is_drawn(daemon: Daemon, browser: Browser) -> None:
     }
 
 
-def test_the_keyboard_is_enough_to_reschedule(daemon: Daemon, sink: Sink, browser: Browser) -> None:
+def test_task_is_rescheduled_by_keyboard_alone(
+    daemon: Daemon, sink: Sink, browser: Browser
+) -> None:
     key = failed(daemon, sink, "by-keyboard")
     browser.go(url(daemon, "/"))
     browser.one("body").send_keys(Keys.TAB)
@@ -208,7 +212,7 @@ def test_the_keyboard_is_enough_to_reschedule(daemon: Daemon, sink: Sink, browse
     assert (task["state"], browser.path) == ("scheduled", f"/page/task/{task['task']}?done=moved")
 
 
-def test_all_of_it_works_without_scripts(daemon: Daemon, sink: Sink, browser: Browser) -> None:
+def test_pages_work_without_scripts(daemon: Daemon, sink: Sink, browser: Browser) -> None:
     failed(daemon, sink, "no-script")
     browser.tell("Emulation.setScriptExecutionDisabled", value=True)
     browser.go(url(daemon, "/"))
@@ -225,7 +229,7 @@ def test_all_of_it_works_without_scripts(daemon: Daemon, sink: Sink, browser: Br
     assert daemon.curl("GET", "/status/no-script")[0] == 404
 
 
-def test_it_keeps_itself_fresh_and_disturbs_nobody(
+def test_dashboard_refreshes_without_disturbing_the_reader(
     daemon: Daemon, sink: Sink, browser: Browser
 ) -> None:
     browser.go(url(daemon, "/?done=deleted"))
@@ -260,7 +264,9 @@ def test_it_keeps_itself_fresh_and_disturbs_nobody(
     button.click()
 
 
-def test_it_says_when_callme_does_not_answer(sink: Sink, browser: Browser, tmp_path: Path) -> None:
+def test_dashboard_reports_an_unreachable_daemon(
+    sink: Sink, browser: Browser, tmp_path: Path
+) -> None:
     daemon = Daemon(tmp_path).start()
     browser.go(url(daemon, "/"))
     daemon.kill()
@@ -282,7 +288,7 @@ def test_it_says_when_callme_does_not_answer(sink: Sink, browser: Browser, tmp_p
     daemon.kill()
 
 
-def test_logging_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) -> None:
+def test_operator_logs_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.touch(0o600)
     tokens.write_text("let-me-in\nread:let-me-look\n")

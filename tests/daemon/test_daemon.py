@@ -51,7 +51,7 @@ def twistd(directory: Path, *arguments: str, **environ: str) -> subprocess.Compl
 # On the minute
 
 
-def test_calls_are_made_on_the_minute_and_again_if_need_be(either: Daemon, sink: Sink) -> None:
+def test_calls_are_made_on_the_minute_and_retried(either: Daemon, sink: Sink) -> None:
     """The whole of it, in real time: takes up to two minutes."""
     daemon = either.start()
     if time.time() % 60 > 50:
@@ -85,7 +85,7 @@ def test_calls_are_made_on_the_minute_and_again_if_need_be(either: Daemon, sink:
     assert headers["Content-Type"] == "application/json"
 
 
-def test_the_tour(either: Daemon, sink: Sink) -> None:
+def test_task_is_put_called_rescheduled_and_deleted(either: Daemon, sink: Sink) -> None:
     daemon = either.start()
     key = daemon.put(
         "now", sink.url("/status/204"), expected_http_status=204, callback_method="PUT"
@@ -108,7 +108,7 @@ def test_the_tour(either: Daemon, sink: Sink) -> None:
     assert (status, health["status"], health["backlog"]) == (200, "ok", 0)
 
 
-def test_who_waits_is_answered_and_who_is_to_be_told_is_told(either: Daemon, sink: Sink) -> None:
+def test_long_poll_is_answered_and_notification_is_sent(either: Daemon, sink: Sink) -> None:
     daemon = either.start()
     key = daemon.put("bad", sink.url("/once/500"), retry=0, on_failure=sink.url("/status/204"))
     task = {"state": "scheduled"}
@@ -127,7 +127,7 @@ def test_who_waits_is_answered_and_who_is_to_be_told_is_told(either: Daemon, sin
 # Death
 
 
-def test_what_was_acknowledged_survives_a_kill(either: Daemon, sink: Sink) -> None:
+def test_acknowledged_tasks_survive_sigkill(either: Daemon, sink: Sink) -> None:
     daemon = either.start()
     keys = [daemon.put(f"n{n}", sink.url("/status/200"), "+1h") for n in range(5)]
     daemon.kill()
@@ -135,7 +135,7 @@ def test_what_was_acknowledged_survives_a_kill(either: Daemon, sink: Sink) -> No
     assert [daemon.task(key)["state"] for key in keys] == ["scheduled"] * 5
 
 
-def test_a_task_that_may_be_called_once_is_not_called_twice(either: Daemon, sink: Sink) -> None:
+def test_task_without_retry_is_not_called_again_after_sigkill(either: Daemon, sink: Sink) -> None:
     daemon = either.start()
     key = daemon.put("once", sink.url("/sleep/1"), retry=0)
     wait_for(lambda: sink.count(key) == 1)
@@ -150,7 +150,7 @@ def test_a_task_that_may_be_called_once_is_not_called_twice(either: Daemon, sink
     assert sink.count(key) == 1
 
 
-def test_sigterm_lets_calls_finish(either: Daemon, sink: Sink) -> None:
+def test_sigterm_waits_for_calls_in_flight(either: Daemon, sink: Sink) -> None:
     daemon = either.start()
     key = daemon.put("slow", sink.url("/sleep/2"))
     wait_for(lambda: sink.count(key) == 1)
@@ -160,7 +160,7 @@ def test_sigterm_lets_calls_finish(either: Daemon, sink: Sink) -> None:
     assert sink.count(key) == 1
 
 
-def test_sigterm_cuts_off_calls_that_take_too_long(either: Daemon, sink: Sink) -> None:
+def test_sigterm_cancels_calls_that_outlast_the_grace_period(either: Daemon, sink: Sink) -> None:
     daemon = either.start()
     key = daemon.put("slow", sink.url("/sleep/60"), timeout=100)
     wait_for(lambda: sink.count(key) == 1)
@@ -173,7 +173,7 @@ def test_sigterm_cuts_off_calls_that_take_too_long(either: Daemon, sink: Sink) -
     assert task["attempts"][0]["reason"] == "interrupted"
 
 
-def test_sigterm_while_idle_clients_are_connected_is_quick(daemon: Daemon) -> None:
+def test_sigterm_does_not_wait_for_idle_clients(daemon: Daemon) -> None:
     daemon.start()
     clients = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(20)]
     clients[0].sendall(b"GET /status/ HT")
@@ -187,20 +187,20 @@ def test_sigterm_while_idle_clients_are_connected_is_quick(daemon: Daemon) -> No
 # Starting
 
 
-def test_postgresql_without_its_driver_says_what_to_install(tmp_path: Path) -> None:
+def test_missing_postgresql_driver_names_the_package_to_install(tmp_path: Path) -> None:
     (tmp_path / "psycopg.py").write_text("raise ImportError('it is not here')")
     done = twistd(tmp_path, "--database=postgresql://me@host/db", PYTHONPATH=str(tmp_path))
     refused(done, r"needs psycopg \(it is not here\): pip install 'callme\[postgresql\]'")
 
 
-def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path: Path) -> None:
+def test_unreachable_server_is_reported_without_the_password(tmp_path: Path) -> None:
     url = f"postgresql://me:hunter2@127.0.0.1:{free_port()}/db"
     done = twistd(tmp_path, f"--port={free_port()}", f"--database={url}")
     refused(done, "Connection refused")
     assert "hunter2" not in done.stdout + done.stderr
 
 
-def test_a_name_that_another_daemon_has_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+def test_node_name_of_a_running_daemon_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     options = [f"--database={cluster.create(f'daemon{free_port()}')}", "--node=one"]
     daemon = Daemon(tmp_path, *options).start()
     try:
@@ -211,25 +211,25 @@ def test_a_name_that_another_daemon_has_is_refused(cluster: Cluster, tmp_path: P
         daemon.kill()
 
 
-def test_a_second_daemon_on_the_same_file_refuses_to_start(daemon: Daemon) -> None:
+def test_second_daemon_on_the_same_file_is_refused(daemon: Daemon) -> None:
     daemon.start()
     done = twistd(daemon.directory, f"--port={free_port()}")
     refused(done, "callme.sqlite is in use by another callme daemon")
     assert daemon.answers()
 
 
-def test_a_port_that_is_taken_is_refused(daemon: Daemon, tmp_path: Path) -> None:
+def test_port_in_use_is_refused(daemon: Daemon, tmp_path: Path) -> None:
     daemon.start()
     done = twistd(tmp_path, f"--port={daemon.port}", "--database=other.sqlite")
     refused(done, f"cannot listen on tcp:{daemon.port}:interface=127.0.0.1: Address already in use")
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+def test_damaged_database_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "callme.sqlite").write_bytes(b"nonsense" * 1000)
     refused(twistd(tmp_path, f"--port={free_port()}"), "file is not a database")
 
 
-def test_a_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
+def test_database_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
     daemon.start().terminate()
     connection = sqlite3.connect(daemon.directory / "callme.sqlite")
     connection.execute(f"PRAGMA user_version = {len(migrations()) + 1}")
@@ -255,7 +255,7 @@ def test_a_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
         (["stray"], "'stray' is not an option"),
     ],
 )
-def test_what_makes_no_sense_is_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_invalid_options_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
     refused(twistd(tmp_path, f"--port={free_port()}", *arguments), said)
 
 
@@ -268,7 +268,7 @@ def refused(done: subprocess.CompletedProcess[str], said: str) -> None:
     assert re.search(said, lines[0]), lines[0]
 
 
-def test_help_and_version(tmp_path: Path) -> None:
+def test_help_and_version_are_printed(tmp_path: Path) -> None:
     done = twistd(tmp_path, "--version")
     assert (done.returncode, done.stdout) == (0, f"callme {__version__}\n")
     done = twistd(tmp_path, "--help")
@@ -279,7 +279,7 @@ def test_help_and_version(tmp_path: Path) -> None:
     assert "callme  " in listed.stdout
 
 
-def test_in_the_background_with_a_pid_file(tmp_path: Path) -> None:
+def test_daemon_in_the_background_writes_a_pid_file(tmp_path: Path) -> None:
     port = free_port()
     done = subprocess.run(
         [TWISTD, "--pidfile=callme.pid", "--logfile=callme.log", "callme", f"--port={port}"],
@@ -307,7 +307,7 @@ def test_in_the_background_with_a_pid_file(tmp_path: Path) -> None:
     assert "callme has stopped" in (tmp_path / "callme.log").read_text()
 
 
-def test_options_from_the_environment(tmp_path: Path) -> None:
+def test_options_are_read_from_the_environment(tmp_path: Path) -> None:
     done = twistd(tmp_path, CALLME_PER_HOST="none")
     refused(done, "CALLME_PER_HOST is 'none'")
     done = twistd(tmp_path, "--per-host=no", CALLME_PER_HOST="none")
@@ -347,7 +347,7 @@ class SettableDaemon(Daemon):
 
 
 @pytest.mark.parametrize("step", [-3600, 3600])
-def test_a_wall_clock_that_is_set_stops_nothing(tmp_path: Path, sink: Sink, step: int) -> None:
+def test_wall_clock_change_does_not_stop_calls(tmp_path: Path, sink: Sink, step: int) -> None:
     daemon = SettableDaemon(tmp_path)
     daemon.start()
     try:
@@ -381,7 +381,7 @@ def _seconds(rfc3339: str) -> float:
 # Bad company
 
 
-def test_large_bodies_do_not_stay_in_memory(daemon: Daemon) -> None:
+def test_memory_of_large_bodies_is_released(daemon: Daemon) -> None:
     daemon.start()
     large = daemon.directory / "large"
     large.write_bytes(b"x" * 20_000_000)
@@ -393,7 +393,7 @@ def test_large_bodies_do_not_stay_in_memory(daemon: Daemon) -> None:
     assert daemon.rss() - before < 10_000_000
 
 
-def test_idle_and_half_open_connections_do_not_stop_others(daemon: Daemon, sink: Sink) -> None:
+def test_idle_and_half_open_connections_do_not_block_requests(daemon: Daemon, sink: Sink) -> None:
     daemon.start()
     crowd = []
     for number in range(300):
@@ -407,7 +407,7 @@ def test_idle_and_half_open_connections_do_not_stop_others(daemon: Daemon, sink:
     assert daemon.curl("GET", "/healthz")[0] == 200
 
 
-def test_nothing_a_task_holds_reaches_the_log(daemon: Daemon, sink: Sink) -> None:
+def test_contents_of_tasks_are_not_logged(daemon: Daemon, sink: Sink) -> None:
     daemon.start()
     key = daemon.put(
         "n%C3%A4me",

@@ -100,7 +100,7 @@ def calls_of(sink: Sink) -> Counter[str]:
     return Counter(key.partition("@")[0] for _, key, _ in sink.calls)
 
 
-def test_each_of_many_tasks_is_called_once_by_one_of_three(
+def test_three_daemons_call_each_task_once(
     fleet: Callable[..., Daemon], sink: Sink, cluster: Cluster, url: str
 ) -> None:
     daemons = [fleet(name) for name in ("a", "b", "c")]
@@ -132,7 +132,7 @@ def test_each_of_many_tasks_is_called_once_by_one_of_three(
         assert "Traceback" not in daemon.log()
 
 
-def test_whatever_befalls_three_of_four_nothing_is_lost_and_nothing_extra(
+def test_failures_of_three_of_four_daemons_lose_and_repeat_nothing(
     fleet: Callable[..., Daemon], sink: Sink, cluster: Cluster, url: str
 ) -> None:
     """One is killed, one frozen for longer than it takes to count as dead, one cut off.
@@ -188,7 +188,7 @@ def test_whatever_befalls_three_of_four_nothing_is_lost_and_nothing_extra(
     proxy.close()
 
 
-def test_a_restart_of_the_database_loses_nothing(
+def test_database_restart_loses_nothing(
     fleet: Callable[..., Daemon], sink: Sink, cluster: Cluster, url: str
 ) -> None:
     daemons = [fleet(name, "--concurrency=16") for name in ("a", "b")]
@@ -226,7 +226,7 @@ def curl_head(daemon: Daemon, body: object) -> tuple[int, str]:
     return status, file.read_text()
 
 
-def test_one_of_two_is_stopped_under_load_and_nobody_notices(
+def test_stop_of_one_daemon_under_load_loses_nothing(
     fleet: Callable[..., Daemon], sink: Sink, cluster: Cluster, url: str
 ) -> None:
     stopped, stays = fleet("stopped"), fleet("stays")
@@ -274,9 +274,7 @@ def test_one_of_two_is_stopped_under_load_and_nobody_notices(
     assert names == [("stays",)]
 
 
-def test_who_waits_at_either_is_answered_once_one_of_them_is_done(
-    fleet: Callable[..., Daemon], sink: Sink
-) -> None:
+def test_long_polls_at_both_daemons_are_answered(fleet: Callable[..., Daemon], sink: Sink) -> None:
     both = [fleet("a"), fleet("b")]
     key = both[0].put("slow", sink.url("/sleep/3"))
     both[1].until(key, "running")
@@ -289,7 +287,7 @@ def test_who_waits_at_either_is_answered_once_one_of_them_is_done(
     assert [(status, task["state"]) for status, task in answers] == [(200, "succeeded")] * 2
 
 
-def test_daemons_that_start_at_once_on_an_empty_database_both_run(
+def test_daemons_that_start_together_on_an_empty_database_both_run(
     url: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     daemons = []

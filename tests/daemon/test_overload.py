@@ -37,7 +37,7 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_a_thousand_idle_and_a_thousand_slow_clients_keep_nobody_out(
+def test_thousands_of_idle_and_slow_clients_do_not_block_requests(
     daemon: Daemon, sink: Sink, many_files: None
 ) -> None:
     """In real time: takes up to a minute and a half."""
@@ -71,7 +71,7 @@ def test_a_thousand_idle_and_a_thousand_slow_clients_keep_nobody_out(
     assert "Traceback" not in daemon.log()
 
 
-def test_a_rush_takes_the_place_of_idle_clients(daemon: Daemon, many_files: None) -> None:
+def test_burst_of_clients_evicts_idle_ones(daemon: Daemon, many_files: None) -> None:
     """All that come while callme does something else are let in in one turn of its reactor."""
     daemon.start()
     assert daemon.process is not None
@@ -99,7 +99,9 @@ def open_files(daemon: Daemon) -> int:
     return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
 
 
-def test_what_a_lower_limit_of_files_leaves_is_shared(tmp_path: Path, sink: Sink) -> None:
+def test_low_descriptor_limit_is_shared_between_calls_and_clients(
+    tmp_path: Path, sink: Sink
+) -> None:
     daemon = LimitedDaemon(tmp_path, resource.RLIMIT_NOFILE, 200, "--concurrency=30")
     daemon.start()
     try:
@@ -115,7 +117,7 @@ def test_what_a_lower_limit_of_files_leaves_is_shared(tmp_path: Path, sink: Sink
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a limit cannot be set from outside")
-def test_accepting_goes_on_once_there_are_descriptors_again(daemon: Daemon, sink: Sink) -> None:
+def test_accepting_resumes_when_descriptors_are_free(daemon: Daemon, sink: Sink) -> None:
     daemon.start()
     key = daemon.put("warm", sink.url("/status/200"))
     daemon.until(key, "succeeded")
@@ -165,7 +167,7 @@ class LimitedDaemon(Daemon):
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a limit cannot be set from outside")
-def test_no_file_may_grow(daemon: Daemon, sink: Sink) -> None:
+def test_file_size_limit_loses_nothing(daemon: Daemon, sink: Sink) -> None:
     """As a quota would have it; needs no rights."""
     daemon.start()
     assert daemon.process is not None
@@ -192,7 +194,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(mounted)], check=True)
 
 
-def test_the_disk_is_full(tmp_path: Path, small_disk: Path, sink: Sink) -> None:
+def test_full_disk_loses_nothing(tmp_path: Path, small_disk: Path, sink: Sink) -> None:
     daemon = Daemon(tmp_path, f"--database={small_disk}/callme.sqlite")
     daemon.start()
 
@@ -257,7 +259,7 @@ def nothing_is_lost(
 # Beyond this machine
 
 
-def test_tls_and_tokens(tmp_path: Path, sink: Sink) -> None:
+def test_tls_and_tokens_protect_a_running_daemon(tmp_path: Path, sink: Sink) -> None:
     write_certificate(tmp_path)
     path = write_token_file(tmp_path)
     path.write_text("writer\nread:reader\n")

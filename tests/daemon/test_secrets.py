@@ -108,7 +108,9 @@ WRONG: list[Any] = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: ascii(wrong)[:60])
-def test_an_error_repeats_no_secret(world: World, log: list[str], wrong: dict[str, Any]) -> None:
+def test_validation_error_contains_no_secret(
+    world: World, log: list[str], wrong: dict[str, Any]
+) -> None:
     for answer in (put(world, **wrong), _batch(world, [{**BODY, "task_name": "task", **wrong}])):
         assert answer.status in (200, 400, 422)
         assert CANARY not in answer.text
@@ -130,7 +132,7 @@ def test_an_error_repeats_no_secret(world: World, log: list[str], wrong: dict[st
         f'"{CANARY}\ud800"',
     ],
 )
-def test_a_body_that_cannot_be_read_is_not_repeated(
+def test_unreadable_body_is_not_repeated_in_the_error(
     world: World, log: list[str], body: str
 ) -> None:
     for kind in ("application/json", "application/x-ndjson"):
@@ -152,7 +154,7 @@ def _batch(world: World, body: Any, kind: str = "application/json") -> Answer:
     return Answer(response.code, response.headers, world.result(response.text("utf-8")))
 
 
-def test_a_whole_life_with_every_failure(
+def test_secrets_stay_hidden_through_every_failure(
     world: World, log: list[str], logged_failures: LoggedFailures
 ) -> None:
     """Wherever an error says what it was about, that is not the secret."""
@@ -224,7 +226,7 @@ def without_urls(text: str) -> str:
     return text
 
 
-def test_a_notice_shows_no_more_than_the_task_does(world: World, log: list[str]) -> None:
+def test_notification_contains_no_more_than_the_task(world: World, log: list[str]) -> None:
     world.scheduler.start()
     headers = {"Authorization": f"Bearer {CANARY}"}
     put(world, **SECRETS | {"headers": headers, "payload": "", "retry": 0})
@@ -235,7 +237,7 @@ def test_a_notice_shows_no_more_than_the_task_does(world: World, log: list[str])
     assert CANARY not in without_urls(notice.definition.payload)
 
 
-def test_a_tasks_page_shows_what_its_own_answer_shows(world: World, log: list[str]) -> None:
+def test_task_page_contains_no_more_than_the_api_response(world: World, log: list[str]) -> None:
     """The payload, which is folded up, and the headers that don't look secret."""
     secret = {"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY, "X-Plain": "plain"}
     key = world.put("task", NOON, headers=secret).key
@@ -248,9 +250,7 @@ def test_a_tasks_page_shows_what_its_own_answer_shows(world: World, log: list[st
     ]
 
 
-def test_what_stands_in_the_database_and_cannot_be_read_is_not_repeated(
-    world: World, log: list[str]
-) -> None:
+def test_unreadable_row_is_not_repeated_in_the_log(world: World, log: list[str]) -> None:
     world.scheduler.start()
     put(world, **SECRETS)
     world.store.connection.execute("UPDATE task SET headers = ?", (json.dumps([HEADERS]),))
@@ -266,7 +266,7 @@ def test_what_stands_in_the_database_and_cannot_be_read_is_not_repeated(
         assert CANARY not in without_urls(text)
 
 
-async def test_a_daemon_that_signs_calls_and_fails(tmp_path: Path, log: list[str]) -> None:
+async def test_secrets_of_signed_failing_calls_stay_hidden(tmp_path: Path, log: list[str]) -> None:
     """Over real sockets: what is sent has the secrets, what callme says of it has none."""
     secret = base64.b64encode(CANARY.encode() * 3).decode()
     keys = tmp_path / "keys"

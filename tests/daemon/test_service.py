@@ -41,7 +41,7 @@ from tests.helpers.tasks import definition
 
 
 @pytest.mark.parametrize("over", ["sqlite", "postgresql"])
-async def test_a_task_goes_all_the_way(
+async def test_task_is_put_called_and_recorded(
     tmp_path: Path, over: str, request: pytest.FixtureRequest
 ) -> None:
     arguments = []
@@ -85,7 +85,7 @@ async def test_a_task_goes_all_the_way(
     assert not (tmp_path / "callme.sqlite-wal").exists()
 
 
-async def test_a_daemon_goes_where_it_is_told_to_go_only(tmp_path: Path) -> None:
+async def test_denied_network_is_not_called(tmp_path: Path) -> None:
     daemon = makeService(
         options(tmp_path, "--deny-network=127.0.0.0/8", "--deny-network=::1", "--public-only")
     )
@@ -111,7 +111,7 @@ async def test_a_daemon_goes_where_it_is_told_to_go_only(tmp_path: Path) -> None
     await daemon.stopService()
 
 
-async def test_a_daemon_can_be_started_again_on_its_file(tmp_path: Path) -> None:
+async def test_service_restarts_on_its_database(tmp_path: Path) -> None:
     for _ in range(2):
         daemon = makeService(options(tmp_path))
         daemon.startService()
@@ -119,13 +119,13 @@ async def test_a_daemon_can_be_started_again_on_its_file(tmp_path: Path) -> None
         await daemon.stopService()
 
 
-def test_a_relative_database_lies_in_the_rundir(tmp_path: Path) -> None:
+def test_relative_database_path_is_below_the_rundir(tmp_path: Path) -> None:
     daemon = makeService(options(tmp_path, "--database=own.sqlite"))
     assert (tmp_path / "own.sqlite").exists()
     daemon._database.release()
 
 
-def test_the_database_belongs_to_the_user_that_the_daemon_runs_as(
+def test_database_file_is_owned_by_the_user_of_the_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
@@ -135,7 +135,7 @@ def test_the_database_belongs_to_the_user_that_the_daemon_runs_as(
     assert given == [(tmp_path / "callme.sqlite", 123, -1)]
 
 
-def test_a_bad_file_of_keys_ends_in_one_line(tmp_path: Path) -> None:
+def test_unusable_key_file_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("hunter2")
     (tmp_path / "keys").chmod(0o600)
     with pytest.raises(SystemExit, match=r"callme: the signing key file .*line 1") as ended:
@@ -145,13 +145,13 @@ def test_a_bad_file_of_keys_ends_in_one_line(tmp_path: Path) -> None:
     makeService(options(tmp_path))._database.release()
 
 
-def test_what_cannot_be_opened_ends_in_one_line(tmp_path: Path) -> None:
+def test_unusable_database_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"callme: .*the directory .* does not exist"):
         makeService(options(tmp_path, "--database=nowhere/x.sqlite"))
 
 
 @pytest.mark.parametrize("interface", ["127.0.0.1", "\\:\\:1"])
-def test_a_port_that_is_taken_ends_in_one_line(tmp_path: Path, interface: str) -> None:
+def test_port_in_use_is_a_one_line_error(tmp_path: Path, interface: str) -> None:
     family = socket.AF_INET if "." in interface else socket.AF_INET6
     with socket.socket(family) as other:
         try:
@@ -164,7 +164,7 @@ def test_a_port_that_is_taken_ends_in_one_line(tmp_path: Path, interface: str) -
             makeService(options(tmp_path, f"--port={taken}"))
 
 
-def test_a_port_taken_at_the_last_moment_is_an_error(tmp_path: Path) -> None:
+def test_port_taken_after_the_check_is_an_error(tmp_path: Path) -> None:
     daemon = makeService(options(tmp_path))
     port = int(daemon._settings.port.split(":")[1])
     with socket.socket() as other:
@@ -175,13 +175,13 @@ def test_a_port_taken_at_the_last_moment_is_an_error(tmp_path: Path) -> None:
     daemon._database.release()
 
 
-def test_another_root_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_chroot_is_refused_before_files_are_created(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="callme: callme cannot run under twistd's --chroot"):
         makeService(options(tmp_path, chroot=str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_unix_socket_may_be_new_or_left_behind(tmp_path: Path) -> None:
+def test_unix_socket_path_may_be_new_or_stale(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     for _ in range(2):
         makeService(options(tmp_path, f"--port=unix:{path}"))._database.release()
@@ -203,7 +203,7 @@ def test_a_unix_socket_may_be_new_or_left_behind(tmp_path: Path) -> None:
         ("stdio:", "not a port that clients can connect to"),
     ],
 )
-def test_what_cannot_be_listened_on_ends_in_one_line(tmp_path: Path, port: str, said: str) -> None:
+def test_unusable_port_is_a_one_line_error(tmp_path: Path, port: str, said: str) -> None:
     (tmp_path / "file").touch()
     with socket.socket(socket.AF_UNIX) as used:
         used.bind(str(tmp_path / "used"))
@@ -218,7 +218,7 @@ def test_what_cannot_be_listened_on_ends_in_one_line(tmp_path: Path, port: str, 
 
 
 @pytest.mark.parametrize("over", ["sqlite", "postgresql"])
-async def test_one_line_says_what_has_started_and_what_it_found(
+async def test_start_is_logged_in_one_line(
     tmp_path: Path, over: str, request: pytest.FixtureRequest
 ) -> None:
     database = str(tmp_path / "x.sqlite")
@@ -260,7 +260,7 @@ async def test_one_line_says_what_has_started_and_what_it_found(
 
 
 @pytest.mark.parametrize("nodaemon", [True, False])
-def test_who_sends_it_into_the_background_reads_the_line_first(
+def test_start_line_is_printed_before_daemonizing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], nodaemon: bool
 ) -> None:
     makeService(options(tmp_path, nodaemon=nodaemon))._database.release()
@@ -276,7 +276,7 @@ def test_who_sends_it_into_the_background_reads_the_line_first(
         assert "node" not in printed[0]
 
 
-def test_a_file_that_cannot_be_given_away_ends_in_one_line(
+def test_failed_change_of_owner_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -287,7 +287,7 @@ def test_a_file_that_cannot_be_given_away_ends_in_one_line(
         makeService(options(tmp_path, "--database=x.sqlite", uid=123))
 
 
-async def test_tls(tmp_path: Path) -> None:
+async def test_tls_port_serves_https(tmp_path: Path) -> None:
     pem = write_certificate(tmp_path)
     files = f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
     daemon = makeService(options(tmp_path, f"--port=ssl:0:interface=127.0.0.1:{files}"))
@@ -298,7 +298,7 @@ async def test_tls(tmp_path: Path) -> None:
     await daemon.stopService()
 
 
-async def test_no_client_of_a_tls_port_is_forgotten_when_there_is_no_room(
+async def test_tls_clients_without_room_are_disconnected(
     tmp_path: Path,
 ) -> None:
     """Nor is there an error, which would fail the test."""
@@ -327,7 +327,7 @@ async def test_no_client_of_a_tls_port_is_forgotten_when_there_is_no_room(
         ("tcp:0:127.0.0.1:5", False),
     ],
 )
-async def test_a_rush_of_clients_finds_room(tmp_path: Path, port: str, let_in: bool) -> None:
+async def test_burst_of_clients_is_accepted(tmp_path: Path, port: str, let_in: bool) -> None:
     """Unless the operator wants less of it."""
     daemon = makeService(options(tmp_path, f"--port={port}"))
     daemon.startService()
@@ -360,7 +360,7 @@ LOCAL = [
 
 
 @pytest.mark.parametrize("port", [*BEYOND, "ssl:0:{}"])
-def test_a_port_that_others_may_reach_asks_for_tokens(tmp_path: Path, port: str) -> None:
+def test_public_port_requires_tokens(tmp_path: Path, port: str) -> None:
     write_certificate(tmp_path)
     files = f"privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
     port = f"--port={port.format(files)}"
@@ -375,7 +375,7 @@ def test_a_port_that_others_may_reach_asks_for_tokens(tmp_path: Path, port: str)
     daemon._database.release()
 
 
-def test_a_socket_that_somebody_else_has_made_may_be_reached(
+def test_adopted_socket_counts_as_public(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # What "systemd:domain=INET:index=0" makes, in a process that systemd started.
@@ -387,7 +387,7 @@ def test_a_socket_that_somebody_else_has_made_may_be_reached(
 
 
 @pytest.mark.parametrize("port", LOCAL)
-def test_a_port_of_this_machine_alone_asks_for_none(tmp_path: Path, port: str) -> None:
+def test_local_port_requires_no_tokens(tmp_path: Path, port: str) -> None:
     if "\\:" in port and not has_ipv6():
         pytest.skip("this machine has no IPv6")
     for more in ([], ["--no-auth"]):
@@ -397,7 +397,7 @@ def test_a_port_of_this_machine_alone_asks_for_none(tmp_path: Path, port: str) -
         daemon._database.release()
 
 
-def test_a_token_file_lies_in_the_rundir_and_must_be_of_use(tmp_path: Path) -> None:
+def test_relative_token_file_is_below_the_rundir_and_checked(tmp_path: Path) -> None:
     write_token_file(tmp_path).chmod(0o644)
     with pytest.raises(SystemExit, match=r"callme: the token file .*tokens\": its mode 644"):
         makeService(options(tmp_path, "--token-file=tokens"))
@@ -406,7 +406,7 @@ def test_a_token_file_lies_in_the_rundir_and_must_be_of_use(tmp_path: Path) -> N
     makeService(options(tmp_path, "--token-file=tokens"))._database.release()
 
 
-async def test_sighup_has_tokens_and_keys_read_again(tmp_path: Path) -> None:
+async def test_sighup_reloads_tokens_and_keys(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGHUP)
     keys = tmp_path / "keys"
     keys.touch(0o600)
@@ -426,7 +426,7 @@ async def test_sighup_has_tokens_and_keys_read_again(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGHUP) is before
 
 
-async def test_sighup_does_not_cut_the_end_short(tmp_path: Path) -> None:
+async def test_sighup_during_shutdown_does_not_end_it_early(tmp_path: Path) -> None:
     died: list[int] = []
     before = signal.signal(signal.SIGHUP, lambda number, _: died.append(number))
     try:
@@ -452,5 +452,5 @@ def has_ipv6() -> bool:
     return True
 
 
-def test_importing_the_daemon_installs_no_reactor() -> None:
+def test_import_of_the_service_installs_no_reactor() -> None:
     assert not hasattr(tap, "reactor")

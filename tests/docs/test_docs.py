@@ -63,7 +63,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_link_leads_somewhere(name: str) -> None:
+def test_every_link_has_a_target(name: str) -> None:
     page = ROOT / name
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if re.match(r"https?://", target):
@@ -82,7 +82,7 @@ def test_files_named_on_a_page_exist(name: str) -> None:
         assert any((base / path).exists() for base in bases), f"{name}: {path}"
 
 
-def test_every_page_is_reached_from_the_index_and_the_index_from_readme() -> None:
+def test_every_page_is_linked_from_the_index() -> None:
     links = re.findall(r"\]\(([^)#\s]+\.md)", (ROOT / "docs/index.md").read_text())
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
     assert pages <= set(links)
@@ -92,7 +92,7 @@ def test_every_page_is_reached_from_the_index_and_the_index_from_readme() -> Non
 # What is run
 
 
-def test_every_curl_line_is_run_or_says_why_not() -> None:
+def test_every_curl_line_is_run_or_gives_a_reason() -> None:
     for name, step in STEPS:
         if isinstance(step, Command):
             shown = step.answer.replace(MORE, "").strip()
@@ -105,12 +105,12 @@ def test_every_curl_line_is_run_or_says_why_not() -> None:
             )
 
 
-def test_few_blocks_are_not_run() -> None:
+def test_skipped_blocks_are_few() -> None:
     skipped = [(name, step.reason) for name, step in STEPS if isinstance(step, Skipped)]
     assert len(skipped) <= MOST_SKIPPED, skipped
 
 
-def test_no_file_is_shown_for_nothing() -> None:
+def test_every_file_of_a_page_is_used() -> None:
     for name, step in STEPS:
         if isinstance(step, File):
             assert any(
@@ -120,7 +120,7 @@ def test_no_file_is_shown_for_nothing() -> None:
             ), f"{name}:{step.line}: nothing uses {step.name}"
 
 
-def test_what_is_python_can_be_read_as_such() -> None:
+def test_every_python_block_compiles() -> None:
     for name, page in zip(NAMES, PAGES, strict=True):
         for block in re.findall(
             r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE
@@ -164,7 +164,7 @@ def test_every_operation_has_a_curl_line() -> None:
     assert sorted(wanted - shown) == []
 
 
-def test_the_reference_says_what_everything_means() -> None:
+def test_reference_describes_every_parameter_and_member() -> None:
     text = reference()
     for template in PATHS:
         assert f" {template}`" in text
@@ -193,7 +193,7 @@ KEY = '{"task": "a@1795536540", "number": 1, "lateness_ms": 54878}'
         ("HTTP/1.1 204 No Content\n…", "HTTP/1.1 204 No Content\r\nB: 2\r\n\r\n"),
     ],
 )
-def test_answers_that_are_what_is_documented(documented: str, actual: str) -> None:
+def test_response_as_documented_passes_the_check(documented: str, actual: str) -> None:
     check(documented, actual, Minutes())
 
 
@@ -218,12 +218,12 @@ def test_answers_that_are_what_is_documented(documented: str, actual: str) -> No
         ("HTTP/1.1 200 OK", "HTTP/1.1 200 OK\r\nA: 2\r\n\r\n"),
     ],
 )
-def test_answers_that_are_not(documented: str, actual: str) -> None:
+def test_response_unlike_documented_fails_the_check(documented: str, actual: str) -> None:
     with pytest.raises(AssertionError):
         check(documented, actual, Minutes())
 
 
-def test_a_minute_that_a_command_says_means_itself() -> None:
+def test_minute_in_a_command_stands_for_itself() -> None:
     minutes = Minutes()
     check('{"to": "x@1795536540"}', '{"to":"x@1800000000"}', minutes)
     assert minutes.said_in("x@1795536540 y@1858809600") == "x@1800000000 y@1858809600"
@@ -231,7 +231,7 @@ def test_a_minute_that_a_command_says_means_itself() -> None:
         check('"y@1858809600"', '"y@1858809660"', minutes)
 
 
-def test_a_page_is_taken_apart() -> None:
+def test_page_is_split_into_steps() -> None:
     page = """text
 <!-- file: a.py -->
 

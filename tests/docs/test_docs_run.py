@@ -223,5 +223,7 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fut
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_what_the_page_shows_is_true(name: str, readings: dict[str, Future[None]]) -> None:
+def test_commands_of_the_page_print_what_it_shows(
+    name: str, readings: dict[str, Future[None]]
+) -> None:
     readings[name].result()

@@ -107,7 +107,7 @@ def known(world: World) -> Samples:
     return samples(ticking(world))
 
 
-def test_what_is_asked_of_prometheus_is_what_callme_tells(known: Samples) -> None:
+def test_rules_and_dashboard_query_exported_metrics(known: Samples) -> None:
     names = {name for name, _ in known} | {"up"}
     asked = set()
     for expression in expressions():
@@ -133,7 +133,7 @@ def test_what_is_asked_of_prometheus_is_what_callme_tells(known: Samples) -> Non
     } | {name for name in names if name.endswith("_created")}
 
 
-def test_each_metric_and_each_alert_is_explained(known: Samples) -> None:
+def test_every_metric_and_alert_is_documented(known: Samples) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for rule in rules():
         assert f"`{rule['alert']}`" in page
@@ -145,7 +145,7 @@ def test_each_metric_and_each_alert_is_explained(known: Samples) -> None:
         assert name in told, name
 
 
-def test_the_dashboard_is_one_that_grafana_can_read() -> None:
+def test_dashboard_matches_the_grafana_schema() -> None:
     board = dashboard()
     assert (board["title"], board["uid"]) == ("callme", "callme")
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])

@@ -54,7 +54,7 @@ def test_a_new_task_is_created(world: World) -> None:
     assert answer.json == ask(world, "GET", f"/task/{KEY}").json
 
 
-def test_a_put_may_be_repeated(world: World) -> None:
+def test_repeated_put_changes_nothing(world: World) -> None:
     first = put(world)
     again = put(world)
     assert again.status == 200
@@ -62,7 +62,7 @@ def test_a_put_may_be_repeated(world: World) -> None:
     assert again.json == first.json
 
 
-def test_a_put_may_be_repeated_when_its_time_is_long_past(world: World) -> None:
+def test_put_can_be_repeated_after_its_minute(world: World) -> None:
     world.scheduler.start()
     put(world, trigger_at=NOON)
     world.turn_to(NOON + 3600)
@@ -70,7 +70,7 @@ def test_a_put_may_be_repeated_when_its_time_is_long_past(world: World) -> None:
     assert (again.status, again.json["state"]) == (200, "succeeded")
 
 
-def test_another_definition_is_a_conflict_and_changes_nothing(world: World) -> None:
+def test_put_of_another_definition_is_a_conflict(world: World) -> None:
     first = put(world)
     other = put(world, payload="other")
     assert other.status == 409
@@ -85,13 +85,13 @@ def test_if_match_replaces_a_scheduled_task(world: World) -> None:
     assert (other.status, other.json["payload"]) == (200, "x")
 
 
-def test_if_match_creates_nothing(world: World) -> None:
+def test_if_match_does_not_create(world: World) -> None:
     answer = ask(world, "PUT", f"/task/{KEY}", BODY, {"If-Match": "*"})
     assert answer.status == 412
     assert ask(world, "GET", "/task/").json == {"tasks": []}
 
 
-def test_both_conditions_at_once_change_nothing(world: World) -> None:
+def test_if_match_with_if_none_match_changes_nothing(world: World) -> None:
     first = put(world)
     both = {"If-Match": "*", "If-None-Match": "*"}
     for name in ("task", "other"):
@@ -101,7 +101,7 @@ def test_both_conditions_at_once_change_nothing(world: World) -> None:
     assert ask(world, "GET", f"/task/{KEY}").json == first.json
 
 
-def test_many_errors_are_not_all_told(world: World) -> None:
+def test_number_of_reported_errors_is_limited(world: World) -> None:
     answer = ask(world, "PUT", "/task/task", {f"x{number}": 0 for number in range(10_000)})
     assert answer.status == 422
     assert len(answer.json["errors"]) < 30
@@ -110,12 +110,12 @@ def test_many_errors_are_not_all_told(world: World) -> None:
     assert len(ask(world, "POST", f"/reschedule/task@{NOON}", many).json["errors"]) == 20
 
 
-def test_if_match_takes_no_tag(world: World) -> None:
+def test_if_match_with_a_tag_is_refused(world: World) -> None:
     put(world)
     assert ask(world, "PUT", f"/task/{KEY}", BODY, {"If-Match": '"tag"'}).status == 412
 
 
-def test_if_match_does_not_replace_what_has_run(world: World) -> None:
+def test_if_match_does_not_replace_a_task_that_has_run(world: World) -> None:
     world.scheduler.start()
     put(world, trigger_at=NOON)
     body = {**BODY, "trigger_at": NOON, "payload": "x"}
@@ -123,7 +123,7 @@ def test_if_match_does_not_replace_what_has_run(world: World) -> None:
     assert (answer.status, answer.json["task"]["state"]) == (409, "succeeded")
 
 
-def test_if_none_match_only_creates(world: World) -> None:
+def test_if_none_match_does_not_replace(world: World) -> None:
     condition = {"If-None-Match": "*"}
     assert ask(world, "PUT", "/task/task", BODY, condition).status == 201
     answer = ask(world, "PUT", "/task/task", BODY, condition)
@@ -139,7 +139,7 @@ def test_a_task_whose_minute_has_begun_is_called_at_once(world: World) -> None:
     assert world.caller.called[1:] == [f"other@{NOON - 120}"]
 
 
-def test_a_task_that_could_never_run_is_refused(world: World) -> None:
+def test_task_past_its_max_delay_is_refused(world: World) -> None:
     answer = put(world, trigger_at=NOON - 600)
     assert (answer.status, pointers(answer)) == (422, ["/trigger_at"])
     assert "2027-01-15T12:00:00.000Z" in answer.json["errors"][0]["detail"]
@@ -158,9 +158,7 @@ def test_a_task_that_could_never_run_is_refused(world: World) -> None:
         ("/task/t%61sk?pretty", BODY),
     ],
 )
-def test_name_and_time_may_stand_in_the_url_or_the_body(
-    world: World, path: str, body: object
-) -> None:
+def test_name_and_time_come_from_url_or_body(world: World, path: str, body: object) -> None:
     answer = ask(world, "PUT", path, body)
     assert (answer.status, answer.json["task"]) == (201, KEY)
 
@@ -207,7 +205,7 @@ def test_names_are_unicode(world: World, name: str, quoted: str) -> None:
         (b'{"trigger_at": "+1h", "callback": "http://a/", "colour": 1}', 422, '"colour"'),
     ],
 )
-def test_bad_bodies_are_refused_by_name(world: World, body: bytes, status: int, said: str) -> None:
+def test_bad_body_names_the_wrong_member(world: World, body: bytes, status: int, said: str) -> None:
     answer = ask(world, "PUT", "/task/task", body)
     assert answer.status == status
     assert said in answer.json["detail"]
@@ -237,7 +235,7 @@ def test_bad_bodies_are_refused_by_name(world: World, body: bytes, status: int, 
         ("/task/task?%FF", 400),
     ],
 )
-def test_bad_urls_are_refused(world: World, path: str, status: int) -> None:
+def test_bad_url_is_refused(world: World, path: str, status: int) -> None:
     answer = ask(world, "PUT", path, BODY)
     assert answer.status == status
     assert ask(world, "GET", "/task/").json == {"tasks": []}
@@ -245,7 +243,7 @@ def test_bad_urls_are_refused(world: World, path: str, status: int) -> None:
 
 @pytest.mark.parametrize("name", ["a%2F", "%2Fa", "a%0Ab", "a%0A", "%0A", "a%00", "%2F"])
 @pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
-def test_what_is_no_name_means_no_task(world: World, method: str, name: str) -> None:
+def test_invalid_name_in_a_path_is_refused(world: World, method: str, name: str) -> None:
     world.put("a", NOON + 60)
     path = "/reschedule/" if method == "POST" else "/task/"
     assert ask(world, method, path + name).status == 400
@@ -263,14 +261,14 @@ def test_what_is_no_name_means_no_task(world: World, method: str, name: str) -> 
         ("multipart/form-data; boundary=x", 415),
     ],
 )
-def test_content_types(world: World, kind: str, status: int) -> None:
+def test_content_type_of_the_body_is_checked(world: World, kind: str, status: int) -> None:
     assert ask(world, "PUT", "/task/task", BODY, {"Content-Type": kind}).status == status
 
 
 @pytest.mark.parametrize(
     "host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "10.0.0.1"]
 )
-def test_an_address_that_may_not_be_called_is_refused(host: str) -> None:
+def test_denied_callback_address_is_refused(host: str) -> None:
     world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
     answer = put(world, callback=f"http://{host}/")
     assert (answer.status, pointers(answer)) == (422, ["/callback"])
@@ -281,7 +279,7 @@ def test_an_address_that_may_not_be_called_is_refused(host: str) -> None:
     world.close()
 
 
-def test_secrets_are_masked_in_every_answer(world: World) -> None:
+def test_secrets_are_redacted_in_every_response(world: World) -> None:
     headers = {"Authorization": "hunter2", "X-Api-Key": "hunter2", "X-Plain": "shown"}
     answers = [
         put(world, headers=headers),
@@ -299,14 +297,14 @@ def test_secrets_are_masked_in_every_answer(world: World) -> None:
 # Asking
 
 
-def test_status_and_task_answer_the_same(world: World) -> None:
+def test_status_and_task_paths_respond_alike(world: World) -> None:
     put(world)
     for path in (f"/{{}}/{KEY}", "/{}/task", "/{}/", "/{}", "/{}/task/", f"/{{}}/{KEY}/"):
         status, task = (ask(world, "GET", path.format(which)) for which in ("status", "task"))
         assert (status.status, status.json) == (200, task.json)
 
 
-def test_a_whole_task_tells_every_attempt(world: World) -> None:
+def test_task_lists_every_attempt(world: World) -> None:
     world.scheduler.start()
     world.caller.answer = 500
     put(world, trigger_at=NOON)
@@ -346,7 +344,7 @@ def test_an_empty_store_has_an_empty_list(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["/status/", "/status/n%C3%A4me"])
-def test_pages_follow_one_another(world: World, path: str) -> None:
+def test_next_links_lead_through_all_pages(world: World, path: str) -> None:
     for number in range(7):
         put(world, "n%C3%A4me", trigger_at=AT + 60 * number)
     found: list[str] = []
@@ -373,7 +371,7 @@ def test_start_from_is_inclusive_and_truncated(world: World) -> None:
 
 
 @pytest.mark.parametrize("flag", ["future_only", "future_only=true", "future_only="])
-def test_future_only_leaves_out_minutes_that_have_begun(world: World, flag: str) -> None:
+def test_future_only_omits_minutes_that_have_begun(world: World, flag: str) -> None:
     for number in (-1, 0, 1):
         put(world, trigger_at=NOON + 60 * number)
     world.turn_to(NOON + 1)
@@ -382,7 +380,7 @@ def test_future_only_leaves_out_minutes_that_have_begun(world: World, flag: str)
     assert len(ask(world, "GET", "/status/?future_only=false").json["tasks"]) == 3
 
 
-def test_filter_by_state(world: World) -> None:
+def test_state_filters_the_list(world: World) -> None:
     world.scheduler.start()
     put(world, "done", trigger_at=NOON)
     put(world)
@@ -410,7 +408,7 @@ def test_filter_by_state(world: World) -> None:
         "limit=" + "9" * 5000,
     ],
 )
-def test_bad_queries_are_refused_by_name(world: World, query: str) -> None:
+def test_bad_query_names_the_wrong_parameter(world: World, query: str) -> None:
     answer = ask(world, "GET", f"/status/?{query}")
     assert answer.status == 400
     name = query.partition("=")[0]
@@ -418,23 +416,23 @@ def test_bad_queries_are_refused_by_name(world: World, query: str) -> None:
     assert [name] == pointers(answer)
 
 
-def test_start_from_must_be_of_the_name_asked_for(world: World) -> None:
+def test_start_from_of_another_name_is_refused(world: World) -> None:
     put(world)
     assert ask(world, "GET", f"/status/task?start_from=other@{AT}").status == 400
 
 
 @pytest.mark.parametrize("query", ["?pretty", "?pretty=true", "?limit=5&pretty"])
-def test_pretty_indents(world: World, query: str) -> None:
+def test_pretty_indents_json(world: World, query: str) -> None:
     put(world)
     assert ask(world, "GET", f"/status/{query}").text.startswith('{\n  "tasks": [\n')
     assert "\n" not in ask(world, "GET", "/status/?pretty=false").text.rstrip("\n")
 
 
-def test_errors_are_pretty_too(world: World) -> None:
+def test_pretty_indents_errors(world: World) -> None:
     assert ask(world, "GET", "/nowhere?pretty").text.startswith('{\n  "type"')
 
 
-def test_head_answers_like_get_without_a_body(world: World) -> None:
+def test_head_responds_like_get_without_body(world: World) -> None:
     put(world)
     answer = ask(world, "HEAD", f"/status/{KEY}")
     assert (answer.status, answer.text) == (200, "")
@@ -471,7 +469,7 @@ def test_a_failed_task_is_rescheduled_to_the_next_minute(world: World) -> None:
 
 
 @pytest.mark.parametrize("body", [{"trigger_at": "+5m"}, {"trigger_at": NOON + 360}])
-def test_a_failed_task_is_rescheduled_to_the_time_asked(world: World, body: object) -> None:
+def test_a_failed_task_is_rescheduled_to_a_given_time(world: World, body: object) -> None:
     failed(world, 0)
     answer = ask(world, "POST", f"/reschedule/task@{NOON}/", body)
     assert answer.json["rescheduled"][0]["to"] == f"task@{NOON + 360}"
@@ -485,7 +483,7 @@ def test_a_task_rescheduled_to_now_is_called_now(world: World) -> None:
     assert len(world.caller.calls) == calls + 1
 
 
-def test_all_of_a_name_are_rescheduled(world: World) -> None:
+def test_all_failed_tasks_of_a_name_are_rescheduled(world: World) -> None:
     failed(world, 0, 1, 2)
     put(world, trigger_at=NOON + 60 * 4)
     answer = ask(world, "POST", "/reschedule/task", {"trigger_at": NOON + 60 * 3})
@@ -495,7 +493,7 @@ def test_all_of_a_name_are_rescheduled(world: World) -> None:
     ]
 
 
-def test_only_failed_tasks_unless_all_is_said(world: World) -> None:
+def test_reschedule_moves_only_failed_tasks_by_default(world: World) -> None:
     put(world)
     assert ask(world, "POST", f"/reschedule/{KEY}").status == 409
     assert ask(world, "POST", "/reschedule/task").json == {"rescheduled": [], "skipped": []}
@@ -505,7 +503,7 @@ def test_only_failed_tasks_unless_all_is_said(world: World) -> None:
     assert answer.json["rescheduled"] == [{"from": f"task@{AT + 3600}", "to": KEY}]
 
 
-def test_a_running_task_is_never_moved(world: World) -> None:
+def test_running_task_is_not_rescheduled(world: World) -> None:
     world.scheduler.start()
     world.caller.answer = None
     put(world, trigger_at=NOON)
@@ -516,7 +514,7 @@ def test_a_running_task_is_never_moved(world: World) -> None:
     assert ask(world, "POST", f"/reschedule/task@{NOON}").status == 409
 
 
-def test_a_reschedule_never_overwrites(world: World) -> None:
+def test_reschedule_does_not_overwrite_a_task(world: World) -> None:
     failed(world, 0)
     put(world, trigger_at=AT)
     answer = ask(world, "POST", f"/reschedule/task@{NOON}", {"trigger_at": AT})
@@ -540,7 +538,7 @@ def test_a_reschedule_never_overwrites(world: World) -> None:
         ("/reschedule/task@soon", None, 400),
     ],
 )
-def test_bad_reschedules(world: World, path: str, body: object, status: int) -> None:
+def test_bad_reschedule_is_refused(world: World, path: str, body: object, status: int) -> None:
     failed(world, 0)
     assert ask(world, "POST", path, body).status == status
     assert ask(world, "GET", f"/status/task@{NOON}").json["state"] == "failed"
@@ -558,7 +556,7 @@ def test_a_task_is_deleted(world: World) -> None:
     assert world.caller.calls == []
 
 
-def test_a_name_is_deleted_but_for_what_runs(world: World) -> None:
+def test_delete_of_a_name_leaves_running_tasks(world: World) -> None:
     world.scheduler.start()
     world.caller.answer = None
     put(world, trigger_at=NOON)
@@ -575,7 +573,7 @@ def test_a_name_is_deleted_but_for_what_runs(world: World) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/tasks", "/task/a/b", "//task/x", "/status//", "/healthz/x"]
 )
-def test_unknown_paths(world: World, path: str) -> None:
+def test_unknown_path_is_not_found(world: World, path: str) -> None:
     assert ask(world, "GET", path).status in {400, 404}
 
 
@@ -590,12 +588,12 @@ def test_unknown_paths(world: World, path: str) -> None:
         ("OPTIONS", "/healthz", "GET, HEAD"),
     ],
 )
-def test_methods_not_allowed(world: World, method: str, path: str, allow: str) -> None:
+def test_unsupported_method_is_refused(world: World, method: str, path: str, allow: str) -> None:
     answer = ask(world, method, path)
     assert (answer.status, answer.header("allow")) == (405, allow)
 
 
-def test_while_the_database_cannot_be_used_every_endpoint_says_so(world: World) -> None:
+def test_every_endpoint_reports_an_unavailable_database(world: World) -> None:
     put(world)
     world.store.broken = True
     for method, path, body in [
@@ -611,9 +609,7 @@ def test_while_the_database_cannot_be_used_every_endpoint_says_so(world: World) 
     assert put(world).status == 200
 
 
-def test_a_fault_of_our_own_is_told_in_json_and_logged(
-    world: World, logged_failures: LoggedFailures
-) -> None:
+def test_internal_error_is_json_and_logged(world: World, logged_failures: LoggedFailures) -> None:
     world.store.get = lambda key: 1 / 0
     answer = ask(world, "GET", f"/status/{KEY}")
     assert answer.status == 500
@@ -621,7 +617,7 @@ def test_a_fault_of_our_own_is_told_in_json_and_logged(
     assert logged_failures.flush(ZeroDivisionError) == 1
 
 
-def test_healthz_tells_whether_the_daemon_does_its_work(world: World) -> None:
+def test_healthz_reports_the_scheduler(world: World) -> None:
     world.caller.answer = None
     world.scheduler.start()
     for number in range(70):
@@ -642,7 +638,7 @@ def test_healthz_tells_whether_the_daemon_does_its_work(world: World) -> None:
     assert not ask_health(world)["ticking"]
 
 
-def test_healthz_fails_while_the_database_does(world: World) -> None:
+def test_healthz_fails_while_the_database_is_unavailable(world: World) -> None:
     world.scheduler.start()
     world.store.broken = True
     assert ask_health(world) == {
@@ -655,7 +651,7 @@ def test_healthz_fails_while_the_database_does(world: World) -> None:
     }
 
 
-def test_healthz_fails_from_a_write_that_failed_until_one_that_did_not(world: World) -> None:
+def test_healthz_fails_until_a_write_succeeds_again(world: World) -> None:
     world.scheduler.start()
     world.store.full = True
     assert ask(world, "GET", "/healthz").status == 200, "nobody has written"
@@ -677,7 +673,7 @@ def ask_health(world: World) -> Any:
     return json.loads(world.result(response.text()))
 
 
-def test_a_client_that_hangs_up_loses_nothing(world: World) -> None:
+def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
     """Its task is on the way to the disk: it is kept, and called when its minute has come."""
     world.scheduler.start()
     put_it, committing = world.store.put, Deferred[Any]()

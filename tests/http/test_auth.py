@@ -43,7 +43,9 @@ from tests.helpers.world import World
         (READER, Permission.READ),
     ],
 )
-def test_what_a_token_gives(authorization: bytes | None, right: Permission) -> None:
+def test_authorization_header_gives_a_permission(
+    authorization: bytes | None, right: Permission
+) -> None:
     tokens = Tokens.parse(TOKENS)
     assert len(tokens) == 2
     assert tokens.permission_of(authorization) is right
@@ -61,20 +63,20 @@ def test_what_a_token_gives(authorization: bytes | None, right: Permission) -> N
         ("good\n\nread:good\n", "line 3 repeats a token with another permission"),
     ],
 )
-def test_what_is_no_token_file(text: str, said: str) -> None:
+def test_invalid_token_file_is_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as raised:
         Tokens.parse(text)
     assert "good" not in str(raised.value)
 
 
-def test_no_token_is_kept_as_it_is() -> None:
+def test_tokens_are_not_stored_in_clear() -> None:
     """So that neither its length nor a dump of the memory tells what it is."""
     tokens = Tokens.parse("hunter2")
     assert tokens.permission_of(b"Bearer hunter2") is Permission.WRITE
     assert b"hunter2" not in pickle.dumps(tokens)
 
 
-def test_who_asked_last_makes_no_difference() -> None:
+def test_permission_does_not_depend_on_earlier_requests() -> None:
     tokens = Tokens.parse(TOKENS)
     asked = [WRITER, WRITER, READER, READER, b"Bearer s3cret-of-the-reade", WRITER[:-1] + b"R"]
     rights = [
@@ -88,13 +90,13 @@ def test_who_asked_last_makes_no_difference() -> None:
     assert [tokens.permission_of(one) for one in asked] == rights
 
 
-def test_tokens_do_not_show_themselves() -> None:
+def test_repr_of_tokens_contains_no_token() -> None:
     tokens = Tokens.parse(TOKENS)
     tokens.permission_of(WRITER)
     assert "s3cret" not in repr(tokens)
 
 
-def test_the_same_token_twice_is_one() -> None:
+def test_repeated_token_counts_once() -> None:
     assert len(Tokens.parse("a\na\nread:b\nread:b\n")) == 2
 
 
@@ -145,7 +147,7 @@ def test_the_same_token_twice_is_one() -> None:
         (b"\xc3\xa9", None),
     ],
 )
-def test_which_hosts_are_local(authority: bytes, local: bool | None) -> None:
+def test_local_hosts_are_recognized(authority: bytes, local: bool | None) -> None:
     assert is_local(authority) is local
 
 
@@ -160,7 +162,7 @@ def test_which_hosts_are_local(authority: bytes, local: bool | None) -> None:
         ("fe80::1%eth0", False),
     ],
 )
-def test_which_addresses_are_this_machines_own(address: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
 
 
@@ -187,7 +189,7 @@ def ask(client: Client, *arguments: bytes, host: bytes = b"localhost") -> int:
 
 
 @pytest.mark.parametrize("target", [b"/status/", b"/nowhere", b"/healthz", b"*", b"/%FF"])
-def test_a_foreign_host_is_told_nothing_but_why(world: World, target: bytes) -> None:
+def test_foreign_host_is_refused_with_a_reason(world: World, target: bytes) -> None:
     client = connect(world, Gate())
     client.send(head(b"GET", target, host=b"rebound.example:6777"))
     ((status, problem),) = client.answers()
@@ -196,7 +198,7 @@ def test_a_foreign_host_is_told_nothing_but_why(world: World, target: bytes) -> 
     assert ask(client, b"GET", b"/status/") == 200
 
 
-def test_a_target_in_absolute_form_says_the_host(world: World) -> None:
+def test_host_of_an_absolute_target_is_checked(world: World) -> None:
     client = connect(world, Gate())
     assert ask(client, b"GET", b"http://evil.example/status/") == 403
     assert ask(client, b"GET", b"HTTPS://evil.example?x") == 403
@@ -205,7 +207,7 @@ def test_a_target_in_absolute_form_says_the_host(world: World) -> None:
     assert ask(client, b"GET", b"http:///status/") == 400
 
 
-def test_http_1_0_needs_no_host(world: World) -> None:
+def test_http_1_0_request_without_host_is_accepted(world: World) -> None:
     client = connect(world, Gate())
     client.send(b"GET /status/ HTTP/1.0\r\n\r\n")
     assert client.status() == 200
@@ -230,12 +232,14 @@ def test_http_1_0_needs_no_host(world: World) -> None:
         (b"http://localhost:6777\r\nOrigin: null", 403),
     ],
 )
-def test_pages_of_others_may_not_ask(world: World, gate: Gate, origin: bytes, status: int) -> None:
+def test_cross_origin_request_is_refused(
+    world: World, gate: Gate, origin: bytes, status: int
+) -> None:
     client = connect(world, gate)
     assert ask(client, b"GET", b"/status/", b"Origin: " + origin, host=b"localhost:6777") == status
 
 
-def test_every_host_is_answered_where_that_is_meant(world: World) -> None:
+def test_gate_for_any_host_accepts_every_host(world: World) -> None:
     client = connect(world, Gate(any_host=True))
     assert ask(client, b"GET", b"/status/", host=b"callme.example") == 200
     assert ask(client, b"GET", b"/status/", host=b"a b") == 400
@@ -246,7 +250,7 @@ def test_every_host_is_answered_where_that_is_meant(world: World) -> None:
 
 @pytest.mark.parametrize("target", [b"/status/", b"/nowhere", b"/task/x", b"/%FF", b"*"])
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"BREW"])
-def test_without_a_token_nothing_is_told(
+def test_request_without_token_is_unauthorized(
     world: World, token_file: Path, target: bytes, method: bytes
 ) -> None:
     world.put("x")
@@ -261,7 +265,7 @@ def test_without_a_token_nothing_is_told(
     assert challenges == [plain, plain, plain + b', error="invalid_token"']
 
 
-def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_file: Path) -> None:
+def test_token_is_accepted_from_any_host_and_origin(world: World, token_file: Path) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     token = b"Authorization: " + WRITER
     more = [b"Origin: http://evil.example", b"Content-Length: %d" % len(BODY)]
@@ -269,7 +273,7 @@ def test_who_has_a_token_may_ask_whatever_host_and_origin(world: World, token_fi
     assert client.status() == 201
 
 
-def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> None:
+def test_read_token_does_not_write(world: World, token_file: Path) -> None:
     world.put("x")
     client = connect(world, Gate(file=load_tokens(token_file)))
     token = b"Authorization: " + READER
@@ -283,9 +287,7 @@ def test_a_token_that_reads_does_not_write(world: World, token_file: Path) -> No
 
 
 @pytest.mark.parametrize("target", [b"/healthz", b"/healthz/", b"/healthz?pretty"])
-def test_strangers_learn_whether_it_is_well_and_no_more(
-    world: World, token_file: Path, target: bytes
-) -> None:
+def test_health_without_token_omits_details(world: World, token_file: Path, target: bytes) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"GET", target) + head(b"GET", target, b"Authorization: " + READER))
     (status, told), (_, whole) = client.answers()
@@ -298,16 +300,12 @@ def test_strangers_learn_whether_it_is_well_and_no_more(
 
 
 @pytest.mark.parametrize("target", [b"/healthzhttp://x", b"/heahttps://lthz", b"/healthz/x"])
-def test_only_health_itself_is_told_to_strangers(
-    world: World, token_file: Path, target: bytes
-) -> None:
+def test_paths_near_healthz_require_a_token(world: World, token_file: Path, target: bytes) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     assert ask(client, b"GET", target) == 401
 
 
-def test_health_is_told_to_strangers_who_name_the_host_in_the_target(
-    world: World, token_file: Path
-) -> None:
+def test_health_of_an_absolute_target_needs_no_token(world: World, token_file: Path) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"GET", b"http://callme.example/healthz"))
     assert client.answers() == [(200, {"status": "ok"})]
@@ -316,7 +314,7 @@ def test_health_is_told_to_strangers_who_name_the_host_in_the_target(
 # Bodies that nobody asked for
 
 
-def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_file: Path) -> None:
+def test_refused_body_is_discarded(world: World, token_file: Path) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"PUT", b"/task/x", b"Content-Length: 16000000") + b"{" * 1000)
     answer = bytes(client.transport.value()).lower()
@@ -335,7 +333,7 @@ def test_nothing_of_a_refused_body_is_kept_or_waited_for(world: World, token_fil
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 46", b"Transfer-Encoding: chunked"])
-def test_what_comes_after_a_refused_body_is_not_read(
+def test_request_after_a_refused_body_is_not_read(
     world: World, token_file: Path, length: bytes
 ) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
@@ -346,7 +344,7 @@ def test_what_comes_after_a_refused_body_is_not_read(
     assert client.status() == 401
 
 
-def test_a_head_that_is_refused_has_no_body(world: World) -> None:
+def test_refused_head_request_has_no_body(world: World) -> None:
     client = connect(world, Gate())
     client.send(head(b"HEAD", b"/status/", b"Content-Length: 46", b"Origin: null"))
     answer = client.transport.value()
@@ -360,7 +358,7 @@ def test_a_head_that_is_refused_has_no_body(world: World) -> None:
     assert client.status() == 431
 
 
-def test_who_asks_first_is_not_told_to_go_on(world: World) -> None:
+def test_refused_request_gets_no_100_continue(world: World) -> None:
     client = connect(world, Gate())
     more = [b"Expect: 100-continue", b"Content-Length: 46", b"Origin: null"]
     client.send(head(b"PUT", b"/task/x", *more))
@@ -370,7 +368,7 @@ def test_who_asks_first_is_not_told_to_go_on(world: World) -> None:
 # The file
 
 
-def test_a_token_file_is_read_again(world: World, token_file: Path) -> None:
+def test_token_file_is_reloaded(world: World, token_file: Path) -> None:
     file = load_tokens(token_file)
     client = connect(world, Gate(file=file))
     old, new = b"Authorization: " + WRITER, b"Authorization: Bearer new"
@@ -408,7 +406,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("how", SPOILT)
-def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) -> None:
+def test_unusable_token_file_keeps_the_old_tokens(world: World, token_file: Path, how: str) -> None:
     file = load_tokens(token_file)
     client = connect(world, Gate(file=file))
     spoil(token_file, how)
@@ -420,12 +418,12 @@ def test_a_file_that_cannot_be_used(world: World, token_file: Path, how: str) ->
     assert ask(client, b"GET", b"/status/", b"Authorization: " + WRITER) == 200
 
 
-def test_a_group_may_read_it(token_file: Path) -> None:
+def test_token_file_may_be_group_readable(token_file: Path) -> None:
     token_file.chmod(0o640)
     assert len(load_tokens(token_file).value) == 2
 
 
-def test_the_metrics_are_for_who_may_read(world: World, token_file: Path) -> None:
+def test_metrics_require_a_read_token(world: World, token_file: Path) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     assert ask(client, b"GET", b"/metrics") == 401
     client.send(head(b"GET", b"/metrics", b"Authorization: " + READER))

@@ -45,7 +45,7 @@ def answers(world: World, items: list[Any], **more: Any) -> Any:
     return json.loads(world.result(response.text()))
 
 
-def test_each_task_is_answered_in_order_as_its_put_would_be(world: World) -> None:
+def test_batch_results_equal_those_of_single_puts(world: World) -> None:
     world.put("standing", AT, payload="x", max_delay=10)
     found = answers(
         world,
@@ -74,14 +74,14 @@ def test_each_task_is_answered_in_order_as_its_put_would_be(world: World) -> Non
     assert [task.key.task_name for task in page.tasks] == ["last", "new", "standing"]
 
 
-def test_many_new_tasks(world: World) -> None:
+def test_batch_creates_many_tasks(world: World) -> None:
     found = answers(world, [one(f"n{number}") for number in range(1000)])
     assert found == [{"status": 201, "task": f"n{n}@{AT}"} for n in range(1000)]
     again = answers(world, [one(f"n{number}") for number in range(SLICE + 1)])
     assert {answer["status"] for answer in again} == {200}
 
 
-def test_a_task_a_line(world: World) -> None:
+def test_ndjson_batch_has_a_task_per_line(world: World) -> None:
     data = b'{"bad"\n' + json.dumps(one("a")).encode() + b"\r\n\n" + json.dumps(one("b")).encode()
     response = send(world, data, "application/x-ndjson; charset=utf-8")
     assert response.headers.getRawHeaders("content-type") == ["application/x-ndjson"]
@@ -90,7 +90,7 @@ def test_a_task_a_line(world: World) -> None:
 
 
 @pytest.mark.parametrize("item", ['{"a": 1, "a": 2}', '{"a": NaN}', '{"a": "\\ud800"}', "1" * 5000])
-def test_one_item_that_is_not_quite_json_harms_no_other(world: World, item: str) -> None:
+def test_malformed_item_fails_alone(world: World, item: str) -> None:
     data = f"[{json.dumps(one('a'))}, {item}, {json.dumps(one('b'))}]".encode()
     response = send(world, data)
     found = json.loads(world.result(response.text()))
@@ -117,9 +117,7 @@ def test_one_item_that_is_not_quite_json_harms_no_other(world: World, item: str)
         (b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru," + b"1" * 3 * MAX_ITEM_LENGTH, 400),
     ],
 )
-def test_a_batch_that_cannot_be_read_is_refused_whole(
-    world: World, data: bytes, status: int
-) -> None:
+def test_unreadable_batch_is_refused(world: World, data: bytes, status: int) -> None:
     if data.startswith(b"[1"):
         data = b"[" + json.dumps(one("a")).encode() + b"," + data[1:]
     response = send(world, data)
@@ -127,45 +125,45 @@ def test_a_batch_that_cannot_be_read_is_refused_whole(
     assert list(world.result(world.store.page()).tasks) == []
 
 
-def test_a_line_that_is_too_long_is_refused(world: World) -> None:
+def test_too_long_line_is_refused(world: World) -> None:
     line = b'{"payload": "' + b"a" * MAX_ITEM_LENGTH + b'"}'
     assert send(world, line, "application/x-ndjson").code == 413
 
 
-def test_a_mistake_far_behind_is_told_where_it_stands(world: World) -> None:
+def test_json_error_gives_its_position(world: World) -> None:
     data = b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru}]"
     detail = world.result(send(world, data).json())["detail"]
     assert detail.endswith(f"char {len(data) - 5}")
 
 
-def test_an_empty_batch(world: World) -> None:
+def test_empty_batch_has_no_results(world: World) -> None:
     assert answers(world, []) == []
 
 
-def test_another_content_type_is_refused(world: World) -> None:
+def test_batch_of_another_content_type_is_refused(world: World) -> None:
     assert send(world, b"[]", "text/csv").code == 415
 
 
-def test_pretty_is_indented(world: World) -> None:
+def test_pretty_indents_batch_results(world: World) -> None:
     response = send(world, json.dumps([one("a"), one("b")]).encode(), query="?pretty")
     text = world.result(response.text())
     assert text.startswith('[\n  {"status":201,')
     assert len(json.loads(text)) == 2
 
 
-def test_tasks_whose_minute_has_begun_are_called_at_once(world: World) -> None:
+def test_batched_tasks_that_are_due_are_called_at_once(world: World) -> None:
     world.scheduler.start()
     answers(world, [one("now", trigger_at="+0m"), one("later")])
     assert world.caller.called == [f"now@{NOON}"]
 
 
-def test_while_the_database_cannot_be_used_the_batch_is_refused(world: World) -> None:
+def test_batch_reports_an_unavailable_database(world: World) -> None:
     world.store.broken = True
     response = send(world, json.dumps([one("a")]).encode())
     assert (response.code, response.headers.getRawHeaders("retry-after")) == (503, ["2"])
 
 
-def test_a_batch_that_fails_in_the_middle_leaves_no_error_behind(
+def test_failing_batch_leaves_no_unhandled_error(
     world: World, logged_failures: LoggedFailures
 ) -> None:
     """The slice that follows a failed one fails too, and nobody waits for it any more."""
@@ -189,9 +187,7 @@ def test_a_batch_that_fails_in_the_middle_leaves_no_error_behind(
     assert logged_failures.flush(StoreUnavailable) == 0
 
 
-def test_others_have_their_turn_while_a_batch_is_done(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_batch_yields_to_the_reactor(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     put_many, turns = world.store.put_many, []
     timed = world.clock.callLater
 
@@ -210,7 +206,7 @@ def test_others_have_their_turn_while_a_batch_is_done(
     assert turns == [0] * 10 + [0, SLICE] * 10
 
 
-def test_a_batch_goes_no_further_than_a_put() -> None:
+def test_batch_denies_the_same_addresses_as_put() -> None:
     world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
     hosts = ["10.0.0.1", "169.254.169.254", "192.0.2.1"]
     tasks = [one(f"t{n}", callback=f"http://{host}/") for n, host in enumerate(hosts)]
@@ -218,7 +214,7 @@ def test_a_batch_goes_no_further_than_a_put() -> None:
     world.close()
 
 
-def test_what_falls_due_while_a_batch_is_written_is_called_at_once(world: World) -> None:
+def test_task_that_falls_due_during_a_batch_is_called_at_once(world: World) -> None:
     world.clock.advance(59.9)
     world.scheduler.start()
     put_many, committed = world.store.put_many, Deferred[Any]()

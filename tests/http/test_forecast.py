@@ -59,17 +59,19 @@ def minutes(*numbers: int, begin: int = NOON) -> list[int]:
         ({"retry": 2, "retry_delay": 0}, [0, 0, 0]),
     ],
 )
-def test_every_attempt_of_a_task_if_all_fail(more: dict[str, Any], expected: list[int]) -> None:
+def test_attempts_follow_retry_delay_and_max_delay(
+    more: dict[str, Any], expected: list[int]
+) -> None:
     made = definition(**more)
     assert attempts_at(made, NOON - 5000) == minutes(*expected)
     assert attempts_at(made, NOON - 5000, 2) == minutes(*expected[:2])
 
 
-def test_what_has_begun_is_called_now(world: World) -> None:
+def test_attempts_of_a_due_task_start_now(world: World) -> None:
     assert attempts_at(definition(retry=1), NOON + 150) == minutes(2, 3)
 
 
-def test_attempts_come_as_foreseen(world: World) -> None:
+def test_attempts_are_made_as_forecast(world: World) -> None:
     world.caller.answer = 500
     world.scheduler.start()
     made = world.put(at=NOON + 60, retry=5, retry_delay=[0, 2, 1], max_delay=5)
@@ -82,7 +84,7 @@ def test_attempts_come_as_foreseen(world: World) -> None:
 # Rates
 
 
-def test_rates_that_were_measured_and_such_that_were_not() -> None:
+def test_capacity_combines_measured_and_assumed_rates() -> None:
     assert TEN.calls_per_second() == 10
     assert (TEN.calls_per_second(HOST), TEN.calls_per_second(OTHER)) == (2, 5)
     assert TEN.is_measured()
@@ -100,7 +102,7 @@ def test_rates_that_were_measured_and_such_that_were_not() -> None:
     assert Capacity(256, 64, rate=4000.0, duration=0.003).calls_per_second() == 4000
 
 
-def test_the_pace_is_that_of_calls_while_room_was_short() -> None:
+def test_throughput_counts_calls_while_slots_are_short() -> None:
     clock = Clock()
     pace = ThroughputMeter(clock.seconds)
     assert pace.capacity(256, 64) == Capacity(256, 64)
@@ -123,7 +125,7 @@ def test_the_pace_is_that_of_calls_while_room_was_short() -> None:
     assert 0.2 < capacity.durations[HOST] <= 0.3
 
 
-def test_the_pace_forgets() -> None:
+def test_throughput_forgets_old_samples() -> None:
     clock = Clock()
     pace = ThroughputMeter(clock.seconds)
     for rate in (10, 200):
@@ -141,7 +143,7 @@ def test_the_pace_forgets() -> None:
     assert len(durations) == MAX_HOSTS
 
 
-def test_the_daemon_measures_its_pace(world: World) -> None:
+def test_scheduler_measures_throughput(world: World) -> None:
     world.restart(concurrency=4, per_host=2)
     for number in range(400):
         world.put(f"task-{number}", callback=f"http://host-{number % 4}/")
@@ -159,7 +161,7 @@ def test_the_daemon_measures_its_pace(world: World) -> None:
     assert set(capacity.durations) == {f"host-{number}:80" for number in range(4)}
 
 
-def test_a_host_that_is_slow_alone_says_nothing_of_all(world: World) -> None:
+def test_slow_host_does_not_lower_total_throughput(world: World) -> None:
     world.restart(concurrency=100, per_host=2)
     world.caller.answer = None
     for number in range(300):
@@ -180,7 +182,9 @@ def test_a_host_that_is_slow_alone_says_nothing_of_all(world: World) -> None:
     ("calls", "to_host", "seconds"),
     [(1, 1, 0), (10, 5, 0), (60, 5, 5), (10, 10, 2.5), (11, 6, 0.5), (1010, 105, 100)],
 )
-def test_the_last_call_of_a_minute(calls: int, to_host: int, seconds: float) -> None:
+def test_lateness_of_the_last_call_follows_the_rate(
+    calls: int, to_host: int, seconds: float
+) -> None:
     assert lateness(TEN, definition(), NOON - 100, calls, to_host) == seconds
     assert lateness(TEN, definition(), NOON + 7, calls, to_host) == seconds + 7
 
@@ -188,7 +192,7 @@ def test_the_last_call_of_a_minute(calls: int, to_host: int, seconds: float) -> 
 # Crowded minutes
 
 
-def test_a_minute_is_crowded_where_its_last_call_starts_too_late() -> None:
+def test_minute_is_overloaded_if_its_last_call_is_late() -> None:
     def load(calls: int) -> MinuteLoad:
         return MinuteLoad(NOON, HOST, calls, NOON + 60)
 
@@ -198,7 +202,7 @@ def test_a_minute_is_crowded_where_its_last_call_starts_too_late() -> None:
     assert find_overloads(TEN, [load(225)], NOON) == [Overload(load(225), NOON + 110, 101)]
 
 
-def test_what_is_left_over_holds_up_the_next_minutes() -> None:
+def test_backlog_delays_the_next_minutes() -> None:
     first, second, third = (
         MinuteLoad(at, HOST, calls, at + most)
         for at, calls, most in (
@@ -211,7 +215,7 @@ def test_what_is_left_over_holds_up_the_next_minutes() -> None:
     assert find_overloads(TEN, [second, third], NOON) == []
 
 
-def test_what_is_too_late_holds_up_nobody() -> None:
+def test_expired_calls_leave_the_backlog() -> None:
     first, second = (
         MinuteLoad(NOON, HOST, 1000, NOON + 60),
         MinuteLoad(NOON + 60, HOST, 1, NOON + 120),
@@ -219,7 +223,7 @@ def test_what_is_too_late_holds_up_nobody() -> None:
     assert find_overloads(TEN, [first, second], NOON) == [Overload(first, NOON + 497.5, 876)]
 
 
-def test_all_calls_are_a_queue_and_each_hosts_are_one() -> None:
+def test_backlog_is_kept_in_total_and_per_host() -> None:
     every = MinuteLoad(NOON, None, 10_000, NOON + 600)
     loads = [
         MinuteLoad(NOON, OTHER, 9_000, NOON + 600),
@@ -233,7 +237,7 @@ def test_all_calls_are_a_queue_and_each_hosts_are_one() -> None:
     ]
 
 
-def test_what_is_due_already_is_called_in_the_first_minute() -> None:
+def test_due_tasks_count_in_the_first_minute() -> None:
     loads = [
         MinuteLoad(NOON - 120, HOST, 3, FAR),
         MinuteLoad(NOON, HOST, 4, NOON + 60),
@@ -256,9 +260,7 @@ def test_what_is_due_already_is_called_in_the_first_minute() -> None:
     ),
     st.integers(1, 20),
 )
-def test_a_host_with_as_few_calls_as_every_host_can_take_is_never_crowded(
-    capacity: Capacity, count: int
-) -> None:
+def test_host_with_sustainable_load_is_never_overloaded(capacity: Capacity, count: int) -> None:
     calls = capacity.sustainable_per_minute
     if calls > 60 * capacity.calls_per_second(HOST):
         return  # Less than one call a minute, which is the least that can be told.
@@ -266,7 +268,7 @@ def test_a_host_with_as_few_calls_as_every_host_can_take_is_never_crowded(
     assert find_overloads(capacity, loads, NOON) == []
 
 
-def test_where_there_may_be_no_room() -> None:
+def test_saturated_span_covers_overloaded_minutes() -> None:
     # Ten start at once, and ten a second follow.
     calls = dict(zip(minutes(0, 1, 2, 3, 9), (609, 610, 600, 1, 1000), strict=True))
     assert saturated_span(TEN, calls, NOON - 60) == (NOON + 60, NOON + 540)
@@ -286,7 +288,7 @@ def test_where_there_may_be_no_room() -> None:
         max_size=8,
     )
 )
-def test_no_minute_is_crowded_that_is_not_looked_at(drawn: dict[int, tuple[int, int]]) -> None:
+def test_overloads_lie_within_the_saturated_span(drawn: dict[int, tuple[int, int]]) -> None:
     loads = [
         MinuteLoad(at, None, calls, at + 60 * most) for at, (calls, most) in sorted(drawn.items())
     ]
@@ -301,7 +303,7 @@ def test_no_minute_is_crowded_that_is_not_looked_at(drawn: dict[int, tuple[int, 
 # What the store knows
 
 
-async def test_what_stands_beside_a_task(store: Store) -> None:
+async def test_preview_counts_calls_beside_the_task(store: Store) -> None:
     at = NOON + 60
     await put(store, "a", at)
     await put(store, "b", at, callback="http://other.example/")
@@ -326,7 +328,7 @@ async def test_what_stands_beside_a_task(store: Store) -> None:
     assert found[0] == PutPreview(None, 2, 1)
 
 
-async def test_calls_ahead(store: Store) -> None:
+async def test_calls_ahead_are_counted(store: Store) -> None:
     assert await store.calls_ahead(NOON, FAR) == {}
     await put_in(store, State.SUCCEEDED, "y", NOON)
     for number, at in enumerate(minutes(-9, -9, -8, 1, 1, 4, 6)):
@@ -339,7 +341,7 @@ async def test_calls_ahead(store: Store) -> None:
     assert list(in_order) == minutes(0, 1, 4, 6)
 
 
-async def test_loads(store: Store) -> None:
+async def test_loads_are_counted_by_minute_and_host(store: Store) -> None:
     assert await store.loads(0, FAR) == await store.loads(0, FAR, 0) == []
     for number, host in enumerate(["a", "a", "a", "b"]):
         await put(store, f"x{number}", NOON, callback=f"http://{host}/", max_delay=5 + number)
@@ -364,7 +366,7 @@ async def test_loads(store: Store) -> None:
 # Dry runs
 
 
-def test_a_dry_run_says_what_a_put_would_do_and_does_nothing(world: World) -> None:
+def test_dry_run_reports_what_a_put_would_do(world: World) -> None:
     world.put("beside", AT)
     world.put("elsewhere", AT, callback="http://other.example/")
     body = {**BODY, "retry": 2, "payload": "p", "on_failure": "http://told.example/"}
@@ -383,7 +385,7 @@ def test_a_dry_run_says_what_a_put_would_do_and_does_nothing(world: World) -> No
     assert members["host_rate"] == {"calls_per_second": 64.0, "measured": False}
 
 
-def test_a_dry_run_creates_nothing_and_calls_nothing(world: World) -> None:
+def test_dry_run_creates_and_calls_nothing(world: World) -> None:
     world.scheduler.start()
     for body in ({**BODY, "trigger_at": "+0m"}, BODY):
         assert ask(world, "PUT", "/task/task?dry_run=true", body).json["would"] == "create"
@@ -398,7 +400,7 @@ CONDITIONS: list[dict[str, str]] = [{}, {"If-Match": "*"}, {"If-None-Match": "*"
 @pytest.mark.parametrize("condition", CONDITIONS, ids=str)
 @pytest.mark.parametrize("stands", [None, "same", "other", "running"])
 @pytest.mark.parametrize("late", [False, True])
-def test_a_dry_run_is_answered_as_the_put_would_be(
+def test_dry_run_has_the_status_of_the_put(
     world: World, condition: dict[str, str], stands: str | None, late: bool
 ) -> None:
     body = {"callback": "http://sink.example/", "max_delay": 5}
@@ -424,7 +426,7 @@ def test_a_dry_run_is_answered_as_the_put_would_be(
         assert ("attempts_at" in dry.json) == (dry.json["would"] != "keep")
 
 
-def test_a_replaced_task_is_counted_once(world: World) -> None:
+def test_dry_run_counts_a_replaced_task_once(world: World) -> None:
     world.put("task", AT)
     for host in ("sink.example", "other.example"):
         body = {**BODY, "callback": f"http://{host}/x"}
@@ -432,7 +434,7 @@ def test_a_replaced_task_is_counted_once(world: World) -> None:
         assert (dry["would"], dry["calls_in_minute"], dry["calls_to_host"]) == ("replace", 1, 1)
 
 
-def test_what_stands_there_may_be_broken(world: World) -> None:
+def test_dry_run_over_a_corrupt_row_is_answered(world: World) -> None:
     world.put(at=AT)
     world.store.connection.execute("UPDATE task SET callback = 'http://['")
     assert ask(world, "PUT", "/task/task?dry_run", BODY).status == 409
@@ -440,7 +442,7 @@ def test_what_stands_there_may_be_broken(world: World) -> None:
     assert (dry["would"], dry["calls_in_minute"], dry["calls_to_host"]) == ("replace", 1, 1)
 
 
-def test_a_wrong_task_is_refused_in_a_dry_run_too(world: World) -> None:
+def test_dry_run_of_an_invalid_task_is_refused(world: World) -> None:
     assert ask(world, "PUT", "/task/task?dry_run", {**BODY, "retry": -1}).status == 422
     assert ask(world, "PUT", "/task/task?dry_run=x", BODY).status == 400
 
@@ -458,7 +460,7 @@ def batch(world: World, tasks: list[Any], query: str = "?dry_run") -> list[Any]:
     return answers
 
 
-def test_a_batch_is_foreseen_each_after_those_before_it(world: World) -> None:
+def test_batch_dry_run_counts_earlier_items(world: World) -> None:
     world.put("beside", AT)
     tasks: list[Any] = [{**BODY, "task_name": f"t{number}"} for number in range(250)]
     tasks[120:120] = [{**BODY, "task_name": "t0"}, {**BODY, "task_name": "t1", "retry": 9}, 7]
@@ -477,7 +479,7 @@ def test_a_batch_is_foreseen_each_after_those_before_it(world: World) -> None:
     assert "payload" not in created[0]["task"]
 
 
-def test_a_batch_is_foreseen_in_order_whichever_read_ends_first(world: World) -> None:
+def test_batch_dry_run_keeps_the_order_of_items(world: World) -> None:
     pending: list[Deferred[None]] = []
     store, real = world.store, world.store.beside
 
@@ -502,7 +504,7 @@ def test_a_batch_is_foreseen_in_order_whichever_read_ends_first(world: World) ->
     assert [one["calls_in_minute"] for one in answers] == list(range(1, 301))
 
 
-def test_a_batch_tells_the_first_attempts(world: World) -> None:
+def test_batch_dry_run_lists_first_attempts(world: World) -> None:
     (one,) = batch(world, [{**BODY, "task_name": "a", "retry": 1000, "max_delay": 5000}])
     assert one["attempts_at"] == [rfc3339(at * 1000) for at in minutes(*range(60, 70))]
 
@@ -510,7 +512,7 @@ def test_a_batch_tells_the_first_attempts(world: World) -> None:
 # The forecast
 
 
-def test_a_forecast_of_nothing(world: World) -> None:
+def test_forecast_of_an_empty_store_is_empty(world: World) -> None:
     assert ask(world, "GET", "/forecast").json == {
         "as_of": "2027-01-15T12:00:00.000Z",
         "from": "2027-01-15T12:00:00.000Z",
@@ -523,7 +525,7 @@ def test_a_forecast_of_nothing(world: World) -> None:
     }
 
 
-def test_a_forecast_by_minute(world: World) -> None:
+def test_forecast_counts_calls_by_minute(world: World) -> None:
     world.put("late", NOON - 120)
     world.put("now", NOON)
     world.put("soon", NOON + 3540)
@@ -536,7 +538,7 @@ def test_a_forecast_by_minute(world: World) -> None:
     ]
 
 
-def test_a_notice_is_a_call_ahead_like_any_other(world: World) -> None:
+def test_forecast_counts_notifications(world: World) -> None:
     world.put(retry=0, on_failure="http://told.example/")
     world.caller.answer = 500
     world.scheduler.start()
@@ -546,7 +548,7 @@ def test_a_notice_is_a_call_ahead_like_any_other(world: World) -> None:
     assert told["minutes"] == [{"minute": "2027-01-15T12:01:00.000Z", "calls": 1}]
 
 
-def test_a_forecast_tells_crowded_minutes_by_host(world: World) -> None:
+def test_forecast_lists_overloaded_minutes_by_host(world: World) -> None:
     world.restart(concurrency=2, per_host=1)
     for number in range(70):
         world.put(f"a{number}", NOON + 600, max_delay=1)
@@ -569,7 +571,7 @@ def test_a_forecast_tells_crowded_minutes_by_host(world: World) -> None:
     assert told["complete"]
 
 
-def test_what_was_due_before_may_be_crowded_in_the_first_minute(world: World) -> None:
+def test_forecast_counts_due_tasks_in_the_first_minute(world: World) -> None:
     for number in range(100):
         world.put(f"task-{number}", NOON - 60 * (number % 2), max_delay=1 + number % 2)
     outlook = Forecaster(world.store, lambda: Capacity(1, 1), world.clock, world.now)
@@ -595,7 +597,7 @@ class Crowd(InstantStore):
         return succeed([MinuteLoad(NOON, host, 1000, NOON + 60) for host in hosts])
 
 
-def test_a_forecast_says_where_it_is_cut_short() -> None:
+def test_truncated_forecast_gives_its_end() -> None:
     store = Crowd()
     narrow = Capacity(10**7, 10)
     for hosts, complete in ((MAX_OVERLOADS, True), (MAX_OVERLOADS + 1, False), (MAX_LOADS, False)):
@@ -642,7 +644,7 @@ def looking(store: Slow) -> tuple[Forecaster, Clock]:
     return Forecaster(store, lambda: Capacity(256, 64), clock, clock.seconds), clock
 
 
-def test_who_asks_meanwhile_and_soon_after_is_told_the_same(slow: Slow) -> None:
+def test_forecast_is_shared_and_cached(slow: Slow) -> None:
     outlook, clock = looking(slow)
     first, second = outlook.forecast(24), outlook.forecast(24)
     assert len(slow.pending) == 1
@@ -658,7 +660,7 @@ def test_who_asks_meanwhile_and_soon_after_is_told_the_same(slow: Slow) -> None:
     assert len(slow.pending) == 2
 
 
-def test_there_is_one_look_at_a_time(slow: Slow) -> None:
+def test_forecasts_are_computed_one_at_a_time(slow: Slow) -> None:
     outlook, _ = looking(slow)
     asked = [outlook.forecast(hours) for hours in (1, 2, 1, 3)]
     for number in range(3):
@@ -668,7 +670,7 @@ def test_there_is_one_look_at_a_time(slow: Slow) -> None:
     assert [(one.until - one.begin) // 3600 for one in told] == [1, 2, 1, 3]
 
 
-def test_who_hangs_up_stops_neither_the_look_nor_the_others(slow: Slow) -> None:
+def test_cancelled_caller_does_not_cancel_a_shared_forecast(slow: Slow) -> None:
     outlook, _ = looking(slow)
     one, other = outlook.forecast(24), outlook.forecast(24)
     one.addErrback(lambda failure: failure.trap(CancelledError))
@@ -679,7 +681,7 @@ def test_who_hangs_up_stops_neither_the_look_nor_the_others(slow: Slow) -> None:
     assert World.result(other).minutes == {}
 
 
-def test_a_look_that_fails_fails_for_all_who_asked(slow: Slow) -> None:
+def test_failed_forecast_fails_for_every_caller(slow: Slow) -> None:
     outlook, _ = looking(slow)
     asked = [outlook.forecast(24), outlook.forecast(24), outlook.forecast(1)]
     slow.pending[0].errback(StoreUnavailable("no"))
@@ -694,7 +696,7 @@ def within(outlook: Forecaster, hours: int = 24) -> Deferred[Forecast | None]:
     return Deferred.fromCoroutine(outlook.forecast_within(hours, 0.05))
 
 
-def test_who_cannot_wait_is_told_the_last_look_unless_it_is_old(slow: Slow) -> None:
+def test_impatient_caller_gets_the_last_forecast_unless_stale(slow: Slow) -> None:
     outlook, clock = looking(slow)
     asked = within(outlook)
     clock.advance(0.05)
@@ -715,7 +717,7 @@ def test_who_cannot_wait_is_told_the_last_look_unless_it_is_old(slow: Slow) -> N
     assert len(slow.pending) == 2
 
 
-def test_a_look_is_not_kept_for_longer_than_a_minute(slow: Slow) -> None:
+def test_cached_forecast_expires_after_a_minute(slow: Slow) -> None:
     outlook, clock = looking(slow)
     outlook.forecast(24)
     clock.advance(100)
@@ -725,7 +727,7 @@ def test_a_look_is_not_kept_for_longer_than_a_minute(slow: Slow) -> None:
     assert len(slow.pending) == 2
 
 
-def test_few_looks_are_kept(slow: Slow) -> None:
+def test_forecast_cache_is_bounded(slow: Slow) -> None:
     outlook, clock = looking(slow)
     for hours in range(CACHE_SIZE + 1):
         outlook.forecast(hours)

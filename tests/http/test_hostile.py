@@ -165,9 +165,7 @@ def check(client: Client) -> None:
 
 
 @pytest.mark.parametrize("what", FRAMING)
-def test_what_may_be_read_in_two_ways_is_refused_with_all_after_it(
-    client: Client, what: str
-) -> None:
+def test_ambiguous_request_is_refused_with_all_after_it(client: Client, what: str) -> None:
     client.send(FRAMING[what] + SMUGGLED)
     assert client.status() == 400
     assert client.transport.disconnecting
@@ -177,7 +175,7 @@ def test_what_may_be_read_in_two_ways_is_refused_with_all_after_it(
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_plain_but_wrong_is_refused(client: Client, what: str) -> None:
+def test_malformed_request_is_refused(client: Client, what: str) -> None:
     data, status = REFUSED[what]
     client.send(data)
     assert client.status() == status
@@ -185,7 +183,7 @@ def test_what_is_plain_but_wrong_is_refused(client: Client, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", HARMLESS)
-def test_what_looks_dangerous_and_is_not(client: Client, what: str) -> None:
+def test_unusual_but_valid_request_is_accepted(client: Client, what: str) -> None:
     data, statuses = HARMLESS[what]
     client.send(data)
     assert [status for status, _ in client.answers()] == statuses
@@ -193,7 +191,7 @@ def test_what_looks_dangerous_and_is_not(client: Client, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ENDLESS)
-def test_what_never_ends_is_cut_off(client: Client, what: str) -> None:
+def test_endless_request_is_cut_off(client: Client, what: str) -> None:
     client.send(ENDLESS[what])
     assert client.answers() == []
     client.world.clock.advance(REQUEST_SECONDS)
@@ -202,7 +200,7 @@ def test_what_never_ends_is_cut_off(client: Client, what: str) -> None:
     check(client)
 
 
-def test_a_good_request_is_answered_before_the_hostile_one_behind_it(client: Client) -> None:
+def test_request_before_a_hostile_one_is_answered(client: Client) -> None:
     client.send(GET + FRAMING["two lengths"] + SMUGGLED)
     assert [status for status, _ in client.answers()] == [200, 400]
     check(client)
@@ -226,9 +224,7 @@ PIECES = st.sampled_from([*LINES, *HEADERS, *BYTES])
 
 @settings(max_examples=150, derandomize=True)
 @given(st.lists(PIECES | st.binary(max_size=8), max_size=25), st.integers(1, 60))
-def test_whatever_is_sent_in_whatever_pieces_is_answered_in_json(
-    pieces: list[bytes], size: int
-) -> None:
+def test_any_bytes_in_any_pieces_get_json(pieces: list[bytes], size: int) -> None:
     world = World()
     try:
         client = Client(world)
@@ -257,7 +253,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.mark.daemon
-def test_a_true_daemon_lives_through_all_of_it(daemon: Daemon) -> None:
+def test_daemon_process_survives_hostile_requests(daemon: Daemon) -> None:
     daemon.start()
     key = daemon.put("victim", "http://127.0.0.1:1/", "+60m")
     refused = {what: data for what, (data, _) in REFUSED.items()}
@@ -283,7 +279,7 @@ def test_a_true_daemon_lives_through_all_of_it(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("target", [b"/", b"/metrics", b"/status/", b"/page/find"])
-def test_a_header_that_is_no_text(world: World, target: bytes) -> None:
+def test_header_that_is_not_utf_8_is_accepted(world: World, target: bytes) -> None:
     client = Client(world, BoundedSite(world.resource(), world.clock))
     headers = [b"Accept", b"Cookie", b"Content-Type", b"Sec-Fetch-Site", b"If-None-Match"]
     lines = b"".join(b"%s: \xff\r\n" % name for name in headers)

@@ -110,7 +110,7 @@ def test_a_scheduled_task_is_an_event_in_its_minute(world: World) -> None:
     ]
 
 
-def test_a_retry_and_then_a_failure_are_told_under_the_same_uid(world: World) -> None:
+def test_retry_and_failure_share_the_uid_of_the_task(world: World) -> None:
     world.caller.answer = 500
     world.scheduler.start()
     world.put(at=NOON + 60, retry=1, retry_delay=5)
@@ -133,7 +133,7 @@ def test_a_retry_and_then_a_failure_are_told_under_the_same_uid(world: World) ->
     assert stamps == sorted(set(stamps))
 
 
-def test_it_tells_no_secrets(world: World) -> None:
+def test_calendar_contains_no_secrets(world: World) -> None:
     world.put(
         callback="https://sink.example/hook/s3cret?key=s3cret",
         payload="s3cret",
@@ -143,7 +143,7 @@ def test_it_tells_no_secrets(world: World) -> None:
     assert "s3cret" not in feed(world).text
 
 
-def test_a_broken_callback_does_not_hide_the_others(world: World) -> None:
+def test_corrupt_callback_does_not_hide_other_events(world: World) -> None:
     world.put("broken", NOON + 60)
     world.put("whole", NOON + 120)
     world.store.connection.execute("UPDATE task SET callback = 'x' WHERE task_name = 'broken'")
@@ -151,7 +151,7 @@ def test_a_broken_callback_does_not_hide_the_others(world: World) -> None:
 
 
 @pytest.mark.parametrize("length", [MAX_NAME_LENGTH - 3, MAX_NAME_LENGTH])
-def test_a_long_name_has_a_path_that_ends_in_ics(world: World, length: int) -> None:
+def test_long_name_has_a_path_that_ends_in_ics(world: World, length: int) -> None:
     world.put("x" * length, NOON + 60)
     path = f"/status/{'x' * length}.ics"
     assert len(feed(world, path, {}).events) == 1
@@ -163,7 +163,7 @@ def test_a_long_name_has_a_path_that_ends_in_ics(world: World, length: int) -> N
         assert ask(world, "GET", longer).status == 400
 
 
-def test_what_has_succeeded_runs_or_is_out_of_reach_is_left_out(world: World) -> None:
+def test_calendar_omits_succeeded_running_and_distant_tasks(world: World) -> None:
     world.put("far", NOON + 91 * DAY)
     world.put("near", NOON + 89 * DAY)
     world.put("done", NOON + 60)
@@ -180,7 +180,7 @@ def test_what_has_succeeded_runs_or_is_out_of_reach_is_left_out(world: World) ->
     assert feed(world).summaries == ["near", "far"]
 
 
-def test_it_is_bounded_and_says_so(world: World) -> None:
+def test_calendar_of_many_events_is_truncated_with_a_note(world: World) -> None:
     many = [definition(f"task-{n}", NOON + 60 * (1 + n)) for n in range(MAX_EVENTS)]
     world.result(world.store.put_many([(made, True) for made in many], world.now()))
     described = str(feed(world).calendar["DESCRIPTION"])
@@ -196,7 +196,7 @@ def test_it_is_bounded_and_says_so(world: World) -> None:
     assert told == " More are scheduled: only those up to 2027-01-15T20:20:00.000Z are included."
 
 
-def test_more_failures_than_it_holds() -> None:
+def test_calendar_of_many_failures_is_truncated_with_a_note() -> None:
     failed = Task(
         definition=definition(),
         state=State.FAILED,
@@ -212,7 +212,7 @@ def test_more_failures_than_it_holds() -> None:
     assert told.endswith(" More failed: only those since 2027-01-15T12:00:00.000Z are included.")
 
 
-def test_a_calendar_with_nothing_in_it_is_one_all_the_same(world: World) -> None:
+def test_empty_calendar_is_valid(world: World) -> None:
     empty = feed(world)
     assert empty.events == []
     assert [part.name for part in empty.calendar.subcomponents] == ["VTIMEZONE"]
@@ -238,7 +238,7 @@ def test_a_calendar_with_nothing_in_it_is_one_all_the_same(world: World) -> None
         (",;,q=1", False),
     ],
 )
-def test_accept(world: World, accept: str, wanted: bool) -> None:
+def test_accept_header_selects_the_calendar(world: World, accept: str, wanted: bool) -> None:
     world.put()
     if wanted:
         assert feed(world, headers={"Accept": accept}).summaries == ["task"]
@@ -248,7 +248,7 @@ def test_accept(world: World, accept: str, wanted: bool) -> None:
         assert answer.header("vary") == "Accept"
 
 
-def test_a_path_that_ends_in_ics(world: World) -> None:
+def test_path_that_ends_in_ics_is_a_calendar(world: World) -> None:
     world.put("a")
     world.put("b")
     for path in ("/status/a.ics", "/status/a.ics/", "/task/a.ics", "/status/a.ics?pretty"):
@@ -262,7 +262,7 @@ def test_a_path_that_ends_in_ics(world: World) -> None:
     assert ask(world, "GET", "/status/?state=failed", headers=ACCEPT).status == 400
 
 
-def test_a_name_that_ends_in_ics_goes_before(world: World) -> None:
+def test_task_name_that_ends_in_ics_takes_precedence(world: World) -> None:
     world.put("a")
     world.put("a.ics")
     assert ask(world, "GET", "/status/a.ics").json["tasks"][0]["task_name"] == "a.ics"
@@ -271,7 +271,7 @@ def test_a_name_that_ends_in_ics_goes_before(world: World) -> None:
     assert feed(world, "/status/a").summaries == ["a"]
 
 
-def test_one_task_is_told_as_ever(world: World) -> None:
+def test_single_task_stays_json(world: World) -> None:
     task = world.put()
     answer = ask(world, "GET", f"/status/{task.key}", headers=ACCEPT)
     assert answer.json["task"] == str(task.key)
@@ -281,7 +281,7 @@ def test_one_task_is_told_as_ever(world: World) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_any_text_is_read_as_it_was_but_for_controls(value: str) -> None:
+def test_text_round_trips_without_control_characters(value: str) -> None:
     name = re.sub(r"[@/\x00-\x1f\x7f-\x9f\u2028\u2029]", "", value) or "a"
     task = Task(
         definition=definition(name[:255]),
@@ -300,7 +300,7 @@ def test_any_text_is_read_as_it_was_but_for_controls(value: str) -> None:
     assert str(event["DESCRIPTION"]).split("attempts used", 1)[1] == ("\n" + shown if value else "")
 
 
-def test_lines_are_folded_at_75_octets_between_characters() -> None:
+def test_long_lines_are_folded_at_75_octets() -> None:
     (first, second) = ical.fold_lines(["a" * 74 + "\U0001f600"]).split(b"\r\n", 1)
     assert first == b"a" * 74
     assert second == b" " + "\U0001f600".encode() + b"\r\n"
@@ -312,7 +312,7 @@ def test_lines_are_folded_at_75_octets_between_characters() -> None:
 # What the store gives
 
 
-async def test_what_a_store_has_for_a_calendar(store: Store) -> None:
+async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> None:
     failed = await put_in(store, State.FAILED, "b", NOON)
     await put_in(store, State.SUCCEEDED, "b", NOON + 60)
     await put_in(store, State.RUNNING, "b", NOON + 120)

@@ -36,7 +36,7 @@ class Reads:
         return Deferred.fromCoroutine(self.lists.page(self.read, False))
 
 
-def test_few_pages_are_read_at_once() -> None:
+def test_concurrent_list_queries_are_limited() -> None:
     reads = Reads()
     asked = [reads.ask() for _ in range(AT_ONCE + 2)]
     assert len(reads.begun) == AT_ONCE
@@ -49,7 +49,7 @@ def test_few_pages_are_read_at_once() -> None:
     assert len(reads.begun) == AT_ONCE + 2
 
 
-def test_of_one_who_hangs_up_only_what_was_begun_is_done() -> None:
+def test_list_of_a_disconnected_client_is_abandoned() -> None:
     reads = Reads()
     asked = [reads.ask() for _ in range(AT_ONCE + 2)]
     for one in (asked[0], asked[-1]):
@@ -65,7 +65,7 @@ def test_of_one_who_hangs_up_only_what_was_begun_is_done() -> None:
     assert World.result(asked[-2]) == (Page([], None), [])
 
 
-def test_others_have_turns_while_a_page_is_written(world: World) -> None:
+def test_long_list_yields_to_the_reactor(world: World) -> None:
     for number in range(20):
         world.put(f"task{number:02}", headers=LARGE)
     answered: list[Any] = []
@@ -85,7 +85,7 @@ def test_others_have_turns_while_a_page_is_written(world: World) -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 @pytest.mark.parametrize("tasks", [0, 1, 3])
-def test_bit_by_bit_it_is_the_json_that_it_was_in_one(world: World, limit: int, tasks: int) -> None:
+def test_list_written_in_parts_is_the_same_json(world: World, limit: int, tasks: int) -> None:
     for name in ("[]", "\\n'\"[]", "ü\u2028")[:tasks]:
         world.put(name, headers={"X-A": "[]"}, retry_delay=[1, 2])
     for pretty, form in ((False, {"separators": (",", ":")}), (True, {"indent": 2})):

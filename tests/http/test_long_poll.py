@@ -79,7 +79,7 @@ def reads(world: World) -> list[Any]:
     return seen
 
 
-def test_nothing_is_answered_before_the_task_changes(world: World) -> None:
+def test_long_poll_waits_for_a_change(world: World) -> None:
     world.put(at=AT)
     waiting = Waiting(world)
     world.put("other", AT)
@@ -89,7 +89,7 @@ def test_nothing_is_answered_before_the_task_changes(world: World) -> None:
     assert (waiting.look().status, waiting.json["state"]) == (200, "scheduled")
 
 
-def test_nothing_is_read_while_nothing_changes(world: World) -> None:
+def test_long_poll_does_not_query_without_a_change(world: World) -> None:
     world.put(at=AT)
     world.put("other", NOON)
     waiting = Waiting(world)
@@ -102,7 +102,7 @@ def test_nothing_is_read_while_nothing_changes(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["status", "task"])
-def test_a_task_that_is_called_has_changed(world: World, path: str) -> None:
+def test_call_of_a_task_is_a_change(world: World, path: str) -> None:
     world.caller.answer = None
     world.put(at=NOON + 60)
     key = Key("task", NOON + 60)
@@ -119,7 +119,7 @@ def test_a_task_that_is_called_has_changed(world: World, path: str) -> None:
     assert again.json["attempts"][0]["status"] == 200
 
 
-def test_a_failed_attempt_is_a_change_though_the_task_is_scheduled_again(world: World) -> None:
+def test_failed_attempt_with_retry_is_a_change(world: World) -> None:
     world.caller.answer = 500
     world.put(at=NOON + 60, retry=1)
     waiting = Waiting(world, f"/status/task@{NOON + 60}?wait=60")
@@ -129,7 +129,7 @@ def test_a_failed_attempt_is_a_change_though_the_task_is_scheduled_again(world: 
     assert waiting.json["attempts_used"] == 1
 
 
-def test_a_task_that_is_too_late_has_changed(world: World) -> None:
+def test_expiry_of_a_task_is_a_change(world: World) -> None:
     world.put(at=NOON, max_delay=1)
     waiting = Waiting(world, f"/status/task@{NOON}?wait=60")
     # Nobody was there to call it.
@@ -138,7 +138,7 @@ def test_a_task_that_is_too_late_has_changed(world: World) -> None:
     assert waiting.look().json["reason"] == "too_late"
 
 
-def test_a_task_that_a_dead_daemon_left_has_changed(world: World) -> None:
+def test_rescue_of_an_orphan_is_a_change(world: World) -> None:
     world.put(at=NOON, retry=0)
     world.result(world.store.claim({"sink.example:80": 1}, NOON))
     waiting = Waiting(world, f"/status/task@{NOON}?wait=60")
@@ -156,7 +156,7 @@ CHANGES: dict[str, Callable[[World], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_task_that_is_gone_is_not_found(world: World, change: str) -> None:
+def test_long_poll_of_a_deleted_task_is_not_found(world: World, change: str) -> None:
     world.put(at=AT)
     world.put(at=AT + 60)
     waiting, other = Waiting(world), Waiting(world, f"/status/other@{AT}?wait=60")
@@ -166,7 +166,7 @@ def test_a_task_that_is_gone_is_not_found(world: World, change: str) -> None:
     assert not world.waits.watching
 
 
-def test_a_task_that_is_replaced_has_changed(world: World) -> None:
+def test_replacement_of_a_task_is_a_change(world: World) -> None:
     world.put(at=AT)
     waiting = Waiting(world)
     world.turn_to(NOON + 1)
@@ -177,7 +177,7 @@ def test_a_task_that_is_replaced_has_changed(world: World) -> None:
     assert waiting.look().json["callback"] == "http://other.example/"
 
 
-def test_what_has_ended_is_answered_at_once(world: World) -> None:
+def test_long_poll_of_a_finished_task_is_answered_at_once(world: World) -> None:
     world.put(at=NOON)
     world.scheduler.start()
     world.turn_to(NOON + 1)
@@ -185,24 +185,24 @@ def test_what_has_ended_is_answered_at_once(world: World) -> None:
     assert Waiting(world, f"/status/nobody@{NOON}?wait=60").status == 404
 
 
-def test_no_time_is_none(world: World) -> None:
+def test_long_poll_of_zero_seconds_is_answered_at_once(world: World) -> None:
     world.put(at=AT)
     assert Waiting(world, f"/status/{KEY}?wait=0").status == 200
 
 
 @pytest.mark.parametrize("value", ["", "61", "-1", "1.5", "ten", "1e1", "99999999999999999999"])
-def test_what_is_no_time_to_wait_is_refused(world: World, value: str) -> None:
+def test_invalid_wait_is_refused(world: World, value: str) -> None:
     world.put(at=AT)
     answer = ask(world, "GET", f"/status/{KEY}?wait={value}")
     assert (answer.status, answer.json["errors"][0]["pointer"]) == (400, "wait")
 
 
 @pytest.mark.parametrize("path", ["/status/", "/status/task", "/task/"])
-def test_nobody_waits_for_a_list(world: World, path: str) -> None:
+def test_list_does_not_take_a_wait(world: World, path: str) -> None:
     assert ask(world, "GET", f"{path}?wait=1").status == 400
 
 
-def test_who_hangs_up_leaves_nothing_behind(world: World) -> None:
+def test_disconnected_client_is_removed(world: World) -> None:
     world.put(at=AT)
     waiting = Waiting(world)
     assert len(world.clock.getDelayedCalls()) == 1
@@ -211,7 +211,7 @@ def test_who_hangs_up_leaves_nothing_behind(world: World) -> None:
     assert world.clock.getDelayedCalls() == []
 
 
-def test_all_who_wait_for_a_task_are_answered_each_by_what_it_knew(world: World) -> None:
+def test_long_polls_of_one_task_compare_with_their_own_version(world: World) -> None:
     world.put(at=AT)
     early = Waiting(world)
     world.turn_to(NOON + 30)
@@ -223,7 +223,7 @@ def test_all_who_wait_for_a_task_are_answered_each_by_what_it_knew(world: World)
 
 
 @pytest.mark.parametrize("path", ["/task/task", f"/task/{KEY}"])
-def test_a_task_that_somebody_deletes_and_hangs_up_has_changed(world: World, path: str) -> None:
+def test_delete_by_a_disconnected_client_is_a_change(world: World, path: str) -> None:
     world.put(at=AT)
     waiting = Waiting(world)
     name = "delete" if "@" in path else "delete_name"
@@ -235,7 +235,7 @@ def test_a_task_that_somebody_deletes_and_hangs_up_has_changed(world: World, pat
     assert waiting.look().status == 404
 
 
-def test_who_waits_less_long_is_answered_first(world: World) -> None:
+def test_shorter_wait_is_answered_first(world: World) -> None:
     world.put(at=AT)
     long, short = Waiting(world), Waiting(world, f"/status/{KEY}?wait=1")
     world.turn_to(NOON + 1)
@@ -243,7 +243,7 @@ def test_who_waits_less_long_is_answered_first(world: World) -> None:
     long.hang_up()
 
 
-def test_a_change_before_the_first_reading_was_seen_is_seen(world: World) -> None:
+def test_change_during_the_first_query_is_noticed(world: World) -> None:
     world.put(at=AT)
     get, reading = world.store.get, Deferred[Any]()
     world.store.get = lambda key: reading
@@ -255,7 +255,7 @@ def test_a_change_before_the_first_reading_was_seen_is_seen(world: World) -> Non
     assert waiting.look().status == 404
 
 
-def test_as_many_wait_as_may(world: World) -> None:
+def test_number_of_long_polls_is_limited(world: World) -> None:
     world.waits = LongPoll(world.store, world.clock, most=1)
     world.http = world._http()
     world.put(at=AT)
@@ -265,7 +265,7 @@ def test_as_many_wait_as_may(world: World) -> None:
     first.hang_up()
 
 
-def test_everybody_is_answered_when_the_daemon_ends(world: World) -> None:
+def test_shutdown_answers_every_long_poll(world: World) -> None:
     for minute in range(3):
         world.put(at=AT + 60 * minute)
     waiting = [Waiting(world, f"/status/task@{AT + 60 * n}?wait=60") for n in (0, 0, 1, 2)]
@@ -275,7 +275,7 @@ def test_everybody_is_answered_when_the_daemon_ends(world: World) -> None:
     assert world.clock.getDelayedCalls() == []
 
 
-def test_a_site_drops_nobody_who_waits_and_closes_once_all_are_answered(world: World) -> None:
+def test_closing_site_answers_long_polls_first(world: World) -> None:
     world.put(at=AT)
     site = BoundedSite(world.api().app.resource(), world.clock, max_connections=1)
     first = Client(world, site)
@@ -294,7 +294,7 @@ def test_a_site_drops_nobody_who_waits_and_closes_once_all_are_answered(world: W
     assert closed.called
 
 
-def test_who_waits_and_is_gone_makes_room_for_another(world: World) -> None:
+def test_disconnected_long_poll_frees_its_place(world: World) -> None:
     world.put(at=AT)
     site = BoundedSite(world.api().app.resource(), world.clock)
     waiting = Client(world, site)
@@ -304,7 +304,7 @@ def test_who_waits_and_is_gone_makes_room_for_another(world: World) -> None:
     assert not world.waits.watching
 
 
-def test_a_database_that_cannot_be_read_is_asked_again(world: World) -> None:
+def test_failed_query_is_repeated(world: World) -> None:
     world.put(at=AT)
     waiting, ending = Waiting(world), Waiting(world, f"/status/{KEY}?wait=1")
     ask(world, "DELETE", f"/task/{KEY}")
@@ -317,7 +317,7 @@ def test_a_database_that_cannot_be_read_is_asked_again(world: World) -> None:
     assert waiting.look().status == 404
 
 
-def test_what_other_daemons_change_is_seen_within_a_second(world: World) -> None:
+def test_change_by_another_daemon_is_noticed_within_a_second(world: World) -> None:
     world.waits = LongPoll(world.store, world.clock, others=True)
     world.http = world._http()
     world.put(at=AT)
@@ -335,9 +335,7 @@ def test_what_other_daemons_change_is_seen_within_a_second(world: World) -> None
     assert world.clock.getDelayedCalls() == []
 
 
-def test_however_many_are_waited_for_they_are_compared_together(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_long_polls_share_one_query(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = 20
     monkeypatch.setattr("callme.api.long_poll.READ_BATCH", at_once)
     world.waits = LongPoll(world.store, world.clock, others=True)
@@ -357,7 +355,7 @@ def test_however_many_are_waited_for_they_are_compared_together(
     assert [len(asked) for asked in seen] == [count, at_once + 1, 1]
 
 
-def test_others_have_a_turn_while_many_are_answered(world: World) -> None:
+def test_many_responses_yield_to_the_reactor(world: World) -> None:
     world.put(at=AT)
     waiting = [Waiting(world) for _ in range(2 * ANSWERS_PER_TURN)]
     answered: list[int] = []

@@ -27,7 +27,7 @@ PROMETHEUS = (
 # What is counted
 
 
-def test_an_attempt_is_counted_with_how_late_it_was_and_how_long_it_took(world: World) -> None:
+def test_attempt_is_counted_with_lateness_and_duration(world: World) -> None:
     world.put()
     ticking(world)
     found = samples(world)
@@ -39,7 +39,7 @@ def test_an_attempt_is_counted_with_how_late_it_was_and_how_long_it_took(world: 
     assert value(found, "callme_attempt_duration_seconds_bucket", le="0.005") == 1
 
 
-def test_what_has_not_happened_stands_at_nought(world: World) -> None:
+def test_counters_start_at_zero(world: World) -> None:
     found = samples(world)
     for reason in Reason:
         finished = value(found, "callme_tasks_finished_total", state="failed", reason=reason.value)
@@ -48,7 +48,7 @@ def test_what_has_not_happened_stands_at_nought(world: World) -> None:
     assert value(found, "callme_claims_lost_total") == 0
 
 
-def test_what_expires_while_it_connects_is_an_attempt_and_has_its_end(world: World) -> None:
+def test_expiry_while_connecting_counts_as_an_attempt(world: World) -> None:
     def connecting(claim: Claim) -> Deferred[Outcome]:
         return succeed(
             Outcome(
@@ -67,7 +67,7 @@ def test_what_expires_while_it_connects_is_an_attempt_and_has_its_end(world: Wor
     assert value(found, "callme_attempts_total", outcome="too_late") == 1
 
 
-def test_a_retry_is_an_attempt_but_says_nothing_of_lateness(world: World) -> None:
+def test_retry_is_counted_without_lateness(world: World) -> None:
     world.caller.answer = 500
     key = world.put(retry=1).key
     ticking(world)
@@ -84,7 +84,7 @@ def test_a_retry_is_an_attempt_but_says_nothing_of_lateness(world: World) -> Non
     assert value(found, "callme_tasks_finished_total", **failed) == 1
 
 
-def test_what_was_too_late_is_counted_without_an_attempt(world: World) -> None:
+def test_expired_task_is_counted_without_an_attempt(world: World) -> None:
     world.put(at=NOON - 600, max_delay=1)
     ticking(world)
     found = samples(world)
@@ -94,7 +94,7 @@ def test_what_was_too_late_is_counted_without_an_attempt(world: World) -> None:
     assert value(found, "callme_tasks", **too_late) == 1
 
 
-def test_what_a_dead_daemon_left_is_interrupted_and_took_no_time(world: World) -> None:
+def test_orphan_is_counted_as_interrupted_without_duration(world: World) -> None:
     world.caller.answer = None
     world.put(retry=0)
     ticking(world)
@@ -108,7 +108,7 @@ def test_what_a_dead_daemon_left_is_interrupted_and_took_no_time(world: World) -
     assert value(found, "callme_attempt_lateness_seconds_count") == 0
 
 
-def test_a_lost_claim_is_counted(world: World) -> None:
+def test_lost_claim_is_counted(world: World) -> None:
     world.caller.answer = None
     key = world.put().key
     ticking(world)
@@ -123,7 +123,7 @@ def test_a_lost_claim_is_counted(world: World) -> None:
 # What is looked up
 
 
-def test_the_page_tells_how_the_daemon_and_its_database_are(world: World) -> None:
+def test_gauges_describe_daemon_and_database(world: World) -> None:
     world.put(at=NOON - 120)
     world.put("soon", at=NOON + 60)
     found = samples(world)
@@ -144,7 +144,7 @@ def test_the_page_tells_how_the_daemon_and_its_database_are(world: World) -> Non
     assert value(found, "callme_oldest_due_seconds") == 0
 
 
-def test_all_tasks_are_counted_once_a_minute_at_most(world: World) -> None:
+def test_task_count_is_cached_for_a_minute(world: World) -> None:
     def scheduled() -> float | None:
         return value(samples(world), "callme_tasks", state="scheduled", reason="")
 
@@ -172,7 +172,7 @@ class SlowStore:
         return waiting
 
 
-def test_nobody_waits_for_the_count_and_the_longer_it_takes_the_rarer_it_is(world: World) -> None:
+def test_slow_task_count_is_not_awaited_and_becomes_rarer(world: World) -> None:
     slow = SlowStore(world)
     world.put(at=NOON + 3600)
     figures = world.result(world.store.figures(NOON, count=True))
@@ -197,7 +197,7 @@ def test_nobody_waits_for_the_count_and_the_longer_it_takes_the_rarer_it_is(worl
     assert len(slow.counting) == 1
 
 
-def test_a_database_that_is_gone_leaves_the_rest_of_the_page(world: World) -> None:
+def test_unavailable_database_leaves_the_other_metrics(world: World) -> None:
     samples(world)
     world.store.broken = True
     world.clock.advance(60)
@@ -214,7 +214,7 @@ def test_a_database_that_is_gone_leaves_the_rest_of_the_page(world: World) -> No
     assert value(found, "callme_tasks", state="scheduled", reason="") == 0
 
 
-def test_a_database_that_does_not_answer_holds_the_page_up_for_two_seconds(world: World) -> None:
+def test_slow_database_delays_the_scrape_by_two_seconds_at_most(world: World) -> None:
     SlowStore(world)
     writing = Deferred.fromCoroutine(world.metrics.write(None))
     world.clock.advance(1.9)
@@ -223,7 +223,7 @@ def test_a_database_that_does_not_answer_holds_the_page_up_for_two_seconds(world
     assert b"callme_database_up 0.0" in world.result(writing)[0]
 
 
-def test_a_fault_in_the_count_is_logged_and_tried_again(
+def test_error_in_the_task_count_is_logged_and_retried(
     world: World, logged_failures: LoggedFailures
 ) -> None:
     world.store.connection.execute("DROP INDEX task_reason")
@@ -244,7 +244,7 @@ def test_a_fault_in_the_count_is_logged_and_tried_again(
     "accept",
     [None, "*/*", "text/plain", "text/html, application/openmetrics-text;q=0", "x;version=\xff"],
 )
-def test_the_text_format_is_the_usual_one(world: World, accept: str | None) -> None:
+def test_text_format_is_the_default(world: World, accept: str | None) -> None:
     text, kind = scrape(world, accept)
     assert kind.encode() == TEXT_TYPE
     names = {family.name for family in text_string_to_metric_families(text)}
@@ -255,7 +255,7 @@ def test_the_text_format_is_the_usual_one(world: World, accept: str | None) -> N
     "accept",
     [PROMETHEUS, "application/openmetrics-text", "Application/OpenMetrics-Text; version=zzz"],
 )
-def test_openmetrics_is_had_by_who_accepts_it(world: World, accept: str) -> None:
+def test_accept_header_selects_openmetrics(world: World, accept: str) -> None:
     world.put()
     ticking(world)
     text, kind = scrape(world, accept)
@@ -266,7 +266,7 @@ def test_openmetrics_is_had_by_who_accepts_it(world: World, accept: str) -> None
     assert families["callme_attempt_lateness_seconds"].type == "histogram"
 
 
-def test_names_keep_the_conventions(world: World) -> None:
+def test_metric_names_follow_the_conventions(world: World) -> None:
     """https://prometheus.io/docs/practices/naming/, as far as a machine can tell."""
     for family in openmetrics(scrape(world, PROMETHEUS)[0]):
         assert re.fullmatch(r"(callme|process)(_[a-z]+)*", family.name)
@@ -274,14 +274,14 @@ def test_names_keep_the_conventions(world: World) -> None:
         assert not re.search(r"_(ms|milliseconds|minutes|count|total)$", family.name)
 
 
-def test_a_page_is_no_secret_but_for_who_may_not_ask(world: World) -> None:
+def test_metrics_contain_no_data_of_tasks(world: World) -> None:
     """Whoever may read may read it: it names no task, no host and nothing that they carry."""
     world.put("secret-name", callback="http://secret.example/", payload="secret")
     ticking(world)
     assert "secret" not in scrape(world)[0]
 
 
-def test_each_daemon_counts_for_itself(world: World) -> None:
+def test_each_daemon_counts_its_own_attempts(world: World) -> None:
     world.put()
     ticking(world)
     other = World()

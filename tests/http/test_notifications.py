@@ -40,7 +40,7 @@ def notices(world: World) -> list[Claim]:
 
 
 @pytest.mark.parametrize(("status", "name"), [(500, BAD), (200, GOOD)])
-def test_an_end_is_told_at_once(world: World, status: int, name: str) -> None:
+def test_end_of_a_task_is_notified_at_once(world: World, status: int, name: str) -> None:
     world.caller.answer = status
     begun(world, headers={"Authorization": "secret"}, payload="p")
     (call,) = notices(world)
@@ -56,13 +56,13 @@ def test_an_end_is_told_at_once(world: World, status: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "given"), [(500, "on_success"), (200, "on_failure")])
-def test_the_other_end_is_not_told(world: World, status: int, given: str) -> None:
+def test_success_does_not_call_on_failure(world: World, status: int, given: str) -> None:
     world.caller.answer = status
     begun(world, **{"on_failure": None, "on_success": None, given: TOLD[given]})
     assert world.caller.called == [f"task@{NOON}"]
 
 
-def test_only_the_end_is_told_not_each_attempt(world: World) -> None:
+def test_attempts_before_the_last_are_not_notified(world: World) -> None:
     world.caller.answer = 500
     begun(world, retry=2)
     world.turn_to(NOON + 119)
@@ -71,7 +71,7 @@ def test_only_the_end_is_told_not_each_attempt(world: World) -> None:
     assert [call.definition.task_name for call in notices(world)] == [BAD]
 
 
-def test_of_a_notice_nobody_is_told_and_it_is_tried_again(world: World) -> None:
+def test_notification_is_retried_and_has_no_notification(world: World) -> None:
     world.caller.answer = 500
     begun(world)
     world.turn_to(NOON + 86_400)
@@ -80,7 +80,7 @@ def test_of_a_notice_nobody_is_told_and_it_is_tried_again(world: World) -> None:
     assert len(world.caller.calls) == 12
 
 
-def test_what_is_too_late_is_told_in_the_tick_that_finds_it(world: World) -> None:
+def test_expired_task_is_notified_in_the_same_tick(world: World) -> None:
     world.put(**TOLD, max_delay=1)
     world.clock.rightNow += 3600
     world.scheduler.start()
@@ -89,7 +89,7 @@ def test_what_is_too_late_is_told_in_the_tick_that_finds_it(world: World) -> Non
     assert json.loads(notices(world)[0].definition.payload)["reason"] == "too_late"
 
 
-def test_what_a_dead_daemon_left_is_told(world: World) -> None:
+def test_end_of_an_orphan_is_notified(world: World) -> None:
     world.caller.answer = None
     begun(world)
     world.restart()
@@ -98,7 +98,7 @@ def test_what_a_dead_daemon_left_is_told(world: World) -> None:
     assert json.loads(call.definition.payload)["reason"] == "interrupted"
 
 
-def test_each_end_is_told_and_nobody_s_task_is_overwritten(world: World) -> None:
+def test_notification_does_not_overwrite_a_task(world: World) -> None:
     world.caller.answer = 500
     world.put(BAD, NOON, payload="somebody's")
     begun(world)
@@ -110,7 +110,7 @@ def test_each_end_is_told_and_nobody_s_task_is_overwritten(world: World) -> None
     assert first == {NOON + 60, NOON + 120}
 
 
-def test_each_of_many_tasks_of_long_names_is_told_of_at_once(world: World) -> None:
+def test_long_names_get_distinct_notifications(world: World) -> None:
     """Names that differ only where they would be cut are told apart all the same."""
     world.caller.answer = 500
     for number in range(3):
@@ -120,7 +120,7 @@ def test_each_of_many_tasks_of_long_names_is_told_of_at_once(world: World) -> No
     assert len({call.definition.task_name for call in notices(world)}) == 4
 
 
-def test_however_many_minutes_are_taken_the_free_one_is_found_in_one_look(world: World) -> None:
+def test_free_minute_is_found_in_one_query(world: World) -> None:
     for minute in [*range(1000), 1001]:
         world.put(BAD, NOON + 60 * minute)
     world.put(**TOLD, max_delay=1)
@@ -133,7 +133,7 @@ def test_however_many_minutes_are_taken_the_free_one_is_found_in_one_look(world:
     assert len(statements) < 15
 
 
-def test_an_end_and_its_notice_are_one(world: World) -> None:
+def test_end_and_notification_are_one_transaction(world: World) -> None:
     """Where the one cannot be stored, the other is not either; both are when they can be."""
     world.caller.answer = 500
     world.store.connection.execute(
@@ -162,7 +162,7 @@ def test_an_end_and_its_notice_are_one(world: World) -> None:
     assert len(notices(world)) == 1
 
 
-def test_the_end_of_what_cannot_be_read_is_told(world: World) -> None:
+def test_end_of_a_corrupt_task_is_notified(world: World) -> None:
     world.put(**TOLD)
     world.store.connection.execute("UPDATE task SET headers = 'nonsense'")
     world.scheduler.start()
@@ -172,7 +172,7 @@ def test_the_end_of_what_cannot_be_read_is_told(world: World) -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "http://a b/"])
-def test_an_end_that_cannot_be_told_is_one_all_the_same(world: World, url: str) -> None:
+def test_corrupt_notification_url_does_not_prevent_the_end(world: World, url: str) -> None:
     """Somebody else has written into the database."""
     world.caller.answer = 500
     world.put(**TOLD, retry=0)
@@ -188,7 +188,7 @@ def test_an_end_that_cannot_be_told_is_one_all_the_same(world: World, url: str) 
     assert notices(world) == []
 
 
-def test_nobody_is_told_of_what_is_deleted_and_a_notice_outlives_its_task(world: World) -> None:
+def test_delete_is_not_notified_and_leaves_notifications(world: World) -> None:
     world.put("deleted", NOON + 60, **TOLD)
     world.caller.answer = 500
     begun(world)
@@ -201,7 +201,7 @@ def test_nobody_is_told_of_what_is_deleted_and_a_notice_outlives_its_task(world:
     assert world.task(Key(BAD, NOON)).state is State.SUCCEEDED
 
 
-def test_what_is_forgotten_was_told_and_takes_no_notice_along(world: World) -> None:
+def test_pruned_task_leaves_its_notification(world: World) -> None:
     world.caller.answer = 500
     world.restart(retention=1)
     begun(world)
@@ -211,7 +211,7 @@ def test_what_is_forgotten_was_told_and_takes_no_notice_along(world: World) -> N
     assert world.task(Key(BAD, NOON)).state is State.FAILED
 
 
-def test_a_notice_is_counted_as_any_task_is(world: World) -> None:
+def test_notification_is_counted_as_a_task(world: World) -> None:
     world.caller.answer = 500
     begun(world)
     failed = {"reason": "unexpected_status"}
@@ -238,7 +238,7 @@ def ended(**more: Any) -> Task:
     )
 
 
-def test_nobody_is_told_where_nobody_is_to_be() -> None:
+def test_task_without_notification_urls_is_not_notified() -> None:
     made = definition()
     for state in State:
         assert notification_url(made, Transition(state=state)) is None
@@ -247,7 +247,7 @@ def test_nobody_is_told_where_nobody_is_to_be() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 230, MAX_NAME_LENGTH])
-def test_a_notice_has_a_name_that_may_be_one(length: int) -> None:
+def test_notification_has_a_valid_task_name(length: int) -> None:
     made = build_notification(ended(name="\U0001f600" * length), NOON + 7)
     assert made is not None
     assert len(made.task_name) <= MAX_NAME_LENGTH
@@ -276,7 +276,7 @@ def payload_of(task: Task) -> dict[str, Any]:
     return shown
 
 
-def test_what_is_told_is_no_longer_than_a_payload_may_be() -> None:
+def test_notification_payload_keeps_its_size_limit() -> None:
     few = tuple(evolve(ATTEMPT, number=n) for n in range(3))
     task = evolve(ended(payload="x" * 1000), attempts=few)
     assert payload_of(task) == task_to_dict(task)
@@ -295,14 +295,16 @@ PATH = f"/task/task@{NOON + 3600}"
 
 @pytest.mark.parametrize("name", ["on_failure", "on_success"])
 @pytest.mark.parametrize("url", ["", "x", "ftp://a/", "http://169.254.169.254/", 1, False, []])
-def test_who_is_told_is_checked_as_a_callback_is(world: World, name: str, url: object) -> None:
+def test_notification_url_is_validated_like_a_callback(
+    world: World, name: str, url: object
+) -> None:
     answer = ask(world, "PUT", PATH, BODY | {name: url})
     assert answer.status == 422
     assert [error["pointer"] for error in answer.json["errors"]] == [f"/{name}"]
 
 
 @pytest.mark.parametrize("name", ["on_failure", "on_success"])
-def test_who_is_told_is_where_callbacks_may_go(name: str) -> None:
+def test_denied_notification_address_is_refused(name: str) -> None:
     for networks, reason in (
         (AddressPolicy(denied=[parse_network("10.0.0.0/8")]), "--deny-network"),
         (AddressPolicy(public_only=True), "--public-only"),
@@ -314,7 +316,7 @@ def test_who_is_told_is_where_callbacks_may_go(name: str) -> None:
         world.close()
 
 
-def test_who_is_told_is_part_of_the_definition(world: World) -> None:
+def test_notification_url_is_part_of_the_definition(world: World) -> None:
     url = {"on_failure": "http://a.example/"}
     assert ask(world, "PUT", PATH, BODY | {"on_failure": None}).status == 201
     assert ask(world, "PUT", PATH, BODY).status == 200
@@ -326,7 +328,7 @@ def test_who_is_told_is_part_of_the_definition(world: World) -> None:
     assert ask(world, "GET", "/status/task").json["tasks"][0]["on_failure"] == "http://a.example/"
 
 
-def test_a_batch_says_who_is_told(world: World) -> None:
+def test_batch_item_takes_notification_urls(world: World) -> None:
     task = {"task_name": "task", "trigger_at": NOON + 3600, **BODY, **TOLD}
     body = json.dumps(task).encode() + b"\n"
     asking = world.http.request(

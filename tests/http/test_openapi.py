@@ -40,7 +40,7 @@ FRACTION = r"[0-9]\.0 is not accepted"
 """To JSON Schema 1.0 is an integer, to callme it is none."""
 
 
-def test_it_is_served_as_it_is(world: World) -> None:
+def test_document_is_served(world: World) -> None:
     answer = ask(world, "GET", "/openapi.json")
     assert (answer.status, answer.json) == (200, DOCUMENT)
     assert answer.json["info"]["version"] == __version__
@@ -50,11 +50,11 @@ def test_it_is_served_as_it_is(world: World) -> None:
     assert ask(world, "GET", "/openapi.json?colour=red").status == 400
 
 
-def test_it_is_valid_openapi() -> None:
+def test_document_is_valid_openapi() -> None:
     validate(DOCUMENT)
 
 
-def test_it_has_the_routes_that_there_are() -> None:
+def test_document_lists_every_route() -> None:
     def plain(path: str) -> str:
         return path.rstrip("/")
 
@@ -72,7 +72,7 @@ def test_it_has_the_routes_that_there_are() -> None:
     assert described == routed
 
 
-def test_every_operation_has_a_name_of_its_own_and_every_reference_leads_somewhere() -> None:
+def test_operation_ids_are_unique_and_references_resolve() -> None:
     names = [o["operationId"] for p in PATHS.values() for o in p.values() if "operationId" in o]
     assert len(names) == len(set(names)) == 18
     referred = set()
@@ -177,7 +177,7 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_a_parameter_is_taken_if_its_schema_says_so(name: str) -> None:
+def test_parameter_is_accepted_if_its_schema_allows_it(name: str) -> None:
     def hold(value: object) -> None:
         valid = is_parameter(name, value)
         seen[valid] += 1
@@ -200,7 +200,7 @@ def test_a_parameter_is_taken_if_its_schema_says_so(name: str) -> None:
     settings(max_examples=50, derandomize=True)(given(values(PARAMETERS[name]))(hold))()
 
 
-def test_a_task_takes_the_parameters_that_its_schema_has(world: World) -> None:
+def test_task_takes_the_parameters_of_its_schema(world: World) -> None:
     refused = ask(world, "PUT", "/task/task", {**BODY, "colour": "red"})
     known = refused.json["detail"].partition("expected one of ")[2].split(", ")
     assert known == sorted(PARAMETERS)
@@ -238,7 +238,7 @@ FLAGS = st.sampled_from(["", "true", "false", "True", "1", "0", "yes", "null"])
 
 
 @pytest.mark.parametrize("name", WIRE)
-def test_a_part_of_a_url_is_taken_if_its_schema_says_so(world: World, name: str) -> None:
+def test_part_of_a_url_is_accepted_if_its_schema_allows_it(world: World, name: str) -> None:
     before, pointer = WIRE[name]
 
     @settings(max_examples=60, derandomize=True)
@@ -265,7 +265,7 @@ def test_a_part_of_a_url_is_taken_if_its_schema_says_so(world: World, name: str)
 # Examples
 
 
-def test_every_example_is_valid_by_its_schema() -> None:
+def test_every_example_matches_its_schema() -> None:
     found = 0
     for name, schema in COMPONENTS["schemas"].items():
         for example in schema.get("examples", ()):
@@ -287,13 +287,15 @@ def test_every_example_is_valid_by_its_schema() -> None:
         ("POST", "/reschedule/trial-end?all", "NewTime"),
     ],
 )
-def test_examples_work(world: World, method: str, path: str, schema: str) -> None:
+def test_examples_are_accepted_by_the_api(
+    world: World, method: str, path: str, schema: str
+) -> None:
     (example,) = COMPONENTS["schemas"][schema]["examples"]
     world.put("trial-end", 1_858_809_660)
     assert ask(world, method, path, example).status == (201 if method == "PUT" else 200)
 
 
-def test_the_example_of_a_batch_works(world: World) -> None:
+def test_example_of_a_batch_is_accepted_by_the_api(world: World) -> None:
     lines = PATHS["/batch"]["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]
     (example,) = lines["examples"]
     asking = world.http.request(
@@ -312,7 +314,7 @@ def test_the_example_of_a_batch_works(world: World) -> None:
 # What callme answers
 
 
-def test_an_answer_has_the_members_that_its_schema_has(world: World) -> None:
+def test_response_has_the_members_of_its_schema(world: World) -> None:
     def members(schema: str) -> set[str]:
         return set(COMPONENTS["schemas"][schema]["properties"])
 

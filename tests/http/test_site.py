@@ -35,7 +35,7 @@ def put(path: bytes = b"/task/x", body: bytes = BODY, *headers: bytes) -> bytes:
     return b"\r\n".join([*lines, b"", body])
 
 
-def test_requests_follow_one_another_on_a_connection(client: Client) -> None:
+def test_connection_serves_several_requests(client: Client) -> None:
     client.send(GET * 3)
     client.send(put())
     assert [status for status, _ in client.answers()] == [200, 200, 200, 201]
@@ -58,7 +58,7 @@ def test_requests_follow_one_another_on_a_connection(client: Client) -> None:
         b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 600 + b"\r\n",
     ],
 )
-def test_no_answer_tells_what_it_runs_on(client: Client, data: bytes) -> None:
+def test_response_does_not_reveal_server_versions(client: Client, data: bytes) -> None:
     client.world.put("there")
     client.send(data)
     answer = client.transport.value().lower()
@@ -66,7 +66,7 @@ def test_no_answer_tells_what_it_runs_on(client: Client, data: bytes) -> None:
     assert b"twisted" not in answer
 
 
-def test_a_body_may_come_in_pieces_or_chunks(client: Client) -> None:
+def test_body_arrives_in_pieces_or_chunks(client: Client) -> None:
     for byte in put():
         client.send(bytes([byte]))
     assert client.status() == 201
@@ -75,19 +75,19 @@ def test_a_body_may_come_in_pieces_or_chunks(client: Client) -> None:
     assert client.status() == 201
 
 
-def test_the_largest_body_is_read(client: Client) -> None:
+def test_body_of_the_maximum_size_is_read(client: Client) -> None:
     client.send(put(body=BODY + b" " * (MAX_BODY - len(BODY))))
     assert client.status() == 201
 
 
-def test_a_larger_body_is_refused_and_not_kept(client: Client) -> None:
+def test_larger_body_is_refused_and_discarded(client: Client) -> None:
     client.send(put(body=b"x" * (20 * 1024 * 1024)))
     assert client.status() == 413
     client.send(GET)
     assert client.status() == 200
 
 
-def test_a_larger_body_in_chunks_is_refused_and_not_kept(client: Client) -> None:
+def test_larger_chunked_body_is_refused_and_discarded(client: Client) -> None:
     client.send(b"PUT /task/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     for _ in range(20 * 16):
@@ -132,7 +132,7 @@ def test_a_larger_body_in_chunks_is_refused_and_not_kept(client: Client) -> None
         (b"TRACE /status/ HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     ],
 )
-def test_hostile_requests_are_answered_in_json(client: Client, data: bytes, status: int) -> None:
+def test_hostile_request_gets_json(client: Client, data: bytes, status: int) -> None:
     client.send(data)
     assert client.status() == status
 
@@ -151,29 +151,29 @@ def test_hostile_requests_are_answered_in_json(client: Client, data: bytes, stat
         (b"xn--a", 200),
     ],
 )
-def test_no_host_header_breaks_anything(client: Client, host: bytes, status: int) -> None:
+def test_any_host_header_gets_a_response(client: Client, host: bytes, status: int) -> None:
     client.send(b"GET /status/ HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
     assert client.status() == status
 
 
 @pytest.mark.parametrize("target", [b"http://callme:6777/status/", b"HTTP://callme/status/?pretty"])
-def test_a_target_in_absolute_form(client: Client, target: bytes) -> None:
+def test_absolute_target_is_served(client: Client, target: bytes) -> None:
     client.send(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     assert client.status() == 200
 
 
-def test_an_absolute_target_without_a_path(client: Client) -> None:
+def test_absolute_target_without_path_is_not_found(client: Client) -> None:
     client.send(b"GET http://callme HTTP/1.1\r\nHost: x\r\n\r\n")
     assert client.status() == 404
 
 
-def test_http_1_0_is_answered_and_closed(client: Client) -> None:
+def test_http_1_0_connection_is_closed_after_the_response(client: Client) -> None:
     client.send(b"GET /status/ HTTP/1.0\r\n\r\n")
     assert client.status() == 200
     assert client.transport.disconnecting
 
 
-def test_expect_100_continue(client: Client) -> None:
+def test_expect_100_continue_is_honoured(client: Client) -> None:
     client.send(put(b"/task/x", b"", b"Expect: 100-continue").replace(b": 0", b": %d" % len(BODY)))
     assert client.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.transport.clear()
@@ -181,7 +181,7 @@ def test_expect_100_continue(client: Client) -> None:
     assert client.status() == 201
 
 
-def test_whoever_sends_nothing_is_cut_off(client: Client) -> None:
+def test_silent_client_is_disconnected(client: Client) -> None:
     client.world.clock.advance(REQUEST_SECONDS)
     assert client.status() == 408
     assert client.transport.disconnecting
@@ -190,7 +190,7 @@ def test_whoever_sends_nothing_is_cut_off(client: Client) -> None:
 
 
 @pytest.mark.parametrize("data", [GET, put()])
-def test_whoever_sends_a_byte_at_a_time_is_cut_off(client: Client, data: bytes) -> None:
+def test_trickling_client_is_disconnected(client: Client, data: bytes) -> None:
     for byte in data:
         if client.transport.disconnecting:
             break
@@ -201,7 +201,7 @@ def test_whoever_sends_a_byte_at_a_time_is_cut_off(client: Client, data: bytes) 
     assert client.answers() == []
 
 
-def test_the_deadline_is_for_each_request_anew(client: Client) -> None:
+def test_deadline_restarts_with_each_request(client: Client) -> None:
     for _ in range(10):
         client.send(GET[:10])
         client.world.clock.advance(REQUEST_SECONDS - 1)
@@ -210,14 +210,14 @@ def test_the_deadline_is_for_each_request_anew(client: Client) -> None:
     assert not client.transport.disconnecting
 
 
-def test_whoever_stays_without_a_request_is_cut_off(client: Client) -> None:
+def test_idle_connection_is_closed(client: Client) -> None:
     client.send(GET)
     assert client.status() == 200
     client.world.clock.advance(IDLE_SECONDS)
     assert client.transport.disconnecting
 
 
-def test_a_slow_second_request_is_cut_off(client: Client) -> None:
+def test_slow_second_request_is_disconnected(client: Client) -> None:
     client.send(GET + GET[:5])
     assert client.status() == 200
     client.world.clock.advance(1)
@@ -227,14 +227,14 @@ def test_a_slow_second_request_is_cut_off(client: Client) -> None:
     assert client.status() == 408
 
 
-def test_whoever_does_not_read_the_last_answer_is_cut_off(client: Client) -> None:
+def test_client_that_does_not_read_is_disconnected(client: Client) -> None:
     client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert client.transport.disconnecting
     client.world.clock.advance(CLOSE_SECONDS)
     assert client.transport.aborted
 
 
-def test_who_asks_ahead_and_does_not_read_is_not_answered_for_ever(client: Client) -> None:
+def test_unread_pipelined_responses_are_bounded(client: Client) -> None:
     for number in range(200):
         client.world.put(f"n{number}", headers={"X-Large": "x" * 2000})
     written = client.transport.write
@@ -252,7 +252,7 @@ def test_who_asks_ahead_and_does_not_read_is_not_answered_for_ever(client: Clien
     assert client.transport.aborted
 
 
-def test_who_reads_may_ask_ahead_and_who_asks_once_may_read_slowly(client: Client) -> None:
+def test_pipelining_and_slow_reading_are_allowed(client: Client) -> None:
     client.send(GET * 50)
     assert len(client.answers()) == 50
     client.channel.pauseProducing()
@@ -261,13 +261,13 @@ def test_who_reads_may_ask_ahead_and_who_asks_once_may_read_slowly(client: Clien
     assert not client.transport.disconnecting
 
 
-def test_a_slow_body_is_told_so_though_it_is_the_last(client: Client) -> None:
+def test_slow_body_gets_a_timeout_response(client: Client) -> None:
     client.send(put(b"/task/x", BODY, b"Connection: close")[:-5])
     client.world.clock.advance(REQUEST_SECONDS)
     assert client.status() == 408
 
 
-def test_an_answer_that_never_comes_is_not_waited_for_for_ever(world: World) -> None:
+def test_response_that_never_comes_times_out(world: World) -> None:
     world.store.page = lambda **query: Deferred()
     client = Client(world)
     client.send(GET)
@@ -277,18 +277,18 @@ def test_an_answer_that_never_comes_is_not_waited_for_for_ever(world: World) -> 
     assert client.transport.aborted
 
 
-def test_an_empty_line_before_a_request_is_ignored(client: Client) -> None:
+def test_empty_line_before_a_request_is_ignored(client: Client) -> None:
     client.send(b"\r\n" + GET)
     assert client.status() == 200
 
 
-def test_no_timer_outlives_a_connection(client: Client) -> None:
+def test_timers_end_with_the_connection(client: Client) -> None:
     client.send(GET + put()[:20])
     client.hang_up()
     assert client.world.clock.getDelayedCalls() == []
 
 
-def test_a_closing_site_closes_idle_connections_and_ends_what_it_answers(world: World) -> None:
+def test_closing_site_finishes_responses(world: World) -> None:
     idle = Client(world)
     other = Client(world, idle.site)
     idle.send(GET)
@@ -302,12 +302,12 @@ def test_a_closing_site_closes_idle_connections_and_ends_what_it_answers(world: 
     assert closed == [None]
 
 
-def test_a_site_without_connections_is_closed_at_once(client: Client) -> None:
+def test_closing_site_without_connections_closes_at_once(client: Client) -> None:
     client.hang_up()
     assert World.result(client.site.close()) is None
 
 
-def test_a_connection_is_closed_after_the_answer_it_waits_for(world: World) -> None:
+def test_closing_site_closes_a_connection_after_its_response(world: World) -> None:
     waiting: Deferred[Any] = Deferred()
     page = world.store.page
     world.store.page = lambda **query: waiting
@@ -330,7 +330,7 @@ def small(world: World) -> BoundedSite:
     return BoundedSite(api.app.resource(), world.clock, max_buffered_bytes=1000)
 
 
-def test_the_largest_body_goes_where_all_are_too_much(world: World, small: BoundedSite) -> None:
+def test_largest_body_is_shed_when_buffers_are_full(world: World, small: BoundedSite) -> None:
     large, other = Client(world, small), Client(world, small)
     large.send(put(b"/task/a", BODY + b" " * 700)[:-1])
     other.send(put(b"/task/b", BODY + b" " * 300))
@@ -346,7 +346,7 @@ def test_the_largest_body_goes_where_all_are_too_much(world: World, small: Bound
 
 
 @pytest.mark.parametrize("headers", [(), (b"Transfer-Encoding: chunked",)])
-def test_a_body_that_is_too_much_at_its_end_is_refused_once(
+def test_body_that_fills_the_buffers_is_refused_once(
     world: World, small: BoundedSite, headers: tuple[bytes, ...]
 ) -> None:
     body = BODY + b" " * 1000
@@ -358,7 +358,7 @@ def test_a_body_that_is_too_much_at_its_end_is_refused_once(
     assert list(world.result(world.store.page()).tasks) == []
 
 
-def test_what_was_kept_is_given_back(world: World, small: BoundedSite) -> None:
+def test_buffer_usage_is_released(world: World, small: BoundedSite) -> None:
     client = Client(world, small)
     body = BODY + b" " * 700
     for number in range(5):
@@ -369,7 +369,7 @@ def test_what_was_kept_is_given_back(world: World, small: BoundedSite) -> None:
         left.hang_up()
 
 
-def test_a_body_that_is_answered_stays(world: World, small: BoundedSite) -> None:
+def test_body_being_processed_is_not_shed(world: World, small: BoundedSite) -> None:
     waiting: Deferred[Any] = Deferred()
     world.store.put = lambda *_, **__: waiting
     waits, other = Client(world, small), Client(world, small)
@@ -392,7 +392,7 @@ def clogged(client: Client) -> Client:
     return client
 
 
-def test_the_largest_answer_that_is_not_read_goes(world: World, small: BoundedSite) -> None:
+def test_largest_unread_response_is_shed(world: World, small: BoundedSite) -> None:
     little, much = clogged(Client(world, small)), clogged(Client(world, small))
     little.send(GET)
     assert not little.dropped
@@ -403,7 +403,7 @@ def test_the_largest_answer_that_is_not_read_goes(world: World, small: BoundedSi
     assert not little.dropped
 
 
-def test_an_answer_that_is_read_after_all_is_held_no_more(world: World, small: BoundedSite) -> None:
+def test_read_response_releases_its_buffer(world: World, small: BoundedSite) -> None:
     world.put()
     client = clogged(Client(world, small))
     for _ in range(10):
@@ -421,9 +421,7 @@ def site(world: World) -> BoundedSite:
     return BoundedSite(api.app.resource(), world.clock, max_connections=3)
 
 
-def test_there_is_room_for_a_new_one_in_the_place_of_the_longest_idle(
-    world: World, site: BoundedSite
-) -> None:
+def test_new_connection_evicts_the_longest_idle(world: World, site: BoundedSite) -> None:
     silent, idle, later = (Client(world, site) for _ in range(3))
     idle.send(GET)
     later.send(GET + GET)
@@ -443,7 +441,7 @@ def test_there_is_room_for_a_new_one_in_the_place_of_the_longest_idle(
     assert len(silent.answers()) == 1
 
 
-def test_who_does_not_read_is_dropped_for_a_new_one(world: World, site: BoundedSite) -> None:
+def test_new_connection_evicts_one_that_does_not_read(world: World, site: BoundedSite) -> None:
     idle, *_ = (Client(world, site) for _ in range(3))
     clogged(idle)
     idle.send(GET)
@@ -451,7 +449,7 @@ def test_who_does_not_read_is_dropped_for_a_new_one(world: World, site: BoundedS
     assert idle.dropped
 
 
-def test_then_in_the_place_of_the_slowest(world: World, site: BoundedSite) -> None:
+def test_new_connection_evicts_the_slowest_request(world: World, site: BoundedSite) -> None:
     first, second, third = (Client(world, site) for _ in range(3))
     second.send(GET[:5])
     third.send(put()[:-1])
@@ -469,7 +467,7 @@ def test_then_in_the_place_of_the_slowest(world: World, site: BoundedSite) -> No
         assert client.status() == 200
 
 
-def test_never_in_the_place_of_who_waits_for_an_answer(world: World, site: BoundedSite) -> None:
+def test_connection_awaiting_a_response_is_not_evicted(world: World, site: BoundedSite) -> None:
     page = world.store.page
     waiting: list[Deferred[Any]] = [Deferred() for _ in range(3)]
     answers = iter(waiting)
@@ -486,7 +484,7 @@ def test_never_in_the_place_of_who_waits_for_an_answer(world: World, site: Bound
     assert [client.transport.disconnecting for client in clients] == [True, False, False]
 
 
-def test_who_was_refused_is_no_bar_to_others(world: World, site: BoundedSite) -> None:
+def test_rejected_connection_frees_its_place(world: World, site: BoundedSite) -> None:
     clients = [Client(world, site) for _ in range(3)]
     clients[2].send(put(b"/task/x", BODY, b"Origin: null"))
     assert clients[2].status() == 403
@@ -494,9 +492,7 @@ def test_who_was_refused_is_no_bar_to_others(world: World, site: BoundedSite) ->
     assert [client.dropped for client in clients] == [False, False, True]
 
 
-def test_those_that_go_have_their_descriptors_until_they_are_gone(
-    world: World, site: BoundedSite
-) -> None:
+def test_evicted_connections_count_until_they_are_closed(world: World, site: BoundedSite) -> None:
     clients = [Client(world, site) for _ in range(3 + EVICTION_HEADROOM)]
     assert [client.dropped for client in clients] == [True] * EVICTION_HEADROOM + [False] * 3
     with pytest.raises(ConnectionRefusedError):
@@ -505,7 +501,7 @@ def test_those_that_go_have_their_descriptors_until_they_are_gone(
     Client(world, site)
 
 
-def test_the_log_says_now_and_then_that_it_is_full(world: World, site: BoundedSite) -> None:
+def test_full_server_is_logged_now_and_then(world: World, site: BoundedSite) -> None:
     with capturedLogs() as events:
         for _ in range(10):
             Client(world, site)
@@ -515,7 +511,7 @@ def test_the_log_says_now_and_then_that_it_is_full(world: World, site: BoundedSi
     assert [formatEvent(event) for event in events] == [said, said]
 
 
-def test_a_fault_outside_the_api_is_answered_in_json(
+def test_error_outside_the_api_gets_json(
     client: Client, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client.site, "getResourceFor", lambda request: 1 / 0)

@@ -52,7 +52,7 @@ def ticking(world: World) -> World:
 # The overview
 
 
-def test_an_empty_store(ticking: World) -> None:
+def test_dashboard_of_an_empty_store(ticking: World) -> None:
     page = visit(ticking, "/")
     assert (page.status, page.h1) == (200, "All is well")
     assert page.title == "All is well \u00b7 callme"
@@ -67,7 +67,7 @@ def test_an_empty_store(ticking: World) -> None:
     ]
 
 
-def test_what_happened_what_is_going_on_and_what_is_due(ticking: World) -> None:
+def test_dashboard_shows_past_present_and_due_tasks(ticking: World) -> None:
     failed = fail(ticking, "bad")
     ticking.caller.answer = 200
     ticking.put("good", NOON + 60)
@@ -108,7 +108,7 @@ def test_what_happened_what_is_going_on_and_what_is_due(ticking: World) -> None:
     assert page.rows("What ended")[-1] == ["11:54", "1", "1", "0 ms", "0 ms"]
 
 
-def test_how_far_it_looks(ticking: World) -> None:
+def test_dashboard_covers_the_chosen_hours(ticking: World) -> None:
     ticking.put("far", NOON + 20 * 3600)
     for hours, due in (("1", "0"), ("3", "0"), ("12", "0"), ("24", "1")):
         page = visit(ticking, f"/?hours={hours}")
@@ -121,7 +121,7 @@ def test_how_far_it_looks(ticking: World) -> None:
         assert "expected one of 1, 3, 12, 24" in page.main
 
 
-def test_what_is_wrong_is_the_headline(ticking: World) -> None:
+def test_headline_names_the_problem(ticking: World) -> None:
     ticking.put("x", LATER)
     ticking.store.figures = lambda now, count=False: ticking.store._read(
         lambda _: StoreStats(MAX_BACKLOG_COUNT, 91.0, 0)
@@ -133,7 +133,7 @@ def test_what_is_wrong_is_the_headline(ticking: World) -> None:
     assert visit(ticking, "/").h1 == "callme does not tick: no task is called"
 
 
-def test_minutes_with_more_than_can_be_called(world: World) -> None:
+def test_dashboard_lists_overloaded_minutes(world: World) -> None:
     world.restart(concurrency=1, per_host=1)
     for number in range(200):
         world.put(f"t{number}", LATER, max_delay=1)
@@ -145,7 +145,7 @@ def test_minutes_with_more_than_can_be_called(world: World) -> None:
     assert "2027-01-15 13:00: 200 calls to sink.example:80, 140 of them at most" in page.main
 
 
-def test_it_is_counted_for_all_who_look_at_once(ticking: World) -> None:
+def test_concurrent_views_share_one_count(ticking: World) -> None:
     """What takes long is not done for each of them, nor waited for."""
     fail(ticking, "one")
     assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
@@ -171,7 +171,9 @@ def test_it_is_counted_for_all_who_look_at_once(ticking: World) -> None:
     assert page.facts["Failed in 3 h"] == "2"
 
 
-def test_a_count_that_fails_is_left_out(ticking: World, logged_failures: LoggedFailures) -> None:
+def test_failed_count_leaves_the_rest_of_the_dashboard(
+    ticking: World, logged_failures: LoggedFailures
+) -> None:
     """What is going on is told even so, for as long as it takes, and then all is again."""
     fail(ticking)
     for error in (StoreUnavailable("locked"), RuntimeError("a fault")):
@@ -190,7 +192,7 @@ def test_a_count_that_fails_is_left_out(ticking: World, logged_failures: LoggedF
     assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
 
 
-def test_before_it_is_counted_the_last_failures_tell_how_it_goes(ticking: World) -> None:
+def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
     fail(ticking)
     ticking.store.history = lambda *_: failed(StoreUnavailable("locked"))
     assert visit(ticking, "/?hours=1").h1 == "1 task failed in the last hour"
@@ -205,7 +207,7 @@ def test_before_it_is_counted_the_last_failures_tell_how_it_goes(ticking: World)
     assert visit(ticking, "/?hours=1").h1 == "20 tasks or more failed in the last hour"
 
 
-def test_charts_are_drawn_once_for_all_who_look(
+def test_charts_are_drawn_once_for_concurrent_views(
     ticking: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They take longer than all else of a page: many who look at once would hold up the calls."""
@@ -240,7 +242,9 @@ def test_charts_are_drawn_once_for_all_who_look(
         ("calls_ahead", "What is ahead", "Due in 3 h"),
     ],
 )
-def test_nobody_waits_long_for_a_count(ticking: World, method: str, what: str, fact: str) -> None:
+def test_slow_count_does_not_delay_the_dashboard(
+    ticking: World, method: str, what: str, fact: str
+) -> None:
     fail(ticking)
     ticking.put("later", LATER)
     counted, counting = getattr(ticking.store, method), Deferred[None]()
@@ -266,7 +270,7 @@ def test_nobody_waits_long_for_a_count(ticking: World, method: str, what: str, f
     counting.callback(None)
 
 
-def test_while_the_database_cannot_be_read(ticking: World) -> None:
+def test_dashboard_reports_an_unavailable_database(ticking: World) -> None:
     key = ticking.put("x", LATER).key
     ticking.store.broken = True
     for path in ("/", f"/page/task/{key}", "/page/find"):
@@ -280,7 +284,9 @@ def test_while_the_database_cannot_be_read(ticking: World) -> None:
     assert (page.status, page.all(".//main")[0].get("data-live")) == (503, "no")
 
 
-def test_what_nobody_foresaw(ticking: World, logged_failures: LoggedFailures) -> None:
+def test_unexpected_error_gets_an_error_page(
+    ticking: World, logged_failures: LoggedFailures
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("about a secret")
 
@@ -294,7 +300,7 @@ def test_what_nobody_foresaw(ticking: World, logged_failures: LoggedFailures) ->
 # A task
 
 
-def test_a_tasks_whole_story(ticking: World) -> None:
+def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     more = {
         "retry": 2,
         "retry_delay": [1, 5],
@@ -334,7 +340,7 @@ def test_a_tasks_whole_story(ticking: World) -> None:
     assert page.facts["Retry delay"] == "1, then 5 min"
 
 
-def test_a_story_goes_on_after_a_reschedule(ticking: World) -> None:
+def test_task_page_continues_after_a_reschedule(ticking: World) -> None:
     key = fail(ticking, "again")
     page = visit(ticking, f"/page/task/{key}")
     assert page.rows("1 attempt")[0][-1] == "given up"
@@ -350,7 +356,7 @@ def test_a_story_goes_on_after_a_reschedule(ticking: World) -> None:
     ]
 
 
-def test_what_was_too_late_had_no_attempt(ticking: World) -> None:
+def test_task_page_of_an_expired_task_has_no_attempt(ticking: World) -> None:
     key = ticking.put("late", NOON - 600, max_delay=5).key
     ticking.turn_to(NOON + 60)
     page = visit(ticking, f"/page/task/{key}")
@@ -358,7 +364,7 @@ def test_what_was_too_late_had_no_attempt(ticking: World) -> None:
     assert "too_late" in page.main
 
 
-def test_a_long_payload_is_cut(ticking: World) -> None:
+def test_task_page_truncates_a_long_payload(ticking: World) -> None:
     key = ticking.put("long", LATER, payload="a" * 10_000).key
     page = visit(ticking, f"/page/task/{key}")
     assert page.said(".//details/pre") == ["a" * 4000]
@@ -366,18 +372,18 @@ def test_a_long_payload_is_cut(ticking: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["/page/task/x", f"/page/task/x@{NOON}", "/page/task/", "/page/x"])
-def test_what_is_not_there(ticking: World, path: str) -> None:
+def test_missing_page_is_not_found(ticking: World, path: str) -> None:
     assert visit(ticking, path).status == 404
 
 
-def test_a_key_that_is_none(ticking: World) -> None:
+def test_invalid_key_is_not_found(ticking: World) -> None:
     assert visit(ticking, "/page/task/x@soon").status == 400
 
 
 # Hostile texts
 
 
-def test_whatever_stands_in_a_task_is_text(ticking: World) -> None:
+def test_contents_of_a_task_are_escaped(ticking: World) -> None:
     name = HOSTILE.replace("/", "")
     key = ticking.put(
         name, NOON + 60, retry=0, payload=HOSTILE + "\0", headers={"X-A": "<b>\u200b"}
@@ -402,7 +408,7 @@ def test_whatever_stands_in_a_task_is_text(ticking: World) -> None:
     assert "\u27e8U+001B\u27e9[2J" in story.main
 
 
-def test_what_is_asked_for_is_text_too(ticking: World) -> None:
+def test_search_text_is_escaped(ticking: World) -> None:
     for path in (f"/?hours={quote(HOSTILE)}", f"/page/task/{quote(HOSTILE, safe='')}@0"):
         page = visit(ticking, path)
         assert page.status == 400
@@ -422,14 +428,14 @@ def test_what_is_asked_for_is_text_too(ticking: World) -> None:
         ("a\u200cb", "a\u200cb"),
     ],
 )
-def test_nothing_hides(text: str, shown: str) -> None:
+def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
     assert escape_invisible(text) == shown
 
 
 # Looking for tasks
 
 
-def test_tasks_are_found_by_the_beginning_of_their_names(ticking: World) -> None:
+def test_search_finds_tasks_by_name_prefix(ticking: World) -> None:
     for name in ("ab", "abc", "abd", "b", "A"):
         ticking.put(name, LATER)
     fail(ticking, "abf")
@@ -445,7 +451,7 @@ def test_tasks_are_found_by_the_beginning_of_their_names(ticking: World) -> None
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a/b", "x" * 256])
-def test_what_no_name_has_is_not_looked_for(ticking: World, name: str) -> None:
+def test_search_for_an_impossible_name_makes_no_query(ticking: World, name: str) -> None:
     """PostgreSQL would fail at a NUL."""
     ticking.store.page = lambda **_: failed(AssertionError("it was asked for"))
     page = visit(ticking, f"/page/find?name={quote(name, safe='')}")
@@ -453,12 +459,12 @@ def test_what_no_name_has_is_not_looked_for(ticking: World, name: str) -> None:
     assert "a name" in page.main
 
 
-def test_a_key_leads_to_its_task(ticking: World) -> None:
+def test_search_for_a_key_redirects_to_the_task(ticking: World) -> None:
     page = visit(ticking, f"/page/find?name=+ab%40{LATER}+")
     assert (page.status, page.header("location")) == (303, f"/page/task/ab@{LATER}")
 
 
-def test_more_than_a_page(ticking: World) -> None:
+def test_search_results_have_several_pages(ticking: World) -> None:
     for number in range(101):
         ticking.put(f"t{number:03}", LATER)
     page = visit(ticking, "/page/find?name=t")
@@ -471,7 +477,7 @@ def test_more_than_a_page(ticking: World) -> None:
 # Doing something
 
 
-def test_a_task_is_rescheduled(ticking: World) -> None:
+def test_form_reschedules_a_task(ticking: World) -> None:
     key = fail(ticking)
     path = f"/page/reschedule/{key}"
     page = visit(ticking, path)
@@ -487,13 +493,13 @@ def test_a_task_is_rescheduled(ticking: World) -> None:
     assert visit(ticking, f"/page/task/{to}?done=<b>").said(".//p[@role='status']") == []
 
 
-def test_without_a_time_it_is_the_next_minute(ticking: World) -> None:
+def test_reschedule_form_without_time_means_the_next_minute(ticking: World) -> None:
     key = fail(ticking)
     done = visit(ticking, f"/page/reschedule/{key}", {"trigger_at": " ", "seen": "failed"})
     assert done.header("location") == f"/page/task/x@{NOON + 60}?done=moved"
 
 
-def test_what_is_due_at_once_is_called_at_once(ticking: World) -> None:
+def test_task_rescheduled_to_now_is_called_at_once(ticking: World) -> None:
     key = fail(ticking)
     visit(ticking, f"/page/reschedule/{key}", {"trigger_at": "+0m", "seen": "failed"})
     assert ticking.caller.called == [f"x@{NOON}"] * 2
@@ -510,7 +516,7 @@ def test_what_is_due_at_once_is_called_at_once(ticking: World) -> None:
         (f"{LATER}", 409, "another task stands at"),
     ],
 )
-def test_a_wrong_time_is_told_beside_its_field(
+def test_invalid_time_is_reported_beside_its_field(
     ticking: World, given: str, status: int, said: str
 ) -> None:
     ticking.put("x", LATER)
@@ -527,7 +533,7 @@ def test_a_wrong_time_is_told_beside_its_field(
     assert ticking.task(key).state is State.FAILED
 
 
-def test_a_task_is_deleted(ticking: World) -> None:
+def test_form_deletes_a_task(ticking: World) -> None:
     key = ticking.put("x", LATER).key
     path = f"/page/delete/{key}"
     page = visit(ticking, path)
@@ -542,7 +548,7 @@ def test_a_task_is_deleted(ticking: World) -> None:
     assert visit(ticking, path, page.form(path)).status == 404
 
 
-def test_what_was_decided_of_another_state_is_not_done(ticking: World) -> None:
+def test_form_about_an_outdated_state_is_refused(ticking: World) -> None:
     """A task that succeeded meanwhile is not called once more by a click that came too late."""
     key = ticking.put("x", NOON + 60).key
     forms = [(p, visit(ticking, p).form(p)) for p in (f"/page/{d}/{key}" for d in DOINGS)]
@@ -559,7 +565,7 @@ def test_what_was_decided_of_another_state_is_not_done(ticking: World) -> None:
 DOINGS = ("reschedule", "delete")
 
 
-def test_a_running_task_is_left_alone(ticking: World) -> None:
+def test_form_for_a_running_task_is_refused(ticking: World) -> None:
     ticking.caller.answer = None
     key = ticking.put("x", NOON).key
     ticking.turn_to(NOON + 60)
@@ -584,7 +590,7 @@ def test_a_running_task_is_left_alone(ticking: World) -> None:
         ("application/x-www-form-urlencoded", "a=" + "x" * 16_384, 413),
     ],
 )
-def test_what_is_no_form(ticking: World, kind: str, data: str, status: int) -> None:
+def test_malformed_form_is_refused(ticking: World, kind: str, data: str, status: int) -> None:
     key = ticking.put("x", LATER).key
     asking = ticking.http.request(
         "POST",
@@ -601,7 +607,7 @@ def test_what_is_no_form(ticking: World, kind: str, data: str, status: int) -> N
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_every_page_keeps_to_itself(ticking: World, path: str) -> None:
+def test_every_page_has_a_strict_content_security_policy(ticking: World, path: str) -> None:
     ticking.put("x", LATER)
     page = visit(ticking, path)
     assert page.status == 200
@@ -621,7 +627,7 @@ def test_every_page_keeps_to_itself(ticking: World, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [*PAGES, f"/page/delete/x@{LATER}", "/page/x"])
-def test_every_page_can_be_used_without_seeing_it(ticking: World, path: str) -> None:
+def test_every_page_is_accessible(ticking: World, path: str) -> None:
     ticking.put("x", LATER)
     page = visit(ticking, path)
     assert page.tree.get("lang") == "en"
@@ -642,7 +648,7 @@ def test_every_page_can_be_used_without_seeing_it(ticking: World, path: str) -> 
     assert page.all(".//a[@class='skip']")[0].get("href") == "#main"
 
 
-def test_whoever_does_not_ask_for_html_is_answered_by_the_api(ticking: World) -> None:
+def test_request_without_html_accept_goes_to_the_api(ticking: World) -> None:
     for accept in ("*/*", "application/json", "text/html;q=0", ""):
         page = visit(ticking, "/", headers={"Accept": accept})
         assert page.status == 404
@@ -653,7 +659,7 @@ def test_whoever_does_not_ask_for_html_is_answered_by_the_api(ticking: World) ->
 
 
 @pytest.mark.parametrize("name", ASSETS)
-def test_the_files_beside_it_are_kept_for_ever(ticking: World, name: str) -> None:
+def test_static_files_are_cached_indefinitely(ticking: World, name: str) -> None:
     page = visit(ticking, f"/page/static/{name}")
     assert page.status == 200
     assert page.header("cache-control") == "public, max-age=31536000, immutable"
@@ -664,14 +670,14 @@ def test_the_files_beside_it_are_kept_for_ever(ticking: World, name: str) -> Non
     assert visit(ticking, "/page/static/..%2Fstyle.css").status == 404
 
 
-def test_the_sheet_and_the_script_ask_for_nothing_from_elsewhere() -> None:
+def test_static_files_load_nothing_from_elsewhere() -> None:
     for asset in (STYLE, SCRIPT, ICON):
         lines = [one for one in asset.content.splitlines() if not one.lstrip().startswith(b"//")]
         code = b"\n".join(lines).replace(b'xmlns="http://www.w3.org/2000/svg"', b"")
         assert not any(one in code for one in (b"//", b"url(", b"@import", b"innerHTML", b"eval"))
 
 
-def test_what_is_asked_in_the_wrong_way(ticking: World) -> None:
+def test_unsupported_method_or_query_on_a_page_is_refused(ticking: World) -> None:
     key = ticking.put("x", LATER).key
     page = visit(ticking, f"/page/delete/{key}", method="DELETE")
     assert (page.status, page.header("allow")) == (405, "GET, HEAD, POST")
@@ -681,13 +687,13 @@ def test_what_is_asked_in_the_wrong_way(ticking: World) -> None:
     assert (head.status, head.text) == (200, "")
 
 
-def test_without_tokens_nobody_logs_in(ticking: World) -> None:
+def test_login_without_tokens_redirects_to_the_dashboard(ticking: World) -> None:
     page = visit(ticking, "/page/login")
     assert (page.status, page.header("location")) == (303, "/")
     assert "Log out" not in visit(ticking, "/").main
 
 
-def test_the_page_to_log_in(ticking: World) -> None:
+def test_login_page_has_a_form(ticking: World) -> None:
     ticking.tokens = Tokens.parse("abc")
     page = visit(ticking, "/page/login")
     assert page.form("/page/login") == {"user": "callme", "token": "", "next": "/"}
@@ -725,11 +731,11 @@ def test_the_page_to_log_in(ticking: World) -> None:
         ("", "/"),
     ],
 )
-def test_where_a_log_in_leads(path: str, back: str) -> None:
+def test_login_redirects_to_local_pages_only(path: str, back: str) -> None:
     assert safe_redirect_target(path) == back
 
 
-def test_which_paths_are_pages() -> None:
+def test_paths_of_pages_are_recognized() -> None:
     assert is_page(b"/")
     assert is_page(b"/page/find")
     assert not any(map(is_page, (b"//", b"/page", b"/pag%65/find", b"/status/page/x", b"", b"*")))
@@ -751,7 +757,7 @@ def test_which_paths_are_pages() -> None:
         (None, False),
     ],
 )
-def test_who_wants_html(accept: str | None, wanted: bool) -> None:
+def test_accept_header_decides_for_html(accept: str | None, wanted: bool) -> None:
     assert wants_html(None if accept is None else accept.encode("latin-1")) is wanted
 
 
@@ -771,10 +777,10 @@ def test_who_wants_html(accept: str | None, wanted: bool) -> None:
         (90_000_000, "1 d 1 h"),
     ],
 )
-def test_how_long_is_said(milliseconds: int | None, said: str) -> None:
+def test_duration_is_formatted(milliseconds: int | None, said: str) -> None:
     assert duration(milliseconds) == said
 
 
-def test_how_many_is_said() -> None:
+def test_count_is_formatted() -> None:
     assert [pluralize(n, "task") for n in (0, 1, 2000)] == ["0 tasks", "1 task", "2,000 tasks"]
     assert truncate("abc", 2) == ("ab", 1)

@@ -19,21 +19,21 @@ STRIDE = 61
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
-def test_the_promise_is_kept_in_every_world(first: int) -> None:
+def test_promise_holds_in_every_world(first: int) -> None:
     for seed in range(first, first + 10):
         result = scenario.run(seed)
         assert result.broken == [], f"python -m tests.simulation --seed {seed} --verbose"
 
 
 @pytest.mark.parametrize("kind", sweep.KINDS)
-def test_the_promise_is_kept_wherever_one_story_is_disturbed(kind: str) -> None:
+def test_promise_holds_with_a_fault_at_any_step(kind: str) -> None:
     for place in sweep.places(STRIDE, first=1 + sweep.KINDS.index(kind), kinds=[kind]):
         result = sweep.tell(place)
         assert result.broken == [], f"python -m tests.simulation --place {place} --verbose"
         assert result.faults.total() >= 1, f"nothing was disturbed at {place}"
 
 
-def test_a_seed_means_the_same_each_time() -> None:
+def test_seed_determines_the_history() -> None:
     assert told(17) == told(17)
     assert told(17) != told(18)
 
@@ -44,7 +44,7 @@ def told(seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
-def test_a_fault_that_callme_is_given_is_found(
+def test_mutation_of_callme_is_detected(
     mutation: Mutation, logged_failures: LoggedFailures
 ) -> None:
     """The seed that found it last is the first that is tried."""

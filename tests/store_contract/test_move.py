@@ -85,7 +85,7 @@ def run(source: object, target: object) -> None:
     move.main([str(source), str(target)])
 
 
-async def test_there_and_back_again(
+async def test_move_there_and_back_preserves_all_rows(
     path: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(move, "CHUNK_LIMIT", 7)
@@ -114,7 +114,7 @@ async def test_there_and_back_again(
     assert before == await sqlite_tasks(back)
 
 
-async def test_what_ran_is_taken_up_where_it_came_to(path: Path, url: str) -> None:
+async def test_running_task_is_rescued_after_the_move(path: Path, url: str) -> None:
     store = SqliteStore(open_database(path), reactor, lambda: "a")
     await fill(store)
     await store.close()
@@ -129,7 +129,7 @@ class Interrupted(Exception):
     """What stops a move in its middle."""
 
 
-async def test_what_was_interrupted_goes_on_where_it_stopped(
+async def test_interrupted_move_resumes(
     path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(move, "CHUNK_LIMIT", 7)
@@ -170,7 +170,7 @@ async def test_what_was_interrupted_goes_on_where_it_stopped(
     run(path, url)
 
 
-async def test_what_holds_other_tasks_is_left_alone(path: Path, url: str) -> None:
+async def test_target_with_other_tasks_is_refused(path: Path, url: str) -> None:
     for name in (path, path.with_name("other.sqlite")):
         store = SqliteStore(open_database(name), reactor, lambda: "a")
         await store.put(definition(name.name), NOON)
@@ -180,7 +180,7 @@ async def test_what_holds_other_tasks_is_left_alone(path: Path, url: str) -> Non
         run(path.with_name("other.sqlite"), url)
 
 
-async def test_what_changed_since_an_interruption_is_not_left_behind(path: Path, url: str) -> None:
+async def test_resumed_move_copies_changed_tasks(path: Path, url: str) -> None:
     store = SqliteStore(open_database(path), reactor, lambda: "a")
     await fill(store)
     await store.close()
@@ -197,14 +197,14 @@ async def test_what_changed_since_an_interruption_is_not_left_behind(path: Path,
         run(path, url)
 
 
-def test_a_source_that_a_daemon_uses_is_refused(path: Path, url: str) -> None:
+def test_source_in_use_by_a_daemon_is_refused(path: Path, url: str) -> None:
     database = open_database(path)
     with pytest.raises(SystemExit, match="in use by another callme daemon"):
         run(path, url)
     database.release()
 
 
-async def test_a_server_that_a_daemon_uses_is_refused(path: Path, url: str) -> None:
+async def test_server_in_use_by_a_daemon_is_refused(path: Path, url: str) -> None:
     store = PostgresqlStore(open_server(url), reactor, lambda: "somebody")
     await store.abandoned(0)
     open_database(path).release()
@@ -215,7 +215,7 @@ async def test_a_server_that_a_daemon_uses_is_refused(path: Path, url: str) -> N
     run(url, path)
 
 
-async def test_a_daemon_that_comes_back_in_the_middle_is_noticed(
+async def test_daemon_that_starts_during_the_move_is_detected(
     path: Path, url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = PostgresqlStore(open_server(url), reactor, lambda: "frozen")
@@ -240,7 +240,7 @@ async def test_a_daemon_that_comes_back_in_the_middle_is_noticed(
     await store.close()
 
 
-def test_daemons_wait_while_a_server_is_moved(
+def test_daemons_wait_during_the_move_of_a_server(
     url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     side = move.open_endpoint(url, must_exist=False)
@@ -251,7 +251,7 @@ def test_daemons_wait_while_a_server_is_moved(
     open_server(url)
 
 
-def test_what_cannot_be_moved_is_said_in_one_line(path: Path) -> None:
+def test_failed_move_is_a_one_line_error(path: Path) -> None:
     free = f"postgresql://127.0.0.1:{free_port()}/db"
     for source, target, said in [
         (str(path), str(path), "are the same"),
@@ -264,7 +264,7 @@ def test_what_cannot_be_moved_is_said_in_one_line(path: Path) -> None:
         assert "\n" not in str(ended.value)
 
 
-def test_counts_that_do_not_agree_are_an_error(
+def test_unequal_counts_are_an_error(
     path: Path, url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_database(path).release()

@@ -85,7 +85,7 @@ async def finish(daemon: PostgresqlStore, claim: Claim, status: int, now: float 
 # Several daemons
 
 
-async def test_daemons_that_claim_at_once_share_what_is_due(daemons: Any) -> None:
+async def test_concurrent_claims_share_the_due_tasks(daemons: Any) -> None:
     three = [daemons(name) for name in "abc"]
     for one in three:
         await alive(one, NOW)
@@ -96,7 +96,7 @@ async def test_daemons_that_claim_at_once_share_what_is_due(daemons: Any) -> Non
     assert {claim.node for claim in found} == {"a", "b", "c"}
 
 
-async def test_daemons_that_put_the_same_tasks_crosswise_never_wait_for_each_other(
+async def test_concurrent_puts_of_the_same_tasks_do_not_deadlock(
     daemons: Any, cluster: Cluster
 ) -> None:
     def deadlocks() -> Any:
@@ -159,16 +159,14 @@ async def put_while(
         f"DELETE FROM {SCHEMA}.task",
     ],
 )
-async def test_nobody_takes_away_a_task_that_is_just_being_replaced(
-    daemons: Any, other: str, payload: str
-) -> None:
+async def test_task_being_replaced_is_not_claimed(daemons: Any, other: str, payload: str) -> None:
     daemon = daemons("a")
     await put(daemon)
     with pytest.raises(StoreUnavailable, match="lock timeout"):
         await put_while(daemon, writes._REPLACE if payload else reads._GET, other, payload, False)
 
 
-async def test_a_task_whose_key_is_let_go_just_now_is_created(daemons: Any) -> None:
+async def test_put_during_a_concurrent_delete_creates_the_task(daemons: Any) -> None:
     daemon = daemons("a")
     await put(daemon)
     gone = f"DELETE FROM {SCHEMA}.task"
@@ -179,9 +177,7 @@ async def test_a_task_whose_key_is_let_go_just_now_is_created(daemons: Any) -> N
     assert task.definition.payload == "other"
 
 
-async def test_the_database_s_time_decides_but_never_before_the_daemon_s(
-    daemons: Any, server: Server
-) -> None:
+async def test_claim_uses_the_later_of_server_and_client_time(daemons: Any, server: Server) -> None:
     daemon = daemons("a", evolve(server, use_client_clock=False))
     now = time.time()
     this = floor_to_minute(now)
@@ -200,9 +196,7 @@ async def test_the_database_s_time_decides_but_never_before_the_daemon_s(
 # Who lives
 
 
-async def test_what_cannot_be_read_of_the_dead_fails_when_it_is_taken_over(
-    daemons: Any, cluster: Cluster
-) -> None:
+async def test_corrupt_orphan_fails_at_rescue(daemons: Any, cluster: Cluster) -> None:
     dead, b = daemons("dead"), daemons("b")
     await put(dead)
     await alive(dead, NOW)
@@ -218,7 +212,7 @@ async def test_what_cannot_be_read_of_the_dead_fails_when_it_is_taken_over(
     assert 0 <= task.finished_at_ms - int(NOW * 1000) <= 40_000
 
 
-async def test_the_claims_of_a_daemon_that_is_missed_are_taken_over_once(daemons: Any) -> None:
+async def test_claims_of_a_dead_daemon_are_rescued_once(daemons: Any) -> None:
     dead, b, c = daemons("dead"), daemons("b"), daemons("c")
     await put(dead, retry=1)
     await alive(dead, NOW)
@@ -245,7 +239,7 @@ async def test_the_claims_of_a_daemon_that_is_missed_are_taken_over_once(daemons
     ]
 
 
-async def test_who_counts_as_dead_claims_nothing_before_it_has_said_that_it_lives(
+async def test_daemon_without_heartbeat_claims_nothing(
     daemons: Any,
 ) -> None:
     frozen, b = daemons("frozen"), daemons("b")
@@ -259,7 +253,7 @@ async def test_who_counts_as_dead_claims_nothing_before_it_has_said_that_it_live
     assert len(await frozen.claim({HOST: 1}, NOW + 40)) == 1
 
 
-async def test_a_daemon_keeps_what_nobody_took_while_it_was_away(daemons: Any) -> None:
+async def test_late_daemon_keeps_claims_that_were_not_rescued(daemons: Any) -> None:
     frozen = daemons("frozen")
     await put(frozen)
     await alive(frozen, NOW)
@@ -295,7 +289,7 @@ async def waiting_for(
     return waiting
 
 
-async def test_who_waits_at_one_is_told_within_a_second_of_what_another_does(daemons: Any) -> None:
+async def test_long_poll_notices_changes_by_another_daemon(daemons: Any) -> None:
     here, there = daemons("here"), daemons("there")
     await alive(there, NOW)
     names = ["a", "b", "c", "d"]
@@ -349,7 +343,7 @@ async def test_who_waits_at_one_is_told_within_a_second_of_what_another_does(dae
     assert clock.getDelayedCalls() == []
 
 
-async def test_what_the_dead_leave_is_told_and_wakes_who_waits(daemons: Any) -> None:
+async def test_rescue_notifies_and_answers_long_polls(daemons: Any) -> None:
     dead, here = daemons("dead"), daemons("here")
     await put(dead, retry=0, on_failure="http://told.example/")
     await alive(dead, NOW)
@@ -370,9 +364,7 @@ async def test_what_the_dead_leave_is_told_and_wakes_who_waits(daemons: Any) -> 
     assert json.loads(notice.definition.payload)["reason"] == "interrupted"
 
 
-async def test_what_cannot_be_read_of_the_dead_is_told_with_its_end(
-    daemons: Any, cluster: Cluster
-) -> None:
+async def test_corrupt_orphan_is_notified_at_its_end(daemons: Any, cluster: Cluster) -> None:
     dead, here = daemons("dead"), daemons("here")
     await put(dead, on_failure="http://told.example/")
     await alive(dead, NOW)
@@ -403,7 +395,7 @@ def state_in(connection: psycopg.Connection) -> list[str]:
     return [state for (state,) in states]
 
 
-async def test_after_an_outage_nobody_is_dead(daemons: Any) -> None:
+async def test_outage_does_not_declare_daemons_dead(daemons: Any) -> None:
     a, b = daemons("a"), daemons("b")
     await put(a)
     await alive(a, NOW)
@@ -418,7 +410,7 @@ async def test_after_an_outage_nobody_is_dead(daemons: Any) -> None:
     assert await finish(a, claim, 200)
 
 
-async def test_who_starts_again_under_its_name_need_not_be_missed(daemons: Any) -> None:
+async def test_restarted_daemon_rescues_its_own_claims_at_once(daemons: Any) -> None:
     killed = daemons("name")
     await put(killed)
     await alive(killed, NOW)
@@ -436,7 +428,7 @@ async def test_who_starts_again_under_its_name_need_not_be_missed(daemons: Any) 
     assert [claim.node for claim in taken] == ["name"]
 
 
-async def test_what_is_left_at_the_end_is_anybody_s_at_once(daemons: Any) -> None:
+async def test_claims_of_a_stopped_daemon_are_free_at_once(daemons: Any) -> None:
     a, b = daemons("a"), daemons("b")
     await put(a)
     await alive(a, NOW)
@@ -446,7 +438,7 @@ async def test_what_is_left_at_the_end_is_anybody_s_at_once(daemons: Any) -> Non
     assert len(await alive(b, NOW + 1)) == 1
 
 
-async def test_a_name_that_lives_is_refused(daemons: Any, server: Server) -> None:
+async def test_node_name_in_use_is_refused(daemons: Any, server: Server) -> None:
     a = daemons("a", evolve(server, use_client_clock=False))
     await alive(a, NOW)
     with pytest.raises(CannotOpen, match="another callme daemon named a uses postgresql://callme@"):
@@ -457,9 +449,7 @@ async def test_a_name_that_lives_is_refused(daemons: Any, server: Server) -> Non
     wait_for(lambda: _opens(server, "a"))
 
 
-async def test_of_two_that_start_with_a_name_at_once_one_is_refused(
-    daemons: Any, server: Server
-) -> None:
+async def test_concurrent_starts_with_one_node_name_admit_one(daemons: Any, server: Server) -> None:
     first = open_server(server.conninfo, "a")
     with pytest.raises(CannotOpen, match="another callme daemon named a uses postgresql://callme@"):
         open_server(server.conninfo, "a")
@@ -472,7 +462,7 @@ async def test_of_two_that_start_with_a_name_at_once_one_is_refused(
         open_server(server.conninfo, "a")
 
 
-def test_one_that_died_as_it_started_leaves_its_name(server: Server) -> None:
+def test_crash_during_start_frees_the_node_name(server: Server) -> None:
     open_server(server.conninfo, "a").release()
     wait_for(lambda: _opens(server, "a"))
 
@@ -503,7 +493,7 @@ def losing(daemon: PostgresqlStore) -> None:
     daemon._commits._transact = lose
 
 
-async def test_a_claim_whose_answer_was_lost_is_found_again(daemons: Any) -> None:
+async def test_claim_with_lost_response_is_recovered(daemons: Any) -> None:
     daemon = daemons("a")
     for name in ("one", "two"):
         await put(daemon, name)
@@ -519,7 +509,7 @@ async def test_a_claim_whose_answer_was_lost_is_found_again(daemons: Any) -> Non
     assert await finish(daemon, claim, 200)
 
 
-async def test_a_record_whose_answer_was_lost_counts_as_stored(daemons: Any) -> None:
+async def test_record_with_lost_response_counts_as_stored(daemons: Any) -> None:
     daemon = daemons("a")
     await put(daemon)
     await alive(daemon, NOW)
@@ -534,7 +524,7 @@ async def test_a_record_whose_answer_was_lost_counts_as_stored(daemons: Any) -> 
 # Connections that end, or hang
 
 
-async def test_a_connection_that_ended_while_idle_is_replaced_unnoticed(
+async def test_connection_closed_while_idle_is_replaced_silently(
     daemons: Any, cluster: Cluster
 ) -> None:
     daemon = daemons("a")
@@ -551,7 +541,7 @@ async def test_a_connection_that_ended_while_idle_is_replaced_unnoticed(
     assert await daemon.get(definition("after").key) is not None
 
 
-async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
+async def test_connection_lost_during_use_is_reported_and_replaced(
     daemons: Any, server: Server
 ) -> None:
     daemon = daemons("a")
@@ -564,7 +554,7 @@ async def test_a_connection_that_ends_in_the_middle_is_said_and_replaced(
     await put(daemon)
 
 
-async def test_who_has_nothing_to_write_is_well_again_once_it_can_say_that_it_lives(
+async def test_heartbeat_restores_health_of_an_idle_daemon(
     daemons: Any,
 ) -> None:
     daemon = daemons("a")
@@ -580,7 +570,7 @@ async def test_who_has_nothing_to_write_is_well_again_once_it_can_say_that_it_li
     assert await daemon.writable()
 
 
-async def test_a_write_that_takes_too_long_does_not_fail_its_neighbours(daemons: Any) -> None:
+async def test_slow_write_does_not_fail_its_batch(daemons: Any) -> None:
     daemon = daemons("a")
 
     def take_long(cursor: Any) -> None:
@@ -595,7 +585,7 @@ async def test_a_write_that_takes_too_long_does_not_fail_its_neighbours(daemons:
     assert await daemon.get(definition().key) is not None
 
 
-async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) -> None:
+async def test_silent_server_times_out(cluster: Cluster) -> None:
     proxy = Silence(cluster.port)
     url = cluster.url("contract").replace(str(cluster.port), str(proxy.port))
     pool = Connections(url, 1, 1, reactor, reactor)
@@ -615,7 +605,7 @@ async def test_a_server_that_falls_silent_is_given_up_in_time(cluster: Cluster) 
     proxy.close()
 
 
-async def test_the_network_is_given_up_within_thirty_seconds(daemons: Any) -> None:
+async def test_network_timeouts_are_within_thirty_seconds(daemons: Any) -> None:
     assert store.WORK_SECONDS < 30
     # Who is cut off must be back before it counts as dead.
     assert store.ALIVE_WORK_SECONDS + HEARTBEAT_SECONDS + 5 < PEER_TIMEOUT_SECONDS
@@ -648,7 +638,7 @@ async def test_the_network_is_given_up_within_thirty_seconds(daemons: Any) -> No
 # What one row or one statement may do to others
 
 
-async def test_one_broken_row_stops_no_other(daemons: Any) -> None:
+async def test_corrupt_row_does_not_block_others(daemons: Any) -> None:
     daemon = daemons("a")
     await alive(daemon, NOW)
     for name in ("a", "broken", "c", "late"):
@@ -665,7 +655,7 @@ async def test_one_broken_row_stops_no_other(daemons: Any) -> None:
         assert (task.state, task.reason) == (State.FAILED, Reason.CONNECTION_FAILED)
 
 
-async def test_one_write_that_fails_or_takes_too_long_fails_no_other(
+async def test_failing_or_slow_write_does_not_fail_others(
     daemons: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = daemons("a")
@@ -696,7 +686,7 @@ async def test_one_write_that_fails_or_takes_too_long_fails_no_other(
     assert (await results[3]).put is Put.CREATED
 
 
-async def test_an_error_repeats_nothing_of_a_row(daemons: Any) -> None:
+async def test_database_error_contains_no_row_data(daemons: Any) -> None:
     """PostgreSQL tells the whole of a row that breaks a rule: its payload and its headers."""
     a = daemons("a")
     broken = evolve(definition(payload="canary", headers={"X": "canary"}), trigger_at=NOON + 1)
@@ -709,7 +699,7 @@ async def test_an_error_repeats_nothing_of_a_row(daemons: Any) -> None:
         assert b"canary".hex() not in told
 
 
-async def test_an_answer_may_hold_what_postgresql_s_text_may_not(daemons: Any) -> None:
+async def test_nul_in_a_response_is_stored(daemons: Any) -> None:
     daemon = daemons("a")
     await put(daemon)
     await alive(daemon, NOW)
@@ -733,7 +723,7 @@ async def test_an_answer_may_hold_what_postgresql_s_text_may_not(daemons: Any) -
 # The schema
 
 
-def test_daemons_that_start_at_once_migrate_once(cluster: Cluster) -> None:
+def test_concurrent_starts_migrate_once(cluster: Cluster) -> None:
     url = cluster.create("at_once")
     found: list[Any] = []
     starting = [threading.Thread(target=lambda: found.append(open_server(url))) for _ in range(4)]
@@ -747,7 +737,7 @@ def test_daemons_that_start_at_once_migrate_once(cluster: Cluster) -> None:
     assert [number for (number,) in rows] == list(range(1, len(migrations()) + 1))
 
 
-def test_a_migration_that_fails_leaves_the_schema_as_it_was(
+def test_failed_migration_leaves_the_schema_unchanged(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = cluster.create("fails")
@@ -762,7 +752,7 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(
     open_server(url)
 
 
-def test_a_database_of_before_there_were_notices_is_read(
+def test_database_from_before_notifications_is_migrated(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = cluster.create("before_notices")
@@ -788,7 +778,7 @@ def test_a_database_of_before_there_were_notices_is_read(
         ]
 
 
-def test_a_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     url = cluster.create("newer")
     with monkeypatch.context() as patch:
         more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
@@ -807,7 +797,7 @@ def test_a_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyP
         ("postgresql://callme:hunter2@127.0.0.1:{port}/latin", "encoding is LATIN1, not UTF8"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(cluster: Cluster, url: str, said: str) -> None:
+def test_unusable_database_is_a_one_line_error(cluster: Cluster, url: str, said: str) -> None:
     with cluster.connect() as connection:
         connection.execute("DROP DATABASE IF EXISTS latin")
         connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
@@ -817,13 +807,13 @@ def test_what_cannot_be_used_is_said_in_one_line(cluster: Cluster, url: str, sai
     assert "hunter2" not in str(refused.value)
 
 
-def test_an_old_server_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_server_version_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "OLDEST_POSTGRESQL", 990_000)
     with pytest.raises(CannotOpen, match="or newer is needed"):
         open_server(server.conninfo)
 
 
-def test_no_password_is_shown(server: Server) -> None:
+def test_password_is_not_displayed(server: Server) -> None:
     assert "conninfo" not in repr(server)
 
 
@@ -893,7 +883,7 @@ def filled(
         (reads._WAITING, (1000,), "task_due"),
     ],
 )
-def test_what_is_due_is_found_by_an_index(
+def test_query_uses_its_index(
     filled: psycopg.Connection, statement: str, values: Any, index: str
 ) -> None:
     explain = b"EXPLAIN " + cursor._translated(statement)

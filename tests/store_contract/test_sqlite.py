@@ -40,18 +40,18 @@ def make(path: Path) -> None:
     open_database(path).release()
 
 
-def test_a_new_file_is_its_owners_alone(path: Path) -> None:
+def test_new_file_is_private_to_its_owner(path: Path) -> None:
     make(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_an_open_file_is_closed_to_others(path: Path) -> None:
+def test_existing_file_becomes_private(path: Path) -> None:
     path.touch(mode=0o644)
     make(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_second_daemon_is_refused_until_the_first_is_gone(path: Path) -> None:
+def test_second_daemon_on_a_file_is_refused(path: Path) -> None:
     first = open_database(path)
     with pytest.raises(CannotOpen, match="in use by another callme daemon"):
         open_database(path)
@@ -59,7 +59,7 @@ def test_a_second_daemon_is_refused_until_the_first_is_gone(path: Path) -> None:
     make(path)
 
 
-def test_two_names_of_one_file_are_one_database(path: Path) -> None:
+def test_two_paths_of_one_file_share_the_lock(path: Path) -> None:
     first = open_database(path)
     link = path.with_name("link.sqlite")
     link.symlink_to(path)
@@ -106,7 +106,7 @@ def directory(path: Path) -> None:
         (directory, "Is a directory"),
     ],
 )
-def test_a_file_that_cannot_serve_is_refused_in_one_line_and_left_alone(
+def test_unusable_file_is_a_one_line_error_and_unchanged(
     path: Path, spoil: Callable[[Path], None], said: str
 ) -> None:
     spoil(path)
@@ -120,31 +120,31 @@ def test_a_file_that_cannot_serve_is_refused_in_one_line_and_left_alone(
     assert before == (path.read_bytes() if path.is_file() else b"")
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotOpen, match=r"the directory .*/nowhere does not exist"):
         open_database(tmp_path / "nowhere" / "callme.sqlite")
 
 
-def test_what_is_no_file_is_refused_and_left_alone() -> None:
+def test_non_regular_file_is_refused_and_unchanged() -> None:
     before = Path("/dev/null").stat().st_mode
     with pytest.raises(CannotOpen, match="is not a file that can hold a database"):
         open_database(Path("/dev/null"))
     assert before == Path("/dev/null").stat().st_mode
 
 
-def test_a_path_of_two_lines_is_told_in_one(tmp_path: Path) -> None:
+def test_newline_in_a_path_is_escaped(tmp_path: Path) -> None:
     with pytest.raises(CannotOpen) as refused:
         open_database(tmp_path / "a\nb" / "callme.sqlite")
     assert "\n" not in str(refused.value)
 
 
-def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_sqlite_version_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "OLDEST_SQLITE", (99, 0, 0))
     with pytest.raises(CannotOpen, match="is too old"):
         open_database(path)
 
 
-def test_a_migration_that_fails_leaves_the_schema_as_it_was(
+def test_failed_migration_leaves_the_schema_unchanged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(path)
@@ -159,7 +159,7 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(
     connection.close()
 
 
-def test_a_new_migration_runs_once_on_an_old_file(
+def test_new_migration_runs_once_on_an_old_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(path)
@@ -172,7 +172,7 @@ def test_a_new_migration_runs_once_on_an_old_file(
     connection.close()
 
 
-def test_a_file_of_before_there_were_notices_is_read(
+def test_file_from_before_notifications_is_migrated(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -195,7 +195,7 @@ def test_a_file_of_before_there_were_notices_is_read(
     assert task.definition == Definition(task_name="task", trigger_at=60, callback="http://a/")
 
 
-async def test_every_connection_is_set_as_durability_wants_it(store: SqliteStore) -> None:
+async def test_every_connection_has_durable_settings(store: SqliteStore) -> None:
     def settings(cursor: sqlite3.Cursor) -> dict[str, object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "query_only", "wal_autocheckpoint")
         return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
@@ -224,7 +224,7 @@ async def test_every_connection_is_set_as_durability_wants_it(store: SqliteStore
         (reads._GET, "(task_name=? AND trigger_at=?)"),
     ],
 )
-def test_what_is_due_is_found_by_an_index(path: Path, statement: str, index: str) -> None:
+def test_query_uses_its_index(path: Path, statement: str, index: str) -> None:
     make(path)
     connection = sqlite3.connect(path)
     values = [None] * statement.count("?")
@@ -235,7 +235,7 @@ def test_what_is_due_is_found_by_an_index(path: Path, statement: str, index: str
     assert not any(step.startswith("SCAN") or "ORDER BY" in step for step in plan), plan
 
 
-async def test_a_locked_database_is_said_to_be_unavailable_and_loses_nothing(
+async def test_locked_database_is_unavailable_and_loses_nothing(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put(definition("before"), NOW)
@@ -259,7 +259,7 @@ async def test_a_locked_database_is_said_to_be_unavailable_and_loses_nothing(
     assert [task.key.task_name for task in page.tasks] == ["after", "before"]
 
 
-async def test_a_full_database_is_said_to_be_unavailable_and_keeps_what_it_has(
+async def test_full_database_is_unavailable_and_keeps_its_data(
     store: SqliteStore,
 ) -> None:
     await store.put(definition("before"), NOW)
@@ -303,7 +303,7 @@ async def test_a_full_database_is_said_to_be_unavailable_and_keeps_what_it_has(
     ]
 
 
-async def test_one_broken_row_stops_no_other(store: SqliteStore, path: Path) -> None:
+async def test_corrupt_row_does_not_block_others(store: SqliteStore, path: Path) -> None:
     for name in ("a", "broken", "c", "late"):
         await store.put(definition(name, **({"max_delay": 1} if name == "late" else {})), NOW)
     other = sqlite3.connect(path)

@@ -34,7 +34,7 @@ from tests.helpers.stores import HOST, NOW, claim_all, finish, put, put_in, stat
 from tests.helpers.tasks import NOON, definition
 
 
-async def test_what_is_no_longer_as_it_was_seen_is_told(store: Store) -> None:
+async def test_changed_returns_tasks_with_another_version(store: Store) -> None:
     states = list(reversed(State))
     keys = [await put_in(store, state, "näme", NOON + 60 * n) for n, state in enumerate(states)]
     failed, _, running, scheduled = keys
@@ -59,7 +59,7 @@ async def test_what_is_no_longer_as_it_was_seen_is_told(store: Store) -> None:
     assert await store.changed(seen, 9) == {scheduled: await store.get(scheduled)}
 
 
-async def test_an_attempt_and_a_replacement_are_seen(store: Store) -> None:
+async def test_attempt_and_replacement_change_the_version(store: Store) -> None:
     key = await put(store, retry=1)
     task = await store.get(key)
     assert task is not None
@@ -81,7 +81,7 @@ async def names_in(store: Store) -> list[str]:
     return [str(task.key) for task in page.tasks]
 
 
-async def test_an_end_is_stored_with_the_notice_of_it(store: Store) -> None:
+async def test_end_is_stored_with_its_notification(store: Store) -> None:
     key = await put(store, retry=0, payload="\\x41 \0", **TOLD)
     (claim,) = await claim_all(store)
     await finish(store, claim, 500)
@@ -98,7 +98,7 @@ async def test_an_end_is_stored_with_the_notice_of_it(store: Store) -> None:
     assert again.definition == made.definition
 
 
-async def test_of_many_ends_each_has_its_notice(store: Store) -> None:
+async def test_each_of_many_ends_has_its_notification(store: Store) -> None:
     keys = [await put(store, "n\u00e4me", NOON - 60 * n, **TOLD) for n in range(3)]
     taken = await put(store, f"n\u00e4me.{NOON}.on_success")
     also = await put(store, taken.task_name, NOON + 60)
@@ -111,7 +111,7 @@ async def test_of_many_ends_each_has_its_notice(store: Store) -> None:
     assert set(await names_in(store)) == expected
 
 
-async def test_what_is_too_late_has_its_notice(store: Store) -> None:
+async def test_expired_task_has_its_notification(store: Store) -> None:
     key = await put(store, max_delay=1, payload="p", **TOLD)
     due = await store.due(NOON + 61)
     assert (due.too_late, due.hosts) == ([key], ["told.example:80"])
@@ -120,7 +120,7 @@ async def test_what_is_too_late_has_its_notice(store: Store) -> None:
     assert json.loads(made.definition.payload)["reason"] == "too_late"
 
 
-async def test_a_task_is_kept_whole(store: Store) -> None:
+async def test_task_round_trips_through_the_store(store: Store) -> None:
     made = definition(
         "näme \U0001f600'\"%_",
         callback_method="POST",
@@ -148,7 +148,7 @@ async def test_a_task_is_kept_whole(store: Store) -> None:
     assert (task.created_at_ms, task.finished_at_ms, task.attempts) == (NOON * 1000 + 500, None, ())
 
 
-async def test_times_to_the_end_of_time(store: Store) -> None:
+async def test_first_and_last_timestamps_are_stored(store: Store) -> None:
     for at in (0, MAX_TIMESTAMP - 59):
         key = await put(store, at=at)
         task = await store.get(key)
@@ -156,7 +156,7 @@ async def test_times_to_the_end_of_time(store: Store) -> None:
         assert at == task.due_at
 
 
-async def test_what_is_not_there(store: Store) -> None:
+async def test_operations_on_a_missing_task_return_none(store: Store) -> None:
     key = Key("nobody", NOON)
     assert await store.get(key) is None
     assert await store.delete(key) is None
@@ -170,7 +170,7 @@ async def test_what_is_not_there(store: Store) -> None:
     assert await store.abandoned(NOW) == []
 
 
-async def test_a_repeated_put_changes_nothing(store: Store) -> None:
+async def test_repeated_put_changes_nothing(store: Store) -> None:
     key = await put(store)
     again = await store.put(definition(), NOW + 100)
     assert Put.UNCHANGED is again.put
@@ -178,7 +178,9 @@ async def test_a_repeated_put_changes_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("state", list(State))
-async def test_another_definition_leaves_the_standing_one_alone(store: Store, state: State) -> None:
+async def test_put_of_another_definition_leaves_the_existing_one(
+    store: Store, state: State
+) -> None:
     key = await put_in(store, state)
     before = await store.get(key)
     result = await store.put(definition(payload="other"), NOW)
@@ -210,13 +212,13 @@ async def test_only_a_scheduled_task_can_be_replaced(store: Store, state: State)
     assert Put.DIFFERENT is result.put
 
 
-async def test_nothing_is_created_unasked(store: Store) -> None:
+async def test_put_that_only_replaces_does_not_create(store: Store) -> None:
     result = await store.put(definition(), NOW, create=False, replace=True)
     assert (result.put, result.task) == (Put.ABSENT, None)
     assert Page([], None) == await store.page()
 
 
-async def test_due_tasks_are_claimed_in_order_and_never_early(store: Store) -> None:
+async def test_due_tasks_are_claimed_in_order_and_not_early(store: Store) -> None:
     for name, at in [("c", 120), ("a", 60), ("b", 0), ("d", 0)]:
         await put(store, name, NOON + at)
     assert await claim_all(store, now=NOON - 0.001) == []
@@ -247,7 +249,7 @@ async def test_a_claim_counts_its_attempt_and_no_task_is_claimed_twice(store: St
     ) == (State.RUNNING, None, 1, 1)
 
 
-async def test_hosts_are_claimed_apart_and_up_to_their_share(store: Store) -> None:
+async def test_claim_takes_up_to_the_share_of_each_host(store: Store) -> None:
     for number in range(5):
         await put(store, f"a{number}")
         await put(store, f"b{number}", callback="https://other.example/")
@@ -257,14 +259,14 @@ async def test_hosts_are_claimed_apart_and_up_to_their_share(store: Store) -> No
     assert await store.backlog(NOW) == 5
 
 
-async def test_the_longest_due_of_a_host_come_first(store: Store) -> None:
+async def test_claim_takes_the_longest_due_of_a_host_first(store: Store) -> None:
     for number in range(5):
         await put(store, f"task{9 - number}", NOON + 60 * (number % 2))
     claims = await claim_all(store, count=2, now=NOON + 600)
     assert [claim.definition.task_name for claim in claims] == ["task9", "task7"]
 
 
-async def test_a_success_is_recorded(store: Store) -> None:
+async def test_success_is_recorded(store: Store) -> None:
     key = await put(store)
     (claim,) = await claim_all(store)
     assert await finish(store, claim, 200, NOW + 1)
@@ -288,7 +290,7 @@ async def test_a_success_is_recorded(store: Store) -> None:
     assert task.attempts_left == 0
 
 
-async def test_a_retry_waits_for_its_minute(store: Store) -> None:
+async def test_retry_is_claimed_at_its_minute(store: Store) -> None:
     key = await put(store)
     (claim,) = await claim_all(store)
     await finish(store, claim, 500)
@@ -304,7 +306,7 @@ async def test_a_retry_waits_for_its_minute(store: Store) -> None:
     assert [attempt.status for attempt in task.attempts] == [500, 500]
 
 
-async def test_a_result_is_stored_once_and_by_the_holder_only(store: Store) -> None:
+async def test_record_of_a_lost_claim_is_rejected(store: Store) -> None:
     key = await put(store, retry=5)
     (old,) = await claim_all(store)
     assert await store.record(old, decide_after_attempt(old, interrupted(old), NOW), NOW)
@@ -319,7 +321,7 @@ async def test_a_result_is_stored_once_and_by_the_holder_only(store: Store) -> N
     assert [attempt.status for attempt in task.attempts or ()] == [None, 200]
 
 
-async def test_a_claim_can_be_given_back_unspent(store: Store) -> None:
+async def test_returned_claim_does_not_spend_an_attempt(store: Store) -> None:
     key = await put(store)
     before = await store.get(key)
     (claim,) = await claim_all(store)
@@ -329,7 +331,7 @@ async def test_a_claim_can_be_given_back_unspent(store: Store) -> None:
     assert (claim.number, claim.attempts_used) == (1, 1)
 
 
-async def test_what_can_no_longer_start_fails_as_too_late(store: Store) -> None:
+async def test_task_past_max_delay_fails_as_too_late(store: Store) -> None:
     late = await put(store, "late", max_delay=1)
     fine = await put(store, "fine", max_delay=2)
     assert (await store.due(NOON + 59.9)).too_late == []
@@ -343,12 +345,12 @@ async def test_what_can_no_longer_start_fails_as_too_late(store: Store) -> None:
     assert [fine] == [c.definition.key for c in await claim_all(store, now=NOON + 60)]
 
 
-async def test_a_task_is_never_claimed_too_late_even_before_it_is_failed(store: Store) -> None:
+async def test_expired_task_is_not_claimed(store: Store) -> None:
     await put(store, max_delay=1)
     assert await claim_all(store, now=NOON + 60) == []
 
 
-async def test_a_lease_outlasts_the_call(store: Store) -> None:
+async def test_lease_outlasts_the_call(store: Store) -> None:
     await put(store, timeout=100)
     (claim,) = await claim_all(store, now=NOON)
     assert await store.abandoned(NOON + 100) == []
@@ -357,7 +359,7 @@ async def test_a_lease_outlasts_the_call(store: Store) -> None:
     assert await store.abandoned(NOON + 400) == []
 
 
-async def test_an_attempt_carries_the_name_of_its_daemon(store: Store) -> None:
+async def test_attempt_has_the_name_of_its_daemon(store: Store) -> None:
     key = await put(store)
     (claim,) = await claim_all(store)
     await finish(store, claim, 200)
@@ -367,7 +369,7 @@ async def test_an_attempt_carries_the_name_of_its_daemon(store: Store) -> None:
     assert (claim.node, task.attempts[0].node) == ("node", "node")
 
 
-async def test_hosts_with_tasks_due_are_waiting(store: Store) -> None:
+async def test_waiting_lists_hosts_with_due_tasks(store: Store) -> None:
     await put(store, "a")
     await put(store, "b", callback="https://other.example/")
     await put(store, "c", NOON + 60, callback="https://later.example/")
@@ -377,7 +379,7 @@ async def test_hosts_with_tasks_due_are_waiting(store: Store) -> None:
     assert list(await store.waiting(NOON - 1)) == []
 
 
-async def test_pages_in_the_order_of_name_then_time(store: Store) -> None:
+async def test_page_is_ordered_by_name_then_time(store: Store) -> None:
     names = ["b", "a", "\U0001f600", "B", "é", "z", "\uffee"]
     for name in names:
         for at in (120, 0, 60):
@@ -396,7 +398,7 @@ async def test_pages_in_the_order_of_name_then_time(store: Store) -> None:
     assert expected == found
 
 
-async def test_a_full_last_page_has_no_next(store: Store) -> None:
+async def test_full_last_page_has_no_next(store: Store) -> None:
     for at in (0, 60):
         await put(store, at=NOON + at)
     page = await store.page(limit=2)
@@ -404,7 +406,7 @@ async def test_a_full_last_page_has_no_next(store: Store) -> None:
     assert (len(page.tasks), page.next) == (2, None)
 
 
-async def test_a_page_of_large_tasks_ends_before_its_limit(store: Store) -> None:
+async def test_page_of_large_tasks_ends_before_its_limit(store: Store) -> None:
     large = {f"{number:02}-{'x' * 77}": "" for number in range(100)}
     tasks = [(definition(f"task{number:03}", headers=large), True) for number in range(300)]
     await store.put_many(tasks, NOW)
@@ -424,7 +426,7 @@ async def test_a_page_of_large_tasks_ends_before_its_limit(store: Store) -> None
     assert pages == 3
 
 
-async def test_paging_while_others_insert_and_delete(store: Store) -> None:
+async def test_paging_is_stable_under_inserts_and_deletes(store: Store) -> None:
     stay = [await put(store, f"n{number:02d}") for number in range(0, 20, 2)]
     seen: list[Key] = []
     following: Key | None = None
@@ -445,7 +447,7 @@ async def test_paging_while_others_insert_and_delete(store: Store) -> None:
     assert set(stay) <= set(seen)
 
 
-async def test_pages_can_be_filtered(store: Store) -> None:
+async def test_page_is_filtered(store: Store) -> None:
     failed = await put_in(store, State.FAILED, "failed")
     done = await put_in(store, State.SUCCEEDED, "done")
     running = await put_in(store, State.RUNNING, "running")
@@ -466,7 +468,7 @@ async def test_pages_can_be_filtered(store: Store) -> None:
     assert Page([], None) == page
 
 
-async def test_lists_leave_out_payload_and_attempts(store: Store) -> None:
+async def test_page_omits_payload_and_attempts(store: Store) -> None:
     await put(store, payload="large")
     page = await store.page()
     assert page is not None
@@ -474,7 +476,7 @@ async def test_lists_leave_out_payload_and_attempts(store: Store) -> None:
 
 
 @pytest.mark.parametrize("state", [State.SCHEDULED, State.SUCCEEDED, State.FAILED])
-async def test_a_deleted_task_is_forgotten(store: Store, state: State) -> None:
+async def test_deleted_task_is_gone(store: Store, state: State) -> None:
     key = await put_in(store, state)
     other = await put(store, at=NOON + 60)
     assert Deleted(1) == await store.delete(key)
@@ -486,7 +488,7 @@ async def test_a_deleted_task_is_forgotten(store: Store, state: State) -> None:
     assert task.attempts == ()
 
 
-async def test_a_running_task_is_not_deleted(store: Store) -> None:
+async def test_running_task_is_not_deleted(store: Store) -> None:
     running = await put_in(store, State.RUNNING)
     await put(store, at=NOON + 60)
     assert Deleted(0, [running]) == await store.delete(running)
@@ -530,7 +532,7 @@ async def test_a_task_may_be_rescheduled_to_its_own_minute(store: Store) -> None
     assert State.SCHEDULED is await state_of(store, key)
 
 
-async def test_no_task_is_overwritten_by_a_reschedule(store: Store) -> None:
+async def test_reschedule_does_not_overwrite_a_task(store: Store) -> None:
     key = await put_in(store, State.FAILED)
     other = await put(store, at=NOON + 60)
     result = await store.reschedule(key, NOON + 60, NOW, include_all_states=True)
@@ -540,9 +542,7 @@ async def test_no_task_is_overwritten_by_a_reschedule(store: Store) -> None:
 
 
 @pytest.mark.parametrize("state", [State.SCHEDULED, State.RUNNING, State.SUCCEEDED])
-async def test_only_failed_tasks_are_rescheduled_unless_all_are_asked_for(
-    store: Store, state: State
-) -> None:
+async def test_reschedule_moves_only_failed_tasks_by_default(store: Store, state: State) -> None:
     key = await put_in(store, state)
     result = await store.reschedule(key, NOON + 60, NOW, include_all_states=False)
     assert result is not None
@@ -555,7 +555,7 @@ async def test_only_failed_tasks_are_rescheduled_unless_all_are_asked_for(
         assert [(key, Key("task", NOON + 60))] == result.moved
 
 
-async def test_a_reschedule_to_where_nothing_could_start_moves_nothing(store: Store) -> None:
+async def test_reschedule_past_max_delay_moves_nothing(store: Store) -> None:
     key = await put_in(store, State.FAILED)
     far = NOON + 525_600 * 60 + 60
     result = await store.reschedule(key, NOON, far, include_all_states=False)
@@ -566,7 +566,7 @@ async def test_a_reschedule_to_where_nothing_could_start_moves_nothing(store: St
     assert ([], [(key, "too_late")]) == (list(result.moved), list(result.skipped))
 
 
-async def test_all_of_a_name_take_the_next_free_minutes(store: Store) -> None:
+async def test_rescheduled_name_takes_the_next_free_minutes(store: Store) -> None:
     failed = [await put_in(store, State.FAILED, at=NOON + 60 * n) for n in (0, 1, 2)]
     running = await put_in(store, State.RUNNING, at=NOON + 240)
     waiting = await put(store, at=NOON + 300)
@@ -583,7 +583,7 @@ async def test_all_of_a_name_take_the_next_free_minutes(store: Store) -> None:
     assert len(page.tasks) == 5
 
 
-async def test_all_states_of_a_name_move_in_order_into_the_minutes_they_leave(store: Store) -> None:
+async def test_rescheduled_states_reuse_the_minutes_they_leave(store: Store) -> None:
     keys = [
         await put_in(store, State.SUCCEEDED, at=NOON),
         await put_in(store, State.FAILED, at=NOON + 60),
@@ -595,7 +595,7 @@ async def test_all_states_of_a_name_move_in_order_into_the_minutes_they_leave(st
     assert keys == [old for old, _ in result.moved]
 
 
-async def test_there_is_no_minute_after_the_last(store: Store) -> None:
+async def test_reschedule_beyond_the_last_minute_is_refused(store: Store) -> None:
     for at in (0, 60):
         await put_in(store, State.FAILED, at=NOON + at)
     result = await store.reschedule_name("task", MAX_TIMESTAMP - 59, NOW, include_all_states=False)
@@ -604,7 +604,7 @@ async def test_there_is_no_minute_after_the_last(store: Store) -> None:
     assert list(result.moved) == []
 
 
-async def test_finished_tasks_are_purged_in_batches_the_oldest_first(store: Store) -> None:
+async def test_purge_deletes_the_oldest_first_in_batches(store: Store) -> None:
     old = [await put_in(store, State.SUCCEEDED, f"old{n}", NOON + 60 * n) for n in range(3)]
     failed = await put_in(store, State.FAILED, "failed", NOON + 600)
     waiting = await put(store, "waiting", 0)
@@ -616,7 +616,7 @@ async def test_finished_tasks_are_purged_in_batches_the_oldest_first(store: Stor
     assert State.SCHEDULED is await state_of(store, waiting)
 
 
-async def test_writes_that_wait_together_each_get_their_own_answer(store: Store) -> None:
+async def test_grouped_writes_each_get_their_own_result(store: Store) -> None:
     puts = [store.put(definition(f"n{number % 50}"), NOW) for number in range(100)]
     results = [(await one).put for one in puts]
     assert results == [Put.CREATED] * 50 + [Put.UNCHANGED] * 50
@@ -625,7 +625,7 @@ async def test_writes_that_wait_together_each_get_their_own_answer(store: Store)
 # What there is in all
 
 
-async def test_figures_say_how_much_there_is(store: Store) -> None:
+async def test_stats_count_tasks_and_backlog(store: Store) -> None:
     empty = await store.figures(NOW, count=True)
     assert (empty.backlog, empty.oldest_due) == (0, 0)
     assert empty.tasks is not None
@@ -653,7 +653,7 @@ async def test_figures_say_how_much_there_is(store: Store) -> None:
     assert (await store.figures(NOW)).tasks is None
 
 
-async def test_figures_count_only_so_many_that_are_due(
+async def test_stats_count_the_backlog_up_to_a_limit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for minute in range(5):
@@ -665,7 +665,7 @@ async def test_figures_count_only_so_many_that_are_due(
 
 
 @pytest.mark.parametrize("over", ["sqlite", "postgresql"])
-async def test_each_commit_tells_its_operations(
+async def test_each_commit_reports_its_operations(
     tmp_path: Path, request: pytest.FixtureRequest, over: str
 ) -> None:
     told: list[int] = []
@@ -687,7 +687,7 @@ async def test_each_commit_tells_its_operations(
 # For the operator's page
 
 
-async def test_what_ended_is_told_by_the_minute(store: Store) -> None:
+async def test_history_counts_ends_by_minute(store: Store) -> None:
     assert await store.history(0) == []
     for number, (at, status, later) in enumerate(
         [
@@ -709,7 +709,7 @@ async def test_what_ended_is_told_by_the_minute(store: Store) -> None:
     assert [one.minute for one in await store.history(NOON + 60)] == [NOON + 60, NOON + 12_360]
 
 
-async def test_only_first_attempts_tell_how_late_calls_are(store: Store) -> None:
+async def test_history_measures_lateness_of_first_attempts_only(store: Store) -> None:
     """Later ones are late by what retry_delay asks; what was too late had none."""
     key = await put(store, retry=1, max_delay=10)
     for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
@@ -727,7 +727,7 @@ async def test_only_first_attempts_tell_how_late_calls_are(store: Store) -> None
     assert (await store.history(NOON))[1:] == [MinuteOutcomes(NOON + 180, 0, 1, {})]
 
 
-async def test_a_glance_at_what_is_going_on(store: Store) -> None:
+async def test_activity_lists_calls_in_flight_and_last_failures(store: Store) -> None:
     assert await store.glance(2) == ActivitySnapshot(0, [], [])
     for number in range(3):
         await put_in(store, State.FAILED, f"failed{number}", NOON + 60 * number)
@@ -758,7 +758,7 @@ async def test_a_glance_at_what_is_going_on(store: Store) -> None:
         ("A", ["A"]),
     ],
 )
-async def test_names_that_begin_so(store: Store, prefix: str, names: list[str]) -> None:
+async def test_page_is_filtered_by_name_prefix(store: Store, prefix: str, names: list[str]) -> None:
     for name in ("b", "ab", "a", "ac", "A", "ab\U0010ffff", "\ud7ff", "\ue000"):
         await put(store, name)
     page = await store.page(prefix=prefix)

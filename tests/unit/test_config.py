@@ -27,7 +27,7 @@ def test_no_options_give_the_defaults() -> None:
     assert parse(CALLME_DENY_NETWORK="") == DEFAULTS
 
 
-def test_options_and_environment_mean_the_same_and_options_win() -> None:
+def test_option_overrides_the_environment() -> None:
     given = ["--database=a", "--concurrency=1", "--per-host=2", "--retention=0", "-p", "80"]
     given += ["--token-file=t", "--max-connections=7", "--node=n"]
     expected = Settings(
@@ -55,7 +55,7 @@ def test_options_and_environment_mean_the_same_and_options_win() -> None:
     assert parse("--database=b", **environ).database == "b"
 
 
-def test_a_database_may_be_a_file_or_postgresql() -> None:
+def test_database_is_a_file_or_postgresql() -> None:
     for database in ("some file", "postgresql://me@host/db", "postgres:///db"):
         assert parse(f"--database={database}").database == database
 
@@ -64,12 +64,12 @@ def test_a_database_may_be_a_file_or_postgresql() -> None:
     ("value", "meant"),
     [("1", True), ("true", True), ("YES", True), ("0", False), ("no", False), ("", False)],
 )
-def test_a_flag_in_the_environment(value: str, meant: bool) -> None:
+def test_flag_in_the_environment_is_parsed(value: str, meant: bool) -> None:
     assert parse(CALLME_NO_AUTH=value).no_auth is meant
     assert parse("--no-auth", CALLME_NO_AUTH=value).no_auth is True
 
 
-def test_no_auth_is_not_meant_where_tokens_are_asked_for() -> None:
+def test_no_auth_contradicts_a_token_file() -> None:
     with pytest.raises(SystemExit, match="--no-auth and CALLME_TOKEN_FILE contradict each other"):
         parse("--no-auth", CALLME_TOKEN_FILE="t")
     with pytest.raises(SystemExit, match="CALLME_NO_AUTH and --token-file contradict each other"):
@@ -82,7 +82,7 @@ def test_no_auth_is_not_meant_where_tokens_are_asked_for() -> None:
     "port",
     ["tcp:8080", "tcp:0:interface=\\:\\:1", "unix:/run/callme.sock"],
 )
-def test_a_port_may_be_any_endpoint(port: str) -> None:
+def test_port_is_a_number_or_an_endpoint(port: str) -> None:
     assert parse(f"--port={port}").port == port
 
 
@@ -114,7 +114,7 @@ def test_a_port_may_be_any_endpoint(port: str) -> None:
         (["--unknown"], "unknown"),
     ],
 )
-def test_what_makes_no_sense_ends_in_one_line(arguments: list[str], said: str) -> None:
+def test_invalid_option_is_a_one_line_error(arguments: list[str], said: str) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(*arguments)
     message = str(ended.value)
@@ -124,7 +124,7 @@ def test_what_makes_no_sense_ends_in_one_line(arguments: list[str], said: str) -
     assert "hunter2" not in message
 
 
-def test_the_source_of_a_bad_value_is_named() -> None:
+def test_error_names_the_source_of_the_value() -> None:
     with pytest.raises(SystemExit, match="CALLME_CONCURRENCY is 'many'"):
         parse(CALLME_CONCURRENCY="many")
     with pytest.raises(SystemExit, match="--concurrency is 'none'"):
@@ -137,20 +137,20 @@ def test_the_source_of_a_bad_value_is_named() -> None:
         parse(CALLME_SIGNING_KEY_FILE="")
 
 
-def test_a_file_of_keys_is_named_by_option_or_environment() -> None:
+def test_key_file_comes_from_option_or_environment() -> None:
     assert parse("--signing-key-file=a").signing_key_file == "a"
     assert parse(CALLME_SIGNING_KEY_FILE="a").signing_key_file == "a"
     assert parse().signing_key_file is None
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse("--version")
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("callme 0.")
 
 
-def test_networks_are_given_one_by_one_or_as_a_list() -> None:
+def test_networks_are_given_singly_or_as_a_list() -> None:
     given = parse("--allow-network=10.1.0.0/16", "--deny-network=10.0.0.0/8", "--deny-network=::1")
     listed = parse(
         CALLME_ALLOW_NETWORK="10.1.0.0/16", CALLME_DENY_NETWORK=" 10.0.0.0/8,::1/128,\n "
@@ -165,13 +165,13 @@ def test_networks_are_given_one_by_one_or_as_a_list() -> None:
 
 
 @pytest.mark.parametrize("value", ["true", "1", "Yes"])
-def test_a_flag_may_be_set_in_the_environment(value: str) -> None:
+def test_flag_can_be_set_in_the_environment(value: str) -> None:
     assert parse("--public-only") == parse(CALLME_PUBLIC_ONLY=value)
     assert parse(CALLME_PUBLIC_ONLY=value).networks.public_only
     assert parse(CALLME_PUBLIC_ONLY="") == parse(CALLME_PUBLIC_ONLY="false") == DEFAULTS
 
 
-def test_zsh_completes_options_and_files(capsys: pytest.CaptureFixture[str]) -> None:
+def test_zsh_completion_covers_options_and_files(capsys: pytest.CaptureFixture[str]) -> None:
     options = Options({})
     options._shellCompFile = sys.stdout
     with pytest.raises(SystemExit) as ended:

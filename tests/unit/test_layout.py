@@ -259,7 +259,7 @@ def test_no_function_is_long() -> None:
     assert long <= LONG_FUNCTIONS
 
 
-def test_nine_functions_of_ten_are_short() -> None:
+def test_p90_of_function_lengths_is_small() -> None:
     lengths = sorted(lines for _, lines in functions())
     assert lengths[len(lengths) * 9 // 10] <= MAX_P90_FUNCTION_LINES
 

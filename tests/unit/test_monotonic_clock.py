@@ -51,12 +51,12 @@ def machine() -> Machine:
     return Machine()
 
 
-def test_it_is_a_reactors_time(machine: Machine) -> None:
+def test_clock_provides_ireactortime(machine: Machine) -> None:
     verifyObject(IReactorTime, machine.clock)
     assert machine.clock.seconds() == 1000.0
 
 
-def test_timers_ring_in_their_order_and_not_early(machine: Machine) -> None:
+def test_timers_fire_in_order_and_not_early(machine: Machine) -> None:
     machine.timer(2, "second")
     machine.timer(1, "first")
     assert len(machine.clock.getDelayedCalls()) == 2
@@ -69,7 +69,7 @@ def test_timers_ring_in_their_order_and_not_early(machine: Machine) -> None:
     assert machine.clock.getDelayedCalls() == []
 
 
-def test_a_timer_can_be_called_off_moved_and_postponed(machine: Machine) -> None:
+def test_timer_can_be_cancelled_reset_and_delayed(machine: Machine) -> None:
     machine.timer(1, "called off").cancel()
     sooner, later = machine.timer(10, "sooner"), machine.timer(1, "later")
     sooner.reset(0.5)
@@ -84,7 +84,7 @@ def test_a_timer_can_be_called_off_moved_and_postponed(machine: Machine) -> None
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR, -0.5, 30 * 365 * 24 * HOUR])
-def test_a_wall_clock_that_is_set_moves_no_timer(machine: Machine, step: float) -> None:
+def test_wall_clock_change_does_not_move_timers(machine: Machine, step: float) -> None:
     machine.timer(10)
     machine.passes(4)
     machine.sets(step)
@@ -94,7 +94,7 @@ def test_a_wall_clock_that_is_set_moves_no_timer(machine: Machine, step: float) 
     assert machine.rung == ["rung"]
 
 
-def test_one_set_forward_makes_none_ring_early_though_nobody_noticed(machine: Machine) -> None:
+def test_unnoticed_forward_jump_does_not_fire_timers_early(machine: Machine) -> None:
     machine.timer(10)
     machine.sets(HOUR, noticed=False)
     assert machine.rung == []
@@ -102,7 +102,7 @@ def test_one_set_forward_makes_none_ring_early_though_nobody_noticed(machine: Ma
     assert machine.rung == ["rung"]
 
 
-def test_a_loop_goes_on(machine: Machine) -> None:
+def test_looping_call_survives_a_clock_change(machine: Machine) -> None:
     turns: list[float] = []
     loop = LoopingCall(lambda: turns.append(machine.steady))
     loop.clock = machine.clock
@@ -133,7 +133,7 @@ class Set:
         reactor.callFromThread(call, *args)  # type: ignore[attr-defined]
 
 
-async def test_somebody_notices_though_nothing_wakes_the_reactor() -> None:
+async def test_clock_change_is_noticed_while_the_reactor_sleeps() -> None:
     wall = Set()
     clock = MonotonicClock(wall)
     clock.stop()

@@ -41,30 +41,30 @@ from callme.errors import InvalidValue
         (b'[{"a": "\\ud800"}]', "lone surrogate"),
     ],
 )
-def test_refused(data: bytes, said: str) -> None:
+def test_invalid_json_is_refused_with_its_position(data: bytes, said: str) -> None:
     with pytest.raises(InvalidValue, match=said) as refused:
         decode(data)
     assert len(str(refused.value)) < 300
 
 
-def test_a_surrogate_pair_is_a_character() -> None:
+def test_surrogate_pair_is_one_character() -> None:
     assert decode(b'"\\ud83d\\ude00"') == "\U0001f600"
 
 
-def test_deep_but_sane_is_accepted() -> None:
+def test_nesting_within_the_limit_is_accepted() -> None:
     assert decode(b'{"\\u0061":' + b"[" * 48 + b"]" * 48 + b"}")
     assert decode(b"[" + b"{}," * 1000 + b"1]")
 
 
 @pytest.mark.parametrize("mark", ["[", "{", ",", "]", '"'])
-def test_what_stands_in_a_string_is_not_counted(mark: str) -> None:
+def test_brackets_in_strings_are_not_counted_as_values(mark: str) -> None:
     value = [{"payload": mark * 20_000}]
     data = json.dumps(value).encode()
     assert decode(data) == value
     assert [item for item, _ in decode_array(b"[" + data + b"," + data + b"]")] == [value, value]
 
 
-def test_as_many_values_as_may_be_are_read() -> None:
+def test_text_with_the_maximum_of_values_is_read() -> None:
     most = list(range(9_999))
     assert decode(json.dumps(most).encode()) == most
     assert [item for item, _ in decode_array(json.dumps([most, 1, most]).encode())] == [
@@ -74,7 +74,7 @@ def test_as_many_values_as_may_be_are_read() -> None:
     ]
 
 
-def test_an_item_of_too_many_values_is_not_even_decoded() -> None:
+def test_item_with_too_many_values_is_not_decoded() -> None:
     items = decode_array(b'[{"a": 1}, [' + b"[]," * 100_000 + b"1], 2]")
     assert next(items)[0] == {"a": 1}
     with pytest.raises(TooManyValues, match="more than 10,000 values"):
@@ -90,12 +90,12 @@ VALUES: st.SearchStrategy[object] = st.deferred(
 
 
 @given(VALUES, st.booleans())
-def test_what_is_json_is_read(value: object, escaped: bool) -> None:
+def test_any_json_value_round_trips(value: object, escaped: bool) -> None:
     assert value == decode(json.dumps(value, ensure_ascii=escaped).encode())
 
 
 @given(st.binary())
-def test_whatever_comes_is_read_or_refused(data: bytes) -> None:
+def test_any_text_is_read_or_refused(data: bytes) -> None:
     try:
         decode(data)
     except InvalidValue:

@@ -25,7 +25,7 @@ def headers(**more: Any) -> dict[str, str]:
     return dict(request_headers(claim, "callme/1"))
 
 
-def test_what_every_callback_carries() -> None:
+def test_request_has_the_headers_of_every_callback() -> None:
     assert {
         "User-Agent": "callme/1",
         "Accept-Encoding": "identity",
@@ -35,7 +35,7 @@ def test_what_every_callback_carries() -> None:
     } == headers()
 
 
-def test_the_tasks_own_headers_come_first_and_as_they_are() -> None:
+def test_task_headers_come_first_and_unchanged() -> None:
     sent = headers(headers={"x-Mixed": "A b", "content-type": "text/csv"}, payload="{}")
     assert list(sent)[:3] == ["x-Mixed", "content-type", "User-Agent"]
     assert "Content-Type" not in sent
@@ -52,7 +52,7 @@ def test_the_tasks_own_headers_come_first_and_as_they_are() -> None:
         ("[" * 100_000, "text/plain; charset=utf-8"),
     ],
 )
-def test_a_payload_says_what_it_looks_like(payload: str, kind: str) -> None:
+def test_content_type_is_guessed_from_the_payload(payload: str, kind: str) -> None:
     assert kind == content_type(payload)
     assert kind == headers(payload=payload)["Content-Type"]
 
@@ -65,12 +65,12 @@ def test_a_payload_says_what_it_looks_like(payload: str, kind: str) -> None:
         ("é%", f'"%C3%A9%25@{NOON}"'),
     ],
 )
-def test_an_idempotency_key_is_printable_ascii(name: str, expected: str) -> None:
+def test_idempotency_key_is_printable_ascii(name: str, expected: str) -> None:
     assert expected == idempotency_key(Key(name, NOON))
 
 
 @given(TASK_NAMES, TASK_NAMES)
-def test_two_tasks_never_share_an_idempotency_key(one: str, other: str) -> None:
+def test_idempotency_keys_are_unique(one: str, other: str) -> None:
     keys = {idempotency_key(Key(one, NOON)), idempotency_key(Key(other, NOON))}
     assert len({one, other}) == len(keys)
     assert all(32 <= ord(character) < 127 for key in keys for character in key)
@@ -93,11 +93,11 @@ def test_two_tasks_never_share_an_idempotency_key(one: str, other: str) -> None:
         ("Fri, 15 Jan 99999999999999999999 12:05:00 GMT", None),
     ],
 )
-def test_retry_after(value: str, expected: int | None) -> None:
+def test_retry_after_is_parsed_to_seconds(value: str, expected: int | None) -> None:
     assert expected == parse_retry_after(value, NOON + 0.5)
 
 
 @given(st.text())
-def test_any_retry_after_is_read_or_ignored(value: str) -> None:
+def test_any_retry_after_is_parsed_or_ignored(value: str) -> None:
     parsed = parse_retry_after(value, NOON)
     assert parsed is None or isinstance(parsed, int)

@@ -70,7 +70,7 @@ class Names:
         function(*args)
 
 
-def test_all_who_wait_for_a_name_are_answered_by_one_look_up() -> None:
+def test_concurrent_requests_for_a_name_share_one_lookup() -> None:
     names = Names()
     names.answers["a"] = ["192.0.2.1", "2001:db8::1"]
     receivers = [names.ask("a") for _ in range(100)]
@@ -81,7 +81,7 @@ def test_all_who_wait_for_a_name_are_answered_by_one_look_up() -> None:
     assert names.clock.getDelayedCalls() == []
 
 
-def test_a_name_that_hangs_holds_up_no_other() -> None:
+def test_hanging_lookup_does_not_block_others() -> None:
     names = Names()
     names.answers["good"] = ["192.0.2.1"]
     hanging = [names.ask(f"hang{number}") for number in range(50)]
@@ -99,7 +99,7 @@ def test_a_name_that_hangs_holds_up_no_other() -> None:
         gate.set()
 
 
-def test_what_was_found_is_used_again_for_a_while_and_what_was_not_is_asked_again() -> None:
+def test_found_address_is_cached_and_failure_is_not() -> None:
     names = Names()
     names.answers["a"] = ["192.0.2.1"]
     names.ask("a")
@@ -115,7 +115,7 @@ def test_what_was_found_is_used_again_for_a_while_and_what_was_not_is_asked_agai
     assert names.asked == ["a", "a", "b", "b"]
 
 
-def test_who_stops_waiting_is_not_answered() -> None:
+def test_cancelled_request_gets_no_result() -> None:
     names = Names()
     receiver = names.ask("a")
     receiver.resolution.cancel()
@@ -124,7 +124,7 @@ def test_who_stops_waiting_is_not_answered() -> None:
     assert names.clock.getDelayedCalls() == []
 
 
-def test_names_beyond_those_looked_up_at_once_wait_for_their_turn(monkeypatch: Any) -> None:
+def test_lookups_beyond_the_limit_are_queued(monkeypatch: Any) -> None:
     monkeypatch.setattr(resolver, "MAX_NEW_LOOKUPS", 1)
     names = Names()
     names.answers["c"] = ["192.0.2.1"]
@@ -144,7 +144,7 @@ def test_names_beyond_those_looked_up_at_once_wait_for_their_turn(monkeypatch: A
     assert names.clock.getDelayedCalls() == []
 
 
-def test_names_that_were_found_do_not_wait_for_many_that_hang(monkeypatch: Any) -> None:
+def test_known_names_are_not_queued_behind_hanging_ones(monkeypatch: Any) -> None:
     monkeypatch.setattr(resolver, "MAX_NEW_LOOKUPS", 2)
     monkeypatch.setattr(resolver, "MOST_FOUND", 2)
     names = Names()
@@ -170,7 +170,7 @@ def test_names_that_were_found_do_not_wait_for_many_that_hang(monkeypatch: Any) 
     names.clock.advance(LOOKUP_SECONDS)
 
 
-def test_a_name_waits_while_the_system_has_no_thread_to_spare(monkeypatch: Any) -> None:
+def test_lookup_is_queued_while_no_thread_is_free(monkeypatch: Any) -> None:
     names = Names()
 
     def no_thread(**arguments: Any) -> None:
@@ -190,5 +190,5 @@ def test_a_name_waits_while_the_system_has_no_thread_to_spare(monkeypatch: Any) 
     assert names.asked == ["a"]
 
 
-def test_the_system_knows_this_machine() -> None:
+def test_localhost_is_resolved_by_the_system() -> None:
     assert "127.0.0.1" in system_lookup("localhost")

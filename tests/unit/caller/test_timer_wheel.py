@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from callme.caller.timer_wheel import Deadlines
 
 
-def test_deadlines_come_in_their_time_and_no_sooner() -> None:
+def test_deadline_fires_on_time_and_not_early() -> None:
     clock, done = Clock(), list[str]()
     clock.advance(0.03)
     deadlines = Deadlines(clock)
@@ -20,7 +20,7 @@ def test_deadlines_come_in_their_time_and_no_sooner() -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_those_of_one_moment_share_a_timer_which_goes_with_the_last() -> None:
+def test_deadlines_of_one_slot_share_a_timer() -> None:
     clock, done = Clock(), list[int]()
     deadlines = Deadlines(clock)
     kept = [deadlines.set(5, lambda number=number: done.append(number)) for number in range(9)]  # type: ignore[misc]
@@ -37,7 +37,7 @@ def test_those_of_one_moment_share_a_timer_which_goes_with_the_last() -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_one_deadline_may_call_off_another_of_the_same_moment() -> None:
+def test_deadline_may_cancel_another_of_its_slot() -> None:
     clock, done = Clock(), list[str]()
     deadlines = Deadlines(clock)
     other = deadlines.set(1, lambda: done.append("other"))

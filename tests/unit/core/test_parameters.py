@@ -27,7 +27,7 @@ def refused(**body: Any) -> list[tuple[str, str]]:
     return [(error.pointer, error.detail) for error in caught.value.errors]
 
 
-def test_defaults_are_those_of_the_contract() -> None:
+def test_omitted_parameters_have_the_documented_defaults() -> None:
     assert (
         Definition(
             task_name="name",
@@ -67,7 +67,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         ({"task_name": "name"}, "task_name", "name"),
     ],
 )
-def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> None:
+def test_valid_value_is_accepted(body: dict[str, Any], field: str, expected: object) -> None:
     assert expected == getattr(parse(**body), field)
 
 
@@ -180,26 +180,26 @@ def test_accepted_values(body: dict[str, Any], field: str, expected: object) -> 
         ({"é/": 3}, "/\\xe9~1"),
     ],
 )
-def test_refused_values_are_named(body: dict[str, Any], pointer: str) -> None:
+def test_invalid_value_is_refused_by_name(body: dict[str, Any], pointer: str) -> None:
     found = refused(**body)
     assert [pointer] == [at for at, _ in found]
     assert all(detail.isascii() and 10 < len(detail) < 500 for _, detail in found)
 
 
-def test_everything_wrong_is_said_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     found = dict(refused(retry=-1, timeout=0, colour="red", callback=5))
     assert {"/retry", "/timeout", "/colour", "/callback"} == set(found)
     assert "expected one of callback, callback_method" in found["/colour"]
     assert "expected an integer from 0 to 1,000" in found["/retry"]
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_parameter_is_named() -> None:
     with pytest.raises(Invalid) as caught:
         parse_definition({}, NOW)
     assert [e.pointer for e in caught.value.errors] == ["/task_name", "/trigger_at", "/callback"]
 
 
-def test_name_and_time_may_stand_in_url_or_body_or_agree_in_both() -> None:
+def test_name_and_time_come_from_url_or_body_or_agree() -> None:
     in_body = parse_definition({**LEAST, "task_name": "name"}, NOW)
     in_url = parse_definition(
         {"callback": "http://example.com/"}, NOW, task_name="name", trigger_at="+1h"
@@ -210,20 +210,20 @@ def test_name_and_time_may_stand_in_url_or_body_or_agree_in_both() -> None:
     assert in_body == in_url == in_both
 
 
-def test_a_time_at_odds_with_the_url_is_refused() -> None:
+def test_time_unlike_that_of_the_url_is_refused() -> None:
     with pytest.raises(Invalid) as caught:
         parse_definition(LEAST, NOW, task_name="name", trigger_at="1800018120")
     assert [e.pointer for e in caught.value.errors] == ["/trigger_at"]
     assert "disagree" in caught.value.errors[0].detail
 
 
-def test_a_bad_name_in_the_url_is_named_once() -> None:
+def test_invalid_name_in_the_url_is_reported_once() -> None:
     with pytest.raises(Invalid) as caught:
         parse_definition(LEAST, NOW, task_name="a/b")
     assert [e.pointer for e in caught.value.errors] == ["task_name"]
 
 
-def test_secrets_are_not_repeated_in_errors() -> None:
+def test_errors_contain_no_secrets() -> None:
     for host in ("example.com", "[::1", "a:99999", "a b", "a:", "a\\b"):
         assert "hunter2" not in str(refused(callback=f"http://me:hunter2@{host}/"))
     assert "hunter2" not in str(refused(headers={"Authorization": "hunter2\n"}))
@@ -240,7 +240,7 @@ def test_secrets_are_not_repeated_in_errors() -> None:
         ("http://127.1/", "127.1:80"),
     ],
 )
-def test_limits_are_counted_by_host_and_port(callback: str, host: str) -> None:
+def test_host_is_normalized_with_its_port(callback: str, host: str) -> None:
     assert host == host_of(callback)
 
 
@@ -255,11 +255,11 @@ def test_limits_are_counted_by_host_and_port(callback: str, host: str) -> None:
         "http://metadata.google.internal/",
     ],
 )
-def test_private_addresses_and_any_names_are_accepted(callback: str) -> None:
+def test_private_addresses_and_all_names_are_accepted(callback: str) -> None:
     assert parse(callback=callback).callback == callback
 
 
-def test_which_addresses_are_accepted_can_be_told() -> None:
+def test_address_policy_decides_which_addresses_are_accepted() -> None:
     inside = AddressPolicy(allowed=[parse_network("10.0.0.0/8")], public_only=True)
     body = {**LEAST, "callback": "http://10.1.2.3/"}
     assert parse_definition(body, NOW, task_name="name", networks=inside)
@@ -279,7 +279,7 @@ def test_which_addresses_are_accepted_can_be_told() -> None:
         (500, [404, "2xx"], False),
     ],
 )
-def test_what_counts_as_success(status: int, expected: object, success: bool) -> None:
+def test_expected_status_decides_success(status: int, expected: object, success: bool) -> None:
     assert success is parse(expected_http_status=expected).expects(status)
 
 
@@ -287,7 +287,7 @@ def test_what_counts_as_success(status: int, expected: object, success: bool) ->
     "name",
     ["Authorization", "cookie", "X-Api-Key", "X-Auth", "X-CSRF-Token", "X-Secret", "X-Signature"],
 )
-def test_secret_looking_headers_are_masked(name: str) -> None:
+def test_secret_headers_are_redacted(name: str) -> None:
     assert looks_secret(name)
     assert {name: "***", "X-Other": "shown"} == redact_secrets(
         {name: "hunter2", "X-Other": "shown"}
@@ -314,7 +314,7 @@ FIELDS = [
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.none() | st.text(), st.none() | st.text())
-def test_whatever_comes_is_a_definition_or_refused(
+def test_any_body_is_a_definition_or_refused(
     body: dict[str, object], name: str | None, at: str | None
 ) -> None:
     try:
@@ -328,7 +328,7 @@ def test_whatever_comes_is_a_definition_or_refused(
 
 
 @given(st.text(), st.sampled_from(["http://", "https://", ""]))
-def test_whatever_url_comes_is_accepted_or_refused(text: str, scheme: str) -> None:
+def test_any_url_is_accepted_or_refused(text: str, scheme: str) -> None:
     try:
         made = parse(callback=scheme + text)
     except Invalid:

@@ -45,7 +45,7 @@ MINUTE = 1_800_014_400
         ("9999-12-31T23:59:00Z", MAX_TIMESTAMP - 59),
     ],
 )
-def test_accepted_times(text: object, expected: int) -> None:
+def test_valid_time_is_parsed(text: object, expected: int) -> None:
     assert expected == parse_trigger(text, NOW)
 
 
@@ -87,14 +87,14 @@ def test_accepted_times(text: object, expected: int) -> None:
         {},
     ],
 )
-def test_refused_times_say_what_was_expected(value: object) -> None:
+def test_invalid_time_is_refused_with_the_expected_form(value: object) -> None:
     with pytest.raises(InvalidValue, match=r"expected a|is not a time|out of range") as refused:
         parse_trigger(value, NOW)
     assert len(str(refused.value)) < 400
 
 
 @given(st.integers(0, 2 * 10**14), st.integers(0, 10_000), st.sampled_from("mhd"))
-def test_a_relative_time_is_never_sooner_than_asked(now_ms: int, count: int, unit: str) -> None:
+def test_relative_time_is_not_early(now_ms: int, count: int, unit: str) -> None:
     now = now_ms / 1000
     asked = now + count * {"m": 60, "h": 3600, "d": 86400}[unit]
     trigger_at = parse_trigger(f"+{count}{unit}", now)
@@ -107,7 +107,7 @@ def test_a_relative_time_is_never_sooner_than_asked(now_ms: int, count: int, uni
 
 @given(st.integers(0, MAX_TIMESTAMP), st.sampled_from([0, 60, -330, 845]))
 @example(MAX_TIMESTAMP, 0)
-def test_every_way_to_write_a_time_means_the_same(second: int, offset: int) -> None:
+def test_equal_times_in_different_forms_are_parsed_alike(second: int, offset: int) -> None:
     expected = second - second % 60
     assert expected == parse_trigger(second, NOW)
     assert expected == parse_trigger(str(second), NOW)
@@ -120,26 +120,26 @@ def test_every_way_to_write_a_time_means_the_same(second: int, offset: int) -> N
 
 
 @given(st.text() | st.integers() | st.floats() | st.none() | st.booleans())
-def test_anything_else_is_refused_and_never_breaks(value: object) -> None:
+def test_any_other_text_is_refused(value: object) -> None:
     try:
         assert parse_trigger(value, NOW) % 60 == 0
     except InvalidValue as refused:
         assert str(refused).isascii()
 
 
-def test_a_key_takes_no_relative_time() -> None:
+def test_key_with_a_relative_time_is_refused() -> None:
     with pytest.raises(InvalidValue):
         parse_absolute("+5m")
 
 
 @given(st.integers(0, 10**14).map(lambda ms: ms / 1000))
-def test_minutes_around_a_moment(seconds: float) -> None:
+def test_minutes_are_rounded_down_and_up(seconds: float) -> None:
     assert floor_to_minute(seconds) <= seconds < next_minute(seconds)
     assert 0 <= ceil_to_minute(seconds) - seconds < 60
 
 
 @given(TASK_NAMES, st.integers(0, MAX_TIMESTAMP))
-def test_a_key_reads_as_it_is_written(name: str, second: int) -> None:
+def test_key_round_trips_through_text(name: str, second: int) -> None:
     key = Key(name, floor_to_minute(second))
     assert key == parse_key(str(key))
     assert key == parse_key(f"{name}@{second}")
@@ -148,16 +148,16 @@ def test_a_key_reads_as_it_is_written(name: str, second: int) -> None:
 @pytest.mark.parametrize(
     "name", ["", "x" * 256, "a@b", "a/b", "a\nb", "a\x7fb", "a\x85b", "\ud800", 5, None, True]
 )
-def test_refused_names(name: object) -> None:
+def test_invalid_name_is_refused(name: object) -> None:
     with pytest.raises(InvalidValue, match=r"name|surrogate"):
         parse_task_name(name)
 
 
 @pytest.mark.parametrize("text", ["name", "name@", "@60", "a@b@60", "a@+5m", "a@1.5"])
-def test_refused_keys(text: str) -> None:
+def test_invalid_key_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
         parse_key(text)
 
 
-def test_times_are_written_with_milliseconds() -> None:
+def test_time_is_formatted_with_milliseconds() -> None:
     assert rfc3339(1858809637005) == "2028-11-26T00:00:37.005Z"

@@ -32,7 +32,7 @@ def answered(status: int, **more: Any) -> Outcome:
     return Outcome(started_at_ms=NOON * 1000 + 25, duration_ms=7, status=status, **more)
 
 
-def test_an_expected_answer_is_success_and_on_record() -> None:
+def test_expected_status_succeeds_and_is_recorded() -> None:
     transition = decide_after_attempt(claim(number=4), answered(200, body="ok"), NOON + 1)
     assert (transition.state, transition.reason, transition.due_at) == (State.SUCCEEDED, None, None)
     assert transition.attempt is not None
@@ -46,7 +46,7 @@ def test_an_expected_answer_is_success_and_on_record() -> None:
     ) == (4, 25, 7, 200, None, "ok")
 
 
-def test_a_failed_attempt_is_made_again_in_the_minute_that_retry_delay_says() -> None:
+def test_failed_attempt_is_retried_after_retry_delay() -> None:
     transition = decide_after_attempt(claim(), answered(500), NOON + 1)
     assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 60)
     assert transition.attempt is not None
@@ -54,7 +54,7 @@ def test_a_failed_attempt_is_made_again_in_the_minute_that_retry_delay_says() ->
     assert transition.attempt.detail == "the endpoint answered 500, expected 200"
 
 
-def test_a_redirect_is_an_answer_like_any_other() -> None:
+def test_redirect_is_not_followed() -> None:
     assert (
         State.SUCCEEDED
         is decide_after_attempt(claim(expected_http_status=302), answered(302), NOON).state
@@ -66,13 +66,13 @@ def test_a_redirect_is_an_answer_like_any_other() -> None:
     ("retry", "used", "detail"),
     [(0, 1, "; the only attempt is used"), (2, 3, "; all 3 attempts are used")],
 )
-def test_the_last_attempt_fails_the_task(retry: int, used: int, detail: str) -> None:
+def test_last_failed_attempt_fails_the_task(retry: int, used: int, detail: str) -> None:
     transition = decide_after_attempt(claim(used, retry=retry), answered(500), NOON + 1)
     assert (transition.state, transition.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
     assert transition.detail.endswith(detail)
 
 
-def test_no_attempt_is_planned_past_max_delay() -> None:
+def test_retry_past_max_delay_is_not_scheduled() -> None:
     transition = decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 60)
     assert (transition.state, transition.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
     assert transition.detail.endswith("; the next attempt would be 2 minutes late or more")
@@ -82,7 +82,7 @@ def test_no_attempt_is_planned_past_max_delay() -> None:
     )
 
 
-def test_no_retry_where_the_address_is_forbidden() -> None:
+def test_forbidden_address_is_not_retried() -> None:
     outcome = Outcome(started_at_ms=NOON * 1000, reason=Reason.FORBIDDEN_ADDRESS, detail="no")
     transition = decide_after_attempt(claim(retry=5), outcome, NOON + 1)
     assert (
@@ -96,7 +96,7 @@ def test_no_retry_where_the_address_is_forbidden() -> None:
     ("delays", "used", "minutes"),
     [(3, 1, 3), (3, 5, 3), ([1, 2, 7], 1, 1), ([1, 2, 7], 2, 2), ([1, 2, 7], 9, 7), (0, 1, 0)],
 )
-def test_the_last_retry_delay_repeats(delays: Any, used: int, minutes: int) -> None:
+def test_last_retry_delay_repeats(delays: Any, used: int, minutes: int) -> None:
     made = claim(used, retry=20, retry_delay=delays)
     assert NOON + 60 * minutes == next_attempt_at(made, answered(500), NOON + 59)
 
@@ -111,12 +111,12 @@ def test_the_last_retry_delay_repeats(delays: Any, used: int, minutes: int) -> N
         (10**30, NOON + 540),
     ],
 )
-def test_retry_after_postpones_but_never_past_max_delay(retry_after: int, expected: int) -> None:
+def test_retry_after_postpones_the_retry_within_max_delay(retry_after: int, expected: int) -> None:
     outcome = answered(503, retry_after=retry_after)
     assert expected == next_attempt_at(claim(), outcome, NOON + 1)
 
 
-def test_an_interrupted_attempt_is_made_again_at_the_next_minute() -> None:
+def test_interrupted_attempt_is_retried_at_the_next_minute() -> None:
     transition = decide_after_attempt(claim(retry_delay=5), interrupted(claim()), NOON + 90)
     assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 120)
     assert transition.attempt is not None
@@ -127,22 +127,20 @@ def test_an_interrupted_attempt_is_made_again_at_the_next_minute() -> None:
     ) == (Reason.INTERRUPTED, 20, None)
 
 
-def test_an_interrupted_attempt_is_made_again_at_once_where_the_minute_is_too_late() -> None:
+def test_interrupted_attempt_is_retried_at_once_if_the_minute_is_too_late() -> None:
     made = claim(max_delay=1)
     transition = decide_after_attempt(made, interrupted(made), NOON + 30)
     assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON)
 
 
 @pytest.mark.parametrize(("used", "now"), [(2, NOON + 90), (1, NOON + 600)])
-def test_an_interrupted_task_without_budget_or_time_fails_as_interrupted(
-    used: int, now: int
-) -> None:
+def test_interrupted_task_without_budget_or_time_fails(used: int, now: int) -> None:
     transition = decide_after_attempt(claim(used), interrupted(claim(used)), now)
     assert (transition.state, transition.reason) == (State.FAILED, Reason.INTERRUPTED)
     assert "unknown" in transition.detail
 
 
-def test_too_late_is_judged_in_seconds() -> None:
+def test_max_delay_is_checked_in_seconds() -> None:
     made = definition(max_delay=10)
     assert not is_too_late(made, NOON + 599.999)
     assert is_too_late(made, NOON + 600)
@@ -168,7 +166,7 @@ def test_too_late_is_judged_in_seconds() -> None:
     status=st.none() | st.sampled_from([200, 301, 404, 500, 503]),
     retry_after=st.none() | st.integers(-100, 3000),
 )
-def test_the_promise(
+def test_attempts_stay_within_budget_and_max_delay(
     retry: int,
     used: int,
     delays: list[int],

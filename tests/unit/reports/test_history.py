@@ -30,18 +30,18 @@ from tests.helpers.world import World
         ({900: 2, 5: 98}, 99, 900),
     ],
 )
-def test_percentiles(counts: dict[int, int], percent: int, value: int | None) -> None:
+def test_percentile_of_counts(counts: dict[int, int], percent: int, value: int | None) -> None:
     assert percentile(counts, percent) == value
 
 
 @given(st.lists(st.integers(0, 50), min_size=1), st.integers(1, 100))
-def test_a_percentile_is_the_nearest_rank(values: list[int], percent: int) -> None:
+def test_percentile_is_the_nearest_rank(values: list[int], percent: int) -> None:
     counts = {value: values.count(value) for value in values}
     rank = -(-len(values) * percent // 100)
     assert percentile(counts, percent) == sorted(values)[rank - 1]
 
 
-def test_minutes_are_put_into_steps() -> None:
+def test_minutes_are_grouped_into_steps() -> None:
     minutes = [
         MinuteOutcomes(NOON - 60, 9, 9),
         MinuteOutcomes(NOON, 1, 2, {10: 3}),
@@ -76,7 +76,7 @@ def happened(*ended: tuple[int, int]) -> list[Bucket]:
     return [Bucket(NOON + 60 * n, good, bad, None, None) for n, (good, bad) in enumerate(ended)]
 
 
-def test_what_failed_hangs_below_the_line() -> None:
+def test_failures_are_drawn_below_the_axis() -> None:
     text = drawn(charts.past(SPAN, happened((30, 0), (0, 0), (15, 10), (0, 1)), "said"))
     up, half, down, least = bars(text)
     assert [one[2] for one in (up, half, down, least)] == [
@@ -96,13 +96,13 @@ def test_what_failed_hangs_below_the_line() -> None:
 
 
 @pytest.mark.parametrize("ended", [[(0, 0)], [(5, 0)], [(0, 5)], [(10**6, 1)], [(1, 10**6)]])
-def test_every_bar_is_inside(ended: list[tuple[int, int]]) -> None:
+def test_every_bar_lies_inside_the_chart(ended: list[tuple[int, int]]) -> None:
     for top, bottom, _ in bars(drawn(charts.past(SPAN, happened(*ended), "said"))):
         assert 0 <= top < bottom <= 100
         assert bottom - top >= 2
 
 
-def test_calls_that_come_too_late_are_marked() -> None:
+def test_overloaded_minutes_are_marked() -> None:
     text = drawn(charts.ahead(SPAN, [1, 0, 200, 100], {2}, 'a "label"'))
     assert 'aria-label="a &quot;label&quot;"' in text
     plain, overloaded = text.split('class="overloaded"')
@@ -112,7 +112,7 @@ def test_calls_that_come_too_late_are_marked() -> None:
     assert bars(drawn(charts.ahead(SPAN, [0] * 4, (), ""))) == []
 
 
-def test_lateness_has_a_line_with_gaps() -> None:
+def test_lateness_line_has_gaps_without_calls() -> None:
     late = [
         Bucket(NOON, 1, 0, p50, p99) for p50, p99 in ((10, 100), (10, None), (None, 5), (1, 5000))
     ]
@@ -123,7 +123,7 @@ def test_lateness_has_a_line_with_gaps() -> None:
     assert re.findall(r'class="mark"[^>]*>([^<]*)<', text) == ["10 ms", "100 ms", "1 s", "10 s"]
 
 
-def test_a_span_knows_its_steps() -> None:
+def test_span_labels_its_steps() -> None:
     assert (SPAN.minutes, SPAN.at(3), SPAN.per()) == (4, NOON + 180, "per minute")
     wide = Span(NOON, 144, 10)
     assert (wide.minutes, wide.per()) == (1440, "per 10 minutes")

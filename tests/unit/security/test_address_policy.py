@@ -66,7 +66,7 @@ def test_metadata_and_link_local_are_denied_by_default(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", WRAPPED)
-def test_what_is_wrapped_is_judged(address: str) -> None:
+def test_embedded_ipv4_address_is_checked(address: str) -> None:
     refusal = networks().reason_denied(address)
     assert refusal is not None
     assert refusal.startswith(f"{address}, which leads to 169.254.")
@@ -85,7 +85,7 @@ def test_what_is_wrapped_is_judged(address: str) -> None:
         *["100.100.100.201", "169.253.255.255", "fec0::1", "::5efe:a9fe:a9fe:1"],
     ],
 )
-def test_all_else_may_be_called_by_default(address: str) -> None:
+def test_other_addresses_are_allowed_by_default(address: str) -> None:
     assert networks().reason_denied(address) is None
 
 
@@ -108,14 +108,14 @@ def test_all_else_may_be_called_by_default(address: str) -> None:
         ("2001:db8::1", "2001:db8::1"),
     ],
 )
-def test_where_an_address_leads(address: str, led: str) -> None:
+def test_embedded_ipv4_address_is_extracted(address: str, led: str) -> None:
     assert list(embedded_addresses(parse_address(address))) == [
         parse_address(one) for one in led.split()
     ]
 
 
 @pytest.mark.parametrize("address", ["127.1.2.3", "0.0.0.0", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
-def test_this_machine_can_be_denied_however_it_is_called(address: str) -> None:
+def test_every_form_of_loopback_can_be_denied(address: str) -> None:
     assert networks(deny="127.0.0.0/8").reason_denied(address)
 
 
@@ -215,11 +215,11 @@ def test_this_machine_can_be_denied_however_it_is_called(address: str) -> None:
         ("168.63.129.16", False),
     ],
 )
-def test_what_is_public_is_the_same_on_every_python(address: str, public: bool) -> None:
+def test_public_addresses_do_not_depend_on_the_python_version(address: str, public: bool) -> None:
     assert public is (networks(public_only=True).reason_denied(address) is None)
 
 
-def test_why_something_is_not_public_is_said() -> None:
+def test_reason_of_a_non_public_address_is_given() -> None:
     assert networks(public_only=True).reason_denied("10.0.0.1") == (
         "10.0.0.1 must not be called: it is not globally reachable (10.0.0.0/8, private use), "
         "which --public-only requires"
@@ -255,13 +255,13 @@ def test_why_something_is_not_public_is_said() -> None:
         ("64:ff9b::/96", "", "64:ff9b::169.254.169.254", False),
     ],
 )
-def test_the_narrowest_network_decides(allow: str, deny: str, address: str, allowed: bool) -> None:
+def test_narrowest_network_decides(allow: str, deny: str, address: str, allowed: bool) -> None:
     refusal = networks(allow, deny).reason_denied(address)
     assert allowed is (refusal is None)
     assert allowed or "must not be called" in str(refusal)
 
 
-def test_a_network_allowed_need_not_be_public() -> None:
+def test_allowed_network_need_not_be_public() -> None:
     inside = networks(allow="10.0.0.0/8 64:ff9b:1::/48", public_only=True)
     assert inside.reason_denied("10.1.2.3") is None
     assert inside.reason_denied("::ffff:10.1.2.3") is None
@@ -270,25 +270,25 @@ def test_a_network_allowed_need_not_be_public() -> None:
     assert inside.reason_denied("192.168.1.1")
 
 
-def test_the_option_is_named_that_denies() -> None:
+def test_denial_names_its_option() -> None:
     assert networks(deny="10.0.0.0/8").reason_denied("10.0.0.1") == (
         "10.0.0.1 must not be called: it is in 10.0.0.0/8, which --deny-network denies"
     )
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "0x7f000001", "1.2.3.4/8", "[::1]"])
-def test_what_is_no_address_is_not_called(text: str) -> None:
+def test_invalid_address_is_denied(text: str) -> None:
     assert "is not an IP address" in str(networks(allow="0.0.0.0/0").reason_denied(text))
 
 
 @pytest.mark.parametrize("text", ["", "x", "10.0.0.1/8", "10.0.0.0/33", "fe80::%eth0/10", "::/129"])
-def test_what_is_no_network_is_refused(text: str) -> None:
+def test_invalid_network_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
         parse_network(text)
 
 
 @given(st.ip_addresses(v=4), st.sampled_from(["::ffff:", "64:ff9b::", "2001:db8::5efe:"]))
-def test_wrapping_opens_nothing(address: IPv4Address, prefix: str) -> None:
+def test_embedding_an_address_does_not_allow_it(address: IPv4Address, prefix: str) -> None:
     for rules in (networks(), networks(deny="0.0.0.0/1"), networks(public_only=True)):
         assert rules.reason_denied(str(address)) is None or rules.reason_denied(
             f"{prefix}{address}"
@@ -296,6 +296,6 @@ def test_wrapping_opens_nothing(address: IPv4Address, prefix: str) -> None:
 
 
 @given(st.ip_addresses(v=6))
-def test_every_address_is_judged(address: IPv6Address) -> None:
+def test_public_only_denies_every_address_that_is_not_public(address: IPv6Address) -> None:
     public = special_purpose(embedded_addresses(address)[0]) is None
     assert public or networks(public_only=True).reason_denied(str(address))

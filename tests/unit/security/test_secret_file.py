@@ -21,12 +21,12 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o660])
-def test_a_file_for_its_owner_and_a_group_is_read(tmp_path: Path, mode: int) -> None:
+def test_file_of_owner_and_group_is_read(tmp_path: Path, mode: int) -> None:
     assert len(load_keys(write(tmp_path / "keys", webhook_secret("a"), mode)).value) == 1
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601, 0o666])
-def test_a_file_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
+def test_file_open_to_every_user_is_refused(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path / "keys", webhook_secret("a"), mode)
     with pytest.raises(
         UnusableFile,
@@ -35,7 +35,7 @@ def test_a_file_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> Non
         load_keys(path)
 
 
-def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
+def test_unusable_file_is_a_one_line_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     (tmp_path / "latin").write_bytes(b"\xe9")
     (tmp_path / "latin").chmod(0o600)
@@ -57,7 +57,7 @@ def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
         assert "hunter2" not in str(raised.value)
 
 
-def test_keys_are_read_again_and_kept_where_they_cannot_be(tmp_path: Path) -> None:
+def test_failed_reload_keeps_the_old_keys(tmp_path: Path) -> None:
     lines: list[str] = []
 
     @implementer(ILogObserver)

@@ -37,7 +37,7 @@ def opened(token: bytes = WRITES, now: float = NOON, nonce: str = "n") -> str:
 # Sessions
 
 
-def test_a_session_gives_what_its_token_gives() -> None:
+def test_session_has_the_permission_of_its_token() -> None:
     for token, right in ((WRITES, Permission.WRITE), (READS, Permission.READ)):
         session = session_of(TOKEN_SET, opened(token), NOON)
         assert session is not None
@@ -46,13 +46,13 @@ def test_a_session_gives_what_its_token_gives() -> None:
         assert open_session(TOKEN_SET, wrong, NOON, "n") is None
 
 
-def test_a_session_ends() -> None:
+def test_session_expires() -> None:
     text = opened()
     assert session_of(TOKEN_SET, text, NOON + SESSION_SECONDS - 1) is not None
     assert session_of(TOKEN_SET, text, NOON + SESSION_SECONDS) is None
 
 
-def test_a_session_ends_with_its_token() -> None:
+def test_session_ends_with_its_token() -> None:
     """On every daemon that has read the file again; and it lives where the token does."""
     text = opened()
     kept = Tokens.parse("another\ns3cret-of-the-writer")
@@ -64,7 +64,7 @@ def test_a_session_ends_with_its_token() -> None:
 
 
 @given(st.integers(0), st.characters(codec="latin-1"))
-def test_a_session_that_was_changed_is_none(at: int, other: str) -> None:
+def test_tampered_session_is_invalid(at: int, other: str) -> None:
     text = opened()
     at %= len(text)
     changed = text[:at] + other + text[at + 1 :]
@@ -72,11 +72,11 @@ def test_a_session_that_was_changed_is_none(at: int, other: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "..", "1", f"{'9' * 20}.n.{'0' * 64}", f"-1.n.{'0' * 64}"])
-def test_what_is_no_session(text: str) -> None:
+def test_malformed_session_is_invalid(text: str) -> None:
     assert session_of(TOKEN_SET, text, NOON) is None
 
 
-def test_a_session_holds_no_token() -> None:
+def test_session_contains_no_token() -> None:
     session = opened()
     assert "s3cret" not in session
     assert opened(nonce="m") != session
@@ -86,7 +86,7 @@ def test_a_session_holds_no_token() -> None:
     assert found.csrf_token not in repr(found)
 
 
-def test_a_form_is_of_one_session() -> None:
+def test_csrf_token_belongs_to_one_session() -> None:
     first, second = (session_of(TOKEN_SET, opened(nonce=n), NOON) for n in "ab")
     assert isinstance(first, Session)
     assert isinstance(second, Session)
@@ -154,7 +154,9 @@ def form_of(client: Client, cookie: bytes) -> str:
 
 
 @pytest.mark.parametrize("target", ["/", f"/page/task/x@{LATER}", "/page/find", "/page/nowhere"])
-def test_a_stranger_is_asked_to_log_in_wherever(world: World, client: Client, target: str) -> None:
+def test_page_without_session_redirects_to_the_login(
+    world: World, client: Client, target: str
+) -> None:
     world.put("x", LATER)
     page = ask(client, b"GET", target, HTML)
     assert page.status == (404 if target == "/page/nowhere" else 401)
@@ -167,20 +169,20 @@ def test_a_stranger_is_asked_to_log_in_wherever(world: World, client: Client, ta
 
 
 @pytest.mark.parametrize("target", ["/", "/page/find", f"/page/delete/x@{LATER}"])
-def test_who_wants_no_page_is_told_as_by_the_api(client: Client, target: str) -> None:
+def test_api_request_without_token_gets_json(client: Client, target: str) -> None:
     answer = ask(client, b"GET", target, b"Accept: */*")
     assert answer.status == 401
     assert answer.header("content-type") == "application/problem+json"
 
 
-def test_what_the_log_in_needs_is_open(client: Client) -> None:
+def test_login_page_and_static_files_need_no_session(client: Client) -> None:
     page = ask(client, b"GET", "/page/login", HTML)
     assert page.status == 200
     style = page.body.decode().partition('rel="stylesheet" href="')[2].partition('"')[0]
     assert ask(client, b"GET", style).status == 200
 
 
-def test_logging_in_and_out(world: World, client: Client) -> None:
+def test_login_opens_and_logout_ends_a_session(world: World, client: Client) -> None:
     world.put("x", LATER)
     cookie = log_in(client, next_page=f"/page/task/x@{LATER}")
     page = ask(client, b"GET", f"/page/task/x@{LATER}", HTML, cookie)
@@ -197,7 +199,7 @@ def test_logging_in_and_out(world: World, client: Client) -> None:
     ("origin", "named", "secure"),
     [(OURS, "callme", False), (b"Origin: https://localhost", "__Host-callme", True)],
 )
-def test_a_sessions_cookie_is_for_callme_alone(
+def test_session_cookie_is_httponly_and_samesite(
     client: Client, origin: bytes, named: str, secure: bool
 ) -> None:
     answer = send(client, "/page/login", {"token": WRITES.decode()}, origin)
@@ -210,14 +212,14 @@ def test_a_sessions_cookie_is_for_callme_alone(
     assert ask(client, b"GET", "/", HTML, cookie).status == 200
 
 
-def test_a_session_opens_the_pages_and_not_the_api(client: Client) -> None:
+def test_session_gives_access_to_pages_and_not_to_the_api(client: Client) -> None:
     cookie = log_in(client)
     for target in ("/status/", "/metrics", "/openapi.json", "/task/x"):
         assert ask(client, b"GET", target, HTML, cookie).status == 401
     assert ask(client, b"DELETE", "/task/x", cookie, OURS).status == 401
 
 
-def test_a_wrong_token_opens_nothing(client: Client) -> None:
+def test_login_with_a_wrong_token_is_refused(client: Client) -> None:
     answer = send(client, "/page/login", {"token": "guess"}, OURS)
     assert answer.status == 401
     assert answer.header("set-cookie") == ""
@@ -225,7 +227,7 @@ def test_a_wrong_token_opens_nothing(client: Client) -> None:
     assert b"guess" not in answer.body
 
 
-def test_a_token_taken_out_of_the_file_ends_its_sessions(
+def test_removed_token_ends_its_sessions(
     world: World, client: Client, file: SecretFile[Tokens], tmp_path: Path
 ) -> None:
     cookie = log_in(client)
@@ -235,13 +237,13 @@ def test_a_token_taken_out_of_the_file_ends_its_sessions(
     assert ask(client, b"GET", "/", HTML, cookie).status == 401
 
 
-def test_a_session_ends_in_time(world: World, client: Client) -> None:
+def test_expired_session_redirects_to_the_login(world: World, client: Client) -> None:
     cookie = log_in(client)
     world.clock.rightNow += SESSION_SECONDS
     assert ask(client, b"GET", "/", HTML, cookie).status == 401
 
 
-def test_who_may_only_read_looks_and_changes_nothing(world: World, client: Client) -> None:
+def test_read_session_changes_nothing(world: World, client: Client) -> None:
     key = world.put("x", LATER).key
     cookie = log_in(client, READS)
     for target in ("/", f"/page/task/{key}"):
@@ -257,9 +259,7 @@ def test_who_may_only_read_looks_and_changes_nothing(world: World, client: Clien
 
 
 @pytest.mark.parametrize("doing", ["delete", "reschedule"])
-def test_a_form_is_taken_from_its_own_session_alone(
-    world: World, client: Client, doing: str
-) -> None:
+def test_form_of_another_session_is_refused(world: World, client: Client, doing: str) -> None:
     key = world.put("x", LATER).key
     cookie = log_in(client)
     other = form_of(client, log_in(client))
@@ -276,13 +276,13 @@ def test_a_form_is_taken_from_its_own_session_alone(
     assert send(client, path, right, OURS, cookie).status == 303
 
 
-def test_nobody_is_logged_in_by_another_page(client: Client) -> None:
+def test_cross_origin_login_is_refused(client: Client) -> None:
     for origin in (b"Origin: http://evil.example", b"X: y"):
         answer = send(client, "/page/login", {"token": WRITES.decode()}, origin)
         assert (answer.status, answer.header("set-cookie")) == (403, "")
 
 
-def test_a_session_that_ended_while_a_form_was_open(world: World, client: Client) -> None:
+def test_form_of_an_expired_session_is_refused(world: World, client: Client) -> None:
     key = world.put("x", LATER).key
     answer = send(client, f"/page/delete/{key}", {"seen": "scheduled"}, OURS)
     assert answer.status == 401
@@ -290,7 +290,7 @@ def test_a_session_that_ended_while_a_form_was_open(world: World, client: Client
     assert world.task(key)
 
 
-def test_a_token_in_a_header_opens_pages_too(world: World, client: Client) -> None:
+def test_token_in_a_header_gives_access_to_pages(world: World, client: Client) -> None:
     key = world.put("x", LATER).key
     reader, writer = b"Authorization: " + READER, b"Authorization: " + WRITER
     assert ask(client, b"GET", f"/page/task/{key}", reader).status == 200
@@ -302,7 +302,7 @@ def test_a_token_in_a_header_opens_pages_too(world: World, client: Client) -> No
     assert send(client, f"/page/delete/{key}", fields, writer).status == 303
 
 
-def test_only_the_first_cookie_of_a_name_is_looked_at(client: Client) -> None:
+def test_first_session_cookie_alone_is_verified(client: Client) -> None:
     """A thousand would be a thousand signatures to check."""
     cookie = log_in(client)
     many = b"Cookie: callme=x; " + cookie.removeprefix(b"Cookie: ")
@@ -310,7 +310,7 @@ def test_only_the_first_cookie_of_a_name_is_looked_at(client: Client) -> None:
     assert ask(client, b"GET", "/", HTML, b"Cookie: ;;=;\xff=\xff", cookie).status == 200
 
 
-def test_a_form_is_small(client: Client) -> None:
+def test_large_form_is_refused(client: Client) -> None:
     answer = send(client, "/page/login", {"token": "x" * 20_000}, OURS)
     assert answer.status == 413
 
@@ -318,7 +318,7 @@ def test_a_form_is_small(client: Client) -> None:
 # Without tokens
 
 
-def test_without_tokens_a_form_says_where_it_comes_from(world: World) -> None:
+def test_form_without_tokens_requires_the_origin(world: World) -> None:
     key = world.put("x", LATER).key
     client = Client(world, BoundedSite(world.resource(), world.clock, Gate()))
     path = f"/page/delete/{key}"

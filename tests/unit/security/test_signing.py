@@ -19,7 +19,9 @@ from tests.helpers.tasks import NOON
 
 
 @given(TASK_NAMES, st.text(), st.floats(NOON, NOON + 10))
-def test_each_key_signs_as_the_library_does(name: str, payload: str, started_at: float) -> None:
+def test_signature_equals_that_of_the_standard_webhooks_library(
+    name: str, payload: str, started_at: float
+) -> None:
     keys = SigningKeys.parse(f"{webhook_secret('a')}\n{webhook_secret('b')}\n")
     key = Key(name, NOON)
     headers = dict(keys.headers(webhook_id(key), started_at, payload.encode()))
@@ -41,18 +43,18 @@ def test_each_key_signs_as_the_library_does(name: str, payload: str, started_at:
         ("a_b-c~d", f"a_b-c~d@{NOON}"),
     ],
 )
-def test_the_id_is_the_key_and_has_no_dot(name: str, expected: str) -> None:
+def test_webhook_id_is_the_key_without_dots(name: str, expected: str) -> None:
     assert webhook_id(Key(name, NOON)) == expected
 
 
 @given(TASK_NAMES, TASK_NAMES)
-def test_two_tasks_never_share_an_id(one: str, other: str) -> None:
+def test_webhook_ids_are_unique(one: str, other: str) -> None:
     ids = {webhook_id(Key(one, NOON)), webhook_id(Key(other, NOON))}
     assert len({one, other}) == len(ids)
     assert all(33 <= ord(character) < 127 and character != "." for character in "".join(ids))
 
 
-def test_keys_stand_one_a_line() -> None:
+def test_key_file_has_a_key_per_line() -> None:
     first, second = webhook_secret("a"), webhook_secret("b", 64)
     text = f"# the new one\n{first}\r\n\n  {second}  \n{first}\n"
     assert len(SigningKeys.parse(text)) == 2
@@ -75,13 +77,13 @@ def test_keys_stand_one_a_line() -> None:
         ("whsk_" + webhook_secret("a")[6:], "line 1 is not a key"),
     ],
 )
-def test_what_is_no_key_is_refused_and_not_repeated(text: str, said: str) -> None:
+def test_invalid_key_is_refused_and_not_repeated(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as raised:
         SigningKeys.parse(text)
     assert "hunter2" not in str(raised.value)
 
 
-def test_keys_are_never_shown() -> None:
+def test_repr_of_keys_contains_no_key() -> None:
     keys = SigningKeys.parse(webhook_secret("a"))
     assert "aaaa" not in repr(keys)
     assert base64.b64encode(b"aaa").decode() not in repr(keys)

@@ -28,13 +28,13 @@ from callme.server.listen import (
         (1000, 256, 3, 1),
     ],
 )
-def test_clients_have_what_calls_leave_them(
+def test_clients_get_the_descriptors_that_calls_leave(
     connections: int, concurrency: int, limit: int, share: int
 ) -> None:
     assert client_budget(connections, concurrency, limit) == share
 
 
-def test_what_is_wanted_is_enough() -> None:
+def test_wanted_descriptors_suffice() -> None:
     assert client_budget(1000, 256, required_fds(1000, 256)) == 1000
     assert burst_budget(1000, 256, required_fds(1000, 256)) == ACCEPT_BURST
 
@@ -42,7 +42,7 @@ def test_what_is_wanted_is_enough() -> None:
 @pytest.mark.parametrize(
     ("limit", "share"), [(1024, 0), (2088, 0), (2100, 12), (10_000, ACCEPT_BURST)]
 )
-def test_a_rush_has_what_is_left(limit: int, share: int) -> None:
+def test_burst_gets_the_remaining_descriptors(limit: int, share: int) -> None:
     assert burst_budget(1000, 256, limit) == share
 
 
@@ -54,21 +54,21 @@ def limits() -> Iterator[tuple[int, int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_the_limit_is_raised_as_far_as_need_be(limits: tuple[int, int]) -> None:
+def test_descriptor_limit_is_raised_to_the_need(limits: tuple[int, int]) -> None:
     assert raise_fd_limit(100) == 100
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 200
     assert raise_fd_limit(250) == 250
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (250, limits[1])
 
 
-def test_the_limit_is_raised_as_far_as_may_be(limits: tuple[int, int]) -> None:
+def test_descriptor_limit_is_raised_to_the_hard_limit(limits: tuple[int, int]) -> None:
     hard = limits[1]
     if hard == resource.RLIM_INFINITY:
         pytest.skip("there is no limit")
     assert raise_fd_limit(hard + 1) == hard
 
 
-def test_a_system_that_allows_less_than_it_says(
+def test_refused_raise_keeps_the_descriptor_limit(
     limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

@@ -43,12 +43,12 @@ class Nobody:
         self.names.append(task_name)
 
 
-def test_the_port_has_methods() -> None:
+def test_store_interface_has_methods() -> None:
     assert {"put", "get", "figures", "close"} <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_each_method_of_the_port_is_passed_on_with_all_that_it_was_given(name: str) -> None:
+def test_watched_store_passes_on_every_method(name: str) -> None:
     store: Any = WatchedStore(Recorder(), Nobody())
     _, *parameters = inspect.signature(getattr(Store, name)).parameters.values()
     given = {one.name: object() for one in parameters}

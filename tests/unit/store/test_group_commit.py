@@ -58,7 +58,7 @@ def values(answers: list[Any]) -> list[Any]:
     return [repr(one.value) if isinstance(one, Failure) else one for one in answers]
 
 
-def test_what_waits_goes_together_in_order_and_answers_after_the_commit() -> None:
+def test_queued_writes_share_a_commit_in_order() -> None:
     database, answers = Database(), list[Any]()
     for text in "ab":
         database.write(text, answers)
@@ -74,7 +74,7 @@ def test_what_waits_goes_together_in_order_and_answers_after_the_commit() -> Non
     assert answers == ["A", "B", "C", "D", "E", "F"]
 
 
-def test_one_bad_write_does_not_fail_its_neighbours() -> None:
+def test_failing_write_does_not_fail_its_batch() -> None:
     database, answers = Database(), list[Any]()
     for text in ("a", "bad", "c"):
         database.write(text, answers)
@@ -85,7 +85,7 @@ def test_one_bad_write_does_not_fail_its_neighbours() -> None:
     assert values(answers) == ["A", "ValueError('bad')", "C"]
 
 
-def test_what_meets_all_fails_all_at_once_and_the_next_goes_on() -> None:
+def test_connection_error_fails_the_whole_batch() -> None:
     database, answers = Database(), list[Any]()
     for text in "abcd":
         database.write(text, answers)
@@ -96,7 +96,7 @@ def test_what_meets_all_fails_all_at_once_and_the_next_goes_on() -> None:
     assert answers[-1] == "D"
 
 
-def test_who_stops_waiting_stops_nobody() -> None:
+def test_cancelled_write_does_not_stop_its_batch() -> None:
     database, answers = Database(), list[Any]()
     database.write("a", answers).cancel()
     database.write("b", answers)
@@ -106,7 +106,7 @@ def test_who_stops_waiting_stops_nobody() -> None:
     assert values(answers) == ["CancelledError()", "B"]
 
 
-def test_idle_waits_for_all_that_is_written() -> None:
+def test_idle_waits_for_queued_writes() -> None:
     database, answers, idle = Database(), list[Any](), list[Any]()
     database.commits.idle().addCallback(lambda _: idle.append("before"))
     database.write("a", answers)
@@ -117,7 +117,7 @@ def test_idle_waits_for_all_that_is_written() -> None:
     assert idle == ["before", "after"]
 
 
-def test_it_fails_from_an_error_that_meets_all_until_a_commit() -> None:
+def test_store_is_unhealthy_from_a_batch_error_until_a_commit() -> None:
     database, answers = Database(), list[Any]()
     for text, error, failing in (
         ("a", None, False),

@@ -24,7 +24,7 @@ def lines() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
 
 
-def test_each_attempt_has_a_line(world: World, lines: list[str]) -> None:
+def test_each_attempt_is_logged(world: World, lines: list[str]) -> None:
     world.put("n\u00e4me")
     world.scheduler.start()
     assert lines == [f'"n\\u00e4me@{NOON}" attempt 1 succeeded: 200']
@@ -41,9 +41,7 @@ def test_each_attempt_has_a_line(world: World, lines: list[str]) -> None:
     ]
 
 
-def test_of_many_successes_in_one_second_their_number_is_told(
-    world: World, lines: list[str]
-) -> None:
+def test_many_successes_in_a_second_are_logged_as_a_count(world: World, lines: list[str]) -> None:
     for number in range(SUCCESSES_PER_SECOND + 50):
         world.put(f"n{number}")
     world.put("next", NOON + 60)

@@ -6,41 +6,41 @@ from hypothesis import strategies as st
 from callme.worker.fair_share import allocate_slots
 
 
-def test_one_host_gets_its_limit_and_no_more() -> None:
+def test_single_host_gets_its_limit() -> None:
     assert allocate_slots(256, 64, {}, ["a"]) == {"a": 64}
     assert allocate_slots(256, 64, {"a": 60}, ["a"]) == {"a": 4}
     assert allocate_slots(256, 64, {"a": 64}, ["a"]) == {}
 
 
-def test_hosts_share_alike_and_leave_what_they_cannot_use() -> None:
+def test_hosts_share_slots_equally() -> None:
     assert allocate_slots(10, 64, {}, ["a", "b"]) == {"a": 5, "b": 5}
     assert allocate_slots(10, 6, {"a": 5}, ["a", "b"]) == {"a": 1, "b": 6}
 
 
-def test_who_has_fewer_calls_in_flight_comes_first() -> None:
+def test_host_with_fewer_calls_in_flight_comes_first() -> None:
     """A host that hangs has taken its share already."""
     assert allocate_slots(4, 64, {"hangs": 60}, ["hangs", "quick"]) == {"quick": 4}
     assert allocate_slots(4, 64, {"hangs": 4}, ["hangs", "quick"]) == {"quick": 4}
     assert allocate_slots(4, 64, {"hangs": 2}, ["hangs", "quick"]) == {"quick": 3, "hangs": 1}
 
 
-def test_the_longest_unserved_come_first_where_there_is_little() -> None:
+def test_longest_unserved_hosts_come_first() -> None:
     assert allocate_slots(2, 64, {}, ["b", "a", "c"]) == {"b": 1, "a": 1}
 
 
-def test_the_reserve_is_for_hosts_with_few_calls() -> None:
+def test_reserve_is_for_hosts_with_few_calls() -> None:
     assert allocate_slots(70, 64, {}, ["a"], reserve=64) == {"a": 8}
     assert allocate_slots(100, 64, {}, ["a"], reserve=64) == {"a": 36}
     assert allocate_slots(64, 64, {"hangs": 64}, ["hangs", "quick"], reserve=64) == {"quick": 8}
 
 
-def test_the_reserve_is_for_hosts_that_answer() -> None:
+def test_reserve_is_for_responsive_hosts() -> None:
     hangs = {"hangs": 20, "quick": 30}
     found = allocate_slots(64, 64, hangs, ["hangs", "quick"], reserve=64, answering={"quick"})
     assert found == {"quick": 34}
 
 
-def test_half_of_the_reserve_is_for_hosts_that_have_answered() -> None:
+def test_half_of_the_reserve_is_for_hosts_known_as_responsive() -> None:
     many = [f"hangs{number}" for number in range(100)]
     found = allocate_slots(64, 64, {}, [*many, "quick", "known"], 64, {"quick"}, {"known"})
     assert sum(found.get(host, 0) for host in many) == 32
@@ -56,7 +56,7 @@ def test_half_of_the_reserve_is_for_hosts_that_have_answered() -> None:
     answering=st.sets(st.sampled_from("abcdefgh")),
     known=st.sets(st.sampled_from("abcdefgh")),
 )
-def test_no_limit_is_passed_and_no_room_is_wasted(
+def test_allocation_respects_limits_and_wastes_no_slot(
     free: int,
     per_host: int,
     in_flight: dict[str, int],

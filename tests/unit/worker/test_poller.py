@@ -27,13 +27,13 @@ def shared() -> Iterator[World]:
     world.close()
 
 
-def test_what_another_daemon_puts_is_called_before_the_next_tick(shared: World) -> None:
+def test_task_put_by_another_daemon_is_called_before_the_next_tick(shared: World) -> None:
     shared.put()
     shared.turn_to(NOON + 10.6)
     assert [at for at, _ in shared.caller.calls] == [NOON + 10.5]
 
 
-def test_what_another_daemon_leaves_is_taken_up_before_the_next_tick(shared: World) -> None:
+def test_orphan_of_another_daemon_is_rescued_before_the_next_tick(shared: World) -> None:
     shared.put(timeout=5, retry=0)
     # Another one claims it, and is never seen again; its lease ends after 65 s.
     shared.result(shared.store.claim({HOST: 1}, NOON + 10))
@@ -44,7 +44,7 @@ def test_what_another_daemon_leaves_is_taken_up_before_the_next_tick(shared: Wor
     assert task.finished_at_ms / 1000 < NOON + 75 + HEARTBEAT_SECONDS + 1
 
 
-def test_a_database_that_is_away_for_a_while_is_asked_again(shared: World) -> None:
+def test_poll_resumes_after_a_database_outage(shared: World) -> None:
     shared.put()
     shared.store.broken = True
     shared.turn_to(NOON + 30)
@@ -54,7 +54,7 @@ def test_a_database_that_is_away_for_a_while_is_asked_again(shared: World) -> No
     assert shared.caller.called == [f"task@{NOON}"]
 
 
-def test_an_error_of_our_own_does_not_end_it(
+def test_internal_error_does_not_end_polling(
     shared: World, logged_failures: LoggedFailures
 ) -> None:
     waiting = shared.store.waiting
@@ -67,6 +67,6 @@ def test_an_error_of_our_own_does_not_end_it(
     assert shared.caller.called == [f"task@{NOON}"]
 
 
-def test_nothing_is_looked_for_after_the_end(shared: World) -> None:
+def test_polling_ends_with_the_scheduler(shared: World) -> None:
     shared.result(Deferred.fromCoroutine(shared.scheduler.stop(0, 0)))
     assert shared.clock.getDelayedCalls() == []

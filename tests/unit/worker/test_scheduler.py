@@ -30,7 +30,7 @@ def stop(world: World, grace: float = 10, then: float = 2) -> Deferred[None]:
     return Deferred.fromCoroutine(world.scheduler.stop(grace, then))
 
 
-def test_a_task_is_called_on_its_minute_and_not_before(world: World) -> None:
+def test_task_is_called_at_its_minute_and_not_before(world: World) -> None:
     world.put(at=NOON + 120)
     world.scheduler.start()
     world.turn_to(NOON + 119.999)
@@ -43,7 +43,7 @@ def test_a_task_is_called_on_its_minute_and_not_before(world: World) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.001, 17.3, 59.999])
-def test_ticks_are_aligned_with_the_minute_whenever_it_started(offset: float) -> None:
+def test_ticks_are_aligned_with_the_minute(offset: float) -> None:
     world = World()
     world.clock.advance(offset)
     world.scheduler.start()
@@ -73,7 +73,7 @@ def test_ticks_follow_a_wall_clock_that_drifts() -> None:
 
 @pytest.mark.parametrize("forth", [False, True])
 @pytest.mark.parametrize("step", ["abandoned", "due", "claim"])
-def test_a_clock_set_back_in_the_middle_of_a_tick_costs_no_minute(step: str, forth: bool) -> None:
+def test_clock_step_back_during_a_tick_skips_no_minute(step: str, forth: bool) -> None:
     """A tick may begin in a minute, and look for what is due before it."""
     world = World()
     ahead = 0.0
@@ -103,7 +103,7 @@ def test_a_clock_set_back_in_the_middle_of_a_tick_costs_no_minute(step: str, for
     world.close()
 
 
-def test_what_fell_due_while_down_is_caught_up_or_too_late(world: World) -> None:
+def test_missed_tasks_are_called_late_or_fail_as_too_late(world: World) -> None:
     world.put("fine", NOON - 540, max_delay=10)
     world.put("late", NOON - 600, max_delay=10)
     world.scheduler.start()
@@ -112,7 +112,7 @@ def test_what_fell_due_while_down_is_caught_up_or_too_late(world: World) -> None
     assert (late.state, late.reason) == (State.FAILED, Reason.TOO_LATE)
 
 
-def test_many_that_are_too_late_are_all_failed(world: World) -> None:
+def test_many_expired_tasks_all_fail(world: World) -> None:
     for number in range(2500):
         world.put(f"n{number}", NOON - 600, max_delay=1)
     world.put("fine")
@@ -122,7 +122,7 @@ def test_many_that_are_too_late_are_all_failed(world: World) -> None:
     assert list(page.tasks) == []
 
 
-def test_the_tick_does_not_wait_for_calls() -> None:
+def test_tick_does_not_wait_for_calls() -> None:
     world = started()
     world.caller.answer = None
     for minute in (1, 2, 3):
@@ -133,7 +133,7 @@ def test_the_tick_does_not_wait_for_calls() -> None:
     world.close()
 
 
-def test_only_as_many_are_claimed_as_can_start() -> None:
+def test_claims_do_not_exceed_free_slots() -> None:
     world = World(concurrency=10, per_host=4)
     world.caller.answer = None
     for number in range(20):
@@ -150,7 +150,7 @@ def test_only_as_many_are_claimed_as_can_start() -> None:
     world.close()
 
 
-def test_hosts_that_hang_do_not_hold_up_the_others() -> None:
+def test_hanging_hosts_do_not_block_others() -> None:
     world = World(concurrency=20, per_host=8)
     world.caller.answer = None
     for number in range(100):
@@ -167,7 +167,7 @@ def test_hosts_that_hang_do_not_hold_up_the_others() -> None:
     world.close()
 
 
-def test_many_hosts_that_hang_leave_room_for_one_that_answers() -> None:
+def test_many_hanging_hosts_leave_slots_for_a_responsive_one() -> None:
     """As where the look-ups of a hundred names hang: each of them has few calls under way."""
     world = World()
     world.caller.answer = None
@@ -187,7 +187,7 @@ def test_many_hosts_that_hang_leave_room_for_one_that_answers() -> None:
     world.close()
 
 
-def test_a_host_that_answered_before_does_not_wait_for_thousands_that_hang() -> None:
+def test_responsive_host_does_not_wait_for_thousands_that_hang() -> None:
     world = World()
     world.put("good")
     world.scheduler.start()
@@ -209,7 +209,7 @@ def test_a_host_that_answered_before_does_not_wait_for_thousands_that_hang() -> 
     world.close()
 
 
-def test_of_many_hosts_that_answered_the_last_are_remembered(monkeypatch: Any) -> None:
+def test_latest_responsive_hosts_are_remembered(monkeypatch: Any) -> None:
     monkeypatch.setattr(dispatcher, "MAX_TRACKED_HOSTS", 1)
     world = World()
     world.put("old", callback="http://old.example/")
@@ -226,7 +226,7 @@ def test_of_many_hosts_that_answered_the_last_are_remembered(monkeypatch: Any) -
     world.close()
 
 
-def test_more_hosts_than_room_are_served_in_turn() -> None:
+def test_hosts_beyond_the_slots_are_served_in_turn() -> None:
     world = World(concurrency=3, per_host=2)
     world.caller.answer = None
     for number in range(30):
@@ -240,7 +240,7 @@ def test_more_hosts_than_room_are_served_in_turn() -> None:
     world.close()
 
 
-def test_a_task_whose_minute_has_begun_is_called_when_it_is_put(world: World) -> None:
+def test_due_task_is_called_when_it_is_put(world: World) -> None:
     world.scheduler.start()
     world.turn_to(NOON + 30)
     world.put()
@@ -251,7 +251,7 @@ def test_a_task_whose_minute_has_begun_is_called_when_it_is_put(world: World) ->
 
 
 @pytest.mark.parametrize(("retry", "calls"), [(0, 1), (1, 2), (3, 4)])
-def test_a_failing_task_is_called_as_often_as_asked(retry: int, calls: int) -> None:
+def test_failing_task_is_called_as_often_as_retry_allows(retry: int, calls: int) -> None:
     world = started()
     world.caller.answer = 500
     world.put(retry=retry)
@@ -265,7 +265,7 @@ def test_a_failing_task_is_called_as_often_as_asked(retry: int, calls: int) -> N
     world.close()
 
 
-def test_retries_without_delay_are_made_at_once(world: World) -> None:
+def test_retry_without_delay_is_made_at_once(world: World) -> None:
     world.caller.answer = 500
     world.put(retry=3, retry_delay=0)
     world.scheduler.start()
@@ -273,7 +273,7 @@ def test_retries_without_delay_are_made_at_once(world: World) -> None:
     assert world.task(TASK).state is State.FAILED
 
 
-def test_a_retry_that_waits_too_long_for_room_is_too_late() -> None:
+def test_retry_that_waits_too_long_for_a_slot_expires() -> None:
     world = World(concurrency=1)
     world.caller.answer = None
     world.put("hang", NOON - 60)
@@ -287,7 +287,7 @@ def test_a_retry_that_waits_too_long_for_room_is_too_late() -> None:
     world.close()
 
 
-def test_a_clock_set_back_between_claim_and_call_makes_no_early_call(world: World) -> None:
+def test_clock_step_back_after_claim_makes_no_early_call(world: World) -> None:
     world.put()
     times = iter([NOON, NOON, NOON, NOON, NOON, NOON - 30.0])
     world.scheduler._wall = lambda: next(times, NOON - 30.0)
@@ -297,7 +297,7 @@ def test_a_clock_set_back_between_claim_and_call_makes_no_early_call(world: Worl
     assert (task.state, task.due_at, task.attempts_used) == (State.SCHEDULED, NOON, 0)
 
 
-def test_time_lost_between_claim_and_call_makes_no_late_call(world: World) -> None:
+def test_delay_between_claim_and_call_makes_no_late_call(world: World) -> None:
     world.put(max_delay=1)
     world.scheduler.start()
     world.put("other", max_delay=1)
@@ -310,7 +310,7 @@ def test_time_lost_between_claim_and_call_makes_no_late_call(world: World) -> No
     assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)
 
 
-def test_a_locked_database_delays_a_tick_by_seconds_not_by_a_minute(world: World) -> None:
+def test_locked_database_delays_a_tick_by_seconds(world: World) -> None:
     world.scheduler.start()
     world.put(at=NOON + 60)
     world.store.broken = True
@@ -321,7 +321,7 @@ def test_a_locked_database_delays_a_tick_by_seconds_not_by_a_minute(world: World
     assert world.caller.called == [f"task@{NOON + 60}"]
 
 
-def test_a_minute_that_turns_while_a_tick_is_in_flight_is_not_missed(world: World) -> None:
+def test_minute_that_begins_during_a_tick_is_not_missed(world: World) -> None:
     world.scheduler.start()
     due = world.store.due
     waiting: list[Deferred[Any]] = []
@@ -342,7 +342,7 @@ def test_a_minute_that_turns_while_a_tick_is_in_flight_is_not_missed(world: Worl
     assert world.caller.called == [f"task@{NOON + 60}"]
 
 
-def test_an_error_in_a_tick_is_logged_and_does_not_stop_the_next(
+def test_error_in_a_tick_is_logged_and_ticks_continue(
     world: World, logged_failures: LoggedFailures
 ) -> None:
     world.scheduler.start()
@@ -356,7 +356,7 @@ def test_an_error_in_a_tick_is_logged_and_does_not_stop_the_next(
     assert world.caller.called == [f"task@{NOON + 60}"]
 
 
-def test_an_error_of_the_callers_own_ends_as_interrupted_and_is_logged(
+def test_internal_error_of_the_caller_is_recorded_as_interrupted(
     world: World, logged_failures: LoggedFailures
 ) -> None:
     world.caller.answer = None
@@ -371,7 +371,7 @@ def test_an_error_of_the_callers_own_ends_as_interrupted_and_is_logged(
     assert world.task(Key("fine", NOON)).state is State.SUCCEEDED
 
 
-def test_a_result_that_cannot_be_recorded_is_kept_until_it_can(world: World) -> None:
+def test_record_is_retried_until_the_database_is_back(world: World) -> None:
     world.caller.answer = None
     world.put()
     world.scheduler.start()
@@ -385,7 +385,7 @@ def test_a_result_that_cannot_be_recorded_is_kept_until_it_can(world: World) -> 
     assert len(world.caller.calls) == 1
 
 
-def test_a_claim_lost_to_nobody_is_taken_up_again(world: World) -> None:
+def test_claim_with_expired_lease_is_rescued(world: World) -> None:
     """A claim under a lease that has ended, though this daemon does not know of it."""
     world.scheduler.start()
     world.put(timeout=30)
@@ -403,7 +403,7 @@ def test_a_claim_lost_to_nobody_is_taken_up_again(world: World) -> None:
 @pytest.mark.parametrize(
     ("retry", "state", "calls"), [(0, State.FAILED, 1), (1, State.SUCCEEDED, 2)]
 )
-def test_a_call_cut_off_by_death_is_interrupted_and_made_again_if_asked(
+def test_call_interrupted_by_a_crash_is_retried_within_budget(
     retry: int, state: State, calls: int
 ) -> None:
     world = World()
@@ -425,7 +425,7 @@ def test_a_call_cut_off_by_death_is_interrupted_and_made_again_if_asked(
     world.close()
 
 
-def test_a_crash_loop_never_calls_more_than_asked() -> None:
+def test_crash_loop_does_not_exceed_the_budget() -> None:
     world = World()
     world.caller.answer = None
     world.put(retry=3)
@@ -442,7 +442,7 @@ def test_a_crash_loop_never_calls_more_than_asked() -> None:
     world.close()
 
 
-def test_stopping_lets_calls_finish(world: World) -> None:
+def test_stop_waits_for_calls_in_flight(world: World) -> None:
     world.caller.answer = None
     world.put()
     world.put("later", NOON + 60)
@@ -459,7 +459,7 @@ def test_stopping_lets_calls_finish(world: World) -> None:
     assert world.clock.getDelayedCalls() == []
 
 
-def test_stopping_cuts_off_calls_that_do_not_finish_and_records_them(world: World) -> None:
+def test_stop_cancels_and_records_calls_after_the_grace_period(world: World) -> None:
     world.caller.answer = None
     world.put()
     world.put("once", retry=0)
@@ -475,7 +475,7 @@ def test_stopping_cuts_off_calls_that_do_not_finish_and_records_them(world: Worl
     assert world.task(Key("once", NOON)).reason is Reason.INTERRUPTED
 
 
-def test_what_is_claimed_but_not_called_at_the_end_is_given_back_unspent(world: World) -> None:
+def test_stop_returns_claims_that_were_not_called(world: World) -> None:
     world.put()
     claim = world.store.claim
     waiting: Deferred[Any] = Deferred()
@@ -493,7 +493,7 @@ def test_what_is_claimed_but_not_called_at_the_end_is_given_back_unspent(world: 
 
 
 @pytest.mark.parametrize("method", ["abandoned", "due"])
-def test_nothing_is_called_that_a_tick_finds_after_the_end_began(world: World, method: str) -> None:
+def test_tick_during_stop_starts_no_calls(world: World, method: str) -> None:
     world.put()
     found = getattr(world.store, method)
     waiting: Deferred[Any] = Deferred()
@@ -507,7 +507,7 @@ def test_nothing_is_called_that_a_tick_finds_after_the_end_began(world: World, m
     assert world.task(TASK).state is State.SCHEDULED
 
 
-def test_a_result_that_the_database_refuses_is_recorded_without_what_it_refuses(
+def test_refused_record_is_stored_without_response_data(
     world: World, logged_failures: LoggedFailures
 ) -> None:
     world.caller.answer = 2**70
@@ -521,7 +521,7 @@ def test_a_result_that_the_database_refuses_is_recorded_without_what_it_refuses(
 
 
 @pytest.mark.parametrize("jump", [-3600, 90])
-def test_a_wall_clock_that_is_set_is_noticed_within_seconds(jump: int) -> None:
+def test_wall_clock_change_is_noticed_within_seconds(jump: int) -> None:
     world = World()
     offset = [0.0]
     world.now = lambda: world.clock.seconds() + offset[0]
@@ -536,7 +536,7 @@ def test_a_wall_clock_that_is_set_is_noticed_within_seconds(jump: int) -> None:
     world.close()
 
 
-def test_stopping_ends_even_if_nothing_can_be_recorded(world: World) -> None:
+def test_stop_ends_although_nothing_can_be_recorded(world: World) -> None:
     world.caller.answer = None
     world.put()
     world.scheduler.start()
@@ -547,13 +547,13 @@ def test_stopping_ends_even_if_nothing_can_be_recorded(world: World) -> None:
     assert len(stopped) == 1
 
 
-def test_a_scheduler_that_never_started_can_be_stopped(world: World) -> None:
+def test_scheduler_that_never_started_can_be_stopped(world: World) -> None:
     stopped: list[Any] = []
     stop(world).addCallback(stopped.append)
     assert len(stopped) == 1
 
 
-def test_health_says_whether_it_ticks(world: World) -> None:
+def test_health_reports_whether_ticks_happen(world: World) -> None:
     world.scheduler.start()
     world.turn_to(NOON + 600)
     health = world.scheduler.health()
@@ -567,7 +567,7 @@ def test_health_says_whether_it_ticks(world: World) -> None:
     assert world.scheduler.health().ticking
 
 
-def test_finished_tasks_go_when_their_time_is_over() -> None:
+def test_finished_tasks_are_purged_after_the_retention_period() -> None:
     world = World(retention=1)
     for number in range(1200):
         world.put(f"n{number}")
@@ -580,7 +580,7 @@ def test_finished_tasks_go_when_their_time_is_over() -> None:
     world.close()
 
 
-def test_a_purge_that_fails_is_made_up_for_at_the_next_minute() -> None:
+def test_failed_purge_is_repeated_at_the_next_minute() -> None:
     world = World(retention=1)
     world.put()
     world.scheduler.start()
@@ -593,13 +593,13 @@ def test_a_purge_that_fails_is_made_up_for_at_the_next_minute() -> None:
     world.close()
 
 
-def test_an_error_while_purging_is_logged(world: World, logged_failures: LoggedFailures) -> None:
+def test_error_in_a_purge_is_logged(world: World, logged_failures: LoggedFailures) -> None:
     world.store.purge = lambda *args: 1 / 0
     world.scheduler.start()
     assert logged_failures.flush(ZeroDivisionError) == 1
 
 
-def test_a_purge_is_left_off_at_the_end() -> None:
+def test_purge_ends_with_the_scheduler() -> None:
     world = World(retention=1)
     for number in range(1200):
         world.put(f"n{number}")
@@ -610,7 +610,7 @@ def test_a_purge_is_left_off_at_the_end() -> None:
     world.close()
 
 
-def test_retention_zero_keeps_for_ever() -> None:
+def test_retention_zero_keeps_tasks_indefinitely() -> None:
     world = World(retention=0)
     world.put()
     world.scheduler.start()
@@ -619,7 +619,7 @@ def test_retention_zero_keeps_for_ever() -> None:
     world.close()
 
 
-def test_a_lost_claim_is_logged_and_not_stored(world: World) -> None:
+def test_lost_claim_is_logged_and_not_recorded(world: World) -> None:
     world.caller.answer = None
     world.put()
     world.scheduler.start()
@@ -630,7 +630,7 @@ def test_a_lost_claim_is_logged_and_not_stored(world: World) -> None:
     assert world.scheduler.health().calls_in_flight == 0
 
 
-def test_an_outcome_at_once_frees_its_place(world: World) -> None:
+def test_immediate_outcome_frees_its_slot(world: World) -> None:
     for number in range(1000):
         world.put(f"n{number}")
     world.scheduler.start()

@@ -1,7 +1,7 @@
-"""How Sphinx makes a site of the Markdown files: ``tox run -e docs``.
+"""Settings of Sphinx, which builds the site of the documentation: ``tox run -e docs``.
 
-The files are plain Markdown, to be read as they are, too. What only a site needs is added
-here: its contents, and the reference, which is made of the OpenAPI document.
+The files are plain Markdown that can be read as they are. The site adds its contents and the
+reference, which is generated from the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ project_copyright = ""
 html_show_copyright = html_show_sphinx = False
 html_title = f"callme {__version__}"
 
-# The checkout is what is read, so that links lead where they lead in it.
+# Sphinx reads the whole checkout, so that relative links work as they do in the files.
 extensions = ["myst_parser"]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 exclude_patterns = [".*", "build", "dist", "*.egg-info"]
 myst_heading_anchors = 3
 
-# Nothing is fetched from elsewhere: this theme brings no fonts, and no script but its own.
+# This theme loads no fonts and no scripts from other servers.
 html_theme = "furo"
 html_copy_source = False
 html_extra_path = ["extra"]
@@ -57,7 +57,7 @@ FETCHES = {
     "html": re.compile(rf"<(?:link|script|img|iframe|source|form)\b[^>]*{ELSEWHERE}[^>]*>"),
     "css": re.compile(rf"(?:url|@import){ELSEWHERE}[^)]*"),
 }
-"""What makes a browser fetch something from another place, by the kind of file."""
+"""Patterns of HTML and CSS that make a browser send requests to other servers."""
 
 
 def _contents() -> str:
@@ -67,27 +67,27 @@ def _contents() -> str:
     return "\n".join(lines)
 
 
-def add_what_is_made(_: Sphinx, name: str, source: list[str]) -> None:
-    """Add to a page, as it is read, what does not stand in its file."""
+def add_generated_text(_: Sphinx, name: str, source: list[str]) -> None:
+    """Add the contents or the reference to a page when Sphinx reads it."""
     if name == root_doc:
         source[0] += "\n" + _contents()
     elif name == "docs/reference":
         source[0] += "\n" + reference()
 
 
-def refuse_what_comes_from_elsewhere(app: Sphinx, _: Exception | None) -> None:
-    """Fail where a page that was made would fetch anything from another place.
+def reject_external_resources(app: Sphinx, _: Exception | None) -> None:
+    """Fail if a page of the site would load a resource from another server.
 
-    :raises SphinxError: that says which page, and what.
+    :raises SphinxError: with the page and the resource.
     """
     for kind, fetches in FETCHES.items():
         for made in app.outdir.rglob(f"*.{kind}"):
             found = fetches.search(made.read_text(encoding="utf-8"))
             if found is not None:
-                raise SphinxError(f"{made}: it would fetch something: {found[0]}")
+                raise SphinxError(f"{made} would load an external resource: {found[0]}")
 
 
 def setup(app: Sphinx) -> None:
-    """Tell Sphinx what to do with each page."""
-    app.connect("source-read", add_what_is_made)
-    app.connect("build-finished", refuse_what_comes_from_elsewhere)
+    """Connect the functions above to the events of Sphinx."""
+    app.connect("source-read", add_generated_text)
+    app.connect("build-finished", reject_external_resources)

@@ -1,4 +1,4 @@
-"""The reference of the HTTP API, as Markdown, made of the OpenAPI document."""
+"""The reference of the HTTP API, as Markdown generated from the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ METHODS = ("get", "put", "post", "delete")
 
 
 def reference() -> str:
-    """Return the reference: every operation, then everything that is sent and answered."""
+    """Return the reference: every operation, then every schema."""
     return "\n".join(_Reference(document()).lines()) + "\n"
 
 
 class _Reference:
-    """One document, as Markdown.
+    """Writer of the reference for one document.
 
-    :param document: it stands as it is served.
+    :param document: the document as the daemon serves it.
     """
 
     def __init__(self, document: Part) -> None:
@@ -34,7 +34,7 @@ class _Reference:
             for method in METHODS
             if method in item
         ]
-        # What nearly all have in common is told once.
+        # Parameters and responses of nearly all operations are listed once.
         self._shared = [
             common
             for common, count in Counter(
@@ -50,19 +50,19 @@ class _Reference:
                 for method in METHODS:
                     if method in item and tag["name"] in item[method]["tags"]:
                         yield from self._operation(method, path, item)
-        yield from ("", "(common)=", "", "## What all operations have in common", "")
+        yield from ("", "(common)=", "", "## Common parameters and responses", "")
         yield from self._parameters(
             {"$ref": ref} for kind, ref in self._shared if kind == "parameter"
         )
         yield from self._answers(
             {kind: {"$ref": ref} for kind, ref in self._shared if kind != "parameter"}
         )
-        yield from ("", "## What is sent and answered", "")
+        yield from ("", "## Schemas", "")
         for name, schema in self._schemas.items():
             yield from self._schema(name, schema)
 
     def _found(self, part: Part) -> Part:
-        """Return what a reference to a component means; all else as it is."""
+        """Return the component that a reference names; any other part unchanged."""
         if "$ref" not in part:
             return part
         found: Any = self._document
@@ -82,15 +82,15 @@ class _Reference:
         yield from self._parameters(one for one in parameters if one not in shared)
         if "requestBody" in operation:
             body = operation["requestBody"]
-            needed = "required" if body["required"] else "may be left out"
+            needed = "required" if body["required"] else "optional"
             yield from ("", f"Body ({needed}): {_contents(body['content'])}.")
         answers = operation["responses"]
         yield from self._answers({k: one for k, one in answers.items() if one not in shared})
         missing = [
             kind for kind, ref in self._shared if kind != "parameter" and kind not in answers
         ]
-        but = f", but {' and '.join(f'`{one}`' for one in missing)}" if missing else ""
-        yield from ("", f"Besides, [what all have in common](#common){but}.")
+        but = f", except {' and '.join(f'`{one}`' for one in missing)}" if missing else ""
+        yield from ("", f"[The common parameters and responses](#common) apply{but}.")
 
     def _parameters(self, parameters: Iterable[Part]) -> Iterator[str]:
         yield from _table(
@@ -100,7 +100,7 @@ class _Reference:
 
     def _answers(self, answers: Part) -> Iterator[str]:
         yield from _table(
-            ("answer", "meaning", "body"),
+            ("response", "meaning", "body"),
             (
                 (f"`{status}`", *self._answer(self._found(answer)))
                 for status, answer in sorted(answers.items())
@@ -134,15 +134,13 @@ class _Reference:
             about.append("No other members are allowed.")
         yield " ".join(filter(None, about))
         if not like:
-            yield from _table(
-                ("member", "type", "stands there", "meaning"), self._members("", schema)
-            )
+            yield from _table(("member", "type", "present", "meaning"), self._members("", schema))
         examples = [f"`{json.dumps(example)}`" for example in schema.get("examples", ())]
         if examples:
-            yield from ("", f"For example {' or '.join(examples)}.")
+            yield from ("", f"Example: {' or '.join(examples)}.")
 
     def _members(self, path: str, schema: Part) -> Iterator[tuple[str, str, str, str]]:
-        """Return a row for each member, those of objects without a name among them."""
+        """Yield a row for each member, including those of nested objects."""
         required = schema.get("required", ())
         for name, one in schema.get("properties", {}).items():
             needed = _need(name in required, one)
@@ -152,7 +150,7 @@ class _Reference:
             yield from self._members(f"{path}{name}.", one)
 
     def _like(self, name: str, members: Part) -> str | None:
-        """Return another schema that has all members of one, so that they need not be repeated."""
+        """Return a schema that contains all these members, or ``None``."""
         for other, schema in self._schemas.items():
             theirs = schema.get("properties", {})
             if other == name and len(members) == len(theirs):
@@ -165,12 +163,12 @@ class _Reference:
         other = self._schemas[like]
         missing = [f"`{one}`" for one in other["properties"] if one not in schema["properties"]]
         required = [f"`{one}`" for one in schema.get("required", ())]
-        but = f" but {' and '.join(missing)}" if missing else ""
+        but = f" except {' and '.join(missing)}" if missing else ""
         always = "all" if len(required) == len(schema["properties"]) else " and ".join(required)
-        return f"The members of [{like}](#schema-{like}){but}; {always} must stand there."
+        return f"It has the members of [{like}](#schema-{like}){but}; {always} must be present."
 
     def _meaning(self, member: str, schema: Part) -> str:
-        """Return what a member means; one that a task was given means what it meant there."""
+        """Return the meaning of a member, or that of the task parameter with its name."""
         given = self._schemas["NewTask"]["properties"].get(member, {})
         for one in (schema, *schema.get("anyOf", ()), given):
             said: str = one.get("description") or self._found(one).get("description", "")
@@ -180,7 +178,7 @@ class _Reference:
 
 
 def _commons(operation: Part) -> Iterator[tuple[str, str]]:
-    """Return what an operation may share with others, each by its kind or status."""
+    """Yield each shared component of an operation: its kind or status, and its reference."""
     for parameter in operation["parameters"]:
         if "$ref" in parameter:
             yield "parameter", parameter["$ref"]
@@ -194,11 +192,11 @@ def _need(required: bool, schema: Part) -> str:
         return "yes"
     if "default" in schema:
         return f"default `{json.dumps(schema['default'])}`"
-    return "perhaps"
+    return "optional"
 
 
 def _contents(content: Part) -> str:
-    """Say what a body holds, by its media type."""
+    """Return the type of a body for each media type."""
     kinds: dict[str, list[str]] = {}
     for kind, what in content.items():
         kinds.setdefault(_type(what["schema"]), []).append(f"`{kind}`")
@@ -209,7 +207,7 @@ def _contents(content: Part) -> str:
 
 
 def _type(schema: Part) -> str:
-    """Say of what type a value is, and within which bounds."""
+    """Return the type of a value with its bounds."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#schema-{name})"
@@ -238,7 +236,7 @@ def _bounds(schema: Part, what: str, unit: str) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Return a table of Markdown; none where it would be empty."""
+    """Yield the lines of a Markdown table; no lines if it has no rows."""
     made = [tuple(cell.replace("|", r"\|").replace("\n", " ") for cell in row) for row in rows]
     if made:
         yield ""

@@ -8,14 +8,11 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..errors import Invalid, quoted
-from ..server.problem import Problem
+from ..server.problem import RETRY_LATER, Problem
 from ..store.interface import StoreUnavailable
 from .long_poll import TooManyWaiters
 
 log = Logger(namespace="callme")
-
-RETRY_AFTER = "2"
-"""Seconds after which a client may repeat a request that failed for lack of a resource."""
 
 
 def problem_for(request: IRequest, failure: Failure) -> Problem:
@@ -28,10 +25,10 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
         case StoreUnavailable() as error:
             log.error("request failed: {error}", error=quoted(str(error), 300))
             detail = "the database is unavailable: try again in a moment"
-            return Problem(503, detail, headers={"Retry-After": RETRY_AFTER})
+            return Problem(503, detail, headers=RETRY_LATER)
         case TooManyWaiters():
             detail = "too many clients wait for a task: try again later, or without wait"
-            return Problem(429, detail, headers={"Retry-After": RETRY_AFTER})
+            return Problem(429, detail, headers=RETRY_LATER)
         case MethodNotAllowed() as error:
             method = quoted(request.method.decode("latin-1"))
             allowed = ", ".join(sorted(error.valid_methods or ()))

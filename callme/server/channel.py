@@ -14,15 +14,13 @@ from ..security.hosts import path_of
 from .auth import Gate
 from .connection_limits import BufferBudget, ConnectionRegistry
 from .paths import MAX_FORM, is_page
-from .problem import Problem, raw_response
+from .problem import RETRY_LATER, Problem, raw_response
 
 MAX_BODY = 1024 * 1024
 """Maximum size of a request's body, in bytes."""
 MAX_BATCH = 16 * 1024 * 1024
 """Maximum size of the body of a batch, in bytes."""
 _BATCH_PATHS = (b"/batch", b"/batch/")
-SHED_RETRY_AFTER = "2"
-"""Seconds after which a client whose request was shed may try again."""
 REQUEST_SECONDS = 30
 """Time limit for a request to arrive, from its first byte to its last."""
 IDLE_SECONDS = 60
@@ -148,7 +146,7 @@ class BoundedChannel(HTTPChannel):
             self.drop()
         else:
             detail = "too many bytes are being sent to callme at once"
-            self._reject(Problem(429, detail, headers={"Retry-After": SHED_RETRY_AFTER}))
+            self._reject(Problem(429, detail, headers=RETRY_LATER))
             self.requests[-1].discard_body()
         self._body_size = self._buffered_bytes = 0
         self._update_usage()

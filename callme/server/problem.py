@@ -16,6 +16,8 @@ JSON_TYPE = b"application/json"
 CALENDAR_TYPE = b"text/calendar"
 NDJSON_TYPE = b"application/x-ndjson"
 PROBLEM_TYPE = b"application/problem+json"
+RETRY_LATER = {"Retry-After": "2"}
+"""Header of a problem that is over soon: the client may repeat the request after 2 s."""
 
 
 @frozen

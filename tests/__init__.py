@@ -1,1 +1,1 @@
-"""callme's tests: each module tests the one of its name."""
+"""Tests of callme, in folders by kind; tests/unit mirrors the packages."""

@@ -1,4 +1,4 @@
-"""What every test gets: a reactor left clean, and no error that nobody looked at."""
+"""Fixtures of all tests: checks for timers and errors left behind, the world, the databases."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from tests.helpers.postgres import Cluster
 from tests.helpers.stores import NOW
 from tests.helpers.world import World
 
-# A busy machine is no reason to fail.
+# A busy machine must not fail a test.
 settings.register_profile("callme", deadline=None)
 settings.load_profile("callme")
 
 
 @pytest.fixture(autouse=True)
 def logged_failures(request: pytest.FixtureRequest) -> Iterator[LoggedFailures]:
-    """Fail a test that leaves a timer behind, or an error that it did not ask for."""
+    """Fail a test that leaves a timer or an unexpected logged failure behind."""
     observer = LoggedFailures()
     globalLogPublisher.addObserver(observer)
     try:
         yield observer
         if inspect.iscoroutinefunction(getattr(request.function, "__wrapped__", request.function)):
-            # A Deferred that failed with nobody to see it says so when it is collected.
+            # A Deferred with an unhandled failure logs it when it is collected.
             gc.collect()
     finally:
         globalLogPublisher.removeObserver(observer)
@@ -54,7 +54,7 @@ def logged_failures(request: pytest.FixtureRequest) -> Iterator[LoggedFailures]:
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    """A daemon without sockets, threads and real time: see :class:`World`."""
+    """A daemon without sockets, threads or real time: see :class:`World`."""
     world = World()
     try:
         yield world
@@ -64,7 +64,7 @@ def world() -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A PostgreSQL server; what it holds need not outlast its machine."""
+    """A PostgreSQL server that does not sync to disk."""
     cluster = Cluster()
     yield cluster
     cluster.close()
@@ -72,13 +72,13 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def database(cluster: Cluster) -> Server:
-    """A database of callme's in it, where the time is what the tests say."""
+    """A database on that server, with the clients' clock instead of the server's."""
     return evolve(open_server(cluster.create("contract")), use_client_clock=True)
 
 
 @pytest.fixture
 def server(cluster: Cluster, database: Server) -> Server:
-    """The same, empty."""
+    """The same database, emptied."""
     cluster.empty("contract")
     return database
 
@@ -91,7 +91,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     else:
         server = request.getfixturevalue("server")
         made = PostgresqlStore(server, reactor, lambda: "node")
-        # What claims must have said first that it lives, as a tick does.
+        # A store must send a heartbeat before it claims, as a tick does.
         await made.abandoned(NOW)
     yield made
     await made.close()

@@ -1,4 +1,4 @@
-"""The caller against endpoints of every kind, over real sockets on this machine."""
+"""Calls to endpoints of every kind, over real sockets on this machine."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ async def caller() -> AsyncIterator[HttpCaller]:
 
 @pytest_twisted.async_yield_fixture
 async def patient() -> AsyncIterator[HttpCaller]:
-    """A caller whose deadlines come when the test says."""
+    """A caller whose deadlines are fired by the test."""
     made = HttpCaller(reactor, time.time, 10, clock=Clock())
     yield made
     await made.close()
 
 
 async def expire(caller: HttpCaller, endpoint: Endpoint, seen: int = 0) -> Outcome:
-    """Make a call and let its time be over once the endpoint has written something."""
+    """Make a call and fire its deadline once the endpoint has written something."""
     clock = caller._clock
     assert isinstance(clock, Clock)
     calling = caller.call(claim(endpoint, timeout=7))
     while not endpoint.requests or endpoint.connections[0].written < seen:
         await deferLater(reactor, 0.001)
-    # What was written needs a moment to arrive.
+    # The bytes need a moment to arrive.
     await deferLater(reactor, 0.02)
     clock.advance(6.9)
     assert not calling.called
@@ -152,7 +152,7 @@ async def test_idle_connections_are_limited_across_hosts() -> None:
     for endpoint in endpoints:
         endpoint.port = listen(endpoint)
         await call(caller, endpoint)
-    # Those that were used longest ago are closed, and are no call's any more.
+    # The pool closes the connections that were used longest ago.
     await deferLater(reactor, 0.1)
     lost = [endpoint.connections[0].lost.called for endpoint in endpoints]
     assert lost == [True, True, False, False]
@@ -170,7 +170,7 @@ async def test_connection_being_dropped_is_not_reused() -> None:
     for endpoint in endpoints:
         endpoint.port = listen(endpoint)
         await call(caller, endpoint)
-    # The first one's is dropped just now, for the second's: the reactor has not turned yet.
+    # The first connection is being dropped in favour of the second: the reactor has not run yet.
     outcome = await call(caller, endpoints[0])
     assert (outcome.status, outcome.detail) == (200, "")
     assert [len(endpoint.connections) for endpoint in endpoints] == [2, 1]
@@ -180,7 +180,7 @@ async def test_connection_being_dropped_is_not_reused() -> None:
 
 
 def test_idle_connections_beyond_the_limit_are_dropped() -> None:
-    """However many calls end before the first of them is closed."""
+    """The limit holds although many calls end before the first connection is closed."""
     unused = Unused(2)
     kept = [_Watched(_WatchedFactory(Factory()), Protocol()) for _ in range(5)]
     for connection in kept:
@@ -357,7 +357,7 @@ async def test_endless_response_head_ends_at_the_deadline(
 async def test_endless_response_head_is_cut_off_at_its_limit(
     caller: HttpCaller, endpoint: Endpoint, line: bytes, status: int
 ) -> None:
-    """The status line has arrived, and that is what counts."""
+    """The status line has arrived, so the call has a status."""
     endpoint.answer = b"HTTP/1.1 %d OK\r\nA: b\r\n" % status + line * (1_000_000 // len(line))
     outcome = await call(caller, endpoint)
     assert (outcome.status, outcome.reason, outcome.body) == (status, None, "")
@@ -510,7 +510,7 @@ async def test_cancelled_call_keeps_a_status_that_has_arrived(
 
 
 async def test_request_is_not_sent_after_max_delay(endpoint: Endpoint) -> None:
-    """Connecting took until then."""
+    """Connecting took longer than max_delay."""
     made = claim(endpoint, max_delay=1)
     moments = iter([NOON + 59.0, NOON + 60.0])
     caller = HttpCaller(reactor, lambda: next(moments), 10)
@@ -548,7 +548,7 @@ async def test_ipv6_and_numeric_hosts_are_called(caller: HttpCaller, endpoint: E
 async def test_invalid_stored_callback_is_a_failed_outcome(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
-    """As one might stand in a database that somebody else wrote to."""
+    """Another program may have written such a callback into the database."""
     for callback, method in [("mailto:x", "GET"), ("http://é/", "GET"), ("http://a/", "G\r\nT")]:
         made = claim(endpoint)
         broken = evolve(made.definition, callback=callback, callback_method=method)
@@ -557,11 +557,11 @@ async def test_invalid_stored_callback_is_a_failed_outcome(
         assert outcome.detail.startswith("the ")
 
 
-# Where calls may go
+# Allowed addresses
 
 
 def confined(names: dict[str, list[str]], deny: str = "", **more: Any) -> HttpCaller:
-    """Return a caller that must not call some networks, nor the ones denied by default."""
+    """Return a caller that denies some networks beside those denied by default."""
     networks = AddressPolicy(denied=[parse_network(one) for one in deny.split()])
     return HttpCaller(
         reactor, time.time, 10, networks=networks, lookup=lambda name: names[name], **more
@@ -592,7 +592,7 @@ async def test_host_name_of_a_denied_address_is_not_called(
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "127.0.0.1"])
 async def test_stored_address_is_checked_when_it_is_called(endpoint: Endpoint, host: str) -> None:
-    """The rules may have been others when it was put, or it came from elsewhere."""
+    """The address rules may have changed since the task was put."""
     made = claim_of(endpoint, "localhost")
     there = evolve(
         made,
@@ -673,7 +673,7 @@ async def test_changed_address_of_a_host_is_checked_again(
 
 
 def test_reactor_connects_to_allowed_addresses_only() -> None:
-    """Whatever is looked up, and by whom: this is where each connection passes."""
+    """Every connection passes through this reactor, however its address was found."""
     reached: list[str] = []
 
     class Reactor(Clock):
@@ -688,7 +688,7 @@ def test_reactor_connects_to_allowed_addresses_only() -> None:
     assert reached == ["127.0.0.1"]
 
 
-# Proof of origin
+# Signatures
 
 
 def headers_of(request: bytes) -> dict[str, str]:
@@ -704,7 +704,7 @@ async def test_signature_is_verified_by_the_standard_webhooks_library(
     caller = HttpCaller(reactor, time.time, 10, keys=lambda: keys)
     made = claim(endpoint, payload=payload, callback_method="POST")
     for number in (1, 2):
-        # The second time over the same connection.
+        # The second call uses the same connection.
         await caller.call(evolve(made, number=number))
     for request in endpoint.requests:
         headers, body = headers_of(request), request.partition(b"\r\n\r\n")[2]
@@ -723,7 +723,7 @@ async def test_signature_is_verified_by_the_standard_webhooks_library(
 
 
 async def test_signed_timestamp_is_when_the_request_starts(endpoint: Endpoint) -> None:
-    """However long it took to connect: whoever checks allows five minutes."""
+    """A slow connection must not age the signature: verifiers allow five minutes."""
     moments = iter([NOON + 1.0, NOON + 301.9])
     keys = SigningKeys.parse(webhook_secret("a"))
     caller = HttpCaller(reactor, lambda: next(moments), 10, keys=lambda: keys)

@@ -40,7 +40,7 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def shared_browser() -> Iterator[Browser]:
-    """A browser: it takes a second or more to start."""
+    """A browser for all tests of a module: it takes a second or more to start."""
     browser = Browser()
     yield browser
     browser.close()

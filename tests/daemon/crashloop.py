@@ -1,8 +1,8 @@
-"""Kill daemons again and again while tasks come in, then count: nothing lost, nothing extra.
+"""A crash loop: kill daemons while tasks come in, then count lost and repeated calls.
 
-``python -m tests.daemon.crashloop [--seconds 60] [--seed N]``: bounded, on loopback only. It
-exits with status 1 when a target was lost or called more often than it may be.
-``--database postgresql [--daemons 3]``: several at once on one server, which dies as well.
+Run ``python -m tests.daemon.crashloop [--seconds 60] [--seed N]``. It is bounded and stays on
+loopback. It exits with status 1 if a task was lost or called more often than allowed.
+``--database postgresql [--daemons 3]`` runs several daemons on one server, which is killed too.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from tests.helpers.postgres import Cluster
 from tests.helpers.processes import Daemon, Sink
 
 SETTLE_SECONDS = 420
-"""How long the last daemon may take to bring every task to its end."""
+"""Seconds in which the last daemon must finish every task."""
 ENDS = ("succeeded", "failed")
 PATHS = ("/status/200", "/status/500", "/once/500", "/sleep/0.3", "/sleep/2")
 
 
 @define
 class Tally:
-    """What was promised, and what came of it.
+    """The acknowledged tasks, and the calls that were made.
 
-    :ivar allowed: how often each name that was ever sent may be called.
-    :ivar acknowledged: the keys of the tasks that callme said it has.
+    :ivar allowed: the maximum number of calls by task name.
+    :ivar acknowledged: the keys of the tasks that callme acknowledged.
     """
 
     allowed: dict[str, int] = field(factory=dict)
@@ -47,7 +47,7 @@ class Tally:
     restarts: int = 0
 
     def report(self, sink: Sink, tasks: dict[str, Any]) -> int:
-        """Print what was lost and what was extra; return how many faults there are."""
+        """Print lost tasks and extra calls; return the number of faults."""
         calls = Counter(key for _, key, _ in sink.calls)
         reasons = Counter(a["reason"] for task in tasks.values() for a in task["attempts"])
         print(
@@ -74,10 +74,10 @@ class Tally:
 
 
 class CrashLoop:
-    """Puts tasks, and kills their daemons.
+    """A client that puts tasks, and a loop that kills the daemons.
 
-    :param cluster: the server that the daemons share, which is killed as well; ``None``
-        where one daemon has a file.
+    :param cluster: the server that the daemons share, which is killed too; ``None`` for one
+        daemon with a file.
     """
 
     def __init__(self, directories: Sequence[Path], seed: int, cluster: Cluster | None) -> None:
@@ -88,11 +88,11 @@ class CrashLoop:
         self.daemons = [Daemon(directory, *shared) for directory in directories]
         self.tally = Tally()
         self.end = 0.0
-        # No daemon starts without its database.
+        # A daemon needs its database to start.
         self.starting = threading.Lock()
 
     def run(self, seconds: float) -> int:
-        """Crash for some seconds, let the rest settle, and report."""
+        """Crash for some seconds, let the remaining tasks finish, and report."""
         self.end = time.monotonic() + seconds
         crashing = [
             threading.Thread(target=self.crash, args=(daemon, number), daemon=True)
@@ -116,13 +116,13 @@ class CrashLoop:
         return self.tally.report(self.sink, tasks)
 
     def crash(self, daemon: Daemon, number: int) -> None:
-        """Start one daemon and let it die, again and again."""
+        """Start one daemon and kill it, repeatedly."""
         options = daemon.options
         lives = 0
         while time.monotonic() < self.end:
             lives += 1
-            # Under a name that stays the same it takes up itself what it left behind; without
-            # one the others do, once they have lived for long enough to judge it dead.
+            # With a fixed name it rescues its own orphans. Without one its peers do, once they
+            # have run for long enough to declare it dead.
             named = self.cluster is not None and self.random.random() < 0.5
             daemon.options = (*options, f"--node={number}") if named else options
             with self.starting:
@@ -135,7 +135,7 @@ class CrashLoop:
             dying.join()
 
     def restart(self, cluster: Cluster) -> None:
-        """Kill the database and start it again, now and then."""
+        """Kill and restart the database now and then."""
         while time.monotonic() < self.end:
             time.sleep(self.random.uniform(3, 12))
             with self.starting:
@@ -145,7 +145,7 @@ class CrashLoop:
             self.tally.restarts += 1
 
     def die(self, daemon: Daemon) -> None:
-        """Kill a daemon, whatever it does just now, or now and then ask it to end."""
+        """Kill a daemon at any moment, or sometimes terminate it."""
         if self.random.random() < 0.8:
             daemon.kill()
             self.tally.kills += 1
@@ -154,7 +154,7 @@ class CrashLoop:
             self.tally.ends += 1
 
     def live(self, daemon: Daemon, names: str) -> None:
-        """Put tasks as fast as one client can, for as long as the daemon lives."""
+        """Put tasks as fast as one client can, while the daemon runs."""
         connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=40)
         number = 0
         try:
@@ -186,7 +186,7 @@ class CrashLoop:
         time.sleep(self.random.uniform(0, 0.02))
 
     def settle(self) -> dict[str, Any]:
-        """Wait until every task has ended, and return them all, whole."""
+        """Wait until every task has ended; return all tasks with their attempts."""
         end = time.monotonic() + SETTLE_SECONDS
         quiet = 0
         while time.monotonic() < end:
@@ -194,7 +194,7 @@ class CrashLoop:
                 self.daemons[0].curl("GET", f"/status/?limit=1&state={state}")[1]["tasks"]
                 for state in ("scheduled", "running")
             ]
-            # Twice: between two looks a task may go from one of the states to the other.
+            # Twice: between two queries a task may change from one of the states to the other.
             quiet = 0 if any(waiting) else quiet + 1
             if quiet == 2:
                 break

@@ -1,4 +1,4 @@
-"""The operator's page in a real browser, against a true daemon: about half a minute in all."""
+"""The web page in a real browser, against a daemon process: about half a minute in all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.processes import Daemon, Sink, wait_for
 
 pytestmark = pytest.mark.daemon
 
-# Every text against what is behind it (WCAG 2.2, 1.4.3): 4.5:1, 3:1 where it is large.
+# Contrast of every text with its background (WCAG 2.2, 1.4.3): 4.5:1, or 3:1 for large text.
 CONTRAST = """
 const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 function colour(text) {
@@ -64,7 +64,7 @@ def sink() -> Iterator[Sink]:
 
 @pytest.fixture(scope="module")
 def daemon(sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon that has called, and has more to call."""
+    """A daemon with finished, failed and scheduled tasks."""
     daemon = Daemon(tmp_path_factory.mktemp("browser")).start()
     for number in range(4):
         daemon.put(f"good{number}", sink.url("/status/200"))
@@ -77,7 +77,7 @@ def daemon(sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dae
 
 @pytest.fixture
 def browser(shared_browser: Browser) -> Iterator[Browser]:
-    """A browser that has seen nothing yet; it must not complain, nor ask anybody else."""
+    """A browser without history; it must log no errors and contact no other host."""
     shared_browser.go("about:blank")
     shared_browser.tell("Emulation.setScriptExecutionDisabled", value=False)
     shared_browser.tell("Network.clearBrowserCookies")
@@ -85,7 +85,7 @@ def browser(shared_browser: Browser) -> Iterator[Browser]:
     shared_browser.complaints()
     shared_browser.requests()
     yield shared_browser
-    # What a page was refused by its policy stands there too. A 401 or 409 is what was to be seen.
+    # The console lists policy violations too. A 401 or 409 is expected.
     loud = [one for one in shared_browser.complaints() if "the server responded with" not in one]
     assert loud == []
     hosts = {urlsplit(url).hostname for url in shared_browser.requests() if "://" in url}
@@ -97,14 +97,14 @@ def url(daemon: Daemon, path: str) -> str:
 
 
 def failed(daemon: Daemon, sink: Sink, name: str) -> str:
-    """Have a task fail, and return its key."""
+    """Let a task fail; return its key."""
     key = daemon.put(name, sink.url("/status/500"), retry=0)
     daemon.until(key, "failed", 60)
     return key
 
 
 def tab_to(browser: Browser, wanted: str) -> None:
-    """Press the tab key until the keyboard is on what says so."""
+    """Press the tab key until the element with this text has the focus."""
     for _ in range(100):
         browser.press(Keys.TAB)
         if browser.focused() == wanted:
@@ -147,7 +147,7 @@ def test_every_page_fits_the_screen_and_has_contrast(
 
 
 def check_what_is_heard(browser: Browser, path: str) -> None:
-    """Check what a screen reader is told: landmarks, and a name for all that needs one."""
+    """Check the accessibility tree: landmarks, and a name for every element that needs one."""
     nodes = [n for n in browser.tell("Accessibility.getFullAXTree")["nodes"] if not n["ignored"]]
     roles = [node["role"]["value"] for node in nodes]
     for landmark in ("banner", "main", "contentinfo", "search", "heading"):
@@ -236,15 +236,15 @@ def test_dashboard_refreshes_without_disturbing_the_reader(
     browser.run("document.title = 'another headline'")
     browser.one("#ahead-table summary").click()
     key = failed(daemon, sink, "fresh")
-    # By itself, after a few seconds.
+    # The page refreshes itself after a few seconds.
     browser.until(
         "return [...document.querySelectorAll('main td a')].some((a) => a.textContent === 'fresh')"
     )
     assert browser.all("[role=status]") == []
     assert browser.run("return document.getElementById('ahead-table').open")
-    # Who listens is told that another headline stands there.
+    # A screen reader announces the new headline.
     assert browser.run("return document.getElementById('news').textContent").endswith("callme")
-    # Where the keyboard is, and what is marked, stays.
+    # Focus and selection survive a refresh.
     browser.run("document.querySelector(`a[href='/page/task/${arguments[0]}']`).focus()", key)
     before = browser.run("return window.before = document.querySelector('main h1')")
     assert before.text
@@ -271,7 +271,7 @@ def test_dashboard_reports_an_unreachable_daemon(
     browser.go(url(daemon, "/"))
     daemon.kill()
     browser.run("return refresh()")
-    # What is old is not taken for what is: the page says so where it is seen.
+    # The page marks its content as outdated, in view.
     trouble = browser.one("#trouble")
     assert trouble.text.startswith("callme does not answer: what is shown here is old.")
     assert trouble.location["y"] < browser.one("h1").location["y"]
@@ -318,11 +318,11 @@ def test_operator_logs_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) 
     browser.until("return document.querySelector('h1').textContent === 'kept'")
     browser.one("a.do.bad").click()
     browser.until("return document.querySelector('h1').textContent === 'Delete kept?'")
-    # A page of another site may not do it: its cookie stays behind, and its origin is refused.
+    # A page of another site cannot: the cookie is not sent, and its origin is refused.
     browser.one("main button").click()
     browser.arrives("/?done=deleted")
     assert daemon.curl("GET", "/status/kept", None, *bearer)[0] == 404
-    # A session that ends is told on the next refresh.
+    # The next refresh reports the end of a session.
     tokens.write_text("another\n")
     assert daemon.process is not None
     daemon.process.send_signal(1)

@@ -1,4 +1,4 @@
-"""The daemon as a user has it: true processes, true sockets, true curl, true death."""
+"""The daemon as a user runs it: processes, sockets, curl and kills are real."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def twistd(directory: Path, *arguments: str, **environ: str) -> subprocess.Compl
 
 
 def test_calls_are_made_on_the_minute_and_retried(either: Daemon, sink: Sink) -> None:
-    """The whole of it, in real time: takes up to two minutes."""
+    """The whole daemon in real time: takes up to two minutes."""
     daemon = either.start()
     if time.time() % 60 > 50:
-        # The minute asked for must not have begun when the last PUT arrives.
+        # The minute must not have begun when the last PUT arrives.
         time.sleep(11)
     minute = int(time.time() // 60 + 1) * 60
     keys = [daemon.put(f"n{n}", sink.url("/status/200"), minute) for n in range(20)]
@@ -124,7 +124,7 @@ def test_long_poll_is_answered_and_notification_is_sent(either: Daemon, sink: Si
     assert sink.count(notice) == 1
 
 
-# Death
+# Kills and stops
 
 
 def test_acknowledged_tasks_survive_sigkill(either: Daemon, sink: Sink) -> None:
@@ -184,7 +184,7 @@ def test_sigterm_does_not_wait_for_idle_clients(daemon: Daemon) -> None:
         client.close()
 
 
-# Starting
+# Start
 
 
 def test_missing_postgresql_driver_names_the_package_to_install(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_invalid_options_are_refused(tmp_path: Path, arguments: list[str], said:
 
 
 def refused(done: subprocess.CompletedProcess[str], said: str) -> None:
-    """Check that a daemon did not start, and said why in one clear line."""
+    """Check that a daemon did not start and printed the reason in one line."""
     assert done.returncode == 1
     lines = (done.stdout + done.stderr).strip().splitlines()
     assert len(lines) == 1, lines
@@ -314,7 +314,7 @@ def test_options_are_read_from_the_environment(tmp_path: Path) -> None:
     refused(done, "--per-host is 'no'")
 
 
-# Clocks that are set
+# Clock changes
 
 SETTABLE = """
 import os, sys, time
@@ -332,7 +332,7 @@ run()
 
 
 class SettableDaemon(Daemon):
-    """A daemon whose wall clock a test can set, as nobody may set the machine's."""
+    """A daemon with a wall clock of its own, which a test can set."""
 
     def command(self, *more: str) -> list[str]:
         return [sys.executable, "-c", SETTABLE, *super().command(*more)[1:]]
@@ -357,7 +357,7 @@ def test_wall_clock_change_does_not_stop_calls(tmp_path: Path, sink: Sink, step:
         wait_for(lambda: sink.count(slow) == 1)
         before = daemon.health()["last_tick"]
         daemon.set_clock(step)
-        # Nobody talks to the daemon: nothing but its own timers wakes it.
+        # Nothing but the daemon's own timers wakes it.
         time.sleep(7)
         health = daemon.health()
         assert health["status"] == "ok"
@@ -378,7 +378,7 @@ def _seconds(rfc3339: str) -> float:
     return datetime.fromisoformat(rfc3339.replace("Z", "+00:00")).timestamp()
 
 
-# Bad company
+# Difficult clients
 
 
 def test_memory_of_large_bodies_is_released(daemon: Daemon) -> None:

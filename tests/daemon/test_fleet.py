@@ -1,4 +1,4 @@
-"""Several daemons on one PostgreSQL: true processes, counted by the endpoint that they call."""
+"""Several daemon processes on one PostgreSQL, counted by the endpoint that they call."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def url(cluster: Cluster) -> str:
 
 @pytest.fixture
 def fleet(url: str, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
-    """Starts daemons of one database."""
+    """Start daemons on one database."""
     daemons: list[Daemon] = []
 
     def start(name: str, *options: str, at: str = url) -> Daemon:
@@ -61,7 +61,7 @@ def fleet(url: str, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 
 
 def put_many(daemon: Daemon, names: Iterable[str], callback: str, **more: Any) -> list[str]:
-    """Put tasks that are due at once, in one batch; return their keys."""
+    """Put tasks that are due now, in one batch; return their keys."""
     return put_all(daemon, [{"task_name": name, "callback": callback, **more} for name in names])
 
 
@@ -75,7 +75,7 @@ def put_all(daemon: Daemon, tasks: list[dict[str, Any]]) -> list[str]:
 
 
 def left(daemon: Daemon) -> int:
-    """Return how many tasks have not ended, or at least whether any have not."""
+    """Return the number of unfinished tasks, or of those on the first page."""
     pages = [
         daemon.curl("GET", f"/status/?limit=1000&state={state}")[1]
         for state in ("scheduled", "running")
@@ -111,7 +111,7 @@ def test_three_daemons_call_each_task_once(
     putting.start()
     slowest = 0.0
     while putting.is_alive() or left(daemons[1]):
-        # Whoever asks meanwhile is answered, by any of them.
+        # Every daemon answers requests during that time.
         for daemon in daemons:
             began = time.monotonic()
             assert daemon.curl("GET", "/healthz")[0] == 200
@@ -135,7 +135,7 @@ def test_three_daemons_call_each_task_once(
 def test_failures_of_three_of_four_daemons_lose_and_repeat_nothing(
     fleet: Callable[..., Daemon], sink: Sink, cluster: Cluster, url: str
 ) -> None:
-    """One is killed, one frozen for longer than it takes to count as dead, one cut off.
+    """One is killed, one frozen for longer than the peer timeout, one disconnected.
 
     Takes up to two minutes.
     """
@@ -154,7 +154,7 @@ def test_failures_of_three_of_four_daemons_lose_and_repeat_nothing(
     frozen.process.send_signal(signal.SIGSTOP)
     proxy.silent = True
     began = time.time()
-    # Who is cut off says so within 30 s: it answers, if only that it cannot take the task.
+    # The disconnected daemon reports the outage within 30 s.
     status, problem = cut_off.curl("PUT", "/task/x", {"trigger_at": "+1h", "callback": "http://x/"})
     assert (status, problem["status"]) == (503, 503)
     assert time.time() - began < 30
@@ -180,7 +180,7 @@ def test_failures_of_three_of_four_daemons_lose_and_repeat_nothing(
     assert interrupted > 20
     dead = {node for _, attempts in tasks.values() for _, why, node in attempts if why}
     assert {"killed", "frozen"} <= dead <= {"killed", "frozen", "cut off"}
-    # Called again within two minutes, where they might be.
+    # Tasks with budget left are called again within two minutes.
     again = [at for at, key, headers in sink.calls if headers["Callme-Attempt"] == "2"]
     assert max(again) < began + 120
     assert "but its claim was lost: not stored" in frozen.log()
@@ -207,7 +207,7 @@ def test_database_restart_loses_nothing(
     tasks = tasks_of(cluster, url)
     assert set(names) < set(tasks)
     calls = calls_of(sink)
-    # Nobody was dead: not one call was cut off, or made again.
+    # No daemon was declared dead: no call was interrupted or repeated.
     assert {calls[name] for name in names} == {1}
     assert {tasks[name][0] for name in names} == {"succeeded"}
     for daemon in daemons:
@@ -257,7 +257,7 @@ def test_stop_of_one_daemon_under_load_loses_nothing(
     going_on.set()
     for thread in loading:
         thread.join()
-    # Only who was being stopped refuses, by not being there.
+    # Only the stopped daemon refuses, as it no longer listens.
     assert {prefix for prefix, _ in failures} <= {"a"}
     wait_for(lambda: not left(stays), 30, 0.2)
     calls = calls_of(sink)
@@ -267,7 +267,7 @@ def test_stop_of_one_daemon_under_load_loses_nothing(
     first = {key.partition("@")[0]: at for at, key, _ in sink.calls}
     late = {name: first[name] - at for name, at in asked.items() if first[name] - at > 1}
     assert late == {}
-    # 300 of 0.1 s, 64 at once: half a second's work for one that had been two.
+    # 300 calls of 0.1 s, 64 at once: half a second for one daemon.
     assert max(first[f"c{n}"] for n in range(300)) - ended_at < 2
     with cluster.connect(url.rpartition("/")[2]) as connection:
         names = connection.execute(f"SELECT name FROM {SCHEMA}.node".encode()).fetchall()
@@ -282,7 +282,7 @@ def test_long_polls_at_both_daemons_are_answered(fleet: Callable[..., Daemon], s
     with ThreadPoolExecutor(len(both)) as pool:
         path = f"/status/{key}?wait=59"
         answers = list(pool.map(lambda daemon: daemon.curl("GET", path), both))
-    # Not as their time was over.
+    # The answer came before the end of the wait.
     assert time.monotonic() - began < 50
     assert [(status, task["state"]) for status, task in answers] == [(200, "succeeded")] * 2
 

@@ -28,7 +28,7 @@ pytestmark = NEEDS_CURL
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Let this process hold both ends of thousands of connections."""
+    """Let this process open both ends of thousands of connections."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= before[1] < 4096:
         pytest.skip(f"no more than {before[1]} files may be open here")
@@ -40,13 +40,13 @@ def many_files() -> Iterator[None]:
 def test_thousands_of_idle_and_slow_clients_do_not_block_requests(
     daemon: Daemon, sink: Sink, many_files: None
 ) -> None:
-    """In real time: takes up to a minute and a half."""
+    """Runs in real time: takes up to a minute and a half."""
     daemon.start()
     if time.time() % 60 > 45:
         time.sleep(16)
     minute = int(time.time() // 60 + 1) * 60
     keys = [daemon.put(f"n{n}", sink.url("/status/200"), minute) for n in range(20)]
-    # They are all there as the minute comes: slow ones are let be for 30 s.
+    # All of them are connected when the minute begins: slow requests have 30 s.
     time.sleep(minute - time.time() - 5)
     with ExitStack() as stack:
         crowd = [stack.enter_context(connected(daemon)) for _ in range(1000)]
@@ -56,9 +56,9 @@ def test_thousands_of_idle_and_slow_clients_do_not_block_requests(
             client = stack.enter_context(connected(daemon))
             client.sendall(b"PUT /task/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         assert time.time() < minute
-        # Some may still wait to be let in.
+        # Some may not have been accepted yet.
         wait_for(lambda: open_files(daemon) >= 1000)
-        # And some, in whose place they are, may still wait to be closed.
+        # Some evicted connections may not have been closed yet.
         assert open_files(daemon) < 2000
         wait_for(lambda: 1000 <= open_files(daemon) < 1200)
         time.sleep(max(0.0, minute - time.time()))
@@ -72,7 +72,7 @@ def test_thousands_of_idle_and_slow_clients_do_not_block_requests(
 
 
 def test_burst_of_clients_evicts_idle_ones(daemon: Daemon, many_files: None) -> None:
-    """All that come while callme does something else are let in in one turn of its reactor."""
+    """The reactor accepts all clients that arrived while callme was busy in one turn."""
     daemon.start()
     assert daemon.process is not None
     with ExitStack() as stack:
@@ -123,13 +123,13 @@ def test_accepting_resumes_when_descriptors_are_free(daemon: Daemon, sink: Sink)
     daemon.until(key, "succeeded")
     assert daemon.process is not None
     pid = daemon.process.pid
-    # The connection of that call is kept for a second.
+    # The pool keeps the connection of that call for a second.
     time.sleep(1.5)
     with limited(pid, resource.RLIMIT_NOFILE, first_free(pid)):
         for _ in range(100):
             with connected(daemon) as client:
                 client.settimeout(10)
-                # Closed at once, and not left to wait.
+                # The server closes it at once.
                 assert client.recv(1) == b""
     assert daemon.curl("GET", "/healthz")[1]["status"] == "ok"
     key = daemon.put("then", sink.url("/status/200"))
@@ -137,7 +137,7 @@ def test_accepting_resumes_when_descriptors_are_free(daemon: Daemon, sink: Sink)
 
 
 def first_free(pid: int) -> int:
-    """Return the number that a process's next open file would have."""
+    """Return the lowest free descriptor number of a process."""
     used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
     return next(number for number in range(len(used) + 1) if number not in used)
 
@@ -152,7 +152,7 @@ def limited(pid: int, what: int, soft: int) -> Iterator[None]:
 
 
 class LimitedDaemon(Daemon):
-    """A daemon that starts with a limit, which it cannot raise."""
+    """A daemon that starts under a resource limit that it cannot raise."""
 
     def __init__(self, directory: Path, what: int, limit: int, *options: str) -> None:
         super().__init__(directory, *options)
@@ -168,7 +168,7 @@ class LimitedDaemon(Daemon):
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a limit cannot be set from outside")
 def test_file_size_limit_loses_nothing(daemon: Daemon, sink: Sink) -> None:
-    """As a quota would have it; needs no rights."""
+    """The limit acts like a quota and needs no privileges."""
     daemon.start()
     assert daemon.process is not None
     pid = daemon.process.pid
@@ -216,13 +216,13 @@ def test_full_disk_loses_nothing(tmp_path: Path, small_disk: Path, sink: Sink) -
 def nothing_is_lost(
     daemon: Daemon, sink: Sink, full: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    """Fill the disk during a call; see what is answered, what is on record, what comes after."""
+    """Fill the disk during a call; check the responses, the records and the recovery."""
     before = daemon.put("before", sink.url("/status/200"), "+1h")
     in_flight = daemon.put("under-way", sink.url("/sleep/3"))
     wait_for(lambda: sink.count(in_flight) == 1)
     acknowledged = [before, in_flight]
     with full():
-        # What is written already leaves some room in the pages that it takes.
+        # The pages already written have some free space.
         status = 0
         for number in range(200):
             body = {"trigger_at": "+0m", "callback": sink.url("/status/200"), "payload": "x" * 9000}
@@ -234,13 +234,13 @@ def nothing_is_lost(
         assert status == 503
         assert answer["status"] == 503
         called = len(sink.calls)
-        # The call ends now, and cannot be recorded: it is on record as what it was.
+        # The call ends now and cannot be recorded; its true result must be stored later.
         time.sleep(4)
         task = daemon.task(in_flight)
         assert (task["state"], task["attempts"]) == ("running", [])
         assert daemon.curl("PUT", "/task/again", body)[0] == 503
         assert daemon.curl("GET", "/status/again")[0] == 404
-        # No attempt can be counted on disk, so none begins.
+        # An attempt that cannot be counted on disk must not begin.
         assert len(sink.calls) == called
     for key in acknowledged[1:]:
         assert daemon.until(key, "succeeded", 30)["attempts_used"] == 1
@@ -256,7 +256,7 @@ def nothing_is_lost(
     )
 
 
-# Beyond this machine
+# TLS and tokens
 
 
 def test_tls_and_tokens_protect_a_running_daemon(tmp_path: Path, sink: Sink) -> None:
@@ -302,7 +302,7 @@ def reload(daemon: Daemon) -> None:
 
 
 def curl(daemon: Daemon, path: str, token: str = "", *more: str) -> tuple[int, str | None]:
-    """Ask over TLS as a client would who trusts the certificate; return the status, and why."""
+    """Make a request over TLS with the certificate trusted; return status and detail."""
     command = ["curl", "-sS", "-m", "20", "--cacert", "cert.pem", "-w", "\n%{http_code}", *more]
     if token:
         command += ["-H", f"Authorization: Bearer {token}"]

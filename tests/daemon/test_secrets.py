@@ -1,4 +1,4 @@
-"""A secret goes to the endpoint it is for, and nowhere else: not to logs, lists or errors."""
+"""Secrets reach their endpoint and nothing else: no log, list or error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SECRETS: dict[str, Any] = {
 
 @pytest.fixture
 def log() -> Iterator[list[str]]:
-    """What would stand in the log file, tracebacks and all."""
+    """The lines of the log file, with tracebacks."""
     lines: list[str] = []
 
     @implementer(ILogObserver)
@@ -157,7 +157,7 @@ def _batch(world: World, body: Any, kind: str = "application/json") -> Answer:
 def test_secrets_stay_hidden_through_every_failure(
     world: World, log: list[str], logged_failures: LoggedFailures
 ) -> None:
-    """Wherever an error says what it was about, that is not the secret."""
+    """No error message quotes the secret."""
     told: list[Answer] = []
     made = definition("task", NOON + 3600, **SECRETS, retry=5)
 
@@ -220,7 +220,7 @@ def test_secrets_stay_hidden_through_every_failure(
 
 
 def without_urls(text: str) -> str:
-    """Return a text without the URLs of a task: nobody who may ask is kept from them."""
+    """Return a text without the URLs of a task, which every reader may see."""
     for name in ("callback", "on_failure", "on_success"):
         text = text.replace(SECRETS[name], "")
     return text
@@ -238,7 +238,7 @@ def test_notification_contains_no_more_than_the_task(world: World, log: list[str
 
 
 def test_task_page_contains_no_more_than_the_api_response(world: World, log: list[str]) -> None:
-    """The payload, which is folded up, and the headers that don't look secret."""
+    """The page contains the payload, folded up, and the headers that look harmless."""
     secret = {"Authorization": f"Bearer {CANARY}", "X-Api-Key": CANARY, "X-Plain": "plain"}
     key = world.put("task", NOON, headers=secret).key
     page = visit(world, f"/page/task/{key}")
@@ -267,7 +267,7 @@ def test_unreadable_row_is_not_repeated_in_the_log(world: World, log: list[str])
 
 
 async def test_secrets_of_signed_failing_calls_stay_hidden(tmp_path: Path, log: list[str]) -> None:
-    """Over real sockets: what is sent has the secrets, what callme says of it has none."""
+    """Over real sockets: the requests contain the secrets, callme's own output does not."""
     secret = base64.b64encode(CANARY.encode() * 3).decode()
     keys = tmp_path / "keys"
     keys.touch(0o600)

@@ -1,4 +1,4 @@
-"""The daemon put together, in this process: over real sockets, with a real database."""
+"""The service in this process: over real sockets, with a real database."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_task_is_put_called_and_recorded(
     pool = HTTPConnectionPool(reactor, persistent=True)
     client = treq.client.HTTPClient(Agent(reactor, pool=pool))
     base = f"http://127.0.0.1:{port}"
-    # It calls itself, which no other endpoint needs to stand by for.
+    # The callback is the daemon's own URL, so that no other endpoint is needed.
     body = {"trigger_at": "+0m", "callback": f"{base}/healthz", "payload": "x"}
     answer = await client.put(f"{base}/task/self", json=body)
     assert answer.code == 201
@@ -71,11 +71,11 @@ async def test_task_is_put_called_and_recorded(
     assert task["attempts"][0]["node"] == node
     page = ""
     while "callme_tasks{" not in page:
-        # All tasks are counted meanwhile.
+        # The task count is computed in the background.
         page = await (await client.get(f"{base}/metrics")).text()
     assert 'callme_attempts_total{outcome="succeeded"} 1.0\n' in page
     assert f'node="{node}"' in page
-    # The task was put, claimed and recorded, each after the other.
+    # Put, claim and record are one commit each.
     (commits,) = re.findall(r"(?m)^callme_commits_total (\d+)", page)
     assert int(commits) >= 3
     await daemon.stopService()
@@ -96,7 +96,7 @@ async def test_denied_network_is_not_called(tmp_path: Path) -> None:
     body = {"trigger_at": "+0m", "callback": f"{base}/healthz", "retry": 5}
     answer = await client.put(f"{base}/task/self", json=body)
     assert (answer.code, (await answer.json())["errors"][0]["pointer"]) == (422, "/callback")
-    # What a name stands for is known when it is called.
+    # A host name is resolved only when it is called.
     body["callback"] = f"http://localhost:{port_of(daemon)}/healthz"
     answer = await client.put(f"{base}/task/self", json=body)
     key = (await answer.json())["task"]
@@ -141,7 +141,7 @@ def test_unusable_key_file_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"callme: the signing key file .*line 1") as ended:
         makeService(options(tmp_path, "--signing-key-file=keys"))
     assert "hunter2" not in str(ended.value)
-    # Nothing is left claimed.
+    # No claim is left.
     makeService(options(tmp_path))._database.release()
 
 
@@ -214,7 +214,7 @@ def test_unusable_port_is_a_one_line_error(tmp_path: Path, port: str, said: str)
     assert "\n" not in str(ended.value)
 
 
-# The line at start
+# Start line
 
 
 @pytest.mark.parametrize("over", ["sqlite", "postgresql"])
@@ -266,13 +266,13 @@ def test_start_line_is_printed_before_daemonizing(
     makeService(options(tmp_path, nodaemon=nodaemon))._database.release()
     printed = capsys.readouterr().out.splitlines()
     if nodaemon:
-        # It stands in the log, which is on the terminal then.
+        # The log has the line too, on the terminal in this case.
         assert printed == []
     else:
         assert len(printed) == 1
         assert "listens on tcp:" in printed[0]
         assert printed[0].endswith("; tasks: 0 scheduled, 0 of them missed, 0 interrupted")
-        # Its name would be this process's.
+        # The default node name would be that of this process.
         assert "node" not in printed[0]
 
 
@@ -301,13 +301,13 @@ async def test_tls_port_serves_https(tmp_path: Path) -> None:
 async def test_tls_clients_without_room_are_disconnected(
     tmp_path: Path,
 ) -> None:
-    """Nor is there an error, which would fail the test."""
+    """An error in the log would fail the test too."""
     write_certificate(tmp_path)
     port = f"ssl:0:interface=127.0.0.1:privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
     daemon = makeService(options(tmp_path, f"--port={port}", "--max-connections=1"))
     daemon.startService()
     with ExitStack() as stack:
-        # More at a time than may be open while they are closed; none says anything.
+        # More clients than the headroom for evicted connections; none sends anything.
         clients = [stack.enter_context(socket.socket()) for _ in range(EVICTION_HEADROOM + 20)]
         for client in clients:
             client.connect(("127.0.0.1", port_of(daemon)))
@@ -328,7 +328,7 @@ async def test_tls_clients_without_room_are_disconnected(
     ],
 )
 async def test_burst_of_clients_is_accepted(tmp_path: Path, port: str, let_in: bool) -> None:
-    """Unless the operator wants less of it."""
+    """A smaller backlog that the operator chose is respected."""
     daemon = makeService(options(tmp_path, f"--port={port}"))
     daemon.startService()
     address = ("127.0.0.1", port_of(daemon))
@@ -342,7 +342,7 @@ async def test_burst_of_clients_is_accepted(tmp_path: Path, port: str, let_in: b
     await daemon.stopService()
 
 
-# Who may reach it
+# Public ports
 
 KEY = f"whsec_{'A' * 43}=\n"
 
@@ -378,7 +378,7 @@ def test_public_port_requires_tokens(tmp_path: Path, port: str) -> None:
 def test_adopted_socket_counts_as_public(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # What "systemd:domain=INET:index=0" makes, in a process that systemd started.
+    # "systemd:domain=INET:index=0" makes this in a process that systemd started.
     def made(reactor: Any, _: str) -> AdoptedStreamServerEndpoint:
         return AdoptedStreamServerEndpoint(reactor, 0, socket.AF_INET)
 
@@ -392,7 +392,7 @@ def test_local_port_requires_no_tokens(tmp_path: Path, port: str) -> None:
         pytest.skip("this machine has no IPv6")
     for more in ([], ["--no-auth"]):
         daemon = makeService(options(tmp_path, f"--port={port.format(tmp_path)}", *more))
-        # Names are looked at all the same: that it listens for no others is easily had.
+        # The Host header is checked nonetheless: other local programs can be made to connect.
         assert daemon._gate == Gate()
         daemon._database.release()
 

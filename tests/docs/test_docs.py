@@ -1,4 +1,4 @@
-"""The documentation: its links lead somewhere, and what it shows is run, or says why not."""
+"""The documentation: links have targets, and every command is run or gives a reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from reference import reference
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 MOST_SKIPPED = 6
-"""Blocks that are not run, in all pages together: not to become a habit."""
+"""Upper bound of the blocks that are not run, in all pages together."""
 
 
 def of_all_pages() -> list[tuple[str, Step]]:
@@ -89,7 +89,7 @@ def test_every_page_is_linked_from_the_index() -> None:
     assert "(docs/index.md)" in (ROOT / "README.md").read_text()
 
 
-# What is run
+# Commands
 
 
 def test_every_curl_line_is_run_or_gives_a_reason() -> None:
@@ -129,7 +129,7 @@ def test_every_python_block_compiles() -> None:
 
 
 def test_table_of_options_is_made_from_the_options() -> None:
-    """When it fails: ``python docs/site/options.py`` prints the table."""
+    """If it fails, ``python docs/site/options.py`` prints the table."""
     table = options_table()
     assert table in (ROOT / "docs/operations.md").read_text()
     options = Options()
@@ -173,7 +173,7 @@ def test_reference_describes_every_parameter_and_member() -> None:
     assert linked <= set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
 
 
-# The comparison itself
+# Comparison of output
 
 KEY = '{"task": "a@1795536540", "number": 1, "lateness_ms": 54878}'
 

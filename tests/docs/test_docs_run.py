@@ -1,6 +1,6 @@
-"""What the documentation shows is true: its commands are run, with true daemons and true curl.
+"""Every page of the documentation is executed, with daemon processes and curl.
 
-All pages at once, as some wait for a minute to turn.
+All pages run at once, as some wait for a minute to begin.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ pytestmark = [
 ]
 
 SECONDS = 90
-"""How long an answer may take to become what the page says: a minute may have to turn."""
+"""Seconds in which a response must become the documented one: a minute may have to begin."""
 MINUTE_ENDS = 50
-"""From this second on no task is put that is called at once."""
+"""From this second of a minute on, commands that put due tasks wait for the next minute."""
 PORTS = ("6777", "8000")
-"""The daemon's, and that of the endpoint which some pages let it call."""
+"""The ports of the daemon, and of the endpoint that some pages let it call."""
 STATUS = "callme-status "
-# The status is told beside what curl prints, unless the page itself asks for it.
+# curl also prints the status, unless the page itself requests it.
 CURL = f"""#!/bin/sh
 exec {shutil.which("curl")} -sS -w '%{{stderr}}{STATUS}%{{http_code}}\\n' "$@"
 """
 
 
 class Reader:
-    """Somebody who types in what a page shows, in an empty directory."""
+    """A reader who types the commands of a page, in an empty directory."""
 
     def __init__(self, page: Path, directory: Path) -> None:
         self._page = page
@@ -72,9 +72,9 @@ class Reader:
         }
 
     def read(self) -> None:
-        """Do all that the page shows.
+        """Execute the whole page.
 
-        :raises AssertionError: where something else comes of it.
+        :raises AssertionError: if the result differs from the page.
         """
         try:
             for step in steps(self._page.read_text()):
@@ -97,7 +97,7 @@ class Reader:
                 process.wait()
 
     def _find(self, step: Logged) -> None:
-        """Look for lines in the log, which may come a moment after what they tell of."""
+        """Search for lines in the log, which may come a moment after their event."""
 
         def found() -> bool:
             logged = self._shown(self._log()).splitlines()
@@ -109,13 +109,13 @@ class Reader:
         wait_for(found, SECONDS, 0.2)
 
     def _true(self, text: str) -> str:
-        """Return a text with the ports that are used here."""
+        """Return a text with the real ports."""
         for port, true in self._ports.items():
             text = re.sub(rf"(?<!\d){port}(?!\d)", true, text)
         return self._minutes.said_in(text)
 
     def _shown(self, text: str) -> str:
-        """Return what is printed here with the ports that the page has."""
+        """Return output with the ports of the page."""
         for port, true in self._ports.items():
             text = re.sub(rf"(?<=:){true}(?!\d)", port, text)
         return text
@@ -128,7 +128,7 @@ class Reader:
         if asks and not listens(int(self._ports["6777"])):
             self._start("twistd -n --pidfile= callme --port=6777 &")
         if '"+0m"' in step.text and time.time() % 60 > MINUTE_ENDS:
-            # What the page shows before the minute turns must not be over when it is looked at.
+            # A state that ends with the minute must still be there when it is queried.
             time.sleep(60 - time.time() % 60)
         end = time.monotonic() + SECONDS
         while True:
@@ -161,11 +161,11 @@ class Reader:
         self._minutes = minutes
 
     def _start(self, command: str) -> None:
-        """Start what runs in the background; it takes the place of what had its port before."""
+        """Start a command in the background; it replaces the one that used its port."""
         text = command + "".join(
             (self._directory / name).read_text() for name in re.findall(r"\w+\.py", command)
         )
-        # A program calls the daemon's port and listens on the other.
+        # A program calls the port of the daemon and listens on the other one.
         port = "6777" if "twistd" in command else "8000"
         assert port in text or self._ports[port] in text, "it listens on no port known here"
         before = self._running.pop(port, None)
@@ -196,7 +196,7 @@ class Reader:
 
 
 def is_refusal(text: str, status: int) -> bool:
-    """Whether an answer is the problem (RFC 9457) of a status."""
+    """Return whether a response is the problem (RFC 9457) of a status."""
     try:
         problem = json.loads(text)
     except ValueError:
@@ -213,7 +213,7 @@ RUN = [str(page.relative_to(ROOT)) for page in PAGES if has_commands(page)]
 
 @pytest.fixture(scope="module")
 def readings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
-    """What becomes of each page; all are read at the same time."""
+    """The result of each page; all of them run at the same time."""
     directory = tmp_path_factory.mktemp("docs")
     with ThreadPoolExecutor(len(RUN)) as threads:
         yield {

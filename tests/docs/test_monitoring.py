@@ -1,4 +1,4 @@
-"""What is deployed beside callme: rules and a dashboard that name nothing that is not there."""
+"""The deployed rules and dashboard: every metric that they name exists."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def names_in(expression: str) -> set[str]:
 
 
 def selectors_in(expression: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each metric with a label and the value that it is wanted with."""
+    """Yield each metric with a label and the value that it is selected by."""
     for name, matchers in re.findall(r"(\w+)\{([^}]*)\}", expression):
         for label, wanted in re.findall(r'(\w+)!?="([^"]*)"', matchers):
             yield name, label, wanted
@@ -122,7 +122,7 @@ def test_rules_and_dashboard_query_exported_metrics(known: Samples) -> None:
                 if key == label
             }
             assert label in ("job", "instance") or wanted in values, expression
-    # ... and nearly all of what it tells is of use to somebody.
+    # Nearly every metric is used.
     assert {name for name in names if name.startswith("callme_")} - asked <= {
         "callme_attempt_duration_seconds_count",
         "callme_attempt_duration_seconds_sum",

@@ -1,7 +1,7 @@
-"""What is made of each request that schemathesis has generated: see ``tests/fuzz/test_fuzz.py``.
+"""Changes to the requests that schemathesis generates: see ``tests/fuzz/test_fuzz.py``.
 
-No callback may leave this machine, and no task may fall due. And where what a schema cannot say
-would have a valid request refused (a name in the URL and another one in the body), it is kept.
+No callback may leave this machine, and no task may fall due. Rules that a schema cannot express
+(the name in the URL must equal that in the body) are enforced here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.helpers.openapi_checks import is_a, is_parameter
 FAR = 4_102_444_800
 """2100-01-01T00:00:00Z."""
 CLOSED = "http://127.0.0.1:1/"
-"""Where callbacks go: nobody listens there."""
+"""The callback host: nothing listens there."""
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -35,7 +35,7 @@ def encode_lines(context: Any, value: Any) -> bytes:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    # What stands in a path is percent-encoded already.
+    # Values in a path are percent-encoded already.
     path = {name: unquote(str(value)) for name, value in case.path_parameters.items()}
     if case.method == "PUT" and is_a("Time", path.get("trigger_at")):
         path["trigger_at"] = future(path["trigger_at"], case.body)
@@ -44,7 +44,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     if "trigger_at" in path:
         case.path_parameters["trigger_at"] = quote(path["trigger_at"], safe="")
     if "If-None-Match" in case.headers:
-        # Never met where the other one is.
+        # This condition is never met together with the other one.
         case.headers.pop("If-Match", None)
     tame_query(case.query, path)
     if case.media_type == "application/x-ndjson" and isinstance(case.body, str):
@@ -55,13 +55,13 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         for body in case.body if isinstance(case.body, list) else [case.body]:
             if isinstance(body, dict):
                 tame(body, path)
-    # What was valid is valid still, and what was not is not. Without this, schemathesis judges
-    # anew, and takes the percent-encoded path for what it stands for.
+    # The validity of the request has not changed. Without this, schemathesis checks it
+    # again, and takes the percent-encoded path for the decoded one.
     case._record_starting_state()
 
 
 def whole_numbers(value: Any) -> Any:
-    """Write integers as callme wants them: JSON Schema takes 1.0 for one."""
+    """Write integers as callme requires them: JSON Schema accepts 1.0 as an integer."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
@@ -72,12 +72,12 @@ def whole_numbers(value: Any) -> Any:
 
 
 def tame_query(query: dict[str, Any], path: dict[str, Any]) -> None:
-    """Change a query string so far as it must be."""
+    """Adapt a query string."""
     if is_a("Key", query.get("start_from")):
         name, _, at = accepted(query["start_from"], parse_key, f"a@{FAR}").partition("@")
         query["start_from"] = f"{path.get('task_name', name)}@{at}"
     if str(query.get("wait")) in map(str, range(MAX_WAIT_SECONDS + 1)):
-        # Nothing happens that could be waited for.
+        # No task changes, so a long poll would wait in vain.
         query["wait"] = 0
 
 
@@ -93,11 +93,11 @@ def tamed_line(line: str) -> str:
 
 @schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
-    """Let a batch be answered with 200 though it has wrong tasks: if those are refused."""
+    """Accept status 200 for a batch with invalid tasks if those are refused."""
     if case.path != "/batch" or not isinstance(failure, AcceptedNegativeData):
         return True
     if case.media_type == "application/x-ndjson":
-        # Whatever it is, it went as a text, and any text is lines, each with its answer.
+        # Any text is a batch of lines, each with a result.
         return bool(response.status_code != 200)
     bodies, answers = case.body, response.json()
     return len(answers) != len(bodies) or any(
@@ -107,7 +107,7 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
 
 
 def tame(body: dict[str, Any], path: dict[str, Any]) -> None:
-    """Change a body so far as it must be."""
+    """Adapt a body."""
     if is_a("Time", body.get("trigger_at")):
         body["trigger_at"] = future(body["trigger_at"], body)
     for name, schema in (("task_name", "TaskName"), ("trigger_at", "Time")):
@@ -121,7 +121,7 @@ def tame(body: dict[str, Any], path: dict[str, Any]) -> None:
 
 
 def accepted(value: Any, parse: Callable[[Any], object], instead: Any) -> Any:
-    """Return a value that callme accepts: this one, unless it breaks what no schema can say."""
+    """Return a value that callme accepts: this one, unless it breaks a rule beyond the schema."""
     try:
         parse(value)
     except InvalidValue:
@@ -136,8 +136,8 @@ def parse_now(value: object) -> int:
 def future(value: Any, salt: object) -> Any:
     """Return a time that is not due while the test runs, in the form of another.
 
-    What is asked to be done differently is asked for another minute: else most tasks would be
-    refused as there is a different one of the same key.
+    Different definitions get different minutes: otherwise most puts would conflict with a task
+    of the same key.
     """
     minute = zlib.crc32(repr((value, salt)).encode()) % 1_000_000
     if isinstance(value, int):

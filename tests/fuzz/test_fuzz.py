@@ -1,4 +1,4 @@
-"""schemathesis against a true daemon and the daemon's own OpenAPI document: every check is on."""
+"""schemathesis against a daemon process and its OpenAPI document, with every check on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real browser without a screen: Chromium, driven by selenium."""
+"""A headless browser: Chromium, driven by selenium."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from tests.helpers.processes import wait_for
 
-# It talks to nobody but to who is tested, and leaves nothing behind.
+# The browser contacts only the daemon under test, and leaves no files.
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -31,7 +31,7 @@ _FLAGS = (
     "--disable-sync",
 )
 SECONDS = 30
-"""How long a browser on a busy machine may take."""
+"""Time limit in seconds of a step of the browser on a busy machine."""
 
 
 def _found(*names: str) -> str:
@@ -45,7 +45,7 @@ def _found(*names: str) -> str:
 
 
 class Browser:
-    """A browser, and what it was seen to do.
+    """A browser that records its requests.
 
     :ivar requested: the URL of every request that it made.
     """
@@ -59,7 +59,7 @@ class Browser:
         for flag in (*_FLAGS, f"--user-data-dir={self._profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        # With its path given, selenium looks for no driver to download.
+        # With an explicit path, selenium does not download a driver.
         self.driver = webdriver.Chrome(options=options, service=Service(driver))
         self.driver.set_page_load_timeout(SECONDS)
         self.requested: list[str] = []
@@ -90,15 +90,15 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def tell(self, command: str, **parameters: Any) -> Any:
-        """Tell the browser something by its own protocol."""
+        """Send a command of the DevTools protocol."""
         return self.driver.execute_cdp_cmd(command, parameters)
 
     def until(self, script: str, *arguments: Any) -> Any:
-        """Wait for a script to return what is true; the page may change meanwhile."""
+        """Wait until a script returns a true value; return it."""
         return wait_for(lambda: self.run(script, *arguments), SECONDS, 0.05)
 
     def arrives(self, path: str) -> None:
-        """Wait until it shows the page of a path, whole."""
+        """Wait until the page of a path is loaded."""
         self.until(
             "return location.pathname + location.search === arguments[0]"
             " && document.readyState === 'complete'",
@@ -106,11 +106,11 @@ class Browser:
         )
 
     def press(self, *keys: str) -> None:
-        """Press keys, wherever the keyboard is."""
+        """Send keys to the focused element."""
         self.driver.switch_to.active_element.send_keys(*keys)
 
     def focused(self) -> str:
-        """Return what the keyboard is on, as its text, value or id."""
+        """Return the focused element's text, value or id."""
         return str(
             self.run(
                 "const e = document.activeElement; return e.textContent.trim() || e.id || e.name"
@@ -129,11 +129,11 @@ class Browser:
         self.tell("Emulation.setEmulatedMedia", features=[scheme])
 
     def complaints(self) -> list[str]:
-        """Return what it wrote into its console since it was asked last."""
+        """Return the console messages since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Return the URLs that it asked for since it was asked last."""
+        """Return the requested URLs since the last call."""
         events = (
             json.loads(one["message"])["message"] for one in self.driver.get_log("performance")
         )
@@ -145,7 +145,7 @@ class Browser:
 
 
 def keep(browser: Browser, name: str) -> None:
-    """Keep a picture of what it shows, where somebody asked for that."""
+    """Save a screenshot if ``CALLME_SCREENSHOTS`` names a directory."""
     directory = os.environ.get("CALLME_SCREENSHOTS")
     if directory:
         browser.driver.save_screenshot(str(Path(directory, f"{name}.png")))

@@ -50,7 +50,7 @@ def make_certificate(name: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certif
 
 
 class Context(ContextFactory):
-    """What a server needs to speak TLS."""
+    """The TLS context of a server."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, make_certificate: x509.Certificate) -> None:
         self.context = SSL.Context(SSL.TLS_METHOD)
@@ -63,7 +63,7 @@ class Context(ContextFactory):
 
 @implementer(IPolicyForHTTPS)
 class Trusting:
-    """Trusts one certificate, for the names that it has."""
+    """A policy that trusts one certificate, for the names in it."""
 
     def __init__(self, pem: bytes) -> None:
         self.authority = Certificate.loadPEM(pem)

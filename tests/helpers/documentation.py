@@ -1,14 +1,14 @@
-"""The documentation as something to be run: its commands, its files, its answers.
+"""The documentation as a script: its commands, files and expected output.
 
-What is run stands in fenced blocks of a page, from its top to its bottom:
+The fenced blocks of a page are executed from top to bottom:
 
-- ``console``: each ``$`` line is a command (a backslash or an open quote lets it go on), what
-  follows is its answer, as :func:`check` compares it.
-- Any other block below ``<!-- file: NAME -->`` is a file, which later commands can use.
-- A block below ``<!-- in the log -->`` shows lines that are in the daemon's log by then.
-- A block below ``<!-- not run: REASON -->`` is left alone.
+- ``console``: each ``$`` line is a command (a backslash or an open quote continues it), and
+  the lines after it are its output, as :func:`check` compares it.
+- Any other block below ``<!-- file: NAME -->`` is a file for later commands.
+- A block below ``<!-- in the log -->`` has lines that must be in the log of the daemon.
+- A block below ``<!-- not run: REASON -->`` is skipped.
 
-No marker shows where Markdown is drawn.
+Rendered Markdown does not display the markers.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from attrs import define, evolve, field
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 MORE = "…"
-"""Stands for whatever else there is: lines, members, elements, or the rest of a string."""
+"""Stands for any further lines, members or elements, or for the rest of a string."""
 _MARKER = re.compile(r"<!-- (in the log|(?:file|not run): (.+)) -->$")
 _FENCE = re.compile(r"```(\w*)$")
 
 
 @define(frozen=True)
 class File:
-    """A file that the page shows."""
+    """A file in the page."""
 
     line: int
     name: str
@@ -41,7 +41,7 @@ class File:
 
 @define(frozen=True)
 class Command:
-    """A command, and what the page says that it prints."""
+    """A command, and its documented output."""
 
     line: int
     text: str
@@ -53,13 +53,13 @@ class Command:
 
     @property
     def only_looks(self) -> bool:
-        """Whether it can be repeated: a ``GET`` of curl's, which waits for nothing to change."""
+        """Return whether the command can be repeated: a plain ``GET`` with curl."""
         return self.text.startswith("curl ") and not re.search(r" (-X|-d|--data\S*|-T) ", self.text)
 
 
 @define(frozen=True)
 class Logged:
-    """Lines that the log has, perhaps with the time before them."""
+    """Lines of the log, with or without the time before them."""
 
     line: int
     text: str
@@ -76,7 +76,7 @@ class Skipped:
 
 @define(frozen=True)
 class Shown:
-    """Any other block, and each line between blocks."""
+    """Any other block, or a line between blocks."""
 
     line: int
     text: str
@@ -86,7 +86,7 @@ Step = File | Command | Logged | Skipped | Shown
 
 
 def steps(markdown: str) -> Iterator[Step]:
-    """Take a page apart.
+    """Split a page into steps.
 
     :raises ValueError: for a marker that no block follows, and for a file without a name.
     """
@@ -142,7 +142,7 @@ def _commands(number: int, block: list[str]) -> Iterator[Command]:
         yield Command(number + first, command, "\n".join(answer))
 
 
-# What an answer may differ in
+# Variable parts of output
 
 _MINUTE = r"(?<!\d)\d{10}(?!\d)"
 _RFC3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z"
@@ -152,9 +152,9 @@ _MILLISECONDS = re.compile(r"\.\d{3}(?=Z)")
 
 @define
 class Minutes:
-    """Which true minute each minute of a page means; the same one wherever it stands.
+    """A mapping from each minute of a page to a real minute.
 
-    A minute that the page itself says in a command means itself.
+    A minute in a command stands for itself.
     """
 
     _known: dict[str, str] = field(factory=dict)
@@ -163,7 +163,7 @@ class Minutes:
         return evolve(self, known=dict(self._known))
 
     def said_in(self, command: str) -> str:
-        """Return a command with the true minutes in it."""
+        """Return a command with the real minutes."""
 
         def true(found: re.Match[str]) -> str:
             return self._known.setdefault(found[0], found[0])
@@ -174,9 +174,9 @@ class Minutes:
         return re.sub(_MINUTE, true, command)
 
     def matches(self, documented: str, actual: str) -> bool:
-        """Whether a text is what the page says, but for times, the version, and what is left out.
+        """Return whether a text equals the documented one, except for variable parts.
 
-        What each minute means is remembered if so.
+        If so, the meaning of its minutes is stored.
         """
         pattern, at = "", 0
         found: list[str] = []
@@ -203,7 +203,7 @@ class Minutes:
         if time is None:
             return r"callme[/ ]\d+\.\d+\.\d+"
         if _unix(time) and int(_unix(time)) % 60 == 0 and ".000Z" in time:
-            # Nearly no time but a minute's beginning ends like this.
+            # Hardly any time but the beginning of a minute ends like this.
             found.append(_unix(time))
             return f"({_RFC3339})"
         return _RFC3339
@@ -214,15 +214,15 @@ def _unix(time: str) -> str:
     return str(int(moment.replace(tzinfo=timezone.utc).timestamp()))
 
 
-# Comparing
+# Comparison
 
 
 def check(documented: str, actual: str, minutes: Minutes) -> None:
-    """Fail unless a command printed what the page says.
+    """Fail unless the output of a command is the documented one.
 
-    Heads of answers have the headers that are shown, JSON has the members and values that are
-    shown, in their order, and no others unless ``…`` stands there; all else is compared
-    as text. Times, durations, names of daemons and callme's version may differ.
+    A response head must have the documented headers. JSON must have the documented members and
+    values in their order, and no others unless there is a ``…``. Anything else is compared as
+    text. Times, durations, node names and callme's version may differ.
     """
     actual = actual.replace("\r\n", "\n")
     if documented.startswith("HTTP/"):
@@ -280,11 +280,11 @@ def _check_member(name: str, documented: Any, actual: Any, minutes: Minutes, pat
         _check_value(documented, actual, minutes, path)
 
 
-# JSON in which something is left out
+# JSON with omissions
 
 
 def _documents(text: str) -> Iterator[Any]:
-    """Read JSON values, one after the other, in which ``…`` may stand for a member or element.
+    """Parse consecutive JSON values in which ``…`` may stand for a member or an element.
 
     :raises ValueError: for anything else.
     """

@@ -26,10 +26,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class Endpoint:
     """A server that answers each request with what the test says, byte for byte.
 
-    :ivar answer: what is written when a request's head has arrived: bytes, or a
-        function that is given the connection.
+    :ivar answer: the bytes to write when a request has arrived, or a function that
+        gets the connection.
     :ivar requests: the heads of the requests, each with its body.
-    :ivar connections: every connection ever made.
+    :ivar connections: all connections, closed ones included.
     """
 
     answer: bytes | Callable[[Connection], None] = OK
@@ -91,7 +91,7 @@ class Connection(Protocol):
         self.transport.abortConnection()
 
     def drip(self, data: bytes, every: float) -> None:
-        """Write the same bytes again and again, until the connection is lost."""
+        """Write the same bytes repeatedly until the connection is lost."""
 
         def write() -> None:
             self.write(data)

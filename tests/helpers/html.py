@@ -1,4 +1,4 @@
-"""A browser without a screen: it asks for pages, and reads what they say."""
+"""A browser in memory: it requests pages and reads their text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORM = "application/x-www-form-urlencoded"
 
 @frozen
 class Page:
-    """A page; it must be well-formed, so that nothing in it is taken for markup."""
+    """A page, which must be well-formed XML, so that no text can be mistaken for markup."""
 
     status: int
     headers: Any
@@ -35,11 +35,11 @@ class Page:
         return ElementTree.fromstring(self.text[len(doctype) :])
 
     def all(self, path: str) -> list[ElementTree.Element]:
-        """Return the elements at an XPath, as far as ElementTree knows it."""
+        """Return the elements at an XPath of ElementTree's subset."""
         return self.tree.findall(path)
 
     def said(self, path: str) -> list[str]:
-        """Return what each element at a path says."""
+        """Return the text of each element at a path."""
         return [says(element) for element in self.all(path)]
 
     @property
@@ -57,13 +57,13 @@ class Page:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Return what lists of terms say."""
+        """Return the terms and values of description lists."""
         return {
             says(one.findall("dt")[0]): says(one.findall("dd")[0]) for one in self.all(".//dl/div")
         }
 
     def rows(self, caption: str) -> list[list[str]]:
-        """Return the cells of the table whose caption begins so."""
+        """Return the cells of the table whose caption begins with a text."""
         for table in self.all(".//table"):
             if says(table.findall("caption")[0]).startswith(caption):
                 return [[says(cell) for cell in row] for row in table.findall("tbody/tr")]
@@ -71,11 +71,11 @@ class Page:
 
     @property
     def links(self) -> dict[str, str]:
-        """Return where each link leads, by what it says."""
+        """Return the target of each link by its text."""
         return {says(one): one.get("href", "") for one in self.all(".//a")}
 
     def form(self, action: str) -> dict[str, str]:
-        """Return the fields of a form, filled in as it comes."""
+        """Return the fields of a form with their initial values."""
         for form in self.all(".//form"):
             if form.get("action", "").startswith(action):
                 return {one.get("name", ""): one.get("value", "") for one in form.iter("input")}
@@ -83,7 +83,7 @@ class Page:
 
 
 def says(element: ElementTree.Element) -> str:
-    """Return what an element says to who listens: signs for the eye are left out."""
+    """Return the text of an element for a screen reader, without decorative symbols."""
     return " ".join("".join(_spoken(element)).split())
 
 
@@ -102,7 +102,7 @@ def visit(
     headers: dict[str, str] | None = None,
     method: str | None = None,
 ) -> Page:
-    """Ask for a page; with fields, send a form."""
+    """Request a page; with fields, submit a form."""
     data = None if fields is None else urlencode(fields).encode()
     given = {**HTML, **({} if data is None else {"Content-Type": FORM}), **(headers or {})}
     asking = world.http.request(

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 @implementer(ILogObserver)
 class LoggedFailures:
-    """The failures logged during a test, those that nobody handled among them."""
+    """The failures logged during a test, unhandled ones included."""
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
@@ -19,7 +19,7 @@ class LoggedFailures:
             self.failures.append(event["log_failure"])
 
     def flush(self, kind: type[BaseException]) -> int:
-        """Forget the failures of one kind, which the test provoked; return how many."""
+        """Forget the failures of a kind that the test provoked; return their number."""
         found = [failure for failure in self.failures if failure.check(kind)]
         self.failures = [failure for failure in self.failures if failure not in found]
         return len(found)

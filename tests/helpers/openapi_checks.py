@@ -1,4 +1,4 @@
-"""What the OpenAPI document says, for tests to ask: is this value valid, may this be an answer?"""
+"""Checks of values and responses against the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ PATHS: dict[str, dict[str, Any]] = DOCUMENT["paths"]
 
 @cache
 def validator(pointer: str) -> jsonschema_rs.Draft202012Validator:
-    """Return what checks values against the schema that stands somewhere in the document."""
+    """Return a validator for the schema at a JSON pointer in the document."""
     schema = {"$ref": f"#{pointer}", "paths": PATHS, "components": COMPONENTS}
     return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
 
 def is_a(name: str, value: object) -> bool:
-    """Whether a value is valid by a schema that has a name."""
+    """Return whether a value matches a named schema."""
     return validator(f"/components/schemas/{name}").is_valid(value)
 
 
 def is_parameter(name: str, value: object) -> bool:
-    """Whether a value is valid as a parameter of a task."""
+    """Return whether a value is valid as a parameter of a task."""
     return validator(f"/components/schemas/NewTask/properties/{name}").is_valid(value)
 
 
 def template_of(target: str) -> str | None:
-    """Return the path in the document that a request's target means, if it means one."""
+    """Return the path template of the document that a request target matches, or ``None``."""
     path = target.partition("?")[0]
-    # A trailing slash makes no difference; the document has it where a list is asked for.
+    # A trailing slash makes no difference; the document has it for lists.
     for wanted in (path.removesuffix("/"), path, path + "/"):
         if wanted in PATHS:
             return wanted
@@ -53,14 +53,14 @@ def template_of(target: str) -> str | None:
 def check_answer(
     method: str, target: str, status: int, headers: Mapping[str, str], text: str
 ) -> None:
-    """Fail unless the document has such an answer to such a request.
+    """Fail unless the document lists such a response to such a request.
 
-    :param headers: the answer's, their names in lower case.
+    :param headers: the response headers, with names in lower case.
     """
     template = template_of(target)
     operation = PATHS.get(template or "", {}).get("get" if method == "HEAD" else method.lower())
     if operation is None or status == 500:
-        # What is no operation is refused; a fault of callme's own is nothing to be described.
+        # An unknown operation is refused; internal errors are not described.
         assert status in (400, 404, 405, 500), f"{status} to {method} {target}"
         response: dict[str, Any] = COMPONENTS["responses"]["NotFound"]
         at = "/components/responses/NotFound"

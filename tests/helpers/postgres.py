@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: made once, on a free port, gone at the end."""
+"""A PostgreSQL server for the tests: created once, on a free port, removed at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
 def binaries() -> Path | None:
-    """Return the directory of the server's programs, the newest there is."""
+    """Return the directory of the newest installed server, or ``None``."""
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).parent
@@ -39,14 +39,14 @@ def binaries() -> Path | None:
 
 
 def as_another() -> list[str]:
-    """Return what runs a command as a user that PostgreSQL accepts: it refuses to be root's."""
+    """Return a command prefix that drops root, as PostgreSQL refuses to run as root."""
     return [] if os.getuid() else ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
 class Cluster:
-    """A server with one superuser, ``callme``, who needs no password.
+    """A server with one superuser, ``callme``, without a password.
 
-    :param durable: whether it syncs to disk: where that is what is tested.
+    :param durable: whether it syncs to disk.
     """
 
     def __init__(self, durable: bool = False, **options: str) -> None:
@@ -57,7 +57,7 @@ class Cluster:
                 pytest.fail(reason)
             pytest.skip(reason)
         self.programs = programs
-        # Not pytest's directory: another user could not reach it.
+        # Another user cannot reach pytest's own directory.
         self.directory = Path(tempfile.mkdtemp(prefix="callme-pg-"))
         if not os.getuid():
             os.chown(self.directory, 65534, 65534)
@@ -106,9 +106,9 @@ class Cluster:
         return psycopg.connect(self.url(database), autocommit=True)
 
     def empty(self, database: str) -> None:
-        """Forget all that a database of callme's holds."""
+        """Delete all rows of a database."""
         with self.connect(database) as connection:
-            # The connections of a store that has just been closed may still hold locks.
+            # Connections of a store that has just been closed may still hold locks.
             connection.execute(f"TRUNCATE {SCHEMA}.task, {SCHEMA}.attempt, {SCHEMA}.node".encode())
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class Cluster:
 
 
 class Silence:
-    """A proxy before the server that can fall silent, its connections still open."""
+    """A proxy that can stop forwarding while its connections stay open."""
 
     def __init__(self, port: int) -> None:
         self.silent = False
@@ -153,7 +153,7 @@ class Silence:
 
     def close(self) -> None:
         self.silent = False
-        # A socket that another thread accepts from is not closed before that returns.
+        # A socket on which another thread calls accept is not closed before accept returns.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         for one in (self._listener, *self._open):

@@ -38,15 +38,15 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections on a port of this machine."""
+    """Return whether a port of this machine accepts connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def serves(port: int) -> bool:
-    """Whether somebody does something about a request, be it to hang up: its reactor runs.
+    """Return whether a server reacts to a request, if only by closing: its reactor runs.
 
-    A port listens before that, when a SIGTERM still finds no handler.
+    A port listens earlier, when the handler of SIGTERM is not yet installed.
     """
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as probe:
@@ -60,7 +60,7 @@ def serves(port: int) -> bool:
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 20, every: float = 0.02) -> Any:
-    """Return what ``what`` returns once it is true."""
+    """Call ``what`` until its result is true; return that result."""
     end = time.monotonic() + seconds
     while True:
         found = what()
@@ -71,10 +71,10 @@ def wait_for(what: Callable[[], Any], seconds: float = 20, every: float = 0.02) 
 
 
 class Sink:
-    """An endpoint that counts its calls, and answers as its URL says.
+    """An endpoint that counts its calls and responds as its URL demands.
 
-    ``/status/204`` answers with 204, ``/sleep/2`` after two seconds with 200,
-    ``/once/500`` with 500 the first time a task calls and with 200 from then on.
+    ``/status/204`` responds with 204, ``/sleep/2`` with 200 after two seconds, and
+    ``/once/500`` with 500 to the first call of a task and with 200 to later ones.
 
     :ivar calls: the time, the task's key and the headers of each call.
     """
@@ -103,20 +103,20 @@ class Sink:
             do_GET = do_POST = do_PUT = answer
 
             def log_message(self, *args: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         class Server(ThreadingHTTPServer):
             request_queue_size = 1024
 
             def handle_error(self, *args: Any) -> None:
-                """Say nothing of daemons that died in the middle of a call."""
+                """Ignore daemons that were killed during a call."""
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def called(self, path: str, headers: dict[str, str]) -> int:
-        """Count a call and return the status that it is answered with."""
+        """Count a call; return the status of its response."""
         key = unquote(headers.get("Idempotency-Key", "").strip('"'))
         with self._lock:
             self.calls.append((time.time(), key, headers))
@@ -166,13 +166,13 @@ class Daemon:
         return serves(self.port)
 
     def kill(self) -> None:
-        """Let it die at once, as a machine does when its power goes."""
+        """Kill the process at once, as a power failure would."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def terminate(self, seconds: float = 15) -> int:
-        """Ask it to end, and return its exit status."""
+        """Send SIGTERM; return the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
@@ -181,7 +181,7 @@ class Daemon:
         return (self.directory / "log").read_text()
 
     def rss(self) -> int:
-        """Return how many bytes of memory it holds."""
+        """Return the resident memory in bytes."""
         assert self.process is not None
         fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -221,5 +221,5 @@ class Daemon:
 
 
 def environment() -> dict[str, str]:
-    """Return an environment without settings of callme's."""
+    """Return the environment without callme's settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CALLME_")}

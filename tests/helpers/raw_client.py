@@ -22,7 +22,7 @@ def head(method: bytes, target: bytes, *headers: bytes, host: bytes = b"localhos
 
 
 class Transport(StringTransport):
-    """A transport that knows whether it was dropped."""
+    """A transport that records whether it was aborted."""
 
     aborted = False
 
@@ -32,10 +32,10 @@ class Transport(StringTransport):
 
 
 class Client:
-    """Somebody who connects to a site and sends bytes."""
+    """A client that connects to a site and sends bytes."""
 
     def __init__(self, world: World, site: BoundedSite | None = None) -> None:
-        """Connect; where there is no room, :exc:`ConnectionRefusedError`."""
+        """Connect; without room, raise :exc:`ConnectionRefusedError`."""
         self.world = world
         self.site = site or BoundedSite(
             Api(world.store, world.scheduler, world.clock, world.now, world.metrics).app.resource(),
@@ -60,7 +60,7 @@ class Client:
         self.channel.connectionLost(Failure(ConnectionDone()))
 
     def answers(self) -> list[tuple[int, Any]]:
-        """Return the status and the JSON of each answer, which are taken."""
+        """Take the responses received so far; return the status and JSON of each."""
         data = self.transport.value()
         self.transport.clear()
         found = []
@@ -71,13 +71,13 @@ class Client:
             length = int(headers.get("content-length", 0))
             body, data = rest[:length], rest[length:]
             assert headers.get("content-type", "application/json").endswith("json")
-            # Whatever it is, and whoever answers: no version, least of all Twisted's.
+            # No response reveals a version, of Twisted's server in particular.
             assert headers.get("server", "callme") == "callme"
             found.append((int(lines[0].split()[1]), json.loads(body) if body else None))
         return found
 
     def status(self) -> int:
-        """Return the status of the one answer."""
+        """Take the single response; return its status."""
         ((status, body),) = self.answers()
         assert status < 400 or body["status"] == status
         return status

@@ -11,7 +11,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(world: World, accept: str | None = None) -> tuple[str, str]:
-    """Return the page and its content type."""
+    """Return the text of ``/metrics`` and its content type."""
     headers = {} if accept is None else {"Accept": accept}
     asking = world.http.request("GET", "http://callme:6777/metrics", headers=headers)
     world.http.flush()

@@ -15,7 +15,7 @@ from tests.helpers.processes import free_port
 
 def options(directory: Path, *arguments: str, **parent: Any) -> Options:
     made = Options({})
-    # As much of twistd's own options as callme looks at.
+    # The options of twistd that callme reads.
     made.parent = usage.Options()
     made.parent.update({"rundir": str(directory), "uid": None, "gid": None} | parent)
     made.parseOptions([f"--port={free_port()}", *arguments])

@@ -33,7 +33,7 @@ async def finish(store: Store, claim: Claim, status: int, now: float = NOW) -> b
 
 
 async def put_in(store: Store, state: State, name: str = "task", at: int = NOON) -> Key:
-    """Put a task and bring it into a state."""
+    """Put a task and bring it into a state; return its key."""
     key = await put(store, name, at, retry=0)
     if state is not State.SCHEDULED:
         claims = [c for c in await claim_all(store, now=at) if c.definition.key == key]

@@ -13,6 +13,6 @@ SINK = "http://sink.example/"
 
 
 def definition(name: str = "task", at: int = NOON, **more: Any) -> Definition:
-    """Return a definition, made as the API makes them."""
+    """Return a definition, parsed as the API parses it."""
     body = {"trigger_at": at, "callback": SINK, "max_delay": 525_600, **more}
     return parse_definition(body, now=at, task_name=name)

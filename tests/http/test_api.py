@@ -1,4 +1,4 @@
-"""The API through treq's in-memory client: no socket, no thread, time in the test's hands."""
+"""The API through treq's in-memory client: no sockets, no threads, a simulated clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.logs import LoggedFailures
 from tests.helpers.tasks import NOON, definition
 from tests.helpers.world import World
 
-# Putting
+# Put
 
 
 def test_a_new_task_is_created(world: World) -> None:
@@ -272,7 +272,7 @@ def test_denied_callback_address_is_refused(host: str) -> None:
     world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
     answer = put(world, callback=f"http://{host}/")
     assert (answer.status, pointers(answer)) == (422, ["/callback"])
-    # As the standard library writes it, which Python 3.13 does in another way than those before.
+    # The standard library's own form, which differs from Python 3.13 on.
     assert str(ip_address(host.strip("[]"))) in answer.json["detail"]
     assert "must not be called" in answer.json["detail"]
     assert ask(world, "GET", "/task/").json == {"tasks": []}
@@ -289,12 +289,12 @@ def test_secrets_are_redacted_in_every_response(world: World) -> None:
     ]
     assert [answer.status for answer in answers] == [201, 409, 200, 200]
     assert all("hunter2" not in answer.text for answer in answers)
-    # One task's own answer shows what does not look secret; lists and errors show no value.
+    # A single task shows values that look harmless; lists and errors show none.
     assert ["shown" in answer.text for answer in answers] == [True, False, True, False]
     assert answers[1].json["task"]["headers"] == dict.fromkeys(headers, "***")
 
 
-# Asking
+# Status and lists
 
 
 def test_status_and_task_paths_respond_alike(world: World) -> None:
@@ -439,7 +439,7 @@ def test_head_responds_like_get_without_body(world: World) -> None:
     assert ask(world, "HEAD", "/status/nobody").status == 404
 
 
-# Rescheduling
+# Reschedule
 
 
 def failed(world: World, *minutes: int) -> None:
@@ -544,7 +544,7 @@ def test_bad_reschedule_is_refused(world: World, path: str, body: object, status
     assert ask(world, "GET", f"/status/task@{NOON}").json["state"] == "failed"
 
 
-# Deleting
+# Delete
 
 
 def test_a_task_is_deleted(world: World) -> None:
@@ -567,7 +567,7 @@ def test_delete_of_a_name_leaves_running_tasks(world: World) -> None:
     assert ask(world, "DELETE", "/task/nobody").status == 404
 
 
-# Everything else
+# Errors, health and disconnects
 
 
 @pytest.mark.parametrize(
@@ -665,7 +665,7 @@ def test_healthz_fails_until_a_write_succeeds_again(world: World) -> None:
 
 
 def ask_health(world: World) -> Any:
-    """Ask for the health of a daemon that is not well: 503, but no problem document."""
+    """Request the health of a failing daemon: 503, but no problem document."""
     asking = world.http.request("GET", f"{BASE}/healthz")
     world.http.flush()
     response = world.result(asking)
@@ -674,7 +674,7 @@ def ask_health(world: World) -> Any:
 
 
 def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
-    """Its task is on the way to the disk: it is kept, and called when its minute has come."""
+    """The write is in progress: the task is stored, and called at its minute."""
     world.scheduler.start()
     put_it, committing = world.store.put, Deferred[Any]()
     world.store.put = lambda *args, **kwargs: committing

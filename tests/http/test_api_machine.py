@@ -1,6 +1,6 @@
-"""The API against a model of it: what was asked must be what is told, whatever was asked before.
+"""The API against a model of it, after any sequence of requests.
 
-Every answer is checked against the OpenAPI document too: see ``ask``.
+Every response is also checked against the OpenAPI document: see ``ask``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Key = tuple[str, int]
 
 @define
 class Modelled:
-    """A task as the model has it."""
+    """A task of the model."""
 
     payload: str
     state: str = "scheduled"
 
 
 class ApiMachine(RuleBasedStateMachine):
-    """A client that remembers everything, and a daemon whose answers it compares."""
+    """A client that models every task, and compares the responses of a daemon."""
 
     @initialize(start=st.integers(0, 100), answer=ANSWERS)
     def begin(self, start: int, answer: int | None) -> None:
@@ -52,13 +52,13 @@ class ApiMachine(RuleBasedStateMachine):
         if hasattr(self, "world"):
             self.world.close()
 
-    # What the model knows
+    # Model
 
     def minute(self, offset: int) -> int:
         return int(self.world.now() // 60 + offset) * 60
 
     def due(self) -> None:
-        """Let what has become due be called, as the daemon does."""
+        """Call the due tasks of the model, as the daemon does."""
         ends = {200: "succeeded", 500: "failed", None: "running"}
         for (_, at), task in self.tasks.items():
             if task.state == "scheduled" and at <= self.world.now():
@@ -88,7 +88,7 @@ class ApiMachine(RuleBasedStateMachine):
         task.state = "scheduled"
         self.tasks[old[0], to] = task
 
-    # What is asked
+    # Requests
 
     @rule(
         name=NAMES,
@@ -161,7 +161,7 @@ class ApiMachine(RuleBasedStateMachine):
         self.due()
 
     def one(self, which: int) -> Key:
-        """Return the key of one of the tasks, or of none."""
+        """Return the key of a task, or a key without a task."""
         keys = [*sorted(self.tasks), ("a", self.minute(10))]
         return keys[which % len(keys)]
 
@@ -249,7 +249,7 @@ class ApiMachine(RuleBasedStateMachine):
         for key in set(keys) - set(running):
             del self.tasks[key]
 
-    # What happens besides
+    # Other events
 
     @rule(seconds=st.integers(1, 150))
     def wait(self, seconds: int) -> None:
@@ -271,15 +271,15 @@ class ApiMachine(RuleBasedStateMachine):
 
     @rule()
     def lock(self) -> None:
-        """Have the database locked for whoever asks next."""
+        """Lock the database for the next request."""
         self.world.store.broken = True
 
-    # What must be true
+    # Invariants
 
     def ask(
         self, method: str, path: str, body: object = None, headers: Any = None
     ) -> Answer | None:
-        """Make a request; ``None`` where the database was locked, which is told."""
+        """Make a request; return ``None`` if the response reports the locked database."""
         answer = ask(self.world, method, path, body, headers)
         if self.world.store.broken:
             assert (answer.status, answer.header("retry-after")) == (503, "2")
@@ -296,7 +296,7 @@ class ApiMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_list_is_told(self) -> None:
-        """Ask for one list after every step, each time for another one."""
+        """Request a list after every step, a different one each time."""
         if hasattr(self, "world") and not self.world.store.broken:
             name, state, future_only = LISTS[self.steps % len(LISTS)]
             self.steps += 1
@@ -334,7 +334,7 @@ class ApiMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_task_is_told(self) -> None:
-        """Ask for one task after every step, each time for another one."""
+        """Request a task after every step, a different one each time."""
         if hasattr(self, "world") and self.tasks and not self.world.store.broken:
             name, at = self.one(self.steps)
             answer = ask(self.world, "GET", f"/task/{PATHS[name]}@{at}")

@@ -1,4 +1,4 @@
-"""Who may ask, and what those are told who may not."""
+"""Authentication: tokens, hosts and origins, and the responses to rejected requests."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_invalid_token_file_is_refused(text: str, said: str) -> None:
 
 
 def test_tokens_are_not_stored_in_clear() -> None:
-    """So that neither its length nor a dump of the memory tells what it is."""
+    """Neither its length nor a memory dump reveals a token."""
     tokens = Tokens.parse("hunter2")
     assert tokens.permission_of(b"Bearer hunter2") is Permission.WRITE
     assert b"hunter2" not in pickle.dumps(tokens)
@@ -118,7 +118,7 @@ def test_repeated_token_counts_once() -> None:
         (b"[::1]:6777", True),
         (b"[::1]", True),
         (b"[::ffff:127.0.0.1]", True),
-        # Browsers write these as 127.0.0.1; what has a dot and is no address might be a name.
+        # Browsers send these as 127.0.0.1; anything else with a dot could be a host name.
         (b"2130706433", True),
         (b"127.1", False),
         (b"0x7f.1", False),
@@ -311,7 +311,7 @@ def test_health_of_an_absolute_target_needs_no_token(world: World, token_file: P
     assert client.answers() == [(200, {"status": "ok"})]
 
 
-# Bodies that nobody asked for
+# Bodies of rejected requests
 
 
 def test_refused_body_is_discarded(world: World, token_file: Path) -> None:
@@ -326,7 +326,7 @@ def test_refused_body_is_discarded(world: World, token_file: Path) -> None:
         client.send(b"{" * 100_000)
     assert request.content is None
     assert client.answers() == []
-    # The client closes once it has read that; if not, callme does.
+    # The client closes after reading the response; otherwise callme does.
     assert not client.transport.disconnecting
     world.clock.advance(CLOSE_SECONDS)
     assert client.transport.aborted
@@ -350,7 +350,7 @@ def test_refused_head_request_has_no_body(world: World) -> None:
     answer = client.transport.value()
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert answer.endswith(b"\r\n\r\n")
-    # Nor has what could not be read, of a request that came after one.
+    # The same holds for the malformed request after one.
     client = connect(world, Gate())
     client.send(head(b"HEAD", b"/healthz"))
     client.transport.clear()
@@ -365,7 +365,7 @@ def test_refused_request_gets_no_100_continue(world: World) -> None:
     assert client.status() == 403
 
 
-# The file
+# Token file
 
 
 def test_token_file_is_reloaded(world: World, token_file: Path) -> None:

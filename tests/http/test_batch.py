@@ -1,4 +1,4 @@
-"""Many tasks in one request, through treq's in-memory client and over the real statements."""
+"""Batches through treq's in-memory client, on the real SQL statements."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def one(name: str, **more: Any) -> dict[str, Any]:
 
 
 def send(world: World, data: bytes, kind: str = "application/json", query: str = "") -> Any:
-    """Send a batch, and let the reactor turn until it is answered."""
+    """Send a batch, and run the reactor until it is answered."""
     asking = world.http.request("POST", URL + query, data=data, headers={"Content-Type": kind})
     world.clock.advance(0)
     world.http.flush()
@@ -166,7 +166,7 @@ def test_batch_reports_an_unavailable_database(world: World) -> None:
 def test_failing_batch_leaves_no_unhandled_error(
     world: World, logged_failures: LoggedFailures
 ) -> None:
-    """The slice that follows a failed one fails too, and nobody waits for it any more."""
+    """The slice after a failed one fails too, when its result is no longer awaited."""
     waiting: list[Deferred[Any]] = []
 
     def put_many(tasks: Any, now: float) -> Deferred[Any]:
@@ -182,7 +182,7 @@ def test_failing_batch_leaves_no_unhandled_error(
         waiting.pop(0).errback(StoreUnavailable("database is locked"))
     world.http.flush()
     assert world.result(asking).code == 503
-    # An error that nobody took is logged when it is collected.
+    # An unhandled failure is logged when it is collected.
     gc.collect()
     assert logged_failures.flush(StoreUnavailable) == 0
 
@@ -202,7 +202,7 @@ def test_large_batch_yields_to_the_reactor(world: World, monkeypatch: pytest.Mon
     world.store.put_many = counted
     monkeypatch.setattr(world.clock, "callLater", called_later)
     answers(world, [one(f"n{number}") for number in range(10 * SLICE)])
-    # Ten turns while it is decoded, and one before each slice that is written.
+    # Ten reactor turns while it is decoded, and one before each slice is written.
     assert turns == [0] * 10 + [0, SLICE] * 10
 
 
@@ -221,7 +221,7 @@ def test_task_that_falls_due_during_a_batch_is_called_at_once(world: World) -> N
     world.store.put_many = lambda tasks, now: committed.addCallback(lambda _: put_many(tasks, now))
     body = json.dumps([one("due", trigger_at=NOON + 60)]).encode()
     asking = world.http.request("POST", URL, data=body)
-    # The minute's tick is over when the task is there.
+    # The tick of the minute is over when the task is stored.
     world.turn_to(NOON + 60.5)
     committed.callback(None)
     world.turn_to(NOON + 60.6)

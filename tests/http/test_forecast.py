@@ -1,4 +1,4 @@
-"""What is foreseen: attempts, lateness, overloaded minutes, and what a dry run says of a put."""
+"""Forecasts: attempts, lateness, overloaded minutes, and dry runs of puts."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_capacity_combines_measured_and_assumed_rates() -> None:
     assert only_durations.calls_per_second() == 512
     assert only_durations.calls_per_second(HOST) == 512
     assert Capacity(4, 64).calls_per_second(HOST) == 4
-    # A few calls of 3 ms do not show that 256 at once would be as fast.
+    # A few calls of 3 ms do not prove that 256 calls at once would be as fast.
     short = Capacity(256, 64, duration=0.003, durations={HOST: 0.003})
     assert (short.calls_per_second(), short.calls_per_second(HOST)) == (1000, 1000)
     assert Capacity(256, 64, rate=4000.0, duration=0.003).calls_per_second() == 4000
@@ -189,7 +189,7 @@ def test_lateness_of_the_last_call_follows_the_rate(
     assert lateness(TEN, definition(), NOON + 7, calls, to_host) == seconds + 7
 
 
-# Crowded minutes
+# Overloaded minutes
 
 
 def test_minute_is_overloaded_if_its_last_call_is_late() -> None:
@@ -263,7 +263,7 @@ def test_due_tasks_count_in_the_first_minute() -> None:
 def test_host_with_sustainable_load_is_never_overloaded(capacity: Capacity, count: int) -> None:
     calls = capacity.sustainable_per_minute
     if calls > 60 * capacity.calls_per_second(HOST):
-        return  # Less than one call a minute, which is the least that can be told.
+        return  # Less than one call a minute, which is the minimum reported.
     loads = [MinuteLoad(at, HOST, calls, at + 60) for at in minutes(*range(count))]
     assert find_overloads(capacity, loads, NOON) == []
 
@@ -273,7 +273,7 @@ def test_saturated_span_covers_overloaded_minutes() -> None:
     calls = dict(zip(minutes(0, 1, 2, 3, 9), (609, 610, 600, 1, 1000), strict=True))
     assert saturated_span(TEN, calls, NOON - 60) == (NOON + 60, NOON + 540)
     assert saturated_span(TEN, {NOON: 609}, NOON - 60) is None
-    # What was due before may have little time left.
+    # Tasks that were due before may have little time left.
     assert saturated_span(TEN, {NOON: 11}, NOON) == (NOON, NOON)
     assert saturated_span(TEN, {NOON: 10}, NOON) is None
     assert span_above(calls, 609) == (NOON + 60, NOON + 540)
@@ -300,7 +300,7 @@ def test_overloads_lie_within_the_saturated_span(drawn: dict[int, tuple[int, int
     )
 
 
-# What the store knows
+# Store
 
 
 async def test_preview_counts_calls_beside_the_task(store: Store) -> None:
@@ -474,7 +474,7 @@ def test_batch_dry_run_counts_earlier_items(world: World) -> None:
     created = [one for one in answers if one.get("would") == "create"]
     assert [one["calls_in_minute"] for one in created] == list(range(2, 252))
     assert created[-1]["calls_to_host"] == 251
-    # 64 have a place, and 64 end in a second.
+    # 64 calls have a slot, and 64 end in a second.
     assert created[-1]["lateness_ms"] == round((251 - 64) / 64 * 1000)
     assert "payload" not in created[0]["task"]
 
@@ -495,7 +495,7 @@ def test_batch_dry_run_keeps_the_order_of_items(world: World) -> None:
         world.http.flush()
         world.clock.advance(0)
     while pending:
-        # The last one first, if there are several.
+        # The reads end in reverse order.
         pending.pop().callback(None)
         for _ in range(20):
             world.http.flush()
@@ -543,7 +543,7 @@ def test_forecast_counts_notifications(world: World) -> None:
     world.caller.answer = 500
     world.scheduler.start()
     world.turn_to(NOON + 1)
-    # It was called at once, and failed: this is its second attempt.
+    # The first attempt was made at once and failed: this is the second one.
     told = ask(world, "GET", "/forecast").json
     assert told["minutes"] == [{"minute": "2027-01-15T12:01:00.000Z", "calls": 1}]
 
@@ -583,7 +583,7 @@ def test_forecast_counts_due_tasks_in_the_first_minute(world: World) -> None:
 
 
 class Crowd(InstantStore):
-    """A store with many hosts that have many calls."""
+    """A store with many calls to many hosts."""
 
     hosts = MAX_LOADS
 
@@ -605,20 +605,20 @@ def test_truncated_forecast_gives_its_end() -> None:
         outlook = Forecaster(store, lambda: narrow, Clock(), lambda: NOON + 1)
         told = World.result(outlook.forecast(24))
         assert (told.complete, len(told.overloads)) == (complete, MAX_OVERLOADS)
-    # Few are too overloaded, but there may be others that were not looked at.
+    # Few hosts are overloaded, but more may be beyond the end of the query.
     roomy = Capacity(10**7, 1000)
     cut = World.result(Forecaster(store, lambda: roomy, Clock(), lambda: NOON).forecast(1))
     assert (cut.complete, cut.overloads) == (False, [])
     store.close()
 
 
-# One look for all who ask
+# Shared and cached forecasts
 
 
 class Slow(InstantStore):
-    """A store whose looks end when the test says.
+    """A store whose queries end when the test decides.
 
-    :ivar pending: what ends each of them.
+    :ivar pending: the results of the queries in progress.
     """
 
     def __init__(self) -> None:
@@ -709,7 +709,7 @@ def test_impatient_caller_gets_the_last_forecast_unless_stale(slow: Slow) -> Non
     asked = within(outlook)
     clock.advance(0.05)
     assert World.result(asked) is told
-    # The look goes on, but by then the last one is too old.
+    # The computation goes on, but by then the last forecast is stale.
     clock.advance(MOST_SECONDS)
     asked = within(outlook)
     clock.advance(0.05)

@@ -1,7 +1,7 @@
-"""Requests made to harm: what is smuggled, malformed, endless or of another protocol.
+"""Hostile requests: smuggled, malformed, endless or of another protocol.
 
-Whatever arrives, the answer is JSON and no 5xx, nothing is done that was not asked for in plain
-HTTP/1.1, and the next client is served.
+Every response is JSON without a 5xx status, only plain HTTP/1.1 requests have an effect, and the
+next client is served.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ FRAMING = {
     "HTTP/2 without asking": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
     "TLS": b"\x16\x03\x01\0\xc8\x01\0\0\xc4\x03\x03" + bytes(range(1, 190)) + b"\r\n",
 }
-"""What callme cannot be sure to read as everybody else would: refused with 400, and the connection
-with it, so that nothing after it is read as a request."""
+"""Requests that another program could read differently: callme rejects them with 400 and closes the
+connection, so that nothing after them is read as a request."""
 
 REFUSED = {
     "a target of 1 MB": (b"GET /" + b"x" * MEGABYTE + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
@@ -147,7 +147,7 @@ ENDLESS = {
     "TLS that waits": b"\x16\x03\x01\0\xc8\x01\0\0\xc4\x03\x03" + b"a" * 189,
     "a length that does not come": HEAD + b"Content-Length: 1000000\r\n\r\n" + BODY,
 }
-"""What is not complete, and never will be."""
+"""Requests that never become complete."""
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def client(world: World) -> Client:
 
 
 def check(client: Client) -> None:
-    """Fail unless the victim is unharmed, and another client is served."""
+    """Fail unless the victim is unchanged and another client is served."""
     client.world.task(VICTIM)
     other = Client(client.world, client.site)
     other.send(GET)
@@ -240,7 +240,7 @@ def test_any_bytes_in_any_pieces_get_json(pieces: list[bytes], size: int) -> Non
         world.close()
 
 
-# Over true sockets
+# Over sockets
 
 WHOLE = re.compile(rb"\r\n\r\n\{.*\}\n\Z")
 
@@ -267,7 +267,7 @@ def test_daemon_process_survives_hostile_requests(daemon: Daemon) -> None:
                 while not WHOLE.search(received) and (more := connection.recv(65_536)):
                     received += more
             except (TimeoutError, ConnectionError):
-                # It was cut off while it sent, or there is nothing to be said yet.
+                # The server closed the connection early, or has nothing to send yet.
                 assert what in ENDLESS or len(data) > 64_000, what
         if received:
             assert re.match(rb"HTTP/1\.1 4\d\d ", received), what

@@ -1,4 +1,4 @@
-"""Calendars of tasks, read by another's reader of RFC 5545."""
+"""Calendars of tasks, parsed by the icalendar library (RFC 5545)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = 86_400
 
 @frozen
 class Feed:
-    """A calendar, as a reader has it."""
+    """A parsed calendar."""
 
     text: str
     calendar: Any
@@ -64,7 +64,7 @@ def feed(world: World, path: str = "/status/", headers: dict[str, str] | None = 
 
 
 def read(text: str) -> Any:
-    """Read a calendar, and hold it to what the RFC asks of each."""
+    """Parse a calendar, and check the rules of the RFC."""
     assert text.endswith("END:VCALENDAR\r\n")
     for line in text.split("\r\n"):
         assert len(line.encode()) <= 75
@@ -91,7 +91,7 @@ def at(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
-# What stands in it
+# Contents
 
 
 def test_a_scheduled_task_is_an_event_in_its_minute(world: World) -> None:
@@ -219,7 +219,7 @@ def test_empty_calendar_is_valid(world: World) -> None:
     assert empty.calendar["NAME"] == "callme"
 
 
-# How it is asked for
+# Request
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_single_task_stays_json(world: World) -> None:
     assert answer.json["task"] == str(task.key)
 
 
-# How it is written
+# Format
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -309,7 +309,7 @@ def test_long_lines_are_folded_at_75_octets() -> None:
         part.decode()
 
 
-# What the store gives
+# Store
 
 
 async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Pages are read and written so that nobody but who reads others waits."""
+"""Lists: how pages are read and written without delaying other requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGE = {f"{number:02}-{'x' * 77}": "" for number in range(100)}
 
 
 class Reads:
-    """A database whose answers the test gives."""
+    """A store whose results the test gives."""
 
     def __init__(self) -> None:
         self.clock = Clock()

@@ -1,4 +1,4 @@
-"""Waiting for a task to change: who waits is woken by what happens, and by nothing else."""
+"""Long polling: a request waits for a change of its task, and for nothing else."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ KEY = Key("task", AT)
 
 
 class Waiting:
-    """One request that waits.
+    """A long-poll request.
 
-    :ivar status: the answer's; ``None`` before there is one.
-    :ivar responses: the answer, once it is there.
+    :ivar status: the status of the response; ``None`` before it arrives.
+    :ivar responses: the response, once it has arrived.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Waiting:
         self.look()
 
     def hang_up(self) -> None:
-        """Wait no more, but close the connection."""
+        """Close the connection."""
         self.asking.cancel()
         self.world.http.flush()
 
     def look(self) -> Waiting:
-        """Let what is due now happen, and be seen."""
+        """Run what is due now, and read the response."""
         for _ in range(3):
             self.world.clock.advance(0)
             self.world.http.flush()
@@ -64,7 +64,7 @@ class Waiting:
 
 
 def reads(world: World) -> list[Any]:
-    """Return what will list each reading of tasks from now on."""
+    """Return a list to which each query of tasks is added from now on."""
     seen: list[Any] = []
     store = world.store
 
@@ -132,7 +132,7 @@ def test_failed_attempt_with_retry_is_a_change(world: World) -> None:
 def test_expiry_of_a_task_is_a_change(world: World) -> None:
     world.put(at=NOON, max_delay=1)
     waiting = Waiting(world, f"/status/task@{NOON}?wait=60")
-    # Nobody was there to call it.
+    # No daemon was there to call it.
     world.clock.rightNow += 59.9
     world.result(world.watched.due(NOON + 60))
     assert waiting.look().json["reason"] == "too_late"
@@ -310,7 +310,7 @@ def test_failed_query_is_repeated(world: World) -> None:
     ask(world, "DELETE", f"/task/{KEY}")
     world.store.broken = True
     world.turn_to(NOON + 1)
-    # Its time is over: it is told what is.
+    # Its wait is over: it gets the current task.
     assert (waiting.look().status, ending.look().status) == (None, 503)
     world.store.broken = False
     world.turn_to(NOON + 2)
@@ -323,7 +323,7 @@ def test_change_by_another_daemon_is_noticed_within_a_second(world: World) -> No
     world.put(at=AT)
     world.put("other", AT)
     waiting, other = Waiting(world), Waiting(world, f"/status/other@{AT}?wait=60")
-    # Past this daemon.
+    # The write bypasses this daemon.
     world.result(world.store.delete(KEY))
     world.turn_to(NOON + 0.9)
     assert waiting.look().status is None
@@ -348,7 +348,7 @@ def test_many_long_polls_share_one_query(world: World, monkeypatch: pytest.Monke
     world.turn_to(NOON + 2)
     assert [len(asked) for asked in seen] == [count, count]
     seen.clear()
-    # Past this daemon. No more answers are in memory than may.
+    # The write bypasses this daemon. The responses in memory are bounded.
     world.result(world.store.delete_name("task"))
     world.turn_to(NOON + 3)
     assert {one.look().status for one in waiting} == {404}

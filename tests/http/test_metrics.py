@@ -1,4 +1,4 @@
-"""What Prometheus is told: read from the page, as Prometheus reads it."""
+"""Metrics, parsed from ``/metrics`` with Prometheus's own parser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMETHEUS = (
 )
 
 
-# What is counted
+# Counters
 
 
 def test_attempt_is_counted_with_lateness_and_duration(world: World) -> None:
@@ -112,7 +112,7 @@ def test_lost_claim_is_counted(world: World) -> None:
     world.caller.answer = None
     key = world.put().key
     ticking(world)
-    # Another daemon took it up, its lease being over.
+    # Another daemon rescued it after its lease.
     world.store.connection.execute("UPDATE task SET last_attempt = last_attempt + 1")
     world.caller.end(key, 200)
     found = samples(world)
@@ -120,7 +120,7 @@ def test_lost_claim_is_counted(world: World) -> None:
     assert value(found, "callme_tasks_finished_total", state="succeeded", reason="") == 0
 
 
-# What is looked up
+# Gauges
 
 
 def test_gauges_describe_daemon_and_database(world: World) -> None:
@@ -153,12 +153,12 @@ def test_task_count_is_cached_for_a_minute(world: World) -> None:
     world.clock.advance(59)
     assert scheduled() == 0
     world.clock.advance(1)
-    # What is asked for now has it, or the next page where the count takes its time.
+    # This scrape has the new count, or the next one if the count is slow.
     assert scheduled() == 1
 
 
 class SlowStore:
-    """A store that answers about its figures when the test says so."""
+    """A store that returns its stats when the test decides."""
 
     def __init__(self, world: World) -> None:
         self.store = world.store
@@ -237,7 +237,7 @@ def test_error_in_the_task_count_is_logged_and_retried(
     assert value(samples(world), "callme_tasks", state="scheduled", reason="") == 0
 
 
-# How it is told
+# Format
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_accept_header_selects_openmetrics(world: World, accept: str) -> None:
 
 
 def test_metric_names_follow_the_conventions(world: World) -> None:
-    """https://prometheus.io/docs/practices/naming/, as far as a machine can tell."""
+    """The rules of https://prometheus.io/docs/practices/naming/ that a program can check."""
     for family in openmetrics(scrape(world, PROMETHEUS)[0]):
         assert re.fullmatch(r"(callme|process)(_[a-z]+)*", family.name)
         assert family.documentation.endswith(".")
@@ -275,7 +275,7 @@ def test_metric_names_follow_the_conventions(world: World) -> None:
 
 
 def test_metrics_contain_no_data_of_tasks(world: World) -> None:
-    """Whoever may read may read it: it names no task, no host and nothing that they carry."""
+    """The metrics name no task, no host and none of their contents."""
     world.put("secret-name", callback="http://secret.example/", payload="secret")
     ticking(world)
     assert "secret" not in scrape(world)[0]

@@ -1,4 +1,4 @@
-"""Being told of a task's end: by a task of its own, put in the transaction that ends the first."""
+"""Notifications of a task's end: tasks of their own, put in the transaction that ends it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ BAD, GOOD = f"task.{NOON}.on_failure", f"task.{NOON}.on_success"
 
 
 def begun(world: World, **more: Any) -> None:
-    """Put a task, and let the daemon start."""
+    """Put a task, and start the daemon."""
     world.put(**{**TOLD, "retry": 0, **more})
     world.scheduler.start()
     world.turn_to(world.now())
 
 
 def notices(world: World) -> list[Claim]:
-    """Return the calls made that tell of something."""
+    """Return the calls made for notifications."""
     return [claim for _, claim in world.caller.calls if "told" in claim.host]
 
 
@@ -111,7 +111,7 @@ def test_notification_does_not_overwrite_a_task(world: World) -> None:
 
 
 def test_long_names_get_distinct_notifications(world: World) -> None:
-    """Names that differ only where they would be cut are told apart all the same."""
+    """Names that differ only in the truncated part get different notifications."""
     world.caller.answer = 500
     for number in range(3):
         world.put("x" * (MAX_NAME_LENGTH - 1) + str(number), **TOLD, retry=0)
@@ -134,7 +134,7 @@ def test_free_minute_is_found_in_one_query(world: World) -> None:
 
 
 def test_end_and_notification_are_one_transaction(world: World) -> None:
-    """Where the one cannot be stored, the other is not either; both are when they can be."""
+    """If one cannot be stored, the other is not stored either; later both are."""
     world.caller.answer = 500
     world.store.connection.execute(
         "CREATE TRIGGER no_notice BEFORE INSERT ON task WHEN new.callback_method = 'POST' "
@@ -173,7 +173,7 @@ def test_end_of_a_corrupt_task_is_notified(world: World) -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "http://a b/"])
 def test_corrupt_notification_url_does_not_prevent_the_end(world: World, url: str) -> None:
-    """Somebody else has written into the database."""
+    """Another program has written into the database."""
     world.caller.answer = 500
     world.put(**TOLD, retry=0)
     world.put("unreadable", **TOLD)
@@ -205,7 +205,7 @@ def test_pruned_task_leaves_its_notification(world: World) -> None:
     world.caller.answer = 500
     world.restart(retention=1)
     begun(world)
-    # The notice fails until the end of its max_delay; the task ended a day ago.
+    # The notification fails until its max_delay; the task ended a day ago.
     world.turn_to(NOON + 86_400 + 61)
     assert world.result(world.store.get(Key("task", NOON))) is None
     assert world.task(Key(BAD, NOON)).state is State.FAILED
@@ -252,7 +252,7 @@ def test_notification_has_a_valid_task_name(length: int) -> None:
     assert made is not None
     assert len(made.task_name) <= MAX_NAME_LENGTH
     assert made.task_name.endswith(f".{NOON}.on_failure")
-    # It can be put as a person would.
+    # A client could put it too.
     definition(made.task_name, made.trigger_at)
 
 
@@ -287,7 +287,7 @@ def test_notification_payload_keeps_its_size_limit() -> None:
     assert payload_of(many) == task_to_dict(many) | {"payload": "", "attempts": kept}
 
 
-# What is taken
+# Validation
 
 BODY = {"callback": "http://sink.example/"}
 PATH = f"/task/task@{NOON + 3600}"

@@ -1,4 +1,4 @@
-"""The OpenAPI document, held against what it describes: routes, bounds, answers."""
+"""The OpenAPI document against the API: routes, bounds and responses."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ UNSAYABLE = {
     "headers": "given twice|headers of [0-9]+ bytes",
     "payload": "a payload of [0-9,]+ bytes",
 }
-"""What makes callme refuse what is valid by its schema: what no schema can say."""
+"""Errors for values that match their schema but break a rule that a schema cannot express."""
 FRACTION = r"[0-9]\.0 is not accepted"
-"""To JSON Schema 1.0 is an integer, to callme it is none."""
+"""JSON Schema accepts 1.0 as an integer, callme does not."""
 
 
 def test_document_is_served(world: World) -> None:
@@ -96,7 +96,7 @@ def nodes(value: object) -> Iterator[dict[str, Any]]:
             yield from nodes(inner)
 
 
-# What callme takes
+# Requests
 
 INSERTED = ["@", "/", " ", "\0", "\n", "\t", "\x7f", "\x85", "é", "\u2028", "0", "%", "\\", ":"]
 SEEDS = {
@@ -107,7 +107,7 @@ SEEDS = {
     "names": ["X-Request-Id", *FRAMING_HEADERS, *OWN_HEADERS],
     "values": ["", "a", "Bearer a b"],
 }
-"""Texts to begin with, besides the examples in the document."""
+"""Seed texts, besides the examples in the document."""
 
 
 def edges(schema: dict[str, Any], seeds: Sequence[str] = ()) -> Iterator[Any]:
@@ -140,7 +140,7 @@ def edges(schema: dict[str, Any], seeds: Sequence[str] = ()) -> Iterator[Any]:
 
 
 def edited(seed: str, most: int = 0) -> Iterator[str]:
-    """Yield a text, and what a small change makes of it."""
+    """Yield a text and small variations of it."""
     yield from (seed, seed.upper(), seed.lower(), seed.title(), seed * 2)
     yield from (seed[:at] + seed[at + 1 :] for at in range(len(seed)))
     yield from (
@@ -150,7 +150,7 @@ def edited(seed: str, most: int = 0) -> Iterator[str]:
 
 
 def texts(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Return texts that have a schema's pattern, and such as have it no longer."""
+    """Return texts that match a schema's pattern, and near misses."""
     right = st.from_regex(schema["pattern"]) if "pattern" in schema else st.text()
 
     def inserted(text: str, at: int, character: str) -> str:
@@ -161,7 +161,7 @@ def texts(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 
 def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Return values that a schema may or may not allow."""
+    """Return values near a schema's bounds, valid and invalid ones."""
     if "$ref" in schema:
         return values(COMPONENTS["schemas"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:
@@ -245,14 +245,14 @@ def test_part_of_a_url_is_accepted_if_its_schema_allows_it(world: World, name: s
     @given(TEXTS.get(name, FLAGS))
     def hold(text: str) -> None:
         if (name == "name" and not text) or (name in ("name", "time") and "@" in text):
-            return  # Another path, or another key.
+            return  # It is another path, or another key.
         method = "POST" if name == "all" else "GET"
         answer = ask(world, method, before + quote(text, safe=""))
         value: object = text
         if name in ("limit", "hours") and text.isdecimal():
             value = int(text)
         elif name in ("future_only", "pretty", "all"):
-            # Its bare name: allowEmptyValue.
+            # The bare name is valid: allowEmptyValue.
             value = {"true": True, "false": False, "": True}.get(text, text)
         if not validator(pointer).is_valid(value):
             assert answer.status == 400
@@ -311,7 +311,7 @@ def test_example_of_a_batch_is_accepted_by_the_api(world: World) -> None:
     assert [json.loads(line)["status"] for line in text.splitlines()] == [201, 201]
 
 
-# What callme answers
+# Responses
 
 
 def test_response_has_the_members_of_its_schema(world: World) -> None:

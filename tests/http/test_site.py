@@ -1,4 +1,4 @@
-"""What the server does with clients that are slow, large, broken or hostile: raw bytes."""
+"""The HTTP server and clients that are slow, large, broken or hostile, as raw bytes."""
 
 from __future__ import annotations
 
@@ -325,7 +325,7 @@ def test_closing_site_closes_a_connection_after_its_response(world: World) -> No
 
 @pytest.fixture
 def small(world: World) -> BoundedSite:
-    """A site that keeps a thousand bytes for all clients together."""
+    """A site that buffers a thousand bytes for all clients together."""
     api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
     return BoundedSite(api.app.resource(), world.clock, max_buffered_bytes=1000)
 
@@ -381,7 +381,7 @@ def test_body_being_processed_is_not_shed(world: World, small: BoundedSite) -> N
 
 
 def clogged(client: Client) -> Client:
-    """Return a client who reads none of its answer."""
+    """Return a client that reads none of its response."""
     written = client.transport.write
 
     def full(data: bytes) -> None:
@@ -412,7 +412,7 @@ def test_read_response_releases_its_buffer(world: World, small: BoundedSite) -> 
         assert not client.dropped
 
 
-# Crowds
+# Connection limit
 
 
 @pytest.fixture
@@ -431,10 +431,10 @@ def test_new_connection_evicts_the_longest_idle(world: World, site: BoundedSite)
     new = Client(world, site)
     new.send(GET)
     assert new.status() == 200
-    # Who asks slowly is let finish rather than who does not ask at all is kept.
+    # A slow request is preferred to an idle connection.
     clients = (silent, idle, later, new)
     assert [one.transport.disconnecting for one in clients] == [False, False, True, False]
-    # Not before its answers have left.
+    # A connection is not idle before its responses are sent.
     assert not later.dropped
     later.hang_up()
     silent.send(GET)

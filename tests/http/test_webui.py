@@ -1,4 +1,4 @@
-"""The operator's pages, through treq's in-memory client: what they say, and what they do."""
+"""The web pages through treq's in-memory client: their contents and their forms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAGES = ["/", "/page/find", f"/page/task/x@{LATER}", f"/page/reschedule/x@{LATER
 
 
 def fail(world: World, name: str = "x", at: int = NOON, status: int = 500) -> Key:
-    """Have a task called that fails at once."""
+    """Let a task be called and fail at once."""
     world.caller.answer = status
     key = world.put(name, at, retry=0).key
     world.scheduler.wake(["sink.example:80"])
@@ -49,7 +49,7 @@ def ticking(world: World) -> World:
     return world
 
 
-# The overview
+# Dashboard
 
 
 def test_dashboard_of_an_empty_store(ticking: World) -> None:
@@ -146,7 +146,7 @@ def test_dashboard_lists_overloaded_minutes(world: World) -> None:
 
 
 def test_concurrent_views_share_one_count(ticking: World) -> None:
-    """What takes long is not done for each of them, nor waited for."""
+    """A slow count is neither repeated for each viewer nor awaited."""
     fail(ticking, "one")
     assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
     fail(ticking, "two", NOON + 60)
@@ -163,7 +163,7 @@ def test_concurrent_views_share_one_count(ticking: World) -> None:
     assert asked == []
     ticking.turn_to(ticking.now() + 2)
     visit(ticking, "/")
-    # What has settled is not counted again.
+    # Past minutes are not counted again.
     assert asked == [NOON + 60 - 180]
     ticking.turn_to(ticking.now() + 60)
     page = visit(ticking, "/")
@@ -174,7 +174,7 @@ def test_concurrent_views_share_one_count(ticking: World) -> None:
 def test_failed_count_leaves_the_rest_of_the_dashboard(
     ticking: World, logged_failures: LoggedFailures
 ) -> None:
-    """What is going on is told even so, for as long as it takes, and then all is again."""
+    """Current activity is displayed meanwhile, and everything is once the count works again."""
     fail(ticking)
     for error in (StoreUnavailable("locked"), RuntimeError("a fault")):
         ticking.turn_to(ticking.now() + OLDEST_SECONDS + 1)
@@ -183,7 +183,7 @@ def test_failed_count_leaves_the_rest_of_the_dashboard(
         assert "What happened is being counted: look again in a moment." in page.main
         assert "The last 1 task that failed" in page.said(".//table/caption")
         assert page.facts["Failed in 3 h"] == "\u2013"
-        # Nobody is told that all is well while what is listed says otherwise.
+        # The headline must not contradict the list of failures.
         assert page.h1 == "1 task failed in the last 3 hours"
         assert page.said(".//section[@class='past']/h2") == ["The last 3 hours"]
     assert logged_failures.flush(RuntimeError) == 1
@@ -210,7 +210,7 @@ def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
 def test_charts_are_drawn_once_for_concurrent_views(
     ticking: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They take longer than all else of a page: many who look at once would hold up the calls."""
+    """Charts take longer than the rest of a page: drawn for each viewer, they would delay calls."""
     drawn: list[str] = []
 
     def watched(name: str, draw: Callable[..., object]) -> Callable[..., object]:
@@ -277,7 +277,7 @@ def test_dashboard_reports_an_unavailable_database(ticking: World) -> None:
         page = visit(ticking, path)
         assert (page.status, page.header("retry-after")) == (503, "2")
         assert page.h1 == "Service Unavailable"
-        # It looks again by itself; a form is not sent again.
+        # The page refreshes itself without sending the form again.
         assert page.all(".//main")[0].get("data-live") == "yes"
     form = {"seen": "scheduled"}
     page = visit(ticking, f"/page/delete/{key}", form)
@@ -297,7 +297,7 @@ def test_unexpected_error_gets_an_error_page(
     assert logged_failures.flush(RuntimeError) == 1
 
 
-# A task
+# Task page
 
 
 def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
@@ -380,7 +380,7 @@ def test_invalid_key_is_not_found(ticking: World) -> None:
     assert visit(ticking, "/page/task/x@soon").status == 400
 
 
-# Hostile texts
+# Hostile text
 
 
 def test_contents_of_a_task_are_escaped(ticking: World) -> None:
@@ -432,7 +432,7 @@ def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
     assert escape_invisible(text) == shown
 
 
-# Looking for tasks
+# Search
 
 
 def test_search_finds_tasks_by_name_prefix(ticking: World) -> None:
@@ -452,7 +452,7 @@ def test_search_finds_tasks_by_name_prefix(ticking: World) -> None:
 
 @pytest.mark.parametrize("name", ["a\0b", "a/b", "x" * 256])
 def test_search_for_an_impossible_name_makes_no_query(ticking: World, name: str) -> None:
-    """PostgreSQL would fail at a NUL."""
+    """PostgreSQL rejects a NUL in a text."""
     ticking.store.page = lambda **_: failed(AssertionError("it was asked for"))
     page = visit(ticking, f"/page/find?name={quote(name, safe='')}")
     assert page.status == 400
@@ -474,7 +474,7 @@ def test_search_results_have_several_pages(ticking: World) -> None:
     assert "More" not in rest.links
 
 
-# Doing something
+# Forms
 
 
 def test_form_reschedules_a_task(ticking: World) -> None:
@@ -549,7 +549,7 @@ def test_form_deletes_a_task(ticking: World) -> None:
 
 
 def test_form_about_an_outdated_state_is_refused(ticking: World) -> None:
-    """A task that succeeded meanwhile is not called once more by a click that came too late."""
+    """A click that comes too late does not repeat the call of a task that has succeeded."""
     key = ticking.put("x", NOON + 60).key
     forms = [(p, visit(ticking, p).form(p)) for p in (f"/page/{d}/{key}" for d in DOINGS)]
     ticking.turn_to(NOON + 65)
@@ -603,7 +603,7 @@ def test_malformed_form_is_refused(ticking: World, kind: str, data: str, status:
     assert ticking.task(key)
 
 
-# What every page has
+# Every page
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -761,7 +761,7 @@ def test_accept_header_decides_for_html(accept: str | None, wanted: bool) -> Non
     assert wants_html(None if accept is None else accept.encode("latin-1")) is wanted
 
 
-# Words
+# Formatting
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Moving house: from SQLite to PostgreSQL, and back."""
+"""Moves between databases: from SQLite to PostgreSQL, and back."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def url(cluster: Cluster) -> str:
 
 
 async def fill(store: Store, count: int = 30) -> None:
-    """Fill a store with tasks in every state, with all that a task may hold."""
+    """Fill a store with tasks in every state and with every parameter."""
     await store.abandoned(NOON)
     for number in range(count):
         more: dict[str, Any] = {
             "payload": "a\0b \U0001f600\\",
             "headers": {"X-A": "\\é"},
             "retry": number % 2,
-            # Of those that end here nobody is told: there would be more tasks than were put.
+            # Without notification URLs, as notifications would be additional tasks.
             "on_failure": "http://told.example/bad" if number >= 20 else None,
             "on_success": "http://told.example/good" if number >= 25 else None,
         }
@@ -105,7 +105,7 @@ async def test_move_there_and_back_preserves_all_rows(
         assert source == target != "0"
     there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
     assert before == await all_of(there)
-    # Numbers go on behind those that came along, and who ran is nobody's now.
+    # Row ids continue after the copied ones, and running tasks are orphans now.
     await there.put(definition("new"), NOON)
     await there.delete(definition("new").key)
     await there.close()
@@ -126,7 +126,7 @@ async def test_running_task_is_rescued_after_the_move(path: Path, url: str) -> N
 
 
 class Interrupted(Exception):
-    """What stops a move in its middle."""
+    """The interruption of a move."""
 
 
 async def test_interrupted_move_resumes(
@@ -158,7 +158,7 @@ async def test_interrupted_move_resumes(
     terminal = Terminal()
     counts = move.move(source, target, terminal)
     assert counts[0] == counts[1]
-    # It tells what there is, and not that it were all to do.
+    # The report counts the rows that are already copied.
     assert "[########################      ]  80%  24 of 30" in terminal.getvalue()
     assert terminal.getvalue().endswith("\n")
     source.close()
@@ -166,7 +166,7 @@ async def test_interrupted_move_resumes(
     there = PostgresqlStore(open_server(url), reactor, lambda: "b")
     assert before == await all_of(there)
     await there.close()
-    # A third time there is nothing left to do.
+    # A third run has nothing left to do.
     run(path, url)
 
 

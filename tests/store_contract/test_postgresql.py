@@ -1,4 +1,4 @@
-"""What is PostgreSQL's own: several daemons, who lives, connections that end, the schema."""
+"""PostgreSQL only: several daemons, membership, lost connections, the schema."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOW = NOON + 0.5
 
 @pytest_twisted.async_yield_fixture
 async def daemons(server: Server) -> AsyncIterator[Callable[[str], PostgresqlStore]]:
-    """Makes stores on one database, as daemons have them."""
+    """Create stores on one database, one for each daemon."""
     made: list[PostgresqlStore] = []
 
     def make(name: str, at: Server = server) -> PostgresqlStore:
@@ -62,7 +62,7 @@ async def daemons(server: Server) -> AsyncIterator[Callable[[str], PostgresqlSto
 
 
 async def alive(daemon: PostgresqlStore, *times: float) -> list[Claim]:
-    """Let a daemon say at some times that it lives; return what it takes over at the last one."""
+    """Send heartbeats of a daemon at some times; return the claims rescued by the last one."""
     taken: list[Claim] = []
     for at in times:
         taken = list(await daemon.abandoned(at))
@@ -115,7 +115,7 @@ async def test_concurrent_puts_of_the_same_tasks_do_not_deadlock(
 
 
 class Meanwhile:
-    """A cursor that lets another daemon do something before one of its statements."""
+    """A cursor that runs another daemon's operation before one of its statements."""
 
     def __init__(self, cursor: Any, before: str, act: Callable[[], object]) -> None:
         self._cursor = cursor
@@ -135,7 +135,7 @@ class Meanwhile:
 async def put_while(
     daemon: PostgresqlStore, before: str, other: str, payload: str, create: bool
 ) -> PutResult:
-    """Put a task while another connection changes it; one that must wait gives up soon."""
+    """Put a task while another connection changes it; a blocked statement times out soon."""
 
     def act() -> None:
         with psycopg.connect(daemon._server.conninfo) as connection:
@@ -193,7 +193,7 @@ async def test_claim_uses_the_later_of_server_and_client_time(daemons: Any, serv
     assert await daemon.backlog(this + 600) == 0
 
 
-# Who lives
+# Membership
 
 
 async def test_corrupt_orphan_fails_at_rescue(daemons: Any, cluster: Cluster) -> None:
@@ -207,7 +207,7 @@ async def test_corrupt_orphan_fails_at_rescue(daemons: Any, cluster: Cluster) ->
     task = await b.get(definition().key)
     assert task is not None
     assert task.state is State.FAILED
-    # Not in 1970: it would be forgotten at once.
+    # In 1970 it would be purged at once.
     assert task.finished_at_ms is not None
     assert 0 <= task.finished_at_ms - int(NOW * 1000) <= 40_000
 
@@ -222,7 +222,7 @@ async def test_claims_of_a_dead_daemon_are_rescued_once(daemons: Any) -> None:
     (taken,) = await alive(b, NOW + PEER_TIMEOUT_SECONDS + 5)
     assert await alive(c, NOW + PEER_TIMEOUT_SECONDS + 5) == []
     assert (taken.task_id, taken.number, taken.node) == (claim.task_id, 1, "dead")
-    # What the dead one brings after all is not stored; what is, is.
+    # A late record of the dead daemon is rejected; that of the rescuer is stored.
     assert not await finish(dead, claim, 200)
     assert await b.record(
         taken, decide_after_attempt(taken, interrupted(taken), NOW + 36), NOW + 36
@@ -267,7 +267,7 @@ async def test_late_daemon_keeps_claims_that_were_not_rescued(daemons: Any) -> N
 async def waiting_for(
     waits: LongPoll, daemon: PostgresqlStore, keys: Sequence[Key]
 ) -> list[Deferred[Task | None]]:
-    """Begin to wait for tasks; return once each has been looked at."""
+    """Start long polls for tasks; return after the first query of each."""
     looked: list[Key] = []
     get = PostgresqlStore.get.__get__(daemon)
 
@@ -282,7 +282,7 @@ async def waiting_for(
     daemon.get = getting  # type: ignore[method-assign]
     waiting = [Deferred.fromCoroutine(waits.wait(key, 60)) for key in keys]
     for one in waiting:
-        # Of this test's time, in which nobody is woken unless by what it does.
+        # The test's own clock: only its operations wake a long poll.
         one.addTimeout(30, reactor)
     while len(looked) < len(keys):
         await deferLater(reactor, 0.01)
@@ -338,7 +338,7 @@ async def test_long_poll_notices_changes_by_another_daemon(daemons: Any) -> None
     (late,) = await look(waiting)
     assert late is not None
     assert late.reason is Reason.TOO_LATE
-    # One statement a second, however many wait.
+    # There is one statement a second for all long polls.
     assert looks == [4, 4, 1]
     assert clock.getDelayedCalls() == []
 
@@ -371,7 +371,7 @@ async def test_corrupt_orphan_is_notified_at_its_end(daemons: Any, cluster: Clus
     await dead.claim({HOST: 1}, NOW)
     with cluster.connect("contract") as other:
         other.execute(f"UPDATE {SCHEMA}.task SET headers = '['".encode())
-        # Nobody can be told: so it has not ended, as far as anybody can see.
+        # The notification cannot be stored, so the end is not committed either.
         refuse = (
             f"ALTER TABLE {SCHEMA}.task ADD CONSTRAINT told CHECK (callback !~ 'told') NOT VALID"
         )
@@ -380,7 +380,7 @@ async def test_corrupt_orphan_is_notified_at_its_end(daemons: Any, cluster: Clus
             await alive(here, *steadily(NOW, NOW + PEER_TIMEOUT_SECONDS + 5))
         assert state_in(other) == ["running"]
         other.execute(f"ALTER TABLE {SCHEMA}.task DROP CONSTRAINT told".encode())
-    # The claim is its own by now, and its lease ends.
+    # The claim belongs to the new daemon by now, and its lease ends.
     assert await alive(here, NOW + 300) == []
     page = await here.page()
     assert page is not None
@@ -475,11 +475,11 @@ def _opens(server: Server, name: str) -> bool:
     return True
 
 
-# Answers that are lost
+# Lost responses
 
 
 def losing(daemon: PostgresqlStore) -> None:
-    """Let the next transaction be committed, and its answer be lost."""
+    """Let the next transaction be committed and its response be lost."""
     transact = daemon._commits._transact
 
     def lose(run: Any) -> Deferred[Any]:
@@ -521,7 +521,7 @@ async def test_record_with_lost_response_counts_as_stored(daemons: Any) -> None:
     assert not await finish(daemon, claim, 500)
 
 
-# Connections that end, or hang
+# Lost and hanging connections
 
 
 async def test_connection_closed_while_idle_is_replaced_silently(
@@ -535,7 +535,7 @@ async def test_connection_closed_while_idle_is_replaced_silently(
         other.execute(f"SELECT pg_terminate_backend(pid) {others}".encode())
     pools = [one._pool for one in (daemon._writer, daemon._readers)]
     used = [connection for pool in pools for connection in pool.connections.values()]
-    # What the server says last comes before the end of the connection.
+    # The last message of the server arrives before the end of the connection.
     wait_for(lambda: all(map(connections._has_ended, used)))
     await put(daemon, "after")
     assert await daemon.get(definition("after").key) is not None
@@ -607,7 +607,7 @@ async def test_silent_server_times_out(cluster: Cluster) -> None:
 
 async def test_network_timeouts_are_within_thirty_seconds(daemons: Any) -> None:
     assert store.WORK_SECONDS < 30
-    # Who is cut off must be back before it counts as dead.
+    # A disconnected daemon must be back before its peers declare it dead.
     assert store.ALIVE_WORK_SECONDS + HEARTBEAT_SECONDS + 5 < PEER_TIMEOUT_SECONDS
     daemon = daemons("a")
 
@@ -635,7 +635,7 @@ async def test_network_timeouts_are_within_thirty_seconds(daemons: Any) -> None:
     assert (info["tcp_user_timeout"], info["keepalives_idle"]) == ("10000", "5")
 
 
-# What one row or one statement may do to others
+# Isolation of rows and statements
 
 
 async def test_corrupt_row_does_not_block_others(daemons: Any) -> None:
@@ -668,7 +668,7 @@ async def test_failing_or_slow_write_does_not_fail_others(
         cursor.execute("SET LOCAL statement_timeout = 10")
         cursor.execute("SELECT pg_sleep(5)")
 
-    # A lone surrogate is no text that can be stored.
+    # A lone surrogate cannot be stored.
     bad = decide_after_attempt(
         one, Outcome(started_at_ms=NOON * 1000, duration_ms=5, status=200, body="\ud800"), NOW
     )
@@ -687,7 +687,7 @@ async def test_failing_or_slow_write_does_not_fail_others(
 
 
 async def test_database_error_contains_no_row_data(daemons: Any) -> None:
-    """PostgreSQL tells the whole of a row that breaks a rule: its payload and its headers."""
+    """PostgreSQL's own message quotes the whole row that violates a constraint."""
     a = daemons("a")
     broken = evolve(definition(payload="canary", headers={"X": "canary"}), trigger_at=NOON + 1)
     for writing in (a.put(broken, NOW), a.put_many([(broken, True)], NOW)):
@@ -720,7 +720,7 @@ async def test_nul_in_a_response_is_stored(daemons: Any) -> None:
     assert (attempt.detail, attempt.body) == ("a\ufffdb", "\0 \U0001f600")
 
 
-# The schema
+# Schema
 
 
 def test_concurrent_starts_migrate_once(cluster: Cluster) -> None:
@@ -769,7 +769,7 @@ def test_database_from_before_notifications_is_migrated(
         connection.execute(old, ("before",))
         connection.commit()
         open_server(url)
-        # A daemon of the version before goes on meanwhile.
+        # A daemon of the previous version keeps running.
         connection.execute(old, ("since",))
         told = f"SELECT task_name, on_failure, on_success FROM {SCHEMA}.task ORDER BY 1".encode()
         assert connection.execute(told).fetchall() == [
@@ -821,7 +821,7 @@ def test_password_is_not_displayed(server: Server) -> None:
 def filled(
     cluster: Cluster, server: Server, request: pytest.FixtureRequest
 ) -> Iterator[psycopg.Connection]:
-    """A database of 20,000 tasks, 200 of them due, 100 running; what its statistics say."""
+    """A database of 20,000 tasks, 200 of them due and 100 running, with various statistics."""
     columns = (
         "task_name, trigger_at, callback, callback_method, payload, headers, expected_http_status, "
         "retry, retry_delay, max_delay, timeout, host, expires_at, state, due_at, holder, "
@@ -830,7 +830,7 @@ def filled(
     with cluster.connect("contract") as connection:
         connection.execute(f"SET search_path = {SCHEMA}".encode())
         connection.execute((connections._SESSION % 20).encode())
-        # Nobody but this fixture gathers statistics, and none of another test's are left.
+        # Only this fixture gathers statistics, and removes those of other tests.
         connection.execute(b"ALTER TABLE task SET (autovacuum_enabled = off)")
         connection.execute(b"DELETE FROM pg_statistic WHERE starelid = 'task'::regclass")
         if request.param == "none was ever scheduled":

@@ -1,4 +1,4 @@
-"""What is SQLite's own: the file, its schema, its settings, what breaks it."""
+"""SQLite only: the file, its schema, its settings and its failures."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ async def test_full_database_is_unavailable_and_keeps_its_data(
         await store.record(claim, transition, NOW)
     task = await store.get(claim.definition.key)
     assert task is not None
-    # Not so much as half of it is on record: neither the state nor the attempt.
+    # Nothing of it is recorded: neither the state nor the attempt.
     assert (task.state, task.attempts) == (State.RUNNING, ())
     await store._write(lambda cursor: cursor.execute("PRAGMA max_page_count = 1000000").fetchone())
     assert await store.record(claim, transition, NOW)

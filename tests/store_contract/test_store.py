@@ -1,4 +1,4 @@
-"""The store's contract: what every database behind the port must do."""
+"""The contract of the store: requirements on every database."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_changed_returns_tasks_with_another_version(store: Store) -> None:
     assert len(seen) == len(keys)
     assert await store.changed(seen, 9) == {}
     assert await store.changed(seen | {running: None}, 9) == {running: tasks[running]}
-    # Two that were never seen, of which one is there.
+    # Two unknown versions; one of the tasks exists.
     absent = Key("absent", NOON)
     told = await store.changed({absent: None, running: None}, 9)
     assert told == {absent: None, running: tasks[running]}
@@ -91,7 +91,7 @@ async def test_end_is_stored_with_its_notification(store: Store) -> None:
     assert made.definition == build_notification(task, NOW)
     assert json.loads(made.definition.payload) == task_to_dict(task)
     assert (made.state, made.due_at) == (State.SCHEDULED, NOON)
-    # Once, however often it is recorded.
+    # A repeated record adds no second notification.
     await finish(store, claim, 500)
     assert len(await names_in(store)) == 2
     (again,) = await store.claim({"told.example:80": 9}, NOW)
@@ -106,7 +106,7 @@ async def test_each_of_many_ends_has_its_notification(store: Store) -> None:
     claims = await claim_all(store)
     await gatherResults([Deferred.fromCoroutine(finish(store, one, 200)) for one in claims])
     expected = {f"n\u00e4me.{key.trigger_at}.on_success@{NOON}" for key in keys}
-    # Where somebody's task stands, the next free minute.
+    # If the minute is taken, the next free one is used.
     expected |= {f"{taken.task_name}@{NOON + 120}", str(also), f"untold@{NOON}", *map(str, keys)}
     assert set(await names_in(store)) == expected
 
@@ -622,7 +622,7 @@ async def test_grouped_writes_each_get_their_own_result(store: Store) -> None:
     assert results == [Put.CREATED] * 50 + [Put.UNCHANGED] * 50
 
 
-# What there is in all
+# Stats
 
 
 async def test_stats_count_tasks_and_backlog(store: Store) -> None:
@@ -684,7 +684,7 @@ async def test_each_commit_reports_its_operations(
     await made.close()
 
 
-# For the operator's page
+# Queries of the web page
 
 
 async def test_history_counts_ends_by_minute(store: Store) -> None:
@@ -710,7 +710,7 @@ async def test_history_counts_ends_by_minute(store: Store) -> None:
 
 
 async def test_history_measures_lateness_of_first_attempts_only(store: Store) -> None:
-    """Later ones are late by what retry_delay asks; what was too late had none."""
+    """Retries are late by design, and expired tasks have no attempt."""
     key = await put(store, retry=1, max_delay=10)
     for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
         (claim,) = await claim_all(store, now=at)

@@ -43,7 +43,7 @@ WALLS = {
     "callme.caller": {"callme.store"},
     "callme.config": {"callme.worker", "callme.api", "callme.webui"},
 }
-"""What a package must not import although it comes before."""
+"""Forbidden imports of packages that come before."""
 MAX_ROOT_MODULES = 7
 MIN_MODULES, MAX_MODULES = 3, 11
 """The modules of a package, without its ``__init__``."""
@@ -224,7 +224,7 @@ def test_only_the_plugin_module_imports_the_reactor() -> None:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_migrations_are_numbered_one_after_the_other(database: str) -> None:
-    """A schema's version is how many of them it has seen."""
+    """The version of a schema is the number of its migrations."""
     files = sorted((ROOT / "store" / database / "migrations").glob("*.sql"))
     assert [int(file.name[:4]) for file in files] == list(range(1, len(files) + 1))
 
@@ -277,7 +277,7 @@ def test_calls_of_own_functions_pass_few_positional_arguments() -> None:
 
 
 def attrs_decorator(node: ast.ClassDef) -> ast.expr | None:
-    """Return the decorator that makes a class one of attrs', if one does."""
+    """Return the attrs decorator of a class, or ``None``."""
     for decorator in node.decorator_list:
         called = decorator.func if isinstance(decorator, ast.Call) else decorator
         if ast.unparse(called).rpartition(".")[2] in ("define", "frozen", "mutable"):

@@ -1,4 +1,4 @@
-"""The clock of the timers, on a reactor whose wall clock is set."""
+"""The monotonic clock, on a reactor whose wall clock is changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOUR = 3600.0
 
 @define(eq=False)
 class Machine:
-    """A machine whose wall clock can be set: its reactor goes by it, as Twisted's does."""
+    """A machine with a settable wall clock, which its reactor uses, as Twisted's does."""
 
     wall: Clock = field(factory=Clock)
     steady: float = 1000.0
@@ -36,7 +36,7 @@ class Machine:
         self.wall.advance(seconds)
 
     def sets(self, step: float, *, noticed: bool = True) -> None:
-        """Set the wall clock; the reactor only sees it when it next wakes."""
+        """Set the wall clock; the reactor notices when it next wakes."""
         self.wall.rightNow += step
         if noticed:
             self.clock._reschedule_all(step)
@@ -116,7 +116,7 @@ def test_looping_call_survives_a_clock_change(machine: Machine) -> None:
 
 @define(eq=False)
 class Set:
-    """The true reactor, as it is when its wall clock has been set: its timers wait for ever."""
+    """The real reactor after a change of its wall clock: its timers never fire."""
 
     step: float = 0.0
     waiting: list[Any] = field(factory=list)

@@ -1,4 +1,4 @@
-"""Names are looked up once, for all who wait, and hold up nobody else."""
+"""The resolver: shared lookups, caching and queueing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from callme.caller.resolver import KEPT_SECONDS, LOOKUP_SECONDS, Resolver, syste
 
 
 class Receiver:
-    """Somebody who asks for the addresses of a name."""
+    """A receiver of the addresses of a name."""
 
     def __init__(self) -> None:
         self.addresses: list[Any] = []
@@ -34,7 +34,7 @@ class Receiver:
 
 @implementer(IReactorFromThreads)
 class Names:
-    """A name server whose answers the test gives, and the reactor that they come back to."""
+    """A name server whose results the test gives, and the reactor that they return to."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -63,7 +63,7 @@ class Names:
         return asked
 
     def answer(self, name: str) -> None:
-        """Let a look-up end, and its result arrive."""
+        """End a lookup, and deliver its result."""
         self.gates.setdefault(name, threading.Event()).set()
         assert self.arrived.acquire(timeout=10)
         function, args = self.pending.pop()
@@ -134,7 +134,7 @@ def test_lookups_beyond_the_limit_are_queued(monkeypatch: Any) -> None:
     names.clock.advance(1)
     assert [one.complete for one in (hanging, given_up, late, again)] == [1, 1, 1, 0]
     names.answer("a")
-    # Nobody waits for b any more.
+    # The request for b has been cancelled.
     names.answer("c")
     assert again.addresses == [("IPv4Address", "192.0.2.1", 80)]
     assert names.asked == ["a", "c"]

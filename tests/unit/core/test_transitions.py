@@ -175,7 +175,7 @@ def test_attempts_stay_within_budget_and_max_delay(
     status: int | None,
     retry_after: int | None,
 ) -> None:
-    """Never more than asked, never past max_delay, and every end has a reason."""
+    """No attempt exceeds the budget or max_delay, and every failure has a reason."""
     made = claim(min(used, 1 + retry), retry=retry, retry_delay=delays, max_delay=max_delay)
     reason = None if status else Reason.TIMEOUT
     asked = None if retry_after is None else NOON + retry_after

@@ -1,4 +1,4 @@
-"""What happened, added up; and how it is drawn."""
+"""History in steps and percentiles, and its charts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_failures_are_drawn_below_the_axis() -> None:
     assert half == (line / 2, line, half[2])
     assert down[0] == least[0] == line
     assert down[1] == 100
-    # In one scale, and never so small that it cannot be seen.
+    # All bars have one scale, and a minimum height.
     assert line / 30 == pytest.approx((100 - line) / 10)
     assert least[1] - least[0] >= 2
 

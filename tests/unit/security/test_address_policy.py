@@ -1,4 +1,4 @@
-"""Which addresses may be called, whatever they are written as and wrapped in."""
+"""The address policy: allowed addresses in every notation and embedding."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WRAPPED = [
     "64:ff9b:1:a9:fe:a9fe::",
     "64:ff9b:1:a9fe:a9:fe00::",
     "2002:a9fe:a9fe::1",
-    # Teredo: the server, then the client, whose bits are turned over.
+    # Teredo: the server, then the client with inverted bits.
     "2001:0:a9fe:a9fe::",
     "2001:0:c000:201::5601:5601",
     # ISATAP, under any prefix.
@@ -122,7 +122,7 @@ def test_every_form_of_loopback_can_be_denied(address: str) -> None:
 @pytest.mark.parametrize(
     ("address", "public"),
     [
-        # RFC 6890 and what the registries have added since.
+        # RFC 6890 and later additions to the registries.
         ("0.0.0.0", False),
         ("0.1.2.3", False),
         ("9.255.255.255", True),
@@ -237,7 +237,7 @@ def test_reason_of_a_non_public_address_is_given() -> None:
         ("10.1.0.0/16 10.0.0.0/8", "10.1.2.0/24", "10.1.2.3", False),
         ("10.1.2.3", "10.1.2.0/24", "10.1.2.3", True),
         ("10.0.0.0/8 10.1.2.0/24", "10.1.0.0/16", "10.1.2.3", True),
-        # A wide allowance doesn't open what is denied by default; one as narrow does.
+        # A wide allowance does not permit networks denied by default; an equally narrow one does.
         ("0.0.0.0/0", "", "169.254.169.254", False),
         ("100.64.0.0/10", "", "100.100.100.200", False),
         ("fd00::/8", "", "fd00:ec2::254", False),

@@ -1,4 +1,4 @@
-"""Files of secrets: who may read them, and what becomes of them when they change."""
+"""Secret files: required modes, and reloads."""
 
 from __future__ import annotations
 

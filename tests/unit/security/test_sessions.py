@@ -1,4 +1,4 @@
-"""Logging in to the pages, staying logged in, and what nobody else can do with that."""
+"""Sessions of the web page: login, expiry, cookies and forms."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_session_expires() -> None:
 
 
 def test_session_ends_with_its_token() -> None:
-    """On every daemon that has read the file again; and it lives where the token does."""
+    """The session is valid on every daemon whose token file has the token."""
     text = opened()
     kept = Tokens.parse("another\ns3cret-of-the-writer")
     assert session_of(kept, text, NOON) is not None
@@ -114,7 +114,7 @@ def client(world: World, file: SecretFile[Tokens]) -> Client:
 
 
 class Answer:
-    """An answer as it came over the wire."""
+    """A response as bytes on the wire."""
 
     def __init__(self, data: bytes) -> None:
         top, _, self.body = data.partition(b"\r\n\r\n")
@@ -128,7 +128,7 @@ class Answer:
 
 def ask(client: Client, method: bytes, target: str, *headers: bytes, body: bytes = b"") -> Answer:
     more = [b"Content-Length: %d" % len(body)] if body else []
-    # Each request comes over a connection of its own: one that is refused ends it.
+    # Each request has a connection of its own, as a refused one ends it.
     fresh = Client(client.world, client.site)
     fresh.send(head(method, target.encode(), *headers, *more) + body)
     return Answer(fresh.transport.value())
@@ -141,7 +141,7 @@ def send(client: Client, target: str, fields: dict[str, str], *headers: bytes) -
 
 
 def log_in(client: Client, token: bytes = WRITES, *headers: bytes, next_page: str = "/") -> bytes:
-    """Log in, and return the cookie."""
+    """Log in; return the cookie."""
     fields = {"token": token.decode(), "next": next_page}
     answer = send(client, "/page/login", fields, *(headers or (OURS,)))
     assert (answer.status, answer.header("location")) == (303, next_page)
@@ -303,7 +303,7 @@ def test_token_in_a_header_gives_access_to_pages(world: World, client: Client) -
 
 
 def test_first_session_cookie_alone_is_verified(client: Client) -> None:
-    """A thousand would be a thousand signatures to check."""
+    """A thousand cookies would cost a thousand signature checks."""
     cookie = log_in(client)
     many = b"Cookie: callme=x; " + cookie.removeprefix(b"Cookie: ")
     assert ask(client, b"GET", "/", HTML, many).status == 401
@@ -329,6 +329,6 @@ def test_form_without_tokens_requires_the_origin(world: World) -> None:
     client.send(rebound)
     assert client.status() == 403
     assert world.task(key)
-    # What is no page, by its path as it stands, is none for whoever serves it either.
+    # A path that is not recognized as a page is not served as one either.
     assert send(client, path.replace("page", "pag%65"), fields, b"X: y").status == 404
     assert send(client, path, fields, OURS).status == 303

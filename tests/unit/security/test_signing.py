@@ -1,4 +1,4 @@
-"""Callbacks are signed as Standard Webhooks 1.0.0 has it, and its own library says so."""
+"""Signatures per Standard Webhooks 1.0.0, compared with those of its own library."""
 
 from __future__ import annotations
 

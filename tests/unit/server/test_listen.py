@@ -1,4 +1,4 @@
-"""How many descriptors clients may have, so that calls have theirs."""
+"""File descriptors: the shares of clients, bursts and calls."""
 
 from __future__ import annotations
 

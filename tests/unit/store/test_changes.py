@@ -1,4 +1,4 @@
-"""A store that tells of what it changes: it is a store, whole, and says nothing that is not so."""
+"""A store that reports its changes, with every method of the interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS = [name for name in vars(Store) if not name.startswith("_")]
 
 
 class Recorder:
-    """A store of which each method says what it was called with."""
+    """A store whose methods return their arguments."""
 
     def __getattr__(self, name: str) -> Any:
         def method(*args: Any, **kwargs: Any) -> Deferred[Any]:
@@ -31,7 +31,7 @@ class Recorder:
 
 @define
 class Nobody:
-    """Somebody who wants to know of nothing, but may be told of a name."""
+    """A watcher of nothing, which can be notified of a name."""
 
     watching: bool = False
     names: list[Any] = field(factory=list)

@@ -11,11 +11,11 @@ from callme.store.group_commit import GroupCommit
 
 
 class Locked(Exception):
-    """What meets every operation alike."""
+    """An error of the whole batch."""
 
 
 class Database:
-    """Transactions that end when the test says so; a connection is a list of what was written."""
+    """Transactions that end when the test decides; a connection is the list of its writes."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -31,7 +31,7 @@ class Database:
         return done
 
     def finish(self, error: Exception | None = None) -> None:
-        """End the transaction that is under way."""
+        """End the current transaction."""
         run, done = self.running.pop()
         written: list[str] = []
         try:

@@ -12,7 +12,7 @@ from tests.helpers.world import World
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """What is written to callme's log."""
+    """The lines of callme's log."""
     found: list[str] = []
 
     def observe(event: LogEvent) -> None:

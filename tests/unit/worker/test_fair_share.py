@@ -18,7 +18,7 @@ def test_hosts_share_slots_equally() -> None:
 
 
 def test_host_with_fewer_calls_in_flight_comes_first() -> None:
-    """A host that hangs has taken its share already."""
+    """A hanging host has used its share already."""
     assert allocate_slots(4, 64, {"hangs": 60}, ["hangs", "quick"]) == {"quick": 4}
     assert allocate_slots(4, 64, {"hangs": 4}, ["hangs", "quick"]) == {"quick": 4}
     assert allocate_slots(4, 64, {"hangs": 2}, ["hangs", "quick"]) == {"quick": 3, "hangs": 1}
@@ -72,7 +72,7 @@ def test_allocation_respects_limits_and_wastes_no_slot(
     assert given_out <= free
     levels = {host: in_flight.get(host, 0) + shares.get(host, 0) for host in waiting}
     if given_out < min(free, sum(room.values())):
-        # Only the reserve is kept back, and only from those with enough.
+        # Only the reserve is withheld, and only from hosts with many calls.
         assert free - given_out <= reserve
         few = min(per_host, max(4, per_host // 8))
         left = free - given_out

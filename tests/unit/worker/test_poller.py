@@ -1,4 +1,4 @@
-"""What a daemon finds between two ticks, where others use the same database."""
+"""The poller: changes by other daemons between two ticks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOST = "sink.example:80"
 
 @pytest.fixture
 def shared() -> Iterator[World]:
-    """A daemon that looks every half second for what others leave."""
+    """A daemon that polls every half second for work of its peers."""
     world = World(between=0.5)
     world.scheduler.start()
     world.turn_to(NOON + 10)
@@ -35,7 +35,7 @@ def test_task_put_by_another_daemon_is_called_before_the_next_tick(shared: World
 
 def test_orphan_of_another_daemon_is_rescued_before_the_next_tick(shared: World) -> None:
     shared.put(timeout=5, retry=0)
-    # Another one claims it, and is never seen again; its lease ends after 65 s.
+    # Another daemon claims it and dies; its lease ends after 65 s.
     shared.result(shared.store.claim({HOST: 1}, NOON + 10))
     shared.turn_to(NOON + 75 + HEARTBEAT_SECONDS + 1)
     task = shared.task(Key("task", NOON))

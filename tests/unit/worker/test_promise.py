@@ -1,7 +1,7 @@
-"""The promise, held against whatever order things happen in: a state machine over a whole daemon.
+"""The promise under any order of events: a state machine over a whole daemon.
 
-Tasks come and go, time passes, endpoints answer or hang, the database locks, the daemon dies
-and starts again. What must be true is checked after every step.
+Tasks come and go, time passes, endpoints respond or hang, the database locks, the daemon dies
+and starts again. The invariants are checked after every step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MINUTES = st.integers(-2, 5)
 
 
 class Promise(RuleBasedStateMachine):
-    """A daemon whose every call is counted against what its task allows."""
+    """A daemon whose calls are counted against the budgets of their tasks."""
 
     @initialize(concurrency=st.integers(1, 4), per_host=st.integers(1, 3))
     def begin(self, concurrency: int, per_host: int) -> None:
@@ -119,7 +119,7 @@ class Promise(RuleBasedStateMachine):
             if old != new:
                 self.counted.pop(old, None)
         for _, new in moved.moved:
-            # A whole new budget, on top of the calls that were made under that key before.
+            # A new budget, in addition to the calls already made under that key.
             budget = 1 + stored[new].definition.retry
             self.allowed[new] = self.counted[new] + budget
         if trigger_at <= self.world.now():
@@ -137,7 +137,7 @@ class Promise(RuleBasedStateMachine):
             self.counted.pop(key, None)
 
     def count(self) -> None:
-        """Take the calls made since the last count."""
+        """Count the calls made since the last time."""
         for when, claim in self.world.caller.calls:
             key = claim.definition.key
             assert claim.definition.trigger_at <= when < claim.definition.expires_at

@@ -1,4 +1,4 @@
-"""The scheduler on a turned clock: over the real statements, with calls that end as told."""
+"""The scheduler on a simulated clock, with the real SQL statements and fake calls."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_ticks_are_aligned_with_the_minute(offset: float) -> None:
 
 
 def test_ticks_follow_a_wall_clock_that_drifts() -> None:
-    """Timers run by another clock than the wall: each minute is aligned anew."""
+    """Timers do not use the wall clock, so every minute is aligned again."""
     world = World()
     world.now = lambda: NOON + (world.clock.seconds() - NOON) * 1.01
     world.caller.now = world.now
@@ -74,7 +74,7 @@ def test_ticks_follow_a_wall_clock_that_drifts() -> None:
 @pytest.mark.parametrize("forth", [False, True])
 @pytest.mark.parametrize("step", ["abandoned", "due", "claim"])
 def test_clock_step_back_during_a_tick_skips_no_minute(step: str, forth: bool) -> None:
-    """A tick may begin in a minute, and look for what is due before it."""
+    """A tick may begin in a minute and query the tasks due before it."""
     world = World()
     ahead = 0.0
     world.now = lambda: world.clock.seconds() + ahead
@@ -168,7 +168,7 @@ def test_hanging_hosts_do_not_block_others() -> None:
 
 
 def test_many_hanging_hosts_leave_slots_for_a_responsive_one() -> None:
-    """As where the look-ups of a hundred names hang: each of them has few calls under way."""
+    """For example if the lookups of a hundred names hang: each has few calls in flight."""
     world = World()
     world.caller.answer = None
     for number in range(1000):
@@ -200,7 +200,7 @@ def test_responsive_host_does_not_wait_for_thousands_that_hang() -> None:
     world.caller.pending.pop(Key("good", NOON + 60)).callback(
         Outcome(started_at_ms=0, reason=Reason.CONNECTION_FAILED, detail="no such host")
     )
-    # Now it has hung as the others, and waits for its turn as they do.
+    # After hanging like the others, it waits for its turn as they do.
     for number in range(1000):
         world.put(f"b{number:03d}", NOON + 120, callback=f"http://hung{number}.example/")
     world.put("good", NOON + 120)
@@ -386,7 +386,7 @@ def test_record_is_retried_until_the_database_is_back(world: World) -> None:
 
 
 def test_claim_with_expired_lease_is_rescued(world: World) -> None:
-    """A claim under a lease that has ended, though this daemon does not know of it."""
+    """The claim is unknown to this daemon, and its lease has expired."""
     world.scheduler.start()
     world.put(timeout=30)
     world.result(world.store.claim({"sink.example:80": 1}, NOON))

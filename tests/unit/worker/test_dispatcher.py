@@ -1,0 +1,359 @@
+"""The dispatcher on a simulated clock: claims, calls and records, with fake calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from callme.core.task import Claim, Outcome, Reason, State
+from callme.core.times import Key
+from callme.store.interface import StoreUnavailable
+from callme.worker.dispatcher import RETRY_SECONDS, Dispatcher
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+HOST = "sink.example:80"
+OTHER = "other.example:80"
+TASK = Key("task", NOON)
+
+
+class Dispatching:
+    """A dispatcher without a scheduler, over the store and the fake caller of a world.
+
+    :ivar failed_claims: the failures of claims that it reported.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.failed_claims: list[Failure] = []
+        self.dispatcher = self.make()
+
+    def make(
+        self,
+        concurrency: int = 256,
+        per_host: int = 64,
+        wall_clock: Callable[[], float] | None = None,
+    ) -> Dispatcher:
+        return Dispatcher(
+            self.world.store,
+            self.world.caller,
+            self.world.clock,
+            wall_clock or self.world.now,
+            concurrency,
+            per_host,
+            self.failed_claims.append,
+        )
+
+    def start(self, *, answer: int | None = None, **settings: Any) -> None:
+        """Open a new dispatcher; its calls stay in flight unless an answer is given."""
+        self.world.caller.answer = answer
+        self.dispatcher = self.make(**settings)
+        self.dispatcher.open()
+
+    def put(self, name: str = "task", host: str = HOST, **more: Any) -> Key:
+        return self.world.put(name, callback=f"http://{host}/", **more).key
+
+    def notify(self, *hosts: str) -> None:
+        self.dispatcher.wake(hosts)
+
+    def close(self, grace: float = 3, then: float = 1) -> list[Any]:
+        """Begin to close the dispatcher; return a list that gets an item at the end."""
+        closed: list[Any] = []
+        Deferred.fromCoroutine(self.dispatcher.close(grace, then)).addCallback(closed.append)
+        return closed
+
+    @property
+    def calls(self) -> list[str]:
+        """The names of the tasks that were called, in order."""
+        return [claim.definition.task_name for _, claim in self.world.caller.calls]
+
+
+@pytest.fixture
+def dispatching(world: World) -> Dispatching:
+    return Dispatching(world)
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    lines: list[str] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+# Claims
+
+
+def test_dispatcher_claims_nothing_before_it_is_opened(dispatching: Dispatching) -> None:
+    dispatching.put()
+    dispatching.notify(HOST)
+    assert dispatching.calls == []
+    dispatching.dispatcher.open()
+    dispatching.notify()
+    assert dispatching.calls == ["task"]
+
+
+def test_claims_do_not_exceed_the_free_slots(dispatching: Dispatching) -> None:
+    dispatching.start(concurrency=2)
+    keys = [dispatching.put(f"n{number}", f"h{number}.example:80") for number in range(4)]
+    dispatching.notify(*(f"h{number}.example:80" for number in range(4)))
+    assert dispatching.calls == ["n0", "n1"]
+    assert dispatching.dispatcher.calls_in_flight == 2
+    assert dispatching.world.task(keys[2]).state is State.SCHEDULED
+    dispatching.world.caller.end(keys[0], 200)
+    assert dispatching.calls == ["n0", "n1", "n2"]
+
+
+def test_calls_to_one_host_do_not_exceed_its_limit(dispatching: Dispatching) -> None:
+    dispatching.start(per_host=2)
+    keys = [dispatching.put(f"n{number}") for number in range(3)]
+    other = dispatching.put("other", OTHER)
+    dispatching.notify(HOST, OTHER)
+    assert sorted(dispatching.calls) == ["n0", "n1", "other"]
+    dispatching.world.caller.end(other, 200)
+    assert len(dispatching.calls) == 3
+    dispatching.world.caller.end(keys[0], 200)
+    assert dispatching.calls[3:] == ["n2"]
+
+
+def test_host_with_more_due_tasks_than_slots_is_claimed_again(dispatching: Dispatching) -> None:
+    dispatching.start(concurrency=1, per_host=1, answer=200)
+    for number in range(5):
+        dispatching.put(f"n{number}")
+    dispatching.notify(HOST)
+    assert dispatching.calls == [f"n{number}" for number in range(5)]
+    assert dispatching.dispatcher.calls_in_flight == 0
+
+
+def test_tasks_that_are_not_due_are_not_claimed(dispatching: Dispatching) -> None:
+    dispatching.start()
+    dispatching.put(at=NOON + 60)
+    dispatching.notify(HOST)
+    assert dispatching.calls == []
+
+
+def test_reserved_slots_are_left_to_responsive_hosts(dispatching: Dispatching) -> None:
+    dispatching.start(concurrency=8, per_host=2)
+    first = dispatching.put("first", "quick.example:80")
+    dispatching.notify("quick.example:80")
+    dispatching.world.caller.end(first, 200)
+    hanging = [f"hangs{number}.example:80" for number in range(20)]
+    for host in hanging:
+        dispatching.put(host.partition(".")[0], host)
+    dispatching.notify(*hanging)
+    # Four of the eight slots are reserved, half of these for hosts that have answered.
+    assert dispatching.dispatcher.calls_in_flight == 6
+    for number in range(2):
+        dispatching.put(f"quick{number}", "quick.example:80")
+    dispatching.notify("quick.example:80")
+    assert dispatching.calls[-2:] == ["quick0", "quick1"]
+
+
+def test_host_that_no_longer_answers_loses_the_reserved_slots(dispatching: Dispatching) -> None:
+    dispatching.start(concurrency=8, per_host=2)
+    key = dispatching.put("first", "quick.example:80")
+    dispatching.notify("quick.example:80")
+    outcome = Outcome(
+        started_at_ms=NOON * 1000, duration_ms=5, status=None, reason=Reason.CONNECTION_FAILED
+    )
+    dispatching.world.caller.pending.pop(key).callback(outcome)
+    hanging = [f"hangs{number}.example:80" for number in range(20)]
+    for host in hanging:
+        dispatching.put(host.partition(".")[0], host)
+    dispatching.notify(*hanging)
+    dispatching.put("again", "quick.example:80")
+    dispatching.notify("quick.example:80")
+    assert "again" not in dispatching.calls
+
+
+def test_failed_claim_is_reported_and_made_at_the_next_notification(
+    dispatching: Dispatching,
+) -> None:
+    dispatching.start()
+    dispatching.put()
+    dispatching.world.store.broken = True
+    dispatching.notify(HOST)
+    (failure,) = dispatching.failed_claims
+    assert failure.check(StoreUnavailable)
+    dispatching.world.store.broken = False
+    dispatching.notify()
+    assert dispatching.calls == ["task"]
+
+
+# Launch
+
+
+def test_claim_is_returned_if_the_clock_is_stepped_back_before_the_call(
+    dispatching: Dispatching,
+) -> None:
+    claimed_at = iter([NOON])
+    dispatching.start(wall_clock=lambda: next(claimed_at, NOON - 30))
+    dispatching.put()
+    dispatching.notify(HOST)
+    assert dispatching.calls == []
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.due_at, task.attempts_used) == (State.SCHEDULED, NOON, 0)
+
+
+def test_claim_past_max_delay_at_launch_fails_without_a_call(dispatching: Dispatching) -> None:
+    claimed_at = iter([NOON])
+    dispatching.start(wall_clock=lambda: next(claimed_at, NOON + 60))
+    dispatching.put(max_delay=1)
+    dispatching.notify(HOST)
+    assert dispatching.calls == []
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)
+
+
+def test_error_of_the_caller_is_recorded_as_interrupted(
+    dispatching: Dispatching, logged_failures: LoggedFailures
+) -> None:
+    def fail_call(claim: Claim) -> Deferred[Outcome]:
+        return fail(ZeroDivisionError())
+
+    dispatching.world.caller.failing = fail_call
+    dispatching.start()
+    dispatching.put()
+    dispatching.notify(HOST)
+    assert logged_failures.flush(ZeroDivisionError) == 1
+    task = dispatching.world.task(TASK)
+    assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]
+    assert dispatching.dispatcher.calls_in_flight == 0
+
+
+# Records
+
+
+def test_record_of_a_lost_claim_is_logged_and_frees_the_slot(
+    dispatching: Dispatching, log_lines: list[str]
+) -> None:
+    dispatching.start()
+    dispatching.put()
+    dispatching.notify(HOST)
+    dispatching.world.store.connection.execute("UPDATE task SET last_attempt = last_attempt + 1")
+    dispatching.world.caller.end(TASK, 200)
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.attempts) == (State.RUNNING, ())
+    assert dispatching.dispatcher.calls_in_flight == 0
+    assert any("claim was lost" in line for line in log_lines)
+    assert len(dispatching.close()) == 1
+
+
+def test_record_is_retried_until_it_is_stored(dispatching: Dispatching) -> None:
+    dispatching.start()
+    dispatching.put()
+    dispatching.notify(HOST)
+    dispatching.world.store.broken = True
+    dispatching.world.caller.end(TASK, 200)
+    for _ in range(3):
+        dispatching.world.clock.advance(RETRY_SECONDS)
+    dispatching.world.store.broken = False
+    assert dispatching.world.task(TASK).state is State.RUNNING
+    dispatching.world.clock.advance(RETRY_SECONDS)
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.attempts_used) == (State.SUCCEEDED, 1)
+    assert dispatching.calls == ["task"]
+
+
+def test_refused_record_is_stored_without_response_data(
+    dispatching: Dispatching, logged_failures: LoggedFailures
+) -> None:
+    # SQLite has no integer of this size.
+    dispatching.start(answer=2**70)
+    dispatching.put(retry=0)
+    dispatching.notify(HOST)
+    assert logged_failures.flush(OverflowError) == 1
+    dispatching.world.clock.advance(RETRY_SECONDS)
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
+    (attempt,) = task.attempts or ()
+    assert (attempt.status, attempt.body) == (None, "")
+
+
+def test_notification_of_a_recorded_end_is_called_at_once(dispatching: Dispatching) -> None:
+    dispatching.start(answer=500)
+    dispatching.put(retry=0, on_failure="http://notify.example/")
+    dispatching.notify(HOST)
+    assert dispatching.calls == ["task", f"task.{NOON}.on_failure"]
+
+
+def test_orphan_is_recorded_as_interrupted_once(dispatching: Dispatching) -> None:
+    dispatching.start()
+    dispatching.put()
+    dispatching.notify(HOST)
+    (_, claim) = dispatching.world.caller.calls[0]
+    dispatching.dispatcher.recover_orphans([claim])
+    assert dispatching.world.task(TASK).state is State.RUNNING, "its own claim is no orphan"
+    other = dispatching.make()
+    other.recover_orphans([claim])
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.due_at) == (State.SCHEDULED, NOON + 60)
+    assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]
+    other.recover_orphans([claim])
+    assert len(dispatching.world.task(TASK).attempts or ()) == 1
+
+
+# Drain
+
+
+def test_close_waits_for_calls_in_flight(dispatching: Dispatching) -> None:
+    dispatching.start()
+    dispatching.put()
+    dispatching.notify(HOST)
+    closed = dispatching.close(grace=3)
+    dispatching.world.clock.advance(2)
+    assert closed == []
+    dispatching.world.caller.end(TASK, 200)
+    assert len(closed) == 1
+    assert dispatching.world.task(TASK).state is State.SUCCEEDED
+
+
+def test_close_records_cancelled_calls_as_interrupted(dispatching: Dispatching) -> None:
+    dispatching.start()
+    dispatching.put()
+    dispatching.put("once", retry=0)
+    dispatching.notify(HOST)
+    closed = dispatching.close(grace=3)
+    dispatching.world.clock.advance(3)
+    assert len(closed) == 1
+    assert len(dispatching.world.caller.cut_off) == 2
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.attempts_left) == (State.SCHEDULED, 1)
+    assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]
+    assert dispatching.world.task(Key("once", NOON)).reason is Reason.INTERRUPTED
+
+
+def test_close_ends_although_nothing_can_be_recorded(dispatching: Dispatching) -> None:
+    dispatching.start()
+    dispatching.put()
+    dispatching.notify(HOST)
+    dispatching.world.store.broken = True
+    closed = dispatching.close(grace=3, then=1)
+    dispatching.world.clock.advance(3)
+    assert closed == []
+    dispatching.world.clock.advance(1)
+    assert len(closed) == 1
+    for timer in dispatching.world.clock.getDelayedCalls():
+        timer.cancel()
+
+
+def test_closed_dispatcher_claims_nothing(dispatching: Dispatching) -> None:
+    dispatching.start()
+    assert len(dispatching.close()) == 1
+    dispatching.dispatcher.open()
+    dispatching.put()
+    dispatching.notify(HOST)
+    assert dispatching.calls == []
+    assert dispatching.world.task(TASK).attempts_used == 0

@@ -163,12 +163,15 @@ def test_reserved_slots_are_left_to_responsive_hosts(dispatching: Dispatching) -
 
 def test_host_that_no_longer_answers_loses_the_reserved_slots(dispatching: Dispatching) -> None:
     dispatching.start(concurrency=8, per_host=2)
-    key = dispatching.put("first", "quick.example:80")
+    first = dispatching.put("first", "quick.example:80")
+    second = dispatching.put("second", "quick.example:80")
     dispatching.notify("quick.example:80")
+    dispatching.world.caller.end(first, 200)
+    dispatching.dispatcher.reset_responsive_hosts()
     outcome = Outcome(
         started_at_ms=NOON * 1000, duration_ms=5, status=None, reason=Reason.CONNECTION_FAILED
     )
-    dispatching.world.caller.pending.pop(key).callback(outcome)
+    dispatching.world.caller.pending.pop(second).callback(outcome)
     hanging = [f"hangs{number}.example:80" for number in range(20)]
     for host in hanging:
         dispatching.put(host.partition(".")[0], host)

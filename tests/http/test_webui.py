@@ -15,14 +15,11 @@ from callme.core.task import State
 from callme.core.times import Key
 from callme.reports.history_cache import MIN_TTL_SECONDS, OLDEST_SECONDS
 from callme.security.tokens import Tokens
-from callme.server.negotiation import wants_html
-from callme.server.paths import is_page, is_public, safe_redirect_target
 from callme.store.interface import MAX_BACKLOG_COUNT, StoreStats, StoreUnavailable
 from callme.webui import charts
 from callme.webui.dashboard import MOST_LISTED
 from callme.webui.layout import ASSETS, ICON, POLICY, SCRIPT, STYLE
 from callme.webui.routes import WAIT_SECONDS
-from callme.webui.widgets import duration, escape_invisible, pluralize, truncate
 from tests.helpers.api_client import ask
 from tests.helpers.html import BASE, HTML, visit
 from tests.helpers.logs import LoggedFailures
@@ -415,23 +412,6 @@ def test_search_text_is_escaped(ticking: World) -> None:
         assert len(page.all(".//script")) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain", "plain"),
-        ("n\u00e4me \U0001f600", "n\u00e4me \U0001f600"),
-        ("a\u202eb", "a\u27e8U+202E\u27e9b"),
-        ("a\nb", "a\u27e8U+000A\u27e9b"),
-        ("\ud800", "\u27e8U+D800\u27e9"),
-        ("\uffff", "\u27e8U+FFFF\u27e9"),
-        ("\U000e0041", "\u27e8U+E0041\u27e9"),
-        ("a\u200cb", "a\u200cb"),
-    ],
-)
-def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
-    assert escape_invisible(text) == shown
-
-
 # Search
 
 
@@ -707,80 +687,3 @@ def test_login_page_has_a_form(ticking: World) -> None:
     )
     assert page.form("/page/login")["next"] == "/page/find"
     assert page.header("set-cookie") is None
-
-
-# Paths
-
-
-@pytest.mark.parametrize(
-    ("path", "back"),
-    [
-        ("/page/find?name=x", "/page/find?name=x"),
-        ("/?hours=1", "/?hours=1"),
-        ("/page/task/a%20b@0", "/page/task/a%20b@0"),
-        ("/page/find#x", "/page/find"),
-        ("//evil.example/", "/"),
-        ("/\\evil.example/", "/"),
-        ("/page/\\..", "/"),
-        ("https://evil.example/page/", "/"),
-        ("/status/", "/"),
-        ("/page/login", "/"),
-        ("/page/static/x", "/"),
-        ("/page/a\r\nSet-Cookie: x", "/"),
-        ("/page/\u00e9", "/"),
-        ("", "/"),
-    ],
-)
-def test_login_redirects_to_local_pages_only(path: str, back: str) -> None:
-    assert safe_redirect_target(path) == back
-
-
-def test_paths_of_pages_are_recognized() -> None:
-    assert is_page(b"/")
-    assert is_page(b"/page/find")
-    assert not any(map(is_page, (b"//", b"/page", b"/pag%65/find", b"/status/page/x", b"", b"*")))
-    assert is_public(b"/page/login")
-    assert not is_public(b"/page/login/x")
-    assert not is_public(b"/page/find")
-
-
-@pytest.mark.parametrize(
-    ("accept", "wanted"),
-    [
-        ("text/html", True),
-        ("application/json, TEXT/HTML;level=1;q=0.5", True),
-        ("text/html;q=0", False),
-        ("text/html ; q=0.000", False),
-        ("*/*", False),
-        ("", False),
-        ("\xff", False),
-        (None, False),
-    ],
-)
-def test_accept_header_decides_for_html(accept: str | None, wanted: bool) -> None:
-    assert wants_html(None if accept is None else accept.encode("latin-1")) is wanted
-
-
-# Formatting
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "said"),
-    [
-        (None, "\u2013"),
-        (0, "0 ms"),
-        (999, "999 ms"),
-        (1_000, "1.0 s"),
-        (61_000, "1 min 1 s"),
-        (60_000, "1 min"),
-        (3_661_000, "1 h 1 min"),
-        (90_000_000, "1 d 1 h"),
-    ],
-)
-def test_duration_is_formatted(milliseconds: int | None, said: str) -> None:
-    assert duration(milliseconds) == said
-
-
-def test_count_is_formatted() -> None:
-    assert [pluralize(n, "task") for n in (0, 1, 2000)] == ["0 tasks", "1 task", "2,000 tasks"]
-    assert truncate("abc", 2) == ("ab", 1)

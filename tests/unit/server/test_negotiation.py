@@ -77,3 +77,20 @@ def test_header_longer_than_the_limit_is_ignored() -> None:
     header = b"text/html".ljust(MAX_ACCEPT)
     assert wants_html(header)
     assert not wants_html(header + b" ")
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("text/html", True),
+        ("application/json, TEXT/HTML;level=1;q=0.5", True),
+        ("text/html;q=0", False),
+        ("text/html ; q=0.000", False),
+        ("*/*", False),
+        ("", False),
+        ("\xff", False),
+        (None, False),
+    ],
+)
+def test_accept_header_decides_for_html(accept: str | None, wanted: bool) -> None:
+    assert wants_html(None if accept is None else accept.encode("latin-1")) is wanted

@@ -1,0 +1,261 @@
+"""Logins to the web page: sessions, cookies, forms and origins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from callme.core.task import State
+from callme.security.secret_file import SecretFile
+from callme.security.sessions import SESSION_SECONDS
+from callme.security.tokens import Tokens
+from callme.server.auth import Gate
+from callme.server.site import BoundedSite
+from callme.tap import load_tokens
+from tests.helpers.credentials import READER, READS, TOKENS, WRITER, WRITES
+from tests.helpers.raw_client import Client, head
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+LATER = NOON + 3600
+
+
+OURS = b"Origin: http://localhost"
+
+
+HTML = b"Accept: text/html"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> SecretFile[Tokens]:
+    path = tmp_path / "tokens"
+    path.touch(0o600)
+    path.write_text(TOKENS)
+    return load_tokens(path)
+
+
+@pytest.fixture
+def client(world: World, file: SecretFile[Tokens]) -> Client:
+    world.tokens = file.value
+    gate = Gate(file=file, now=world.now)
+    return Client(world, BoundedSite(world.resource(), world.clock, gate))
+
+
+class Answer:
+    """A response as bytes on the wire."""
+
+    def __init__(self, data: bytes) -> None:
+        top, _, self.body = data.partition(b"\r\n\r\n")
+        lines = top.decode().split("\r\n")
+        self.status = int(lines[0].split(" ")[1])
+        self.headers = [tuple(line.split(": ", 1)) for line in lines[1:]]
+
+    def header(self, name: str) -> str:
+        return next((value for n, value in self.headers if n.lower() == name), "")
+
+
+def ask(client: Client, method: bytes, target: str, *headers: bytes, body: bytes = b"") -> Answer:
+    more = [b"Content-Length: %d" % len(body)] if body else []
+    # Each request has a connection of its own, as a refused one ends it.
+    fresh = Client(client.world, client.site)
+    fresh.send(head(method, target.encode(), *headers, *more) + body)
+    return Answer(fresh.transport.value())
+
+
+def send(client: Client, target: str, fields: dict[str, str], *headers: bytes) -> Answer:
+    kind = b"Content-Type: application/x-www-form-urlencoded"
+    body = urlencode(fields).encode() or b"x="
+    return ask(client, b"POST", target, HTML, kind, *headers, body=body)
+
+
+def log_in(client: Client, token: bytes = WRITES, *headers: bytes, next_page: str = "/") -> bytes:
+    """Log in; return the cookie."""
+    fields = {"token": token.decode(), "next": next_page}
+    answer = send(client, "/page/login", fields, *(headers or (OURS,)))
+    assert (answer.status, answer.header("location")) == (303, next_page)
+    return b"Cookie: " + answer.header("set-cookie").partition(";")[0].encode()
+
+
+def form_of(client: Client, cookie: bytes) -> str:
+    page = ask(client, b"GET", "/", HTML, cookie)
+    return page.body.decode().partition('name="form" value="')[2].partition('"')[0]
+
+
+@pytest.mark.parametrize("target", ["/", f"/page/task/x@{LATER}", "/page/find", "/page/nowhere"])
+def test_page_without_session_redirects_to_the_login(
+    world: World, client: Client, target: str
+) -> None:
+    world.put("x", LATER)
+    page = ask(client, b"GET", target, HTML)
+    assert page.status == (404 if target == "/page/nowhere" else 401)
+    assert b"x</bdi>" not in page.body
+    assert b"2027" not in page.body
+    if page.status == 401:
+        assert page.header("www-authenticate") == 'Bearer realm="callme"'
+        assert b'<input id="token"' in page.body
+        assert f'name="next" value="{target}"'.encode() in page.body
+
+
+@pytest.mark.parametrize("target", ["/", "/page/find", f"/page/delete/x@{LATER}"])
+def test_api_request_without_token_gets_json(client: Client, target: str) -> None:
+    answer = ask(client, b"GET", target, b"Accept: */*")
+    assert answer.status == 401
+    assert answer.header("content-type") == "application/problem+json"
+
+
+def test_login_page_and_static_files_need_no_session(client: Client) -> None:
+    page = ask(client, b"GET", "/page/login", HTML)
+    assert page.status == 200
+    style = page.body.decode().partition('rel="stylesheet" href="')[2].partition('"')[0]
+    assert ask(client, b"GET", style).status == 200
+
+
+def test_login_opens_and_logout_ends_a_session(world: World, client: Client) -> None:
+    world.put("x", LATER)
+    cookie = log_in(client, next_page=f"/page/task/x@{LATER}")
+    page = ask(client, b"GET", f"/page/task/x@{LATER}", HTML, cookie)
+    assert page.status == 200
+    assert b"Delete" in page.body
+    assert send(client, "/page/logout", {}, OURS, cookie).status == 403
+    gone = send(client, "/page/logout", {"form": form_of(client, cookie)}, OURS, cookie)
+    assert (gone.status, gone.header("location")) == (303, "/page/login")
+    assert "max-age=0" in gone.header("set-cookie").lower()
+    assert gone.header("set-cookie").startswith("callme=;")
+
+
+@pytest.mark.parametrize(
+    ("origin", "named", "secure"),
+    [(OURS, "callme", False), (b"Origin: https://localhost", "__Host-callme", True)],
+)
+def test_session_cookie_is_httponly_and_samesite(
+    client: Client, origin: bytes, named: str, secure: bool
+) -> None:
+    answer = send(client, "/page/login", {"token": WRITES.decode()}, origin)
+    name, _, rest = answer.header("set-cookie").partition("=")
+    assert name == named
+    said = {one.strip().lower() for one in rest.split(";")[1:]}
+    expected = {"httponly", "samesite=strict", "path=/", f"max-age={SESSION_SECONDS}"}
+    assert said == expected | ({"secure"} if secure else set())
+    cookie = f"Cookie: a=b; {name}={rest.partition(';')[0]}".encode()
+    assert ask(client, b"GET", "/", HTML, cookie).status == 200
+
+
+def test_session_gives_access_to_pages_and_not_to_the_api(client: Client) -> None:
+    cookie = log_in(client)
+    for target in ("/status/", "/metrics", "/openapi.json", "/task/x"):
+        assert ask(client, b"GET", target, HTML, cookie).status == 401
+    assert ask(client, b"DELETE", "/task/x", cookie, OURS).status == 401
+
+
+def test_login_with_a_wrong_token_is_refused(client: Client) -> None:
+    answer = send(client, "/page/login", {"token": "guess"}, OURS)
+    assert answer.status == 401
+    assert answer.header("set-cookie") == ""
+    assert b"callme does not know this token." in answer.body
+    assert b"guess" not in answer.body
+
+
+def test_removed_token_ends_its_sessions(
+    world: World, client: Client, file: SecretFile[Tokens], tmp_path: Path
+) -> None:
+    cookie = log_in(client)
+    assert ask(client, b"GET", "/", HTML, cookie).status == 200
+    (tmp_path / "tokens").write_text("another\n")
+    file.reload()
+    assert ask(client, b"GET", "/", HTML, cookie).status == 401
+
+
+def test_expired_session_redirects_to_the_login(world: World, client: Client) -> None:
+    cookie = log_in(client)
+    world.clock.rightNow += SESSION_SECONDS
+    assert ask(client, b"GET", "/", HTML, cookie).status == 401
+
+
+def test_read_session_changes_nothing(world: World, client: Client) -> None:
+    key = world.put("x", LATER).key
+    cookie = log_in(client, READS)
+    for target in ("/", f"/page/task/{key}"):
+        page = ask(client, b"GET", target, HTML, cookie)
+        assert page.status == 200
+        assert b"Reschedule" not in page.body
+        assert b"Delete" not in page.body
+    fields = {"form": form_of(client, cookie), "seen": "scheduled", "trigger_at": "+5m"}
+    for doing in ("delete", "reschedule"):
+        assert send(client, f"/page/{doing}/{key}", fields, OURS, cookie).status == 403
+    assert world.task(key).state is State.SCHEDULED
+    assert send(client, "/page/logout", fields, OURS, cookie).status == 303
+
+
+@pytest.mark.parametrize("doing", ["delete", "reschedule"])
+def test_form_of_another_session_is_refused(world: World, client: Client, doing: str) -> None:
+    key = world.put("x", LATER).key
+    cookie = log_in(client)
+    other = form_of(client, log_in(client))
+    path = f"/page/{doing}/{key}"
+    for wrong in ({}, {"form": ""}, {"form": other}):
+        answer = send(client, path, {"seen": "scheduled", **wrong}, OURS, cookie)
+        assert answer.status == 403
+        assert b"this form is of another session" in answer.body
+    right = {"seen": "scheduled", "form": form_of(client, cookie)}
+    foreign = (b"http://evil.example", b"null", b"http://localhost:81")
+    for origin in (*(b"Origin: " + one for one in foreign), b"X: y"):
+        assert send(client, path, right, origin, cookie).status == 403
+    assert world.task(key).state is State.SCHEDULED
+    assert send(client, path, right, OURS, cookie).status == 303
+
+
+def test_cross_origin_login_is_refused(client: Client) -> None:
+    for origin in (b"Origin: http://evil.example", b"X: y"):
+        answer = send(client, "/page/login", {"token": WRITES.decode()}, origin)
+        assert (answer.status, answer.header("set-cookie")) == (403, "")
+
+
+def test_form_of_an_expired_session_is_refused(world: World, client: Client) -> None:
+    key = world.put("x", LATER).key
+    answer = send(client, f"/page/delete/{key}", {"seen": "scheduled"}, OURS)
+    assert answer.status == 401
+    assert b'name="next" value="/"' in answer.body
+    assert world.task(key)
+
+
+def test_token_in_a_header_gives_access_to_pages(world: World, client: Client) -> None:
+    key = world.put("x", LATER).key
+    reader, writer = b"Authorization: " + READER, b"Authorization: " + WRITER
+    assert ask(client, b"GET", f"/page/task/{key}", reader).status == 200
+    fields = {"seen": "scheduled"}
+    assert send(client, f"/page/delete/{key}", fields, reader).status == 403
+    wrong = ask(client, b"GET", "/", HTML, b"Authorization: Bearer wrong")
+    assert wrong.status == 401
+    assert wrong.header("content-type") == "application/problem+json"
+    assert send(client, f"/page/delete/{key}", fields, writer).status == 303
+
+
+def test_first_session_cookie_alone_is_verified(client: Client) -> None:
+    """A thousand cookies would cost a thousand signature checks."""
+    cookie = log_in(client)
+    many = b"Cookie: callme=x; " + cookie.removeprefix(b"Cookie: ")
+    assert ask(client, b"GET", "/", HTML, many).status == 401
+    assert ask(client, b"GET", "/", HTML, b"Cookie: ;;=;\xff=\xff", cookie).status == 200
+
+
+def test_large_form_is_refused(client: Client) -> None:
+    answer = send(client, "/page/login", {"token": "x" * 20_000}, OURS)
+    assert answer.status == 413
+
+
+def test_form_without_tokens_requires_the_origin(world: World) -> None:
+    key = world.put("x", LATER).key
+    client = Client(world, BoundedSite(world.resource(), world.clock, Gate()))
+    path = f"/page/delete/{key}"
+    fields = {"seen": "scheduled"}
+    for origin in (b"X: y", b"Origin: null", b"Origin: http://evil.example"):
+        assert send(client, path, fields, origin).status == 403
+    rebound = head(b"GET", b"/", HTML, host=b"rebound.example")
+    client.send(rebound)
+    assert client.status() == 403
+    assert world.task(key)
+    # A path that is not recognized as a page is not served as one either.
+    assert send(client, path.replace("page", "pag%65"), fields, b"X: y").status == 404
+    assert send(client, path, fields, OURS).status == 303

@@ -1,0 +1,88 @@
+"""Tokens: permissions, and the format of the token file."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from callme.security.tokens import Permission, Tokens
+from tests.helpers.credentials import READER, TOKENS, WRITER
+
+
+@pytest.mark.parametrize(
+    ("authorization", "right"),
+    [
+        (None, Permission.NONE),
+        (b"", Permission.NONE),
+        (b"Basic czNjcmV0", Permission.NONE),
+        (b"s3cret-of-the-writer", Permission.NONE),
+        (b"Bearer", Permission.UNKNOWN),
+        (b"Bearer ", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-write", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-writer ", Permission.UNKNOWN),
+        (b"Bearer s3cret-of-the-writer, x", Permission.UNKNOWN),
+        (b"Bearer S3cret-of-the-writer", Permission.UNKNOWN),
+        (b"Bearer read:s3cret-of-the-reader", Permission.UNKNOWN),
+        (b"Bearer # who may do what", Permission.UNKNOWN),
+        (b"Bearer \xff", Permission.UNKNOWN),
+        (WRITER, Permission.WRITE),
+        (b"BEARER  s3cret-of-the-writer", Permission.WRITE),
+        (READER, Permission.READ),
+    ],
+)
+def test_authorization_header_gives_a_permission(
+    authorization: bytes | None, right: Permission
+) -> None:
+    tokens = Tokens.parse(TOKENS)
+    assert len(tokens) == 2
+    assert tokens.permission_of(authorization) is right
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it contains no token"),
+        ("# nothing\n\n  \n", "it contains no token"),
+        ("good\nnot good\n", "line 2 is not a token: expected printable ASCII without spaces"),
+        ("read:\n", "line 1 is not a token"),
+        ("p\u00e4ss\n", "line 1 is not a token"),
+        ("\ufeffgood\n", "line 1 is not a token"),
+        ("good\n\nread:good\n", "line 3 repeats a token with another permission"),
+    ],
+)
+def test_invalid_token_file_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        Tokens.parse(text)
+    assert "good" not in str(raised.value)
+
+
+def test_tokens_are_not_stored_in_clear() -> None:
+    """Neither its length nor a memory dump reveals a token."""
+    tokens = Tokens.parse("hunter2")
+    assert tokens.permission_of(b"Bearer hunter2") is Permission.WRITE
+    assert b"hunter2" not in pickle.dumps(tokens)
+
+
+def test_permission_does_not_depend_on_earlier_requests() -> None:
+    tokens = Tokens.parse(TOKENS)
+    asked = [WRITER, WRITER, READER, READER, b"Bearer s3cret-of-the-reade", WRITER[:-1] + b"R"]
+    rights = [
+        Permission.WRITE,
+        Permission.WRITE,
+        Permission.READ,
+        Permission.READ,
+        Permission.UNKNOWN,
+        Permission.UNKNOWN,
+    ]
+    assert [tokens.permission_of(one) for one in asked] == rights
+
+
+def test_repr_of_tokens_contains_no_token() -> None:
+    tokens = Tokens.parse(TOKENS)
+    tokens.permission_of(WRITER)
+    assert "s3cret" not in repr(tokens)
+
+
+def test_repeated_token_counts_once() -> None:
+    assert len(Tokens.parse("a\na\nread:b\nread:b\n")) == 2

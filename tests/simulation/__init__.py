@@ -1,1 +1,1 @@
-"""A simulation of the whole daemon, on turned clocks, among faults."""
+"""A simulation of the whole daemon, with simulated clocks and injected faults."""

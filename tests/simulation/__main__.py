@@ -1,9 +1,9 @@
-"""Run the daemon on turned clocks, among faults, and say what breaks its promise.
+"""Run the daemon with simulated clocks and injected faults; report what breaks its promise.
 
-``python -m tests.simulation --seeds 5000``: so many runs, each another world.
+``python -m tests.simulation --seeds 5000``: 5000 runs, each in another world.
 ``--sweep``: every fault at every statement of one short story, and a kill before every step.
-``--mutations``: how many seeds it takes to find each fault that callme is given on purpose.
-``--seed 1234 --verbose``, ``--place full:17 --verbose``: one of them, and all that happens in it.
+``--mutations``: the number of seeds needed to detect each mutation of callme.
+``--seed 1234 --verbose``, ``--place full:17 --verbose``: one run, with everything that happens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .mutations import MUTATIONS
 from .scenario import Result
 
 MOST_SEEDS = 2000
-"""How many seeds may fail to find a mutation."""
+"""Maximum number of seeds that may miss a mutation."""
 
 
 def _prepare() -> None:
@@ -41,16 +41,16 @@ def _tell(place: sweep.Place) -> tuple[str, Result]:
 
 
 def _find(number: int) -> tuple[int, int | None]:
-    """Return the first seed that finds a mutation, which is named by its number.
+    """Return the first seed that detects a mutation, given by its number.
 
-    What makes one cannot be sent to another process.
+    The patches of a mutation cannot be sent to another process.
     """
     with MUTATIONS[number].made():
         return number, next((n for n in range(MOST_SEEDS) if scenario.run(n).broken), None)
 
 
 def report(what: str, results: Iterable[tuple[str, Result]]) -> int:
-    """Print what came of many runs; return how many broke the promise."""
+    """Print the results of many runs; return the number that broke the promise."""
     began = time.perf_counter()
     faults, calls, sums = Counter[str](), Counter[str](), Counter[str]()
     for one, result in results:
@@ -78,7 +78,7 @@ def report(what: str, results: Iterable[tuple[str, Result]]) -> int:
 
 
 def show(result: Result) -> int:
-    """Print what happened in one run."""
+    """Print the events of one run."""
     print("\n".join(result.lines))
     print("\n".join(result.broken) or "the promise was kept")
     return len(result.broken)

@@ -1,17 +1,17 @@
-"""The promise, and whether it was kept, judged by what is seen from outside.
+"""The checker of the promise, which observes the daemon from outside only.
 
-What is seen: what clients asked and were answered, the requests that endpoints saw, and what
-``GET /status`` says at the end. The promise, in the contract's words:
+It observes requests and responses of clients, calls to endpoints, and the result of
+``GET /status`` at the end. The promise, in the words of the contract:
 
-- Nothing acknowledged is lost: it stands under its key, until its client takes it away.
-- No request starts before ``trigger_at``. None starts ``max_delay`` minutes or more after it.
-- No task is called more than ``1 + retry`` times for each time that it was put or moved,
-  nor twice in one attempt, nor where it does not stand; each call is on record.
-- No more calls than ``--concurrency`` and ``--per-host`` allow are under way at once.
-- A task is called on its minute, where nothing is in the way.
-- Every task ends: ``succeeded`` with an answer that its endpoint gave, or ``failed`` with a
-  reason and a detail, when its time or its attempts are used up, not sooner.
-- Whoever is to be told of an end is: a notice of it stands there.
+- No acknowledged task is lost: it exists under its key until its client removes it.
+- No call starts before ``trigger_at``, and none ``max_delay`` minutes or more after it.
+- No task is called more than ``1 + retry`` times for each put or move, nor twice in one
+  attempt, nor at a time at which it does not exist; each call is recorded.
+- The calls in flight do not exceed ``--concurrency`` and ``--per-host``.
+- A task is called on its minute unless a fault prevents it.
+- Every task ends: ``succeeded`` with a response of its endpoint, or ``failed`` with a reason
+  and a detail, and not before its time or its attempts are used up.
+- Every end with a notification URL has a notification.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ REASONS = (
     "interrupted",
 )
 SOON = 2.0
-"""Seconds within which a due task is called when nothing is in the way."""
+"""Seconds within which a due task is called if no fault prevents it."""
 
 
 class Checker:
-    """Follows what happens, and says what breaks the promise.
+    """An observer that collects breaches of the promise.
 
-    :ivar broken: a sentence for each thing that does.
+    :ivar broken: a sentence for each breach.
     """
 
     def __init__(self, history: History) -> None:
@@ -56,14 +56,14 @@ class Checker:
         self.broken.append(f"{self.history.stamp()} {text}")
 
     def of(self, name: str, place: int | None = None) -> list[Token]:
-        """Return the tokens of a name, or those that may stand at one place of it."""
+        """Return the tokens of a name, or those that may exist at one of its places."""
         tokens = self.names.get(name, [])
         return [one for one in tokens if place is None or place in one.places]
 
-    # What clients did
+    # Clients
 
     def sends(self, token: Token, place: int | None) -> None:
-        """Note that a token is about to be put; where, unless that is the daemon's to say."""
+        """Note that a token is about to be put; ``place`` is ``None`` if the daemon chooses it."""
         if token.number not in self.tokens:
             self.tokens[token.number] = token
             self.names.setdefault(token.name, []).append(token)
@@ -74,21 +74,21 @@ class Checker:
         token.places.add(place)
 
     def stands(self, token: Token, place: int, expected: bool = True) -> None:
-        """Note that a token certainly stands at a place, and so no other one does."""
+        """Note that a token certainly exists at a place, and so no other token does."""
         if expected and place not in token.places and not token.loose:
-            self.breaks(f"t{token.number} stands at {place}, where it cannot be")
+            self.breaks(f"t{token.number} exists at {place}, where it cannot be")
         for other in self.of(token.name, place):
             if other is not token:
-                self.is_gone(other, place, lost="another stands in its place")
+                self.is_gone(other, place, lost="another task has its place")
         token.places = {place}
         if token.since is None:
             token.since = self.history.elapsed()
 
     def is_gone(self, token: Token, place: int, *, lost: str = "", taken: bool = False) -> None:
-        """Note that a token does not stand at a place.
+        """Note that a token does not exist at a place.
 
-        :param lost: how it is lost, if it was certain to stand there.
-        :param taken: whether it was taken away just now, if it stood there.
+        :param lost: the reason for a loss, if it certainly existed there.
+        :param taken: whether a client removed it just now.
         """
         if place not in token.places:
             return
@@ -102,44 +102,44 @@ class Checker:
             self._has_no_call_in_flight(token, place)
 
     def may_be_gone(self, token: Token) -> None:
-        """Note a doubt whether a token still stands anywhere."""
+        """Note that a token may no longer exist."""
         token.places.add(None)
         token.since, token.removed = None, True
 
     def _has_no_call_in_flight(self, token: Token, place: int) -> None:
         for seen in token.requests:
             if seen.open and seen.process.alive and seen.trigger_at == place:
-                self.breaks(f"t{token.number} was taken away from {place} during its call")
+                self.breaks(f"t{token.number} was removed from {place} during its call")
 
     def may_be_purged(self, token: Token, place: int) -> bool:
-        """Whether so much time has passed that a finished task may be forgotten."""
+        """Return whether a finished task may have been purged."""
         days = self.history.retention
         return bool(days) and self.history.latest_wall >= place + days * 86_400
 
-    # What endpoints saw
+    # Endpoints
 
     def on_request(self, seen: Seen) -> None:
-        """Judge a request as it arrives."""
+        """Check a request on arrival."""
         self.requests += 1
         if seen.token < 0:
             if -seen.token not in self.tokens:
-                self.breaks(f"a notice of t{-seen.token}, which nobody put")
+                self.breaks(f"a notification of t{-seen.token}, which no client put")
             return
         token = self.tokens.get(seen.token)
         if token is None:
-            self.breaks(f"a request for t{seen.token}, which nobody put")
+            self.breaks(f"a request for t{seen.token}, which no client put")
             return
         token.requests.append(seen)
         what = f"t{token.number} attempt {seen.number} for {seen.key}"
         self.history.say(f"endpoint sees {what}")
         if seen.key != f"{token.name}@{seen.trigger_at}":
-            self.breaks(f"{what} says that it is of {seen.trigger_at}")
+            self.breaks(f"{what} has the trigger_at {seen.trigger_at}")
         if seen.asked_at < seen.trigger_at:
             self.breaks(f"{what} is early by {seen.trigger_at - seen.asked_at:.3f} s")
         if seen.at >= token.expires_at(seen.trigger_at):
             self.breaks(f"{what} is past max_delay")
         if seen.trigger_at not in token.places and not token.loose:
-            self.breaks(f"{what}, where it does not stand")
+            self.breaks(f"{what}, where it does not exist")
         if (token.number, seen.number) in self._numbers:
             self.breaks(f"{what} is made twice")
         self._numbers.add((token.number, seen.number))
@@ -156,12 +156,12 @@ class Checker:
             if calls > allowed:
                 self.breaks(f"t{token.number} was called {calls} times at {place}, not {allowed}")
 
-    # How it ended
+    # End
 
     def finish(self, tasks: list[dict[str, Any]], unreached: int) -> None:
-        """Judge what ``GET /status`` says in the end, each task whole.
+        """Check the result of ``GET /status`` at the end, with all details of each task.
 
-        :param unreached: how many calls had a reason to fail before a request was seen.
+        :param unreached: the number of calls that a fault stopped before their request.
         """
         found: dict[int, list[dict[str, Any]]] = {}
         notices = []
@@ -172,11 +172,11 @@ class Checker:
                 continue
             found.setdefault(number, []).append(task)
         if unknown := set(found) - set(self.tokens):
-            self.breaks(f"tasks that nobody put: {sorted(unknown)}")
+            self.breaks(f"tasks that no client put: {sorted(unknown)}")
         for token in self.tokens.values():
             standing = found.get(token.number, [])
             if len(standing) > 1:
-                self.breaks(f"t{token.number} stands twice: {[one['task'] for one in standing]}")
+                self.breaks(f"t{token.number} exists twice: {[one['task'] for one in standing]}")
             for task in standing:
                 self._judge(token, task)
             certain = None not in token.places and not token.loose
@@ -192,19 +192,19 @@ class Checker:
     def _are_told(
         self, found: dict[int, list[dict[str, Any]]], notices: list[dict[str, Any]]
     ) -> None:
-        """Judge whether there is a notice of each end that somebody is to be told of."""
+        """Check that each end with a notification URL has a notification."""
         ends = {(one["task"], one["state"], one["finished_at"]) for one in notices}
         for tasks in found.values():
             for task in tasks:
                 end = (task["task"], task["state"], task["finished_at"])
                 if task["on_failure"] and task["state"] in ENDS and end not in ends:
-                    self.breaks(f"nobody is told of an end: {end}")
+                    self.breaks(f"an end has no notification: {end}")
 
     def _judge(self, token: Token, task: dict[str, Any]) -> None:
         what, place = f"t{token.number} {task['task']}", int(task["trigger_at"])
         state, reason, attempts = task["state"], task["reason"], task["attempts"]
         if place not in token.places and not token.loose:
-            self.breaks(f"{what} stands where it cannot: {token.places}")
+            self.breaks(f"{what} exists where it cannot: {token.places}")
         if state not in ENDS:
             self.breaks(f"{what} has not ended: it is {state}, attempts {attempts}")
             return
@@ -213,46 +213,48 @@ class Checker:
         if state == "succeeded" and reason is not None:
             self.breaks(f"{what} succeeded with a reason: {reason}")
         if not task["finished_at"]:
-            self.breaks(f"{what} has no time at which it ended")
+            self.breaks(f"{what} has no finished_at")
         if task["attempts_used"] > token.each:
             self.breaks(f"{what} used {task['attempts_used']} attempts, not {token.each}")
         self._attempts(token, what, attempts)
         if state == "succeeded":
             status = attempts[-1]["status"] if attempts else None
             if status is None or not token.expects(status):
-                self.breaks(f"{what} succeeded with the answer {status}")
+                self.breaks(f"{what} succeeded with the status {status}")
         else:
             self._failed(token, task, what, place)
 
     def _attempts(self, token: Token, what: str, attempts: list[dict[str, Any]]) -> None:
         numbers = [one["number"] for one in attempts]
         if len(set(numbers)) < len(numbers):
-            self.breaks(f"{what} has attempts on record twice: {numbers}")
+            self.breaks(f"{what} has attempts recorded twice: {numbers}")
         seen = {one.number: one for one in token.inherited + token.requests}
         if unrecorded := {one.number for one in token.requests} - set(numbers):
-            self.breaks(f"{what} was called in attempts that are not on record: {unrecorded}")
+            self.breaks(f"{what} was called in attempts that are not recorded: {unrecorded}")
         for one in attempts:
             request = seen.get(one["number"])
             answered = None if request is None else request.status
             if one["status"] is not None and one["status"] != answered:
-                self.breaks(f"{what}: on record is {one['status']}, the answer was {answered}")
+                self.breaks(f"{what}: {one['status']} is recorded, the response was {answered}")
             if one["status"] is None and one["reason"] not in ("interrupted", "too_late"):
                 if answered is not None:
-                    self.breaks(f"{what}: {one['reason']} is on record, the answer was {answered}")
+                    self.breaks(f"{what}: {one['reason']} is recorded, the response was {answered}")
                 self.unseen += request is None
             if one["reason"] == "interrupted" and not self.history.interruptions:
-                self.breaks(f"{what}: an attempt is called interrupted that nothing interrupted")
+                self.breaks(
+                    f"{what}: an attempt is recorded as interrupted without an interruption"
+                )
             expected = one["status"] is not None and token.expects(one["status"])
             if request not in token.inherited and (one["reason"] is None) != expected:
-                self.breaks(f"{what}: {one['status']} is on record with reason {one['reason']}")
+                self.breaks(f"{what}: {one['status']} is recorded with the reason {one['reason']}")
 
     def _failed(self, token: Token, task: dict[str, Any], what: str, place: int) -> None:
-        """A task fails when its time or its attempts are used up, not sooner."""
+        """Check that a task failed only after its time or its attempts were used up."""
         finished = self.history.parse(task["finished_at"])
         expires = token.expires_at(place)
         if task["reason"] == "too_late":
             if finished < expires:
-                self.breaks(f"{what} is called too late at {task['finished_at_ms']}")
+                self.breaks(f"{what} failed as too_late at {task['finished_at']}")
             return
         used_up = task["attempts_used"] >= token.each
         delays = token.body["retry_delay"]
@@ -261,7 +263,7 @@ class Checker:
             self.breaks(f"{what} failed with attempts left: {task['detail']!r}")
 
     def _in_time(self, token: Token, attempts: list[dict[str, Any]]) -> None:
-        """A task that stood where it stands all along is called as soon as it can be."""
+        """Check that a task that was never moved was called as soon as possible."""
         if token.moved or token.since is None or len(token.places) != 1 or token.loose:
             return
         (place,) = token.places
@@ -278,7 +280,7 @@ class Checker:
             )
 
     def _first_call(self, token: Token, attempts: list[dict[str, Any]]) -> float | None:
-        """Return when a task was first called (monotonic), be it that nobody was reached."""
+        """Return the time of the first call (monotonic), even if it reached no endpoint."""
         if token.requests and token.requests[0].number == 1:
             return token.requests[0].asked_elapsed
         if not attempts:

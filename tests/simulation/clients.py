@@ -1,4 +1,4 @@
-"""Clients of the API: what they ask, and what their answers promise."""
+"""Clients of the API: their requests, and the promises in the responses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .wire import LOST, REFUSED, Answered, Service
 
 @define(eq=False)
 class Client:
-    """Has one name's tasks to itself, and asks one thing at a time.
+    """The only client of one task name, with one request at a time.
 
-    :ivar number: gives a new token its number.
-    :ivar until: when it asks no more (monotonic).
-    :ivar hasty: how likely it is to hang up before it is answered.
-    :ivar retired: whether it has: a write of its may still be made, it asks no more.
+    :ivar number: returns the number of a new token.
+    :ivar until: the end of its requests (monotonic).
+    :ivar hasty: the probability that it disconnects before the response.
+    :ivar retired: whether it has stopped; a write of its may still be made.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Client:
     _unanswered: Token | None = None
 
     def begin(self) -> None:
-        """Ask the first thing at some time."""
+        """Make the first request after a random time."""
         self._pause()
 
     def _pause(self) -> None:
@@ -68,7 +68,7 @@ class Client:
                 seconds = self.random.choice((0, 0.0005, 0.01))
                 self.service.timeline.after(seconds, None, exchange.hang_up)
 
-    # What it asks
+    # Requests
 
     def _new(self) -> Token:
         random, now = self.random, self.history.timeline.wall()
@@ -84,12 +84,12 @@ class Client:
             "callback_method": random.choice(("GET", "GET", "POST")),
         }
         if number % 4 == 1:
-            # Its negative, by which a notice is known.
+            # The negative number marks a notification.
             body |= dict.fromkeys(("on_failure", "on_success"), f"http://told.example/{-number}")
         at = int(now // 60 + random.choice((-1, 0, 0, 1, 1, 1, 2, 2, 3, 5))) * 60
         stamp = datetime.fromtimestamp(at, timezone.utc)
         forms: list[Any] = [at, str(at + 37), f"{stamp:%Y-%m-%dT%H:%M:%SZ}"]
-        # A relative time's minute is the daemon's to say.
+        # The daemon chooses the minute of a relative time.
         forms.append(random.choice(("+0m", "+1m", "+3m")))
         body["trigger_at"] = random.choice(forms)
         return Token(number, self.name, body)
@@ -102,13 +102,13 @@ class Client:
         self._repeat(self.random.choice(tokens) if tokens else self._new())
 
     def _repeat(self, token: Token) -> None:
-        """Put a token again, where it can only be the same task, not another of its kind."""
+        """Put a token again, at a place where it is certain to be the same task."""
         place = self._place(token)
         settled = token.moved or token.loose or token.removed
         self.put(self._new() if settled or place not in token.places else token)
 
     def replace(self) -> None:
-        """Put a new definition where one stands."""
+        """Put a new definition in place of an existing one."""
         if (found := self._some_place()) is None:
             self.put_new()
             return
@@ -117,7 +117,7 @@ class Client:
         self.put(token, replaces=True)
 
     def _place(self, token: Token) -> int | None:
-        """Return the minute that a token is to be put to, where that is certain."""
+        """Return the minute at which a token will be put, or ``None`` if it is uncertain."""
         at = token.body["trigger_at"]
         if str(at).startswith("+"):
             return None
@@ -126,7 +126,7 @@ class Client:
         return int(at) // 60 * 60
 
     def put(self, token: Token, replaces: bool = False) -> None:
-        """Put a token where it says, or in the place of one that is there."""
+        """Put a token at its own place, or in place of an existing one."""
         place = self._place(token)
         was = place is not None and place in token.places
         self.checker.sends(token, place)
@@ -144,7 +144,7 @@ class Client:
         self._ask("PUT", f"/task/{self.name}", token.body, answered, **headers)
 
     def _is_doubtful(self, status: int) -> bool:
-        """Whether an answer leaves open if a write was made; a 503 says that it was not."""
+        """Return whether it is unknown if the write was made; after a 503 it was not."""
         return status == LOST or (status == 503 and self.history.doubts > 0)
 
     def _may_be_put(self, token: Token, place: int | None, replaces: bool) -> None:
@@ -172,7 +172,7 @@ class Client:
         if replaces:
             for other in self.checker.of(self.name, at):
                 if other is not token:
-                    # The attempts of what stood there stay on record.
+                    # The attempts of the replaced task stay recorded.
                     token.inherited += other.requests + other.inherited
                     self.checker.is_gone(other, at, taken=True)
         self.checker.stands(token, at)
@@ -262,7 +262,7 @@ class Client:
     def reschedule(self) -> None:
         """Move one task, or all of the name."""
         place = self._some_place() if self.random.random() < 0.7 else None
-        # What stands nobody knows where may stand there.
+        # A token at an unknown place may be there.
         tokens = [
             one
             for one in self.checker.of(self.name)
@@ -301,7 +301,7 @@ class Client:
         for token in tokens:
             came = {moves[one] for one in token.places if one in moves and one is not None}
             if not came:
-                # Where it may stand anywhere, it may have been moved.
+                # A token at an unknown place may have been moved.
                 token.loose += 1 if token.loose and moves else 0
                 continue
             for place in came:

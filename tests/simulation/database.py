@@ -1,4 +1,4 @@
-"""The database as a daemon meets it: SQLite itself, on a file, with faults at any statement."""
+"""The database of the simulation: SQLite on a file, with faults at any statement."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 
 
 class Killed(BaseException):
-    """The process dies here."""
+    """The kill of the process at this point."""
 
 
 class Fault(str, Enum):
-    """What a statement meets."""
+    """A fault of a statement."""
 
     LOCKED = "database is locked"
     FULL = "database or disk is full"
@@ -34,13 +34,13 @@ _WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT")
 
 @define(eq=False)
 class Disk:
-    """The faults of a database; they outlive the daemons that meet them.
+    """The faults of a database; they outlast a daemon.
 
-    :ivar planned: the statement, counted from 1, that meets a fault.
-    :ivar until: until when (on the monotonic clock) every statement meets a fault of a kind.
-    :ivar flaky: how likely a statement is to meet one of ``FULL`` and ``BROKEN``.
-    :ivar slow: how many seconds a transaction may have to wait for its turn.
-    :ivar on_fault: told of each fault that is met, and the statement that meets it.
+    :ivar planned: the number of the statement that fails, counted from 1.
+    :ivar until: the end (monotonic) of each kind of fault that affects every statement.
+    :ivar flaky: the probability that a statement meets ``FULL`` or ``BROKEN``.
+    :ivar slow: the maximum seconds before a transaction begins.
+    :ivar on_fault: called with each fault and its statement.
     """
 
     random: Random
@@ -53,27 +53,27 @@ class Disk:
     on_fault: Callable[[Fault, str], None] = lambda fault, sql: None
 
     def lasts(self, fault: Fault) -> bool:
-        """Whether a fault of this kind is there all the time now."""
+        """Return whether a fault of this kind affects every statement now."""
         return self.clock() < self.until.get(fault, 0.0)
 
     def heal(self) -> None:
-        """Be without fault from now on."""
+        """End all faults."""
         self.planned.clear()
         self.until.clear()
         self.flaky = self.slow = 0.0
 
     def wait(self) -> float:
-        """Return how long a transaction waits before it begins."""
+        """Return the seconds before a transaction begins."""
         if self.lasts(Fault.LOCKED):
-            return 2.0  # callme's busy_timeout
+            return 2.0  # busy_timeout of callme
         return self.random.random() * self.slow
 
     def before(self, connection: Connection, sql: str) -> None:
-        """Count a statement, and let it meet its fault."""
+        """Count a statement, and raise its fault."""
         self.statements += 1
         fault = self.planned.pop(self.statements, None)
         if fault is Fault.DOUBT and sql != "COMMIT":
-            # It is a commit's; the next one will do.
+            # This fault is for a commit: the next one takes it.
             self.planned[self.statements + 1] = fault
             fault = None
         if fault is None:
@@ -85,12 +85,12 @@ class Disk:
         if fault is Fault.KILL:
             raise Killed
         if fault is not Fault.LOCKED and connection.in_transaction and self.random.random() < 0.5:
-            # SQLite may undo the whole transaction by itself.
+            # SQLite may roll back the whole transaction by itself.
             sqlite3.Connection.rollback(connection)
         raise sqlite3.OperationalError(fault.value)
 
     def after_commit(self, connection: Connection) -> None:
-        """Let a commit that was made look as if it had failed, if that is its fault."""
+        """Let a successful commit appear to fail, if that is its fault."""
         if connection.in_doubt:
             connection.in_doubt = False
             self._meet(Fault.DOUBT, "COMMIT")
@@ -115,7 +115,7 @@ class Disk:
 
 
 class Connection(sqlite3.Connection):
-    """A connection to SQLite, each statement of which may meet a fault."""
+    """A connection to SQLite whose statements may fail."""
 
     disk: Disk
     in_doubt = False
@@ -159,10 +159,10 @@ class Cursor(sqlite3.Cursor):
 
 @define(eq=False)
 class Threads:
-    """Takes the place of a pool's threads: what they would do happens at a later step.
+    """A replacement for the threads of a pool: their work happens at a later step.
 
-    A transaction happens at one step: what it does in between is seen by nobody. Before it,
-    and between its end and the news of it, anything else may happen.
+    A transaction is a single step, so that its intermediate states are invisible. Other steps
+    may come before it, and between its end and the delivery of its result.
     """
 
     reactor: Any
@@ -171,10 +171,10 @@ class Threads:
     busy: bool = False
 
     def start(self) -> None:
-        """Nothing to start."""
+        """Do nothing: there are no threads."""
 
     def stop(self) -> None:
-        """Do what waits to be done, as threads do before they end."""
+        """Do the queued work, as threads do before they end."""
         while self.jobs:
             self._work()
 
@@ -205,13 +205,13 @@ class Threads:
 
 @define(eq=False)
 class Connections:
-    """The connections of one process, which a kill cuts off."""
+    """The connections of one process, which end with a kill."""
 
     disk: Disk
     made: list[Connection] = field(factory=list)
 
     def join(self, pool: Any, reactor: Any) -> None:
-        """Have an adbapi pool work in our steps, over our connections."""
+        """Let an adbapi pool work in simulated steps, over these connections."""
         pool.threadpool = Threads(reactor, self.disk)
         pool.connkw["factory"] = partial(self._make)
 
@@ -222,7 +222,7 @@ class Connections:
         return connection
 
     def cut_off(self, path: Path, to: Path) -> None:
-        """Leave in another file what a kill leaves on disk, and let go of the connections."""
+        """Copy the state on disk after a kill to another file; close the connections."""
         for suffix in ("", "-wal"):
             source = path.with_name(path.name + suffix)
             if source.exists():

@@ -1,4 +1,4 @@
-"""The endpoints that callbacks go to, each as good or as bad as its kind."""
+"""The endpoints of callbacks, each with good or bad behaviour."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ KINDS = {
     "closes after": 4,
     "trickles": 3,
 }
-"""How an endpoint may take a call, and how often it does."""
+"""The behaviours of endpoints, with their relative frequencies."""
 _BEFORE_THE_REQUEST = ("refuses", "never connects", "is unknown")
 _UNSEEN = (*_BEFORE_THE_REQUEST, "connects slowly")
 
 
 @define(eq=False)
 class Seen:
-    """A request as its endpoint saw it.
+    """A request as its endpoint received it.
 
     :ivar token: the number of the definition that it was made for.
-    :ivar trigger_at: ... as the request's headers have it, as is ``number``, that of the attempt.
-    :ivar asked_at: what the wall clock said when the call began; ``at``: when the request did.
-    :ivar asked_elapsed: what the monotonic clock said when the call began.
-    :ivar status: what it was answered, if it was.
-    :ivar open: whether the connection stands and no whole answer was sent yet.
-    :ivar host: where it went.
-    :ivar process: the daemon that made it.
+    :ivar trigger_at: from the headers of the request, as is ``number``, that of the attempt.
+    :ivar asked_at: the wall clock at the start of the call; ``at``: at the start of the request.
+    :ivar asked_elapsed: the monotonic clock at the start of the call.
+    :ivar status: the status of the response, if there was one.
+    :ivar open: whether the connection is open without a complete response.
+    :ivar host: its target.
+    :ivar process: the process of the daemon that made it.
     """
 
     token: int
@@ -71,13 +71,13 @@ class Seen:
 
 @define(eq=False)
 class Network:
-    """All endpoints, and the way to them.
+    """All endpoints, and the network to them.
 
-    :ivar on_request: told of each request.
-    :ivar usual: how they take calls now: each way, and how often it is taken.
-    :ivar taken: how many calls were taken in each way.
-    :ivar links: the connections that stand.
-    :ivar unheard: how often something was written to a connection that was closed already.
+    :ivar on_request: called with each request.
+    :ivar usual: the current behaviours with their frequencies.
+    :ivar taken: the number of calls by behaviour.
+    :ivar links: the open connections.
+    :ivar unheard: the number of writes to connections that were already closed.
     """
 
     random: Random
@@ -89,27 +89,27 @@ class Network:
     links: list[Wire] = field(factory=list)
 
     def kind(self) -> str:
-        """Return how the next call is taken."""
+        """Return the behaviour for the next call."""
         kind = self.random.choices(list(self.usual), list(self.usual.values()))[0]
         self.taken[kind] += 1
         return kind
 
     @property
     def unseen(self) -> int:
-        """How many calls may have failed without a request that was seen."""
+        """Return the number of calls that may have failed without a request."""
         return self.unheard + sum(self.taken[kind] for kind in _UNSEEN)
 
     def in_flight(self, process: Any) -> Counter[str]:
-        """Return how many requests of a process wait for an answer, by host."""
+        """Return the number of open requests of a process by host."""
         seen = (link.seen for link in self.links if link.process is process)
         return Counter(one.host for one in seen if one is not None and one.open)
 
     def heal(self) -> None:
-        """Be good from now on."""
+        """End all bad behaviour."""
         self.usual = {"good": 1}
 
     def drop(self, process: Any) -> None:
-        """Let the connections of a process that died end."""
+        """Close the connections of a dead process."""
         for link in self.links:
             if link.process is process:
                 link.end()
@@ -118,9 +118,9 @@ class Network:
 
 @implementer(IStreamClientEndpoint)
 class Host:
-    """Takes the place of Twisted's ``HostnameEndpoint``.
+    """A replacement for Twisted's ``HostnameEndpoint``.
 
-    :param reactor: that of the process, which knows its network.
+    :param reactor: the reactor of the process, with its network.
     """
 
     def __init__(self, reactor: Any, host: bytes, port: int, *_: Any, **__: Any) -> None:
@@ -165,7 +165,7 @@ class Host:
 
 @implementer(ITCPTransport, IPushProducer)
 class Wire(StringTransport):
-    """A connection to an endpoint, which answers what is written to it."""
+    """A connection to an endpoint, which responds to requests."""
 
     def __init__(
         self,
@@ -187,10 +187,10 @@ class Wire(StringTransport):
         self.first = True
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Nothing to be quicker than."""
+        """Do nothing: there is no delay to avoid."""
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Nothing to be kept alive."""
+        """Do nothing: connections are kept alive anyway."""
 
     def getTcpNoDelay(self) -> bool:
         return False
@@ -199,7 +199,7 @@ class Wire(StringTransport):
         return False
 
     def loseWriteConnection(self) -> None:
-        """Nothing more will be written."""
+        """Do nothing: no more bytes follow."""
 
     def write(self, data: bytes) -> None:
         if self.lost or self.disconnecting:
@@ -233,7 +233,7 @@ class Wire(StringTransport):
             self.network.timeline.after(0, self.process, self._lose, why)
 
     def end(self) -> None:
-        """Wait for nothing more from this side."""
+        """End the connection from this side."""
         if self.seen is not None:
             self.seen.open = False
 
@@ -303,7 +303,7 @@ class Wire(StringTransport):
         self._say(b"HTTP/1.1 %d Said\r\n%bContent-Length: 4\r\n\r\nsaid" % (status, more))
 
     def _trickle(self, count: int) -> None:
-        """Answer a byte a second: the status line counts, whenever the call's time is over."""
+        """Send a byte a second: the status line counts, whenever the deadline is."""
         answer = b"HTTP/1.1 200 Said\r\nContent-Length: 90\r\n\r\n" + b"." * 90
         if self.lost or self.disconnecting or self.seen is None:
             return

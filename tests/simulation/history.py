@@ -1,4 +1,4 @@
-"""What happened to a world, as far as it bears on what may be asked of the daemon."""
+"""The history of a world: faults and clock changes that excuse the daemon."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FOREVER = float("inf")
 
 @define(eq=False)
 class History:
-    """Remembers when something was in the daemon's way, and what the clocks said.
+    """A record of the periods with faults, and of the clocks.
 
-    :ivar retention: the days that finished tasks are kept.
-    :ivar latest_wall: the latest time that the wall clock ever said.
-    :ivar interruptions: how often something happened that may cut a call off.
-    :ivar doubts: how often a commit was made that looked as if it had failed.
-    :ivar in_the_way: from when to when (monotonic) a due task need not be called at once.
-    :ivar lines: what was said, where somebody wants to follow (``verbose``).
+    :ivar retention: the retention of finished tasks in days.
+    :ivar latest_wall: the latest reading of the wall clock.
+    :ivar interruptions: the number of events that may interrupt a call.
+    :ivar doubts: the number of commits that appeared to fail.
+    :ivar in_the_way: periods (monotonic) in which a due task need not be called at once.
+    :ivar lines: the log of a ``verbose`` run.
     """
 
     timeline: Timeline
@@ -37,7 +37,7 @@ class History:
         self.clock_was_set()
 
     def clock_was_set(self) -> None:
-        """Note what the wall clock says, before and after it is set."""
+        """Note the wall clock, before and after it is set."""
         self.latest_wall = max(self.latest_wall, self.timeline.wall())
         self._set.append((self.timeline.elapsed, self.timeline.ahead))
 
@@ -45,36 +45,36 @@ class History:
         return self.timeline.elapsed
 
     def stamp(self) -> str:
-        """Return the time as a person reads it: that of either clock."""
+        """Return a time stamp with both clocks."""
         wall = datetime.fromtimestamp(self.timeline.wall(), timezone.utc)
         return f"{self.timeline.elapsed:9.3f} {wall:%d %H:%M:%S}.{wall.microsecond // 1000:03d}"
 
     def say(self, text: str) -> None:
-        """Tell what happens to whoever wants to know all of it."""
+        """Log an event."""
         if self.verbose:
             self.lines.append(f"{self.stamp()} {text}")
 
     @staticmethod
     def parse(time: str) -> float:
-        """Return the seconds since 1970 of a time in an answer."""
+        """Return the seconds since 1970 of a time in a response."""
         return datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp()
 
     def hinders(self, seconds: float, since: float | None = None) -> None:
-        """Note that something is in the way, from now on (or since then) for some seconds."""
+        """Note a fault of some seconds that begins now, or at ``since``."""
         now = self.timeline.elapsed
         self.in_the_way.append((now if since is None else since, now + seconds))
 
     def elapsed_at(self, wall: float) -> float | None:
-        """Return when the wall clock said so; ``None`` where it was ever set."""
+        """Return when the wall clock had this reading; ``None`` if it was ever set."""
         if len({ahead for _, ahead in self._set}) > 1:
             return None
         return wall - self.timeline.ahead
 
     def can_be_called_at(self, trigger_at: int, since: float, soon: float) -> float | None:
-        """Return the first moment when nothing is in the way of calling a task for a while.
+        """Return the first moment at which no fault prevents a call for some seconds.
 
-        :param since: from when on it stands (monotonic), as is what is returned.
-        :return: ``None`` where there is no such moment.
+        :param since: the start of the task's existence (monotonic, as is the result).
+        :return: ``None`` if there is no such moment.
         """
         at: float | None = since
         while at is not None:
@@ -88,7 +88,7 @@ class History:
         return None
 
     def _says(self, wall: float, since: float) -> float | None:
-        """Return when, from some moment on, the wall clock first says so late a time."""
+        """Return when the wall clock first has a reading this late, from a moment on."""
         for index, (begin, ahead) in enumerate(self._set):
             last = index + 1 == len(self._set)
             end = FOREVER if last else self._set[index + 1][0]
@@ -98,7 +98,7 @@ class History:
         return None
 
     def latest_before(self, elapsed: float) -> float:
-        """Return the latest time that the wall clock said up to a moment."""
+        """Return the latest reading of the wall clock up to a moment."""
         ends = [begin for begin, _ in self._set[1:]] + [FOREVER]
         said = zip(self._set, ends, strict=True)
         return max(min(end, elapsed) + ahead for (begin, ahead), end in said if begin <= elapsed)

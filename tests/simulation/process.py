@@ -1,4 +1,4 @@
-"""A daemon's process: the daemon itself, as it is, over a reactor that is not."""
+"""The process of a daemon: the real daemon over a simulated reactor."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from .timeline import Timeline, Timer
 
 
 class Unsignalled(Daemon):
-    """The daemon, but for the one thing it does to the process that the simulation runs in."""
+    """The daemon without its signal handlers, which would affect the simulation's own process."""
 
     def _handle_signals(self) -> None:
-        """Leave signals alone."""
+        """Install no handlers."""
 
 
 @define(eq=False)
 class Port:
-    """Where a process listens."""
+    """The listening port of a process."""
 
     reactor: Reactor
 
@@ -45,9 +45,9 @@ class Port:
 
 @implementer(IReactorTime)
 class Reactor:
-    """As much of a reactor as the daemon needs.
+    """The subset of a reactor that the daemon needs.
 
-    :ivar factory: what takes connections, while the process listens.
+    :ivar factory: the factory for connections, while the process listens.
     """
 
     def __init__(self, timeline: Timeline, process: Process) -> None:
@@ -71,26 +71,26 @@ class Reactor:
         return self.callLater(0, happen, *args, **named)
 
     def addSystemEventTrigger(self, *_: Any) -> None:
-        """Whatever is to be done at the end of a process is done by its service here."""
+        """Ignore triggers: here the service does all work at shutdown."""
 
     def removeSystemEventTrigger(self, trigger: Timer) -> None:
         if trigger.active():
             trigger.cancel()
 
     def listenTCP(self, port: int, factory: Any, **_: Any) -> Port:
-        # Not started: that would set the second of an access log which is not kept.
+        # The site is not started: that would start the timer of an unused access log.
         self.factory = factory
         return Port(self)
 
 
 class Steady:
-    """The daemon's timers: those of this reactor go by the monotonic clock as they are."""
+    """The timers of the daemon: those of this reactor already use the monotonic clock."""
 
     def __init__(self, reactor: Reactor) -> None:
         self.seconds, self.callLater = reactor.seconds, reactor.callLater
 
     def start(self) -> None:
-        """Watch no clock."""
+        """Do nothing: the clock needs no watching."""
 
     stop = start
 
@@ -98,7 +98,7 @@ class Steady:
 class Process:
     """One daemon, from its start to its death.
 
-    :ivar alive: whether anything that is its own still happens.
+    :ivar alive: whether its events still happen.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Process:
         return self.alive and self.reactor.factory is not None
 
     def terminate(self) -> Deferred[None]:
-        """Ask it to end, as SIGTERM does; it is dead once this fires."""
+        """Stop the daemon, as SIGTERM does; it is dead once this fires."""
         stopping = self.daemon.stopService()
 
         def ended(_: object) -> None:
@@ -142,7 +142,7 @@ class Process:
         return stopping.addCallback(ended)
 
     def kill(self, to: Path) -> None:
-        """End it here and now, and leave its database in another file."""
+        """Kill the process now, and copy its database to another file."""
         self.alive = False
         self.network.drop(self)
         self.connections.cut_off(self.path, to)

@@ -1,4 +1,4 @@
-"""What a seed means: how many clients, which endpoints, which trouble, and when."""
+"""Scenarios: the clients, endpoints and faults that a seed determines."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ SETTLE_MINUTES = 90
 
 @frozen
 class Result:
-    """What came of a run.
+    """The result of a run.
 
-    :ivar broken: what breaks the promise: nothing, if all is well.
-    :ivar lines: what happened, in order.
+    :ivar broken: the breaches of the promise.
+    :ivar lines: the events in order.
     """
 
     seed: int
@@ -54,13 +54,13 @@ class Result:
 
 
 def scratch() -> str | None:
-    """Return a directory in memory, if there is one: the simulation is not about disks."""
+    """Return a directory in memory if possible, as the simulation does not test disks."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @contextmanager
 def time_zone(name: str) -> Iterator[None]:
-    """Live in another time zone: the daemon must not notice."""
+    """Set another time zone, which must not affect the daemon."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = name
     time.tzset()
@@ -76,7 +76,7 @@ def time_zone(name: str) -> Iterator[None]:
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """Have a directory for a while."""
+    """Create a temporary directory."""
     path = tempfile.mkdtemp(prefix="callme-simulation-", dir=scratch())
     try:
         yield Path(path)
@@ -85,7 +85,7 @@ def directory() -> Iterator[Path]:
 
 
 def run(seed: int, verbose: bool = False) -> Result:
-    """Live through what a seed means."""
+    """Run the scenario of a seed."""
     random = Random(seed)
     wall = random.choice(list(EPOCHS.values())) - random.random() * 300
     roomy = random.random() < 0.6
@@ -105,7 +105,7 @@ def run(seed: int, verbose: bool = False) -> Result:
 
 
 def result_of(seed: int, world: World) -> Result:
-    """Return what came of a world."""
+    """Return the result of a world."""
     return Result(
         seed,
         world.checker.broken,
@@ -159,7 +159,7 @@ def _live(world: World) -> None:
 
 
 def _trouble(world: World) -> None:
-    """Let one bad thing happen, now or just before one of the next steps."""
+    """Inject one fault, now or before one of the next steps."""
     random = world.random
     cause = partial(random.choice(_TROUBLES), world)
     if random.random() < 0.5:
@@ -210,7 +210,7 @@ def _clock_back(world: World) -> None:
     if random.random() < 0.5:
         world.set_wall(step)
     else:
-        # In the middle of a tick: it must not take the minute for done, nor call early.
+        # During a tick: the minute must not count as done, and no call may be early.
         next_tick = 60 - world.timeline.wall() % 60 + random.random() * 0.005
         world.timeline.after(next_tick, None, world.set_wall, step)
 

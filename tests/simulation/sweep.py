@@ -15,15 +15,15 @@ from .token import Token
 from .world import Enough, World
 
 _STORY = 150.0
-"""Seconds that it takes: two minutes begin in it."""
+"""Duration of the story in seconds: two minutes begin in it."""
 
 
 @frozen
 class Place:
-    """Where the story is disturbed, and by what: ``broken:17``, ``step:203``.
+    """The place and kind of a disturbance: ``broken:17``, ``step:203``.
 
-    :ivar kind: the name of a fault at a statement; ``step``: a kill before a step.
-    :ivar number: of the statement or the step, counted from 1; 0 is nowhere.
+    :ivar kind: the name of a fault at a statement, or ``step`` for a kill before a step.
+    :ivar number: the number of the statement or step, counted from 1; 0 for no disturbance.
     """
 
     kind: str
@@ -44,7 +44,7 @@ KINDS = (*(fault.name.lower() for fault in Fault), "step")
 
 
 def places(stride: int = 1, first: int = 1, kinds: Sequence[str] = KINDS) -> Iterator[Place]:
-    """Return every place there is, or each so manieth from the first on."""
+    """Return every place, or every n-th one from the first on."""
     whole = tell(Place("step", 0))
     for kind in kinds:
         last = whole.steps if kind == "step" else whole.statements
@@ -52,7 +52,7 @@ def places(stride: int = 1, first: int = 1, kinds: Sequence[str] = KINDS) -> Ite
 
 
 def tell(place: Place, verbose: bool = False) -> Result:
-    """Tell the story, and let it be disturbed in one place."""
+    """Run the story with a disturbance in one place."""
     with (
         directory() as path,
         World(Random(0), path, EPOCHS["an afternoon"] - 30.0, []) as world,
@@ -68,7 +68,7 @@ def tell(place: Place, verbose: bool = False) -> Result:
         until = world.timeline.elapsed + _STORY
         with suppress(Enough):
             world.run_until(until)
-        # What follows is the same for all: it is not disturbed.
+        # The rest is undisturbed.
         statements, steps = world.disk.statements, world.timeline.steps
         with suppress(Enough):
             world.heal()
@@ -78,7 +78,7 @@ def tell(place: Place, verbose: bool = False) -> Result:
 
 
 class _Story:
-    """One client does each thing there is to do, one after the other."""
+    """Let one client make every kind of request in turn."""
 
     def __init__(self, world: World) -> None:
         self.world = world

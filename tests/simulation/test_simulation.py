@@ -1,4 +1,4 @@
-"""The simulation, in short: that it keeps the promise, repeats itself, and finds what is there."""
+"""A short simulation: the promise holds, runs are reproducible, mutations are detected."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from . import scenario, sweep
 from .mutations import MUTATIONS, Mutation
 
 SEEDS = 30
-"""Worlds that each run of the tests lives through; ``tox run -e simulate`` takes thousands."""
+"""The number of worlds; ``tox run -e simulate`` runs thousands."""
 STRIDE = 61
-"""Each so manieth statement and step is disturbed; ``tox run -e simulate`` takes each."""
+"""The step between disturbed statements; ``tox run -e simulate`` disturbs each one."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
@@ -39,7 +39,7 @@ def test_seed_determines_the_history() -> None:
 
 
 def told(seed: int) -> list[str]:
-    """Return what happens in a world, without the name of the directory that it is in."""
+    """Return the events of a world, without the name of its directory."""
     return [line for line in scenario.run(seed, verbose=True).lines if "listens on" not in line]
 
 
@@ -47,7 +47,7 @@ def told(seed: int) -> list[str]:
 def test_mutation_of_callme_is_detected(
     mutation: Mutation, logged_failures: LoggedFailures
 ) -> None:
-    """The seed that found it last is the first that is tried."""
+    """The seed that detected it last is tried first."""
     with mutation.made():
         seeds = [mutation.seed, *range(100)]
         assert any(scenario.run(seed).broken for seed in seeds)
@@ -56,7 +56,7 @@ def test_mutation_of_callme_is_detected(
 
 @pytest.fixture(autouse=True)
 def same_time_zone() -> Iterator[None]:
-    """A world that lives in another time zone leaves it behind."""
+    """A scenario restores the time zone that it changed."""
     before = os.environ.get("TZ")
     yield
     assert os.environ.get("TZ") == before

@@ -1,4 +1,4 @@
-"""Time: a clock that sets timers, a clock on the wall, and what happens when."""
+"""Time: a monotonic clock, a wall clock, and the events in their order."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 
 @define(eq=False)
 class Timer:
-    """Something that will happen; what a reactor calls an ``IDelayedCall``.
+    """A future event; an ``IDelayedCall`` of a reactor.
 
-    :ivar owner: whose it is; the dead do nothing. ``None``: the world's own.
+    :ivar owner: its process, whose events end with it; ``None`` for the world itself.
     """
 
     time: float
@@ -28,7 +28,7 @@ class Timer:
 
     def cancel(self) -> None:
         if self.owner is not None and not self.owner.alive:
-            return  # What a dead process leaves may be cleaned up after it.
+            return  # Timers of a dead process may be cancelled after its end.
         if self.called:
             raise AlreadyCalled
         if self.cancelled:
@@ -44,12 +44,12 @@ class Timer:
 
 @define(eq=False)
 class Timeline:
-    """What happens, in its order.
+    """The events in their order.
 
-    :ivar elapsed: the monotonic clock: seconds; it never goes back.
-    :ivar ahead: how far the wall clock is ahead of it; setting the clock changes this.
-    :ivar lateness: how many seconds a timer of a process may be late: a machine is busy.
-    :ivar steps: how many things have happened.
+    :ivar elapsed: the monotonic clock in seconds.
+    :ivar ahead: seconds that the wall clock is ahead of it; setting the clock changes this.
+    :ivar lateness: maximum seconds that a timer of a process is late, as on a busy machine.
+    :ivar steps: the number of past events.
     """
 
     random: Random
@@ -61,13 +61,13 @@ class Timeline:
     _waiting: list[tuple[float, int, Timer]] = field(factory=list)
 
     def wall(self) -> float:
-        """Return what the clock on the wall says: seconds since 1970."""
+        """Return the wall clock: seconds since 1970."""
         return self.elapsed + self.ahead
 
     def after(
         self, seconds: float, owner: Any, happen: Callable[..., Any], *args: Any, **named: Any
     ) -> Timer:
-        """Let something happen after some seconds."""
+        """Schedule an event after some seconds."""
         time = self.elapsed + max(0.0, seconds)
         timer = Timer(time, owner, happen, args, named)
         if owner is not None and not owner.alive:
@@ -79,7 +79,7 @@ class Timeline:
         return timer
 
     def step(self, until: float) -> Timer | None:
-        """Go to the next thing that happens until then, and return it: it is not done yet."""
+        """Advance to the next event until ``end``, and return it without running it."""
         while self._waiting and self._waiting[0][0] <= until:
             time, _, timer = heapq.heappop(self._waiting)
             if timer.cancelled or (timer.owner is not None and not timer.owner.alive):
@@ -91,11 +91,11 @@ class Timeline:
         return None
 
     def set_wall(self, seconds: float) -> None:
-        """Set the wall clock forward, or back."""
+        """Step the wall clock forward or back."""
         self.ahead += seconds
 
     def sleep(self, seconds: float, monotonic_too: bool) -> None:
-        """Let a machine be suspended: the wall clock goes on, the other one may."""
+        """Suspend the machine: the wall clock goes on, and perhaps the monotonic one."""
         if monotonic_too:
             self.elapsed += seconds
         else:

@@ -1,8 +1,8 @@
-"""A definition that a client sent, and what is known of what became of it.
+"""A definition that a client sent, and the knowledge about its task.
 
-Each carries a number of its own in its callback's path, and so can be told from others
-wherever it moves. An answer that was lost leaves a doubt: the write may have been made, or not.
-So the places are kept where it may stand: the ``trigger_at`` of its key; ``None`` is nowhere.
+Each has a unique number in the path of its callback, which identifies it wherever it moves. After
+a lost response it is unknown whether the write was made. So a token has a set of possible places:
+the ``trigger_at`` of its key, or ``None`` for nowhere.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .endpoints import Seen
 
 @define(eq=False)
 class Token:
-    """A definition that was sent to be put, and what is known of it.
+    """A definition that was put, and the knowledge about its task.
 
-    :ivar places: where it may stand now.
-    :ivar placed: how often it may have been put, or moved, to each place.
-    :ivar loose: writes that may have moved it to a place that nobody was told.
-    :ivar since: when it was certain to stand where it does (monotonic); ``None``: it is not.
-    :ivar inherited: the requests made for what it replaced.
-    :ivar moved: whether it was ever moved, or may have been; ``removed``: taken away.
+    :ivar places: the places where it may exist now.
+    :ivar placed: the number of possible puts and moves to each place.
+    :ivar loose: the number of writes that may have moved it to an unknown place.
+    :ivar since: the time (monotonic) since which its place is certain, or ``None``.
+    :ivar inherited: the requests made for the task that it replaced.
+    :ivar moved: whether it was ever moved, or may have been; ``removed``: deleted.
     """
 
     number: int
@@ -41,12 +41,12 @@ class Token:
 
     @property
     def standing(self) -> list[int]:
-        """The places where it may stand, in order."""
+        """The places where it may exist, in order."""
         return sorted(place for place in self.places if place is not None)
 
     @property
     def each(self) -> int:
-        """How many calls are allowed for one put or move."""
+        """The number of calls allowed for one put or move."""
         return 1 + int(self.body["retry"])
 
     def expires_at(self, trigger_at: int) -> int:

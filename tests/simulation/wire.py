@@ -1,4 +1,4 @@
-"""The way from clients to the daemon: HTTP as it is on the wire, over connections in memory."""
+"""The network between clients and the daemon: HTTP bytes over connections in memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from twisted.python.failure import Failure
 from .timeline import Timeline
 
 REFUSED, LOST = -1, 0
-"""In place of a status: nobody listened; the connection was lost before the answer came."""
+"""In place of a status: the connection was refused, or lost before the response."""
 ON_ITS_WAY = 0.001
-"""Seconds that an answer takes to its client."""
+"""Seconds that a response takes to its client."""
 Answered = Callable[[int, Any], None]
 
 
 @define(eq=False)
 class Service:
-    """The way to whatever daemon there is.
+    """The network to the current daemon.
 
     :ivar process: the daemon's process.
-    :ivar exchanges: the requests under way.
+    :ivar exchanges: the requests in flight.
     """
 
     timeline: Timeline
@@ -34,7 +34,7 @@ class Service:
     exchanges: list[Exchange] = field(factory=list)
 
     def ask(self, method: str, path: str, body: Any, answered: Answered, **headers: str) -> None:
-        """Send a request; what comes of it is told at a later step."""
+        """Send a request; its result is delivered at a later step."""
         if self.process is None or not self.process.listens:
             self.timeline.after(0, None, answered, REFUSED, None)
             return
@@ -47,14 +47,14 @@ class Service:
         exchange.send(head.encode() + data)
 
     def drop(self, process: Any) -> None:
-        """Lose the connections to a process that has died."""
+        """Close the connections to a dead process."""
         for exchange in list(self.exchanges):
             if exchange.process is process:
                 exchange.over(LOST, None)
 
 
 class Exchange(StringTransport):
-    """One request over a connection of its own, as the server's side has it."""
+    """The server side of a connection with one request."""
 
     def __init__(self, service: Service, process: Any, answered: Answered) -> None:
         super().__init__(peerAddress=IPv4Address("TCP", "127.0.0.1", 50000), lenient=True)
@@ -68,10 +68,10 @@ class Exchange(StringTransport):
         self.protocol.dataReceived(data)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Nothing to be quicker than."""
+        """Do nothing: there is no delay to avoid."""
 
     def unregisterProducer(self) -> None:
-        """Forget the producer; as with a socket, it need not be there any more."""
+        """Forget the producer; as with a socket, there may be none."""
         self.producer = None
 
     def write(self, data: bytes) -> None:
@@ -97,7 +97,7 @@ class Exchange(StringTransport):
         self.loseConnection()
 
     def hang_up(self) -> None:
-        """Let the client go away before it is answered."""
+        """Disconnect the client before the response."""
         if not self.done:
             self.over(LOST, None)
             self._lose()
@@ -112,5 +112,5 @@ class Exchange(StringTransport):
         if not self.done:
             self.done = True
             self.service.exchanges.remove(self)
-            # What was written is on its way, even if the process dies now.
+            # The written bytes arrive even if the process dies now.
             self.service.timeline.after(ON_ITS_WAY, None, self.answered, status, body)

@@ -1,4 +1,4 @@
-"""A world: one daemon after another on one database, its clients, its endpoints, and the clocks."""
+"""A world: successive daemons on one database, their clients, endpoints and clocks."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from .timeline import Timeline
 from .wire import ON_ITS_WAY, Service
 
 RESTED = 6.0
-"""Seconds after a trouble within which what it held up may still be held up: a lock is waited
-for 2 s, what failed is tried again after 2 s, the wall clock is looked at every 5 s."""
+"""Seconds after a fault in which calls may still be delayed: a lock is awaited for 2 s, failed
+writes are retried after 2 s, and the wall clock is checked every 5 s."""
 LEASE = 200.0
-"""... after one that may have left a task claimed by nobody."""
+"""Seconds of delay after a fault that may have orphaned a claim."""
 ENOUGH = 10
-"""Breaches of the promise after which a world need not go on."""
+"""Number of breaches of the promise after which a world ends."""
 
 
 class Enough(Exception):
-    """So much is broken that nobody learns from what follows."""
+    """So many breaches that the rest is of no interest."""
 
 
 class World:
-    """Everything there is.
+    """The whole world of a run.
 
-    :param arguments: the daemon's, as on its command line.
-    :param wall: what the clock on the wall says in the beginning.
-    :ivar before_step: what is done to the world before a step, by its number.
+    :param arguments: the command-line arguments of the daemon.
+    :param wall: the wall clock at the beginning.
+    :ivar before_step: actions on the world by the number of the step that they precede.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class World:
 
     @property
     def lives(self) -> bool:
-        """Whether there is a daemon."""
+        """Return whether a daemon runs."""
         return self.process is not None and self.process.alive
 
     def _path(self) -> Path:
         return self.directory / f"{self._paths}.sqlite"
 
     def start(self) -> None:
-        """Start a daemon, unless there is one."""
+        """Start a daemon unless one runs."""
         if self.lives:
             return
         self._stopping = False
@@ -91,7 +91,7 @@ class World:
         return self.random.choice((0.0, 0.0002, 0.002))
 
     def kill(self, down: float | None = None) -> None:
-        """Kill the daemon here and now; another one starts after some seconds."""
+        """Kill the daemon now; another one starts after some seconds."""
         if self.process is None or not self.process.alive:
             return
         self.history.say("the daemon is killed")
@@ -108,13 +108,13 @@ class World:
         self.timeline.after(seconds, None, self.start)
 
     def terminate(self) -> None:
-        """Ask the daemon to end, as SIGTERM does; another one starts once it has."""
+        """Stop the daemon, as SIGTERM does; another one starts after its end."""
         if self.process is None or not self.process.alive or self._stopping:
             return
         self.history.say("the daemon is asked to end")
         self.faults["terminate"] += 1
         self.history.interruptions += 1
-        # Its stop may take 16 s: the answers, the calls, their records.
+        # A stop may take 16 s: responses, calls and records.
         self.history.hinders(16 + RESTED)
         self._stopping = True
         process = self.process
@@ -129,7 +129,7 @@ class World:
     def _escaped(self, failure: Failure) -> None:
         self.checker.breaks(f"an error reached the reactor: {failure.getTraceback()}")
 
-    # Trouble
+    # Faults
 
     def set_wall(self, seconds: float) -> None:
         """Set the wall clock."""
@@ -150,7 +150,7 @@ class World:
         self.history.hinders(RESTED, since=before)
 
     def trouble(self, fault: Fault, seconds: float) -> None:
-        """Let every statement meet a fault for some seconds."""
+        """Let every statement fail for some seconds."""
         self.history.say(f"{fault.value}, for {seconds:.3f} s")
         self.disk.until[fault] = self.timeline.elapsed + seconds
         self.history.hinders(seconds + RESTED)
@@ -169,11 +169,11 @@ class World:
             self.history.hinders(RESTED)
 
     def never_in_time(self) -> None:
-        """Note that nothing can be expected to be called at once in this world."""
+        """Note that no call of this world can be expected to be prompt."""
         self.history.in_the_way.append((0.0, FOREVER))
 
     def heal(self) -> None:
-        """End all trouble."""
+        """End all faults."""
         self.history.say("all trouble ends")
         self.disk.heal()
         self.network.heal()
@@ -183,9 +183,9 @@ class World:
     # Time
 
     def run_until(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
-        """Let things happen up to a moment on the monotonic clock, or until something is done.
+        """Run events up to a moment on the monotonic clock, or until a condition holds.
 
-        :raises Enough: when the promise is broken all the time.
+        :raises Enough: after too many breaches of the promise.
         """
         while not done():
             if len(self.checker.broken) > ENOUGH:
@@ -218,14 +218,14 @@ class World:
             self.checker.breaks(f"{in_flight[seen.host]} calls at once to {seen.host}")
 
     def answer_to(self, method: str, path: str) -> tuple[int, Any]:
-        """Ask the daemon something, and wait for the answer."""
+        """Make a request to the daemon, and wait for the response."""
         answers: list[tuple[int, Any]] = []
         self.service.ask(method, path, None, lambda status, body: answers.append((status, body)))
         self.run_until(self.timeline.elapsed + 60, lambda: bool(answers))
         return answers[0] if answers else (0, None)
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Return every task, whole."""
+        """Return every task with all details."""
         tasks: list[dict[str, Any]] = []
         following = ""
         while True:
@@ -243,17 +243,17 @@ class World:
         return tasks
 
     def all_have_ended(self) -> bool:
-        """Whether no task waits or is running."""
+        """Return whether no task is scheduled or running."""
         if not self.lives:
             return False
         status, page = self.answer_to("GET", "/status/?limit=1000")
-        # A notice may be tried again for hours: that it stands there is enough.
+        # A notification may be retried for hours: its existence is enough.
         return status == 200 and all(
             task["state"] in ENDS or "told.example" in task["callback"] for task in page["tasks"]
         )
 
     def _skip(self) -> None:
-        """Set the clock forward to what is next, where it was set back from long after it."""
+        """Step the clock forward to the next due task, if it was stepped far back."""
         status, page = self.answer_to("GET", "/status/?limit=1000&state=scheduled")
         if status == 200 and page["tasks"]:
             following = min(History.parse(task["next_attempt_at"]) for task in page["tasks"])
@@ -261,8 +261,8 @@ class World:
                 self.set_wall(following - 60 - self.timeline.wall())
 
     def settle(self, minutes: int) -> None:
-        """Let time pass until every task has ended, but not for ever; then judge."""
-        # A write that is being answered while the tasks are read would be taken for lost.
+        """Run until every task has ended, for a bounded time; then check the promise."""
+        # A write answered while the tasks are read would be mistaken for lost.
         self.run_until(self.timeline.elapsed + 60, lambda: not self.service.exchanges)
         self.run_until(self.timeline.elapsed + ON_ITS_WAY)
         for minute in range(minutes):
@@ -277,10 +277,10 @@ class World:
         self._patches = ExitStack()
         self._patches.enter_context(patch.object(pool, "HostnameEndpoint", Host))
         self._patches.enter_context(patch.object(service, "MonotonicClock", Steady))
-        # It would keep the garbage of each world for ever.
+        # The callback would keep the memory of each world alive.
         self._patches.enter_context(patch.object(service, "freeze_gc", lambda: None))
-        # Sets of these are gone through in the order of their hashes, which is another in
-        # each run: a seed must mean the same each time.
+        # Sets of these are iterated in the order of their hashes, which differs between runs:
+        # a seed must always give the same run.
         for kind in (Deadline, BoundedChannel):
             self._patches.enter_context(patch.object(kind, "__hash__", lambda _: 1))
         globalLogPublisher.addObserver(self._observer)

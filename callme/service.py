@@ -27,7 +27,6 @@ from .metrics.counters import Counters
 from .metrics.exporter import MetricsExporter
 from .monotonic_clock import MonotonicClock
 from .reports.forecaster import Forecaster
-from .reports.history_cache import HistoryCache
 from .security.secret_file import SecretFile
 from .security.signing import SigningKeys
 from .server.auth import Gate
@@ -39,7 +38,7 @@ from .store.interface import StartupCounts
 from .store.open import create_store, describe
 from .store.postgresql.server import Server
 from .store.sqlite.database import DatabaseFile
-from .webui.chart_panels import HOURS
+from .webui.chart_panels import ChartCache
 from .webui.routes import WebUi
 from .worker.pruner import Pruner
 from .worker.scheduler import Scheduler
@@ -149,7 +148,9 @@ class Daemon(Service):
         )
         self._scheduler.observe(tally)
         metrics = self._metrics(registry, now)
-        outlook = Forecaster(self._store, self._scheduler.capacity, clock, now)
+        outlook = Forecaster(
+            store=self._store, capacity=self._scheduler.capacity, clock=clock, now=now
+        )
         api = Api(
             self._store,
             self._scheduler,
@@ -169,27 +170,25 @@ class Daemon(Service):
 
     def _metrics(self, registry: CollectorRegistry, now: Callable[[], float]) -> MetricsExporter:
         return MetricsExporter(
-            registry,
-            self._store,
-            self._scheduler.health,
-            self._clock,
-            now,
-            self._node,
-            self._settings.concurrency,
+            registry=registry,
+            store=self._store,
+            health=self._scheduler.health,
+            clock=self._clock,
+            now=now,
+            node=self._node,
+            concurrency=self._settings.concurrency,
         )
 
     def _pages(self, now: Callable[[], float], outlook: Forecaster) -> WebUi:
         file = self._gate.file
-        hindsight = {hours: HistoryCache(self._store, self._clock, now, hours) for hours in HOURS}
         return WebUi(
-            self._store,
-            self._scheduler,
-            TaskService(self._store, self._scheduler, now),
-            outlook,
-            hindsight,
-            now,
-            self._node,
-            lambda: None if file is None else file.value,
+            store=self._store,
+            scheduler=self._scheduler,
+            tasks=TaskService(self._store, self._scheduler, now),
+            charts=ChartCache(store=self._store, forecaster=outlook, clock=self._clock, now=now),
+            now=now,
+            node=self._node,
+            tokens=lambda: None if file is None else file.value,
         )
 
     def _node(self) -> str:

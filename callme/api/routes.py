@@ -90,7 +90,12 @@ class Api:
 
     @_outlook.default
     def _default_outlook(self) -> Forecaster:
-        return Forecaster(self._store, self._scheduler.capacity, self._clock, self._now)
+        return Forecaster(
+            store=self._store,
+            capacity=self._scheduler.capacity,
+            clock=self._clock,
+            now=self._now,
+        )
 
     @_changes.default
     def _default_changes(self) -> TaskService:

@@ -1,1 +1,1 @@
-"""What callme counts, and how it tells: the one place that knows Prometheus."""
+"""Prometheus metrics: counters, gauges and their exporter."""

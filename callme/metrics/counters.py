@@ -1,4 +1,4 @@
-"""What this daemon counts itself, from its start on."""
+"""The counters: events of this daemon since its start."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from ..core.task import Attempt, Claim, Reason, State
 from ..store.changes import Observer
 
 LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-"""Seconds: from what an idle daemon takes to the ``max_delay`` that a task has by default."""
+"""Buckets in seconds, from the lateness at an idle daemon to the default ``max_delay``."""
 DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-"""Seconds: to the longest ``timeout`` that a task may have."""
+"""Buckets in seconds, up to the longest ``timeout`` of a task."""
 OPERATIONS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-"""Operations: to the most that one transaction takes."""
+"""Buckets in operations, up to the largest number in one transaction."""
 
 
 class Counters(Observer):
-    """Counts what it is told; one for each daemon, on a registry of its own.
+    """The counters of one daemon, on a registry of its own.
 
-    Everything that may ever be counted stands there from the start, at 0: of what appears only
-    when it happens for the first time, Prometheus sees no increase.
+    All label values exist from the start, at 0: Prometheus sees no increase in a series that
+    appears with its first event.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         attempts = Counter(
-            "callme_attempts", "Attempts that ended.", ["outcome"], registry=registry
+            "callme_attempts",
+            "Attempts that have ended, by outcome.",
+            ["outcome"],
+            registry=registry,
         )
         self._attempt_succeeded = attempts.labels("succeeded")
         self._attempts_failed: dict[Reason, Counter] = {
-            one: attempts.labels(one.value) for one in Reason
+            reason: attempts.labels(reason.value) for reason in Reason
         }
         finished = Counter(
-            "callme_tasks_finished", "Tasks that ended.", ["state", "reason"], registry=registry
+            "callme_tasks_finished",
+            "Tasks that have ended, by final state and reason.",
+            ["state", "reason"],
+            registry=registry,
         )
         self._task_succeeded = finished.labels(State.SUCCEEDED.value, "")
         self._tasks_failed = {
@@ -39,43 +45,41 @@ class Counters(Observer):
         }
         self._lateness = Histogram(
             "callme_attempt_lateness_seconds",
-            "How long after trigger_at the first attempt of a task started.",
+            "Delay from trigger_at to the start of the first attempt of a task.",
             buckets=LATENESS,
             registry=registry,
         )
         self._duration = Histogram(
             "callme_attempt_duration_seconds",
-            "How long attempts took.",
+            "Duration of attempts.",
             buckets=DURATION,
             registry=registry,
         )
         self._lost = Counter(
             "callme_claims_lost",
-            "Results of attempts that were not stored, as their claim was no longer held.",
+            "Results of attempts that were discarded because their claim was lost.",
             registry=registry,
         )
-        self._commits = Counter(
-            "callme_commits", "Transactions that were committed.", registry=registry
-        )
+        self._commits = Counter("callme_commits", "Committed transactions.", registry=registry)
         self._operations = Histogram(
             "callme_commit_operations",
-            "Operations that shared a transaction.",
+            "Operations in each transaction.",
             buckets=OPERATIONS,
             registry=registry,
         )
 
     def attempt_ended(self, claim: Claim, attempt: Attempt) -> None:
-        # Not looked up where it succeeded: that would take longer than all else here.
+        # No lookup for a success, the usual case: it would cost more than the rest of this.
         if attempt.reason is None:
             self._attempt_succeeded.inc()
         else:
             self._attempts_failed[attempt.reason].inc()
         if attempt.duration_ms is None:
-            # Whose end nobody saw was started by a daemon that is dead.
+            # The attempt of a daemon that has died: its duration is unknown.
             return
         self._duration.observe(attempt.duration_ms / 1000)
         if claim.attempts_used == 1:
-            # Those after it are late by what retry_delay asks.
+            # The lateness of a retry follows from retry_delay.
             self._lateness.observe(attempt.lateness_ms / 1000)
 
     def task_finished(self, state: State, reason: Reason | None) -> None:

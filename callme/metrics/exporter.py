@@ -1,4 +1,4 @@
-"""The page that Prometheus reads: what is counted, and what is looked up for it."""
+"""The Prometheus exporter: renders the counters and gauges of this daemon."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from twisted.internet import defer
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from ..reports.single_flight import SingleFlight
 from ..server.negotiation import wants_openmetrics
 from ..store.interface import Store, StoreStats, StoreUnavailable
 from ..worker.scheduler import Health
-from .gauges import Counts, Gauges, ReadingsCollector
+from .gauges import GaugeCollector, Gauges, TaskCounts
 
 log = Logger(namespace="callme")
 
 TEXT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
-ASK_SECONDS = 2.0
-"""How long the database may take; what it does not say then is left out."""
-COUNT_SECONDS = 60.0
-"""How old the count of all tasks may be before they are counted again."""
-COUNT_SHARE = 50
-"""How many times as long as a count took there is none after it."""
+QUERY_TIMEOUT_SECONDS = 2.0
+"""The time limit of a database query; a metric whose query exceeds it is left out."""
+COUNT_TTL_SECONDS = 60.0
+"""The shortest time for which the counts of all tasks stay fresh."""
+COUNT_COST_FACTOR = 50
+"""How many times as long as their query took the counts of all tasks stay fresh."""
 
 
 class MetricsExporter:
-    """Writes the page, and asks the database for what it needs.
+    """Renders the metrics, and queries the database for some of them.
 
-    All tasks are counted while nobody waits for it, a million of them in 40 ms to some tenths of
-    a second: the page tells the last count.
+    To count a million tasks takes from 40 ms to several tenths of a second. No scrape waits for
+    it: a scrape returns the last counts and starts a new query when they are no longer fresh.
 
-    :param registry: whose counts are on the page too.
-    :param health: how the scheduler is.
-    :param clock: what measures how long things take.
-    :param now: the wall clock: seconds since 1970.
-    :param node: gives the daemon's name.
-    :param concurrency: how many calls may be under way.
+    :param registry: the registry of the counters.
+    :param health: returns the state of the scheduler.
+    :param clock: the monotonic clock.
+    :param now: the wall clock, seconds since 1970.
+    :param node: returns the daemon's name.
+    :param concurrency: the largest number of calls in flight.
     """
 
     def __init__(
         self,
+        *,
         registry: CollectorRegistry,
         store: Store,
         health: Callable[[], Health],
@@ -60,61 +60,48 @@ class MetricsExporter:
         self._now = now
         self._node = node
         self._concurrency = concurrency
-        self._readings: Gauges | None = None
-        self._counts: Counts | None = None
-        self._as_of = 0.0
-        self._counting = False
-        self._count_after = clock.seconds()
-        registry.register(ReadingsCollector(lambda: self._readings))
+        self._gauges: Gauges | None = None
+        self._counts = SingleFlight(
+            fetch=self._count_tasks,
+            ttl=lambda cost: max(COUNT_TTL_SECONDS, COUNT_COST_FACTOR * cost),
+            clock=clock,
+        )
+        registry.register(GaugeCollector(lambda: self._gauges))
         ProcessCollector(registry=registry)
 
     async def write(self, accept: bytes | None) -> tuple[bytes, bytes]:
-        """Return the page and its content type.
+        """Return the metrics and their content type.
 
         :param accept: the ``Accept`` header of the request.
         """
-        self._count()
-        figures = await self._ask()
-        self._readings = Gauges(
-            self._node(),
-            self._concurrency,
-            self._health(),
-            figures,
-            self._counts,
-            self._as_of,
+        self._counts.refresh()
+        stats = await self._read_stats()
+        self._gauges = Gauges(
+            node=self._node(),
+            concurrency=self._concurrency,
+            health=self._health(),
+            stats=stats,
+            tasks=self._counts.last(),
         )
         if wants_openmetrics(accept):
             return generate_openmetrics(self._registry), OPENMETRICS_TYPE
         return generate_latest(self._registry), TEXT_TYPE
 
-    async def _ask(self) -> StoreStats | None:
-        asking = self._store.figures(self._now())
-        asking.addTimeout(ASK_SECONDS, self._clock)
+    async def _read_stats(self) -> StoreStats | None:
+        reading = self._store.figures(self._now())
+        reading.addTimeout(QUERY_TIMEOUT_SECONDS, self._clock)
         try:
-            return await asking
+            return await reading
         except (StoreUnavailable, defer.TimeoutError):
             return None
 
-    def _count(self) -> None:
-        """Count all tasks again, if the last count is old; returns at once."""
-        began = self._clock.seconds()
-        if self._counting or began < self._count_after:
-            return
-        self._counting = True
-
-        def counted(figures: StoreStats) -> None:
-            self._counts, self._as_of = figures.tasks, self._now()
-
-        def failed(failure: Failure) -> None:
-            # What the tasks were then is not what they are.
-            self._counts = None
-            if not failure.check(StoreUnavailable):
-                log.failure("the tasks could not be counted", failure)
-
-        def ended(_: None) -> None:
-            self._counting = False
-            ended_at = self._clock.seconds()
-            self._count_after = ended_at + max(COUNT_SECONDS, COUNT_SHARE * (ended_at - began))
-
-        counting: Deferred[StoreStats] = self._store.figures(self._now(), count=True)
-        counting.addCallbacks(counted, failed).addCallback(ended)
+    async def _count_tasks(self) -> TaskCounts | None:
+        """Return the counts of all tasks; ``None`` replaces old counts after a failure."""
+        try:
+            stats = await self._store.figures(self._now(), count=True)
+        except StoreUnavailable:
+            return None
+        except Exception:
+            log.failure("counting the tasks failed")
+            return None
+        return TaskCounts(counts=stats.tasks or {}, as_of=self._now())

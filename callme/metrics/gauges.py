@@ -1,4 +1,4 @@
-"""What is not counted but looked up, each time that somebody asks."""
+"""The gauges: the state of the daemon and its database at the time of a scrape."""
 
 from __future__ import annotations
 
@@ -14,90 +14,105 @@ from ..core.task import Reason, State
 from ..store.interface import StoreStats
 from ..worker.scheduler import Health
 
-Counts = Mapping[tuple[State, Reason | None], int]
-
 
 @frozen
+class TaskCounts:
+    """The number of tasks by state and reason.
+
+    :ivar as_of: when they were counted, seconds since 1970.
+    """
+
+    counts: Mapping[tuple[State, Reason | None], int]
+    as_of: float
+
+
+@frozen(kw_only=True)
 class Gauges:
-    """What there is to tell just now.
+    """The values of the gauges at the time of a scrape.
 
     :ivar node: the daemon's name.
-    :ivar concurrency: how many calls may be under way.
-    :ivar figures: what the database says; ``None`` where it cannot be asked.
-    :ivar counts: tasks by state and reason; ``None`` while nobody has counted them.
-    :ivar as_of: when they were counted, seconds since 1970.
+    :ivar concurrency: the largest number of calls in flight.
+    :ivar stats: figures of the database; ``None`` while it cannot be queried.
+    :ivar tasks: the counts of all tasks; ``None`` before the first count.
     """
 
     node: str
     concurrency: int
     health: Health
-    figures: StoreStats | None
-    counts: Counts | None
-    as_of: float
+    stats: StoreStats | None
+    tasks: TaskCounts | None
 
 
-class ReadingsCollector(Collector):
-    """Tells Prometheus what was read.
+class GaugeCollector(Collector):
+    """The collector of the gauges.
 
-    :param read: returns the readings; ``None`` before there are any.
+    :param read: returns the gauges; ``None`` before the first scrape.
     """
 
     def __init__(self, read: Callable[[], Gauges | None]) -> None:
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
-        # So that the registry need not collect in order to know the names.
+        # Without it the registry would collect in order to learn the names.
         return []
 
     def collect(self) -> Iterable[Metric]:
-        now = self._read()
-        if now is None:
+        gauges = self._read()
+        if gauges is None:
             return
-        yield InfoMetricFamily("callme", "This daemon.", {"version": __version__, "node": now.node})
-        yield _gauge("callme_calls_in_flight", "Calls under way.", now.health.calls_in_flight)
-        yield _gauge("callme_max_concurrent_calls", "Calls that may be under way.", now.concurrency)
-        if now.health.last_tick is not None:
+        health = gauges.health
+        labels = {"version": __version__, "node": gauges.node}
+        yield InfoMetricFamily("callme", "Version and name of this daemon.", labels)
+        yield _gauge("callme_calls_in_flight", "Calls that are in flight.", health.calls_in_flight)
+        yield _gauge(
+            "callme_max_concurrent_calls",
+            "The largest number of calls in flight (--concurrency).",
+            gauges.concurrency,
+        )
+        if health.last_tick is not None:
             yield _gauge(
                 "callme_last_tick_timestamp_seconds",
-                "When this daemon last looked for what is due.",
-                now.health.last_tick,
+                "When this daemon last queried for due tasks.",
+                health.last_tick,
             )
         yield _gauge(
             "callme_database_up",
-            "Whether the database answered just now.",
-            now.figures is not None,
+            "Whether the database answered the last query (1) or not (0).",
+            gauges.stats is not None,
         )
-        if now.figures is not None:
-            yield from _of_database(now.figures)
-        if now.counts is not None:
-            yield from _of_counts(now.counts, now.as_of)
+        if gauges.stats is not None:
+            yield from _store_gauges(gauges.stats)
+        if gauges.tasks is not None:
+            yield from _task_gauges(gauges.tasks)
 
 
-def _of_database(figures: StoreStats) -> Iterable[Metric]:
+def _store_gauges(stats: StoreStats) -> Iterable[Metric]:
     yield _gauge(
         "callme_backlog_tasks",
-        "Tasks due and not yet claimed; beyond 10,000 they are not counted.",
-        figures.backlog,
+        "Due tasks that are not claimed yet, counted up to 10,000.",
+        stats.backlog,
     )
     yield _gauge(
         "callme_oldest_due_seconds",
-        "How long the longest due of them has been due; 0 without any.",
-        figures.oldest_due,
+        "Time since the oldest task in the backlog became due; 0 if the backlog is empty.",
+        stats.oldest_due,
     )
-    yield _gauge("callme_database_bytes", "Bytes that the tasks take.", figures.size)
+    yield _gauge("callme_database_bytes", "Size of tasks, attempts and their indexes.", stats.size)
 
 
-def _of_counts(counts: Counts, as_of: float) -> Iterable[Metric]:
-    tasks = GaugeMetricFamily(
+def _task_gauges(tasks: TaskCounts) -> Iterable[Metric]:
+    family = GaugeMetricFamily(
         "callme_tasks",
-        "Tasks that there are; counted when last asked for, a minute or more ago.",
+        "Tasks in the database, counted once a minute or less often.",
         labels=["state", "reason"],
     )
-    for (state, reason), count in counts.items():
-        tasks.add_metric([state.value, "" if reason is None else reason.value], count)
-    yield tasks
-    yield _gauge("callme_tasks_counted_timestamp_seconds", "When they were counted.", as_of)
+    for (state, reason), count in tasks.counts.items():
+        family.add_metric([state.value, "" if reason is None else reason.value], count)
+    yield family
+    yield _gauge(
+        "callme_tasks_counted_timestamp_seconds", "When callme_tasks was counted.", tasks.as_of
+    )
 
 
-def _gauge(name: str, meaning: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, meaning, value=value)
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)

@@ -1,8 +1,8 @@
-"""What lies ahead: when a task's attempts come, how late calls will be, which come too late.
+"""Forecast of calls: the minutes of a task's attempts, expected lateness and overloads.
 
-Calls are foreseen as queues that move at an even pace: one for each host, and one for all.
-As many calls as there are places start at once, and each one behind them when one before it
-has ended. Only the next call of each task is foreseen, not what its failure would bring.
+The model has a queue with a constant rate for each host, and one for all hosts. As many calls as
+there are slots start at once; each further call starts when an earlier one ends. Only the next
+call of each task is in the forecast, not the retries that its failure would cause.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ from ..core import transitions
 from ..core.callback_url import host_of
 from ..core.task import Claim, Definition, Outcome, Reason, State
 from ..core.times import MAX_TIMESTAMP, MINUTE, floor_to_minute
-from ..store.interface import MinuteLoad
+from ..store.interface import MinuteLoad, MinuteSpan
 from ..worker.throughput import Capacity
 
 MAX_OVERLOADS = 1000
-"""How many overloaded minutes one forecast tells."""
-Span = tuple[int, int]
-"""The first and the last of some minutes."""
+"""Overloads in one forecast."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Overload:
     """A minute whose calls cannot all start before their ``max_delay``.
 
     :ivar last_start_at: when the last of them would start, seconds since 1970.
-    :ivar too_late: how many at most start too late.
+    :ivar too_late: the largest number of them that may start too late.
     """
 
     load: MinuteLoad
@@ -40,17 +38,17 @@ class Overload:
     too_late: int
 
 
-@frozen
+@frozen(kw_only=True)
 class Forecast:
-    """What is ahead.
+    """The calls of the next hours.
 
-    :ivar as_of: when that was looked up, seconds since 1970.
-    :ivar begin: the minute that it begins in; what was due before is called in it.
-    :ivar until: the minute before which it ends.
+    :ivar as_of: when it was read, seconds since 1970.
+    :ivar begin: its first minute, seconds since 1970; earlier due tasks are called in it.
+    :ivar until: its end, seconds since 1970, exclusive.
     :ivar capacity: how fast calls could be made.
-    :ivar minutes: how many calls each minute has, of those that have any, in order.
-    :ivar overloaded: the minutes with calls that would start too late, by host and then by time.
-    :ivar complete: whether those are all of them.
+    :ivar minutes: the number of calls of each minute that has any, in order.
+    :ivar overloads: the minutes with calls that would start too late, by host, then by time.
+    :ivar complete: whether ``overloads`` has all of them.
     """
 
     as_of: float
@@ -62,12 +60,14 @@ class Forecast:
     complete: bool
 
 
-def attempts_at(definition: Definition, now: float, most: int | None = None) -> list[int]:
-    """Return the minute of every attempt of a new task if all fail, each in its own minute.
+def attempts_at(definition: Definition, now: float, limit: int | None = None) -> list[int]:
+    """Return the due time of every attempt of a new task, should each fail in its own minute.
 
-    :param most: how many to return at most.
+    The times are seconds since 1970.
+
+    :param limit: the largest number of times to return.
     """
-    return list(islice(_attempts_at(definition, now), most))
+    return list(islice(_attempts_at(definition, now), limit))
 
 
 def _attempts_at(definition: Definition, now: float) -> Iterator[int]:
@@ -95,12 +95,12 @@ def _attempts_at(definition: Definition, now: float) -> Iterator[int]:
 def lateness(
     capacity: Capacity, definition: Definition, now: float, calls: int, calls_to_host: int
 ) -> float:
-    """Return how late the last call of a task's minute is to be expected, in seconds.
+    """Return the expected lateness of the last call in a task's minute, in seconds.
 
-    It is reckoned as if nothing were left over from the minutes before.
+    The estimate ignores calls left over from earlier minutes.
 
     :param calls: all calls of that minute.
-    :param calls_to_host: those that go to the host of the task.
+    :param calls_to_host: those to the task's host.
     """
     host = host_of(definition.callback)
     waits = (_wait(capacity, calls, None), _wait(capacity, calls_to_host, host))
@@ -108,53 +108,55 @@ def lateness(
 
 
 def _wait(capacity: Capacity, calls: float, host: str | None) -> float:
-    """Return how long the last of some calls must wait for its place, in seconds."""
+    """Return how long the last of several calls waits for its slot, in seconds."""
     return max(0.0, calls - capacity.places(host)) / capacity.calls_per_second(host)
 
 
-def saturated_span(capacity: Capacity, minutes: Mapping[int, int], begin: int) -> Span | None:
-    """Return where calls may come too late as there is no room for more, to whatever host.
+def saturated_span(
+    capacity: Capacity, calls_by_minute: Mapping[int, int], begin: int
+) -> MinuteSpan | None:
+    """Return the first and the last minute whose calls may start too late for lack of slots.
 
-    That is from the first to the last minute with calls that wait for a minute: no task must
-    start sooner after it is due, unless it was due before the forecast began.
+    These are minutes with calls that wait for a minute or longer, which is the shortest
+    ``max_delay``. In the first minute of the forecast every wait counts, as the tasks that were
+    due before it may have less time left.
+
+    :param begin: the first minute of the forecast, seconds since 1970.
     """
     rate = capacity.calls_per_second()
     found = []
-    left, before = 0.0, begin
-    for minute, calls in minutes.items():
-        left = max(0.0, left - rate * (minute - before)) + calls
-        before = minute
-        wait = _wait(capacity, left, None)
+    queued, previous = 0.0, begin
+    for minute, calls in calls_by_minute.items():
+        queued = max(0.0, queued - rate * (minute - previous)) + calls
+        previous = minute
+        wait = _wait(capacity, queued, None)
         if wait >= MINUTE or (wait and minute == begin):
             found.append(minute)
     return (found[0], found[-1]) if found else None
 
 
-def span_above(minutes: Mapping[int, int], more_than: int) -> Span | None:
-    """Return the first and the last minute with more than so many calls."""
-    # No host has more calls in a minute than all hosts have.
-    found = [minute for minute, calls in minutes.items() if calls > more_than]
-    return (found[0], found[-1]) if found else None
-
-
 def fleet_load(
-    minutes: Mapping[int, int], loads: Iterable[MinuteLoad], begin: int
+    calls_by_minute: Mapping[int, int], saturated: Sequence[MinuteLoad], begin: int
 ) -> list[MinuteLoad]:
-    """Return the calls to all hosts, minute by minute.
+    """Return the calls to all hosts.
 
-    :param loads: the minutes of :func:`saturated_span`; no others can be overloaded.
+    :param saturated: the loads in :func:`saturated_span`. In other minutes no call can be too
+        late, so the deadlines of those calls do not matter.
     """
-    known = {load.minute: load for load in fold_backlog(loads, begin)}
-    return [
-        known.get(minute) or MinuteLoad(minute, None, calls, MAX_TIMESTAMP)
-        for minute, calls in minutes.items()
+    known = {max(load.minute, begin) for load in saturated}
+    rest = [
+        MinuteLoad(minute, None, calls, MAX_TIMESTAMP)
+        for minute, calls in calls_by_minute.items()
+        if minute not in known
     ]
+    return [*saturated, *rest]
 
 
 def find_overloads(capacity: Capacity, loads: Iterable[MinuteLoad], begin: int) -> list[Overload]:
-    """Return the minutes with calls that would start too late, by host and then by time.
+    """Return the minutes with calls that would start too late, by host, then by time.
 
-    :param begin: the minute that the forecast begins in; what is due before is called in it.
+    :param begin: the first minute of the forecast, seconds since 1970; earlier due tasks are
+        called in it.
     """
     queues: defaultdict[str | None, list[MinuteLoad]] = defaultdict(list)
     for load in loads:
@@ -166,13 +168,13 @@ def find_overloads(capacity: Capacity, loads: Iterable[MinuteLoad], begin: int) 
 
 
 def fold_backlog(loads: Iterable[MinuteLoad], begin: int) -> Sequence[MinuteLoad]:
-    """Return the loads of one host by time, what is due before ``begin`` put into one."""
+    """Return the loads of one host by time, with all due before ``begin`` merged into it."""
     minutes: dict[int, MinuteLoad] = {}
     for load in loads:
         minute = max(load.minute, begin)
         calls, expires_at = load.calls, load.expires_at
-        if (there := minutes.get(minute)) is not None:
-            calls, expires_at = calls + there.calls, min(expires_at, there.expires_at)
+        if (merged := minutes.get(minute)) is not None:
+            calls, expires_at = calls + merged.calls, min(expires_at, merged.expires_at)
         minutes[minute] = MinuteLoad(minute, load.host, calls, expires_at)
     return [minutes[minute] for minute in sorted(minutes)]
 
@@ -181,15 +183,15 @@ def _overloads(
     capacity: Capacity, host: str | None, loads: Iterable[MinuteLoad], begin: int
 ) -> Iterator[Overload]:
     rate = capacity.calls_per_second(host)
-    left, before = 0.0, begin
+    queued, previous = 0.0, begin
     for load in loads:
-        left = max(0.0, left - rate * (load.minute - before))
-        before = load.minute
-        last_start_at = load.minute + _wait(capacity, left + load.calls, host)
+        queued = max(0.0, queued - rate * (load.minute - previous))
+        previous = load.minute
+        last_start_at = load.minute + _wait(capacity, queued + load.calls, host)
         too_late = 0
         if last_start_at >= load.expires_at:
             behind = rate * (last_start_at - load.expires_at)
             too_late = min(load.calls, 1 + math.floor(behind))
-            yield Overload(load, last_start_at, too_late)
-        # What is too late is not called any more.
-        left += load.calls - too_late
+            yield Overload(load=load, last_start_at=last_start_at, too_late=too_late)
+        # A call that is too late is never made.
+        queued += load.calls - too_late

@@ -1,68 +1,139 @@
-"""What happened: how many tasks succeeded and failed, minute by minute, and how late calls were."""
+"""The recent past: tasks that succeeded or failed, by minute, and the lateness of their calls."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from attrs import frozen
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IReactorTime
 
-from ..core.times import MINUTE
-from ..store.interface import MinuteOutcomes
+from ..core.times import MINUTE, floor_to_minute
+from ..store.interface import MinuteOutcomes, Store
+
+MIN_TTL_SECONDS = 2.0
+"""The shortest time for which a snapshot stays fresh."""
+COST_FACTOR = 20
+"""How many times as long as its read took a snapshot stays fresh."""
+FINAL_AFTER_SECONDS = 3 * MINUTE
+"""The time after which a minute changes only if its tasks are rescheduled or deleted."""
+FULL_READ_SECONDS = 60.0
+"""The shortest time between two reads of all hours."""
 
 
-@frozen
+@frozen(kw_only=True)
+class HistorySnapshot:
+    """The tasks that ended in the last hours.
+
+    :ivar as_of: when it was read, seconds since 1970.
+    :ivar begin: the minute of ``as_of``, seconds since 1970.
+    :ivar ended: the outcomes of each minute that has any, in order.
+    """
+
+    as_of: float
+    begin: int
+    ended: Sequence[MinuteOutcomes]
+
+
+@define(eq=False, kw_only=True)
+class HistoryReader:
+    """Reads the outcomes of the last hours from the store.
+
+    To count a million tasks takes the database one or two seconds. Minutes that ended some time
+    ago rarely change, so most reads cover only the last minutes.
+
+    :param clock: the monotonic clock.
+    :param now: the wall clock, seconds since 1970.
+    """
+
+    _store: Store
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    _hours: int
+    _last: HistorySnapshot | None = field(default=None, init=False)
+    # A deadline of the monotonic clock.
+    _full_read_at: float = field(default=0.0, init=False)
+    _was_full: bool = field(default=False, init=False)
+
+    async def read(self) -> HistorySnapshot:
+        """Return the outcomes of the last hours; fail as the store does."""
+        started_at, now = self._clock.seconds(), self._now()
+        begin = floor_to_minute(now)
+        since = begin - self._hours * 60 * MINUTE
+        last = self._last
+        self._was_full = last is None or started_at >= self._full_read_at
+        if last is None or self._was_full:
+            ended = list(await self._store.history(since))
+            ended_at = self._clock.seconds()
+            pause = COST_FACTOR * (ended_at - started_at)
+            self._full_read_at = ended_at + max(FULL_READ_SECONDS, pause)
+        else:
+            until = max(since, last.begin - FINAL_AFTER_SECONDS)
+            final = [outcomes for outcomes in last.ended if since <= outcomes.minute < until]
+            ended = [*final, *await self._store.history(until)]
+        self._last = HistorySnapshot(as_of=now, begin=begin, ended=ended)
+        return self._last
+
+    def ttl(self, cost_seconds: float) -> float:
+        """Return how long the last snapshot stays fresh, in seconds.
+
+        :param cost_seconds: how long the read took.
+        """
+        # A full read is rare, and the next read is a quick one of the last minutes.
+        return max(MIN_TTL_SECONDS, cost_seconds * (1 if self._was_full else COST_FACTOR))
+
+
+@frozen(kw_only=True)
 class Bucket:
-    """Some minutes in a row, taken together.
+    """The outcomes of several consecutive minutes.
 
-    :ivar begin: the second that it begins with.
-    :ivar p50: the lateness that half of the calls did not exceed, in milliseconds; ``None``
-        without any call.
-    :ivar p99: ... that 99 of 100 did not exceed.
+    :ivar begin: its first second, since 1970.
+    :ivar p50: the median lateness of first attempts, in ms; ``None`` without any attempt.
+    :ivar p99: the 99th percentile of the same.
     """
 
     begin: int
     succeeded: int
     failed: int
-    p50: int | None
-    p99: int | None
+    p50: int | None = None
+    p99: int | None = None
 
 
 def bucketize(
     minutes: Iterable[MinuteOutcomes], begin: int, count: int, length: int
 ) -> list[Bucket]:
-    """Return what happened, in steps of equal length.
+    """Return the outcomes in ``count`` buckets of equal length.
 
-    :param begin: the second that the first one begins with, a whole minute.
-    :param length: how many minutes one has.
+    :param begin: the first second of the first bucket, a whole minute.
+    :param length: the number of minutes in each bucket.
     """
     seconds = length * MINUTE
-    within: list[list[MinuteOutcomes]] = [[] for _ in range(count)]
-    for ended in minutes:
-        number = (ended.minute - begin) // seconds
+    grouped: list[list[MinuteOutcomes]] = [[] for _ in range(count)]
+    for outcomes in minutes:
+        number = (outcomes.minute - begin) // seconds
         if 0 <= number < count:
-            within[number].append(ended)
-    return [aggregate(those, begin + i * seconds) for i, those in enumerate(within)]
+            grouped[number].append(outcomes)
+    return [aggregate(group, begin + i * seconds) for i, group in enumerate(grouped)]
 
 
 def aggregate(minutes: Sequence[MinuteOutcomes], begin: int) -> Bucket:
-    """Return what happened in some minutes as one step."""
+    """Return the outcomes of several minutes as one bucket."""
     lateness: Counter[int] = Counter()
-    for ended in minutes:
-        lateness.update(ended.lateness)
+    for outcomes in minutes:
+        lateness.update(outcomes.lateness)
     return Bucket(
-        begin,
-        sum(ended.succeeded for ended in minutes),
-        sum(ended.failed for ended in minutes),
-        percentile(lateness, 50),
-        percentile(lateness, 99),
+        begin=begin,
+        succeeded=sum(outcomes.succeeded for outcomes in minutes),
+        failed=sum(outcomes.failed for outcomes in minutes),
+        p50=percentile(lateness, 50),
+        p99=percentile(lateness, 99),
     )
 
 
 def percentile(counts: Mapping[int, int], percent: int) -> int | None:
-    """Return the least value that so many per cent of all do not exceed: the nearest rank.
+    """Return a percentile by the nearest rank; ``None`` without any value.
 
-    :param counts: how often there is each value.
+    :param counts: the number of occurrences of each value.
     """
     rank = -(-sum(counts.values()) * percent // 100)
     for value in sorted(counts):

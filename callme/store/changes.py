@@ -14,9 +14,10 @@ from .interface import (
     ActivitySnapshot,
     CalendarData,
     Deleted,
+    DueLoad,
     DueScan,
-    MinuteLoad,
     MinuteOutcomes,
+    MinuteSpan,
     Page,
     Put,
     PutPreview,
@@ -191,13 +192,17 @@ class WatchedStore:
     ) -> Deferred[Sequence[PutPreview]]:
         return self._store.beside(definitions, now)
 
-    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
-        return self._store.calls_ahead(begin, until)
-
-    def loads(
-        self, first: int, last: int, more_than: int | None = None
-    ) -> Deferred[Sequence[MinuteLoad]]:
-        return self._store.loads(first, last, more_than)
+    def due_load(
+        self,
+        begin: int,
+        until: int,
+        *,
+        find_saturated: Callable[[Mapping[int, int]], MinuteSpan | None],
+        busy_above: int,
+    ) -> Deferred[DueLoad]:
+        return self._store.due_load(
+            begin, until, find_saturated=find_saturated, busy_above=busy_above
+        )
 
     def history(self, since: int) -> Deferred[Sequence[MinuteOutcomes]]:
         return self._store.history(since)

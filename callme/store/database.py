@@ -19,9 +19,10 @@ from .interface import (
     CalendarData,
     Cursor,
     Deleted,
+    DueLoad,
     DueScan,
-    MinuteLoad,
     MinuteOutcomes,
+    MinuteSpan,
     Page,
     PutPreview,
     PutResult,
@@ -178,13 +179,23 @@ class SqlStore(ABC):
 
         return self._read(beside)
 
-    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
-        return self._read(partial(ahead.calls_ahead, begin=begin, until=until))
-
-    def loads(
-        self, first: int, last: int, more_than: int | None = None
-    ) -> Deferred[Sequence[MinuteLoad]]:
-        return self._read(partial(ahead.loads, first=first, last=last, more_than=more_than))
+    def due_load(
+        self,
+        begin: int,
+        until: int,
+        *,
+        find_saturated: Callable[[Mapping[int, int]], MinuteSpan | None],
+        busy_above: int,
+    ) -> Deferred[DueLoad]:
+        return self._read(
+            partial(
+                ahead.due_load,
+                begin=begin,
+                until=until,
+                find_saturated=find_saturated,
+                busy_above=busy_above,
+            )
+        )
 
     def history(self, since: int) -> Deferred[Sequence[MinuteOutcomes]]:
         return self._read(partial(behind.history, since=since))

@@ -10,7 +10,7 @@ read or written; nothing is half done then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -66,6 +66,25 @@ class MinuteLoad:
     expires_at: int
 
 
+MinuteSpan = tuple[int, int]
+"""The first and the last minute of a span, each by its first second since 1970."""
+
+
+@frozen(kw_only=True)
+class DueLoad:
+    """The calls due in a period, read at one moment.
+
+    :ivar by_minute: the number of calls of each minute that has any, in order.
+    :ivar fleet: the calls to all hosts, of the minutes in which they may wait for a slot.
+    :ivar hosts: the calls to single hosts, of the hosts with many calls in a minute: at most
+        :data:`MAX_LOADS`, the earliest first.
+    """
+
+    by_minute: Mapping[int, int]
+    fleet: Sequence[MinuteLoad]
+    hosts: Sequence[MinuteLoad]
+
+
 @frozen
 class MinuteOutcomes:
     """The tasks that ended in one minute.
@@ -111,7 +130,7 @@ HEARTBEAT_SECONDS = 5
 """How often a daemon says that it lives, where others share its database."""
 
 MAX_LOADS = 2000
-"""Loads of single hosts that one look returns."""
+"""Loads of single hosts that one query returns."""
 
 
 MAX_BACKLOG_COUNT = 10_000
@@ -426,25 +445,15 @@ class Store(Protocol):
         A task whose minute has begun is due together with all that wait by then.
         """
 
-    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
-        """Return how many tasks are due in each minute that has any, in order.
-
-        Of a million tasks that takes 60 ms and more, on a connection that reads.
-
-        :param begin: the first minute; what was due before counts as due in it.
-        :param until: the minute before which it ends.
-        """
-
-    def loads(
-        self, first: int, last: int, more_than: int | None = None
-    ) -> Deferred[Sequence[MinuteLoad]]:
-        """Return what is due from one second to another: the calls to all hosts, by minute.
-
-        Of a million tasks that takes 0.1 s and more, on a connection that reads.
-
-        :param more_than: return the calls to single hosts instead, where a minute has more than
-            so many: up to :data:`MAX_LOADS`, the earliest first.
-        """
+    def due_load(
+        self,
+        begin: int,
+        until: int,
+        *,
+        find_saturated: Callable[[Mapping[int, int]], MinuteSpan | None],
+        busy_above: int,
+    ) -> Deferred[DueLoad]:
+        """Return the calls due in a period; see :func:`callme.store.ahead.due_load`."""
 
     def writable(self) -> Deferred[bool]:
         """Return whether the last write found a database that takes any; asks nobody."""

@@ -1,21 +1,27 @@
-"""What happened and what lies ahead: drawn, and told as tables."""
+"""Chart panels: the charts of the last and the next hours, each with a table of its numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
 
-from attrs import define, field
+from attrs import define, field, frozen
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.server import Request
 from twisted.web.template import Element, Tag, flattenString, renderer, tags
 
 from ..core.times import MINUTE
 from ..reports.forecast import Forecast
-from ..reports.history import Bucket, aggregate, bucketize
-from ..reports.history_cache import HistorySnapshot
+from ..reports.forecaster import Forecaster
+from ..reports.history import Bucket, HistoryReader, HistorySnapshot, aggregate, bucketize
+from ..reports.single_flight import SingleFlight
+from ..store.interface import Store, StoreUnavailable
 from . import charts
-from .charts import Span
+from .charts import TimeAxis
 from .widgets import (
-    clock,
     clock_time,
     duration,
     escape_invisible,
@@ -23,111 +29,188 @@ from .widgets import (
     pluralize,
     table,
     template,
+    time_of_day,
 )
 
-KEPT_SECONDS = 1
-"""How much older than the last count what is drawn may be: no page says less than that."""
-# Only a template has comments: whatever else is in a page, markup in it is escaped.
-_PLACE = b"<!--charts-->"
-
-
-@define(eq=False)
-class ChartCache:
-    """Keeps the last charts of each kind and length, and what they were drawn of."""
-
-    _kept: dict[tuple[str, int], tuple[HistorySnapshot | Forecast, bytes]] = field(
-        factory=dict, init=False
-    )
-
-    async def past(self, hours: int, happened: HistorySnapshot | None) -> bytes:
-        """Return the charts of what happened; ``None`` is what was not counted yet."""
-        if happened is None:
-            title = f"The last {in_words(hours)}"
-            return await flattenString(None, ChartPlaceholder("past", title, "What happened"))
-        return await self._drawn("past", hours, happened, PastCharts(hours, happened))
-
-    async def ahead(self, hours: int, forecast: Forecast | None) -> bytes:
-        """Return the chart of what is ahead; ``None`` is what was not counted yet."""
-        if forecast is None:
-            title = f"The next {in_words(hours)}"
-            return await flattenString(None, ChartPlaceholder("ahead", title, "What is ahead"))
-        return await self._drawn("ahead", hours, forecast, AheadChart(hours, forecast))
-
-    async def _drawn(
-        self, kind: str, hours: int, source: HistorySnapshot | Forecast, chart: Element
-    ) -> bytes:
-        last = self._kept.get((kind, hours))
-        if last is not None:
-            since, drawn = last
-            new = source.as_of - since.as_of
-            if 0 <= new < KEPT_SECONDS and source.begin == since.begin:
-                return drawn
-        drawn = await flattenString(None, chart)
-        self._kept[kind, hours] = (source, drawn)
-        return drawn
-
-
-def insert(page: bytes, charts: bytes) -> bytes:
-    """Return a page with its charts in their place."""
-    before, _, after = page.partition(_PLACE)
-    return b"<!DOCTYPE html>" + before + charts + after
-
+log = Logger(namespace="callme")
 
 HOURS = {1: 1, 3: 1, 12: 5, 24: 10}
-"""How many hours may be looked at, and how many minutes each step of the charts then has."""
-_IN_TABLE = {1: 5, 3: 10, 12: 60, 24: 60}
-"""How many minutes a row has where a chart is told as a table."""
-_CROWDED_LISTED = 10
+"""The periods that a viewer can choose, in hours, and the minutes of each step of their charts."""
+_TABLE_STEP_MINUTES = {1: 5, 3: 10, 12: 60, 24: 60}
+"""The minutes of each row of the tables, by the hours of the period."""
+_MAX_OVERLOADS = 10
+"""Overloads in the list below the chart."""
+MAX_PAST_AGE_SECONDS = 120.0
+"""How long a panel of the last hours may replace a fresh one."""
+MAX_AHEAD_AGE_SECONDS = 60.0
+"""How long a panel of the next hours may replace a fresh one."""
+AHEAD_TTL_SECONDS = 1.0
+"""How long a panel of the next hours stays fresh."""
+FAILURE_TTL_SECONDS = 2.0
+"""The pause after a panel could not be drawn."""
+_PLACE = b"<!--charts-->"
+"""The comment in the dashboard's template that the panels replace."""
+
+Snapshot = TypeVar("Snapshot")
+
+
+@frozen
+class Panel(Generic[Snapshot]):
+    """A snapshot, and the markup of its charts."""
+
+    snapshot: Snapshot
+    markup: bytes
+
+
+@define(eq=False, kw_only=True)
+class ChartCache:
+    """The panels of each period, drawn once for all clients.
+
+    To read and to draw them takes longer than the rest of a page.
+
+    :param clock: the monotonic clock.
+    :param now: the wall clock, seconds since 1970.
+    """
+
+    _store: Store
+    _forecaster: Forecaster
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    # By hours.
+    _past: dict[int, SingleFlight[Panel[HistorySnapshot]]] = field(factory=dict, init=False)
+    _ahead: dict[int, SingleFlight[Panel[Forecast]]] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        for hours in HOURS:
+            self._past[hours] = self._past_panels(hours)
+            self._ahead[hours] = self._ahead_panels(hours)
+
+    def _past_panels(self, hours: int) -> SingleFlight[Panel[HistorySnapshot]]:
+        reader = HistoryReader(store=self._store, clock=self._clock, now=self._now, hours=hours)
+
+        async def draw() -> Panel[HistorySnapshot]:
+            snapshot = await reader.read()
+            return Panel(snapshot, await flattenString(None, PastCharts(hours, snapshot)))
+
+        return SingleFlight(
+            fetch=lambda: _logged(draw()),
+            ttl=reader.ttl,
+            clock=self._clock,
+            max_stale_seconds=MAX_PAST_AGE_SECONDS,
+            failure_ttl_seconds=FAILURE_TTL_SECONDS,
+        )
+
+    def _ahead_panels(self, hours: int) -> SingleFlight[Panel[Forecast]]:
+        async def draw() -> Panel[Forecast]:
+            forecast = await self._forecaster.forecast(hours)
+            return Panel(forecast, await flattenString(None, AheadChart(hours, forecast)))
+
+        return SingleFlight(
+            fetch=lambda: _logged(draw()),
+            ttl=lambda _: AHEAD_TTL_SECONDS,
+            clock=self._clock,
+            max_stale_seconds=MAX_AHEAD_AGE_SECONDS,
+            failure_ttl_seconds=FAILURE_TTL_SECONDS,
+        )
+
+    async def panels_within(
+        self, hours: int, seconds: float
+    ) -> tuple[Panel[HistorySnapshot] | None, Panel[Forecast] | None]:
+        """Return the panels of the last and of the next hours.
+
+        Each is the last one drawn if a fresh one takes longer or fails, and ``None`` if that is
+        too old.
+
+        :param seconds: how long to wait for fresh panels.
+        """
+        drawing = Deferred.fromCoroutine(_panel_within(self._past[hours], seconds))
+        ahead = await _panel_within(self._ahead[hours], seconds)
+        return await drawing, ahead
+
+
+async def _logged(drawing: Coroutine[Deferred[Any], Any, Snapshot]) -> Snapshot:
+    try:
+        return await drawing
+    except StoreUnavailable:
+        raise
+    except Exception:
+        log.failure("drawing charts failed")
+        raise
+
+
+async def _panel_within(
+    flight: SingleFlight[Panel[Snapshot]], seconds: float
+) -> Panel[Snapshot] | None:
+    try:
+        return await flight.get_within(seconds)
+    except defer.CancelledError:
+        raise
+    except Exception:
+        return flight.last()
+
+
+async def insert_panels(
+    page: bytes,
+    hours: int,
+    past: Panel[HistorySnapshot] | None,
+    ahead: Panel[Forecast] | None,
+) -> bytes:
+    """Return the dashboard with the panels in their place, or placeholders for missing panels."""
+    past_markup = past.markup if past else await flattenString(None, _past_placeholder(hours))
+    ahead_markup = ahead.markup if ahead else await flattenString(None, _ahead_placeholder(hours))
+    # Markup in all other text is escaped, so that no comment but that of the template matches.
+    before, _, after = page.partition(_PLACE)
+    return before + past_markup + ahead_markup + after
 
 
 class PastCharts(Element):
-    """What happened, drawn, and told as a table."""
+    """The outcomes and the lateness of the last hours."""
 
     loader = template("past")
 
-    def __init__(self, hours: int, happened: HistorySnapshot) -> None:
+    def __init__(self, hours: int, history: HistorySnapshot) -> None:
         super().__init__()
         self._hours = hours
-        self._ended = happened.ended
-        length, total = HOURS[hours], hours * 60
-        # The minute that is not over is the last one.
-        begin = happened.begin - (total - 1) * MINUTE
-        self._span = Span(begin, total // length, length)
+        self._ended = history.ended
+        step_minutes, total = HOURS[hours], hours * 60
+        # The last minute is the current one.
+        begin = history.begin - (total - 1) * MINUTE
+        self._axis = TimeAxis(begin=begin, steps=total // step_minutes, step_minutes=step_minutes)
 
     @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
-        span = self._span
-        happened = bucketize(self._ended, span.begin, span.count, span.length)
-        whole = aggregate(self._ended, span.begin)
+    def fill(self, request: Request, tag: Tag) -> Tag:
+        axis = self._axis
+        buckets = bucketize(self._ended, axis.begin, axis.steps, axis.step_minutes)
+        total = aggregate(self._ended, axis.begin)
         return tag.fillSlots(
-            title=f"The last {in_words(self._hours)}",
-            per=span.per(),
-            ended=charts.past(span, happened, _said_of_past(whole, span)),
-            lateness=charts.lateness(span, happened, _said_of_lateness(whole)),
+            title=f"Last {in_words(self._hours)}",
+            per=axis.unit(),
+            ended=charts.past(axis, buckets, _describe_past(total, axis)),
+            lateness=charts.lateness(axis, buckets, _describe_lateness(total)),
             table=self._table(),
         )
 
     def _table(self) -> Tag:
-        length = _IN_TABLE[self._hours]
-        rows = bucketize(self._ended, self._span.begin, self._hours * 60 // length, length)
+        minutes = _TABLE_STEP_MINUTES[self._hours]
+        buckets = bucketize(self._ended, self._axis.begin, self._hours * 60 // minutes, minutes)
         return table(
-            f"What ended, in {length} minutes from each time",
+            f"Ended tasks, per {minutes} minutes",
             ["From", "#Succeeded", "#Failed", "#p50", "#p99"],
             [
                 (
-                    clock(step.begin),
-                    f"{step.succeeded:,}",
-                    f"{step.failed:,}",
-                    duration(step.p50),
-                    duration(step.p99),
+                    time_of_day(bucket.begin),
+                    f"{bucket.succeeded:,}",
+                    f"{bucket.failed:,}",
+                    duration(bucket.p50),
+                    duration(bucket.p99),
                 )
-                for step in rows
+                for bucket in buckets
             ],
         )
 
 
 class AheadChart(Element):
-    """What lies ahead, drawn, and told as a table."""
+    """The calls of the next hours."""
 
     loader = template("ahead")
 
@@ -135,101 +218,116 @@ class AheadChart(Element):
         super().__init__()
         self._hours = hours
         self._forecast = forecast
-        self._span = Span(forecast.begin, hours * 60 // HOURS[hours], HOURS[hours])
+        step_minutes = HOURS[hours]
+        self._axis = TimeAxis(
+            begin=forecast.begin, steps=hours * 60 // step_minutes, step_minutes=step_minutes
+        )
 
     @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
-        span, calls = self._span, self._calls(self._span.length)
-        over = {self._step(one.load.minute, span.length) for one in self._forecast.overloads}
+    def fill(self, request: Request, tag: Tag) -> Tag:
+        axis, calls = self._axis, self._calls(self._axis.step_minutes)
+        overloaded = {
+            self._step(overload.load.minute, axis.step_minutes)
+            for overload in self._forecast.overloads
+        }
         return tag.fillSlots(
-            title=f"The next {in_words(self._hours)}",
-            per=span.per(),
-            calls=charts.ahead(span, calls, over, _said_of_ahead(calls, span)),
-            overloaded=self._overload_text(),
+            title=f"Next {in_words(self._hours)}",
+            per=axis.unit(),
+            calls=charts.ahead(axis, calls, overloaded, _describe_ahead(calls, axis)),
+            overloaded=self._overload_list(),
             table=self._table(),
         )
 
-    def _step(self, minute_of_load: int, length: int) -> int:
-        return max(0, minute_of_load - self._span.begin) // (MINUTE * length)
+    def _step(self, at: int, step_minutes: int) -> int:
+        return max(0, at - self._axis.begin) // (MINUTE * step_minutes)
 
-    def _calls(self, length: int) -> list[int]:
-        """Return how many calls are due, in steps of so many minutes."""
-        calls = [0] * (self._hours * 60 // length)
-        for at, count_of in self._forecast.minutes.items():
-            calls[self._step(at, length)] += count_of
+    def _calls(self, step_minutes: int) -> list[int]:
+        """Return the number of due calls of each step."""
+        calls = [0] * (self._hours * 60 // step_minutes)
+        for at, count in self._forecast.minutes.items():
+            calls[self._step(at, step_minutes)] += count
         return calls
 
-    def _overload_text(self) -> Tag | str:
-        found = self._forecast.overloads
-        if not found:
+    def _overload_list(self) -> Tag | str:
+        overloads = self._forecast.overloads
+        if not overloads:
             return ""
         items = [
             tags.li(
-                minute(one.load.minute),
-                f": {pluralize(one.load.calls, 'call')} to ",
-                "all hosts together" if one.load.host is None else escape_invisible(one.load.host),
-                f", {one.too_late:,} of them at most start too late",
+                minute(overload.load.minute),
+                f": {pluralize(overload.load.calls, 'call')} to ",
+                "all hosts" if overload.load.host is None else escape_invisible(overload.load.host),
+                f", up to {overload.too_late:,} too late",
             )
-            for one in found[:_CROWDED_LISTED]
+            for overload in overloads[:_MAX_OVERLOADS]
         ]
-        if len(found) > _CROWDED_LISTED:
-            items.append(tags.li(f"and {len(found) - _CROWDED_LISTED:,} more"))
-        said = tags.p("More is due than can be called in time:")
-        return tags.div(said, tags.ul(items), class_="notice wrong")
+        if len(overloads) > _MAX_OVERLOADS:
+            items.append(tags.li(f"and {len(overloads) - _MAX_OVERLOADS:,} more"))
+        title = tags.p("Overload: some calls will start after their max_delay and fail.")
+        return tags.div(title, tags.ul(items), class_="flash wrong")
 
     def _table(self) -> Tag:
-        length = _IN_TABLE[self._hours]
+        minutes = _TABLE_STEP_MINUTES[self._hours]
         return table(
-            f"Calls that are due, in {length} minutes from each time",
+            f"Due calls, per {minutes} minutes",
             ["From", "#Calls"],
             [
-                (clock(self._span.begin + number * length * MINUTE), f"{those:,}")
-                for number, those in enumerate(self._calls(length))
+                (time_of_day(self._axis.begin + number * minutes * MINUTE), f"{count:,}")
+                for number, count in enumerate(self._calls(minutes))
             ],
         )
 
 
 class ChartPlaceholder(Element):
-    """What stands in the place of charts while they are counted.
+    """A panel that has not been drawn yet.
 
-    :param kind: which they are, as the charts themselves say it.
+    :param kind: the class and id of the panel that it replaces.
+    :param what: the name of its content.
     """
 
-    loader = template("uncounted")
+    loader = template("placeholder")
 
     def __init__(self, kind: str, title: str, what: str) -> None:
         super().__init__()
         self._slots = {"kind": kind, "title": title, "what": what}
 
     @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
+    def fill(self, request: Request, tag: Tag) -> Tag:
         return tag.fillSlots(**self._slots)
 
 
+def _past_placeholder(hours: int) -> ChartPlaceholder:
+    return ChartPlaceholder("past", f"Last {in_words(hours)}", "history")
+
+
+def _ahead_placeholder(hours: int) -> ChartPlaceholder:
+    return ChartPlaceholder("ahead", f"Next {in_words(hours)}", "forecast")
+
+
 def in_words(hours: int) -> str:
-    """Return how many hours these are."""
+    """Return a number of hours in words: ``hour``, ``3 hours``."""
     return "hour" if hours == 1 else f"{hours} hours"
 
 
-def _said_of_past(whole: Bucket, span: Span) -> str:
+def _describe_past(total: Bucket, axis: TimeAxis) -> str:
     return (
-        f"{pluralize(whole.succeeded, 'task')} succeeded and {whole.failed:,} failed "
-        f"since {clock_time(span.begin)}."
+        f"{pluralize(total.succeeded, 'task')} succeeded and {total.failed:,} failed "
+        f"since {clock_time(axis.begin)}."
     )
 
 
-def _said_of_lateness(whole: Bucket) -> str:
-    if whole.p50 is None:
-        return "No call was made."
+def _describe_lateness(total: Bucket) -> str:
+    if total.p50 is None:
+        return "No attempts were made."
     return (
-        f"Half of the first attempts were at most {duration(whole.p50)} late, "
-        f"99 of 100 at most {duration(whole.p99)}."
+        f"Lateness of first attempts: median {duration(total.p50)}, "
+        f"99th percentile {duration(total.p99)}."
     )
 
 
-def _said_of_ahead(calls: Sequence[int], span: Span) -> str:
+def _describe_ahead(calls: Sequence[int], axis: TimeAxis) -> str:
     if not any(calls):
-        return "No call is due."
-    most = max(calls)
-    at = clock_time(span.at(calls.index(most)))
-    return f"{pluralize(sum(calls), 'call')} due, most of them at {at}: {most:,} {span.per()}."
+        return "No calls are due."
+    peak = max(calls)
+    at = clock_time(axis.at(calls.index(peak)))
+    return f"{pluralize(sum(calls), 'call')} due; the peak is {peak:,} {axis.unit()} at {at}."

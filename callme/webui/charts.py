@@ -1,8 +1,8 @@
-"""Charts as SVG: numbers in, tags out.
+"""SVG charts: bars and lines drawn from numbers.
 
-Bars and lines are drawn in a box of their own that is stretched to whatever width there is;
-what is written stands outside of it, placed by percentages, and is never stretched. There is no
-style in here, which a strict Content-Security-Policy would not allow: classes say what is what.
+Bars and lines are in an inner box that is stretched to the available width. Text is outside of
+it, placed by percentages, so that it is never stretched. There are no inline styles, as the
+Content-Security-Policy forbids them; the style sheet refers to classes.
 """
 
 from __future__ import annotations
@@ -17,104 +17,105 @@ from ..reports.history import Bucket
 from . import widgets
 
 HEIGHT = 100
-"""The height of the box that is stretched; its width is 4 for each step."""
-_LEAST = 2.0
-"""How high a bar is at least: one failure among thousands must not vanish."""
-_BELOW = 16.0
-"""The least height of what is below the line."""
-_FROM_MS, _TO_MS = 1, 1_000
-"""What the scale of lateness spans at least, in milliseconds."""
-_TICKS = {60: 15, 180: 30, 720: 180, 1440: 360}
-"""How many minutes are between two marks, by how many there are."""
+"""The height of the inner box, in its own units; its width is 4 for each step."""
+_MIN_BAR = 2.0
+"""The least height of a bar, so that one failure among thousands is visible."""
+_MIN_BELOW = 16.0
+"""The least height of the part below the line."""
+_MIN_LATENESS_MS, _MIN_TOP_MS = 1, 1_000
+"""The bottom and the lowest top of the scale of lateness, in ms."""
+_TICK_MINUTES = {60: 15, 180: 30, 720: 180, 1440: 360}
+"""The minutes between two ticks, by the minutes of the axis."""
 
 
-@frozen
-class Span:
-    """A stretch of time along a chart.
+@frozen(kw_only=True)
+class TimeAxis:
+    """The time axis of a chart.
 
-    :ivar begin: the second that it begins with.
-    :ivar count: how many steps it has.
-    :ivar length: how many minutes one has.
+    :ivar begin: its first second, since 1970.
+    :ivar steps: the number of its steps.
+    :ivar step_minutes: the length of each step.
     """
 
     begin: int
-    count: int
-    length: int
+    steps: int
+    step_minutes: int
 
     @property
     def minutes(self) -> int:
-        """How long it is."""
-        return self.count * self.length
+        """The length of the axis, in minutes."""
+        return self.steps * self.step_minutes
 
     def at(self, number: int) -> int:
-        """Return the second that a step begins with."""
-        return self.begin + number * self.length * 60
+        """Return the first second of a step, since 1970."""
+        return self.begin + number * self.step_minutes * 60
 
-    def per(self) -> str:
-        """Return what one step is."""
-        return "per minute" if self.length == 1 else f"per {self.length} minutes"
+    def unit(self) -> str:
+        """Return the unit of the bars: ``per minute``, ``per 5 minutes``."""
+        return "per minute" if self.step_minutes == 1 else f"per {self.step_minutes} minutes"
 
 
-def past(span: Span, steps: Sequence[Bucket], label: str) -> Tag:
-    """Draw what succeeded above a line, and what failed below it."""
-    up = max((step.succeeded for step in steps), default=0)
-    down = max((step.failed for step in steps), default=0)
-    below = min(max(_BELOW, HEIGHT * down / max(1, up + down)), HEIGHT - _BELOW)
+def past(axis: TimeAxis, buckets: Sequence[Bucket], label: str) -> Tag:
+    """Draw successes above a line, and failures below it."""
+    up = max((bucket.succeeded for bucket in buckets), default=0)
+    down = max((bucket.failed for bucket in buckets), default=0)
+    below = min(max(_MIN_BELOW, HEIGHT * down / max(1, up + down)), HEIGHT - _MIN_BELOW)
     line = HEIGHT - below
-    # One scale for both, or a few failures would look like many.
-    unit = min(room / most for room, most in ((line, up), (below, down), (HEIGHT, 1)) if most)
+    # Both parts have one scale, or few failures would look like many.
+    unit = min(room / peak for room, peak in ((line, up), (below, down), (HEIGHT, 1)) if peak)
     good, bad = Tag("g")(class_="good"), Tag("g")(class_="bad")
-    for number, step in enumerate(steps):
-        when = widgets.clock_time(step.begin)
-        if step.succeeded:
-            height = max(_LEAST, unit * step.succeeded)
-            good(_bar(number, line - height, line, f"{when}: {step.succeeded:,} succeeded"))
-        if step.failed:
-            height = max(_LEAST, unit * step.failed)
-            bad(_bar(number, line, line + height, f"{when}: {step.failed:,} failed"))
-    box = _box(span, good, bad, _rule(span, line))
-    return _chart(span, [box, _mark("0", f"{up:,}")], label)
+    for number, bucket in enumerate(buckets):
+        when = widgets.clock_time(bucket.begin)
+        if bucket.succeeded:
+            height = max(_MIN_BAR, unit * bucket.succeeded)
+            good(_bar(number, line - height, line, f"{when}: {bucket.succeeded:,} succeeded"))
+        if bucket.failed:
+            height = max(_MIN_BAR, unit * bucket.failed)
+            bad(_bar(number, line, line + height, f"{when}: {bucket.failed:,} failed"))
+    box = _box(axis, good, bad, _rule(axis, line))
+    return _chart(axis, [box, _mark("0", f"{up:,}")], label)
 
 
-def ahead(span: Span, calls: Sequence[int], overloaded: Iterable[int], label: str) -> Tag:
-    """Draw the calls that are to be made.
+def ahead(axis: TimeAxis, calls: Sequence[int], overloaded: Iterable[int], label: str) -> Tag:
+    """Draw the due calls.
 
-    :param overloaded: the numbers of the steps that hold more than can be made in time.
+    :param overloaded: the numbers of the steps with calls that would start too late.
     """
-    most, over = max(calls, default=0), set(overloaded)
-    plain, much = Tag("g")(class_="due"), Tag("g")(class_="overloaded")
-    for number, those in enumerate(calls):
-        if those:
-            says = f"{widgets.clock_time(span.at(number))}: {widgets.pluralize(those, 'call')}"
+    peak, over = max(calls, default=0), set(overloaded)
+    normal_bars, overloaded_bars = Tag("g")(class_="due"), Tag("g")(class_="overloaded")
+    for number, count in enumerate(calls):
+        if count:
+            title = f"{widgets.clock_time(axis.at(number))}: {widgets.pluralize(count, 'call')}"
             if number in over:
-                says += ", more than can be made in time"
-            height = max(_LEAST, HEIGHT * those / most)
-            (much if number in over else plain)(_bar(number, HEIGHT - height, HEIGHT, says))
-    box = _box(span, plain, much, _rule(span, HEIGHT))
-    return _chart(span, [box, _mark("0", f"{most:,}")], label)
+                title += ", overloaded"
+            height = max(_MIN_BAR, HEIGHT * count / peak)
+            bars = overloaded_bars if number in over else normal_bars
+            bars(_bar(number, HEIGHT - height, HEIGHT, title))
+    box = _box(axis, normal_bars, overloaded_bars, _rule(axis, HEIGHT))
+    return _chart(axis, [box, _mark("0", f"{peak:,}")], label)
 
 
-def lateness(span: Span, steps: Sequence[Bucket], label: str) -> Tag:
-    """Draw how late calls were, on a scale of which each mark is ten times the last."""
-    worst = max((step.p99 or 0 for step in steps), default=0)
-    top = max(math.log10(_TO_MS), math.ceil(math.log10(max(_FROM_MS, worst))))
+def lateness(axis: TimeAxis, buckets: Sequence[Bucket], label: str) -> Tag:
+    """Draw the lateness of first attempts on a logarithmic scale."""
+    worst = max((bucket.p99 or 0 for bucket in buckets), default=0)
+    top = max(math.log10(_MIN_TOP_MS), math.ceil(math.log10(max(_MIN_LATENESS_MS, worst))))
 
-    def height(milliseconds: int) -> float:
-        return HEIGHT * (1 - math.log10(max(_FROM_MS, milliseconds)) / top)
+    def y(lateness_ms: int) -> float:
+        return HEIGHT * (1 - math.log10(max(_MIN_LATENESS_MS, lateness_ms)) / top)
 
     decades = range(1, int(top) + 1)
-    grid = [_grid(f"{height(10**one):.3g}%") for one in decades]
-    marks = [_mark(f"{height(10**one):.3g}%", _power(one)) for one in decades]
+    grid = [_grid(f"{y(10**decade):.3g}%") for decade in decades]
+    marks = [_mark(f"{y(10**decade):.3g}%", _power_of_ten(decade)) for decade in decades]
     lines = [
-        _line("p99", _steps([step.p99 for step in steps], height)),
-        _line("p50", _steps([step.p50 for step in steps], height)),
+        _line("p99", _step_path([bucket.p99 for bucket in buckets], y)),
+        _line("p50", _step_path([bucket.p50 for bucket in buckets], y)),
     ]
-    return _chart(span, [*grid, _box(span, *lines), *marks], label)
+    return _chart(axis, [*grid, _box(axis, *lines), *marks], label)
 
 
-def _bar(number: int, top: float, bottom: float, says: str) -> Tag:
+def _bar(number: int, top: float, bottom: float, title: str) -> Tag:
     x = 4 * number
-    return Tag("path")(d=f"M{x} {top:.2f}H{x + 3}V{bottom:.2f}H{x}z")(Tag("title")(says))
+    return Tag("path")(d=f"M{x} {top:.2f}H{x + 3}V{bottom:.2f}H{x}z")(Tag("title")(title))
 
 
 def _line(kind: str, path: str) -> Tag:
@@ -123,60 +124,58 @@ def _line(kind: str, path: str) -> Tag:
     return line
 
 
-def _rule(span: Span, y: float) -> Tag:
-    return _line("rule", f"M0 {y:.2f}H{4 * span.count}")
+def _rule(axis: TimeAxis, y: float) -> Tag:
+    return _line("rule", f"M0 {y:.2f}H{4 * axis.steps}")
 
 
-def _steps(values: Sequence[int | None], height: Callable[[int], float]) -> str:
-    """Return the path of a line that keeps its height through each step, and has gaps."""
+def _step_path(values: Sequence[int | None], y: Callable[[int], float]) -> str:
+    """Return the path of a step line, with a gap for each ``None``."""
     parts: list[str] = []
     drawing = False
     for number, value in enumerate(values):
         if value is not None:
-            y = f"{height(value):.2f}"
-            parts.append(f"{'V' if drawing else f'M{4 * number} '}{y}H{4 * number + 4}")
+            height = f"{y(value):.2f}"
+            parts.append(f"{'V' if drawing else f'M{4 * number} '}{height}H{4 * number + 4}")
         drawing = value is not None
     return "".join(parts)
 
 
-def _box(span: Span, *drawn: Tag) -> Tag:
+def _box(axis: TimeAxis, *content: Tag) -> Tag:
     box = Tag("svg")(class_="box", width="100%", height="100%")
-    box.attributes["viewBox"] = f"0 0 {4 * span.count} {HEIGHT}"
+    box.attributes["viewBox"] = f"0 0 {4 * axis.steps} {HEIGHT}"
     box.attributes["preserveAspectRatio"] = "none"
-    return box(*drawn)
+    return box(*content)
 
 
 def _grid(y: str) -> Tag:
     return Tag("line")(class_="grid", x1="0", x2="100%", y1=y, y2=y)
 
 
-def _mark(y: str, says: str) -> Tag:
-    return Tag("text")(says, class_="mark", x="0", y=y, dy="1.1em")
+def _mark(y: str, text: str) -> Tag:
+    return Tag("text")(text, class_="mark", x="0", y=y, dy="1.1em")
 
 
-def _power(decade: int) -> str:
-    """Return ten to a power of milliseconds, as a person says it."""
+def _power_of_ten(decade: int) -> str:
+    """Return ten to a power, in ms, with its unit: ``100 ms``, ``10 s``."""
     return f"{10**decade} ms" if decade < 3 else f"{10 ** (decade - 3):,} s"
 
 
-def _chart(span: Span, inside: Sequence[Tag], label: str) -> Tag:
-    """Put what is drawn over marks of time."""
+def _chart(axis: TimeAxis, content: Sequence[Tag], label: str) -> Tag:
     chart = Tag("svg")(class_="chart", role="img")
     chart.attributes["aria-label"] = label
-    return chart(*_hours(span), *inside)
+    return chart(*_ticks(axis), *content)
 
 
-def _hours(span: Span) -> list[Tag]:
-    every = _TICKS.get(span.minutes, max(1, span.minutes // 6)) * 60
-    first = -(-span.begin // every) * every
-    marks = []
-    for second in range(first, span.at(span.count) + 1, every):
-        share = (second - span.begin) / (span.minutes * 60)
+def _ticks(axis: TimeAxis) -> list[Tag]:
+    interval = _TICK_MINUTES.get(axis.minutes, max(1, axis.minutes // 6)) * 60
+    first = -(-axis.begin // interval) * interval
+    ticks = []
+    for second in range(first, axis.at(axis.steps) + 1, interval):
+        share = (second - axis.begin) / (axis.minutes * 60)
+        # A label closer to an edge would be cut off.
         if 0.06 <= share <= 0.94:
             x = f"{share * 100:.2f}%"
-            marks.append(Tag("line")(class_="grid", x1=x, x2=x, y1="0", y2="100%"))
-            says = Tag("text")(
-                widgets.clock_time(second), class_="hour", x=x, y="100%", dy="1.25em"
-            )
-            marks.append(says)
-    return marks
+            ticks.append(Tag("line")(class_="grid", x1=x, x2=x, y1="0", y2="100%"))
+            time = widgets.clock_time(second)
+            ticks.append(Tag("text")(time, class_="hour", x=x, y="100%", dy="1.25em"))
+    return ticks

@@ -1,4 +1,4 @@
-"""The first page: what happened, what is going on, what is due, what failed."""
+"""The dashboard: health, figures, charts, recent failures and calls in flight."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from twisted.web.template import Element, Tag, renderer, tags
 from ..core.task import State, Task
 from ..core.times import to_ms
 from ..reports.forecast import Forecast
-from ..reports.history import Bucket, aggregate
-from ..reports.history_cache import HistorySnapshot
+from ..reports.history import Bucket, HistorySnapshot, aggregate
 from ..server.paths import FIND, OVERVIEW, RESCHEDULE, url_for
 from ..store.interface import MAX_BACKLOG_COUNT, ActivitySnapshot, StoreStats
 from ..worker.scheduler import Health
@@ -35,203 +34,189 @@ from .widgets import (
     timestamp,
 )
 
-USUAL_HOURS = 3
-MOST_LISTED = 20
-"""How many failures, and how many calls under way, are listed."""
-_WAITING_SECONDS = 90
-"""How long a task may be due before the page says so: a tick and what it takes."""
+DEFAULT_HOURS = 3
+MAX_ROWS = 20
+"""Rows in the table of recent failures, and in that of calls in flight."""
+_LATE_SECONDS = 90
+"""The age of the oldest due task at which calls count as late: one tick and its work."""
 
 
-@frozen
+@frozen(kw_only=True)
 class DashboardData:
-    """What the page tells.
+    """The content of the dashboard.
 
-    :ivar happened: ``None`` where it was not counted lately, as is ``forecast``.
-    :ivar flash: what has just been done.
+    :ivar now: seconds since 1970.
+    :ivar hours: the length of the period before and after now.
+    :ivar scheduler: the state of the scheduler.
+    :ivar history: ``None`` if there is no recent snapshot; the same holds for ``forecast``.
+    :ivar flash: the message about an action that has just been completed, if any.
     """
 
     now: float
     hours: int
-    health: Health
-    figures: StoreStats
-    glance: ActivitySnapshot
-    happened: HistorySnapshot | None
+    scheduler: Health
+    stats: StoreStats
+    activity: ActivitySnapshot
+    history: HistorySnapshot | None
     forecast: Forecast | None
-    who: Viewer
+    viewer: Viewer
     flash: str = ""
 
     @property
     def total(self) -> Bucket | None:
-        """What ended in the last hours, all together."""
-        happened = self.happened
-        return None if happened is None else aggregate(happened.ended, happened.begin)
+        """The outcomes of all past hours."""
+        history = self.history
+        return None if history is None else aggregate(history.ended, history.begin)
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether tasks have been due for too long."""
-        return self.figures.oldest_due > _WAITING_SECONDS
-
-    @property
-    def headline(self) -> tuple[str, str]:
-        """How it goes, in a few words, and whether that is good."""
-        if not self.health.ticking:
-            return "bad", "callme does not tick: no task is called"
-        if self.is_waiting:
-            return "bad", f"{self.waiting} due and not called yet"
-        if self.failed:
-            return "bad", f"{self.failed} failed in the {self.last}"
+    def health(self) -> tuple[str, str]:
+        """The health as a style class, ``good`` or ``bad``, and as a headline."""
+        if not self.scheduler.ticking:
+            return "bad", "Scheduler stopped: no callbacks are being made"
+        if self.stats.oldest_due > _LATE_SECONDS:
+            due, oldest = self._backlog, duration(to_ms(self.stats.oldest_due))
+            return "bad", f"Calls are late: {due} due, the oldest for {oldest}"
+        if self._failed:
+            return "bad", f"{self._failed} failed in the last {in_words(self.hours)}"
         if self.forecast is not None and self.forecast.overloads:
-            return "bad", "More is due than can be called in time"
+            return "bad", "Overload ahead: some calls will start too late"
         return "good", "All is well"
 
     @property
-    def waiting(self) -> str:
-        """How many tasks are due."""
-        backlog = self.figures.backlog
-        return f"{pluralize(backlog, 'task')}{' or more' if backlog >= MAX_BACKLOG_COUNT else ''}"
+    def _backlog(self) -> str:
+        return _at_least(self.stats.backlog, MAX_BACKLOG_COUNT)
 
     @property
-    def failed(self) -> str:
-        """How many tasks failed in the last hours; empty where none did."""
+    def _failed(self) -> str:
+        """The number of tasks that failed in the past hours; empty for none."""
         total = self.total
         if total is not None:
             return pluralize(total.failed, "task") if total.failed else ""
-        # Not counted yet, but the last failures are known: none lately among them is none.
-        since = (self.now - self.hours * 3600) * 1000
-        lately = sum((task.finished_at_ms or 0) >= since for task in self.glance.failures)
-        more = " or more" if lately >= MOST_LISTED else ""
-        return f"{pluralize(lately, 'task')}{more}" if lately else ""
+        # Without a snapshot of the history, the recent failures tell whether any are that new.
+        since_ms = (self.now - self.hours * 3600) * 1000
+        recent = sum((task.finished_at_ms or 0) >= since_ms for task in self.activity.failures)
+        return _at_least(recent, MAX_ROWS) if recent else ""
 
-    @property
-    def last(self) -> str:
-        """The hours before now, in words."""
-        return f"last {in_words(self.hours)}"
+
+def _at_least(count: int, limit: int) -> str:
+    """Return a number of tasks that was counted up to a limit."""
+    return f"{count:,} or more tasks" if count >= limit else pluralize(count, "task")
 
 
 class Dashboard(Element):
-    """What is between the head and the foot of the page."""
+    """The main part of the dashboard."""
 
-    loader = template("overview")
+    loader = template("dashboard")
 
-    def __init__(self, view: DashboardData) -> None:
+    def __init__(self, data: DashboardData) -> None:
         super().__init__()
-        self._view = view
-
-    @property
-    def headline(self) -> str:
-        """How it goes, in a few words."""
-        return self._view.headline[1]
+        self._data = data
 
     @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
-        view = self._view
-        mood, headline = view.headline
+    def fill(self, request: Request, tag: Tag) -> Tag:
+        data = self._data
+        kind, headline = data.health
         return tag.fillSlots(
-            notice=flash(view.flash) if view.flash else "",
-            mood=f"mood {mood}",
+            flash=flash(data.flash) if data.flash else "",
+            health=f"health {kind}",
             headline=headline,
-            now=timestamp(to_ms(view.now)),
-            counted=_counted(view),
-            spans=_spans(view.hours),
-            figures=definition_list(_figures(view)),
-            failures=_failures(view.glance.failures, view.who),
-            running=_running(view),
+            now=timestamp(to_ms(data.now)),
+            snapshots=_snapshot_times(data),
+            range_picker=_range_picker(data.hours),
+            stat_tiles=definition_list(_stat_tiles(data)),
+            failures=_failures(data.activity.failures, data.viewer),
+            in_flight=_in_flight(data),
         )
 
 
-def _counted(view: DashboardData) -> list[Renderable]:
-    said: list[Renderable] = []
-    for what, counted in (
-        ("What happened", None if view.happened is None else view.happened.as_of),
-        ("What is ahead", None if view.forecast is None else view.forecast.as_of),
-    ):
-        # Where there is none, its place says so.
-        if counted is not None and view.now - counted >= 1:
-            said += [f"{what} as of ", timestamp(to_ms(counted)), ". "]
-    return said
+def _snapshot_times(data: DashboardData) -> list[Renderable]:
+    """Return the times of snapshots that are older than the rest of the page."""
+    times: list[Renderable] = []
+    for name, snapshot in (("History", data.history), ("Forecast", data.forecast)):
+        if snapshot is not None and data.now - snapshot.as_of >= 1:
+            times += [f"{name} as of ", timestamp(to_ms(snapshot.as_of)), ". "]
+    return times
 
 
-def _spans(hours: int) -> Tag:
+def _range_picker(hours: int) -> Tag:
     links = tags.ul()
-    for some in HOURS:
-        link = tags.a(f"{some} h", href=OVERVIEW + query(hours=some))
-        if some == hours:
+    for choice in HOURS:
+        link = tags.a(f"{choice} h", href=OVERVIEW + query(hours=choice))
+        if choice == hours:
             link.attributes["aria-current"] = "true"
         links(tags.li(link))
-    spans = tags.nav(links, class_="spans")
-    spans.attributes["aria-label"] = "Hours back and ahead"
-    return spans
+    picker = tags.nav(links, class_="options")
+    picker.attributes["aria-label"] = "Time range"
+    return picker
 
 
-def _figures(view: DashboardData) -> Iterable[tuple[str, Renderable]]:
-    total = view.total
-    yield "Running", f"{view.glance.running:,}"
-    oldest = ""
-    if view.figures.backlog:
-        oldest = f", for {duration(to_ms(view.figures.oldest_due))} at most"
-    most = "+" if view.figures.backlog >= MAX_BACKLOG_COUNT else ""
-    yield "Due now", [f"{view.figures.backlog:,}{most}", tags.small(oldest)]
-    ahead = None if view.forecast is None else sum(view.forecast.minutes.values())
-    yield f"Due in {view.hours} h", _number(ahead)
-    yield f"Succeeded in {view.hours} h", _number(None if total is None else total.succeeded)
-    yield f"Failed in {view.hours} h", _number(None if total is None else total.failed)
+def _stat_tiles(data: DashboardData) -> Iterable[tuple[str, Renderable]]:
+    total, stats = data.total, data.stats
+    yield "In flight", f"{data.activity.running:,}"
+    oldest = f", oldest for {duration(to_ms(stats.oldest_due))}" if stats.backlog else ""
+    more = "+" if stats.backlog >= MAX_BACKLOG_COUNT else ""
+    yield "Due now", [f"{stats.backlog:,}{more}", tags.small(oldest)]
+    ahead = None if data.forecast is None else sum(data.forecast.minutes.values())
+    yield f"Due, next {data.hours} h", _number(ahead)
+    yield f"Succeeded, last {data.hours} h", _number(None if total is None else total.succeeded)
+    yield f"Failed, last {data.hours} h", _number(None if total is None else total.failed)
     yield "Lateness, p50", duration(None if total is None else total.p50)
     yield "Lateness, p99", duration(None if total is None else total.p99)
 
 
-def _number(counted: int | None) -> str:
-    """Return a number; a dash for what is not counted yet."""
-    return "\u2013" if counted is None else f"{counted:,}"
+def _number(count: int | None) -> str:
+    """Return a number; a dash for ``None``."""
+    return "\u2013" if count is None else f"{count:,}"
 
 
-def _failures(failures: Sequence[Task], who: Viewer) -> Tag:
+def _failures(failures: Sequence[Task], viewer: Viewer) -> Tag:
     if not failures:
-        return tags.p("No task on record has failed.", class_="none")
-    columns = ["Ended", "Task", "Minute", "Why"]
-    if who.may_change:
-        columns.append("To do")
-    rows = [_failure(task, who) for task in failures]
+        return tags.p("No failed tasks.", class_="none")
+    columns = ["Ended", "Task", "Minute", "Reason"]
+    if viewer.may_change:
+        columns.append("Actions")
+    rows = [_failure(task, viewer) for task in failures]
     listed = table(
-        f"The last {pluralize(len(failures), 'task')} that failed", columns, rows, "wide"
+        f"{pluralize(len(failures), 'failed task')}, latest first", columns, rows, "wide"
     )
     href = FIND + query(name="", state=State.FAILED.value)
-    return tags.div(listed, tags.p(tags.a("All that failed, by name", href=href), class_="more"))
+    return tags.div(listed, tags.p(tags.a("All failed tasks", href=href), class_="more"))
 
 
-def _failure(task: Task, who: Viewer) -> Sequence[Renderable]:
+def _failure(task: Task, viewer: Viewer) -> Sequence[Renderable]:
     row: list[Renderable] = [
         timestamp(task.finished_at_ms),
         task_link(task.key),
         minute(task.key.trigger_at),
         failure_reason(task.reason, task.detail),
     ]
-    if who.may_change:
+    if viewer.may_change:
         link = tags.a("Reschedule\u2026", href=url_for(RESCHEDULE, task.key))
         link.attributes["aria-label"] = f"Reschedule {escape_invisible(str(task.key))}"
         row.append(link)
     return row
 
 
-def _running(view: DashboardData) -> Tag:
-    glance = view.glance
-    if not glance.running:
-        return tags.p("No call is under way.", class_="none")
+def _in_flight(data: DashboardData) -> Tag:
+    activity = data.activity
+    if not activity.running:
+        return tags.p("No calls in flight.", class_="none")
     rows = [
         (
-            task_link(one.key),
-            minute(one.key.trigger_at),
-            f"{one.number}",
-            escape_invisible(one.host),
-            timestamp(one.since),
-            duration(max(0, to_ms(view.now) - one.since)),
-            bdi(one.node or "\u2013"),
+            task_link(call.key),
+            minute(call.key.trigger_at),
+            f"{call.number}",
+            escape_invisible(call.host),
+            timestamp(call.since),
+            duration(max(0, to_ms(data.now) - call.since)),
+            bdi(call.node or "\u2013"),
         )
-        for one in glance.in_flight
+        for call in activity.in_flight
     ]
-    listed = "" if len(rows) == glance.running else f", the longest {len(rows)} of them"
+    longest = "" if len(rows) == activity.running else f", the longest {len(rows)} of them"
     return table(
-        f"{pluralize(glance.running, 'call')} under way{listed}",
-        ["Task", "Minute", "#Attempt", "To", "Since", "#For", "Daemon"],
+        f"{pluralize(activity.running, 'call')} in flight{longest}",
+        ["Task", "Minute", "#Attempt", "Host", "Started", "#Duration", "Daemon"],
         rows,
         "wide",
     )

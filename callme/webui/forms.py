@@ -1,4 +1,4 @@
-"""The pages that ask before something is done: a new minute, a deletion, a token."""
+"""Forms: the confirmation of an action on a task, and the login."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from twisted.web.template import Element, Tag, renderer, tags
 from ..core.task import State, Task
 from ..server.paths import DELETE, RESCHEDULE, TASK, url_for
 from .layout import Viewer
-from .task_page import LEFT_ALONE, standing
+from .task_page import RUNNING_HINT, summary
 from .widgets import Renderable, bdi, escape_invisible, flash, state, template
 
-EXPECTED_STATE_FIELD = "seen"
-"""What is called the field that says in which state a task was when somebody was asked."""
+EXPECTED_STATE_FIELD = "expected_state"
+"""The form field with the task's state at the time the form was rendered."""
 TIME_FIELD = "trigger_at"
 
 
-@frozen
+@frozen(kw_only=True)
 class Confirmation:
-    """A question about a task.
+    """The confirmation of an action on a task.
 
-    :ivar wrong: what was wrong with the answer given before.
-    :ivar given: what that was.
+    :ivar error: the reason why the last submission was rejected, if it was.
+    :ivar time: the content of the time field.
     """
 
     task: Task
-    who: Viewer
-    wrong: str = ""
-    given: str = "+1m"
+    viewer: Viewer
+    error: str = ""
+    time: str = "+1m"
 
 
 class _ConfirmationForm(Element):
-    """A question, how the task stands that it is about, and the form to answer it with."""
+    """A question about a task, its summary, and the form that confirms the action."""
 
-    loader = template("ask")
+    loader = template("confirm")
     verb = ""
 
-    def __init__(self, asked: Confirmation) -> None:
+    def __init__(self, confirmation: Confirmation) -> None:
         super().__init__()
-        self._asked = asked
+        self._confirmation = confirmation
 
     @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
-        task = self._asked.task
+    def fill(self, request: Request, tag: Tag) -> Tag:
+        task = self._confirmation.task
         form: Tag = self.form()
         if task.state is State.RUNNING:
-            form = tags.div(self._wrong(), tags.p(LEFT_ALONE), class_="ask")
+            form = tags.div(self._error(), tags.p(RUNNING_HINT), class_="confirm")
         return tag.fillSlots(
             question=[f"{self.verb} ", bdi(task.key.task_name), "?"],
             state=state(task.state),
-            standing=standing(task),
+            summary=summary(task),
             form=form,
         )
 
@@ -58,56 +58,52 @@ class _ConfirmationForm(Element):
         """Return the form."""
         raise NotImplementedError
 
-    def _wrong(self) -> Renderable:
-        wrong = self._asked.wrong
-        return flash(escape_invisible(wrong), "wrong")(id="wrong") if wrong else ""
+    def _error(self) -> Renderable:
+        return _error_message(escape_invisible(self._confirmation.error))
 
-    def _form(self, prefix: str, verb: str, kind: str, *fields: Tag) -> Tag:
-        asked = self._asked
+    def _form(self, *fields: Tag, prefix: str, button_class: str) -> Tag:
+        task, viewer = self._confirmation.task, self._confirmation.viewer
         return tags.form(
-            self._wrong(),
+            self._error(),
             fields,
-            asked.who.guard(),
-            tags.input(type="hidden", name=EXPECTED_STATE_FIELD, value=asked.task.state.value),
+            viewer.csrf_field(),
+            tags.input(type="hidden", name=EXPECTED_STATE_FIELD, value=task.state.value),
             tags.p(
-                tags.button(verb, class_=kind),
+                tags.button(self.verb, class_=button_class),
                 " ",
-                tags.a("Leave it as it is", href=url_for(TASK, asked.task.key)),
+                tags.a("Cancel", href=url_for(TASK, task.key)),
                 class_="actions",
             ),
-            action=url_for(prefix, asked.task.key),
+            action=url_for(prefix, task.key),
             method="post",
-            class_="ask",
+            class_="confirm",
         )
 
 
 class RescheduleForm(_ConfirmationForm):
-    """Asks for a new minute."""
+    """The form for a new minute."""
 
     verb = "Reschedule"
 
     def form(self) -> Tag:
-        asked = self._asked
+        confirmation = self._confirmation
         field = tags.input(
             id="time",
             name=TIME_FIELD,
-            value=asked.given,
+            value=confirmation.time,
             maxlength="64",
             autocomplete="off",
             spellcheck="false",
         )
-        field.attributes["aria-describedby"] = "wrong time-hint" if asked.wrong else "time-hint"
-        if asked.wrong:
+        _describe_field(field, "time-hint", has_error=bool(confirmation.error))
+        if confirmation.error:
             field.attributes["aria-invalid"] = "true"
-        said = "It is called at the new minute"
-        if asked.task.state is State.SUCCEEDED:
-            said = "It has succeeded already, and is called once more"
+        effect = "The task is called at the new time"
+        if confirmation.task.state is State.SUCCEEDED:
+            effect = "The task has succeeded already. It is called again at the new time"
         return self._form(
-            RESCHEDULE,
-            "Reschedule",
-            "go",
-            tags.p(f"{said}, with its whole retry budget. Its past attempts stay on record."),
-            tags.p(tags.label("New minute, in UTC")(for_="time"), field),
+            tags.p(f"{effect}, with its full retry budget. Its past attempts stay on record."),
+            tags.p(tags.label("New time (UTC)")(for_="time"), field),
             tags.p(
                 tags.code("+5m"),
                 ", ",
@@ -116,44 +112,46 @@ class RescheduleForm(_ConfirmationForm):
                 tags.code("+1d"),
                 " from now, a time such as ",
                 tags.code("2028-11-26T00:00:00Z"),
-                ", or a Unix timestamp. Empty: the next minute.",
+                ", or a Unix timestamp. An empty field means the next minute.",
                 id="time-hint",
                 class_="hint",
             ),
+            prefix=RESCHEDULE,
+            button_class="go",
         )
 
 
 class DeleteForm(_ConfirmationForm):
-    """Asks whether a task is to be forgotten."""
+    """The form that confirms a deletion."""
 
     verb = "Delete"
 
     def form(self) -> Tag:
-        said = "It and its attempts are forgotten. There is no way back."
-        if self._asked.task.due_at is not None:
-            said = f"It will not be called. {said}"
-        return self._form(DELETE, "Delete it", "go bad", tags.p(said))
+        effect = "The task and its attempts are deleted permanently."
+        if self._confirmation.task.due_at is not None:
+            effect = f"It will not be called. {effect}"
+        return self._form(tags.p(effect), prefix=DELETE, button_class="go bad")
 
 
 class LogIn(Element):
-    """Asks for a token.
+    """The login form.
 
-    :param after: the page to go to then.
-    :param wrong: what was wrong with the one given before.
-    :param linked: whether somebody came here by a link on another site: the browser has not sent
-        the session that there may be.
+    :param after: the path to which a login leads.
+    :param error: the reason why the last login failed, if it did.
+    :param linked: whether the client followed a link on another site. The browser does not send
+        the session cookie then, even if there is one.
     """
 
     loader = template("login")
 
-    def __init__(self, after: str, wrong: str = "", *, linked: bool = False) -> None:
+    def __init__(self, after: str, error: str = "", *, linked: bool = False) -> None:
         super().__init__()
         self._after = after
-        self._wrong = wrong
+        self._error = error
         self._linked = linked
 
     @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
+    def fill(self, request: Request, tag: Tag) -> Tag:
         field = tags.input(
             id="token",
             name="token",
@@ -162,11 +160,20 @@ class LogIn(Element):
             autocomplete="current-password",
             spellcheck="false",
         )
-        field.attributes["aria-describedby"] = "wrong token-hint" if self._wrong else "token-hint"
-        already = tags.p("Logged in already? ", tags.a("Go on", href=self._after), ".")
+        _describe_field(field, "token-hint", has_error=bool(self._error))
+        already = tags.p("Already logged in? ", tags.a("Continue", href=self._after), ".")
         return tag.fillSlots(
-            error=flash(self._wrong, "wrong")(id="wrong") if self._wrong else "",
+            error=_error_message(self._error),
             field=field,
             next=self._after,
             already=already if self._linked else "",
         )
+
+
+def _error_message(error: str) -> Renderable:
+    return flash(error, "wrong")(id="error") if error else ""
+
+
+def _describe_field(field: Tag, hint: str, *, has_error: bool) -> None:
+    """Associate a field with its hint, and with the error message if there is one."""
+    field.attributes["aria-describedby"] = f"error {hint}" if has_error else hint

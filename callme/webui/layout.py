@@ -1,4 +1,4 @@
-"""What is around every page: its head, the way to find tasks, the way out."""
+"""Page layout: the header and footer of every page, HTTP headers and static assets."""
 
 from __future__ import annotations
 
@@ -22,29 +22,35 @@ _TYPES = {
 }
 
 
-@frozen
+@frozen(kw_only=True)
 class Asset:
-    """A file as it is served.
+    """A static file.
 
-    :ivar etag: what is in it, in short; its name says so too, so that it never changes.
+    :ivar etag: a digest of its content. The name contains it too, so that the content under a
+        name never changes.
     """
 
     name: str
-    kind: bytes
+    content_type: bytes
     etag: bytes
     content: bytes
 
     @property
     def path(self) -> str:
-        """Where it is found."""
+        """Its path in URLs."""
         return STATIC + self.name
 
 
-def _asset(stem: str, ending: str) -> Asset:
+def _asset(stem: str, extension: str) -> Asset:
     assert __package__ is not None
-    content = (files(__package__) / "static" / f"{stem}.{ending}").read_bytes()
+    content = (files(__package__) / "static" / f"{stem}.{extension}").read_bytes()
     digest = sha256(content).hexdigest()[:16]
-    return Asset(f"{stem}-{digest}.{ending}", _TYPES[ending], digest.encode(), content)
+    return Asset(
+        name=f"{stem}-{digest}.{extension}",
+        content_type=_TYPES[extension],
+        etag=digest.encode(),
+        content=content,
+    )
 
 
 STYLE = _asset("style", "css")
@@ -54,7 +60,7 @@ ASSETS = {asset.name: asset for asset in (STYLE, SCRIPT, ICON)}
 
 POLICY = "; ".join(
     [
-        # Nothing from anywhere, but for what is named here, and that from callme alone.
+        # Everything that is not listed is forbidden.
         "default-src 'none'",
         "style-src 'self'",
         "script-src 'self'",
@@ -65,13 +71,13 @@ POLICY = "; ".join(
         "base-uri 'none'",
     ]
 )
-"""The Content-Security-Policy (level 3): no inline script or style, no frame, no other host."""
+"""The Content-Security-Policy (level 3): no inline scripts or styles, no frames, no other host."""
 HEADERS = {
     "content-type": "text/html; charset=utf-8",
     "content-security-policy": POLICY,
     "cache-control": "no-store",
-    # Others learn nothing. With no-referrer browsers would send forms with "Origin: null" (Fetch,
-    # section 3.1), and callme could not tell its own from another page's.
+    # Other sites receive no referrer. With no-referrer, browsers would send forms with
+    # "Origin: null" (Fetch, section 3.1), and callme could not detect cross-origin forms.
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -79,82 +85,82 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-_FOR_EVER = "public, max-age=31536000, immutable"
+_IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 def set_page_headers(request: IRequest, status: int = 200) -> None:
-    """Set the status of a page, and what every page carries."""
+    """Set the status of a page and the headers of every page."""
     request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
     for name, value in HEADERS.items():
         request.setHeader(name.encode(), value.encode())
 
 
 def redirect(request: IRequest, path: str) -> bytes:
-    """Send a browser on to another page, after what it asked for was done."""
+    """Redirect to another page with the method GET (303)."""
     set_page_headers(request, 303)
     request.setHeader(b"location", path.encode("ascii"))
     return b""
 
 
 def serve_asset(request: IRequest, asset: Asset) -> bytes:
-    """Answer with a file: once is enough for ever."""
+    """Return a static file, which browsers may cache indefinitely."""
     set_page_headers(request)
-    request.setHeader(b"content-type", asset.kind)
-    request.setHeader(b"cache-control", _FOR_EVER.encode())
+    request.setHeader(b"content-type", asset.content_type)
+    request.setHeader(b"cache-control", _IMMUTABLE.encode())
     if request.setETag(b'"' + asset.etag + b'"'):
-        # It has set the status: 304.
+        # setETag has set the status 304.
         return b""
     return asset.content
 
 
-CSRF_FIELD = "form"
-"""What is called, in every form, the value that no other page can know."""
-_TOOLS = template("tools")
+CSRF_FIELD = "csrf_token"
+"""The form field of the CSRF token."""
+_SEARCH = template("search")
 
 
 @frozen
 class Viewer:
-    """Who looks at a page.
+    """The operator who views a page.
 
-    :ivar may_change: whether they may do more than look.
-    :ivar form: what their forms must bring along; ``None`` where nobody logs in.
+    :ivar may_change: whether the operator may change tasks.
+    :ivar csrf_token: the CSRF token of the session; ``None`` if no login is required.
     """
 
     may_change: bool = True
-    form: str | None = field(default=None, repr=False)
+    csrf_token: str | None = field(default=None, repr=False)
 
-    def guard(self) -> list[Tag]:
-        """Return what a form must hold besides its own fields."""
-        if self.form is None:
+    def csrf_field(self) -> list[Tag]:
+        """Return the hidden field that each form needs for its CSRF token."""
+        if self.csrf_token is None:
             return []
-        return [tags.input(type="hidden", name=CSRF_FIELD, value=self.form)]
+        return [tags.input(type="hidden", name=CSRF_FIELD, value=self.csrf_token)]
 
 
 class Layout(Element):
     """A whole page.
 
-    :param main: what is in it.
-    :param who: ``None`` for a stranger.
+    :param main: its content.
+    :param viewer: ``None`` if nobody is logged in.
     :param node: the name of the daemon that serves it.
-    :param live: whether it is to be fetched anew while somebody looks at it.
+    :param live: whether the page refreshes itself.
     """
 
-    loader = template("frame")
+    loader = template("layout")
 
     def __init__(
-        self, title: str, main: Renderable, who: Viewer | None, node: str, *, live: bool = False
+        self, title: str, main: Renderable, viewer: Viewer | None, node: str, *, live: bool = False
     ) -> None:
         super().__init__()
         self._title = title
         self._main = main
-        self._who = who
+        self._viewer = viewer
         self._node = node
         self._live = live
 
     @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
+    def fill(self, request: Request, tag: Tag) -> Tag:
         about: list[Renderable] = [f"callme {__version__}"]
-        if self._who is not None:
+        if self._viewer is not None:
             about += [", served by ", tags.bdi(escape_invisible(self._node)), "."]
         return tag.fillSlots(
             title=escape_invisible(self._title),
@@ -168,10 +174,10 @@ class Layout(Element):
 
     @renderer
     def tools(self, request: Request, tag: Tag) -> Renderable:
-        if self._who is None:
+        if self._viewer is None:
             return ""
         logout: Tag | str = ""
-        if self._who.form is not None:
+        if self._viewer.csrf_token is not None:
             button = tags.button("Log out", class_="quiet")
-            logout = tags.form(self._who.guard(), button, action=LOGOUT, method="post")
-        return tags.transparent(*_TOOLS.load()).fillSlots(logout=logout)
+            logout = tags.form(self._viewer.csrf_field(), button, action=LOGOUT, method="post")
+        return tags.transparent(*_SEARCH.load()).fillSlots(logout=logout)

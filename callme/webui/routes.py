@@ -1,12 +1,15 @@
-"""The pages: ask the store, show what it says; take what a person sends, and do it."""
+"""The routes of the web UI: pages that display tasks, and forms that change them."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from attrs import define, field
 from klein import Klein
+from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -25,8 +28,6 @@ from ..api.task_service import TaskService
 from ..core.task import Task
 from ..core.times import Key
 from ..errors import Invalid, quoted
-from ..reports.forecaster import Forecaster
-from ..reports.history_cache import HistoryCache
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
 from ..server.auth import IAnonymous
@@ -35,268 +36,282 @@ from ..server.problem import Problem, set_head
 from ..server.router import AnyPathConverter
 from ..store.interface import Store
 from ..worker.scheduler import Scheduler
-from .chart_panels import HOURS, ChartCache, insert
-from .dashboard import MOST_LISTED, USUAL_HOURS, Dashboard, DashboardData
+from .chart_panels import HOURS, ChartCache, insert_panels
+from .dashboard import DEFAULT_HOURS, MAX_ROWS, Dashboard, DashboardData
 from .forms import EXPECTED_STATE_FIELD, TIME_FIELD, Confirmation, DeleteForm, LogIn, RescheduleForm
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
-from .search import MOST_FOUND, SearchResults, render_results
-from .session import LoginRequired, check_session, current_viewer, parse_form, set_session
+from .search import MAX_RESULTS, SearchResults, render_results
+from .session import LoginRequired, check_csrf, current_viewer, parse_form, set_session
 from .task_page import TaskDetail, TaskPage
 from .widgets import Renderable, escape_invisible, flash, query
 
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
 WAIT_SECONDS = 0.02
-"""How long a page waits for what is being counted."""
-_DONE = {
-    "moved": "The task was rescheduled.",
+"""How long the dashboard waits for fresh chart panels."""
+_FLASHES = {
+    "rescheduled": "The task was rescheduled.",
     "deleted": "The task was deleted.",
 }
-"""What can have been done just before a page is shown."""
+"""The messages about a completed action, by the parameter ``done`` of the page after it."""
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class WebUi:
-    """callme's pages for people.
+    """The pages for the operator.
 
-    :param outlook: tells what is ahead.
-    :param hindsight: tells what happened, by how many hours it looks back.
-    :param now: the wall clock: seconds since 1970.
-    :param node: gives the daemon's name.
-    :param tokens: gives those that people log in with; ``None`` where nobody does.
+    :param tasks: performs the actions.
+    :param charts: the chart panels of the dashboard.
+    :param now: the wall clock, seconds since 1970.
+    :param node: returns the daemon's name.
+    :param tokens: returns the tokens that open a session; ``None`` if no login is required.
     """
 
     _store: Store
     _scheduler: Scheduler
-    _changes: TaskService
-    _outlook: Forecaster
-    _hindsight: dict[int, HistoryCache]
+    _tasks: TaskService
+    _charts: ChartCache
     _now: Callable[[], float]
     _node: Callable[[], str]
     _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
-
-    _drawings: ChartCache = field(factory=ChartCache, init=False)
 
     app = Klein()
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = AnyPathConverter
 
-    # What is shown
+    # Pages
 
     @app.route("/", methods=["GET"])
-    async def overview(self, request: Request) -> bytes:
-        """Show what happened, what is going on and what is due."""
-        who = current_viewer(request)
-        asked = parse_query(request, ("hours", "done"))
-        hours = _hours(asked.get("hours"))
+    async def dashboard(self, request: Request) -> bytes:
+        """Return the dashboard."""
+        viewer = current_viewer(request)
+        parameters = parse_query(request, ("hours", "done"))
+        hours = _parse_hours(parameters.get("hours"))
         now = self._now()
-        # Both at once: neither waits for the other.
-        happening = Deferred.fromCoroutine(self._hindsight[hours].within(WAIT_SECONDS))
-        forecast = await self._outlook.forecast_within(hours, WAIT_SECONDS)
-        happened = await happening
-        figures = await self._store.figures(now)
-        glance = await self._store.glance(MOST_LISTED)
-        page = Dashboard(
-            DashboardData(
-                now,
-                hours,
-                self._scheduler.health(),
-                figures,
-                glance,
-                happened,
-                forecast,
-                who,
-                _DONE.get(asked.get("done", ""), ""),
-            )
+        stats, activity, (past, ahead) = await _gather(
+            self._store.figures(now),
+            self._store.glance(MAX_ROWS),
+            Deferred.fromCoroutine(self._charts.panels_within(hours, WAIT_SECONDS)),
         )
-        frame = self._frame(request, page.headline, page, who, live=True)
-        drawn = await self._drawings.past(hours, happened)
-        drawn += await self._drawings.ahead(hours, forecast)
-        return insert(await flattenString(request, frame), drawn)
+        data = DashboardData(
+            now=now,
+            hours=hours,
+            scheduler=self._scheduler.health(),
+            stats=stats,
+            activity=activity,
+            history=None if past is None else past.snapshot,
+            forecast=None if ahead is None else ahead.snapshot,
+            viewer=viewer,
+            flash=_FLASHES.get(parameters.get("done", ""), ""),
+        )
+        _, headline = data.health
+        layout = self._layout(request, headline, Dashboard(data), viewer, live=True)
+        page = await flattenString(request, layout)
+        return b"<!DOCTYPE html>" + await insert_panels(page, hours, past, ahead)
 
     @app.route("/page/task/<path:path>", methods=["GET"])
     async def task(self, request: Request, path: str) -> Layout:
-        """Show one task."""
-        who = current_viewer(request)
+        """Return the page of one task."""
+        viewer = current_viewer(request)
         done = parse_query(request, ("done",)).get("done", "")
-        task = await self._task(request, path)
-        story = TaskPage(TaskDetail(task, who, _DONE.get(done, "")))
+        task = await self._get_task(request, path)
+        page = TaskPage(TaskDetail(task=task, viewer=viewer, flash=_FLASHES.get(done, "")))
         title = f"{task.key.task_name}: {task.state.value}"
-        return self._frame(request, title, story, who, live=True)
+        return self._layout(request, title, page, viewer, live=True)
 
     @app.route("/page/find", methods=["GET"])
     async def find(self, request: Request) -> Layout | bytes:
-        """Show the tasks whose names begin as somebody says."""
-        who = current_viewer(request)
-        asked = parse_query(request, ("name", "state", "start_from"))
-        prefix = asked.get("name", "").strip()
-        # What no name has, no store is asked for: PostgreSQL takes no NUL.
-        target = parse_selector(request, prefix)
-        if isinstance(target, Key):
-            return redirect(request, url_for(TASK, target))
-        only = parse_state(asked.get("state"))
+        """Return the tasks whose names start with a prefix, or redirect to the task of a key."""
+        viewer = current_viewer(request)
+        parameters = parse_query(request, ("name", "state", "start_from"))
+        prefix = parameters.get("name", "").strip()
+        # This also rejects prefixes that no name can have: PostgreSQL fails at a NUL.
+        selector = parse_selector(request, prefix)
+        if isinstance(selector, Key):
+            return redirect(request, url_for(TASK, selector))
+        only = parse_state(parameters.get("state"))
         page = await self._store.page(
-            start_from=parse_start_from(asked.get("start_from"), None),
-            limit=MOST_FOUND,
+            start_from=parse_start_from(parameters.get("start_from"), None),
+            limit=MAX_RESULTS,
             state=only,
             prefix=prefix,
         )
         assert page is not None
         title = f"{prefix}\u2026" if prefix else "All tasks"
-        return self._frame(request, title, render_results(SearchResults(prefix, only, page)), who)
+        results = render_results(SearchResults(prefix=prefix, only=only, page=page))
+        return self._layout(request, title, results, viewer)
 
     @app.route("/page/static/<name>", methods=["GET"])
     def static(self, request: Request, name: str) -> bytes:
-        """Serve what a page needs besides itself."""
+        """Return a static file."""
         if name not in ASSETS:
             raise Problem(404, "there is nothing at this path")
         return serve_asset(request, ASSETS[name])
 
-    # What is done
+    # Actions
 
     @app.route("/page/reschedule/<path:path>", methods=["GET", "POST"])
     async def reschedule(self, request: Request, path: str) -> Layout | bytes:
-        """Ask for a new minute; move the task to it."""
-        who = current_viewer(request)
-        task = await self._task(request, path)
-        asked = Confirmation(task, who)
+        """Return the form for a new minute, or reschedule the task."""
+        viewer = current_viewer(request)
+        task = await self._get_task(request, path)
+        confirmation = partial(Confirmation, task=task, viewer=viewer)
         if request.method != b"POST":
-            return self._frame(request, "Reschedule?", RescheduleForm(asked), who)
+            return self._layout(request, "Reschedule?", RescheduleForm(confirmation()), viewer)
         fields = parse_form(request)
-        check_session(request, fields)
-        given = fields.get(TIME_FIELD, "").strip()
+        check_csrf(request, fields)
+        time = fields.get(TIME_FIELD, "").strip()
         try:
-            _check_seen(fields, task)
-            trigger_at = parse_new_time({TIME_FIELD: given} if given else {}, self._now())
-            moved = await self._changes.reschedule(task.key, trigger_at, include_all_states=True)
+            _check_state(fields, task)
+            trigger_at = parse_new_time({TIME_FIELD: time} if time else {}, self._now())
+            moved = await self._tasks.reschedule(task.key, trigger_at, include_all_states=True)
             if not moved.moved:
-                raise Problem(409, f"{task.key} is running: it cannot be moved now")
+                raise Problem(409, f"{task.key} is running: it cannot be rescheduled now")
         except (Problem, Invalid) as error:
             problem = error if isinstance(error, Problem) else Problem.of(error)
-            asked = Confirmation(task, who, _said(problem), given)
-            page = RescheduleForm(asked)
-            return self._frame(request, "Reschedule?", page, who, status=problem.status)
-        return redirect(request, url_for(TASK, moved.moved[0][1]) + query(done="moved"))
+            form = RescheduleForm(confirmation(error=_message(problem), time=time))
+            return self._layout(request, "Reschedule?", form, viewer, status=problem.status)
+        return redirect(request, url_for(TASK, moved.moved[0][1]) + query(done="rescheduled"))
 
     @app.route("/page/delete/<path:path>", methods=["GET", "POST"])
     async def delete(self, request: Request, path: str) -> Layout | bytes:
-        """Ask whether a task is to be forgotten; forget it."""
-        who = current_viewer(request)
-        task = await self._task(request, path)
+        """Return the form that confirms a deletion, or delete the task."""
+        viewer = current_viewer(request)
+        task = await self._get_task(request, path)
+        confirmation = partial(Confirmation, task=task, viewer=viewer)
         if request.method != b"POST":
-            return self._frame(request, "Delete?", DeleteForm(Confirmation(task, who)), who)
+            return self._layout(request, "Delete?", DeleteForm(confirmation()), viewer)
         fields = parse_form(request)
-        check_session(request, fields)
+        check_csrf(request, fields)
         try:
-            _check_seen(fields, task)
-            await self._changes.delete(task.key)
+            _check_state(fields, task)
+            await self._tasks.delete(task.key)
         except Problem as problem:
-            page = DeleteForm(Confirmation(task, who, _said(problem)))
-            return self._frame(request, "Delete?", page, who, status=problem.status)
+            form = DeleteForm(confirmation(error=_message(problem)))
+            return self._layout(request, "Delete?", form, viewer, status=problem.status)
         return redirect(request, OVERVIEW + query(done="deleted"))
 
-    # Who comes and goes
+    # Login and logout
 
     @app.route("/page/login", methods=["GET", "POST"])
     def login(self, request: Request) -> Layout | bytes:
-        """Ask for a token; give a session for it."""
+        """Return the login form, or open a session."""
         tokens = self._tokens()
         if tokens is None:
             return redirect(request, OVERVIEW)
         if request.method != b"POST":
-            return self._ask_for_token(request, OVERVIEW, 200)
+            return self._login_form(request, OVERVIEW, 200)
         fields = parse_form(request)
         after = safe_redirect_target(fields.get("next", OVERVIEW))
         token = fields.get("token", "").strip().encode("utf-8", "replace")
         session = open_session(tokens, token, self._now(), secrets.token_urlsafe(16))
         if session is None:
-            return self._ask_for_token(request, after, 401, "callme does not know this token.")
+            return self._login_form(request, after, 401, "Invalid token.")
         set_session(request, session, SESSION_SECONDS)
         return redirect(request, after)
 
     @app.route("/page/logout", methods=["POST"])
     def logout(self, request: Request) -> bytes:
-        """Have a browser forget its session."""
-        check_session(request, parse_form(request))
+        """Delete the session cookie."""
+        check_csrf(request, parse_form(request))
         set_session(request, "", 0)
         return redirect(request, LOGIN)
 
-    def _ask_for_token(self, request: IRequest, after: str, status: int, wrong: str = "") -> Layout:
+    def _login_form(self, request: IRequest, after: str, status: int, error: str = "") -> Layout:
         linked = request.getHeader(b"sec-fetch-site") in (b"cross-site", b"same-site")
-        page = LogIn(after, wrong, linked=linked)
+        page = LogIn(after, error, linked=linked)
         if status == 401:
             request.setHeader(b"www-authenticate", b'Bearer realm="callme"')
-        return self._frame(request, "Log in", page, None, status=status)
+        return self._layout(request, "Log in", page, None, status=status)
 
-    async def _task(self, request: Request, path: str) -> Task:
-        target = parse_selector(request, path)
-        if not isinstance(target, Key):
-            raise Problem(404, "say which task: its name, @ and its minute")
-        task = await self._store.get(target)
+    async def _get_task(self, request: Request, path: str) -> Task:
+        key = parse_selector(request, path)
+        if not isinstance(key, Key):
+            raise Problem(404, "the path has no task key: expected NAME@MINUTE")
+        task = await self._store.get(key)
         if task is None:
-            raise Problem(404, f"there is no task {target}: it may have been moved or deleted")
+            raise Problem(404, f"task {key} not found: it may have been rescheduled or deleted")
         return task
 
-    def _frame(
+    def _layout(
         self,
         request: IRequest,
         title: str,
         main: Renderable,
-        who: Viewer | None,
+        viewer: Viewer | None,
         *,
         live: bool = False,
         status: int = 200,
     ) -> Layout:
         set_page_headers(request, status)
-        return Layout(f"{title} \u00b7 callme", main, who, self._node(), live=live)
+        return Layout(f"{title} \u00b7 callme", main, viewer, self._node(), live=live)
 
     # Errors
 
     @app.handle_errors(LoginRequired)
-    def _unknown(self, request: IRequest, failure: Failure) -> Layout:
+    def _login_required(self, request: IRequest, failure: Failure) -> Layout:
         path = request.uri.decode("latin-1") if request.method == b"GET" else OVERVIEW
-        return self._ask_for_token(request, safe_redirect_target(path), 401)
+        return self._login_form(request, safe_redirect_target(path), 401)
 
     @app.handle_errors(Exception)
     def _failed(self, request: IRequest, failure: Failure) -> Layout:
         problem = problem_for(request, failure)
         # A page that was only displayed loads again by itself once the database is available.
         live = problem.status == 503 and request.method == b"GET"
-        return self._wrong(request, problem, live=live)
+        return self._error_page(request, problem, live=live)
 
-    def _wrong(self, request: IRequest, problem: Problem, *, live: bool = False) -> Layout:
+    def _error_page(self, request: IRequest, problem: Problem, *, live: bool = False) -> Layout:
         title = problem.title
-        who = None if IAnonymous.providedBy(request) else current_viewer(request)
-        frame = self._frame(
+        viewer = None if IAnonymous.providedBy(request) else current_viewer(request)
+        layout = self._layout(
             request,
             title,
-            [_heading(title), flash(escape_invisible(_said(problem)), "wrong")],
-            who,
+            [_heading(title), flash(escape_invisible(_message(problem)), "wrong")],
+            viewer,
             live=live,
             status=problem.status,
         )
         set_head(request, problem.status, problem.headers)
-        return frame
+        return layout
 
 
 def _heading(title: str) -> Tag:
     return tags.div(tags.h1(title), class_="head")
 
 
-def _hours(given: str | None) -> int:
-    if given is None:
-        return USUAL_HOURS
-    if given not in map(str, HOURS):
-        known = ", ".join(map(str, HOURS))
-        raise Problem(400, f"hours is {quoted(given)}: expected one of {known}")
-    return int(given)
+def _parse_hours(value: str | None) -> int:
+    if value is None:
+        return DEFAULT_HOURS
+    if value not in map(str, HOURS):
+        choices = ", ".join(map(str, HOURS))
+        raise Problem(400, f"hours is {quoted(value)}: expected one of {choices}")
+    return int(value)
 
 
-def _check_seen(fields: dict[str, str], task: Task) -> None:
-    """Refuse what somebody decided when the task stood otherwise: a call may have been made."""
+def _check_state(fields: dict[str, str], task: Task) -> None:
+    """Reject a form that was rendered when the task had another state.
+
+    A call may have been made since, which a late click must not repeat.
+
+    :raises Problem: 409.
+    """
     if fields.get(EXPECTED_STATE_FIELD) != task.state.value:
-        raise Problem(409, f"meanwhile the task is {task.state.value}: is this still meant?")
+        raise Problem(409, f"the task is {task.state.value} now: confirm again to continue")
 
 
-def _said(problem: Problem) -> str:
-    """Return what is wrong, as a sentence with all its parts."""
+def _message(problem: Problem) -> str:
+    """Return the detail of a problem together with that of each of its errors."""
     errors = [error.detail for error in problem.errors]
-    return "; ".join([problem.detail, *(one for one in errors if one not in problem.detail)])
+    return "; ".join([problem.detail, *(text for text in errors if text not in problem.detail)])
+
+
+async def _gather(first: Deferred[A], second: Deferred[B], third: Deferred[C]) -> tuple[A, B, C]:
+    """Wait for three Deferreds at once; raise the first failure."""
+    gathering: Deferred[Any] = defer.gatherResults([first, second, third], consumeErrors=True)
+    try:
+        result: tuple[A, B, C] = tuple(await gathering)
+    except defer.FirstError as error:
+        error.subFailure.raiseException()
+    return result

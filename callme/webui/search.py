@@ -1,4 +1,4 @@
-"""The page of tasks that were looked for by name."""
+"""The page of search results: tasks by the beginning of their names."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .widgets import (
     timestamp,
 )
 
-MOST_FOUND = 100
+MAX_RESULTS = 100
 """Tasks on one page."""
 
 
-@frozen
+@frozen(kw_only=True)
 class SearchResults:
-    """What was found.
+    """One page of search results.
 
-    :ivar prefix: what names begin with; empty for all.
-    :ivar only: the state that was asked for, if one was.
+    :ivar prefix: the beginning of the names; empty for all tasks.
+    :ivar only: the state of the tasks; ``None`` for all states.
     """
 
     prefix: str
@@ -38,46 +38,43 @@ class SearchResults:
     page: Page
 
 
-def render_results(what: SearchResults) -> list[Tag]:
-    """Return what is between the head and the foot of the page."""
-    kind = "tasks" if what.only is None else f"{what.only.value} tasks"
-    title = f"All {kind}"
-    if what.prefix:
-        prefix = escape_invisible(what.prefix)
-        title = f"{kind.capitalize()} whose name begins with \u201c{prefix}\u201d"
-    head = tags.div(tags.h1(title), _states(what), class_="head")
-    if not what.page.tasks:
-        return [head, tags.p("There is none.", class_="none")]
-    columns = ["Task", "Minute", "State", "Next attempt", "Ended", "Why"]
+def render_results(results: SearchResults) -> list[Tag]:
+    """Return the main part of the page."""
+    kind = "tasks" if results.only is None else f"{results.only.value} tasks"
+    title = "All tasks" if results.only is None else kind.capitalize()
+    if results.prefix:
+        prefix = escape_invisible(results.prefix)
+        title = f"{kind.capitalize()} whose names start with \u201c{prefix}\u201d"
+    head = tags.div(tags.h1(title), _state_filter(results), class_="head")
+    if not results.page.tasks:
+        return [head, tags.p("No tasks found.", class_="none")]
     listed = table(
-        f"{pluralize(len(what.page.tasks), 'task')} by name, then by minute",
-        columns,
-        [_row(task) for task in what.page.tasks],
+        f"{pluralize(len(results.page.tasks), 'task')}, by name and minute",
+        ["Task", "Minute", "State", "Next attempt", "Ended", "Reason"],
+        [_row(task) for task in results.page.tasks],
         "wide",
     )
-    if what.page.next is None:
+    if results.page.next is None:
         return [head, listed]
-    href = FIND + _query(what.prefix, what.only, start_from=str(what.page.next))
-    return [head, listed, tags.p(tags.a("More", href=href, rel="next"), class_="more")]
+    href = FIND + _query(results.prefix, results.only, start_from=str(results.page.next))
+    return [head, listed, tags.p(tags.a("Next page", href=href, rel="next"), class_="more")]
 
 
-def _states(what: SearchResults) -> Tag:
+def _state_filter(results: SearchResults) -> Tag:
     links = tags.ul()
-    for only in (None, State.FAILED):
-        link = tags.a(
-            "every" if only is None else only.value, href=FIND + _query(what.prefix, only)
-        )
-        if only is what.only:
+    for only, label in ((None, "All"), (State.FAILED, "Failed")):
+        link = tags.a(label, href=FIND + _query(results.prefix, only))
+        if only is results.only:
             link.attributes["aria-current"] = "true"
         links(tags.li(link))
-    states = tags.nav(links, class_="spans")
-    states.attributes["aria-label"] = "State"
-    return states
+    filter_links = tags.nav(links, class_="options")
+    filter_links.attributes["aria-label"] = "State"
+    return filter_links
 
 
 def _query(prefix: str, only: State | None, **more: str) -> str:
-    state_asked = {} if only is None else {"state": only.value}
-    return query(name=prefix, **state_asked, **more)
+    state_filter = {} if only is None else {"state": only.value}
+    return query(name=prefix, **state_filter, **more)
 
 
 def _row(task: Task) -> tuple[Renderable, ...]:

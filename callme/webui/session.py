@@ -1,4 +1,4 @@
-"""What a form brings, and whether it is one of ours."""
+"""Sessions and submitted forms: the viewer of a request, and the fields of a form."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from .layout import CSRF_FIELD, Viewer
 
 
 class LoginRequired(Exception):
-    """Somebody must log in first."""
+    """The client must log in first."""
 
 
 def current_viewer(request: IRequest) -> Viewer:
-    """Return who asks.
+    """Return the viewer who sent a request.
 
-    :raises Unknown: where that is somebody who must log in first.
+    :raises LoginRequired: if the viewer must log in first.
     """
     if IAnonymous.providedBy(request):
         raise LoginRequired
-    visitor = cast(Request, request).getComponent(IUserSession)
-    if visitor is None:
+    user = cast(Request, request).getComponent(IUserSession)
+    if user is None:
         return Viewer()
-    return Viewer(visitor.session.permission is Permission.WRITE, visitor.session.csrf_token)
+    return Viewer(user.session.permission is Permission.WRITE, user.session.csrf_token)
 
 
 def set_session(request: Request, session: str, seconds: int) -> None:
-    """Have a browser keep a session for so many seconds; for none, forget it."""
-    # Whoever ends TLS before callme may say so by the origin of the form.
+    """Set the session cookie.
+
+    :param seconds: its lifetime; 0 deletes it.
+    """
+    # Behind a proxy that terminates TLS, the origin of the form tells that it was sent by HTTPS.
     secure = request.isSecure() or (request.getHeader(b"origin") or b"").startswith(b"https://")
     request.addCookie(
         SESSION_COOKIES[0 if secure else 1],
@@ -49,39 +52,43 @@ def set_session(request: Request, session: str, seconds: int) -> None:
 
 
 _TYPE = b"application/x-www-form-urlencoded"
-_MOST_FIELDS = 10
+_MAX_FIELDS = 10
 
 
 def parse_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form; each may be given once.
+    """Return the fields of a submitted form, each of which may occur once.
 
-    :raises Problem: for what is no form, and for one that was not given out in this session: the
-        gate has made sure already that no other page has sent it.
+    Cross-origin forms have been rejected before.
+
+    :raises Problem: for a body that is not a form.
     """
     kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
     if kind != _TYPE:
-        raise Problem(415, f"a form is sent as {_TYPE.decode()}")
+        raise Problem(415, f"the content type must be {_TYPE.decode()}")
     assert request.content is not None
     data = request.content.read()
     if len(data) > MAX_FORM:
-        raise Problem(413, f"a form is larger than {MAX_FORM:,} bytes")
+        raise Problem(413, f"the form exceeds {MAX_FORM:,} bytes")
     try:
         pairs = parse_qsl(
             data.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=_MOST_FIELDS,
+            max_num_fields=_MAX_FIELDS,
         )
     except ValueError:
-        raise Problem(400, "the form cannot be read") from None
+        raise Problem(400, "the form is malformed") from None
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise Problem(400, "the form has a field twice")
+        raise Problem(400, "a field of the form occurs twice")
     return fields
 
 
-def check_session(request: Request, fields: dict[str, str]) -> None:
-    """Refuse a form that was not given out in this session, where there is one."""
-    visitor = request.getComponent(IUserSession)
-    if visitor is not None and not verify_csrf(visitor.session, fields.get(CSRF_FIELD, "")):
-        raise Problem(403, "this form is of another session: open it anew")
+def check_csrf(request: Request, fields: dict[str, str]) -> None:
+    """Verify the CSRF token of a form, if the request belongs to a session.
+
+    :raises Problem: if the form belongs to another session.
+    """
+    user = request.getComponent(IUserSession)
+    if user is not None and not verify_csrf(user.session, fields.get(CSRF_FIELD, "")):
+        raise Problem(403, "the form belongs to another session: reload the page")

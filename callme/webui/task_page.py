@@ -1,4 +1,4 @@
-"""One task's page: how it stands, attempt by attempt, and what was asked for."""
+"""The page of one task: its state, its attempts and its definition."""
 
 from __future__ import annotations
 
@@ -31,71 +31,72 @@ from .widgets import (
     truncate,
 )
 
-LEFT_ALONE = "While it is called it can be neither moved nor deleted."
-_LINES = "\n\t"
-"""Controls that show as they are in a text of several lines."""
+RUNNING_HINT = "A running task can be neither rescheduled nor deleted."
+_LINE_CONTROLS = "\n\t"
+"""Control characters that may occur in a text of several lines."""
 
 
-@frozen
+@frozen(kw_only=True)
 class TaskDetail:
-    """What a task's page tells.
+    """The content of a task's page.
 
-    :ivar flash: what has just been done.
+    :ivar flash: the message about an action that has just been completed, if any.
     """
 
     task: Task
-    who: Viewer
+    viewer: Viewer
     flash: str = ""
 
 
 class TaskPage(Element):
-    """What is between the head and the foot of the page."""
+    """The main part of a task's page."""
 
     loader = template("task")
 
-    def __init__(self, story: TaskDetail) -> None:
+    def __init__(self, detail: TaskDetail) -> None:
         super().__init__()
-        self._story = story
+        self._detail = detail
 
     @renderer
-    def page(self, request: Request, tag: Tag) -> Tag:
-        task = self._story.task
+    def fill(self, request: Request, tag: Tag) -> Tag:
+        task = self._detail.task
         return tag.fillSlots(
-            notice=flash(self._story.flash) if self._story.flash else "",
+            flash=flash(self._detail.flash) if self._detail.flash else "",
             name=bdi(task.key.task_name),
             state=state(task.state),
-            standing=standing(task),
-            actions=_actions(task) if self._story.who.may_change else "",
+            summary=summary(task),
+            actions=_actions(task) if self._detail.viewer.may_change else "",
             attempts=_attempts(task),
-            facts=definition_list(_facts(task)),
+            definition=definition_list(_definition(task)),
             headers=_headers(task),
             payload=_payload(task),
-            others=tags.a(
-                "Tasks whose name begins likewise", href=FIND + query(name=task.key.task_name)
+            same_name=tags.a(
+                "Tasks whose names start with this name",
+                href=FIND + query(name=task.key.task_name),
             ),
         )
 
 
-def standing(task: Task) -> list[Renderable]:
-    """Return how a task stands, in a sentence."""
+def summary(task: Task) -> list[Renderable]:
+    """Return the rest of the sentence that begins with the task's state."""
     due: list[Renderable] = ["due ", minute(task.key.trigger_at)]
     if task.state is State.SCHEDULED:
         if task.due_at is None or task.due_at == task.key.trigger_at:
             return [*due, "."]
-        return [*due, "; to be tried again at ", minute(task.due_at), "."]
+        return [*due, "; next attempt at ", minute(task.due_at), "."]
     if task.state is State.RUNNING:
-        return [*due, f"; attempt {_running_number(task)} is under way."]
+        return [*due, f"; attempt {_running_number(task)} is in flight."]
     ended: list[Renderable] = [*due, "; ended at ", timestamp(task.finished_at_ms), "."]
     return [*ended, " ", failure_reason(task.reason, task.detail)]
 
 
 def _running_number(task: Task) -> int:
-    return max((one.number for one in task.attempts or ()), default=0) + 1
+    return max((attempt.number for attempt in task.attempts or ()), default=0) + 1
 
 
 def _actions(task: Task) -> Tag:
     if task.state is State.RUNNING:
-        return tags.p(LEFT_ALONE, class_="none")
+        return tags.p(RUNNING_HINT, class_="none")
     return tags.p(
         tags.a("Reschedule\u2026", href=url_for(RESCHEDULE, task.key), class_="do"),
         " ",
@@ -107,25 +108,26 @@ def _actions(task: Task) -> Tag:
 def _attempts(task: Task) -> Tag:
     attempts = task.attempts or ()
     rows = [
-        _row(one, _after(task, number, attempts)) for number, one in enumerate(attempts, start=1)
+        _row(attempt, _next_step(task, place, attempts))
+        for place, attempt in enumerate(attempts, start=1)
     ]
     if task.state is State.RUNNING:
-        rows.append((str(_running_number(task)), "\u2013", "", "", "", "under way", "", ""))
+        rows.append((str(_running_number(task)), "\u2013", "", "", "", "in flight", "", ""))
     if not rows:
-        never = "No request was made." if task.finished_at_ms is not None else "None yet."
-        return tags.p(never, class_="none")
-    columns = ["#No.", "Started", "#Late", "#Took", "#Status", "Outcome", "Daemon", "Next"]
+        ended = task.finished_at_ms is not None
+        return tags.p("No attempt was made." if ended else "No attempts yet.", class_="none")
+    columns = ["#No.", "Started", "#Lateness", "#Duration", "#Status", "Outcome", "Daemon", "Next"]
     return table(pluralize(len(rows), "attempt"), columns, rows, "wide")
 
 
-def _row(attempt: Attempt, after: Renderable) -> Sequence[Renderable]:
+def _row(attempt: Attempt, next_step: Renderable) -> Sequence[Renderable]:
     outcome = tags.div(state(State.SUCCEEDED if attempt.reason is None else State.FAILED))
     outcome(" ", failure_reason(attempt.reason, attempt.detail))
     if attempt.body:
-        opening = tags.summary("What it answered")
-        answered = tags.details(opening, tags.pre(escape_invisible(attempt.body, _LINES)))
-        answered.attributes["id"] = f"answer-{attempt.number}"
-        outcome(answered)
+        body = tags.pre(escape_invisible(attempt.body, _LINE_CONTROLS))
+        details = tags.details(tags.summary("Response body"), body)
+        details.attributes["id"] = f"response-{attempt.number}"
+        outcome(details)
     return (
         str(attempt.number),
         timestamp(attempt.started_at_ms),
@@ -134,28 +136,32 @@ def _row(attempt: Attempt, after: Renderable) -> Sequence[Renderable]:
         "\u2013" if attempt.status is None else str(attempt.status),
         outcome,
         bdi(attempt.node or "\u2013"),
-        tags.span(after),
+        tags.span(next_step),
     )
 
 
-def _after(task: Task, number: int, attempts: Sequence[Attempt]) -> Renderable:
-    """Return what came after the attempt of this place, the first being 1."""
-    first = len(attempts) - task.attempts_used + (task.state is State.RUNNING)
-    if number < len(attempts):
-        if number == first:
-            return "rescheduled, then tried anew"
-        return ["tried again ", timestamp(attempts[number].started_at_ms)]
+def _next_step(task: Task, place: int, attempts: Sequence[Attempt]) -> Renderable:
+    """Return what followed an attempt.
+
+    :param place: its place in ``attempts``, from 1.
+    """
+    # The last attempt before the task was rescheduled; 0 if it was not.
+    before_reschedule = len(attempts) - task.attempts_used + (task.state is State.RUNNING)
+    if place < len(attempts):
+        if place == before_reschedule:
+            return "rescheduled"
+        return ["retried at ", timestamp(attempts[place].started_at_ms)]
     if task.state is State.RUNNING:
-        return "rescheduled, then called" if number == first else "tried again now"
+        return "rescheduled, in flight" if place == before_reschedule else "retry in flight"
     if task.state is State.SCHEDULED and task.due_at is not None:
-        again = "rescheduled to " if number == first else "to be tried again "
-        return [again, minute(task.due_at)]
+        kind = "rescheduled to " if place == before_reschedule else "retry at "
+        return [kind, minute(task.due_at)]
     if task.state is State.SUCCEEDED:
         return "done"
     return "given up"
 
 
-def _facts(task: Task) -> Iterable[tuple[str, Renderable]]:
+def _definition(task: Task) -> Iterable[tuple[str, Renderable]]:
     definition = task.definition
     allowed = 1 + definition.retry
     yield "Key", tags.code(escape_invisible(str(task.key)))
@@ -167,7 +173,7 @@ def _facts(task: Task) -> Iterable[tuple[str, Renderable]]:
         if parameter.label is not None and value is not None:
             text = escape_invisible(parameter.to_text(value))
             yield parameter.label, tags.code(text) if parameter.is_code else text
-    yield "Registered", timestamp(task.created_at_ms)
+    yield "Created", timestamp(task.created_at_ms)
 
 
 def _headers(task: Task) -> Tag | str:
@@ -175,21 +181,20 @@ def _headers(task: Task) -> Tag | str:
     if not headers:
         return ""
     rows = [
-        (tags.code(escape_invisible(one)), escape_invisible(value))
-        for one, value in headers.items()
+        (tags.code(escape_invisible(name)), escape_invisible(value))
+        for name, value in headers.items()
     ]
-    return table("Headers that are sent along", ["Header", "Value"], rows)
+    return table("Request headers", ["Header", "Value"], rows)
 
 
 def _payload(task: Task) -> Tag | str:
     payload = task.definition.payload
     if not payload:
         return ""
-    shown, left = truncate(payload)
-    more = tags.p(f"{left:,} more characters are not shown here.") if left else ""
+    beginning, omitted = truncate(payload)
     return tags.details(
         tags.summary(f"Payload, {pluralize(len(payload), 'character')}"),
-        tags.pre(escape_invisible(shown, _LINES)),
-        more,
+        tags.pre(escape_invisible(beginning, _LINE_CONTROLS)),
+        tags.p(f"{omitted:,} more characters are omitted.") if omitted else "",
         id="payload",
     )

@@ -1,4 +1,4 @@
-"""What pages are put together from: templates, tables, states, notices."""
+"""Building blocks of the pages: templates, times, tables, states, flash messages."""
 
 from __future__ import annotations
 
@@ -13,98 +13,97 @@ from ..core.task import Reason, State
 from ..core.times import Key, rfc3339
 from ..server.paths import TASK, url_for
 
-MOST_SHOWN = 4_000
-"""Characters that are shown of a text that may be long."""
-# They join letters, and move none: Persian needs one, emoji the other.
+MAX_TEXT_LENGTH = 4_000
+"""Characters of a long text that a page contains."""
+# Joiners do not reorder text, and are needed: in Persian, and in emoji.
 _JOINERS = "\u200c\u200d"
 _HIDDEN = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
 
-def escape_invisible(text: str, kept: str = "") -> str:
-    """Return a text in which nothing is hidden: what shows nothing, or moves others, is named.
+def escape_invisible(text: str, allowed: str = "") -> str:
+    """Return a text with its invisible characters replaced by their code points.
 
-    What endpoints answer and people call their tasks may hold anything: controls that HTML has
-    no place for, marks that turn the direction of what follows.
+    Task names and response bodies may contain any character: control characters that HTML does
+    not allow, and marks that change the direction of the text after them.
 
-    :param kept: controls that are left as they are.
+    :param allowed: control characters that are left as they are.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_visible(c, kept) for c in text)
+    return "".join(_visible(c, allowed) for c in text)
 
 
-def _visible(character: str, kept: str) -> str:
-    if character in kept or character in _JOINERS:
+def _visible(character: str, allowed: str) -> str:
+    if character in allowed or character in _JOINERS:
         return character
     if unicodedata.category(character) in _HIDDEN:
         return f"\u27e8U+{ord(character):04X}\u27e9"
     return character
 
 
-def truncate(text: str, most: int = MOST_SHOWN) -> tuple[str, int]:
-    """Return the beginning of a text, and how many characters were left out."""
-    return text[:most], max(0, len(text) - most)
+def truncate(text: str, length: int = MAX_TEXT_LENGTH) -> tuple[str, int]:
+    """Return the beginning of a text, and the number of omitted characters."""
+    return text[:length], max(0, len(text) - length)
 
 
 def bdi(text: str) -> Tag:
-    """Return a name of somebody's, which turns nothing around it."""
+    """Return a text whose writing direction does not affect its surroundings."""
     return tags.bdi(escape_invisible(text))
 
 
 def task_link(key: Key) -> Tag:
-    """Return a link to a task's page, which says its name."""
+    """Return a link to a task's page; its text is the task's name."""
     return tags.a(bdi(key.task_name), href=url_for(TASK, key))
 
 
 def timestamp(milliseconds: int | None) -> Tag | str:
-    """Return a time as a person reads it, to the second; a dash for none."""
+    """Return a time (ms since 1970) with its date, to the second; a dash for ``None``."""
     if milliseconds is None:
         return "\u2013"
     exact = rfc3339(milliseconds)
-    shown = f"{exact[:10]} {exact[11:19]}"
-    return tags.time(shown, datetime=exact)
+    return tags.time(f"{exact[:10]} {exact[11:19]}", datetime=exact)
 
 
 def minute(seconds: int) -> Tag:
-    """Return a minute as a person reads it."""
+    """Return a minute (seconds since 1970) with its date."""
     exact = rfc3339(seconds * 1000)
     return tags.time(f"{exact[:10]} {exact[11:16]}", datetime=exact)
 
 
-def clock(seconds: int) -> Tag:
-    """Return a minute of a day that is known."""
+def time_of_day(seconds: int) -> Tag:
+    """Return a minute (seconds since 1970) without its date."""
     return tags.time(clock_time(seconds), datetime=rfc3339(seconds * 1000))
 
 
 def clock_time(seconds: int) -> str:
-    """Return the time of the day, to the minute."""
+    """Return the time of day, to the minute, as a text."""
     return rfc3339(seconds * 1000)[11:16]
 
 
 def duration(milliseconds: int | None) -> str:
-    """Return how long something took, in the two units that matter; a dash for unknown."""
+    """Return a duration in its two largest units; a dash for ``None``."""
     if milliseconds is None:
         return "\u2013"
     if milliseconds < _SECOND:
         return f"{milliseconds} ms"
     if milliseconds < _MINUTE:
         return f"{milliseconds / _SECOND:.1f} s"
-    for unit, name_of, below, name_below in (
+    for unit, name, smaller, smaller_name in (
         (_DAY, "d", _HOUR, "h"),
         (_HOUR, "h", _MINUTE, "min"),
         (_MINUTE, "min", _SECOND, "s"),
     ):
         if milliseconds >= unit:
             whole, rest = divmod(milliseconds, unit)
-            more = f" {rest // below} {name_below}" if rest >= below else ""
-            return f"{whole:,} {name_of}{more}"
+            more = f" {rest // smaller} {smaller_name}" if rest >= smaller else ""
+            return f"{whole:,} {name}{more}"
     raise AssertionError("every duration has a unit")
 
 
-def pluralize(number: int, one: str, many: str = "") -> str:
-    """Return a number and what it is of: ``1 task``, ``2 tasks``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def pluralize(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 task``, ``2 tasks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def query(**values: object) -> str:
@@ -113,7 +112,7 @@ def query(**values: object) -> str:
 
 
 Renderable = Flattenable
-"""What may stand in a cell, or in a sentence: a text, a tag, a list of them."""
+"""A text, a tag, or a list of them."""
 
 _SIGNS = {
     State.SCHEDULED: "\u25cb",
@@ -123,47 +122,48 @@ _SIGNS = {
 }
 
 
-def template(bdi: str) -> XMLString:
-    """Return one of the templates beside this module."""
+def template(name: str) -> XMLString:
+    """Return a template of this package."""
     assert __package__ is not None
-    text = (files(__package__) / "templates" / f"{bdi}.xml").read_text(encoding="utf-8")
+    text = (files(__package__) / "templates" / f"{name}.xml").read_text(encoding="utf-8")
     return XMLString(text)
 
 
 def state(of: State) -> Tag:
-    """Return a state: a word, a sign and a colour."""
+    """Return a state as a word with a sign and a colour."""
     sign = tags.span(_SIGNS[of], class_="sign")
     sign.attributes["aria-hidden"] = "true"
     return tags.strong(sign, of.value, class_=f"state {of.value}")
 
 
 def failure_reason(reason: Reason | None, detail: str) -> Renderable:
-    """Return why a task or an attempt failed; nothing where it did not."""
+    """Return the reason of a failure with its detail; an empty text without a failure."""
     if reason is None:
         return ""
-    return tags.span(tags.code(reason.value), " ", escape_invisible(detail), class_="why")
+    return tags.span(tags.code(reason.value), " ", escape_invisible(detail), class_="reason")
 
 
 def table(
     caption: str, columns: Sequence[str], rows: Iterable[Sequence[Renderable]], kind: str = ""
 ) -> Tag:
-    """Return a table; on a narrow screen each of its cells says what it is.
+    """Return a table; on a narrow screen each of its cells has the label of its column.
 
-    :param columns: their headings; one that begins with ``#`` is of numbers.
+    :param columns: the headings; a leading ``#`` marks a column of numbers.
     """
-    # Laid out as blocks, a table is none any more to who listens, unless it says so itself.
-    numbers = [one.startswith("#") for one in columns]
-    names = [one.removeprefix("#") for one in columns]
+    # The explicit roles are for screen readers: with display: block, which the style sheet sets
+    # on a narrow screen, a table loses its implicit ones.
+    numeric = [column.startswith("#") for column in columns]
+    labels = [column.removeprefix("#") for column in columns]
     head = tags.tr(role="row")
-    for one, number in zip(names, numbers, strict=True):
-        head(_cell(tags.th(one, scope="col", role="columnheader"), number))
+    for label, is_numeric in zip(labels, numeric, strict=True):
+        head(_cell(tags.th(label, scope="col", role="columnheader"), is_numeric))
     body = tags.tbody(role="rowgroup")
     for row in rows:
         line = tags.tr(role="row")
-        for one, number, cell in zip(names, numbers, row, strict=True):
-            made = _cell(tags.td(cell, role="cell"), number)
-            made.attributes["data-label"] = one
-            line(made)
+        for label, is_numeric, content in zip(labels, numeric, row, strict=True):
+            cell = _cell(tags.td(content, role="cell"), is_numeric)
+            cell.attributes["data-label"] = label
+            line(cell)
         body(line)
     return tags.table(
         tags.caption(caption),
@@ -174,15 +174,18 @@ def table(
     )
 
 
-def _cell(cell: Tag, number: bool) -> Tag:
-    return cell(class_="number") if number else cell
+def _cell(cell: Tag, is_numeric: bool) -> Tag:
+    return cell(class_="number") if is_numeric else cell
 
 
 def definition_list(pairs: Iterable[tuple[str, Renderable]]) -> list[Tag]:
-    """Return what stands in a list of terms and what they are."""
-    return [tags.div(tags.dt(term), tags.dd(said)) for term, said in pairs]
+    """Return the content of a description list (``dl``)."""
+    return [tags.div(tags.dt(term), tags.dd(details)) for term, details in pairs]
 
 
 def flash(sentence: Renderable, kind: str = "done") -> Tag:
-    """Return a sentence that must be seen."""
-    return tags.p(sentence, class_=f"notice {kind}", role="alert" if kind == "wrong" else "status")
+    """Return a message that is displayed, and read aloud, at once.
+
+    :param kind: ``done``, or ``wrong`` for an error.
+    """
+    return tags.p(sentence, class_=f"flash {kind}", role="alert" if kind == "wrong" else "status")

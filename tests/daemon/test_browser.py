@@ -171,7 +171,7 @@ def test_dashboard_draws_its_charts(daemon: Daemon, browser: Browser) -> None:
     assert len(boxes) >= 4
     assert all(box["width"] >= 1 and box["height"] >= 1 for box in boxes)
     zone = browser.one("#zone").text
-    assert zone.startswith("Your clock is at UTC")
+    assert zone.startswith("Your time zone: UTC")
     assert browser.one("main time").get_attribute("title")
     loaded = {urlsplit(one).path for one in browser.requests()}
     assert {one.partition("-")[0] for one in loaded} >= {
@@ -209,7 +209,10 @@ def test_task_is_rescheduled_by_keyboard_alone(
     browser.until("return location.pathname.startsWith('/page/task/')")
     assert browser.one("[role=status]").text == "The task was rescheduled."
     (task,) = daemon.curl("GET", "/status/by-keyboard")[1]["tasks"]
-    assert (task["state"], browser.path) == ("scheduled", f"/page/task/{task['task']}?done=moved")
+    assert (task["state"], browser.path) == (
+        "scheduled",
+        f"/page/task/{task['task']}?done=rescheduled",
+    )
 
 
 def test_pages_work_without_scripts(daemon: Daemon, sink: Sink, browser: Browser) -> None:
@@ -260,7 +263,7 @@ def test_dashboard_refreshes_without_disturbing_the_reader(
     browser.run("getSelection().removeAllRanges()")
     button = browser.one(".refresh")
     button.click()
-    assert button.text == "Refresh again"
+    assert button.text == "Resume refresh"
     button.click()
 
 
@@ -272,18 +275,18 @@ def test_dashboard_reports_an_unreachable_daemon(
     daemon.kill()
     browser.run("return refresh()")
     # The page marks its content as outdated, in view.
-    trouble = browser.one("#trouble")
-    assert trouble.text.startswith("callme does not answer: what is shown here is old.")
+    trouble = browser.one("#stale")
+    assert trouble.text.startswith("callme is not responding: this page is out of date.")
     assert trouble.location["y"] < browser.one("h1").location["y"]
     assert trouble.get_attribute("aria-live") == "assertive"
-    assert browser.all("main.old")
+    assert browser.all("main.stale")
     assert browser.run(CONTRAST)[1] == []
     keep(browser, "old-1400-light")
     browser.complaints()
     daemon.start()
     browser.run("return refresh()")
-    assert browser.one("#trouble").text == ""
-    assert browser.all("main.old") == []
+    assert browser.one("#stale").text == ""
+    assert browser.all("main.stale") == []
     browser.complaints()
     daemon.kill()
 

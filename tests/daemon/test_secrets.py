@@ -207,7 +207,9 @@ def test_secrets_stay_hidden_through_every_failure(
     key = told[-1].json["rescheduled"][0]["to"]
     pages = [visit(world, path) for path in ("/", "/page/find")]
     pages += [visit(world, f"/page/{one}/{key}") for one in ("reschedule", "delete")]
-    pages.append(visit(world, f"/page/reschedule/{key}", {"trigger_at": "x", "seen": "y"}))
+    pages.append(
+        visit(world, f"/page/reschedule/{key}", {"trigger_at": "x", "expected_state": "y"})
+    )
     assert [page.status for page in pages] == [200, 200, 200, 200, 409]
     for text in [answer.text for answer in told] + [page.text for page in pages]:
         assert CANARY not in without_urls(text)
@@ -243,7 +245,7 @@ def test_task_page_contains_no_more_than_the_api_response(world: World, log: lis
     key = world.put("task", NOON, headers=secret).key
     page = visit(world, f"/page/task/{key}")
     assert CANARY not in page.text
-    assert page.rows("Headers") == [
+    assert page.rows("Request headers") == [
         ["Authorization", "***"],
         ["X-Api-Key", "***"],
         ["X-Plain", "plain"],

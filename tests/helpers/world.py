@@ -20,7 +20,6 @@ from callme.core.times import Key
 from callme.metrics.counters import Counters
 from callme.metrics.exporter import MetricsExporter
 from callme.reports.forecaster import Forecaster
-from callme.reports.history_cache import HistoryCache
 from callme.security.address_policy import AddressPolicy
 from callme.security.tokens import Tokens
 from callme.server.router import RootResource
@@ -28,7 +27,7 @@ from callme.store.changes import WatchedStore
 from callme.store.interface import StoreUnavailable
 from callme.store.sqlite.database import configure_writer, migrate
 from callme.store.sqlite.store import SqliteStore
-from callme.webui.chart_panels import HOURS
+from callme.webui.chart_panels import ChartCache
 from callme.webui.routes import WebUi
 from callme.worker.pruner import Pruner
 from callme.worker.scheduler import Scheduler
@@ -149,13 +148,13 @@ class World:
         made = Scheduler(self.watched, self.caller, forgetting, self.clock, self.now, **settings)
         made.observe(Counters(registry))
         self.metrics = MetricsExporter(
-            registry,
-            self.store,
-            made.health,
-            self.clock,
-            self.now,
-            lambda: "node",
-            settings.get("concurrency", 256),
+            registry=registry,
+            store=self.store,
+            health=made.health,
+            clock=self.clock,
+            now=self.now,
+            node=lambda: "node",
+            concurrency=settings.get("concurrency", 256),
         )
         return made
 
@@ -180,15 +179,17 @@ class World:
 
     def _pages(self) -> WebUi:
         store = self.watched
+        forecaster = Forecaster(
+            store=store, capacity=self.scheduler.capacity, clock=self.clock, now=self.now
+        )
         return WebUi(
-            store,
-            self.scheduler,
-            TaskService(store, self.scheduler, self.now),
-            Forecaster(store, self.scheduler.capacity, self.clock, self.now),
-            {hours: HistoryCache(store, self.clock, self.now, hours) for hours in HOURS},
-            self.now,
-            lambda: "node",
-            lambda: self.tokens,
+            store=store,
+            scheduler=self.scheduler,
+            tasks=TaskService(store, self.scheduler, self.now),
+            charts=ChartCache(store=store, forecaster=forecaster, clock=self.clock, now=self.now),
+            now=self.now,
+            node=lambda: "node",
+            tokens=lambda: self.tokens,
         )
 
     def restart(self, **settings: Any) -> None:

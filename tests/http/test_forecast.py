@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from callme.core.task import State
 from callme.core.times import rfc3339
 from callme.reports.forecast import (
     MAX_OVERLOADS,
-    Forecast,
     Overload,
     attempts_at,
     find_overloads,
@@ -24,10 +23,22 @@ from callme.reports.forecast import (
     fold_backlog,
     lateness,
     saturated_span,
+)
+from callme.reports.forecaster import CACHE_SIZE, COST_FACTOR, MAX_TTL_SECONDS, Forecaster
+from callme.store.ahead import (
+    due_counts_by_minute,
+    load_by_minute,
+    load_by_minute_and_host,
     span_above,
 )
-from callme.reports.forecaster import CACHE_SIZE, COST_FACTOR, MOST_SECONDS, Forecaster
-from callme.store.interface import MAX_LOADS, MinuteLoad, PutPreview, Store, StoreUnavailable
+from callme.store.interface import (
+    MAX_LOADS,
+    DueLoad,
+    MinuteLoad,
+    PutPreview,
+    Store,
+    StoreUnavailable,
+)
 from callme.worker.throughput import MAX_HOSTS, MIN_SAMPLES, Capacity, ThroughputMeter
 from tests.helpers.api_client import AT, BODY, ask
 from tests.helpers.stores import NOW, put, put_in
@@ -39,6 +50,15 @@ OTHER = "other.example:443"
 TEN = Capacity(10, 5, rate=10.0, duration=1.0, durations={HOST: 2.5})
 """Ten calls a second in all, two to the host, five to any other."""
 FAR = NOON + 10**6
+
+
+def overload(load: MinuteLoad, last_start_at: float, too_late: int) -> Overload:
+    return Overload(load=load, last_start_at=last_start_at, too_late=too_late)
+
+
+async def read(store: Any, query: Any, *arguments: Any) -> Any:
+    """Run a query of the store package in a transaction of its own."""
+    return await store._read(lambda cursor: query(cursor, *arguments))
 
 
 def minutes(*numbers: int, begin: int = NOON) -> list[int]:
@@ -198,8 +218,8 @@ def test_minute_is_overloaded_if_its_last_call_is_late() -> None:
 
     # Five start at once, and two a second follow.
     assert find_overloads(TEN, [load(124)], NOON) == []
-    assert find_overloads(TEN, [load(125)], NOON) == [Overload(load(125), NOON + 60, 1)]
-    assert find_overloads(TEN, [load(225)], NOON) == [Overload(load(225), NOON + 110, 101)]
+    assert find_overloads(TEN, [load(125)], NOON) == [overload(load(125), NOON + 60, 1)]
+    assert find_overloads(TEN, [load(225)], NOON) == [overload(load(225), NOON + 110, 101)]
 
 
 def test_backlog_delays_the_next_minutes() -> None:
@@ -211,7 +231,7 @@ def test_backlog_delays_the_next_minutes() -> None:
             (NOON + 300, 5, 60),
         )
     )
-    assert find_overloads(TEN, [first, second, third], NOON) == [Overload(second, NOON + 122.5, 5)]
+    assert find_overloads(TEN, [first, second, third], NOON) == [overload(second, NOON + 122.5, 5)]
     assert find_overloads(TEN, [second, third], NOON) == []
 
 
@@ -220,7 +240,7 @@ def test_expired_calls_leave_the_backlog() -> None:
         MinuteLoad(NOON, HOST, 1000, NOON + 60),
         MinuteLoad(NOON + 60, HOST, 1, NOON + 120),
     )
-    assert find_overloads(TEN, [first, second], NOON) == [Overload(first, NOON + 497.5, 876)]
+    assert find_overloads(TEN, [first, second], NOON) == [overload(first, NOON + 497.5, 876)]
 
 
 def test_backlog_is_kept_in_total_and_per_host() -> None:
@@ -329,26 +349,30 @@ async def test_preview_counts_calls_beside_the_task(store: Store) -> None:
 
 
 async def test_calls_ahead_are_counted(store: Store) -> None:
-    assert await store.calls_ahead(NOON, FAR) == {}
+    assert await read(store, due_counts_by_minute, NOON, FAR) == {}
     await put_in(store, State.SUCCEEDED, "y", NOON)
     for number, at in enumerate(minutes(-9, -9, -8, 1, 1, 4, 6)):
         await put(store, f"x{number}", at)
-    assert await store.calls_ahead(NOON, NOON + 360) == {NOON: 3, NOON + 60: 2, NOON + 240: 1}
-    assert await store.calls_ahead(NOON + 60, NOON + 61) == {NOON + 60: 5}
-    assert await store.calls_ahead(NOON - 540, NOON - 480) == {NOON - 540: 2}
-    assert await store.calls_ahead(NOON - 600, NOON - 540) == {}
-    in_order = await store.calls_ahead(NOON, FAR)
+    for begin, until, expected in (
+        (NOON, NOON + 360, {NOON: 3, NOON + 60: 2, NOON + 240: 1}),
+        (NOON + 60, NOON + 61, {NOON + 60: 5}),
+        (NOON - 540, NOON - 480, {NOON - 540: 2}),
+        (NOON - 600, NOON - 540, {}),
+    ):
+        assert await read(store, due_counts_by_minute, begin, until) == expected
+    in_order = await read(store, due_counts_by_minute, NOON, FAR)
     assert list(in_order) == minutes(0, 1, 4, 6)
 
 
 async def test_loads_are_counted_by_minute_and_host(store: Store) -> None:
-    assert await store.loads(0, FAR) == await store.loads(0, FAR, 0) == []
+    assert await read(store, load_by_minute, 0, FAR) == []
+    assert await read(store, load_by_minute_and_host, 0, FAR, 0) == []
     for number, host in enumerate(["a", "a", "a", "b"]):
         await put(store, f"x{number}", NOON, callback=f"http://{host}/", max_delay=5 + number)
     await put(store, "y", NOON + 60, callback="http://a/")
     await put_in(store, State.SUCCEEDED, "z", NOON - 60)
     late = NOON + 60 + 60 * 525_600
-    assert await store.loads(0, NOON + 60) == [
+    assert await read(store, load_by_minute, 0, NOON + 60) == [
         MinuteLoad(NOON, None, 4, NOON + 300),
         MinuteLoad(NOON + 60, None, 1, late),
     ]
@@ -357,10 +381,33 @@ async def test_loads_are_counted_by_minute_and_host(store: Store) -> None:
         MinuteLoad(NOON, "b:80", 1, NOON + 480),
         MinuteLoad(NOON + 60, "a:80", 1, late),
     ]
-    assert await store.loads(NOON, NOON + 60, 0) == of_hosts
-    assert await store.loads(NOON, NOON + 60, 1) == of_hosts[:1]
-    assert await store.loads(NOON + 1, NOON + 60, 0) == of_hosts[2:]
-    assert await store.loads(NOON + 1, NOON + 59) == []
+    for first, last, more_than, expected in (
+        (NOON, NOON + 60, 0, of_hosts),
+        (NOON, NOON + 60, 1, of_hosts[:1]),
+        (NOON + 1, NOON + 60, 0, of_hosts[2:]),
+    ):
+        assert await read(store, load_by_minute_and_host, first, last, more_than) == expected
+    assert await read(store, load_by_minute, NOON + 1, NOON + 59) == []
+
+
+async def test_due_load_extends_spans_from_the_first_minute_to_the_backlog(store: Store) -> None:
+    for number, at in enumerate(minutes(-9, 0, 1, 1, 2)):
+        await put(store, f"x{number}", at, callback="http://a/", max_delay=60)
+
+    async def due_load(first: int, last: int) -> DueLoad:
+        return await store.due_load(
+            NOON, NOON + 180, find_saturated=lambda _: (first, last), busy_above=1
+        )
+
+    load = await due_load(NOON, NOON + 60)
+    assert load.by_minute == dict(zip(minutes(0, 1, 2), (2, 2, 1), strict=True))
+    assert [(one.minute, one.calls) for one in load.fleet] == [
+        (NOON - 540, 1),
+        (NOON, 1),
+        (NOON + 60, 2),
+    ]
+    assert load.hosts == [MinuteLoad(NOON + 60, "a:80", 2, NOON + 3660)]
+    assert [one.minute for one in (await due_load(NOON + 60, NOON + 60)).fleet] == [NOON + 60]
 
 
 # Dry runs
@@ -574,12 +621,38 @@ def test_forecast_lists_overloaded_minutes_by_host(world: World) -> None:
 def test_forecast_counts_due_tasks_in_the_first_minute(world: World) -> None:
     for number in range(100):
         world.put(f"task-{number}", NOON - 60 * (number % 2), max_delay=1 + number % 2)
-    outlook = Forecaster(world.store, lambda: Capacity(1, 1), world.clock, world.now)
-    told = World.result(outlook.forecast(1))
+    told = World.result(forecaster(world.store, Capacity(1, 1), world.clock).forecast(1))
     assert told.minutes == {NOON: 100}
-    fleet_load, of_host = told.overloads
-    assert fleet_load == Overload(MinuteLoad(NOON, None, 100, NOON + 60), NOON + 99, 40)
-    assert of_host == Overload(MinuteLoad(NOON, HOST, 100, NOON + 60), NOON + 99, 40)
+    of_fleet, of_host = told.overloads
+    assert of_fleet == overload(MinuteLoad(NOON, None, 100, NOON + 60), NOON + 99, 40)
+    assert of_host == overload(MinuteLoad(NOON, HOST, 100, NOON + 60), NOON + 99, 40)
+
+
+def forecaster(store: Any, capacity: Capacity, clock: Clock) -> Forecaster:
+    return Forecaster(store=store, capacity=lambda: capacity, clock=clock, now=clock.seconds)
+
+
+def clock_at(seconds: float) -> Clock:
+    clock = Clock()
+    clock.rightNow = seconds
+    return clock
+
+
+def test_forecast_is_read_in_one_transaction(world: World) -> None:
+    for number in range(100):
+        world.put(f"task-{number}", NOON, max_delay=1)
+    reads: list[object] = []
+    read_once = world.store._read
+
+    def counted(query: Any) -> Deferred[Any]:
+        reads.append(query)
+        result: Deferred[Any] = read_once(query)
+        return result
+
+    world.store._read = counted
+    told = World.result(forecaster(world.store, Capacity(1, 1), world.clock).forecast(1))
+    assert len(told.overloads) == 2
+    assert len(reads) == 1
 
 
 class Crowd(InstantStore):
@@ -587,14 +660,15 @@ class Crowd(InstantStore):
 
     hosts = MAX_LOADS
 
-    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
-        return succeed({NOON: 1000 * self.hosts})
-
-    def loads(
-        self, first: int, last: int, more_than: int | None = None
-    ) -> Deferred[Sequence[MinuteLoad]]:
-        hosts = [] if more_than is None else [f"h{number}:80" for number in range(self.hosts)]
-        return succeed([MinuteLoad(NOON, host, 1000, NOON + 60) for host in hosts])
+    def due_load(self, begin: int, until: int, **_: Any) -> Deferred[DueLoad]:
+        hosts = [f"h{number}:80" for number in range(self.hosts)]
+        return succeed(
+            DueLoad(
+                by_minute={NOON: 1000 * self.hosts},
+                fleet=[],
+                hosts=[MinuteLoad(NOON, host, 1000, NOON + 60) for host in hosts],
+            )
+        )
 
 
 def test_truncated_forecast_gives_its_end() -> None:
@@ -602,12 +676,11 @@ def test_truncated_forecast_gives_its_end() -> None:
     narrow = Capacity(10**7, 10)
     for hosts, complete in ((MAX_OVERLOADS, True), (MAX_OVERLOADS + 1, False), (MAX_LOADS, False)):
         store.hosts = hosts
-        outlook = Forecaster(store, lambda: narrow, Clock(), lambda: NOON + 1)
-        told = World.result(outlook.forecast(24))
+        told = World.result(forecaster(store, narrow, clock_at(NOON + 1)).forecast(24))
         assert (told.complete, len(told.overloads)) == (complete, MAX_OVERLOADS)
     # Few hosts are overloaded, but more may be beyond the end of the query.
     roomy = Capacity(10**7, 1000)
-    cut = World.result(Forecaster(store, lambda: roomy, Clock(), lambda: NOON).forecast(1))
+    cut = World.result(forecaster(store, roomy, clock_at(NOON)).forecast(1))
     assert (cut.complete, cut.overloads) == (False, [])
     store.close()
 
@@ -625,10 +698,10 @@ class Slow(InstantStore):
         super().__init__()
         self.pending: list[Deferred[None]] = []
 
-    def calls_ahead(self, begin: int, until: int) -> Deferred[Mapping[int, int]]:
+    def due_load(self, begin: int, until: int, **options: Any) -> Deferred[DueLoad]:
         self.pending.append(Deferred())
-        real = super().calls_ahead
-        return self.pending[-1].addCallback(lambda _: real(begin, until)).addCallback(lambda d: d)
+        real = super().due_load
+        return self.pending[-1].addCallback(lambda _: real(begin, until, **options))
 
 
 @pytest.fixture
@@ -638,14 +711,13 @@ def slow() -> Iterator[Slow]:
     made.close()
 
 
-def looking(store: Slow) -> tuple[Forecaster, Clock]:
-    clock = Clock()
-    clock.rightNow = NOON
-    return Forecaster(store, lambda: Capacity(256, 64), clock, clock.seconds), clock
+def slow_forecaster(store: Slow) -> tuple[Forecaster, Clock]:
+    clock = clock_at(NOON)
+    return forecaster(store, Capacity(256, 64), clock), clock
 
 
 def test_forecast_is_shared_and_cached(slow: Slow) -> None:
-    outlook, clock = looking(slow)
+    outlook, clock = slow_forecaster(slow)
     first, second = outlook.forecast(24), outlook.forecast(24)
     assert len(slow.pending) == 1
     clock.advance(0.5)
@@ -661,7 +733,7 @@ def test_forecast_is_shared_and_cached(slow: Slow) -> None:
 
 
 def test_forecasts_are_computed_one_at_a_time(slow: Slow) -> None:
-    outlook, _ = looking(slow)
+    outlook, _ = slow_forecaster(slow)
     asked = [outlook.forecast(hours) for hours in (1, 2, 1, 3)]
     for number in range(3):
         assert len(slow.pending) == number + 1
@@ -671,7 +743,7 @@ def test_forecasts_are_computed_one_at_a_time(slow: Slow) -> None:
 
 
 def test_cancelled_caller_does_not_cancel_a_shared_forecast(slow: Slow) -> None:
-    outlook, _ = looking(slow)
+    outlook, _ = slow_forecaster(slow)
     one, other = outlook.forecast(24), outlook.forecast(24)
     one.addErrback(lambda failure: failure.trap(CancelledError))
     one.cancel()
@@ -682,7 +754,7 @@ def test_cancelled_caller_does_not_cancel_a_shared_forecast(slow: Slow) -> None:
 
 
 def test_failed_forecast_fails_for_every_caller(slow: Slow) -> None:
-    outlook, _ = looking(slow)
+    outlook, _ = slow_forecaster(slow)
     asked = [outlook.forecast(24), outlook.forecast(24), outlook.forecast(1)]
     slow.pending[0].errback(StoreUnavailable("no"))
     for one in asked[:2]:
@@ -692,43 +764,18 @@ def test_failed_forecast_fails_for_every_caller(slow: Slow) -> None:
     assert World.result(asked[2]).complete
 
 
-def within(outlook: Forecaster, hours: int = 24) -> Deferred[Forecast | None]:
-    return Deferred.fromCoroutine(outlook.forecast_within(hours, 0.05))
-
-
-def test_impatient_caller_gets_the_last_forecast_unless_stale(slow: Slow) -> None:
-    outlook, clock = looking(slow)
-    asked = within(outlook)
-    clock.advance(0.05)
-    assert World.result(asked) is None
-    clock.advance(0.95)
-    slow.pending[0].callback(None)
-    told = World.result(within(outlook))
-    assert told is not None
-    clock.advance(COST_FACTOR + 1)
-    asked = within(outlook)
-    clock.advance(0.05)
-    assert World.result(asked) is told
-    # The computation goes on, but by then the last forecast is stale.
-    clock.advance(MOST_SECONDS)
-    asked = within(outlook)
-    clock.advance(0.05)
-    assert World.result(asked) is None
-    assert len(slow.pending) == 2
-
-
-def test_cached_forecast_expires_after_a_minute(slow: Slow) -> None:
-    outlook, clock = looking(slow)
+def test_forecast_of_a_slow_read_is_fresh_for_one_minute(slow: Slow) -> None:
+    outlook, clock = slow_forecaster(slow)
     outlook.forecast(24)
     clock.advance(100)
     slow.pending[0].callback(None)
-    clock.advance(MOST_SECONDS)
+    clock.advance(MAX_TTL_SECONDS)
     outlook.forecast(24)
     assert len(slow.pending) == 2
 
 
 def test_forecast_cache_is_bounded(slow: Slow) -> None:
-    outlook, clock = looking(slow)
+    outlook, clock = slow_forecaster(slow)
     for hours in range(CACHE_SIZE + 1):
         outlook.forecast(hours)
         clock.advance(1)

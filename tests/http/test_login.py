@@ -80,7 +80,7 @@ def log_in(client: Client, token: bytes = WRITES, *headers: bytes, next_page: st
 
 def form_of(client: Client, cookie: bytes) -> str:
     page = ask(client, b"GET", "/", HTML, cookie)
-    return page.body.decode().partition('name="form" value="')[2].partition('"')[0]
+    return page.body.decode().partition('name="csrf_token" value="')[2].partition('"')[0]
 
 
 @pytest.mark.parametrize("target", ["/", f"/page/task/x@{LATER}", "/page/find", "/page/nowhere"])
@@ -119,7 +119,7 @@ def test_login_opens_and_logout_ends_a_session(world: World, client: Client) -> 
     assert page.status == 200
     assert b"Delete" in page.body
     assert send(client, "/page/logout", {}, OURS, cookie).status == 403
-    gone = send(client, "/page/logout", {"form": form_of(client, cookie)}, OURS, cookie)
+    gone = send(client, "/page/logout", {"csrf_token": form_of(client, cookie)}, OURS, cookie)
     assert (gone.status, gone.header("location")) == (303, "/page/login")
     assert "max-age=0" in gone.header("set-cookie").lower()
     assert gone.header("set-cookie").startswith("callme=;")
@@ -153,7 +153,7 @@ def test_login_with_a_wrong_token_is_refused(client: Client) -> None:
     answer = send(client, "/page/login", {"token": "guess"}, OURS)
     assert answer.status == 401
     assert answer.header("set-cookie") == ""
-    assert b"callme does not know this token." in answer.body
+    assert b"Invalid token." in answer.body
     assert b"guess" not in answer.body
 
 
@@ -181,7 +181,11 @@ def test_read_session_changes_nothing(world: World, client: Client) -> None:
         assert page.status == 200
         assert b"Reschedule" not in page.body
         assert b"Delete" not in page.body
-    fields = {"form": form_of(client, cookie), "seen": "scheduled", "trigger_at": "+5m"}
+    fields = {
+        "csrf_token": form_of(client, cookie),
+        "expected_state": "scheduled",
+        "trigger_at": "+5m",
+    }
     for doing in ("delete", "reschedule"):
         assert send(client, f"/page/{doing}/{key}", fields, OURS, cookie).status == 403
     assert world.task(key).state is State.SCHEDULED
@@ -194,11 +198,11 @@ def test_form_of_another_session_is_refused(world: World, client: Client, doing:
     cookie = log_in(client)
     other = form_of(client, log_in(client))
     path = f"/page/{doing}/{key}"
-    for wrong in ({}, {"form": ""}, {"form": other}):
-        answer = send(client, path, {"seen": "scheduled", **wrong}, OURS, cookie)
+    for wrong in ({}, {"csrf_token": ""}, {"csrf_token": other}):
+        answer = send(client, path, {"expected_state": "scheduled", **wrong}, OURS, cookie)
         assert answer.status == 403
-        assert b"this form is of another session" in answer.body
-    right = {"seen": "scheduled", "form": form_of(client, cookie)}
+        assert b"the form belongs to another session" in answer.body
+    right = {"expected_state": "scheduled", "csrf_token": form_of(client, cookie)}
     foreign = (b"http://evil.example", b"null", b"http://localhost:81")
     for origin in (*(b"Origin: " + one for one in foreign), b"X: y"):
         assert send(client, path, right, origin, cookie).status == 403
@@ -214,7 +218,7 @@ def test_cross_origin_login_is_refused(client: Client) -> None:
 
 def test_form_of_an_expired_session_is_refused(world: World, client: Client) -> None:
     key = world.put("x", LATER).key
-    answer = send(client, f"/page/delete/{key}", {"seen": "scheduled"}, OURS)
+    answer = send(client, f"/page/delete/{key}", {"expected_state": "scheduled"}, OURS)
     assert answer.status == 401
     assert b'name="next" value="/"' in answer.body
     assert world.task(key)
@@ -224,7 +228,7 @@ def test_token_in_a_header_gives_access_to_pages(world: World, client: Client) -
     key = world.put("x", LATER).key
     reader, writer = b"Authorization: " + READER, b"Authorization: " + WRITER
     assert ask(client, b"GET", f"/page/task/{key}", reader).status == 200
-    fields = {"seen": "scheduled"}
+    fields = {"expected_state": "scheduled"}
     assert send(client, f"/page/delete/{key}", fields, reader).status == 403
     wrong = ask(client, b"GET", "/", HTML, b"Authorization: Bearer wrong")
     assert wrong.status == 401
@@ -249,7 +253,7 @@ def test_form_without_tokens_requires_the_origin(world: World) -> None:
     key = world.put("x", LATER).key
     client = Client(world, BoundedSite(world.resource(), world.clock, Gate()))
     path = f"/page/delete/{key}"
-    fields = {"seen": "scheduled"}
+    fields = {"expected_state": "scheduled"}
     for origin in (b"X: y", b"Origin: null", b"Origin: http://evil.example"):
         assert send(client, path, fields, origin).status == 403
     rebound = head(b"GET", b"/", HTML, host=b"rebound.example")

@@ -13,11 +13,12 @@ from twisted.internet.defer import fail as failed
 
 from callme.core.task import State
 from callme.core.times import Key
-from callme.reports.history_cache import MIN_TTL_SECONDS, OLDEST_SECONDS
+from callme.reports.history import MIN_TTL_SECONDS
 from callme.security.tokens import Tokens
 from callme.store.interface import MAX_BACKLOG_COUNT, StoreStats, StoreUnavailable
 from callme.webui import charts
-from callme.webui.dashboard import MOST_LISTED
+from callme.webui.chart_panels import MAX_PAST_AGE_SECONDS
+from callme.webui.dashboard import MAX_ROWS
 from callme.webui.layout import ASSETS, ICON, POLICY, SCRIPT, STYLE
 from callme.webui.routes import WAIT_SECONDS
 from tests.helpers.api_client import ask
@@ -53,14 +54,14 @@ def test_dashboard_of_an_empty_store(ticking: World) -> None:
     page = visit(ticking, "/")
     assert (page.status, page.h1) == (200, "All is well")
     assert page.title == "All is well \u00b7 callme"
-    assert "No task on record has failed." in page.main
-    assert "No call is under way." in page.main
+    assert "No failed tasks." in page.main
+    assert "No calls in flight." in page.main
     assert page.facts["Lateness, p50"] == "\u2013"
     labels = [one.get("aria-label") for one in page.all(".//svg[@role='img']")]
     assert labels == [
         "0 tasks succeeded and 0 failed since 09:01.",
-        "No call was made.",
-        "No call is due.",
+        "No attempts were made.",
+        "No calls are due.",
     ]
 
 
@@ -77,15 +78,15 @@ def test_dashboard_shows_past_present_and_due_tasks(ticking: World) -> None:
     page = visit(ticking, "/")
     assert page.h1 == "1 task failed in the last 3 hours"
     assert page.facts == {
-        "Running": "1",
+        "In flight": "1",
         "Due now": "0",
-        "Due in 3 h": "3",
-        "Succeeded in 3 h": "1",
-        "Failed in 3 h": "1",
+        "Due, next 3 h": "3",
+        "Succeeded, last 3 h": "1",
+        "Failed, last 3 h": "1",
         "Lateness, p50": "0 ms",
         "Lateness, p99": "0 ms",
     }
-    assert page.rows("The last 1 task that failed") == [
+    assert page.rows("1 failed task, latest first") == [
         [
             "2027-01-15 12:00:00",
             "bad",
@@ -94,22 +95,22 @@ def test_dashboard_shows_past_present_and_due_tasks(ticking: World) -> None:
             "Reschedule\u2026",
         ]
     ]
-    assert page.rows("1 call under way") == [
+    assert page.rows("1 call in flight") == [
         ["slow", "2027-01-15 12:02", "1", "sink.example:80", "2027-01-15 12:02:00", "1 min", "node"]
     ]
     titles = page.said(".//g/path/title")
     assert titles == ["12:01: 1 succeeded", "12:00: 1 failed", "13:00: 3 calls"]
     assert page.links["bad"] == f"/page/task/{failed}"
     assert page.links["Reschedule\u2026"] == f"/page/reschedule/{failed}"
-    assert page.rows("Calls that are due")[5] == ["12:53", "3"]
-    assert page.rows("What ended")[-1] == ["11:54", "1", "1", "0 ms", "0 ms"]
+    assert page.rows("Due calls")[5] == ["12:53", "3"]
+    assert page.rows("Ended tasks")[-1] == ["11:54", "1", "1", "0 ms", "0 ms"]
 
 
 def test_dashboard_covers_the_chosen_hours(ticking: World) -> None:
     ticking.put("far", NOON + 20 * 3600)
     for hours, due in (("1", "0"), ("3", "0"), ("12", "0"), ("24", "1")):
         page = visit(ticking, f"/?hours={hours}")
-        assert page.facts[f"Due in {hours} h"] == due
+        assert page.facts[f"Due, next {hours} h"] == due
         (chosen,) = page.all(".//nav/ul/li/a[@aria-current]")
         assert chosen.get("href") == f"/?hours={hours}"
     for wrong in ("2", "x", "", "03"):
@@ -124,10 +125,10 @@ def test_headline_names_the_problem(ticking: World) -> None:
         lambda _: StoreStats(MAX_BACKLOG_COUNT, 91.0, 0)
     )
     page = visit(ticking, "/")
-    assert page.h1 == "10,000 tasks or more due and not called yet"
-    assert page.facts["Due now"] == "10,000+, for 1 min 31 s at most"
+    assert page.h1 == "Calls are late: 10,000 or more tasks due, the oldest for 1 min 31 s"
+    assert page.facts["Due now"] == "10,000+, oldest for 1 min 31 s"
     ticking.clock.rightNow += 1000
-    assert visit(ticking, "/").h1 == "callme does not tick: no task is called"
+    assert visit(ticking, "/").h1 == "Scheduler stopped: no callbacks are being made"
 
 
 def test_dashboard_lists_overloaded_minutes(world: World) -> None:
@@ -135,19 +136,19 @@ def test_dashboard_lists_overloaded_minutes(world: World) -> None:
     for number in range(200):
         world.put(f"t{number}", LATER, max_delay=1)
     page = visit(world, "/")
-    assert page.h1 == "More is due than can be called in time"
+    assert page.h1 == "Overload ahead: some calls will start too late"
     assert "12:00" not in page.said(".//g[@class='overloaded']/path/title")[0]
     says = page.said(".//g[@class='overloaded']/path/title")
-    assert says == ["13:00: 200 calls, more than can be made in time"]
-    assert "2027-01-15 13:00: 200 calls to sink.example:80, 140 of them at most" in page.main
+    assert says == ["13:00: 200 calls, overloaded"]
+    assert "2027-01-15 13:00: 200 calls to sink.example:80, up to 140 too late" in page.main
 
 
 def test_concurrent_views_share_one_count(ticking: World) -> None:
     """A slow count is neither repeated for each viewer nor awaited."""
     fail(ticking, "one")
-    assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
+    assert visit(ticking, "/").facts["Failed, last 3 h"] == "1"
     fail(ticking, "two", NOON + 60)
-    assert visit(ticking, "/").facts["Failed in 3 h"] == "2"
+    assert visit(ticking, "/").facts["Failed, last 3 h"] == "2"
     asked: list[int] = []
     history = ticking.store.history
 
@@ -165,7 +166,7 @@ def test_concurrent_views_share_one_count(ticking: World) -> None:
     ticking.turn_to(ticking.now() + 60)
     page = visit(ticking, "/")
     assert asked[1:] == [NOON + 120 - 3 * 3600]
-    assert page.facts["Failed in 3 h"] == "2"
+    assert page.facts["Failed, last 3 h"] == "2"
 
 
 def test_failed_count_leaves_the_rest_of_the_dashboard(
@@ -174,19 +175,19 @@ def test_failed_count_leaves_the_rest_of_the_dashboard(
     """Current activity is displayed meanwhile, and everything is once the count works again."""
     fail(ticking)
     for error in (StoreUnavailable("locked"), RuntimeError("a fault")):
-        ticking.turn_to(ticking.now() + OLDEST_SECONDS + 1)
+        ticking.turn_to(ticking.now() + MAX_PAST_AGE_SECONDS + 1)
         ticking.store.history = lambda *_, error=error: failed(error)
         page = visit(ticking, "/")
-        assert "What happened is being counted: look again in a moment." in page.main
-        assert "The last 1 task that failed" in page.said(".//table/caption")
-        assert page.facts["Failed in 3 h"] == "\u2013"
+        assert "The history is being loaded. Reload this page in a moment." in page.main
+        assert "1 failed task, latest first" in page.said(".//table/caption")
+        assert page.facts["Failed, last 3 h"] == "\u2013"
         # The headline must not contradict the list of failures.
         assert page.h1 == "1 task failed in the last 3 hours"
-        assert page.said(".//section[@class='past']/h2") == ["The last 3 hours"]
+        assert page.said(".//section[@class='past']/h2") == ["Last 3 hours"]
     assert logged_failures.flush(RuntimeError) == 1
     del ticking.store.history
     ticking.turn_to(ticking.now() + MIN_TTL_SECONDS)
-    assert visit(ticking, "/").facts["Failed in 3 h"] == "1"
+    assert visit(ticking, "/").facts["Failed, last 3 h"] == "1"
 
 
 def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
@@ -197,11 +198,11 @@ def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
     assert visit(ticking, "/?hours=1").h1 == "All is well"
     assert visit(ticking, "/?hours=3").h1 == "1 task failed in the last 3 hours"
     ticking.caller.answer = 500
-    for number in range(MOST_LISTED):
+    for number in range(MAX_ROWS):
         ticking.put(f"more{number}", int(ticking.now()) // 60 * 60, retry=0)
     ticking.scheduler.wake(["sink.example:80"])
     ticking.turn_to(ticking.now() + 5)
-    assert visit(ticking, "/?hours=1").h1 == "20 tasks or more failed in the last hour"
+    assert visit(ticking, "/?hours=1").h1 == "20 or more tasks failed in the last hour"
 
 
 def test_charts_are_drawn_once_for_concurrent_views(
@@ -235,8 +236,8 @@ def test_charts_are_drawn_once_for_concurrent_views(
 @pytest.mark.parametrize(
     ("method", "what", "fact"),
     [
-        ("history", "What happened", "Failed in 3 h"),
-        ("calls_ahead", "What is ahead", "Due in 3 h"),
+        ("history", "history", "Failed, last 3 h"),
+        ("due_load", "forecast", "Due, next 3 h"),
     ],
 )
 def test_slow_count_does_not_delay_the_dashboard(
@@ -258,12 +259,12 @@ def test_slow_count_does_not_delay_the_dashboard(
         ticking.http.flush()
         return [ticking.result(ticking.result(one).text("utf-8")) for one in asking]
 
-    assert all(f"{what} is being counted" in text for text in told())
+    assert all(f"The {what} is being loaded" in text for text in told())
     counting.callback(None)
     assert visit(ticking, "/").facts[fact] == "1"
     ticking.turn_to(ticking.now() + 30)
     counting = Deferred()
-    assert all(f"{what} as of" in text for text in told())
+    assert all(f"{what.capitalize()} as of" in text for text in told())
     counting.callback(None)
 
 
@@ -276,7 +277,7 @@ def test_dashboard_reports_an_unavailable_database(ticking: World) -> None:
         assert page.h1 == "Service Unavailable"
         # The page refreshes itself without sending the form again.
         assert page.all(".//main")[0].get("data-live") == "yes"
-    form = {"seen": "scheduled"}
+    form = {"expected_state": "scheduled"}
     page = visit(ticking, f"/page/delete/{key}", form)
     assert (page.status, page.all(".//main")[0].get("data-live")) == (503, "no")
 
@@ -310,26 +311,26 @@ def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     path = f"/page/task/{key}"
     page = visit(ticking, path)
     assert "scheduled, due 2027-01-15 12:01." in page.main
-    assert "None yet." in page.main
+    assert "No attempts yet." in page.main
     ticking.turn_to(NOON + 65)
     page = visit(ticking, path)
-    assert "scheduled, due 2027-01-15 12:01; to be tried again at 2027-01-15 12:02." in page.main
+    assert "scheduled, due 2027-01-15 12:01; next attempt at 2027-01-15 12:02." in page.main
     why = "failed unexpected_status the endpoint answered 503, expected 200"
     first = ["1", "2027-01-15 12:01:00", "0 ms", "5 ms", "503", why, "node"]
-    assert page.rows("1 attempt") == [[*first, "to be tried again 2027-01-15 12:02"]]
+    assert page.rows("1 attempt") == [[*first, "retry at 2027-01-15 12:02"]]
     ticking.caller.answer = None
     ticking.turn_to(NOON + 125)
     page = visit(ticking, path)
     assert page.title == "story: running \u00b7 callme"
-    assert "attempt 2 is under way" in page.main
-    assert page.rows("2 attempts")[0] == [*first, "tried again now"]
+    assert "attempt 2 is in flight" in page.main
+    assert page.rows("2 attempts")[0] == [*first, "retry in flight"]
     assert "Delete\u2026" not in page.links
     ticking.caller.end(key, 200)
     page = visit(ticking, path)
     rows = page.rows("2 attempts")
-    assert rows[0] == [*first, "tried again 2027-01-15 12:02:05"]
+    assert rows[0] == [*first, "retried at 2027-01-15 12:02:05"]
     assert rows[1][2:] == ["1 min 5 s", "5 ms", "200", "succeeded", "node", "done"]
-    assert page.rows("Headers") == [["Authorization", "***"], ["X-Plain", "shown"]]
+    assert page.rows("Request headers") == [["Authorization", "***"], ["X-Plain", "shown"]]
     assert '{"a": 1}' in page.said(".//details[@id='payload']/pre")
     assert page.facts["Callback"] == "http://sink.example/"
     assert page.facts["Method"] == "POST"
@@ -348,7 +349,7 @@ def test_task_page_continues_after_a_reschedule(ticking: World) -> None:
     ticking.turn_to(NOON + 185)
     page = visit(ticking, f"/page/task/{moved}")
     assert [row[-1] for row in page.rows("2 attempts")] == [
-        "rescheduled, then tried anew",
+        "rescheduled",
         "given up",
     ]
 
@@ -357,7 +358,7 @@ def test_task_page_of_an_expired_task_has_no_attempt(ticking: World) -> None:
     key = ticking.put("late", NOON - 600, max_delay=5).key
     ticking.turn_to(NOON + 60)
     page = visit(ticking, f"/page/task/{key}")
-    assert "No request was made." in page.main
+    assert "No attempt was made." in page.main
     assert "too_late" in page.main
 
 
@@ -365,7 +366,7 @@ def test_task_page_truncates_a_long_payload(ticking: World) -> None:
     key = ticking.put("long", LATER, payload="a" * 10_000).key
     page = visit(ticking, f"/page/task/{key}")
     assert page.said(".//details/pre") == ["a" * 4000]
-    assert "6,000 more characters are not shown here." in page.main
+    assert "6,000 more characters are omitted." in page.main
 
 
 @pytest.mark.parametrize("path", ["/page/task/x", f"/page/task/x@{NOON}", "/page/task/", "/page/x"])
@@ -424,10 +425,10 @@ def test_search_finds_tasks_by_name_prefix(ticking: World) -> None:
     page = visit(ticking, "/page/find?name=ab&state=failed")
     assert [row[0] for row in page.rows("1 task")] == ["abf"]
     assert visit(ticking, "/page/find").h1 == "All tasks"
-    assert visit(ticking, "/page/find?state=failed").h1 == "All failed tasks"
+    assert visit(ticking, "/page/find?state=failed").h1 == "Failed tasks"
     found = visit(ticking, "/page/find?state=failed&name=x")
-    assert found.h1 == "Failed tasks whose name begins with \u201cx\u201d"
-    assert "There is none." in visit(ticking, "/page/find?name=x").main
+    assert found.h1 == "Failed tasks whose names start with \u201cx\u201d"
+    assert "No tasks found." in visit(ticking, "/page/find?name=x").main
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a/b", "x" * 256])
@@ -449,9 +450,9 @@ def test_search_results_have_several_pages(ticking: World) -> None:
         ticking.put(f"t{number:03}", LATER)
     page = visit(ticking, "/page/find?name=t")
     assert len(page.rows("100 tasks")) == 100
-    rest = visit(ticking, page.links["More"])
+    rest = visit(ticking, page.links["Next page"])
     assert [row[0] for row in rest.rows("1 task")] == ["t100"]
-    assert "More" not in rest.links
+    assert "Next page" not in rest.links
 
 
 # Forms
@@ -463,25 +464,27 @@ def test_form_reschedules_a_task(ticking: World) -> None:
     page = visit(ticking, path)
     assert page.h1 == "Reschedule x?"
     fields = page.form(path)
-    assert fields == {"trigger_at": "+1m", "seen": "failed"}
+    assert fields == {"trigger_at": "+1m", "expected_state": "failed"}
     done = visit(ticking, path, {**fields, "trigger_at": "+5m"})
     to = Key("x", NOON + 360)
-    assert (done.status, done.header("location")) == (303, f"/page/task/{to}?done=moved")
+    assert (done.status, done.header("location")) == (303, f"/page/task/{to}?done=rescheduled")
     assert ticking.task(to).state is State.SCHEDULED
-    shown = visit(ticking, f"/page/task/{to}?done=moved")
+    shown = visit(ticking, f"/page/task/{to}?done=rescheduled")
     assert shown.said(".//p[@role='status']") == ["The task was rescheduled."]
     assert visit(ticking, f"/page/task/{to}?done=<b>").said(".//p[@role='status']") == []
 
 
 def test_reschedule_form_without_time_means_the_next_minute(ticking: World) -> None:
     key = fail(ticking)
-    done = visit(ticking, f"/page/reschedule/{key}", {"trigger_at": " ", "seen": "failed"})
-    assert done.header("location") == f"/page/task/x@{NOON + 60}?done=moved"
+    done = visit(
+        ticking, f"/page/reschedule/{key}", {"trigger_at": " ", "expected_state": "failed"}
+    )
+    assert done.header("location") == f"/page/task/x@{NOON + 60}?done=rescheduled"
 
 
 def test_task_rescheduled_to_now_is_called_at_once(ticking: World) -> None:
     key = fail(ticking)
-    visit(ticking, f"/page/reschedule/{key}", {"trigger_at": "+0m", "seen": "failed"})
+    visit(ticking, f"/page/reschedule/{key}", {"trigger_at": "+0m", "expected_state": "failed"})
     assert ticking.caller.called == [f"x@{NOON}"] * 2
 
 
@@ -501,7 +504,9 @@ def test_invalid_time_is_reported_beside_its_field(
 ) -> None:
     ticking.put("x", LATER)
     key = fail(ticking)
-    page = visit(ticking, f"/page/reschedule/{key}", {"trigger_at": given, "seen": "failed"})
+    page = visit(
+        ticking, f"/page/reschedule/{key}", {"trigger_at": given, "expected_state": "failed"}
+    )
     assert page.status == status
     (field,) = page.all(".//input[@id='time']")
     assert field.get("value") == given
@@ -536,8 +541,8 @@ def test_form_about_an_outdated_state_is_refused(ticking: World) -> None:
     for path, fields in forms:
         page = visit(ticking, path, fields)
         assert page.status == 409
-        assert "meanwhile the task is succeeded" in page.main
-        assert page.form(path)["seen"] == "succeeded"
+        assert "the task is succeeded now" in page.main
+        assert page.form(path)["expected_state"] == "succeeded"
         assert visit(ticking, path, {}).status == 409
     assert ticking.task(key).state is State.SUCCEEDED
 
@@ -551,8 +556,8 @@ def test_form_for_a_running_task_is_refused(ticking: World) -> None:
     ticking.turn_to(NOON + 60)
     for doing in DOINGS:
         page = visit(ticking, f"/page/{doing}/{key}")
-        assert "it can be neither moved nor deleted" in page.main
-        page = visit(ticking, f"/page/{doing}/{key}", {"seen": "running"})
+        assert "A running task can be neither rescheduled nor deleted." in page.main
+        page = visit(ticking, f"/page/{doing}/{key}", {"expected_state": "running"})
         assert page.status == 409
         assert "is running" in page.said(".//main")[0]
     assert ticking.task(key).state is State.RUNNING
@@ -561,11 +566,15 @@ def test_form_for_a_running_task_is_refused(ticking: World) -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "status"),
     [
-        ("application/json", json.dumps({"seen": "scheduled"}), 415),
-        ("text/plain", "seen=scheduled", 415),
-        ("application/x-www-form-urlencoded", "seen=scheduled&seen=scheduled", 400),
-        ("application/x-www-form-urlencoded", "seen=%ff", 400),
-        ("application/x-www-form-urlencoded", "seen=\u00e9", 400),
+        ("application/json", json.dumps({"expected_state": "scheduled"}), 415),
+        ("text/plain", "expected_state=scheduled", 415),
+        (
+            "application/x-www-form-urlencoded",
+            "expected_state=scheduled&expected_state=scheduled",
+            400,
+        ),
+        ("application/x-www-form-urlencoded", "expected_state=%ff", 400),
+        ("application/x-www-form-urlencoded", "expected_state=\u00e9", 400),
         ("application/x-www-form-urlencoded", "&".join(f"a{n}=" for n in range(11)), 400),
         ("application/x-www-form-urlencoded", "a=" + "x" * 16_384, 413),
     ],
@@ -677,13 +686,13 @@ def test_login_page_has_a_form(ticking: World) -> None:
     ticking.tokens = Tokens.parse("abc")
     page = visit(ticking, "/page/login")
     assert page.form("/page/login") == {"user": "callme", "token": "", "next": "/"}
-    assert "Go on" not in page.links
+    assert "Continue" not in page.links
     page = visit(ticking, "/page/login", headers={"Sec-Fetch-Site": "cross-site"})
-    assert page.links["Go on"] == "/"
+    assert page.links["Continue"] == "/"
     page = visit(ticking, "/page/login", {"token": "abd", "next": "/page/find"})
     assert (page.status, page.said(".//p[@role='alert']")) == (
         401,
-        ["callme does not know this token."],
+        ["Invalid token."],
     )
     assert page.form("/page/login")["next"] == "/page/find"
     assert page.header("set-cookie") is None

@@ -1,35 +1,35 @@
-// What a page does besides, where scripts run: it tells local times, and keeps itself fresh.
+// Enhancements of the pages: local times, and refreshing without a reload.
 "use strict";
 
 const SECONDS = 5;
 
-// Local times stand in the title of each time; what is shown stays UTC, as in logs and answers.
-function tellLocalTimes() {
+// Pages display UTC, as logs and API responses do. The title of each time has the local time.
+function setLocalTimes() {
   for (const time of document.querySelectorAll("time[datetime]")) {
-    time.title = new Date(time.dateTime).toLocaleString() + " here";
+    time.title = new Date(time.dateTime).toLocaleString() + " local time";
   }
 }
 
-// Somebody who chooses, types, reads with a keyboard or marks text is not disturbed.
+// A refresh must not interrupt typing, keyboard use or a text selection.
 function isInUse(main) {
   const active = document.activeElement;
   const typing = active && active.closest("input, select, textarea, button, form");
   const selection = document.getSelection();
-  const marking = selection && !selection.isCollapsed && main.contains(selection.anchorNode);
-  return document.hidden || (typing && main.contains(active)) || marking;
+  const selecting = selection && !selection.isCollapsed && main.contains(selection.anchorNode);
+  return document.hidden || (typing && main.contains(active)) || selecting;
 }
 
-// What stays through a refresh: which parts are open, and where the keyboard is.
+// Return the state that a refresh preserves: open details, keyboard focus and scroll position.
 function stateOf(main) {
-  const open = [...main.querySelectorAll("details[open][id]")].map((one) => one.id);
+  const open = [...main.querySelectorAll("details[open][id]")].map((details) => details.id);
   const active = main.contains(document.activeElement) ? document.activeElement : null;
-  const all = active ? [...main.querySelectorAll(active.localName)] : [];
+  const peers = active ? [...main.querySelectorAll(active.localName)] : [];
   return {
     open,
     tag: active && active.localName,
     href: active && active.getAttribute("href"),
-    place: all.indexOf(active),
-    scrolled: window.scrollY,
+    index: peers.indexOf(active),
+    scrollY: window.scrollY,
   };
 }
 
@@ -38,32 +38,32 @@ function restore(main, state) {
     const details = document.getElementById(id);
     if (details) details.open = true;
   }
-  if (state.tag && state.place >= 0) {
-    const all = [...main.querySelectorAll(state.tag)];
+  if (state.tag && state.index >= 0) {
+    const peers = [...main.querySelectorAll(state.tag)];
     const same = state.href
-      ? all.find((one) => one.getAttribute("href") === state.href)
-      : all[state.place];
+      ? peers.find((element) => element.getAttribute("href") === state.href)
+      : peers[state.index];
     if (same) same.focus({ preventScroll: true });
   }
-  window.scrollTo({ top: state.scrolled, behavior: "instant" });
+  window.scrollTo({ top: state.scrollY, behavior: "instant" });
 }
 
 async function refresh() {
   const main = document.getElementById("main");
   if (isInUse(main)) return;
   let text;
-  // What was just done has been said.
   const headline = document.title;
+  // The message about a completed action is displayed once.
   const url = new URL(location.href);
   url.searchParams.delete("done");
   try {
-    const answer = await fetch(url, { headers: { Accept: "text/html" }, cache: "no-store" });
-    // Logged out, gone, or in trouble: the page itself says it best.
-    if (answer.status === 401 || answer.status === 404) return location.replace(url);
-    if (!answer.ok) return tell("callme cannot tell how it goes (" + answer.status + ")");
-    text = await answer.text();
+    const response = await fetch(url, { headers: { Accept: "text/html" }, cache: "no-store" });
+    // Logged out, or deleted: the page itself has the explanation.
+    if (response.status === 401 || response.status === 404) return location.replace(url);
+    if (!response.ok) return warn("callme returned an error (" + response.status + ")");
+    text = await response.text();
   } catch {
-    return tell("callme does not answer");
+    return warn("callme is not responding");
   }
   if (isInUse(main)) return;
   const fresh = new DOMParser().parseFromString(text, "text/html");
@@ -71,47 +71,47 @@ async function refresh() {
   main.replaceChildren(...fresh.getElementById("main").childNodes);
   document.title = fresh.title;
   restore(main, state);
-  tellLocalTimes();
-  tell("");
-  // Whoever listens hears of it when something else is the matter, and of nothing else.
+  setLocalTimes();
+  warn("");
+  // Screen readers announce a new headline, and nothing else.
   if (document.title !== headline) document.getElementById("news").textContent = fresh.title;
 }
 
-// What is shown may be true no more: that stands above it, said once, and what is below is faded.
-function tell(trouble) {
-  const said = trouble && trouble + ": what is shown here is old. It is asked again every " + SECONDS + " s.";
-  const place = document.getElementById("trouble");
-  if (place.textContent !== said) place.textContent = said;
-  document.getElementById("main").classList.toggle("old", Boolean(trouble));
+// Display a warning above a page that is out of date, once, and fade the page; "" removes it.
+function warn(problem) {
+  const warning = problem && problem + ": this page is out of date. Retrying every " + SECONDS + " s.";
+  const place = document.getElementById("stale");
+  if (place.textContent !== warning) place.textContent = warning;
+  document.getElementById("main").classList.toggle("stale", Boolean(problem));
 }
 
-const zone = "Your clock is at " + (() => {
+const zone = (() => {
   const minutes = -new Date().getTimezoneOffset();
   const size = Math.abs(minutes);
   const two = (number) => String(number).padStart(2, "0");
-  return "UTC" + (minutes < 0 ? "\u2212" : "+") + two(Math.floor(size / 60)) + ":" + two(size % 60) + ".";
+  return "UTC" + (minutes < 0 ? "\u2212" : "+") + two(Math.floor(size / 60)) + ":" + two(size % 60);
 })();
 
-tellLocalTimes();
-document.getElementById("zone").textContent = zone;
+setLocalTimes();
+document.getElementById("zone").textContent = "Your time zone: " + zone + ".";
 
 if (document.getElementById("main").dataset.live === "yes") {
-  // Whoever would rather have a page stand still can have that (WCAG 2.2.2).
+  // Content that updates itself must be pausable (WCAG 2.2, 2.2.2).
   const button = document.createElement("button");
   button.className = "refresh";
   let paused = sessionStorage.getItem("paused") === "yes";
-  const show = () => {
-    button.textContent = paused ? "Refresh again" : "Stop refreshing";
+  const update = () => {
+    button.textContent = paused ? "Resume refresh" : "Pause refresh";
     sessionStorage.setItem("paused", paused ? "yes" : "no");
   };
-  button.addEventListener("click", () => { paused = !paused; show(); });
-  show();
+  button.addEventListener("click", () => { paused = !paused; update(); });
+  update();
   document.querySelector("footer p").append(button);
   const turn = async () => {
     if (!paused) await refresh();
     setTimeout(turn, SECONDS * 1000);
   };
   setTimeout(turn, SECONDS * 1000);
-  // Whoever comes back to it sees at once how it goes.
+  // A tab that becomes visible again refreshes at once.
   document.addEventListener("visibilitychange", () => { if (!paused) refresh(); });
 }

@@ -44,7 +44,7 @@ def test_minutes_are_grouped_into_steps() -> None:
         MinuteOutcomes(NOON + 600, 9, 9),
     ]
     assert bucketize(minutes, NOON, 2, 5) == [
-        Bucket(NOON, 4, 2, 10, 20),
-        Bucket(NOON + 300, 0, 1, None, None),
+        Bucket(begin=NOON, succeeded=4, failed=2, p50=10, p99=20),
+        Bucket(begin=NOON + 300, succeeded=0, failed=1),
     ]
-    assert aggregate(minutes, NOON) == Bucket(NOON, 22, 21, 10, 20)
+    assert aggregate(minutes, NOON) == Bucket(begin=NOON, succeeded=22, failed=21, p50=10, p99=20)

@@ -9,11 +9,11 @@ from twisted.web.template import Tag, flattenString
 
 from callme.reports.history import Bucket
 from callme.webui import charts
-from callme.webui.charts import Span
+from callme.webui.charts import TimeAxis
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
 
-SPAN = Span(NOON, 4, 1)
+AXIS = TimeAxis(begin=NOON, steps=4, step_minutes=1)
 
 
 def drawn(chart: Tag) -> str:
@@ -28,11 +28,14 @@ def bars(text: str) -> list[tuple[float, float, str]]:
 
 
 def happened(*ended: tuple[int, int]) -> list[Bucket]:
-    return [Bucket(NOON + 60 * n, good, bad, None, None) for n, (good, bad) in enumerate(ended)]
+    return [
+        Bucket(begin=NOON + 60 * n, succeeded=good, failed=bad)
+        for n, (good, bad) in enumerate(ended)
+    ]
 
 
 def test_failures_are_drawn_below_the_axis() -> None:
-    text = drawn(charts.past(SPAN, happened((30, 0), (0, 0), (15, 10), (0, 1)), "said"))
+    text = drawn(charts.past(AXIS, happened((30, 0), (0, 0), (15, 10), (0, 1)), "said"))
     up, half, down, least = bars(text)
     assert [one[2] for one in (up, half, down, least)] == [
         "12:00: 30 succeeded",
@@ -52,26 +55,27 @@ def test_failures_are_drawn_below_the_axis() -> None:
 
 @pytest.mark.parametrize("ended", [[(0, 0)], [(5, 0)], [(0, 5)], [(10**6, 1)], [(1, 10**6)]])
 def test_every_bar_lies_inside_the_chart(ended: list[tuple[int, int]]) -> None:
-    for top, bottom, _ in bars(drawn(charts.past(SPAN, happened(*ended), "said"))):
+    for top, bottom, _ in bars(drawn(charts.past(AXIS, happened(*ended), "said"))):
         assert 0 <= top < bottom <= 100
         assert bottom - top >= 2
 
 
 def test_overloaded_minutes_are_marked() -> None:
-    text = drawn(charts.ahead(SPAN, [1, 0, 200, 100], {2}, 'a "label"'))
+    text = drawn(charts.ahead(AXIS, [1, 0, 200, 100], {2}, 'a "label"'))
     assert 'aria-label="a &quot;label&quot;"' in text
     plain, overloaded = text.split('class="overloaded"')
     assert [one[2] for one in bars(plain)] == ["12:00: 1 call", "12:03: 100 calls"]
-    assert bars(overloaded) == [(0, 100, "12:02: 200 calls, more than can be made in time")]
+    assert bars(overloaded) == [(0, 100, "12:02: 200 calls, overloaded")]
     assert ">200</text>" in text
-    assert bars(drawn(charts.ahead(SPAN, [0] * 4, (), ""))) == []
+    assert bars(drawn(charts.ahead(AXIS, [0] * 4, (), ""))) == []
 
 
 def test_lateness_line_has_gaps_without_calls() -> None:
     late = [
-        Bucket(NOON, 1, 0, p50, p99) for p50, p99 in ((10, 100), (10, None), (None, 5), (1, 5000))
+        Bucket(begin=NOON, succeeded=1, failed=0, p50=p50, p99=p99)
+        for p50, p99 in ((10, 100), (10, None), (None, 5), (1, 5000))
     ]
-    text = drawn(charts.lateness(SPAN, late, "said"))
+    text = drawn(charts.lateness(AXIS, late, "said"))
     p99, p50 = re.findall(r'class="p\d\d" d="([^"]*)"', text)
     assert p99 == "M0 50.00H4M8 82.53H12V7.53H16"
     assert p50 == "M0 75.00H4V75.00H8M12 100.00H16"
@@ -79,8 +83,8 @@ def test_lateness_line_has_gaps_without_calls() -> None:
 
 
 def test_span_labels_its_steps() -> None:
-    assert (SPAN.minutes, SPAN.at(3), SPAN.per()) == (4, NOON + 180, "per minute")
-    wide = Span(NOON, 144, 10)
-    assert (wide.minutes, wide.per()) == (1440, "per 10 minutes")
+    assert (AXIS.minutes, AXIS.at(3), AXIS.unit()) == (4, NOON + 180, "per minute")
+    wide = TimeAxis(begin=NOON, steps=144, step_minutes=10)
+    assert (wide.minutes, wide.unit()) == (1440, "per 10 minutes")
     text = drawn(charts.ahead(wide, [0] * 144, (), ""))
     assert re.findall(r'class="hour"[^>]*>([^<]*)<', text) == ["18:00", "00:00", "06:00"]

@@ -31,7 +31,7 @@ class Confirmation:
     time: str = "+1m"
 
 
-class _ConfirmationForm(Element):
+class ConfirmationForm(Element):
     """A question about a task, its summary, and the form that confirms the action."""
 
     loader = template("confirm")
@@ -80,7 +80,7 @@ class _ConfirmationForm(Element):
         )
 
 
-class RescheduleForm(_ConfirmationForm):
+class RescheduleForm(ConfirmationForm):
     """The form for a new minute."""
 
     verb = "Reschedule"
@@ -121,7 +121,7 @@ class RescheduleForm(_ConfirmationForm):
         )
 
 
-class DeleteForm(_ConfirmationForm):
+class DeleteForm(ConfirmationForm):
     """The form that confirms a deletion."""
 
     verb = "Delete"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 from klein import Klein
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
@@ -38,7 +37,15 @@ from ..store.interface import Store
 from ..worker.scheduler import Scheduler
 from .chart_panels import HOURS, ChartCache, insert_panels
 from .dashboard import DEFAULT_HOURS, MAX_ROWS, Dashboard, DashboardData
-from .forms import EXPECTED_STATE_FIELD, TIME_FIELD, Confirmation, DeleteForm, LogIn, RescheduleForm
+from .forms import (
+    EXPECTED_STATE_FIELD,
+    TIME_FIELD,
+    Confirmation,
+    ConfirmationForm,
+    DeleteForm,
+    LogIn,
+    RescheduleForm,
+)
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
 from .search import MAX_RESULTS, SearchResults, render_results
 from .session import LoginRequired, check_csrf, current_viewer, parse_form, set_session
@@ -155,43 +162,52 @@ class WebUi:
     @app.route("/page/reschedule/<path:path>", methods=["GET", "POST"])
     async def reschedule(self, request: Request, path: str) -> Layout | bytes:
         """Return the form for a new minute, or reschedule the task."""
-        viewer = current_viewer(request)
-        task = await self._get_task(request, path)
-        confirmation = partial(Confirmation, task=task, viewer=viewer)
-        if request.method != b"POST":
-            return self._layout(request, "Reschedule?", RescheduleForm(confirmation()), viewer)
-        fields = parse_form(request)
-        check_csrf(request, fields)
+        return await self._confirm(request, path, RescheduleForm, self._reschedule)
+
+    async def _reschedule(self, task: Task, fields: dict[str, str]) -> str:
         time = fields.get(TIME_FIELD, "").strip()
-        try:
-            _check_state(fields, task)
-            trigger_at = parse_new_time({TIME_FIELD: time} if time else {}, self._now())
-            moved = await self._tasks.reschedule(task.key, trigger_at, include_all_states=True)
-            if not moved.moved:
-                raise Problem(409, f"{task.key} is running: it cannot be rescheduled now")
-        except (Problem, Invalid) as error:
-            problem = error if isinstance(error, Problem) else Problem.of(error)
-            form = RescheduleForm(confirmation(error=_message(problem), time=time))
-            return self._layout(request, "Reschedule?", form, viewer, status=problem.status)
-        return redirect(request, url_for(TASK, moved.moved[0][1]) + query(done="rescheduled"))
+        trigger_at = parse_new_time({TIME_FIELD: time} if time else {}, self._now())
+        result = await self._tasks.reschedule(task.key, trigger_at, include_all_states=True)
+        if not result.moved:
+            raise Problem(409, f"{task.key} is running: it cannot be rescheduled now")
+        (_, new_key), *_ = result.moved
+        return url_for(TASK, new_key) + query(done="rescheduled")
 
     @app.route("/page/delete/<path:path>", methods=["GET", "POST"])
     async def delete(self, request: Request, path: str) -> Layout | bytes:
         """Return the form that confirms a deletion, or delete the task."""
+        return await self._confirm(request, path, DeleteForm, self._delete)
+
+    async def _delete(self, task: Task, fields: dict[str, str]) -> str:
+        await self._tasks.delete(task.key)
+        return OVERVIEW + query(done="deleted")
+
+    async def _confirm(
+        self,
+        request: Request,
+        path: str,
+        form: type[ConfirmationForm],
+        act: Callable[[Task, dict[str, str]], Coroutine[Deferred[Any], Any, str]],
+    ) -> Layout | bytes:
+        """Return the form that confirms an action on a task, or perform the action.
+
+        :param act: performs it, given the task and the form's fields; returns the next path.
+        """
         viewer = current_viewer(request)
         task = await self._get_task(request, path)
-        confirmation = partial(Confirmation, task=task, viewer=viewer)
-        if request.method != b"POST":
-            return self._layout(request, "Delete?", DeleteForm(confirmation()), viewer)
-        fields = parse_form(request)
-        check_csrf(request, fields)
-        try:
-            _check_state(fields, task)
-            await self._tasks.delete(task.key)
-        except Problem as problem:
-            form = DeleteForm(confirmation(error=_message(problem)))
-            return self._layout(request, "Delete?", form, viewer, status=problem.status)
-        return redirect(request, OVERVIEW + query(done="deleted"))
+        confirmation, status = Confirmation(task=task, viewer=viewer), 200
+        if request.method == b"POST":
+            fields = parse_form(request)
+            check_csrf(request, fields)
+            try:
+                _check_state(fields, task)
+                return redirect(request, await act(task, fields))
+            except (Problem, Invalid) as error:
+                problem = error if isinstance(error, Problem) else Problem.of(error)
+                time, status = fields.get(TIME_FIELD, "").strip(), problem.status
+                confirmation = evolve(confirmation, error=_message(problem), time=time)
+        title = f"{form.verb}?"
+        return self._layout(request, title, form(confirmation), viewer, status=status)
 
     # Login and logout
 

@@ -194,7 +194,8 @@ class World:
 
     def restart(self, **settings: Any) -> None:
         """Let the daemon die, timers and all, and start another one on the same database."""
-        for timer in self.clock.getDelayedCalls():
+        # A copy: the clock hands out its own list, from which a cancelled timer is removed.
+        for timer in list(self.clock.getDelayedCalls()):
             timer.cancel()
         self.caller = FakeCaller(self.now, self.caller.answer)
         self.waits = LongPoll(self.store, self.clock)

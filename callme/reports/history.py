@@ -88,15 +88,15 @@ class Bucket:
     """The outcomes of several consecutive minutes.
 
     :ivar begin: its first second, since 1970.
-    :ivar p50: the median lateness of first attempts, in ms; ``None`` without any attempt.
-    :ivar p99: the 99th percentile of the same.
+    :ivar p50_ms: the median lateness of first attempts, in ms; ``None`` without any attempt.
+    :ivar p99_ms: the 99th percentile of the same.
     """
 
     begin: int
     succeeded: int
     failed: int
-    p50: int | None = None
-    p99: int | None = None
+    p50_ms: int | None = None
+    p99_ms: int | None = None
 
 
 def bucketize(
@@ -125,8 +125,8 @@ def aggregate(minutes: Sequence[MinuteOutcomes], begin: int) -> Bucket:
         begin=begin,
         succeeded=sum(outcomes.succeeded for outcomes in minutes),
         failed=sum(outcomes.failed for outcomes in minutes),
-        p50=percentile(lateness, 50),
-        p99=percentile(lateness, 99),
+        p50_ms=percentile(lateness, 50),
+        p99_ms=percentile(lateness, 99),
     )
 
 

@@ -1,1 +1,1 @@
-"""The operator's pages: what is due, what happened, what failed, and what to do about it."""
+"""The web UI for the operator: dashboard, task pages, search and forms."""

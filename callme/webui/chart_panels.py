@@ -201,8 +201,8 @@ class PastCharts(Element):
                     time_of_day(bucket.begin),
                     f"{bucket.succeeded:,}",
                     f"{bucket.failed:,}",
-                    duration(bucket.p50),
-                    duration(bucket.p99),
+                    duration(bucket.p50_ms),
+                    duration(bucket.p99_ms),
                 )
                 for bucket in buckets
             ],
@@ -317,11 +317,11 @@ def _describe_past(total: Bucket, axis: TimeAxis) -> str:
 
 
 def _describe_lateness(total: Bucket) -> str:
-    if total.p50 is None:
+    if total.p50_ms is None:
         return "No attempts were made."
     return (
-        f"Lateness of first attempts: median {duration(total.p50)}, "
-        f"99th percentile {duration(total.p99)}."
+        f"Lateness of first attempts: median {duration(total.p50_ms)}, "
+        f"99th percentile {duration(total.p99_ms)}."
     )
 
 

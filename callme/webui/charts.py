@@ -97,7 +97,7 @@ def ahead(axis: TimeAxis, calls: Sequence[int], overloaded: Iterable[int], label
 
 def lateness(axis: TimeAxis, buckets: Sequence[Bucket], label: str) -> Tag:
     """Draw the lateness of first attempts on a logarithmic scale."""
-    worst = max((bucket.p99 or 0 for bucket in buckets), default=0)
+    worst = max((bucket.p99_ms or 0 for bucket in buckets), default=0)
     top = max(math.log10(_MIN_TOP_MS), math.ceil(math.log10(max(_MIN_LATENESS_MS, worst))))
 
     def y(lateness_ms: int) -> float:
@@ -107,8 +107,8 @@ def lateness(axis: TimeAxis, buckets: Sequence[Bucket], label: str) -> Tag:
     grid = [_grid(f"{y(10**decade):.3g}%") for decade in decades]
     marks = [_mark(f"{y(10**decade):.3g}%", _power_of_ten(decade)) for decade in decades]
     lines = [
-        _line("p99", _step_path([bucket.p99 for bucket in buckets], y)),
-        _line("p50", _step_path([bucket.p50 for bucket in buckets], y)),
+        _line("p99", _step_path([bucket.p99_ms for bucket in buckets], y)),
+        _line("p50", _step_path([bucket.p50_ms for bucket in buckets], y)),
     ]
     return _chart(axis, [*grid, _box(axis, *lines), *marks], label)
 

@@ -160,8 +160,8 @@ def _stat_tiles(data: DashboardData) -> Iterable[tuple[str, Renderable]]:
     yield f"Due, next {data.hours} h", _number(ahead)
     yield f"Succeeded, last {data.hours} h", _number(None if total is None else total.succeeded)
     yield f"Failed, last {data.hours} h", _number(None if total is None else total.failed)
-    yield "Lateness, p50", duration(None if total is None else total.p50)
-    yield "Lateness, p99", duration(None if total is None else total.p99)
+    yield "Lateness, p50", duration(None if total is None else total.p50_ms)
+    yield "Lateness, p99", duration(None if total is None else total.p99_ms)
 
 
 def _number(count: int | None) -> str:

@@ -44,7 +44,9 @@ def test_minutes_are_grouped_into_steps() -> None:
         MinuteOutcomes(NOON + 600, 9, 9),
     ]
     assert bucketize(minutes, NOON, 2, 5) == [
-        Bucket(begin=NOON, succeeded=4, failed=2, p50=10, p99=20),
+        Bucket(begin=NOON, succeeded=4, failed=2, p50_ms=10, p99_ms=20),
         Bucket(begin=NOON + 300, succeeded=0, failed=1),
     ]
-    assert aggregate(minutes, NOON) == Bucket(begin=NOON, succeeded=22, failed=21, p50=10, p99=20)
+    assert aggregate(minutes, NOON) == Bucket(
+        begin=NOON, succeeded=22, failed=21, p50_ms=10, p99_ms=20
+    )

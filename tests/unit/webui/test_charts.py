@@ -72,7 +72,7 @@ def test_overloaded_minutes_are_marked() -> None:
 
 def test_lateness_line_has_gaps_without_calls() -> None:
     late = [
-        Bucket(begin=NOON, succeeded=1, failed=0, p50=p50, p99=p99)
+        Bucket(begin=NOON, succeeded=1, failed=0, p50_ms=p50, p99_ms=p99)
         for p50, p99 in ((10, 100), (10, None), (None, 5), (1, 5000))
     ]
     text = drawn(charts.lateness(AXIS, late, "said"))

@@ -17,7 +17,7 @@ from callme.reports.history import MIN_TTL_SECONDS
 from callme.security.tokens import Tokens
 from callme.store.interface import MAX_BACKLOG_COUNT, StoreStats, StoreUnavailable
 from callme.webui import charts
-from callme.webui.chart_panels import MAX_PAST_AGE_SECONDS
+from callme.webui.chart_panels import FAILURE_TTL_SECONDS, MAX_PAST_AGE_SECONDS
 from callme.webui.dashboard import MAX_ROWS
 from callme.webui.layout import ASSETS, ICON, POLICY, SCRIPT, STYLE
 from callme.webui.routes import WAIT_SECONDS
@@ -231,6 +231,18 @@ def test_charts_are_drawn_once_for_concurrent_views(
     assert "1 failed" in visit(ticking, "/").said(".//g[@class='bad']/path/title")[0]
     visit(ticking, "/?hours=1")
     assert drawn == ["past", "ahead"] * 3
+
+
+def test_failed_forecast_is_left_out_until_it_can_be_read(ticking: World) -> None:
+    ticking.put("later", LATER)
+    ticking.store.due_load = lambda *_, **__: failed(StoreUnavailable("locked"))
+    page = visit(ticking, "/")
+    assert (page.status, page.h1) == (200, "All is well")
+    assert "The forecast is being loaded. Reload this page in a moment." in page.main
+    assert page.facts["Due, next 3 h"] == "\u2013"
+    del ticking.store.due_load
+    ticking.turn_to(ticking.now() + FAILURE_TTL_SECONDS)
+    assert visit(ticking, "/").facts["Due, next 3 h"] == "1"
 
 
 @pytest.mark.parametrize(

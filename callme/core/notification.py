@@ -68,7 +68,7 @@ def build_notification(task: Task, now: float) -> Definition | None:
 
 
 def _shortened(name: str, max_length: int) -> str:
-    """Return a name of at most so many characters: if need be cut, with a digest at its end."""
+    """Return a name, cut to ``max_length`` characters with a digest at its end if it is longer."""
     if len(name) <= max_length:
         return name
     digest = "~" + sha256(name.encode()).hexdigest()[:DIGEST_LENGTH]

@@ -69,7 +69,7 @@ _FRAMING = ", ".join(f"`{name.title()}`" for name in sorted(FRAMING_HEADERS))
 
 @frozen(kw_only=True)
 class Context:
-    """What a parser needs besides the value.
+    """The circumstances of a request that a parser depends on.
 
     :ivar now: the server's time, from which relative times count: seconds since 1970.
     :ivar networks: the addresses that callbacks may go to.
@@ -121,12 +121,12 @@ class Parameter:
 
     @property
     def is_required(self) -> bool:
-        """Whether the definition of a task has no default for it."""
+        """Return whether a definition has no default for it."""
         return attrs.fields_dict(Definition)[self.name].default is attrs.NOTHING
 
     @property
     def default(self) -> Any:
-        """The default as JSON, for a parameter that is not required."""
+        """Return the default, as JSON, of a parameter that is not required."""
         value = getattr(_DEFAULTS, self.name)
         return value if self.to_json is None else self.to_json(value)
 

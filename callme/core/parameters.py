@@ -8,11 +8,11 @@ migration of each database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, NoReturn
 
 import attrs
-from attrs import define, frozen
+from attrs import frozen
 
 from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
 from ..security.address_policy import AddressPolicy
@@ -67,8 +67,7 @@ _DEFAULT_NETWORKS = AddressPolicy()
 _FRAMING = ", ".join(f"`{name.title()}`" for name in sorted(FRAMING_HEADERS))
 
 
-@frozen(kw_only=True)
-class Context:
+class Context(NamedTuple):
     """The circumstances of a request that a parser depends on.
 
     :ivar now: the server's time, from which relative times count: seconds since 1970.
@@ -367,7 +366,8 @@ PARAMETERS = (
     ),
 )
 """Every parameter of a task, in the order of JSON and of the columns."""
-_BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+_PARSERS = {parameter.name: parameter.parse for parameter in PARAMETERS}
+_REQUIRED = {parameter.name: parameter for parameter in PARAMETERS if parameter.is_required}
 
 
 def parse_definition(
@@ -388,51 +388,53 @@ def parse_definition(
     :raises Invalid: with every field that is unknown, missing, out of bounds, of the wrong type,
         or at odds with the URL.
     """
-    parsing = _Parsing(context=Context(now=now, networks=networks))
-    for name, text in (("task_name", task_name), ("trigger_at", trigger_at)):
-        if text is not None:
-            # An error in the URL is reported by name, one in the body by JSON Pointer.
-            parsing.parse(name, text, name)
-    from_url = dict(parsing.values)
+    context = Context(now, networks)
+    errors: list[FieldError] = []
+    from_url = _parse_url_parts({"task_name": task_name, "trigger_at": trigger_at}, context, errors)
+    values = dict(from_url)
     for name, value in body.items():
-        if len(parsing.errors) >= MAX_ERRORS:
+        if len(errors) >= MAX_ERRORS:
             break
-        parsing.parse(name, value, pointer_token(name))
-        if name in from_url and parsing.values[name] != from_url[name]:
-            detail = f"{quoted(value)} and the URL's {quoted(from_url[name])} disagree"
-            parsing.errors.append(FieldError(f"/{name}", detail))
-    return parsing.definition()
-
-
-@define(kw_only=True)
-class _Parsing:
-    """The values and the errors found so far in one request."""
-
-    context: Context
-    values: dict[str, Any] = attrs.field(factory=dict)
-    errors: list[FieldError] = attrs.field(factory=list)
-
-    def parse(self, name: str, value: object, pointer: str) -> None:
-        """Add the value of a parameter, or the error in it."""
         try:
-            parameter = _BY_NAME.get(name)
-            if parameter is None:
-                expected = ", ".join(sorted(_BY_NAME))
-                raise InvalidValue(f"{quoted(name)} is not a parameter: expected one of {expected}")
-            self.values[name] = parameter.parse(value, self.context)
+            parse = _PARSERS.get(name) or _refuse_unknown(name)
+            values[name] = parse(value, context)
         except InvalidValue as error:
-            self.errors.append(FieldError(pointer + error.at, str(error)))
+            errors.append(FieldError(pointer_token(name) + error.at, str(error)))
+        else:
+            if name in from_url and values[name] != from_url[name]:
+                detail = f"{quoted(value)} and the URL's {quoted(from_url[name])} disagree"
+                errors.append(FieldError(f"/{name}", detail))
+    if not _REQUIRED.keys() <= values.keys():
+        errors += _missing(values, errors)
+    if errors:
+        raise Invalid(errors)
+    return Definition(**values)
 
-    def definition(self) -> Definition:
-        """Return the definition, or raise :exc:`Invalid` with all errors."""
-        reported = {error.pointer.lstrip("/") for error in self.errors}
-        missing = [
-            FieldError(f"/{parameter.name}", "is required")
-            for parameter in PARAMETERS
-            if parameter.is_required
-            and parameter.name not in self.values
-            and parameter.name not in reported
-        ]
-        if self.errors or missing:
-            raise Invalid([*self.errors, *missing])
-        return Definition(**self.values)
+
+def _parse_url_parts(
+    parts: Mapping[str, str | None], context: Context, errors: list[FieldError]
+) -> dict[str, Any]:
+    """Return the values of the parameters in the URL; add the errors in them to ``errors``."""
+    values = {}
+    for name, text in parts.items():
+        if text is not None:
+            try:
+                values[name] = _PARSERS[name](text, context)
+            except InvalidValue as error:
+                errors.append(FieldError(name + error.at, str(error)))
+    return values
+
+
+def _missing(values: Mapping[str, Any], errors: Iterable[FieldError]) -> list[FieldError]:
+    """Return an error for each required parameter that has neither a value nor an error."""
+    reported = {error.pointer.lstrip("/") for error in errors}
+    return [
+        FieldError(f"/{name}", "is required")
+        for name in _REQUIRED
+        if name not in values and name not in reported
+    ]
+
+
+def _refuse_unknown(name: str) -> NoReturn:
+    expected = ", ".join(sorted(_PARSERS))
+    raise InvalidValue(f"{quoted(name)} is not a parameter: expected one of {expected}")

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from .parameters import PARAMETERS
-from .task import Attempt, Definition, Task
+from .task import Attempt, Task
 from .times import rfc3339
 
 _values = attrgetter(*(parameter.name for parameter in PARAMETERS))
@@ -18,41 +18,35 @@ _UNLISTED = tuple(parameter.name for parameter in PARAMETERS if not parameter.is
 
 def task_to_dict(task: Task) -> dict[str, Any]:
     """Return a task with its payload and attempts; the values of secret headers are masked."""
-    members = _task(task, _definition(task.definition))
+    members = _task(task)
     members["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
     return members
 
 
 def task_summary(task: Task) -> dict[str, Any]:
     """Return a task for lists and errors: without payload, attempts and values of headers."""
-    definition = _definition(task.definition)
+    members = _task(task)
     for name in _UNLISTED:
-        del definition[name]
+        del members[name]
     for name, redact in _REDACT:
-        definition[name] = redact(getattr(task.definition, name))
-    return _task(task, definition)
-
-
-def _definition(definition: Definition) -> dict[str, Any]:
-    members = dict(zip(_NAMES, _values(definition), strict=True))
-    for name, to_json in _TO_JSON:
-        members[name] = to_json(members[name])
+        members[name] = redact(getattr(task.definition, name))
     return members
 
 
-def _task(task: Task, definition: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "task": str(task.key),
-        **definition,
-        "state": task.state.value,
-        "reason": None if task.reason is None else task.reason.value,
-        "detail": task.detail,
-        "attempts_used": task.attempts_used,
-        "attempts_left": task.attempts_left,
-        "next_attempt_at": _time(None if task.due_at is None else task.due_at * 1000),
-        "created_at": _time(task.created_at_ms),
-        "finished_at": _time(task.finished_at_ms),
-    }
+def _task(task: Task) -> dict[str, Any]:
+    members: dict[str, Any] = {"task": str(task.key)}
+    members.update(zip(_NAMES, _values(task.definition), strict=True))
+    for name, to_json in _TO_JSON:
+        members[name] = to_json(members[name])
+    members["state"] = task.state.value
+    members["reason"] = None if task.reason is None else task.reason.value
+    members["detail"] = task.detail
+    members["attempts_used"] = task.attempts_used
+    members["attempts_left"] = task.attempts_left
+    members["next_attempt_at"] = _time(None if task.due_at is None else task.due_at * 1000)
+    members["created_at"] = _time(task.created_at_ms)
+    members["finished_at"] = _time(task.finished_at_ms)
+    return members
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

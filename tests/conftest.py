@@ -33,6 +33,12 @@ settings.register_profile("callme", deadline=None)
 settings.load_profile("callme")
 
 
+def pytest_collection_finish() -> None:
+    """Exempt all modules from the collections after each test, which they would make slow."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def logged_failures(request: pytest.FixtureRequest) -> Iterator[LoggedFailures]:
     """Fail a test that leaves a timer or an unexpected logged failure behind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field, frozen
@@ -82,36 +83,44 @@ class ChartCache:
 
     def __attrs_post_init__(self) -> None:
         for hours in HOURS:
-            self._past[hours] = self._past_panels(hours)
-            self._ahead[hours] = self._ahead_panels(hours)
+            reader = HistoryReader(store=self._store, clock=self._clock, now=self._now, hours=hours)
+            draw_past = partial(self._draw_past, hours, reader)
+            self._past[hours] = self._flight(draw_past, reader.ttl, MAX_PAST_AGE_SECONDS)
+            draw_ahead = partial(self._draw_ahead, hours)
+            self._ahead[hours] = self._flight(
+                draw_ahead, lambda _: AHEAD_TTL_SECONDS, MAX_AHEAD_AGE_SECONDS
+            )
 
-    def _past_panels(self, hours: int) -> SingleFlight[Panel[HistorySnapshot]]:
-        reader = HistoryReader(store=self._store, clock=self._clock, now=self._now, hours=hours)
-
-        async def draw() -> Panel[HistorySnapshot]:
-            snapshot = await reader.read()
-            return Panel(snapshot, await flattenString(None, PastCharts(hours, snapshot)))
+    def _flight(
+        self,
+        draw: Callable[[], Coroutine[Deferred[Any], Any, Panel[Snapshot]]],
+        ttl: Callable[[float], float],
+        max_age_seconds: float,
+    ) -> SingleFlight[Panel[Snapshot]]:
+        async def draw_or_log() -> Panel[Snapshot]:
+            try:
+                return await draw()
+            except StoreUnavailable:
+                raise
+            except Exception:
+                log.failure("drawing charts failed")
+                raise
 
         return SingleFlight(
-            fetch=lambda: _logged(draw()),
-            ttl=reader.ttl,
+            fetch=draw_or_log,
+            ttl=ttl,
             clock=self._clock,
-            max_stale_seconds=MAX_PAST_AGE_SECONDS,
+            max_stale_seconds=max_age_seconds,
             failure_ttl_seconds=FAILURE_TTL_SECONDS,
         )
 
-    def _ahead_panels(self, hours: int) -> SingleFlight[Panel[Forecast]]:
-        async def draw() -> Panel[Forecast]:
-            forecast = await self._forecaster.forecast(hours)
-            return Panel(forecast, await flattenString(None, AheadChart(hours, forecast)))
+    async def _draw_past(self, hours: int, reader: HistoryReader) -> Panel[HistorySnapshot]:
+        snapshot = await reader.read()
+        return Panel(snapshot, await flattenString(None, PastCharts(hours, snapshot)))
 
-        return SingleFlight(
-            fetch=lambda: _logged(draw()),
-            ttl=lambda _: AHEAD_TTL_SECONDS,
-            clock=self._clock,
-            max_stale_seconds=MAX_AHEAD_AGE_SECONDS,
-            failure_ttl_seconds=FAILURE_TTL_SECONDS,
-        )
+    async def _draw_ahead(self, hours: int) -> Panel[Forecast]:
+        forecast = await self._forecaster.forecast(hours)
+        return Panel(forecast, await flattenString(None, AheadChart(hours, forecast)))
 
     async def panels_within(
         self, hours: int, seconds: float
@@ -126,16 +135,6 @@ class ChartCache:
         drawing = Deferred.fromCoroutine(_panel_within(self._past[hours], seconds))
         ahead = await _panel_within(self._ahead[hours], seconds)
         return await drawing, ahead
-
-
-async def _logged(drawing: Coroutine[Deferred[Any], Any, Snapshot]) -> Snapshot:
-    try:
-        return await drawing
-    except StoreUnavailable:
-        raise
-    except Exception:
-        log.failure("drawing charts failed")
-        raise
 
 
 async def _panel_within(

@@ -129,7 +129,7 @@ class DeleteForm(ConfirmationForm):
     def form(self) -> Tag:
         effect = "The task and its attempts are deleted permanently."
         if self._confirmation.task.due_at is not None:
-            effect = f"It will not be called. {effect}"
+            effect += " It will not be called."
         return self._form(tags.p(effect), prefix=DELETE, button_class="go bad")
 
 

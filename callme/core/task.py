@@ -169,6 +169,7 @@ class Claim:
     :ivar host: the ``host:port`` of the callback.
     :ivar node: the name of the daemon.
     :ivar token: a number that identifies the claim where several daemons share a database.
+    :ivar created_at_ms: when the definition was put: milliseconds since 1970.
     """
 
     task_id: int
@@ -179,6 +180,7 @@ class Claim:
     host: str
     node: str | None = None
     token: int = 0
+    created_at_ms: int = 0
 
 
 @frozen(kw_only=True)
@@ -191,6 +193,8 @@ class Outcome:
     :ivar reason: the reason for the lack of a status; ``None`` when there is one.
     :ivar detail: a sentence for a person; empty when the status is enough.
     :ivar retry_after: the time in the response's ``Retry-After``: seconds since 1970.
+    :ivar stale_connection: whether the endpoint closed a kept connection just as it was used
+        again, so that the failure says nothing about the endpoint.
     """
 
     started_at_ms: int
@@ -200,6 +204,7 @@ class Outcome:
     detail: str = ""
     body: str = field(default="", repr=False)
     retry_after: int | None = None
+    stale_connection: bool = False
 
 
 @frozen(kw_only=True)

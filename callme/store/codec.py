@@ -17,7 +17,7 @@ DEFINITION_COLUMNS = ", ".join(_NAMES)
 SUMMARY_COLUMNS = ", ".join(p.name if p.is_listed else "''" for p in PARAMETERS)
 """The same without what lists leave out."""
 TASK_STATE_COLUMNS = "state, reason, detail, due_at, attempts_used, created_at, finished_at"
-CLAIM_COLUMNS = "task_id, last_attempt, attempts_used, claimed_at, host, node"
+CLAIM_COLUMNS = "task_id, last_attempt, attempts_used, claimed_at, host, node, created_at"
 ATTEMPT_COLUMNS = "number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node"
 
 _DEFINITION_COLUMNS = len(_NAMES)
@@ -99,7 +99,9 @@ def to_claim(row: Row) -> Claim:
 
     :raises BrokenRow: as :func:`to_definition`.
     """
-    task_id, number, used, claimed_at_ms, host, node, *token = row[_DEFINITION_COLUMNS:]
+    task_id, number, used, claimed_at_ms, host, node, created_at_ms, *token = row[
+        _DEFINITION_COLUMNS:
+    ]
     return Claim(
         task_id=task_id,
         number=number,
@@ -109,6 +111,7 @@ def to_claim(row: Row) -> Claim:
         host=host,
         node=node,
         token=token[0] if token else 0,
+        created_at_ms=created_at_ms,
     )
 
 

@@ -249,6 +249,22 @@ async def test_a_claim_counts_its_attempt_and_no_task_is_claimed_twice(store: St
     ) == (State.RUNNING, None, 1, 1)
 
 
+async def test_claim_has_the_time_when_its_definition_was_put(store: Store) -> None:
+    key = await put(store)
+    (claim,) = await store.claim({HOST: 1}, NOW)
+    assert claim.created_at_ms == NOW * 1000
+    due = Transition(state=State.SCHEDULED, due_at=NOON)
+    await store.record(claim, due, NOW)
+    replaced = definition("task", NOON, payload="other")
+    assert Put.REPLACED is (await store.put(replaced, NOW + 1, replace=True)).put
+    (claim,) = await store.claim({HOST: 1}, NOW + 1)
+    assert claim.created_at_ms == (NOW + 1) * 1000
+    assert claim.definition.key == key
+    await store.record(claim, due, NOW + 1)
+    (claim,) = await store.claim({HOST: 1}, NOW + 2)
+    assert claim.created_at_ms == (NOW + 1) * 1000
+
+
 async def test_claim_takes_up_to_the_share_of_each_host(store: Store) -> None:
     for number in range(5):
         await put(store, f"a{number}")

@@ -34,18 +34,22 @@ def decide_after_attempt(claim: Claim, outcome: Outcome, now: float) -> Transiti
 def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
     """Return the minute of the attempt after one that failed at ``now``.
 
-    Normally that is the ``retry_delay``-th minute after the one in which the
-    attempt ended. A ``Retry-After`` postpones it to the minute it names, but not
-    past the last one that ``max_delay`` allows. An interrupted attempt is made
-    again at the next minute, or at once where the next minute would be too late.
+    Normally that is the whole minute nearest to ``retry_delay`` minutes after the
+    attempt ended, so that a delay of 1 is half a minute or more; 0 is at once. A
+    ``Retry-After`` postpones it to the minute it names, but not past the last one that
+    ``max_delay`` allows. An interrupted attempt is made again at the next minute, or at
+    once where the next minute would be too late. After a stale connection, the next
+    attempt follows at once.
     """
     definition = claim.definition
+    if outcome.stale_connection:
+        return floor_to_minute(now)
     if outcome.reason is Reason.INTERRUPTED:
         due_at = next_minute(now)
         return due_at if due_at < definition.expires_at else floor_to_minute(now)
     delays = definition.retry_delay
     delay = delays[min(claim.attempts_used, len(delays)) - 1]
-    due_at = floor_to_minute(now) + MINUTE * delay
+    due_at = floor_to_minute(now + MINUTE * delay + MINUTE / 2 if delay else now)
     if outcome.retry_after is not None:
         asked = ceil_to_minute(min(outcome.retry_after, MAX_TIMESTAMP))
         due_at = max(due_at, min(asked, definition.expires_at - MINUTE))

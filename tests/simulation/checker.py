@@ -259,7 +259,7 @@ class Checker:
         used_up = task["attempts_used"] >= token.each
         delays = token.body["retry_delay"]
         longest = max(delays if isinstance(delays, list) else [delays])
-        if not used_up and finished // 60 * 60 + 60 * max(1, longest) < expires:
+        if not used_up and (finished + 30) // 60 * 60 + 60 * max(1, longest) < expires:
             self.breaks(f"{what} failed with attempts left: {task['detail']!r}")
 
     def _in_time(self, token: Token, attempts: list[dict[str, Any]]) -> None:

@@ -73,12 +73,12 @@ def test_last_failed_attempt_fails_the_task(retry: int, used: int, detail: str) 
 
 
 def test_retry_past_max_delay_is_not_scheduled() -> None:
-    transition = decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 60)
+    transition = decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 30)
     assert (transition.state, transition.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
     assert transition.detail.endswith("; the next attempt would be 2 minutes late or more")
     assert (
         State.SCHEDULED
-        is decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 59.9).state
+        is decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 29.9).state
     )
 
 
@@ -98,7 +98,51 @@ def test_forbidden_address_is_not_retried() -> None:
 )
 def test_last_retry_delay_repeats(delays: Any, used: int, minutes: int) -> None:
     made = claim(used, retry=20, retry_delay=delays)
-    assert NOON + 60 * minutes == next_attempt_at(made, answered(500), NOON + 59)
+    assert NOON + 60 * minutes == next_attempt_at(made, answered(500), NOON + 29)
+
+
+@pytest.mark.parametrize(
+    ("delay", "ended", "expected"),
+    [
+        (1, 0, 60),
+        (1, 29.999, 60),
+        (1, 30, 120),
+        (1, 58.5, 120),
+        (2, 29.999, 120),
+        (2, 30, 180),
+        (0, 0.5, 0),
+        (0, 59.999, 0),
+    ],
+)
+def test_next_attempt_is_made_at_the_nearest_minute(
+    delay: int, ended: float, expected: int
+) -> None:
+    made = claim(retry=5, retry_delay=delay)
+    assert NOON + expected == next_attempt_at(made, answered(500), NOON + ended)
+
+
+@given(st.integers(1, 100), st.floats(0, 600))
+def test_time_between_attempts_is_within_half_a_minute_of_retry_delay(
+    delay: int, ended: float
+) -> None:
+    made = claim(retry=5, retry_delay=delay)
+    between = next_attempt_at(made, answered(500), NOON + ended) - (NOON + ended)
+    assert abs(between - 60 * delay) <= 30.001
+
+
+def test_attempt_after_a_stale_connection_follows_at_once() -> None:
+    stale = Outcome(
+        started_at_ms=NOON * 1000,
+        reason=Reason.CONNECTION_FAILED,
+        detail="no",
+        stale_connection=True,
+    )
+    transition = decide_after_attempt(claim(retry_delay=5), stale, NOON + 59.9)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON)
+    assert transition.attempt is not None
+    assert Reason.CONNECTION_FAILED is transition.attempt.reason
+    last = decide_after_attempt(claim(2, retry=1), stale, NOON + 59.9)
+    assert (last.state, last.reason) == (State.FAILED, Reason.CONNECTION_FAILED)
 
 
 @pytest.mark.parametrize(

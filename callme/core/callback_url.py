@@ -16,9 +16,9 @@ MAX_URL_LENGTH = 2083
 # slash.
 _URL_CHARACTERS = re.compile(r"[!-\[\]-~]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# RFC 1123, section 2.1. Private networks use underscores, but they are not allowed in a host name,
-# and Twisted does not resolve a name that has one.
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+# RFC 1123, section 2.1, and the underscores that private networks use: a URL may have them (RFC
+# 3986, section 3.2.2), and systems resolve them.
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 # A decimal, octal or hexadecimal number in each label: inet_aton(3), and so the system's resolver,
 # reads it as an address. https://url.spec.whatwg.org/#host-parsing
 _NUMERIC = re.compile(r"(?:0[Xx][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[Xx][0-9A-Fa-f]*|[0-9]+))*")

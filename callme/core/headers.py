@@ -16,7 +16,6 @@ MASK = "***"
 # The headers of signatures are refused even where callme has no keys: a task that is accepted
 # today must still be valid when the operator adds a key.
 OWN_HEADERS = SIGNATURE_HEADERS | {
-    "user-agent",
     "accept-encoding",
     "idempotency-key",
     "callme-attempt",

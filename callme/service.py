@@ -132,7 +132,7 @@ class Daemon(Service):
             now,
             settings.per_host,
             clock=clock,
-            most_unused=settings.concurrency,
+            max_idle_connections=settings.concurrency,
             networks=settings.networks,
             keys=lambda: SigningKeys() if key_file is None else key_file.value,
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .caller.tls import UncheckedNames, self_check
 from .config import Options, Settings
 from .security.secret_file import SecretFile, UnusableFile
 from .security.signing import SigningKeys
@@ -56,6 +57,7 @@ def makeService(options: Options) -> Daemon:
     # twistd changes to its --rundir only after this function.
     rundir = twistd.get("rundir", ".")
     try:
+        self_check()
         exposed = check_bindable(settings.port)
         gate = _gate(settings, exposed, rundir)
         key_file = _key_file(settings, rundir)
@@ -63,7 +65,7 @@ def makeService(options: Options) -> Daemon:
         if isinstance(database, DatabaseFile):
             _change_owner(options, database.path)
         counts = startup_counts(database)
-    except (CannotOpen, CannotListen, UnusableFile) as error:
+    except (CannotOpen, CannotListen, UnusableFile, UncheckedNames) as error:
         raise SystemExit(f"callme: {error}") from None
     if options.parent and not options.parent.get("nodaemon", True):
         # In the background twistd logs to a file, so the message is printed here. The default

@@ -1,4 +1,4 @@
-"""The request that a callback is, and how its answer's ``Retry-After`` reads."""
+"""The request that a callback is, as bytes, and how treq is given it."""
 
 from __future__ import annotations
 
@@ -12,68 +12,58 @@ from http.cookiejar import Cookie
 from typing import Any
 from urllib.parse import quote
 
+from attrs import frozen
 from hyperlink import EncodedURL
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
+from .. import __version__
 from ..core.task import Claim
 from ..core.times import MAX_TIMESTAMP, Key
+from .pool import Origin
+
+USER_AGENT = f"callme/{__version__}"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_WITHOUT_CONTENT = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS"})
+"""Methods whose content, if any, has no meaning (RFC 9110, section 9.3)."""
+_URI = re.compile(
+    rb"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[!$-.0-9;<=>@-Z\\^-~]+)(?::(?P<port>[0-9]{1,5}))?"
+    rb"(?P<path>/[!-\"$->@-~]*)?(?P<query>\?[!-\"$-~]*)?(?:#[!-~]*)?",
+    re.IGNORECASE,
+)
+_SECONDS = re.compile(r"[0-9]+")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-def webhook_id(key: Key) -> str:
-    """Return what identifies a task to whom it calls, the same on every attempt.
-
-    That is its key, percent-encoded but for letters, digits, ``_``, ``-``, ``~`` and ``@``: what
-    is signed is joined with dots, so it must have none, or one task's id could be read as
-    another's with the time that follows; nor may it have spaces, which are lost at a header's ends.
-    """
-    return quote(str(key), safe="@").replace(".", "%2E")
+# What treq is given
 
 
-@implementer(IAgent)
-class PlainAgent:
-    """Asks for bodies as they are, and takes them as they are.
+class RequestHeaders(Headers):
+    """The headers of one request, as the lines that they are on the wire.
 
-    treq would ask for gzip, and would unpack whatever says that it is gzip,
-    without a limit to what comes out.
-    """
-
-    def __init__(self, agent: IAgent) -> None:
-        self._agent = agent
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        assert headers is not None
-        headers.setRawHeaders(b"accept-encoding", [b"identity"])
-        return self._agent.request(method, uri, headers, bodyProducer).addCallback(_not_encoded)
-
-
-def _not_encoded(response: IResponse) -> IResponse:
-    response.headers.removeHeader(b"content-encoding")
-    return response
-
-
-class OneRequestsHeaders(Headers):
-    """The headers of one request, which nobody else needs to be kept from.
-
-    treq and Twisted copy them on the way, and check each value again.
+    treq and Twisted would copy them, check them again, add cookies, and ask for a content coding.
     """
 
-    def copy(self) -> OneRequestsHeaders:
+    def __init__(self, lines: bytes) -> None:
+        self.lines = lines
+
+    def copy(self) -> RequestHeaders:
         return self
 
+    def hasHeader(self, name: str | bytes) -> bool:
+        """Claim to have any header, so that none is added."""
+        return True
 
-class NoCookies(IndexableCookieJar):
-    """A jar that neither keeps nor gives: what one task is sent is no other task's business."""
+    def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
+        """Add nothing."""
+
+
+class NullCookieJar(IndexableCookieJar):
+    """A jar that neither keeps nor gives: a cookie of one task is not for another one."""
 
     def add_cookie_header(self, request: Any) -> None:
         """Give nothing."""
@@ -85,69 +75,130 @@ class NoCookies(IndexableCookieJar):
         return iter(())
 
 
-class ExactURL(EncodedURL):
+class VerbatimURL(EncodedURL):
     """A URL that is sent just as the task has it.
 
     treq would parse, normalise and encode it again for each call.
     """
 
-    exact: str
+    text: str
 
-    def to_uri(self) -> ExactURL:
+    def to_uri(self) -> VerbatimURL:
         return self
 
     def to_text(self, with_password: bool = False) -> str:
-        return self.exact
-
-
-_WITHOUT_PATH = re.compile(r"\A([A-Za-z]+://[^/?#]*)(?=[?#]|\Z)")
+        return self.text
 
 
 @lru_cache(maxsize=1024)
-def exact_url(callback: str) -> ExactURL:
+def verbatim_url(callback: str) -> VerbatimURL:
     """Return a callback as treq takes URLs."""
-    url = ExactURL()
-    # An empty path is written as / in a request (RFC 9112, section 3.2.1).
-    url.exact = _WITHOUT_PATH.sub(r"\1/", callback)
+    url = VerbatimURL()
+    url.text = callback
     return url
 
 
 @implementer(IBodyProducer)
-class Bytes:
-    """A request's body that is in memory already."""
+class BytesProducer:
+    """The content of a request, which is in memory already."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.data = data
         self.length = len(data)
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
+        consumer.write(self.data)
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """Nothing to pause: all was written at once."""
+        """Do nothing: all is written at once."""
 
     def resumeProducing(self) -> None:
-        """Nothing to resume."""
+        """Do nothing."""
 
     def stopProducing(self) -> None:
-        """Nothing to stop."""
+        """Do nothing."""
 
 
-_PRINTABLE = "".join(chr(code) for code in range(32, 127) if chr(code) not in '%"\\')
-_SECONDS = re.compile(r"[0-9]+")
+# What the agent sends
 
 
-def request_headers(claim: Claim, user_agent: str) -> list[tuple[str, str]]:
-    """Return the headers of a callback, in the order they are sent."""
+@frozen(kw_only=True)
+class Target:
+    """A parsed URL.
+
+    :ivar authority: the value of ``Host``.
+    :ivar path: the request target in origin form (RFC 9112, section 3.2.1).
+    """
+
+    origin: Origin
+    authority: bytes
+    path: bytes
+
+
+@lru_cache(maxsize=1024)
+def parse_target(uri: bytes) -> Target:
+    """Return what a request needs to know of its URL.
+
+    :raises ValueError: when it is no http or https URL, or has a character that none has.
+    """
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise ValueError("the URL cannot be called")
+    scheme = match["scheme"].lower().decode("ascii")
+    host = match["host"]
+    port = int(match["port"] or _DEFAULT_PORTS[scheme])
+    authority = host if port == _DEFAULT_PORTS[scheme] else b"%b:%d" % (host, port)
+    path = (match["path"] or b"/") + (match["query"] or b"")
+    name = host.strip(b"[]").lower().decode("ascii")
+    origin = Origin(scheme=scheme, host=name, port=port)
+    return Target(origin=origin, authority=authority, path=path)
+
+
+def request_bytes(method: bytes, target: Target, lines: bytes, payload: bytes) -> bytes:
+    """Return a request as it is sent.
+
+    :raises ValueError: when its method is none.
+    """
+    if not _TOKEN.fullmatch(method):
+        raise ValueError("the method cannot be sent")
+    if payload or method not in _WITHOUT_CONTENT:
+        lines = b"%bContent-Length: %d\r\n" % (lines, len(payload))
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n%b" % (
+        method,
+        target.path,
+        target.authority,
+        lines,
+        payload,
+    )
+
+
+def header_lines(headers: list[tuple[str, str]]) -> bytes:
+    """Return headers as they are sent.
+
+    :raises ValueError: when they would be more headers than they are.
+    """
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if not text.count("\n") == text.count("\r") == len(headers):
+        raise ValueError("a header contains the end of a line")
+    return text.encode("utf-8")
+
+
+def request_headers(claim: Claim, identifier: str) -> list[tuple[str, str]]:
+    """Return the headers of a callback, in the order in which they are sent.
+
+    :param identifier: identifies the task's definition: see :func:`idempotency_key`.
+    """
     definition = claim.definition
     headers = list(definition.headers.items())
-    if definition.payload and not any(name.lower() == "content-type" for name, _ in headers):
+    names = {name.lower() for name in definition.headers}
+    if definition.payload and "content-type" not in names:
         headers.append(("Content-Type", content_type(definition.payload)))
+    if "user-agent" not in names:
+        headers.append(("User-Agent", USER_AGENT))
     headers += [
-        ("User-Agent", user_agent),
         ("Accept-Encoding", "identity"),
-        ("Idempotency-Key", idempotency_key(definition.key)),
+        ("Idempotency-Key", f'"{identifier}"'),
         ("Callme-Attempt", str(claim.number)),
         ("Callme-Trigger-At", str(definition.trigger_at)),
     ]
@@ -166,13 +217,18 @@ def content_type(payload: str) -> str:
     return "text/plain; charset=utf-8"
 
 
-def idempotency_key(key: Key) -> str:
-    r"""Return the ``Idempotency-Key`` of a task: its key as a string of RFC 8941, section 3.3.3.
+def idempotency_key(key: Key, put_at_ms: int) -> str:
+    """Return what identifies a definition to its endpoint, the same on every attempt.
 
-    Such a string is printable ASCII. Whatever is not, and ``%``, ``"`` and ``\``,
-    is percent-encoded, so that two keys never become the same.
+    It is the task's key, percent-encoded but for letters, digits, ``_``, ``-``, ``~`` and
+    ``@``, a dot, and the time when the definition was put. It is the value of ``webhook-id``,
+    and of ``Idempotency-Key``, which has it in quotes (RFC 8941, section 3.3.3). What is signed
+    is joined with dots: so a name has none, or the identifier of one task could be read as that
+    of another task with the time that follows.
+
+    :param put_at_ms: milliseconds since 1970.
     """
-    return f'"{quote(str(key), safe=_PRINTABLE)}"'
+    return f"{quote(str(key), safe='@').replace('.', '%2E')}.{put_at_ms}"
 
 
 def parse_retry_after(value: str, now: float) -> int | None:

@@ -1,8 +1,8 @@
-"""Name look-ups that cannot hold up one another, nor the end of the daemon.
+"""Name resolution in which no lookup holds up another one, nor the end of the daemon.
 
-The reactor looks names up in a pool of ten threads without a deadline: ten calls to a host
-whose name server hangs would stop all others. Here a name that is being looked up is looked
-up once, whoever waits for it, in a thread of its own, which does not keep the process alive.
+The reactor resolves names in a pool of ten threads without a deadline: ten calls to a host
+whose name server hangs would stop all others. Here a name is looked up once for all calls that
+wait for it, in a thread of its own, which does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -10,156 +10,139 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Thread
-from typing import Any
 
 from attrs import define, field
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHostnameResolver,
-    IHostResolution,
-    IReactorFromThreads,
-    IReactorTime,
-    IResolutionReceiver,
-)
-from zope.interface import implementer
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 
 LOOKUP_SECONDS = 10
 """How long a call waits for a name."""
-KEPT_SECONDS = 5
-"""How long what was found is used again."""
+TTL_SECONDS = 5
+"""How long the addresses of a name are used again."""
 MAX_LOOKUPS = 500
-"""Names looked up at once; further ones wait for their turn."""
+"""Names that are looked up at a time; further ones wait for their turn."""
 MAX_NEW_LOOKUPS = 400
-"""Of them, those that were not found when last looked up: many that hang must leave some."""
-MOST_FOUND = 10_000
-"""Names of which is kept that they were found."""
+"""Names among them that were not found by their last lookup: many that hang must leave some."""
+MAX_TRACKED_NAMES = 10_000
+"""Names that are remembered as found by their last lookup."""
 
 Lookup = Callable[[str], Sequence[str]]
 
 
 def system_lookup(name: str) -> list[str]:
-    """Return the addresses of a name, in the order of preference of the system.
+    """Return the addresses of a name, in the system's order of preference.
 
     :raises OSError: when there are none.
     """
-    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    # As bytes: Python would encode text by IDNA 2003, which refuses some names.
+    found = socket.getaddrinfo(name.encode("ascii"), None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-@implementer(IHostResolution)
 @define(eq=False)
 class _Waiter:
-    """Somebody who waits for the addresses of a name."""
+    """A call that waits for the addresses of a name."""
 
-    name: str
-    port: int
-    receiver: Any
     deadline: IDelayedCall | None = None
-    done: bool = False
+    resolved: Deferred[Sequence[str]] = field(init=False)
 
-    def cancel(self) -> None:
-        self.done = True
+    def __attrs_post_init__(self) -> None:
+        self.resolved = Deferred(lambda _: self._cancel_deadline())
+
+    def resolve(self, addresses: Sequence[str]) -> None:
+        """End the wait, unless it has ended."""
+        self._cancel_deadline()
+        if not self.resolved.called:
+            self.resolved.callback(addresses)
+
+    def _cancel_deadline(self) -> None:
         if self.deadline is not None and self.deadline.active():
             self.deadline.cancel()
 
-    def answer(self, addresses: Sequence[str]) -> None:
-        """Pass on what was found; nothing for a name that was not."""
-        if self.done:
-            return
-        self.cancel()
-        for address in addresses:
-            kind: Any = IPv6Address if ":" in address else IPv4Address
-            self.receiver.addressResolved(kind("TCP", address, self.port))
-        self.receiver.resolutionComplete()
 
-
-@implementer(IHostnameResolver)
 @define(eq=False)
 class Resolver:
-    """Looks up the names of hosts.
+    """Resolves the names of hosts.
 
-    :param clock: what sets the deadlines.
-    :param threads: what a thread hands its result to.
+    :param clock: sets the deadlines.
+    :param threads: takes the results of threads.
     """
 
     _clock: IReactorTime
     _threads: IReactorFromThreads
     _lookup: Lookup = system_lookup
-    _waiting: dict[str, list[_Waiter]] = field(factory=dict, init=False)
-    # Names that wait for their turn, those found before and others, and how many have it.
-    _queue: deque[str] = field(factory=deque, init=False)
-    _new: deque[str] = field(factory=deque, init=False)
-    _in_flight: int = field(default=0, init=False)
-    # Names that were found when last looked up, the longest ago first.
-    _found_before: dict[str, None] = field(factory=dict, init=False)
-    _known: dict[str, tuple[float, Sequence[str]]] = field(factory=dict, init=False)
+    _waiters: dict[str, list[_Waiter]] = field(factory=dict, init=False)
+    # Names that wait for a lookup: those found by their last one, and the others.
+    _known_queue: deque[str] = field(factory=deque, init=False)
+    _unknown_queue: deque[str] = field(factory=deque, init=False)
+    _lookups_in_flight: int = field(default=0, init=False)
+    # Names found by their last lookup, the longest ago first.
+    _resolved_before: dict[str, None] = field(factory=dict, init=False)
+    # Until when the addresses of a name are used again, the first to expire first.
+    _cache: dict[str, tuple[float, Sequence[str]]] = field(factory=dict, init=False)
 
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        waiter = _Waiter(hostName, portNumber, resolutionReceiver)
-        resolutionReceiver.resolutionBegan(waiter)
-        until, addresses = self._known.get(hostName, (0.0, ()))
+    def resolve(self, name: str) -> Deferred[Sequence[str]]:
+        """Return the addresses of a name; none where it is not found in time."""
+        until, addresses = self._cache.get(name, (0.0, ()))
         if self._clock.seconds() < until:
-            waiter.answer(addresses)
+            return succeed(addresses)
+        waiter = _Waiter()
+        # The call's own deadline may be later: a name not found by now will not be found.
+        waiter.deadline = self._clock.callLater(LOOKUP_SECONDS, waiter.resolve, ())
+        if name in self._waiters:
+            self._waiters[name].append(waiter)
         else:
-            self._wait(waiter)
-        return waiter
+            self._waiters[name] = [waiter]
+            known = name in self._resolved_before
+            (self._known_queue if known else self._unknown_queue).append(name)
+        self._start_lookups()
+        return waiter.resolved
 
-    def _wait(self, waiter: _Waiter) -> None:
-        # The call's own deadline may be later: what is not found by now will not be found.
-        waiter.deadline = self._clock.callLater(LOOKUP_SECONDS, waiter.answer, ())
-        if waiter.name in self._waiting:
-            self._waiting[waiter.name].append(waiter)
-        else:
-            self._waiting[waiter.name] = [waiter]
-            found_before = waiter.name in self._found_before
-            (self._queue if found_before else self._new).append(waiter.name)
-        self._take_turns()
+    def _start_lookups(self) -> None:
+        self._start_from(self._known_queue, MAX_LOOKUPS)
+        self._start_from(self._unknown_queue, MAX_NEW_LOOKUPS)
 
-    def _take_turns(self) -> None:
-        self._take(self._queue, MAX_LOOKUPS)
-        self._take(self._new, MAX_NEW_LOOKUPS)
-
-    def _take(self, queue: deque[str], most: int) -> None:
-        while queue and self._in_flight < most:
+    def _start_from(self, queue: deque[str], limit: int) -> None:
+        while queue and self._lookups_in_flight < limit:
             name = queue.popleft()
-            if all(waiter.done for waiter in self._waiting[name]):
-                del self._waiting[name]
+            if all(waiter.resolved.called for waiter in self._waiters[name]):
+                del self._waiters[name]
                 continue
             try:
-                Thread(target=self._look_up, args=(name,), daemon=True).start()
+                Thread(target=partial(self._look_up, name), daemon=True).start()
             except RuntimeError:
-                # The system has no thread to spare: another time, as long as somebody waits.
+                # The system has no thread to spare: the name waits for the next lookup.
                 queue.appendleft(name)
                 break
-            self._in_flight += 1
+            self._lookups_in_flight += 1
 
     def _look_up(self, name: str) -> None:
         try:
             addresses = self._lookup(name)
         except (OSError, UnicodeError):
             addresses = ()
-        self._threads.callFromThread(self._found, name, addresses)
+        self._threads.callFromThread(self._looked_up, name, addresses)
 
-    def _found(self, name: str, addresses: Sequence[str]) -> None:
-        self._in_flight -= 1
+    def _looked_up(self, name: str, addresses: Sequence[str]) -> None:
+        self._lookups_in_flight -= 1
         now = self._clock.seconds()
-        self._known = {name: kept for name, kept in self._known.items() if kept[0] > now}
-        self._found_before.pop(name, None)
+        self._forget_expired(now)
+        self._resolved_before.pop(name, None)
         if addresses:
-            self._known[name] = (now + KEPT_SECONDS, addresses)
-            self._found_before[name] = None
-            if len(self._found_before) > MOST_FOUND:
-                del self._found_before[next(iter(self._found_before))]
-        for waiter in self._waiting.pop(name):
-            waiter.answer(addresses)
-        self._take_turns()
+            self._cache[name] = (now + TTL_SECONDS, addresses)
+            self._resolved_before[name] = None
+            if len(self._resolved_before) > MAX_TRACKED_NAMES:
+                del self._resolved_before[next(iter(self._resolved_before))]
+        for waiter in self._waiters.pop(name):
+            waiter.resolve(addresses)
+        self._start_lookups()
+
+    def _forget_expired(self, now: float) -> None:
+        # They expire in the order in which they were added.
+        while self._cache:
+            name, (until, _) = next(iter(self._cache.items()))
+            if until > now:
+                break
+            del self._cache[name]

@@ -1,4 +1,4 @@
-"""Deadlines that nearly always are not reached, kept together so that each costs little."""
+"""A timer wheel: timers that nearly always are cancelled, grouped so that each costs little."""
 
 from __future__ import annotations
 
@@ -8,53 +8,54 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-PER_SECOND = 10
-"""Deadlines are kept by the tenth of a second, rounded up."""
+TICKS_PER_SECOND = 10
+"""Timers fire at a tick, the first one that is not too early."""
 
 
 @define(eq=False)
-class Deadline:
-    """Something to be done when a time is over, unless it is called off."""
+class Timer:
+    """A function that is called at a tick, unless it is cancelled."""
 
-    slot: int
+    tick: int
     expire: Callable[[], None]
 
 
 @define(eq=False)
-class Deadlines:
-    """Sets one timer for all the deadlines of a tenth of a second.
+class TimerWheel:
+    """Timers, with one delayed call of the reactor for all timers of a tick.
 
-    A timer of its own for each call would be made and unmade thousands of times a second.
+    A delayed call for each request would be made and cancelled thousands of times a second.
     """
 
     _clock: IReactorTime
-    _slots: dict[int, set[Deadline]] = field(factory=dict, init=False)
-    _timers: dict[int, IDelayedCall] = field(factory=dict, init=False)
+    # A dict, unlike a set, has an order that is the same in each run.
+    _ticks: dict[int, dict[Timer, None]] = field(factory=dict, init=False)
+    _delayed_calls: dict[int, IDelayedCall] = field(factory=dict, init=False)
 
-    def set(self, seconds: float, expire: Callable[[], None]) -> Deadline:
-        """Have something done after some seconds, or up to a tenth of one later."""
+    def set(self, seconds: float, expire: Callable[[], None]) -> Timer:
+        """Call a function after some seconds, or up to a tenth of a second later."""
         now = self._clock.seconds()
-        slot = math.ceil((now + seconds) * PER_SECOND)
-        deadline = Deadline(slot, expire)
-        if slot in self._slots:
-            self._slots[slot].add(deadline)
+        tick = math.ceil((now + seconds) * TICKS_PER_SECOND)
+        timer = Timer(tick, expire)
+        if tick in self._ticks:
+            self._ticks[tick][timer] = None
         else:
-            self._slots[slot] = {deadline}
-            delay = max(0.0, slot / PER_SECOND - now)
-            self._timers[slot] = self._clock.callLater(delay, self._expire, slot)
-        return deadline
+            self._ticks[tick] = {timer: None}
+            delay = max(0.0, tick / TICKS_PER_SECOND - now)
+            self._delayed_calls[tick] = self._clock.callLater(delay, self._expire, tick)
+        return timer
 
-    def call_off(self, deadline: Deadline) -> None:
-        """Leave it undone; it may have been done already."""
-        slot = self._slots.get(deadline.slot)
-        if slot is None:
+    def cancel(self, timer: Timer) -> None:
+        """Cancel a timer, unless it has fired."""
+        timers = self._ticks.get(timer.tick)
+        if timers is None:
             return
-        slot.discard(deadline)
-        if not slot:
-            del self._slots[deadline.slot]
-            self._timers.pop(deadline.slot).cancel()
+        timers.pop(timer, None)
+        if not timers:
+            del self._ticks[timer.tick]
+            self._delayed_calls.pop(timer.tick).cancel()
 
-    def _expire(self, slot: int) -> None:
-        del self._timers[slot]
-        for deadline in self._slots.pop(slot):
-            deadline.expire()
+    def _expire(self, tick: int) -> None:
+        del self._delayed_calls[tick]
+        for timer in self._ticks.pop(tick):
+            timer.expire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -28,10 +29,13 @@ from .throughput import Capacity, ThroughputMeter
 class Caller(Protocol):
     """What makes the calls."""
 
-    def call(self, claim: Claim) -> Deferred[Outcome]:
+    def call(self, claim: Claim, has_more: Callable[[str], bool]) -> Deferred[Outcome]:
         """Make one call within its task's ``timeout``; never fails.
 
         Cancelling it drops the connection; the outcome then means nothing.
+
+        :param has_more: returns whether more calls to a host wait for a slot: where none
+            does, a connection need not be kept.
         """
 
     def close(self) -> Deferred[None]:
@@ -71,7 +75,8 @@ class Dispatcher:
     _pace: ThroughputMeter = field(init=False)
     _open: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
-    _claiming: bool = field(default=False, init=False)
+    # Hosts of the claim in progress, and how many tasks it may take of each.
+    _claiming: Mapping[str, int] | None = field(default=None, init=False)
     _cutting_off: bool = field(default=False, init=False)
     # Hosts that may have tasks due, the longest unserved first.
     _waiting: dict[str, None] = field(factory=dict, init=False)
@@ -123,7 +128,7 @@ class Dispatcher:
 
     def _claim(self) -> None:
         """Claim as many of the due tasks as there is room for, one claim at a time."""
-        if self._claiming or not self._open or not self._waiting:
+        if self._claiming is not None or not self._open or not self._waiting:
             return
         # Where one host could have all the room, none is kept for others.
         reserve = min(self._concurrency // 2, self._concurrency - self._per_host)
@@ -138,7 +143,7 @@ class Dispatcher:
         )
         if not shares:
             return
-        self._claiming = True
+        self._claiming = shares
         for host in shares:
             del self._waiting[host]
         claiming = self._store.claim(shares, self._now())
@@ -146,23 +151,26 @@ class Dispatcher:
         claiming.addErrback(lambda failure: log.failure("a claim failed", failure))
 
     def _claimed(self, claims: Sequence[Claim], shares: Mapping[str, int]) -> None:
-        self._claiming = False
-        taken: dict[str, int] = {}
-        for claim in claims:
-            taken[claim.host] = taken.get(claim.host, 0) + 1
-            self._launch(claim)
-        # Who got all that was asked may have more; behind those who still wait.
+        self._claiming = None
+        taken = Counter(claim.host for claim in claims)
+        # A host of which as many tasks were taken as asked for may have more; it waits behind
+        # the others. This comes first: each call wants to know whether more calls wait.
         self._waiting.update(
-            dict.fromkeys(host for host, share in shares.items() if taken.get(host, 0) >= share)
+            dict.fromkeys(host for host, share in shares.items() if taken[host] >= share)
         )
+        for claim in claims:
+            self._launch(claim)
         # Few can have all their places, so that this soon finds one that has not.
         short = any(self._in_flight.get(host, 0) < self._per_host for host in self._waiting)
         self._pace.room(short=short)
         self._claim()
         self._check_drained()
 
+    def _has_more(self, host: str) -> bool:
+        return host in self._waiting or (self._claiming is not None and host in self._claiming)
+
     def _not_claimed(self, failure: Failure, shares: Mapping[str, int]) -> None:
-        self._claiming = False
+        self._claiming = None
         self._waiting.update(dict.fromkeys(shares))
         self._claim_failed(failure)
         self._check_drained()
@@ -179,7 +187,7 @@ class Dispatcher:
             self._record(claim, transitions.too_late(claim.definition))
         else:
             self._in_flight[claim.host] = self._in_flight.get(claim.host, 0) + 1
-            calling = self._calls[_id(claim)] = self._caller.call(claim)
+            calling = self._calls[_id(claim)] = self._caller.call(claim, self._has_more)
             ended = calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
             ended.addErrback(lambda failure: log.failure("a call's end failed", failure))
 
@@ -278,14 +286,14 @@ class Dispatcher:
         self._log.flush()
 
     def _check_drained(self) -> None:
-        if self._drained and not self._claiming and not self._unrecorded:
+        if self._drained and self._claiming is None and not self._unrecorded:
             drained, self._drained = self._drained, []
             for waiter in drained:
                 waiter.callback(None)
 
     async def _drain(self, seconds: float) -> None:
         """Wait until nothing is held any more, or until the time is over."""
-        if self._claiming or self._unrecorded:
+        if self._claiming is not None or self._unrecorded:
             drained: Deferred[None] = Deferred()
             self._drained.append(drained)
             drained.addTimeout(seconds, self._clock)

@@ -22,6 +22,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from callme import __version__, tap
+from callme.caller import tls
 from callme.server import listen
 from callme.server.auth import Gate
 from callme.server.connection_limits import EVICTION_HEADROOM
@@ -285,6 +286,14 @@ def test_failed_change_of_owner_is_a_one_line_error(
     monkeypatch.setattr(os, "chown", refuse)
     with pytest.raises(SystemExit, match=r"callme: .*x\.sqlite cannot be changed: Operation"):
         makeService(options(tmp_path, "--database=x.sqlite", uid=123))
+
+
+def test_start_without_certificate_checks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "verify_hostname", lambda *_: None)
+    with pytest.raises(SystemExit, match=r"callme: certificates .* not compared .* other\.example"):
+        makeService(options(tmp_path))
 
 
 async def test_tls_port_serves_https(tmp_path: Path) -> None:

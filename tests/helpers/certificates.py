@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,36 @@ def write_certificate(directory: Path) -> bytes:
     return pem
 
 
-def make_certificate(name: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """Return a key and a certificate signed with it."""
+def make_certificate(
+    name: str,
+    issuer: tuple[ec.EllipticCurvePrivateKey, x509.Certificate] | None = None,
+    *,
+    names: Sequence[x509.GeneralName] | None = None,
+    days: tuple[int, int] = (-1, 1),
+    is_authority: bool = False,
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """Return a key and a certificate, signed by an issuer or by itself.
+
+    :param names: its alternative names: by default its name, and none where there are none.
+    :param days: when it is valid, from today.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    day = datetime.timedelta(days=1)
     now = datetime.datetime.now(datetime.timezone.utc)
-    built = (
+    alternative = [x509.DNSName(name)] if names is None else names
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(subject)
+        .issuer_name(subject if issuer is None else issuer[1].subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - day)
-        .not_valid_after(now + day)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
+        .not_valid_before(now + datetime.timedelta(days=days[0]))
+        .not_valid_after(now + datetime.timedelta(days=days[1]))
+        .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
     )
-    return key, built
+    if alternative:
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+    return key, builder.sign(key if issuer is None else issuer[0], hashes.SHA256())
 
 
 class Context(ContextFactory):

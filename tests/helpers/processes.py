@@ -117,7 +117,7 @@ class Sink:
 
     def called(self, path: str, headers: dict[str, str]) -> int:
         """Count a call; return the status of its response."""
-        key = unquote(headers.get("Idempotency-Key", "").strip('"'))
+        key = unquote(headers.get("Idempotency-Key", "").strip('"')).rpartition(".")[0]
         with self._lock:
             self.calls.append((time.time(), key, headers))
             self._seen[key] += 1

@@ -93,7 +93,9 @@ class FakeCaller:
     pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
     cut_off: list[Key] = field(factory=list)
 
-    def call(self, claim: Claim) -> Deferred[Outcome]:
+    def call(
+        self, claim: Claim, has_more: Callable[[str], bool] = lambda host: False
+    ) -> Deferred[Outcome]:
         self.calls.append((self.now(), claim))
         if self.failing is not None:
             return self.failing(claim)

@@ -118,15 +118,15 @@ class Network:
 
 @implementer(IStreamClientEndpoint)
 class Host:
-    """A replacement for Twisted's ``HostnameEndpoint``.
+    """A replacement for the caller's ``HostEndpoint``.
 
-    :param reactor: the reactor of the process, with its network.
+    :param outbound: the way out of the process, whose reactor has its network.
     """
 
-    def __init__(self, reactor: Any, host: bytes, port: int, *_: Any, **__: Any) -> None:
-        self._process = reactor.process
+    def __init__(self, outbound: Any, host: str, port: int) -> None:
+        self._process = outbound.reactor.process
         self._network: Network = self._process.network
-        self._host, self._port = host.decode("ascii"), port
+        self._host, self._port = host, port
 
     def connect(self, factory: Any) -> Deferred[Any]:
         network, timeline = self._network, self._network.timeline
@@ -163,6 +163,21 @@ class Host:
         return connecting
 
 
+class Socket:
+    """As much of a socket as a connection needs."""
+
+    def setsockopt(self, *_: int) -> None:
+        """Nothing to be set."""
+
+    def send(self, data: bytes) -> int:
+        """Leave it to the transport."""
+        raise BlockingIOError
+
+    def recv(self, size: int, flags: int) -> bytes:
+        """Nothing has arrived that was not delivered."""
+        raise BlockingIOError
+
+
 @implementer(ITCPTransport, IPushProducer)
 class Wire(StringTransport):
     """A connection to an endpoint, which responds to requests."""
@@ -191,6 +206,9 @@ class Wire(StringTransport):
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """Do nothing: connections are kept alive anyway."""
+
+    def getHandle(self) -> Any:
+        return Socket()
 
     def getTcpNoDelay(self) -> bool:
         return False
@@ -254,7 +272,7 @@ class Wire(StringTransport):
         self.seen = Seen(
             token=int(path.rpartition("/")[2]),
             host=self.host,
-            key=unquote(headers["idempotency-key"][1:-1]),
+            key=unquote(headers["idempotency-key"][1:-1].rpartition(".")[0]),
             trigger_at=int(headers["callme-trigger-at"]),
             number=int(headers["callme-attempt"]),
             asked_at=self.asked_at,

@@ -5,7 +5,6 @@ A simulation that finds nothing shows nothing, unless it is known to find what i
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,8 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 
 from callme.api.routes import Api
-from callme.caller import pool
+from callme.caller import call
+from callme.caller.agent import Agent
 from callme.caller.call import HttpCaller
 from callme.core import times, transitions
 from callme.core.task import Definition, Reason, State, Task, Transition
@@ -89,7 +89,7 @@ def _() -> list[Patch]:
     return [patch.object(claims, "enqueue_notification", lambda *_: None)]
 
 
-@mutation("nobody is told of what is too late", 0)
+@mutation("nobody is told of what is too late", 7)
 def _() -> list[Patch]:
     return [patch.object(writes, "enqueue_notification", lambda *_: None)]
 
@@ -125,7 +125,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "put", changed)]
 
 
-@mutation("a transaction that failed is taken for one that did not", 97)
+@mutation("a transaction that failed is taken for one that did not", 374)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, failure: Any, batch: Any) -> None:
         names = [getattr(operation, "func", None) for operation, _ in batch]
@@ -146,7 +146,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "put", changed)]
 
 
-@mutation("statements are not in a transaction", 23)
+@mutation("statements are not in a transaction", 3)
 def _() -> list[Patch]:
     def changed(real: Any, pool: Any, begin: str, run: Any) -> Any:
         return real(pool, "SELECT 1", run)
@@ -191,12 +191,12 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("an interrupted attempt is given back unspent", 40)
+@mutation("an interrupted attempt is given back unspent", 29)
 def _() -> list[Patch]:
     def changed(self: Any, claims: Any) -> None:
         for claim in claims:
-            if (claim.task_id, claim.number) not in self._held:
-                self._held[claim.task_id, claim.number] = claim
+            if (claim.task_id, claim.number) not in self._unrecorded:
+                self._unrecorded[claim.task_id, claim.number] = claim
                 self._record(
                     claim, Transition(state=State.SCHEDULED, due_at=claim.definition.trigger_at)
                 )
@@ -206,20 +206,21 @@ def _() -> list[Patch]:
 
 @mutation("a call whose connection broke is made again at once", 0)
 def _() -> list[Patch]:
-    async def changed(self: Any, claim: Any) -> Any:
-        outcome = await real(self, claim)
-        return await real(self, claim) if outcome.reason is Reason.CONNECTION_FAILED else outcome
+    def changed(real: Any, *args: Any) -> Any:
+        def again(outcome: Any) -> Any:
+            return real(*args) if outcome.reason is Reason.CONNECTION_FAILED else outcome
 
-    real = HttpCaller._call
-    return [patch.object(HttpCaller, "_call", changed)]
+        return real(*args).addCallback(again)
+
+    return [_around(HttpCaller, "call", changed)]
 
 
-@mutation("what is running may be rescheduled", 46)
+@mutation("what is running may be rescheduled", 3)
 def _() -> list[Patch]:
     return [_sql("_ONE", "state, max", "replace(state, 'running', 'scheduled'), max")]
 
 
-@mutation("a running task may be deleted", 19)
+@mutation("a running task may be deleted", 60)
 def _() -> list[Patch]:
     def changed(real: Any, cursor: Any, key: Any) -> Any:
         cursor.execute(
@@ -263,37 +264,39 @@ def _() -> list[Patch]:
     return [patch.object(Daemon, "__init__", changed)]
 
 
-@mutation("a clock that was set back is not looked at before a call", 20)
+@mutation("a clock that was set back is not looked at before a call", 23)
 def _() -> list[Patch]:
     def changed(self: Any, claim: Any) -> None:
-        self._held[claim.task_id, claim.number] = claim
+        self._unrecorded[claim.task_id, claim.number] = claim
         self._in_flight[claim.host] = self._in_flight.get(claim.host, 0) + 1
-        calling = self._calls[claim.task_id, claim.number] = self._caller.call(claim)
+        calling = self._caller.call(claim, self._has_more)
+        self._calls[claim.task_id, claim.number] = calling
         calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
 
     return [patch.object(Dispatcher, "_launch", changed)]
 
 
-@mutation("max_delay is not looked at once a connection is made", 205)
+@mutation("max_delay is not looked at once a connection is made", 15)
 def _() -> list[Patch]:
-    def changed(real: Any, self: Any, protocol: Any) -> Any:
-        self._expires_at = math.inf
-        return real(self, protocol)
+    def changed(real: Any, self: Any) -> Any:
+        lasting = evolve(self.claim.definition, max_delay=525_600)
+        self.claim = evolve(self.claim, definition=lasting)
+        return real(self)
 
-    return [_around(pool.Link, "connected", changed)]
+    return [_around(call.Call, "start", changed)]
 
 
-@mutation("a put of what is due now wakes nobody", 6)
+@mutation("a put of what is due now wakes nobody", 3)
 def _() -> list[Patch]:
     return [patch.object(Api, "_wake_put", lambda self, result, definition: result)]
 
 
-@mutation("a tick that failed is not tried again", 18)
+@mutation("a tick that failed is not tried again", 34)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", lambda self, failure: None)]
 
 
-@mutation("the first failure of a tick ends all ticks", 5)
+@mutation("the first failure of a tick ends all ticks", 3)
 def _() -> list[Patch]:
     def changed(self: Any, failure: Any) -> None:
         self._ticking = True
@@ -307,7 +310,7 @@ def _() -> list[Patch]:
     return [patch.object(scheduler, "CLOCK_CHECK_SECONDS", 60)]
 
 
-@mutation("a wall clock that was set back stops the ticks", 16)
+@mutation("a wall clock that was set back stops the ticks", 0)
 def _() -> list[Patch]:
     def changed(self: Any) -> None:
         self._minute.stop()
@@ -335,7 +338,7 @@ def _() -> list[Patch]:
 # Every task ends, with a reason
 
 
-@mutation("a lease that ended is ignored", 146)
+@mutation("a lease that ended is ignored", 29)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, now: float, *, every: bool = False) -> Any:
         return real(self, now, every=every) if every else succeed([])
@@ -348,7 +351,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "abandoned", lambda real, self, now, **_: succeed([]))]
 
 
-@mutation("a record that failed is not tried again", 35)
+@mutation("a record that failed is not tried again", 34)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, claim: Any, transition: Any, now: float) -> Deferred[bool]:
         return real(self, claim, transition, now).addErrback(lambda _: True)  # type: ignore[no-any-return]
@@ -361,7 +364,7 @@ def _() -> list[Patch]:
     return [_sql("_FAIL", "reason = ?", "reason = nullif(?, 'too_late')")]
 
 
-@mutation("a failure is recorded without a detail", 0)
+@mutation("a failure is recorded without a detail", 3)
 def _() -> list[Patch]:
     return [_sql("_RECORD", "detail = ?", "detail = substr(?, 999)")]
 
@@ -376,7 +379,7 @@ def _() -> list[Patch]:
     def changed(real: Any, self: Any, uri: Any) -> Any:
         raise TypeError("an argument is missing")
 
-    return [_around(pool.Endpoints, "endpointForURI", changed)]
+    return [_around(Agent, "_make_endpoint", changed)]
 
 
 @mutation("any answer is a success", 0)
@@ -387,7 +390,7 @@ def _() -> list[Patch]:
     return [_around(Definition, "expects", changed)]
 
 
-@mutation("a call that the deadline cut off is a success", 1)
+@mutation("a call that the deadline cut off is a success", 0)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         if outcome.reason is not None and outcome.reason.value == "timeout":

@@ -14,8 +14,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from callme import service
-from callme.caller import pool
-from callme.caller.timer_wheel import Deadline
+from callme.caller import agent
 from callme.server.channel import BoundedChannel
 
 from .checker import ENDS, Checker
@@ -275,14 +274,13 @@ class World:
 
     def __enter__(self) -> World:
         self._patches = ExitStack()
-        self._patches.enter_context(patch.object(pool, "HostnameEndpoint", Host))
+        self._patches.enter_context(patch.object(agent, "HostEndpoint", Host))
         self._patches.enter_context(patch.object(service, "MonotonicClock", Steady))
         # The callback would keep the memory of each world alive.
         self._patches.enter_context(patch.object(service, "freeze_gc", lambda: None))
         # Sets of these are iterated in the order of their hashes, which differs between runs:
         # a seed must always give the same run.
-        for kind in (Deadline, BoundedChannel):
-            self._patches.enter_context(patch.object(kind, "__hash__", lambda _: 1))
+        self._patches.enter_context(patch.object(BoundedChannel, "__hash__", lambda _: 1))
         globalLogPublisher.addObserver(self._observer)
         return self
 

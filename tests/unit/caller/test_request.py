@@ -3,13 +3,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import astuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callme.caller.request import content_type, idempotency_key, parse_retry_after, request_headers
+from callme import __version__
+from callme.caller.request import (
+    content_type,
+    header_lines,
+    parse_retry_after,
+    parse_target,
+    request_bytes,
+    request_headers,
+)
 from callme.core.task import Claim
-from callme.core.times import MAX_TIMESTAMP, Key
-from tests.helpers.strategies import TASK_NAMES
+from callme.core.times import MAX_TIMESTAMP
 from tests.helpers.tasks import NOON, definition
 
 
@@ -22,14 +30,14 @@ def headers(**more: Any) -> dict[str, str]:
         claimed_at_ms=NOON * 1000,
         host="sink.example:80",
     )
-    return dict(request_headers(claim, "callme/1"))
+    return dict(request_headers(claim, "task.7"))
 
 
 def test_request_has_the_headers_of_every_callback() -> None:
     assert {
-        "User-Agent": "callme/1",
+        "User-Agent": f"callme/{__version__}",
         "Accept-Encoding": "identity",
-        "Idempotency-Key": f'"task@{NOON}"',
+        "Idempotency-Key": '"task.7"',
         "Callme-Attempt": "3",
         "Callme-Trigger-At": str(NOON),
     } == headers()
@@ -57,23 +65,60 @@ def test_content_type_is_guessed_from_the_payload(payload: str, kind: str) -> No
     assert kind == headers(payload=payload)["Content-Type"]
 
 
+def test_user_agent_of_the_task_replaces_the_default() -> None:
+    sent = headers(headers={"user-agent": "mine/1"})
+    assert sent["user-agent"] == "mine/1"
+    assert "User-Agent" not in sent
+
+
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("uri", "origin", "authority", "path"),
     [
-        ("plain name", f'"plain name@{NOON}"'),
-        ('q"\\', f'"q%22%5C@{NOON}"'),
-        ("é%", f'"%C3%A9%25@{NOON}"'),
+        (b"http://a", ("http", "a", 80), b"a", b"/"),
+        (b"HTTP://A.b:80/x?y#z", ("http", "a.b", 80), b"A.b", b"/x?y"),
+        (b"https://a_b--c.:444?q=/?", ("https", "a_b--c.", 444), b"a_b--c.:444", b"/?q=/?"),
+        (b"http://[::1]:1//..//;%7e", ("http", "::1", 1), b"[::1]:1", b"//..//;%7e"),
     ],
 )
-def test_idempotency_key_is_printable_ascii(name: str, expected: str) -> None:
-    assert expected == idempotency_key(Key(name, NOON))
+def test_url_is_parsed(
+    uri: bytes, origin: tuple[str, str, int], authority: bytes, path: bytes
+) -> None:
+    target = parse_target(uri)
+    assert astuple(target.origin) == origin
+    assert (target.authority, target.path) == (authority, path)
 
 
-@given(TASK_NAMES, TASK_NAMES)
-def test_idempotency_keys_are_unique(one: str, other: str) -> None:
-    keys = {idempotency_key(Key(one, NOON)), idempotency_key(Key(other, NOON))}
-    assert len({one, other}) == len(keys)
-    assert all(32 <= ord(character) < 127 for key in keys for character in key)
+@pytest.mark.parametrize(
+    "uri", [b"", b"a", b"ftp://a/", b"http:///", b"http://a b/", b"http://a/ b", b"http://a/\r\nb"]
+)
+def test_invalid_url_is_rejected(uri: bytes) -> None:
+    with pytest.raises(ValueError, match="URL"):
+        parse_target(uri)
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH", b"QUERY", b"PROPFIND"])
+def test_content_length_is_zero_without_payload(method: bytes) -> None:
+    sent = request_bytes(method, parse_target(b"http://a/"), b"A: b\r\n", b"")
+    assert sent == method + b" / HTTP/1.1\r\nHost: a\r\nA: b\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE", b"OPTIONS"])
+def test_content_length_is_absent_where_content_has_no_meaning(method: bytes) -> None:
+    target = parse_target(b"http://a/")
+    assert b"Length" not in request_bytes(method, target, b"", b"")
+    assert request_bytes(method, target, b"", b"x").endswith(b"Content-Length: 1\r\n\r\nx")
+
+
+@pytest.mark.parametrize("method", [b"", b"G T", b"G\r\nT", b"G:"])
+def test_invalid_method_is_rejected(method: bytes) -> None:
+    with pytest.raises(ValueError, match="method"):
+        request_bytes(method, parse_target(b"http://a/"), b"", b"")
+
+
+@pytest.mark.parametrize("header", [("A", "b\r\nC: d"), ("A\n", "b"), ("A", "b\r"), ("A\r\nB", "")])
+def test_header_with_the_end_of_a_line_is_rejected(header: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="end of a line"):
+        header_lines([("X", "y"), header])
 
 
 @pytest.mark.parametrize(

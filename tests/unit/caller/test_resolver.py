@@ -6,29 +6,28 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from callme.caller import resolver
-from callme.caller.resolver import KEPT_SECONDS, LOOKUP_SECONDS, Resolver, system_lookup
+from callme.caller.resolver import LOOKUP_SECONDS, TTL_SECONDS, Resolver, system_lookup
 
 
 class Receiver:
-    """A receiver of the addresses of a name."""
+    """A call that waits for the addresses of a name."""
 
-    def __init__(self) -> None:
-        self.addresses: list[Any] = []
+    def __init__(self, resolution: Deferred[Sequence[str]]) -> None:
+        self.addresses: list[str] = []
         self.complete = 0
-        self.resolution: Any = None
-
-    def resolutionBegan(self, resolution: Any) -> None:
         self.resolution = resolution
+        resolution.addCallback(self.resolved)
+        resolution.addErrback(lambda failure: failure.trap(CancelledError))
 
-    def addressResolved(self, address: Any) -> None:
-        self.addresses.append((type(address).__name__, address.host, address.port))
-
-    def resolutionComplete(self) -> None:
+    def resolved(self, addresses: Sequence[str]) -> None:
+        self.addresses += addresses
         self.complete += 1
 
 
@@ -57,10 +56,7 @@ class Names:
         self.arrived.release()
 
     def ask(self, name: str) -> Receiver:
-        receiver: Any = Receiver()
-        self.resolver.resolveHostName(receiver, name, 80)
-        asked: Receiver = receiver
-        return asked
+        return Receiver(self.resolver.resolve(name))
 
     def answer(self, name: str) -> None:
         """End a lookup, and deliver its result."""
@@ -75,7 +71,7 @@ def test_concurrent_requests_for_a_name_share_one_lookup() -> None:
     names.answers["a"] = ["192.0.2.1", "2001:db8::1"]
     receivers = [names.ask("a") for _ in range(100)]
     names.answer("a")
-    expected = [("IPv4Address", "192.0.2.1", 80), ("IPv6Address", "2001:db8::1", 80)]
+    expected = ["192.0.2.1", "2001:db8::1"]
     assert all((r.addresses, r.complete) == (expected, 1) for r in receivers)
     assert names.asked == ["a"]
     assert names.clock.getDelayedCalls() == []
@@ -105,7 +101,7 @@ def test_found_address_is_cached_and_failure_is_not() -> None:
     names.ask("a")
     names.answer("a")
     assert names.ask("a").complete == 1
-    names.clock.advance(KEPT_SECONDS)
+    names.clock.advance(TTL_SECONDS)
     assert names.ask("a").complete == 0
     names.answer("a")
     names.ask("b")
@@ -136,7 +132,7 @@ def test_lookups_beyond_the_limit_are_queued(monkeypatch: Any) -> None:
     names.answer("a")
     # The request for b has been cancelled.
     names.answer("c")
-    assert again.addresses == [("IPv4Address", "192.0.2.1", 80)]
+    assert again.addresses == ["192.0.2.1"]
     assert names.asked == ["a", "c"]
     names.ask("b")
     names.answer("b")
@@ -146,21 +142,21 @@ def test_lookups_beyond_the_limit_are_queued(monkeypatch: Any) -> None:
 
 def test_known_names_are_not_queued_behind_hanging_ones(monkeypatch: Any) -> None:
     monkeypatch.setattr(resolver, "MAX_NEW_LOOKUPS", 2)
-    monkeypatch.setattr(resolver, "MOST_FOUND", 2)
+    monkeypatch.setattr(resolver, "MAX_TRACKED_NAMES", 2)
     names = Names()
     for name in ("old", "good", "gone"):
         names.answers[name] = ["192.0.2.1"]
         names.ask(name)
         names.answer(name)
         names.gates[name].clear()
-    names.clock.advance(KEPT_SECONDS)
+    names.clock.advance(TTL_SECONDS)
     hanging = [names.ask(f"hang{number}") for number in range(5)]
     good, gone, old = names.ask("good"), names.ask("gone"), names.ask("old")
     del names.answers["gone"]
     names.answer("gone")
     names.answer("good")
     assert (good.complete, gone.complete) == (1, 1)
-    names.clock.advance(KEPT_SECONDS)
+    names.clock.advance(TTL_SECONDS)
     names.ask("gone")
     asked = ["old", "good", "gone", "hang0", "hang1", "good", "gone"]
     assert sorted(names.asked) == sorted(asked), "each in a thread of its own"
@@ -185,9 +181,16 @@ def test_lookup_is_queued_while_no_thread_is_free(monkeypatch: Any) -> None:
     names.answers["a"] = ["192.0.2.1"]
     also = names.ask("a")
     names.answer("a")
-    found = [("IPv4Address", "192.0.2.1", 80)]
+    found = ["192.0.2.1"]
     assert (waiting.addresses, also.addresses) == (found, found)
     assert names.asked == ["a"]
+
+
+@pytest.mark.parametrize("name", ["qa--site.invalid", "xn--i-7iq.invalid", "a_b.invalid"])
+def test_name_that_is_invalid_idna_is_looked_up(name: str) -> None:
+    """It is not found, which the system says, and not Python."""
+    with pytest.raises(OSError, match=r"known|associated|resolution|resolve"):
+        system_lookup(name)
 
 
 def test_localhost_is_resolved_by_the_system() -> None:

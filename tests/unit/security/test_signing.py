@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from callme.caller.request import webhook_id
+from callme.caller.request import idempotency_key
 from callme.core.times import Key
 from callme.security.signing import SigningKeys
 from tests.helpers.credentials import webhook_secret
@@ -24,34 +24,42 @@ def test_signature_equals_that_of_the_standard_webhooks_library(
 ) -> None:
     keys = SigningKeys.parse(f"{webhook_secret('a')}\n{webhook_secret('b')}\n")
     key = Key(name, NOON)
-    headers = dict(keys.headers(webhook_id(key), started_at, payload.encode()))
-    assert headers["Webhook-Id"] == webhook_id(key)
+    headers = dict(keys.headers(idempotency_key(key, 17), started_at, payload.encode()))
+    assert headers["Webhook-Id"] == idempotency_key(key, 17)
     assert headers["Webhook-Timestamp"] == str(int(started_at))
     when = datetime.fromtimestamp(int(started_at), tz=timezone.utc)
     assert headers["Webhook-Signature"].split(" ") == [
-        Webhook(webhook_secret(letter)).sign(webhook_id(key), when, payload) for letter in "ab"
+        Webhook(webhook_secret(letter)).sign(idempotency_key(key, 17), when, payload)
+        for letter in "ab"
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("plain", f"plain@{NOON}"),
-        ("a.b", f"a%2Eb@{NOON}"),
-        ("a%2Eb", f"a%252Eb@{NOON}"),
-        (" é ", f"%20%C3%A9%20@{NOON}"),
-        ("a_b-c~d", f"a_b-c~d@{NOON}"),
+        ("plain", f"plain@{NOON}.17"),
+        ("a.b", f"a%2Eb@{NOON}.17"),
+        ("a%2Eb", f"a%252Eb@{NOON}.17"),
+        (" é ", f"%20%C3%A9%20@{NOON}.17"),
+        ("a_b-c~d", f"a_b-c~d@{NOON}.17"),
+        ('q"\\', f"q%22%5C@{NOON}.17"),
     ],
 )
-def test_webhook_id_is_the_key_without_dots(name: str, expected: str) -> None:
-    assert webhook_id(Key(name, NOON)) == expected
+def test_idempotency_key_is_the_key_and_the_time_of_the_put(name: str, expected: str) -> None:
+    assert idempotency_key(Key(name, NOON), 17) == expected
 
 
-@given(TASK_NAMES, TASK_NAMES)
-def test_webhook_ids_are_unique(one: str, other: str) -> None:
-    ids = {webhook_id(Key(one, NOON)), webhook_id(Key(other, NOON))}
-    assert len({one, other}) == len(ids)
-    assert all(33 <= ord(character) < 127 and character != "." for character in "".join(ids))
+@given(TASK_NAMES, TASK_NAMES, st.integers(0, 2**50), st.integers(0, 2**50))
+def test_idempotency_keys_are_unique(
+    one: str, other: str, put_at_ms: int, put_again_at_ms: int
+) -> None:
+    """Nor has one more dots than one: what is signed can be read in one way only."""
+    definitions = {(one, put_at_ms), (other, put_again_at_ms)}
+    identifiers = {idempotency_key(Key(name, NOON), at_ms) for name, at_ms in definitions}
+    assert len(definitions) == len(identifiers)
+    for identifier in identifiers:
+        assert all(33 <= ord(character) < 127 for character in identifier)
+        assert identifier.count(".") == 1
 
 
 def test_key_file_has_a_key_per_line() -> None:

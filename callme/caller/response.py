@@ -1,0 +1,235 @@
+"""The response to one request: parsed by llhttp, bounded, and read even where it is broken."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from twisted.internet.interfaces import IProtocol
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+from zope.interface import implementer
+
+MAX_HEAD = 64 * 1024
+"""Bytes of a response before its body, interim responses included."""
+MAX_BODY = 64 * 1024
+"""Bytes of a response's body that are read."""
+STORED_BODY = 1024
+"""Bytes of a response's body that are stored."""
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_LENGTHS = re.compile(rb"^content-length[ \t]*:([^\r\n]*)\r?\n", re.IGNORECASE | re.MULTILINE)
+_RETRY_AFTER = re.compile(rb"^retry-after[ \t]*:([^\r\n]*)\r?\n", re.IGNORECASE | re.MULTILINE)
+
+
+_DONE = Failure(ResponseDone())
+
+
+class NotHTTP(Exception):
+    """A response that is not HTTP/1, or whose framing has no meaning."""
+
+    def __init__(self, sentence: str = "the endpoint's answer is not HTTP") -> None:
+        super().__init__(sentence)
+
+
+class ResponseHeaders(Headers):
+    """The headers of which callme makes use: ``Retry-After``, and no others.
+
+    treq looks for content codings, which are left as they are, and sets headers on the way.
+    """
+
+    def __init__(self, retry_after: list[bytes]) -> None:
+        self.retry_after = retry_after
+
+    def getRawHeaders(self, name: Any, default: Any = None) -> Any:
+        return self.retry_after or default if name == b"retry-after" else default
+
+    def setRawHeaders(self, name: Any, values: Any) -> None:
+        """Set nothing."""
+
+    def removeHeader(self, name: Any) -> None:
+        """Remove nothing."""
+
+
+@implementer(IResponse)
+class Response:
+    """The response to one request, which is parsed as it arrives.
+
+    llhttp decides where it ends (RFC 9112, section 6.3). It is asked to tolerate what
+    common servers send and what changes no framing: a connection yields one response, and
+    what follows it is never parsed. Nothing here does I/O.
+
+    :ivar done: whether nothing more is to be read.
+    :ivar complete: whether its end has arrived, and nothing after it.
+    :ivar reusable: whether its connection may serve another request.
+    :ivar started: whether a byte of it has arrived.
+    :ivar code: the status; 0 as long as none is known.
+    :ivar body: the first :data:`STORED_BODY` bytes of its content.
+    """
+
+    length = UNKNOWN_LENGTH
+    phrase = b""
+    request = previousResponse = None
+
+    def __init__(self, method: bytes) -> None:
+        self.version = (b"HTTP", 1, 1)
+        self.code = 0
+        self.body = b""
+        self.done = self.complete = self.reusable = self.started = False
+        self._retry_after: list[bytes] = []
+        self.headers = ResponseHeaders(self._retry_after)
+        self._has_no_body = method == b"HEAD"
+        # What has arrived of a head that is not complete.
+        self._head: list[bytes] | None = []
+        self._head_size = self._body_size = self._rest_size = 0
+        self._refused = self._is_broken = False
+        # It refers to this object: both are freed at once only because close() cuts the cycle.
+        self._parser: Any = HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True,  # obs-fold, control characters
+            lenient_version=True,  # HTTP/1.2
+            lenient_chunked_length=True,  # Content-Length beside Transfer-Encoding, which wins
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        """Deliver the stored part of the body, which has arrived already."""
+        if self.body:
+            protocol.dataReceived(self.body)
+        protocol.connectionLost(_DONE)
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        """Forget an earlier response: no redirect is followed."""
+
+    # What the connection does
+
+    def feed(self, data: bytes) -> None:
+        """Parse what has arrived.
+
+        :raises NotHTTP: when it is no response.
+        """
+        self.started = True
+        if self._head is None:
+            self._rest_size += len(data)
+        else:
+            self._head.append(data)
+            self._head_size += len(data)
+        if not self._is_broken:
+            try:
+                self._parser.feed_data(data)
+            except (HttpParserError, HttpParserUpgrade):
+                self._is_broken = True
+                self.complete = False
+                self.done = self._head is None
+        if self._is_broken and self._head is not None:
+            self._read_broken_head()
+        if self._refused:
+            raise NotHTTP
+        if self._head is not None and self._head_size > MAX_HEAD:
+            self.close()
+            self.done = True
+            if not self.code:
+                raise NotHTTP("the answer has no end to its headers")
+        if self._rest_size > MAX_HEAD + MAX_BODY:
+            self.done, self.complete = True, False
+
+    def _read_broken_head(self) -> None:
+        """Read a head that the parser refuses, if it is complete, without the parser."""
+        head = b"".join(self._head or ())
+        status_line = _find_status_line(head)
+        if status_line is None or _END_OF_HEAD.search(head, status_line.end() - 1):
+            self.close()
+            self.done = True
+            self._refused = not self.code
+
+    def close(self) -> None:
+        """Parse no more; keep the status of a head that did not become complete.
+
+        Where its length is one of several things, there is no telling what the response is.
+        """
+        self._parser = None
+        if self._head is None:
+            return
+        head = b"".join(self._head)
+        self._head = None
+        lengths = {one.strip(b" \t") for line in _LENGTHS.findall(head) for one in line.split(b",")}
+        is_framed = not lengths or (len(lengths) == 1 and lengths.pop().isdigit())
+        self.code = (status_in(head) or 0) if is_framed else 0
+        self._retry_after[:] = [one.strip(b" \t") for one in _RETRY_AFTER.findall(head)]
+
+    # What the parser finds
+
+    def on_message_begin(self) -> None:
+        """Begin a response; a second one is none of this request's."""
+        if self.done:
+            self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer, which is ignored."""
+        if self._head is None:
+            return
+        size = len(name)
+        if size == 11 and name.lower() == b"retry-after":
+            self._retry_after.append(value)
+        elif size == 17 and name.lower() == b"transfer-encoding":
+            # No other coding was asked for (RFC 9110, section 10.1.4).
+            self._refused = self._refused or value.strip().lower() != b"chunked"
+
+    def on_headers_complete(self) -> None:
+        """End the head of an interim response, or of the final one."""
+        if self.done:
+            return
+        parser = self._parser
+        code = parser.get_status_code()
+        if 100 <= code < 200 and code != 101:
+            self._retry_after.clear()
+            return
+        # A switch of protocols was not asked for either.
+        if not 200 <= code <= 599 or parser.get_http_version()[:2] != "1.":
+            self._refused = True
+        self.code = code
+        self._head = None
+        if self._has_no_body:
+            self._complete()
+
+    def on_body(self, data: bytes) -> None:
+        """Take a part of the body."""
+        if self.done:
+            self.complete = False
+            return
+        if self._body_size < STORED_BODY:
+            self.body += data[: STORED_BODY - self._body_size]
+        self._body_size += len(data)
+        if self._body_size > MAX_BODY:
+            self.done = True
+
+    def on_message_complete(self) -> None:
+        """End an interim response, or the final one."""
+        if self.code and not self.done:
+            self._complete()
+
+    def _complete(self) -> None:
+        self.reusable = self._parser.should_keep_alive()
+        self.done = self.complete = True
+
+
+def status_in(head: bytes) -> int | None:
+    """Return the status that a head begins with, after any interim (1xx) responses."""
+    status_line = _find_status_line(head)
+    return None if status_line is None else int(status_line[1])
+
+
+def _find_status_line(head: bytes) -> re.Match[bytes] | None:
+    at = 0
+    while match := _STATUS_LINE.match(head, at):
+        if not match[1].startswith(b"1"):
+            return match
+        end = head.find(b"\r\n\r\n", at)
+        if end < 0:
+            break
+        at = end + 4
+    return None

@@ -1,0 +1,71 @@
+"""Certificates are compared with hosts, and the start is refused where they are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from service_identity import CertificateError, VerificationError, exceptions
+
+from callme.caller import tls
+from callme.caller.tls import (
+    CertificateRefused,
+    UncheckedNames,
+    check_name,
+    describe_refusal,
+    self_check,
+)
+
+
+def test_self_check_passes() -> None:
+    self_check()
+
+
+def test_self_check_fails_if_another_host_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "verify_hostname", lambda *_: None)
+    with pytest.raises(UncheckedNames, match=r"accepted for other\.example"):
+        self_check()
+
+
+def test_self_check_fails_if_every_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError
+
+    monkeypatch.setattr(tls, "verify_hostname", fail)
+    with pytest.raises(UncheckedNames, match="could not be compared with the host: TypeError"):
+        self_check()
+
+
+def test_any_error_of_the_library_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type)]
+    raised: list[Any] = [kind for kind in kinds if issubclass(kind, Exception)]
+    assert {VerificationError, CertificateError} <= set(raised)
+    for kind in [*raised, KeyError]:
+
+        def fail(*_: object, kind: Any = kind) -> None:
+            raise kind(["x"])
+
+        monkeypatch.setattr(tls, "verify_hostname", fail)
+        with pytest.raises(CertificateRefused):
+            check_name(None, "a.example")
+
+
+def test_missing_certificate_is_refused() -> None:
+    for host in ("a.example", "127.0.0.1", "::1", ""):
+        with pytest.raises(CertificateRefused):
+            check_name(None, host)
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ([], None),
+        ([(10, 0)], "the certificate has expired"),
+        ([(10, 1)], "the certificate has expired (certificate 1 of its chain)"),
+        ([(20, 0), (21, 0)], "the issuer of the certificate is unknown, or an intermediate"),
+        ([(79, 0)], "the certificate is not trusted (OpenSSL's error 79)"),
+    ],
+)
+def test_refusal_of_openssl_is_explained(errors: Any, said: str | None) -> None:
+    described = describe_refusal(errors)
+    assert described == said or (said is not None and str(described).startswith(said))

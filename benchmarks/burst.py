@@ -17,32 +17,32 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve
-from prometheus_client import CollectorRegistry
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from callme.config import Settings
 from callme.core.parameters import parse_definition
-from callme.core.task import Reason, State
-from callme.metrics.counters import Counters
+from callme.core.task import State
+from callme.core.transitions import PutCondition
 from callme.service import Daemon
-from callme.store.postgresql.server import Server
-from callme.store.sqlite.database import DatabaseFile, open_database
+from callme.store import tasks
+from callme.store.changes import Changes
+from callme.store.postgresql.dsn import Server
+from callme.store.sqlite.file import DatabaseFile, open_database
 
 
-class Ends(Counters):
-    """Counts as the daemon does, and waits until all tasks have ended, and that is on record."""
+class Ends:
+    """A subscriber of the change feed that waits until the ends of all tasks are on record."""
 
-    def __init__(self, tasks: int) -> None:
-        super().__init__(CollectorRegistry())
+    def __init__(self, count: int) -> None:
         self.all: Deferred[None] = Deferred()
-        self._left = tasks
+        self._left = count
 
-    def task_finished(self, state: State, reason: Reason | None) -> None:
-        super().task_finished(state, reason)
-        self._left -= 1
-        if not self._left:
+    def on_changes(self, changes: Changes) -> None:
+        ended = [one for one in changes.transitions if one.transition.state is not State.SCHEDULED]
+        self._left -= len(ended)
+        if ended and not self._left:
             self.all.callback(None)
 
 
@@ -67,11 +67,11 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
         puts = []
         for number in range(arguments.tasks):
             made = parse_definition(body, minute, task_name=f"task{number}", trigger_at=str(minute))
-            puts.append(daemon._store.put(made, minute - 1.0))
+            puts.append(daemon._store.write(tasks.put, made, PutCondition.NONE, minute - 1.0))
         for put in puts:
             await put
         ends = Ends(arguments.tasks)
-        daemon._scheduler.observe(ends)
+        daemon._store.changes.subscribe(ends.on_changes)
         daemon.startService()
         await task.deferLater(react, 0.2)
         profile = cProfile.Profile()
@@ -95,7 +95,7 @@ def _open(directory: str, url: str | None) -> DatabaseFile | Server:
     if url is None:
         return open_database(Path(directory, "callme.sqlite"))
     # Only who asks for PostgreSQL needs psycopg.
-    from callme.store.postgresql.database import open_server  # noqa: PLC0415
+    from callme.store.postgresql.setup import open_server  # noqa: PLC0415
 
     # The benchmark turns the clock.
     return evolve(open_server(url), use_client_clock=True)

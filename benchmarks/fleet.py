@@ -25,9 +25,10 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 
 from callme.core.parameters import parse_definition
-from callme.store.postgresql.database import open_server
-from callme.store.postgresql.server import SCHEMA
-from callme.store.postgresql.store import PostgresqlStore
+from callme.store import tasks
+from callme.store.postgresql.dsn import SCHEMA
+from callme.store.postgresql.engine import PostgresqlStore
+from callme.store.postgresql.setup import open_server
 from tests.helpers.postgres import Cluster
 
 from .__main__ import CALLS, CONCURRENCY, background, free_port, run, sink, twistd
@@ -55,7 +56,7 @@ def put(url: str, tasks: int, callback: str) -> None:
     subprocess.run([*command, "--put", url, str(tasks), callback], check=True)
 
 
-def put_here(url: str, tasks: int, callback: str) -> None:
+def put_here(url: str, count: int, callback: str) -> None:
     async def putting(react: Any) -> None:
         store = PostgresqlStore(open_server(url), react, lambda: "put")
         now = time.time()
@@ -63,7 +64,9 @@ def put_here(url: str, tasks: int, callback: str) -> None:
         one = parse_definition(
             {"callback": callback, "max_delay": 60}, now, task_name="x", trigger_at=minute
         )
-        await store.put_many([(evolve(one, task_name=f"n{n}"), True) for n in range(tasks)], now)
+        await store.write(
+            tasks.put_many, [evolve(one, task_name=f"n{n}") for n in range(count)], now
+        )
         await store.close()
 
     task.react(lambda react: Deferred.fromCoroutine(putting(react)))

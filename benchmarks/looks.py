@@ -14,8 +14,9 @@ from typing import Any
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
-from callme.store.sqlite.database import open_database
-from callme.store.sqlite.store import SqliteStore
+from callme.store import queue
+from callme.store.sqlite.engine import SqliteStore
+from callme.store.sqlite.file import open_database
 
 
 async def look(react: Any, path: str) -> None:
@@ -23,8 +24,8 @@ async def look(react: Any, path: str) -> None:
     ticks = []
     for _ in range(50):
         began = time.perf_counter()
-        await store.abandoned(time.time())
-        await store.due(time.time())
+        await store.write(queue.take_orphans, time.time())
+        await store.write(queue.expire_overdue, time.time())
         ticks.append((time.perf_counter() - began) * 1000)
     await store.close()
     print(statistics.median(ticks))

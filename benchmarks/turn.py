@@ -21,7 +21,8 @@ from callme.config import Settings
 from callme.core.parameters import parse_definition
 from callme.core.task import State
 from callme.service import Daemon
-from callme.store.sqlite.database import open_database
+from callme.store import tasks
+from callme.store.sqlite.file import open_database
 
 AHEAD = 1.0
 """Seconds from the daemon's start to the turn."""
@@ -36,43 +37,39 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
         daemon = Daemon(settings, database, react, lambda: time.time() + offset[0])
         good = f"http://127.0.0.1:{asked.port}/x"
         made = [
-            (
-                parse_definition(
-                    {"callback": good}, minute, task_name=f"good{n}", trigger_at=str(minute)
-                ),
-                True,
+            parse_definition(
+                {"callback": good}, minute, task_name=f"good{n}", trigger_at=str(minute)
             )
             for n in range(asked.tasks)
         ]
         if asked.hanging:
             # Ten addresses of this machine are ten hosts.
             made += [
-                (
-                    parse_definition(
-                        {"callback": f"http://127.0.0.{2 + n % asked.hosts}:{asked.hanging}/x"},
-                        minute,
-                        task_name=f"hangs{n}",
-                        trigger_at=str(minute),
-                    ),
-                    True,
+                parse_definition(
+                    {"callback": f"http://127.0.0.{2 + n % asked.hosts}:{asked.hanging}/x"},
+                    minute,
+                    task_name=f"hangs{n}",
+                    trigger_at=str(minute),
                 )
                 for n in range(asked.tasks)
             ]
-        await daemon._store.put_many(made, minute - 3600)
+        await daemon._store.write(tasks.put_many, made, minute - 3600)
         offset[0] = minute - AHEAD - time.time()
         turns_at = time.time() + AHEAD
         daemon.startService()
         await task.deferLater(react, AHEAD)
         while True:
             await task.deferLater(react, 0.2)
-            page = await daemon._store.page(state=State.SUCCEEDED, limit=2 * asked.tasks)
+            page = await daemon._store.read(
+                tasks.list_page, state=State.SUCCEEDED, limit=2 * asked.tasks
+            )
             assert page is not None
             if len(page.tasks) >= asked.tasks:
                 break
             assert time.time() < turns_at + 60, "the good tasks do not end"
         lateness = []
         for one in page.tasks:
-            whole = await daemon._store.get(one.key)
+            whole = await daemon._store.read(tasks.get, one.key)
             assert whole is not None
             assert whole.attempts is not None
             lateness.append(whole.attempts[0].lateness_ms)

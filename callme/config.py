@@ -21,7 +21,7 @@ from . import __version__
 from .errors import InvalidValue
 from .security.address_policy import AddressPolicy, parse_network
 from .security.iana import Network
-from .store.postgresql.server import is_url
+from .store.postgresql.dsn import is_url
 
 MAX_CALLS = 10_000
 MAX_RETENTION_DAYS = 36_500

@@ -18,7 +18,7 @@ from attrs import define, field
 
 from .store.codec import Row
 from .store.interface import CannotOpen
-from .store.postgresql.server import is_url
+from .store.postgresql.dsn import is_url
 from .store.sqlite.transfer import SqliteEndpoint
 from .store.transfer import Counts, TransferEndpoint
 

@@ -33,11 +33,10 @@ from .server.auth import Gate
 from .server.listen import address_of, connection_limits_for, endpoint_of
 from .server.router import RootResource
 from .server.site import BoundedSite
-from .store.changes import WatchedStore
 from .store.interface import StartupCounts
 from .store.open import create_store, describe
-from .store.postgresql.server import Server
-from .store.sqlite.database import DatabaseFile
+from .store.postgresql.dsn import Server
+from .store.sqlite.file import DatabaseFile
 from .webui.chart_panels import ChartCache
 from .webui.routes import WebUi
 from .worker.pruner import Pruner
@@ -124,9 +123,8 @@ class Daemon(Service):
         tally = Counters(registry)
         room, going = connection_limits_for(settings.max_connections, settings.concurrency)
         others = not isinstance(database, DatabaseFile)
-        store = create_store(database, reactor, self._node, clock, tally.committed)
-        self._waits = LongPoll(store, clock, others, max(1, room * 3 // 4))
-        self._store = WatchedStore(store, self._waits)
+        self._store = create_store(database, reactor, self._node, clock)
+        self._waits = LongPoll(self._store, clock, others, max(1, room * 3 // 4))
         self._caller = HttpCaller(
             reactor,
             now,
@@ -146,7 +144,8 @@ class Daemon(Service):
             settings.per_host,
             BETWEEN_SECONDS if others else None,
         )
-        self._scheduler.observe(tally)
+        for subscriber in (tally.on_changes, self._waits.on_changes, self._scheduler.on_changes):
+            self._store.changes.subscribe(subscriber)
         metrics = self._metrics(registry, now)
         outlook = Forecaster(
             store=self._store, capacity=self._scheduler.capacity, clock=clock, now=now
@@ -184,7 +183,7 @@ class Daemon(Service):
         return WebUi(
             store=self._store,
             scheduler=self._scheduler,
-            tasks=TaskService(self._store, self._scheduler, now),
+            tasks=TaskService(self._store, now),
             charts=ChartCache(store=self._store, forecaster=outlook, clock=self._clock, now=now),
             now=now,
             node=self._node,
@@ -236,6 +235,9 @@ class Daemon(Service):
             self._reactor.callFromThread(self._reactor.stop)
 
         signal.signal(signal.SIGTERM, stop)
+        self._handle_hup()
+
+    def _handle_hup(self) -> None:
         files = [file for file in (self._gate.file, self.key_file) if file is not None]
 
         def read_again(*_: object) -> None:

@@ -17,7 +17,7 @@ from .server.listen import CannotListen, check_bindable
 from .service import Daemon, startup_message
 from .store.interface import CannotOpen
 from .store.open import open_store_database, startup_counts
-from .store.sqlite.database import DatabaseFile
+from .store.sqlite.file import DatabaseFile
 
 __all__ = ["Options", "makeService"]
 

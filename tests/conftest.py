@@ -15,14 +15,13 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import globalLogPublisher
 
-from callme.store.interface import (
-    Store,
-)
-from callme.store.postgresql.database import open_server
-from callme.store.postgresql.server import Server
-from callme.store.postgresql.store import PostgresqlStore
-from callme.store.sqlite.database import open_database
-from callme.store.sqlite.store import SqliteStore
+from callme.store import queue
+from callme.store.database import Store
+from callme.store.postgresql.dsn import Server
+from callme.store.postgresql.engine import PostgresqlStore
+from callme.store.postgresql.setup import open_server
+from callme.store.sqlite.engine import SqliteStore
+from callme.store.sqlite.file import open_database
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.postgres import Cluster
 from tests.helpers.stores import NOW
@@ -98,6 +97,6 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         server = request.getfixturevalue("server")
         made = PostgresqlStore(server, reactor, lambda: "node")
         # A store must send a heartbeat before it claims, as a tick does.
-        await made.abandoned(NOW)
+        await made.write(queue.take_orphans, NOW)
     yield made
     await made.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from attrs import define
 from twisted.internet.defer import Deferred
@@ -11,14 +11,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IRequest
 
-from ..core import transitions
 from ..core.parameters import parse_definition
 from ..core.task import Definition
+from ..core.transitions import PutOutcome
 from ..errors import Invalid
 from ..security.address_policy import AddressPolicy
 from ..server.problem import Problem
-from ..store.database import shield
-from ..store.interface import Put, PutPreview, PutResult, Store
+from ..store import stats, tasks
+from ..store.database import Store
+from ..store.interface import PutPreview, PutResult
 from .dry_run import DryRun
 from .requests import parse_items, parse_object
 from .responses import JSON, encode_results
@@ -39,7 +40,6 @@ class Batch:
 
     :param clock: what gives others a turn between two slices.
     :param now: the server's time as the batch began, by which all of it is read.
-    :param done: told what came of the tasks, once they are committed.
     :param networks: where callbacks may go.
     :param dry_run: what foresees them, where nothing is to be done.
     """
@@ -47,7 +47,6 @@ class Batch:
     _store: Store
     _clock: IReactorTime
     _now: float
-    _done: Callable[[Iterable[tuple[Definition, PutResult]]], None]
     _networks: AddressPolicy
     _dry_run: DryRun | None = None
 
@@ -79,7 +78,7 @@ class Batch:
     async def _answers(
         request: IRequest, writing: Deferred[list[JSON]], parts: list[bytes]
     ) -> None:
-        parts.append(encode_results(request, await shield(writing)))
+        parts.append(encode_results(request, await writing))
 
     async def _decode(self, request: IRequest) -> list[object]:
         values: list[object] = []
@@ -101,7 +100,7 @@ class Batch:
     def _write(self, values: Sequence[object]) -> Deferred[list[JSON]]:
         """Put one slice, and return the answers to its tasks."""
         answers: list[JSON | None] = []
-        tasks: list[tuple[Definition, bool]] = []
+        definitions: list[Definition] = []
         for value in values:
             try:
                 definition = parse_definition(
@@ -113,8 +112,11 @@ class Batch:
                 answers.append(problem.to_dict())
             else:
                 answers.append(None)
-                tasks.append((definition, not transitions.is_too_late(definition, self._now)))
-        answering = self._put(tasks) if self._dry_run is None else self._foresee(tasks)
+                definitions.append(definition)
+        if self._dry_run is None:
+            answering = self._put(definitions)
+        else:
+            answering = self._preview(self._dry_run, definitions)
 
         def in_order(told: Iterable[JSON]) -> list[JSON]:
             following = iter(told)
@@ -122,35 +124,29 @@ class Batch:
 
         return answering.addCallback(in_order)
 
-    def _put(self, tasks: Sequence[tuple[Definition, bool]]) -> Deferred[list[JSON]]:
-        """Put what can be read of a slice."""
-        putting = self._store.put_many(tasks, self._now)
+    def _put(self, definitions: Sequence[Definition]) -> Deferred[list[JSON]]:
+        """Put the tasks of a slice that could be read."""
 
-        def answered(results: Sequence[PutResult]) -> list[JSON]:
-            done = [(made, result) for (made, _), result in zip(tasks, results, strict=True)]
-            self._done(done)
-            return [_answer(definition, result) for definition, result in done]
+        def answer(results: Sequence[PutResult]) -> list[JSON]:
+            return list(map(_answer, definitions, results))
 
-        return putting.addCallback(answered)
+        return self._store.write(tasks.put_many, definitions, self._now).addCallback(answer)
 
-    def _foresee(self, tasks: Sequence[tuple[Definition, bool]]) -> Deferred[list[JSON]]:
-        """Say what would come of a slice, and do nothing."""
-        dry_run = self._dry_run
-        assert dry_run is not None
+    def _preview(self, dry_run: DryRun, definitions: Sequence[Definition]) -> Deferred[list[JSON]]:
+        """Return what the puts of a slice would do."""
 
-        def foresee(found: Sequence[PutPreview]) -> list[JSON]:
+        def answer(previews: Sequence[PutPreview]) -> list[JSON]:
             return [
-                dry_run.answer_in_batch(made, dry_run.put(made, beside, create=create))
-                for (made, create), beside in zip(tasks, found, strict=True)
+                dry_run.answer_in_batch(definition, dry_run.put(definition, preview))
+                for definition, preview in zip(definitions, previews, strict=True)
             ]
 
-        return self._store.beside([made for made, _ in tasks], self._now).addCallback(foresee)
+        return self._store.read(stats.preview_put, definitions, self._now).addCallback(answer)
 
 
 def _answer(definition: Definition, result: PutResult) -> JSON:
-    if result.put is Put.CREATED:
-        return {"status": 201, "task": str(definition.key)}
     problem = put_problem(definition, result)
     if problem is not None:
         return problem.to_dict()
-    return {"status": 200, "task": str(definition.key)}
+    status = 201 if result.outcome is PutOutcome.CREATED else 200
+    return {"status": status, "task": str(definition.key)}

@@ -9,11 +9,12 @@ from attrs import define, field, frozen
 
 from ..core.callback_url import host_of
 from ..core.representation import task_summary, task_to_dict
-from ..core.task import Definition, State, Task, new_task
+from ..core.task import Definition, Task, new_task
 from ..core.times import Key, rfc3339, to_ms
+from ..core.transitions import PutCondition, PutOutcome, decide_put
 from ..reports import forecast
 from ..reports.forecast import Forecast, Overload
-from ..store.interface import Put, PutPreview, PutResult
+from ..store.interface import PutPreview, PutResult
 from ..worker.throughput import Capacity
 from .responses import JSON
 from .task_service import put_problem
@@ -21,9 +22,9 @@ from .task_service import put_problem
 MOST_IN_BATCH = 10
 """How many attempts are told of each task of a batch."""
 _WOULD = {
-    Put.CREATED: (201, "create"),
-    Put.REPLACED: (200, "replace"),
-    Put.UNCHANGED: (200, "keep"),
+    PutOutcome.CREATED: (201, "create"),
+    PutOutcome.REPLACED: (200, "replace"),
+    PutOutcome.UNCHANGED: (200, "keep"),
 }
 
 
@@ -58,29 +59,27 @@ class DryRun:
     def put(
         self,
         definition: Definition,
-        beside: PutPreview,
-        *,
-        create: bool = True,
-        replace: bool = False,
+        preview: PutPreview,
+        condition: PutCondition = PutCondition.NONE,
     ) -> PutForecast:
-        """Return what a put would come to; its arguments as those of the store's."""
-        standing = self._made.get(definition.key, beside.standing)
-        put = _found(definition, standing, create=create, replace=replace)
-        task = standing
-        if put in (Put.CREATED, Put.REPLACED):
-            attempts = standing.attempts if standing is not None else ()
+        """Return what a put would do, and the calls that would be due with its task's."""
+        existing = self._made.get(definition.key, preview.existing)
+        outcome = decide_put(existing, definition, condition, self._now)
+        task = existing
+        if outcome in (PutOutcome.CREATED, PutOutcome.REPLACED):
+            attempts = existing.attempts if existing is not None else ()
             task = new_task(definition, self._now, attempts)
         # All that has begun is due together.
         minute = None if definition.trigger_at <= self._now else definition.trigger_at
         host = host_of(definition.callback)
-        if put is Put.CREATED and task is not None:
+        if outcome is PutOutcome.CREATED and task is not None:
             self._made[definition.key] = task
             self._added.update([(minute, None), (minute, host)])
-        own = put is Put.REPLACED
+        own = outcome is PutOutcome.REPLACED
         return PutForecast(
-            PutResult(put, task),
-            beside.calls + self._added[minute, None] + own,
-            beside.calls_to_host + self._added[minute, host] + own,
+            PutResult(outcome, task),
+            preview.calls + self._added[minute, None] + own,
+            preview.calls_to_host + self._added[minute, host] + own,
         )
 
     def answer(self, definition: Definition, foreseen: PutForecast) -> JSON:
@@ -101,9 +100,9 @@ class DryRun:
     def _members(
         self, definition: Definition, foreseen: PutForecast, task: JSON, most: int | None
     ) -> JSON:
-        status, would = _WOULD[foreseen.result.put]
+        status, would = _WOULD[foreseen.result.outcome]
         members: JSON = {"dry_run": True, "status": status, "would": would, "task": task}
-        if foreseen.result.put is Put.UNCHANGED:
+        if foreseen.result.outcome is PutOutcome.UNCHANGED:
             return members
         host = host_of(definition.callback)
         late = forecast.lateness(
@@ -119,16 +118,6 @@ class DryRun:
             "rate": rate(self._capacity),
             "host_rate": rate(self._capacity, host),
         }
-
-
-def _found(definition: Definition, standing: Task | None, *, create: bool, replace: bool) -> Put:
-    if standing is None:
-        return Put.CREATED if create else Put.ABSENT
-    if standing.definition == definition:
-        return Put.UNCHANGED
-    if replace and standing.state is State.SCHEDULED:
-        return Put.REPLACED
-    return Put.DIFFERENT
 
 
 def forecast_to_dict(ahead: Forecast) -> JSON:

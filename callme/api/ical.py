@@ -20,7 +20,9 @@ from ..core.task import State, Task
 from ..core.times import rfc3339
 from ..errors import quoted
 from ..server.problem import Problem
-from ..store.interface import CalendarData, Event, Store
+from ..store import stats
+from ..store.database import Store
+from ..store.interface import CalendarData, Event
 from .requests import parse_query
 from .responses import calendar_response
 
@@ -117,7 +119,9 @@ async def calendar_at(
 
 async def _agenda(store: Store, task_name: str | None, now: float) -> CalendarData | None:
     until, since = int(now) + AHEAD_DAYS * _DAY, int(now) - BACK_DAYS * _DAY
-    return await store.agenda(task_name, until, since, MAX_EVENTS)
+    return await store.read(
+        stats.calendar, task_name, until=until, failed_since=since, limit=MAX_EVENTS
+    )
 
 
 async def _answer(

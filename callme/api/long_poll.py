@@ -14,7 +14,10 @@ from twisted.python.failure import Failure
 from ..core.task import State, Task
 from ..core.times import Key
 from ..errors import quoted
-from ..store.interface import Store, StoreUnavailable, TaskVersion
+from ..store import tasks
+from ..store.changes import Changes
+from ..store.database import Store
+from ..store.interface import StoreUnavailable, TaskVersion
 
 log = Logger(namespace="callme")
 
@@ -49,7 +52,7 @@ class _Waiter:
 
 @define(eq=False)
 class LongPoll:
-    """Implements :class:`callme.store.watched.Watcher` for those who wait.
+    """Clients that wait for a task to change, and the change feed's subscriber for them.
 
     Where this daemon alone changes tasks, nothing is read but what has changed. Where there are
     others, all tasks waited for are compared every second, for as long as anybody waits.
@@ -58,13 +61,14 @@ class LongPoll:
     :param clock: what sets timers.
     :param others: whether other daemons change tasks too.
     :param most: how many may wait.
+    :ivar count: the number of clients that wait.
     """
 
     _store: Store
     _clock: IReactorTime
     _others: bool = False
     _most: int = 750
-    _count: int = field(default=0, init=False)
+    count: int = field(default=0, init=False)
     _closed: bool = field(default=False, init=False)
     # By name, then by minute. Dictionaries for their order.
     _watches: dict[str, dict[Key, dict[_Waiter, None]]] = field(factory=dict, init=False)
@@ -74,11 +78,6 @@ class LongPoll:
     _again: IDelayedCall | None = field(default=None, init=False)
     _comparing: LoopingCall | None = field(default=None, init=False)
 
-    @property
-    def watching(self) -> bool:
-        """Whether anybody waits."""
-        return self._count > 0
-
     async def wait(self, key: Key, seconds: float) -> Task | None:
         """Return a task when it changes or after some seconds; at once if it has ended.
 
@@ -86,12 +85,12 @@ class LongPoll:
         :raises StoreUnavailable: when the database cannot be read in the end.
         :raises TooManyWait: when as many wait as may.
         """
-        if self._count >= self._most:
+        if self.count >= self._most:
             raise TooManyWaiters
         watch = self._enter(key)
         ending: IDelayedCall | None = None
         try:
-            task = await self._store.get(key)
+            task = await self._store.read(tasks.get, key)
             if task is None or task.state in _ENDED or self._closed:
                 return task
             watch.seen = TaskVersion.of(task)
@@ -109,7 +108,7 @@ class LongPoll:
     def _enter(self, key: Key) -> _Waiter:
         watch = _Waiter(key)
         self._watches.setdefault(key.task_name, {}).setdefault(key, {})[watch] = None
-        self._count += 1
+        self.count += 1
         if self._others and self._comparing is None:
             self._comparing = LoopingCall(self._compare)
             self._comparing.clock = self._clock
@@ -117,7 +116,7 @@ class LongPoll:
         return watch
 
     def _leave(self, watch: _Waiter) -> None:
-        self._count -= 1
+        self.count -= 1
         of_name = self._watches[watch.key.task_name]
         del of_name[watch.key][watch]
         if not of_name[watch.key]:
@@ -125,7 +124,7 @@ class LongPoll:
             self._stirred.pop(watch.key, None)
         if not of_name:
             del self._watches[watch.key.task_name]
-        if not self._count:
+        if not self.count:
             if self._comparing is not None:
                 self._comparing.stop()
                 self._comparing = None
@@ -138,13 +137,13 @@ class LongPoll:
     def _keys(self) -> list[Key]:
         return [key for of_name in self._watches.values() for key in of_name]
 
-    def changed(self, keys: Iterable[Key]) -> None:
-        """Take note that these tasks may have changed, or are gone."""
-        self._stir(key for key in keys if key in self._watches.get(key.task_name, ()))
-
-    def changed_name(self, task_name: str) -> None:
-        """Take note that all tasks of a name may have changed, or are gone."""
-        self._stir(list(self._watches.get(task_name, ())))
+    def on_changes(self, changes: Changes) -> None:
+        """Read the tasks again that a commit has changed and that clients wait for."""
+        if not self.count:
+            return
+        self._stir(key for key in changes.keys if key in self._watches.get(key.task_name, ()))
+        for task_name in changes.names:
+            self._stir(list(self._watches.get(task_name, ())))
 
     def _compare(self) -> None:
         self._stir(self._keys())
@@ -197,14 +196,14 @@ class LongPoll:
 
     async def _look_at(self, seen: Mapping[Key, TaskVersion | None]) -> None:
         try:
-            tasks = await self._store.changed(seen, READ_BATCH)
+            found = await self._store.read(tasks.get_if_modified, seen, READ_BATCH)
         except Exception:
             self._could_not_look(seen, Failure())
             return
-        if len(tasks) >= READ_BATCH:
-            self._stirred.update(dict.fromkeys(key for key in seen if key not in tasks))
+        if len(found) >= READ_BATCH:
+            self._stirred.update(dict.fromkeys(key for key in seen if key not in found))
         answered = 0
-        for key, task in tasks.items():
+        for key, task in found.items():
             now = None if task is None else TaskVersion.of(task)
             for watch in self._of(key):
                 if watch.seen is not None and (watch.over or watch.seen != now):

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import unquote_to_bytes
 
-from attrs import frozen
 from twisted.web.iweb import IRequest
 
 from ..core.parameters import MAX_ERRORS
 from ..core.task import State
 from ..core.times import Key, next_minute, parse_key, parse_task_name, parse_trigger
+from ..core.transitions import PutCondition
 from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
 from ..server.problem import NDJSON_TYPE, Problem
 from . import strict_json
@@ -32,16 +32,8 @@ _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-@frozen
-class Condition:
-    """What ``If-Match`` and ``If-None-Match`` ask (RFC 9110, section 13.1)."""
-
-    must_exist: bool
-    must_not_exist: bool
-
-
-def parse_condition(request: IRequest) -> Condition:
-    """Return what the conditional headers of a request ask."""
+def parse_condition(request: IRequest) -> PutCondition:
+    """Return the precondition in the headers of a request (RFC 9110, section 13.1)."""
     match = request.getHeader(b"if-match")
     if match is not None and match.strip() != b"*":
         # callme gives out no entity tags, so no tag can match.
@@ -49,7 +41,9 @@ def parse_condition(request: IRequest) -> Condition:
     none_match = (request.getHeader(b"if-none-match") or b"").strip() == b"*"
     if match is not None and none_match:
         raise Problem(412, "If-Match: * and If-None-Match: * cannot both be met")
-    return Condition(match is not None, none_match)
+    if none_match:
+        return PutCondition.MUST_NOT_EXIST
+    return PutCondition.NONE if match is None else PutCondition.MUST_EXIST
 
 
 def strip_trailing_slash(request: IRequest, path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from attrs import define, field
@@ -15,11 +15,17 @@ from twisted.web.iweb import IRequest
 from ..core.representation import task_summary
 from ..core.task import Task
 from ..core.times import Key
-from ..server.problem import CALENDAR_TYPE, JSON_TYPE, NDJSON_TYPE, encode, set_head
-from ..store.database import shield
+from ..server.problem import (
+    CALENDAR_TYPE,
+    JSON_TYPE,
+    NDJSON_TYPE,
+    encode,
+    set_head,
+)
 from ..store.interface import Page
 from .requests import is_ndjson
 
+T = TypeVar("T")
 AT_ONCE = 2
 """Pages that are read and written at once: that leaves one of the connections which read."""
 TURN_BYTES = 16 * 1024
@@ -47,7 +53,7 @@ class PageReader:
         await self._room.acquire()
         reading = read()
         try:
-            page = await shield(reading)
+            page = await _shield(reading)
             if page is None:
                 return None
             return page, [task_summary async for task_summary in self._items(page, pretty)]
@@ -64,6 +70,16 @@ class PageReader:
             encoded = encode_item(task, pretty)
             written += len(encoded)
             yield encoded
+
+
+def _shield(reading: Deferred[T]) -> Deferred[T]:
+    """Return a Deferred of the same result whose cancellation spares the read.
+
+    Klein cancels a handler, and what it awaits, when its client hangs up.
+    """
+    waiting: Deferred[T] = Deferred()
+    reading.addCallbacks(waiting.callback, waiting.errback)
+    return waiting
 
 
 JSON = dict[str, Any]

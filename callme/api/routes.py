@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from attrs import define, field
@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from ..core import transitions
 from ..core.parameters import parse_definition
 from ..core.representation import task_to_dict
-from ..core.task import Definition, State
+from ..core.task import State
 from ..core.times import Key, floor_to_minute, rfc3339, to_ms
+from ..core.transitions import PutOutcome
 from ..metrics.exporter import MetricsExporter
 from ..reports.forecaster import Forecaster
 from ..security.address_policy import AddressPolicy
@@ -23,8 +23,9 @@ from ..server.auth import IAnonymous
 from ..server.negotiation import wants_calendar
 from ..server.problem import Problem, problem_response
 from ..server.router import AnyPathConverter
-from ..store.database import shield
-from ..store.interface import Put, PutResult, Store, StoreUnavailable
+from ..store import queue, stats, tasks
+from ..store.database import Store
+from ..store.interface import StoreUnavailable
 from ..worker.scheduler import Scheduler
 from .batch import Batch
 from .dry_run import DryRun, forecast_to_dict
@@ -58,7 +59,7 @@ from .responses import (
     text_response,
     wants_pretty,
 )
-from .task_service import TaskService, put_problem, wake_for
+from .task_service import TaskService, put_problem
 
 
 @define(eq=False)
@@ -99,7 +100,7 @@ class Api:
 
     @_changes.default
     def _default_changes(self) -> TaskService:
-        return TaskService(self._store, self._scheduler, self._now)
+        return TaskService(self._store, self._now)
 
     @_lists.default
     def _default_lists(self) -> PageReader:
@@ -128,31 +129,21 @@ class Api:
             networks=self._networks,
         )
         condition = parse_condition(request)
-        too_late = transitions.is_too_late(definition, now)
-        create = not too_late and not condition.must_exist
-        replace = not too_late and condition.must_exist
         if dry_run:
             foreseeing = DryRun(self._scheduler.capacity(), now)
-            (beside,) = await self._store.beside([definition], now)
-            foreseen = foreseeing.put(definition, beside, create=create, replace=replace)
+            (preview,) = await self._store.read(stats.preview_put, [definition], now)
+            foreseen = foreseeing.put(definition, preview, condition)
             result = foreseen.result
         else:
-            putting = self._store.put(definition, now, create=create, replace=replace)
-            putting.addCallback(self._wake_put, definition)
-            result = await shield(putting)
-        problem = put_problem(
-            definition,
-            result,
-            must_exist=condition.must_exist,
-            must_not_exist=condition.must_not_exist,
-        )
+            result = await self._store.write(tasks.put, definition, condition, now)
+        problem = put_problem(definition, result)
         if problem is not None:
             raise problem
         if dry_run:
             return json_response(request, foreseeing.answer(definition, foreseen))
         assert result.task is not None
         members = task_to_dict(result.task)
-        if result.put is Put.CREATED:
+        if result.outcome is PutOutcome.CREATED:
             return json_response(
                 request, members, 201, {"Location": task_url("/task/", definition.key)}
             )
@@ -167,7 +158,6 @@ class Api:
             self._store,
             self._clock,
             now,
-            self._wake,
             self._networks,
             DryRun(self._scheduler.capacity(), now) if dry_run else None,
         )
@@ -185,7 +175,7 @@ class Api:
             if seconds:
                 task = await self._waits.wait(target, seconds)
             else:
-                task = await self._store.get(target)
+                task = await self._store.read(tasks.get, target)
             if task is None:
                 raise Problem(404, f"there is no task {target}")
             return json_response(request, task_to_dict(task))
@@ -193,7 +183,8 @@ class Api:
             return await calendar_of(self._store, request, target, self._now(), self._clock)
         query = parse_query(request, PAGING)
         read = partial(
-            self._store.page,
+            self._store.read,
+            tasks.list_page,
             task_name=target,
             start_from=parse_start_from(query.get("start_from"), target),
             limit=parse_limit(query.get("limit")),
@@ -255,10 +246,10 @@ class Api:
         health = self._scheduler.health()
         backlog: int | None
         try:
-            backlog = await self._store.backlog(self._now())
+            backlog = await self._store.read(queue.backlog, self._now())
         except StoreUnavailable:
             backlog = None
-        writable = await self._store.writable()
+        writable = self._store.is_writable
         well = health.ticking and writable and backlog is not None
         status = "ok" if well else "failing"
         if IAnonymous.providedBy(request):
@@ -289,14 +280,6 @@ class Api:
         """Tell what can be asked, and how."""
         parse_query(request)
         return encoded_response(request, openapi_document)
-
-    def _wake_put(self, result: PutResult, definition: Definition) -> PutResult:
-        self._wake([(definition, result)])
-        return result
-
-    def _wake(self, done: Iterable[tuple[Definition, PutResult]]) -> None:
-        # By the time now: a minute that began during the write has had its tick.
-        wake_for(done, self._now(), self._scheduler.wake)
 
     # Errors
 

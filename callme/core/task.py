@@ -113,6 +113,8 @@ class Task:
     :ivar created_at_ms: milliseconds since 1970, as is ``finished_at_ms``.
     :ivar attempts: every attempt on record, those before a reschedule included,
         in order; ``None`` where only the task itself was asked for.
+    :ivar is_corrupt: whether the stored definition cannot be read: then ``definition`` holds
+        defaults in the place of what is unreadable.
     """
 
     definition: Definition
@@ -124,6 +126,7 @@ class Task:
     created_at_ms: int
     finished_at_ms: int | None
     attempts: tuple[Attempt, ...] | None = None
+    is_corrupt: bool = False
 
     @property
     def key(self) -> Key:

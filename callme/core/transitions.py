@@ -1,9 +1,85 @@
-"""What becomes of a task after an attempt: succeeded, tried again (when?) or failed (why?)."""
+"""Every decision about a task: the effect of a put, of a reschedule, of an attempt."""
 
 from __future__ import annotations
 
-from .task import Attempt, Claim, Definition, Outcome, Reason, State, Transition
+from enum import Enum
+
+from .task import Attempt, Claim, Definition, Outcome, Reason, State, Task, Transition
 from .times import MAX_TIMESTAMP, MINUTE, ceil_to_minute, floor_to_minute, next_minute, rfc3339
+
+
+class PutCondition(Enum):
+    """The precondition of a put (RFC 9110, section 13.1)."""
+
+    NONE = "no condition"
+    MUST_EXIST = "If-Match: *"
+    MUST_NOT_EXIST = "If-None-Match: *"
+
+
+class PutOutcome(Enum):
+    """The effect of a put, or the cause for which it is refused."""
+
+    CREATED = "no task existed under the key; the new one does now"
+    REPLACED = "a scheduled task existed; it has the new definition now"
+    UNCHANGED = "a task with the same definition exists already"
+    MISSING = "refused: no task exists, and one was required"
+    EXISTS = "refused: a task exists, and none was allowed to"
+    CONFLICT = "refused: a scheduled task with another definition exists"
+    NOT_SCHEDULED = "refused: a task with another definition exists that is not scheduled"
+    NEVER_RUNS = "refused: max_delay is over, so that the task could never run"
+
+
+def decide_put(
+    existing: Task | None, definition: Definition, condition: PutCondition, now: float
+) -> PutOutcome:
+    """Return what a put does at ``now`` (seconds since 1970).
+
+    :param existing: the task under the key of the definition.
+    """
+    if existing is None:
+        if condition is PutCondition.MUST_EXIST:
+            return PutOutcome.MISSING
+        too_late = is_too_late(definition, now)
+        return PutOutcome.NEVER_RUNS if too_late else PutOutcome.CREATED
+    return _decide_put_on(existing, definition, condition, now)
+
+
+def _decide_put_on(
+    existing: Task, definition: Definition, condition: PutCondition, now: float
+) -> PutOutcome:
+    if condition is PutCondition.MUST_NOT_EXIST:
+        return PutOutcome.EXISTS
+    if not existing.is_corrupt and existing.definition == definition:
+        return PutOutcome.UNCHANGED
+    if existing.state is not State.SCHEDULED:
+        return PutOutcome.NOT_SCHEDULED
+    if condition is not PutCondition.MUST_EXIST:
+        return PutOutcome.CONFLICT
+    return PutOutcome.NEVER_RUNS if is_too_late(definition, now) else PutOutcome.REPLACED
+
+
+class MoveDecision(Enum):
+    """The effect of a reschedule on one task, or the cause for which the task stays."""
+
+    MOVE = "it moves"
+    RUNNING = "it is running"
+    NOT_FAILED = "it has not failed, and only failed tasks were asked for"
+    TOO_LATE = "it could not start any more at the new time"
+
+
+def decide_move(
+    state: State, expires_at: int, now: float, *, include_all_states: bool
+) -> MoveDecision:
+    """Return what a reschedule does with a task.
+
+    :param expires_at: the second from which on no request may start at the new time.
+    :param include_all_states: whether tasks move that have not failed.
+    """
+    if state is State.RUNNING:
+        return MoveDecision.RUNNING
+    if state is not State.FAILED and not include_all_states:
+        return MoveDecision.NOT_FAILED
+    return MoveDecision.TOO_LATE if now >= expires_at else MoveDecision.MOVE
 
 
 def decide_after_attempt(claim: Claim, outcome: Outcome, now: float) -> Transition:
@@ -57,12 +133,12 @@ def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
 
 
 def is_too_late(definition: Definition, now: float) -> bool:
-    """Whether a request that started at ``now`` would be ``max_delay`` late or more."""
+    """Return whether a request that started at ``now`` would be ``max_delay`` late or more."""
     return now >= definition.expires_at
 
 
 def too_late(definition: Definition) -> Transition:
-    """Return what becomes of a task that no request can start for any more."""
+    """Return the failure of a task for which no request may start any more."""
     detail = (
         f"no request could start before {rfc3339(definition.expires_at * 1000)}, "
         f"{_delay(definition)} after trigger_at"
@@ -70,8 +146,14 @@ def too_late(definition: Definition) -> Transition:
     return Transition(state=State.FAILED, reason=Reason.TOO_LATE, detail=detail)
 
 
+def unreadable(error: str) -> Transition:
+    """Return the failure of a task whose stored definition cannot be read."""
+    detail = f"no request was made: {error}"
+    return Transition(state=State.FAILED, reason=Reason.CONNECTION_FAILED, detail=detail)
+
+
 def interrupted(claim: Claim) -> Outcome:
-    """Return the outcome of an attempt whose end nobody saw."""
+    """Return the outcome of an attempt that ended unobserved."""
     return Outcome(
         started_at_ms=claim.claimed_at_ms,
         reason=Reason.INTERRUPTED,

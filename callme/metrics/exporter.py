@@ -12,7 +12,9 @@ from twisted.logger import Logger
 
 from ..reports.single_flight import SingleFlight
 from ..server.negotiation import wants_openmetrics
-from ..store.interface import Store, StoreStats, StoreUnavailable
+from ..store.database import Store
+from ..store.interface import StoreStats, StoreUnavailable
+from ..store.stats import store_stats
 from ..worker.scheduler import Health
 from .gauges import GaugeCollector, Gauges, TaskCounts
 
@@ -88,7 +90,7 @@ class MetricsExporter:
         return generate_latest(self._registry), TEXT_TYPE
 
     async def _read_stats(self) -> StoreStats | None:
-        reading = self._store.figures(self._now())
+        reading = self._store.read(store_stats, self._now())
         reading.addTimeout(QUERY_TIMEOUT_SECONDS, self._clock)
         try:
             return await reading
@@ -98,7 +100,7 @@ class MetricsExporter:
     async def _count_tasks(self) -> TaskCounts | None:
         """Return the counts of all tasks; ``None`` replaces old counts after a failure."""
         try:
-            stats = await self._store.figures(self._now(), count=True)
+            stats = await self._store.read(store_stats, self._now(), count=True)
         except StoreUnavailable:
             return None
         except Exception:

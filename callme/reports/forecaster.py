@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
 from ..core.times import MINUTE, floor_to_minute
-from ..store.interface import MAX_LOADS, Store
+from ..store.database import Store
+from ..store.interface import MAX_LOADS
+from ..store.stats import due_load
 from ..worker.throughput import Capacity
 from .forecast import MAX_OVERLOADS, Forecast, find_overloads, fleet_load, saturated_span
 from .single_flight import SingleFlight
@@ -68,7 +70,8 @@ class Forecaster:
         now, capacity = self._now(), self._capacity()
         begin = floor_to_minute(now)
         until = begin + hours * 60 * MINUTE
-        load = await self._store.due_load(
+        load = await self._store.read(
+            due_load,
             begin,
             until,
             find_saturated=partial(saturated_span, capacity, begin=begin),

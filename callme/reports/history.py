@@ -9,7 +9,9 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..core.times import MINUTE, floor_to_minute
-from ..store.interface import MinuteOutcomes, Store
+from ..store import stats
+from ..store.database import Store
+from ..store.interface import MinuteOutcomes
 
 MIN_TTL_SECONDS = 2.0
 """The shortest time for which a snapshot stays fresh."""
@@ -63,14 +65,14 @@ class HistoryReader:
         last = self._last
         self._was_full = last is None or started_at >= self._full_read_at
         if last is None or self._was_full:
-            ended = list(await self._store.history(since))
+            ended = list(await self._store.read(stats.history, since))
             ended_at = self._clock.seconds()
             pause = COST_FACTOR * (ended_at - started_at)
             self._full_read_at = ended_at + max(FULL_READ_SECONDS, pause)
         else:
             until = max(since, last.begin - FINAL_AFTER_SECONDS)
             final = [outcomes for outcomes in last.ended if since <= outcomes.minute < until]
-            ended = [*final, *await self._store.history(until)]
+            ended = [*final, *await self._store.read(stats.history, until)]
         self._last = HistorySnapshot(as_of=now, begin=begin, ended=ended)
         return self._last
 

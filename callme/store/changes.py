@@ -1,217 +1,77 @@
-"""A store that says which tasks it has changed."""
+"""Changes that a commit makes, and the feed that publishes them to their subscribers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable
 
-from attrs import define
-from twisted.internet.defer import Deferred
+from attrs import define, field, frozen
+from twisted.logger import Logger
 
-from ..core.task import Attempt, Claim, Definition, Reason, State, Task, Transition
+from ..core.task import Transition
 from ..core.times import Key
-from .interface import (
-    ActivitySnapshot,
-    CalendarData,
-    Deleted,
-    DueLoad,
-    DueScan,
-    MinuteOutcomes,
-    MinuteSpan,
-    Page,
-    Put,
-    PutPreview,
-    PutResult,
-    Rescheduled,
-    Store,
-    StoreStats,
-    TaskVersion,
-)
+
+log = Logger(namespace="callme")
 
 
-class Observer:
-    """Is told what happens, and does nothing about it: what counts is made of this.
+@frozen(kw_only=True)
+class TaskTransition:
+    """A transition of one task that is on record.
 
-    Every method is called on the reactor's thread, once for each thing that happened, and must
-    return at once.
+    :ivar attempts_used: as in :class:`callme.core.task.Task`, the recorded attempt included.
     """
 
-    def attempt_ended(self, claim: Claim, attempt: Attempt) -> None:
-        """Hear that an attempt ended, or that one was found which nobody saw the end of."""
-
-    def task_finished(self, state: State, reason: Reason | None) -> None:
-        """Hear that a task ended, and that this is on record."""
-
-    def claim_lost(self) -> None:
-        """Hear that the result of an attempt was not stored, as its claim was no longer held."""
-
-    def committed(self, operations: int) -> None:
-        """Hear that a transaction with so many operations was committed."""
+    key: Key
+    transition: Transition
+    attempts_used: int = 0
 
 
-T = TypeVar("T")
+@define(kw_only=True)
+class Changes:
+    """Everything that one transaction changes. Dictionaries serve as ordered sets.
 
-
-class Watcher(Protocol):
-    """Whoever wants to know of changes.
-
-    :ivar watching: whether it wants to know of any just now.
+    :ivar keys: tasks that existed before, and that changed or are gone. A purge names none: its
+        tasks ended days ago.
+    :ivar names: task names of which every task may have changed or be gone.
+    :ivar due_hosts: each ``host:port`` with tasks that the transaction schedules, and the second
+        since 1970 at which the first of them is due.
+    :ivar transitions: ends of attempts and of tasks.
+    :ivar lost: transitions that were not stored, as their claim was no longer valid.
+    :ivar operations: the number of operations in the transaction; 0 for a heartbeat.
     """
 
-    @property
-    def watching(self) -> bool: ...
+    keys: dict[Key, None] = field(factory=dict)
+    names: dict[str, None] = field(factory=dict)
+    due_hosts: dict[str, int] = field(factory=dict)
+    transitions: list[TaskTransition] = field(factory=list)
+    lost: list[TaskTransition] = field(factory=list)
+    operations: int = 0
 
-    def changed(self, keys: Iterable[Key]) -> None:
-        """Take note that these tasks may have changed, or are gone."""
+    def add_due(self, host: str, due_at: int) -> None:
+        """Add a task of a host that is scheduled now."""
+        known = self.due_hosts.get(host)
+        if known is None or due_at < known:
+            self.due_hosts[host] = due_at
 
-    def changed_name(self, task_name: str) -> None:
-        """Take note that all tasks of a name may have changed, or are gone."""
+    def add_transition(self, one: TaskTransition) -> None:
+        """Add a transition, which changes its task."""
+        self.keys[one.key] = None
+        self.transitions.append(one)
 
 
 @define(eq=False)
-class WatchedStore:
-    """Implements :class:`callme.store.port.Store` by another one, and tells of what it commits.
+class ChangeFeed:
+    """Publisher of committed changes: once for each transaction, on the reactor's thread."""
 
-    What is purged is not told: it ended long ago.
-    """
+    _subscribers: list[Callable[[Changes], None]] = field(factory=list, init=False)
 
-    _store: Store
-    _watcher: Watcher
+    def subscribe(self, subscriber: Callable[[Changes], None]) -> None:
+        """Call a function with the changes of every commit from now on; it must return at once."""
+        self._subscribers.append(subscriber)
 
-    def _telling(self, writing: Deferred[T], changed: Callable[[T], Iterable[Key]]) -> Deferred[T]:
-        """Tell of what a write has changed, once it is committed."""
-
-        def written(result: T) -> T:
-            if self._watcher.watching:
-                self._watcher.changed(changed(result))
-            return result
-
-        return writing.addCallback(written)
-
-    def _telling_name(self, writing: Deferred[T], task_name: str) -> Deferred[T]:
-        def written(result: T) -> T:
-            self._watcher.changed_name(task_name)
-            return result
-
-        return writing.addCallback(written)
-
-    def put(
-        self, definition: Definition, now: float, *, create: bool = True, replace: bool = False
-    ) -> Deferred[PutResult]:
-        putting = self._store.put(definition, now, create=create, replace=replace)
-        return self._telling(
-            putting, lambda result: [definition.key] if result.put is Put.REPLACED else ()
-        )
-
-    def put_many(
-        self, tasks: Sequence[tuple[Definition, bool]], now: float
-    ) -> Deferred[Sequence[PutResult]]:
-        # None of them is replaced, and nobody waits for a task that was not there.
-        return self._store.put_many(tasks, now)
-
-    def get(self, key: Key) -> Deferred[Task | None]:
-        return self._store.get(key)
-
-    def changed(
-        self, seen: Mapping[Key, TaskVersion | None], limit: int
-    ) -> Deferred[Mapping[Key, Task | None]]:
-        return self._store.changed(seen, limit)
-
-    def page(
-        self,
-        *,
-        task_name: str | None = None,
-        start_from: Key | None = None,
-        limit: int = 100,
-        after: int | None = None,
-        state: State | None = None,
-        prefix: str = "",
-    ) -> Deferred[Page | None]:
-        return self._store.page(
-            task_name=task_name,
-            start_from=start_from,
-            limit=limit,
-            after=after,
-            state=state,
-            prefix=prefix,
-        )
-
-    def delete(self, key: Key) -> Deferred[Deleted | None]:
-        return self._telling(self._store.delete(key), lambda _: [key])
-
-    def delete_name(self, task_name: str) -> Deferred[Deleted | None]:
-        return self._telling_name(self._store.delete_name(task_name), task_name)
-
-    def reschedule(
-        self, key: Key, trigger_at: int, now: float, *, include_all_states: bool
-    ) -> Deferred[Rescheduled | None]:
-        moving = self._store.reschedule(key, trigger_at, now, include_all_states=include_all_states)
-        return self._telling(moving, lambda _: [key])
-
-    def reschedule_name(
-        self, task_name: str, trigger_at: int, now: float, *, include_all_states: bool
-    ) -> Deferred[Rescheduled | None]:
-        moving = self._store.reschedule_name(
-            task_name, trigger_at, now, include_all_states=include_all_states
-        )
-        return self._telling_name(moving, task_name)
-
-    def due(self, now: float) -> Deferred[DueScan]:
-        return self._telling(self._store.due(now), lambda due: due.too_late)
-
-    def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
-        claiming = self._store.claim(shares, now)
-        return self._telling(claiming, lambda claims: [one.definition.key for one in claims])
-
-    def record(self, claim: Claim, transition: Transition, now: float) -> Deferred[bool]:
-        recording = self._store.record(claim, transition, now)
-        return self._telling(recording, lambda _: [claim.definition.key])
-
-    def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
-        return self._store.abandoned(now, every=every)
-
-    def waiting(self, now: float) -> Deferred[Sequence[str]]:
-        return self._store.waiting(now)
-
-    def purge(self, finished_before: float, limit: int) -> Deferred[int]:
-        return self._store.purge(finished_before, limit)
-
-    def backlog(self, now: float) -> Deferred[int]:
-        return self._store.backlog(now)
-
-    def figures(self, now: float, *, count: bool = False) -> Deferred[StoreStats]:
-        return self._store.figures(now, count=count)
-
-    def agenda(
-        self, task_name: str | None, until: int, failed_since: int, limit: int
-    ) -> Deferred[CalendarData | None]:
-        return self._store.agenda(task_name, until, failed_since, limit)
-
-    def beside(
-        self, definitions: Sequence[Definition], now: float
-    ) -> Deferred[Sequence[PutPreview]]:
-        return self._store.beside(definitions, now)
-
-    def due_load(
-        self,
-        begin: int,
-        until: int,
-        *,
-        find_saturated: Callable[[Mapping[int, int]], MinuteSpan | None],
-        busy_above: int,
-    ) -> Deferred[DueLoad]:
-        return self._store.due_load(
-            begin, until, find_saturated=find_saturated, busy_above=busy_above
-        )
-
-    def history(self, since: int) -> Deferred[Sequence[MinuteOutcomes]]:
-        return self._store.history(since)
-
-    def glance(self, limit: int) -> Deferred[ActivitySnapshot]:
-        return self._store.glance(limit)
-
-    def writable(self) -> Deferred[bool]:
-        return self._store.writable()
-
-    def close(self) -> Deferred[None]:
-        return self._store.close()
+    def publish(self, changes: Changes) -> None:
+        """Pass changes to every subscriber. An error of one of them is logged."""
+        for subscriber in self._subscribers:
+            try:
+                subscriber(changes)
+            except Exception:
+                log.failure("a subscriber of the change feed failed")

@@ -1,7 +1,8 @@
-"""Between rows and what they stand for: columns, their order, their encoding."""
+"""Mapping between rows and values: column lists, encoding and decoding, by column name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -11,112 +12,159 @@ from ..core.task import Attempt, Claim, Definition, Reason, State, Task
 from ..core.times import Key
 
 Row = tuple[Any, ...]
+NamedRow = Mapping[str, Any]
 
-_NAMES = tuple(parameter.name for parameter in PARAMETERS)
-DEFINITION_COLUMNS = ", ".join(_NAMES)
-SUMMARY_COLUMNS = ", ".join(p.name if p.is_listed else "''" for p in PARAMETERS)
-"""The same without what lists leave out."""
-TASK_STATE_COLUMNS = "state, reason, detail, due_at, attempts_used, created_at, finished_at"
-CLAIM_COLUMNS = "task_id, last_attempt, attempts_used, claimed_at, host, node, created_at"
-ATTEMPT_COLUMNS = "number, started_at, lateness_ms, duration_ms, status, reason, detail, body, node"
 
-_DEFINITION_COLUMNS = len(_NAMES)
-_ON_FAILURE = _NAMES.index("on_failure")
-_values = attrgetter(*_NAMES)
+class Columns(tuple[str, ...]):
+    """Columns of a SELECT or INSERT, in order. As text: the list for SQL."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+    def select(self, **expressions: str) -> str:
+        """Return the list with an expression in the place of some columns."""
+        return ", ".join(expressions.get(name, name) for name in self)
+
+    def of(self, table: str) -> str:
+        """Return the list with each column qualified by its table."""
+        return ", ".join(f"{table}.{name}" for name in self)
+
+    def placeholders(self) -> str:
+        """Return as many placeholders for values as there are columns."""
+        return ", ".join("?" for _ in self)
+
+    def name(self, row: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of a row by the names of these columns."""
+        return dict(zip(self, row, strict=True))
+
+
+DEFINITION = Columns(parameter.name for parameter in PARAMETERS)
+STORED_DEFINITION = Columns((*DEFINITION, "host", "expires_at"))
+"""The same, and what is derived from it for queries."""
+TASK_STATE = Columns(
+    ("state", "reason", "detail", "due_at", "attempts_used", "created_at", "finished_at")
+)
+TASK = Columns((*DEFINITION, *TASK_STATE))
+SUMMARY = TASK.select(**{one.name: "''" for one in PARAMETERS if not one.is_listed})
+"""The columns of :data:`TASK` for SQL, empty where lists leave out a parameter."""
+CLAIM = Columns(
+    (
+        *DEFINITION,
+        "task_id",
+        "last_attempt",
+        "attempts_used",
+        "claimed_at",
+        "host",
+        "node",
+        "created_at",
+    )
+)
+ATTEMPT = Columns(
+    (
+        "number",
+        "started_at",
+        "lateness_ms",
+        "duration_ms",
+        "status",
+        "reason",
+        "detail",
+        "body",
+        "node",
+    )
+)
+
+_values = attrgetter(*DEFINITION)
 _ENCODERS = tuple(
-    (place, parameter.column.encode)
-    for place, parameter in enumerate(PARAMETERS)
-    if parameter.column.encode is not None
+    (place, one.column.encode) for place, one in enumerate(PARAMETERS) if one.column.encode
 )
-_DECODERS = tuple(
-    (place, parameter.name, parameter.column.decode)
-    for place, parameter in enumerate(PARAMETERS)
-    if parameter.column.decode is not None
-)
-
-
-def on_failure_of(row: Row) -> str | None:
-    """Return what the first columns of a row, broken or not, say of who is told of a failure."""
-    url: str | None = row[_ON_FAILURE]
-    return url
+_DECODERS = tuple((one.name, one.column.decode) for one in PARAMETERS if one.column.decode)
 
 
 class CorruptRow(Exception):
-    """A row that does not say what a task is: somebody else wrote it."""
+    """A row, written by another program, that holds no valid definition."""
 
 
 def definition_values(definition: Definition) -> Row:
-    """Return the values of the definition's columns, then those of ``host`` and ``expires_at``."""
+    """Return the values of :data:`STORED_DEFINITION`."""
     values = list(_values(definition))
     for place, encode in _ENCODERS:
         values[place] = encode(values[place])
     return (*values, host_of(definition.callback), definition.expires_at)
 
 
-def to_definition(row: Row, *, lenient: bool = False) -> Definition:
-    """Return the definition that the first columns of a row hold.
+def to_definition(row: NamedRow) -> Definition:
+    """Return the definition in a row.
 
-    :param lenient: replace what cannot be decoded with the parameter's default.
     :raises CorruptRow: when a column cannot be decoded.
     """
-    values = dict(zip(_NAMES, row, strict=False))
-    for place, name, decode in _DECODERS:
+    values = {name: row[name] for name in DEFINITION}
+    for name, decode in _DECODERS:
         try:
-            values[name] = decode(row[place])
+            values[name] = decode(values[name])
         except ValueError as error:
-            if not lenient:
-                key = Key(row[0], row[1])
-                raise CorruptRow(
-                    f"the stored definition of {key} is broken: {name}: {error}"
-                ) from None
+            raise CorruptRow(
+                f"the stored definition of {to_key(row)} is broken: {name}: {error}"
+            ) from None
+    return Definition(**values)
+
+
+def _readable_definition(row: NamedRow) -> Definition:
+    """Return the definition in a corrupt row, with defaults for what cannot be decoded."""
+    values = {name: row[name] for name in DEFINITION}
+    for name, decode in _DECODERS:
+        try:
+            values[name] = decode(values[name])
+        except ValueError:
             del values[name]
     return Definition(**values)
 
 
-def to_task(row: Row, attempts: tuple[Attempt, ...] | None = None) -> Task:
-    """Return the task that a row of its definition and its state holds.
+def to_task(row: NamedRow, attempts: tuple[Attempt, ...] | None = None) -> Task:
+    """Return the task in a row of :data:`TASK`.
 
-    A corrupt definition is returned as far as it can be decoded, so that one row does not
-    make the others of a list unreadable.
+    A corrupt definition is returned as far as it can be read, so that one row does not hide
+    the others.
     """
-    definition = to_definition(row, lenient=True)
-    state, reason, detail, due_at, used, created_at_ms, finished_at_ms = row[_DEFINITION_COLUMNS:]
+    try:
+        definition, is_corrupt = to_definition(row), False
+    except CorruptRow:
+        definition, is_corrupt = _readable_definition(row), True
     return Task(
         definition=definition,
-        state=State(state),
-        reason=None if reason is None else Reason(reason),
-        detail=detail,
-        due_at=due_at,
-        attempts_used=used,
-        created_at_ms=created_at_ms,
-        finished_at_ms=finished_at_ms,
+        state=State(row["state"]),
+        reason=None if row["reason"] is None else Reason(row["reason"]),
+        detail=row["detail"],
+        due_at=row["due_at"],
+        attempts_used=row["attempts_used"],
+        created_at_ms=row["created_at"],
+        finished_at_ms=row["finished_at"],
         attempts=attempts,
+        is_corrupt=is_corrupt,
     )
 
 
-def to_claim(row: Row) -> Claim:
-    """Return the claim that a row of definition, claim and perhaps a token holds.
+def to_claim(row: NamedRow) -> Claim:
+    """Return the claim in a row of :data:`CLAIM` and perhaps a token.
 
-    :raises BrokenRow: as :func:`to_definition`.
+    :raises CorruptRow: as :func:`to_definition`.
     """
-    task_id, number, used, claimed_at_ms, host, node, created_at_ms, *token = row[
-        _DEFINITION_COLUMNS:
-    ]
     return Claim(
-        task_id=task_id,
-        number=number,
+        task_id=row["task_id"],
+        number=row["last_attempt"],
         definition=to_definition(row),
-        attempts_used=used,
-        claimed_at_ms=claimed_at_ms,
-        host=host,
-        node=node,
-        token=token[0] if token else 0,
-        created_at_ms=created_at_ms,
+        attempts_used=row["attempts_used"],
+        claimed_at_ms=row["claimed_at"],
+        host=row["host"],
+        node=row["node"],
+        token=row.get("token", 0),
+        created_at_ms=row["created_at"],
     )
 
 
 def attempt_values(attempt: Attempt) -> Row:
-    """Return the values of :data:`ATTEMPT_COLUMNS`."""
+    """Return the values of :data:`ATTEMPT`."""
     return (
         attempt.number,
         attempt.started_at_ms,
@@ -130,22 +178,21 @@ def attempt_values(attempt: Attempt) -> Row:
     )
 
 
-def to_attempt(row: Row) -> Attempt:
-    """Return the attempt that a row of :data:`ATTEMPT_COLUMNS` holds."""
-    number, started_at_ms, lateness_ms, duration_ms, status, reason, detail, body, node = row
+def to_attempt(row: NamedRow) -> Attempt:
+    """Return the attempt in a row of :data:`ATTEMPT`."""
     return Attempt(
-        number=number,
-        started_at_ms=started_at_ms,
-        lateness_ms=lateness_ms,
-        duration_ms=duration_ms,
-        status=status,
-        reason=None if reason is None else Reason(reason),
-        detail=detail,
-        body=body,
-        node=node,
+        number=row["number"],
+        started_at_ms=row["started_at"],
+        lateness_ms=row["lateness_ms"],
+        duration_ms=row["duration_ms"],
+        status=row["status"],
+        reason=None if row["reason"] is None else Reason(row["reason"]),
+        detail=row["detail"],
+        body=row["body"],
+        node=row["node"],
     )
 
 
-def to_key(row: Row) -> Key:
-    """Return the key that the first two columns of a row hold."""
-    return Key(row[0], row[1])
+def to_key(row: NamedRow) -> Key:
+    """Return the key of the task in a row."""
+    return Key(row["task_name"], row["trigger_at"])

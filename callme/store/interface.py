@@ -1,24 +1,15 @@
-"""The store as the rest of callme sees it, whatever database stands behind it.
-
-One method is one transaction. A write's Deferred fires once it is committed and
-synced to disk: an answer that waits for it promises nothing that can be lost.
-Cancelling a Deferred stops the waiting, never the transaction.
-
-Every method fails with :class:`StoreUnavailable` while the database cannot be
-read or written; nothing is half done then.
-"""
+"""The store's vocabulary: the results of queries and operations, their errors and limits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
 
-from ..core.task import Claim, Definition, Reason, State, Task, Transition
+from ..core.task import Definition, Reason, State, Task
 from ..core.times import Key
+from ..core.transitions import PutOutcome
 
 
 @frozen
@@ -101,17 +92,21 @@ class MinuteOutcomes:
 
 
 class Cursor(Protocol):
-    """Of Python's DB-API (PEP 249) what is used here.
+    """Part of a cursor of Python's DB-API (PEP 249), and the differences between databases.
 
-    The statements are written as SQLite has them: ``?`` for a value, and ``/* FOR UPDATE */``
-    where a database with several writers must lock the rows that it reads.
+    The statements are written for SQLite: ``?`` for a value, and ``/* FOR UPDATE */`` where a
+    database with several writers must lock the rows that it reads.
+
+    :cvar SIZE: a query for the bytes that the tasks and their attempts take.
     """
+
+    SIZE: str
 
     @property
     def rowcount(self) -> int:
-        """How many rows the last statement changed."""
+        """Number of rows that the last statement changed."""
 
-    def execute(self, statement: str, values: Sequence[Any] = (), /) -> Cursor:
+    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
         """Run a statement."""
 
     def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> Any:
@@ -121,20 +116,26 @@ class Cursor(Protocol):
         """Return the next row, or ``None``."""
 
     def fetchall(self) -> list[Any]:
-        """Return the rows that are left."""
+        """Return the remaining rows."""
 
     def __iter__(self) -> Iterator[Any]: ...
+
+    def current_time(self, now: float) -> float:
+        """Return the time that decides, seconds since 1970: the database's, or else ``now``."""
+
+    def definition_values(self, definition: Definition) -> tuple[Any, ...]:
+        """Return the values of a definition's columns, then of ``host`` and ``expires_at``."""
 
 
 HEARTBEAT_SECONDS = 5
 """How often a daemon says that it lives, where others share its database."""
 
 MAX_LOADS = 2000
-"""Loads of single hosts that one query returns."""
+"""Loads of single hosts that one look returns."""
 
 
 MAX_BACKLOG_COUNT = 10_000
-"""How many tasks that are due :meth:`Store.figures` counts; more may take 0.1 s."""
+"""Due tasks that :func:`callme.store.stats.store_stats` counts at most: more may take 0.1 s."""
 
 PAGE_CHARACTERS = 1024 * 1024
 """Characters of the tasks of a page, after which no further one is put on it."""
@@ -148,21 +149,15 @@ class CannotOpen(Exception):
     """The database cannot be used at all; its text is one line that says why."""
 
 
-class Put(Enum):
-    """What a put found, and did."""
-
-    CREATED = "no task stood under the key; this one does now"
-    REPLACED = "the standing task was scheduled and has the new definition now"
-    UNCHANGED = "the same definition stands there already"
-    DIFFERENT = "another definition stands there, and was left alone"
-    ABSENT = "no task stands under the key, and none was created"
-
-
 @frozen
 class PutResult:
-    """The answer to a put: what was done, and the task that stands there now."""
+    """The result of a put.
 
-    put: Put
+    :ivar task: the task that is under the key now; ``None`` if there is none, or if the task was
+        created by a batch.
+    """
+
+    outcome: PutOutcome
     task: Task | None
 
 
@@ -199,13 +194,11 @@ class Rescheduled:
     :ivar moved: the old and the new key of each task moved.
     :ivar skipped: the key of each task left alone, and why.
     :ivar conflict: for one task: why nothing was done; ``None`` otherwise.
-    :ivar due: the hosts of the moved tasks.
     """
 
     moved: Sequence[tuple[Key, Key]] = ()
     skipped: Sequence[tuple[Key, str]] = ()
     conflict: str | None = None
-    hosts: Sequence[str] = ()
 
 
 @frozen
@@ -218,15 +211,13 @@ class Deleted:
 
 @frozen
 class DueScan:
-    """What a tick finds.
+    """The result of a scan for due tasks.
 
     :ivar hosts: the ``host:port`` of every task whose minute has come.
-    :ivar too_late: tasks that were failed as ``too_late`` just now.
-    :ivar more: whether there are more of those than one transaction took.
+    :ivar more: whether more tasks are too late than one transaction fails.
     """
 
     hosts: Sequence[str]
-    too_late: Sequence[Key]
     more: bool
 
 
@@ -234,7 +225,8 @@ class DueScan:
 class StoreStats:
     """How much there is in the store.
 
-    :ivar backlog: tasks that are due and wait to be claimed, up to :data:`MAX_BACKLOG_COUNT`.
+    :ivar backlog: tasks that are due and wait to be claimed, at most
+        :data:`MAX_BACKLOG_COUNT`.
     :ivar oldest_due: how many seconds the longest due of them has been due; 0 without any.
     :ivar size: bytes that the tasks and their attempts take in the database.
     :ivar tasks: how many tasks there are of each state and, of failed ones, each reason; of what
@@ -296,167 +288,11 @@ class StartupCounts:
 class PutPreview:
     """What is to be known of a task before it is put.
 
-    :ivar standing: the task that stands under its key.
+    :ivar existing: the task under its key.
     :ivar calls: how many other tasks are due when it is.
     :ivar calls_to_host: ... of them to its host.
     """
 
-    standing: Task | None
+    existing: Task | None
     calls: int
     calls_to_host: int
-
-
-class Store(Protocol):
-    """Tasks, durable."""
-
-    def put(
-        self, definition: Definition, now: float, *, create: bool = True, replace: bool = False
-    ) -> Deferred[PutResult]:
-        """Create a task, or replace a scheduled one, if the flags allow."""
-
-    def put_many(
-        self, tasks: Sequence[tuple[Definition, bool]], now: float
-    ) -> Deferred[Sequence[PutResult]]:
-        """Put tasks, in order, in one transaction; each with whether it may be created.
-
-        The tasks that it creates are left out of the results: what is in them is known.
-        """
-
-    def get(self, key: Key) -> Deferred[Task | None]:
-        """Return one task with its attempts, or ``None``."""
-
-    def changed(
-        self, seen: Mapping[Key, TaskVersion | None], limit: int
-    ) -> Deferred[Mapping[Key, Task | None]]:
-        """Return those of some tasks that are no longer as they were seen, up to a number.
-
-        :param seen: by key; what was seen as ``None`` is returned as it is.
-        :param limit: how many to return; where there are as many there may be more.
-        :return: each with its attempts; ``None`` for one that is not there.
-        """
-
-    def page(
-        self,
-        *,
-        task_name: str | None = None,
-        start_from: Key | None = None,
-        limit: int = 100,
-        after: int | None = None,
-        state: State | None = None,
-        prefix: str = "",
-    ) -> Deferred[Page | None]:
-        """Return tasks ordered by name, then time, without payloads and attempts.
-
-        Where they are large, a page ends before its ``limit``: see :data:`PAGE_CHARACTERS`.
-
-        :param task_name: only the tasks of this name; ``None`` is answered where
-            it has none at all.
-        :param start_from: the first key to return, inclusive.
-        :param after: only tasks whose ``trigger_at`` is later than this second.
-        :param prefix: only tasks whose names begin so.
-        """
-
-    def delete(self, key: Key) -> Deferred[Deleted | None]:
-        """Forget one task unless it is running; ``None`` when there is none."""
-
-    def delete_name(self, task_name: str) -> Deferred[Deleted | None]:
-        """Forget all tasks of a name but running ones; ``None`` when there are none."""
-
-    def reschedule(
-        self, key: Key, trigger_at: int, now: float, *, include_all_states: bool
-    ) -> Deferred[Rescheduled | None]:
-        """Move one failed (or, with ``include_all_states``, not running) task to a new minute."""
-
-    def reschedule_name(
-        self, task_name: str, trigger_at: int, now: float, *, include_all_states: bool
-    ) -> Deferred[Rescheduled | None]:
-        """Move all such tasks of a name to the first free minutes from ``trigger_at`` on."""
-
-    def due(self, now: float) -> Deferred[DueScan]:
-        """Fail what can no longer start, and say which hosts have tasks due."""
-
-    def claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
-        """Take due tasks to be called now: the longest due first, up to a number for each host.
-
-        Each is ``running``, under a lease that outlasts its longest call, with one
-        more attempt used.
-        """
-
-    def record(self, claim: Claim, transition: Transition, now: float) -> Deferred[bool]:
-        """Store what became of a claimed task, and its attempt; safe to repeat.
-
-        A verdict without an attempt gives the attempt back unspent. ``False`` says
-        that the claim was no longer held, and that nothing was stored.
-        """
-
-    def abandoned(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
-        """Return the claims that nobody holds any more, each to one caller only.
-
-        Where several daemons share the database, this also tells the others that this
-        one lives: it must be called every :data:`HEARTBEAT_SECONDS`.
-
-        :param every: the daemon has just started: where it is alone, every claim is a
-            dead one's.
-        """
-
-    def waiting(self, now: float) -> Deferred[Sequence[str]]:
-        """Return the hosts with tasks due, of many tasks only the longest due.
-
-        Cheap enough to be asked between two ticks where others put and give back tasks.
-        """
-
-    def purge(self, finished_before: float, limit: int) -> Deferred[int]:
-        """Forget up to ``limit`` tasks that finished before then; return how many went."""
-
-    def backlog(self, now: float) -> Deferred[int]:
-        """Return how many tasks are due and wait to be claimed."""
-
-    def figures(self, now: float, *, count: bool = False) -> Deferred[StoreStats]:
-        """Say how much there is.
-
-        :param count: count all tasks too. Of a million that takes 40 ms and more, on a
-            connection that reads; all else takes a few milliseconds at most.
-        """
-
-    def history(self, since: int) -> Deferred[Sequence[MinuteOutcomes]]:
-        """Return what ended from a second on, by minute, without those in which nothing did.
-
-        A million tasks take some seconds, on a connection that reads.
-        """
-
-    def glance(self, limit: int) -> Deferred[ActivitySnapshot]:
-        """Return what is going on and what failed last, up to ``limit`` tasks of either."""
-
-    def agenda(
-        self, task_name: str | None, until: int, failed_since: int, limit: int
-    ) -> Deferred[CalendarData | None]:
-        """Return what a calendar shows; ``None`` where a name is asked for that has no task.
-
-        :param until: only scheduled tasks due before this second.
-        :param failed_since: only tasks that failed at this second or later.
-        :param limit: how many tasks to return, of those scheduled and of those failed.
-        """
-
-    def beside(
-        self, definitions: Sequence[Definition], now: float
-    ) -> Deferred[Sequence[PutPreview]]:
-        """Say of each task what stands in its place, and what is due in the same minute.
-
-        A task whose minute has begun is due together with all that wait by then.
-        """
-
-    def due_load(
-        self,
-        begin: int,
-        until: int,
-        *,
-        find_saturated: Callable[[Mapping[int, int]], MinuteSpan | None],
-        busy_above: int,
-    ) -> Deferred[DueLoad]:
-        """Return the calls due in a period; see :func:`callme.store.ahead.due_load`."""
-
-    def writable(self) -> Deferred[bool]:
-        """Return whether the last write found a database that takes any; asks nobody."""
-
-    def close(self) -> Deferred[None]:
-        """Finish the writes under way and let go of the database."""

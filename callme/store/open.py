@@ -1,4 +1,4 @@
-"""The databases that callme can be on, told apart: a file (SQLite) or a server (PostgreSQL)."""
+"""Access to the database of a daemon, be it a file (SQLite) or a server (PostgreSQL)."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from .interface import CannotOpen, StartupCounts, Store
-from .postgresql.server import Server, is_url
-from .sqlite.database import DatabaseFile, open_database
-from .sqlite.database import standing as standing_in_file
-from .sqlite.store import SqliteStore
+from .database import Store
+from .interface import CannotOpen, StartupCounts
+from .postgresql.dsn import Server, is_url
+from .sqlite.engine import SqliteStore
+from .sqlite.file import DatabaseFile, open_database, startup_counts_of
 
 
 def open_store_database(database: str, node: str, rundir: str) -> DatabaseFile | Server:
     """Return the database of a name, certain to be usable.
 
     :param database: a path, or PostgreSQL's URL.
-    :param node: the daemon's name, which it is to have alone; empty where it has none of its own.
-    :param rundir: the directory that a path is taken from.
+    :param node: the daemon's name, which no other may have; empty if it has none of its own.
+    :param rundir: the directory that a path is relative to.
     :raises CannotOpen: if it cannot be used.
     """
     if is_url(database):
-        try:
-            # Only who asks for PostgreSQL needs psycopg.
-            from .postgresql.database import open_server  # noqa: PLC0415
-        except ImportError as error:
-            raise CannotOpen(
-                f"--database postgresql://... needs psycopg ({error}): "
-                "pip install 'callme[postgresql]'"
-            ) from error
-        return open_server(database, node or None)
+        return _open_server(database, node)
     return open_database(Path(rundir, database))
+
+
+def _open_server(url: str, node: str) -> Server:
+    try:
+        # Only daemons on PostgreSQL need psycopg.
+        from .postgresql.setup import open_server  # noqa: PLC0415
+    except ImportError as error:
+        raise CannotOpen(
+            f"--database postgresql://... needs psycopg ({error}): pip install 'callme[postgresql]'"
+        ) from error
+    return open_server(url, node or None)
 
 
 def create_store(
@@ -43,27 +46,26 @@ def create_store(
     reactor: Any,
     node: Callable[[], str],
     clock: IReactorTime,
-    committed: Callable[[int], None],
 ) -> Store:
     """Return the store on a database that was opened."""
     if isinstance(database, DatabaseFile):
-        return SqliteStore(database, reactor, node, clock, committed)
-    from .postgresql.store import PostgresqlStore  # noqa: PLC0415 - as above
+        return SqliteStore(database, reactor, node, clock)
+    from .postgresql.engine import PostgresqlStore  # noqa: PLC0415 - as above
 
-    return PostgresqlStore(database, reactor, node, clock, committed)
+    return PostgresqlStore(database, reactor, node, clock)
 
 
 def startup_counts(database: DatabaseFile | Server) -> StartupCounts:
-    """Return how the tasks in it stand now."""
+    """Return the counts that a starting daemon reports."""
     if isinstance(database, DatabaseFile):
-        return standing_in_file(database, time.time())
-    from .postgresql.database import standing  # noqa: PLC0415 - as above
+        return startup_counts_of(database, time.time())
+    from .postgresql import setup  # noqa: PLC0415 - as above
 
-    return standing(database, time.time())
+    return setup.startup_counts_of(database, time.time())
 
 
 def describe(database: DatabaseFile | Server) -> str:
-    """Return what the log says of a database."""
+    """Return the name of a database for the log."""
     if isinstance(database, DatabaseFile):
         return f"{database.path} (SQLite {sqlite3.sqlite_version})"
     return f"{database.shown} (PostgreSQL {database.version})"

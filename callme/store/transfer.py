@@ -7,14 +7,26 @@ from typing import Protocol
 
 from attrs import frozen
 
-from .codec import ATTEMPT_COLUMNS, DEFINITION_COLUMNS, Row
+from .codec import ATTEMPT, STORED_DEFINITION, Columns, Row
 
-TASK_ROW = (
-    f"task_id, {DEFINITION_COLUMNS}, "
-    "host, expires_at, state, reason, detail, due_at, attempts_used, "
-    "last_attempt, claimed_at, lease_until, node, created_at, finished_at"
+TASK_ROW = Columns(
+    (
+        "task_id",
+        *STORED_DEFINITION,
+        "state",
+        "reason",
+        "detail",
+        "due_at",
+        "attempts_used",
+        "last_attempt",
+        "claimed_at",
+        "lease_until",
+        "node",
+        "created_at",
+        "finished_at",
+    )
 )
-ATTEMPT_ROW = f"task_id, {ATTEMPT_COLUMNS}"
+ATTEMPT_ROW = Columns(("task_id", *ATTEMPT))
 
 
 @frozen

@@ -19,7 +19,8 @@ from ..reports.forecast import Forecast
 from ..reports.forecaster import Forecaster
 from ..reports.history import Bucket, HistoryReader, HistorySnapshot, aggregate, bucketize
 from ..reports.single_flight import SingleFlight
-from ..store.interface import Store, StoreUnavailable
+from ..store.database import Store
+from ..store.interface import StoreUnavailable
 from . import charts
 from .charts import TimeAxis
 from .widgets import (

@@ -33,7 +33,9 @@ from ..server.auth import IAnonymous
 from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
 from ..server.problem import Problem, set_head
 from ..server.router import AnyPathConverter
-from ..store.interface import Store
+from ..store import tasks
+from ..store.database import Store
+from ..store.stats import recent_activity, store_stats
 from ..worker.scheduler import Scheduler
 from .chart_panels import HOURS, ChartCache, insert_panels
 from .dashboard import DEFAULT_HOURS, MAX_ROWS, Dashboard, DashboardData
@@ -98,8 +100,8 @@ class WebUi:
         hours = _parse_hours(parameters.get("hours"))
         now = self._now()
         stats, activity, (past, ahead) = await _gather(
-            self._store.figures(now),
-            self._store.glance(MAX_ROWS),
+            self._store.read(store_stats, now),
+            self._store.read(recent_activity, MAX_ROWS),
             Deferred.fromCoroutine(self._charts.panels_within(hours, WAIT_SECONDS)),
         )
         data = DashboardData(
@@ -139,7 +141,8 @@ class WebUi:
         if isinstance(selector, Key):
             return redirect(request, url_for(TASK, selector))
         only = parse_state(parameters.get("state"))
-        page = await self._store.page(
+        page = await self._store.read(
+            tasks.list_page,
             start_from=parse_start_from(parameters.get("start_from"), None),
             limit=MAX_RESULTS,
             state=only,
@@ -246,7 +249,7 @@ class WebUi:
         key = parse_selector(request, path)
         if not isinstance(key, Key):
             raise Problem(404, "the path has no task key: expected NAME@MINUTE")
-        task = await self._store.get(key)
+        task = await self._store.read(tasks.get, key)
         if task is None:
             raise Problem(404, f"task {key} not found: it may have been rescheduled or deleted")
         return task

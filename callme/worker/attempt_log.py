@@ -8,7 +8,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from ..core.task import Claim, Transition
-from ..core.times import rfc3339
+from ..core.times import Key, rfc3339
 from ..errors import quoted
 
 log = Logger(namespace="callme")
@@ -47,6 +47,16 @@ class AttemptLog:
             reason=attempt.reason.value,
             detail=quoted(attempt.detail, 300),
             then=then,
+        )
+
+    def failed_without_call(self, key: Key, transition: Transition) -> None:
+        """Write that a task failed for which no request was made."""
+        assert transition.reason is not None
+        log.warn(
+            "{task} failed: {reason} ({detail})",
+            task=quoted(str(key)),
+            reason=transition.reason.value,
+            detail=quoted(transition.detail, 300),
         )
 
     def _succeeded(self, claim: Claim, status: int | None) -> None:

@@ -14,13 +14,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core import transitions
-from ..core.callback_url import host_of
-from ..core.notification import notification_url
 from ..core.task import Claim, Outcome, State, Transition
 from ..core.times import floor_to_minute
 from ..errors import quoted
-from ..store.changes import Observer
-from ..store.interface import Store, StoreUnavailable
+from ..store import queue
+from ..store.changes import Changes
+from ..store.database import Store
+from ..store.interface import StoreUnavailable
 from .attempt_log import AttemptLog
 from .fair_share import allocate_slots
 from .throughput import Capacity, ThroughputMeter
@@ -59,8 +59,7 @@ class Dispatcher:
     :param concurrency: calls under way at once.
     :param per_host: ... of them to one host and port.
     :param claim_failed: told when the database gave no claims; must see to it that
-        :meth:`wake` is called again.
-    :ivar observer: told what becomes of attempts and tasks.
+        :meth:`notify_due` is called again.
     """
 
     _store: Store
@@ -70,7 +69,6 @@ class Dispatcher:
     _concurrency: int
     _per_host: int
     _claim_failed: Callable[[Failure], None]
-    observer: Observer = field(factory=Observer, init=False)
     _log: AttemptLog = field(init=False)
     _pace: ThroughputMeter = field(init=False)
     _open: bool = field(default=False, init=False)
@@ -121,8 +119,18 @@ class Dispatcher:
                 self._unrecorded[_id(claim)] = claim
                 self._ended(claim, transitions.interrupted(claim))
 
-    def wake(self, hosts: Iterable[str]) -> None:
-        """Say that tasks of these hosts are due."""
+    def on_changes(self, changes: Changes) -> None:
+        """Log the tasks that failed without a call; claim those that are due by now."""
+        for one in changes.transitions:
+            if one.transition.attempt is None and one.transition.state is State.FAILED:
+                self._log.failed_without_call(one.key, one.transition)
+        # By the time of the commit: a minute that began during the write has had its tick.
+        now = self._now()
+        if due := [host for host, due_at in changes.due_hosts.items() if due_at <= now]:
+            self.notify_due(due)
+
+    def notify_due(self, hosts: Iterable[str]) -> None:
+        """Claim due tasks of these hosts as slots become free."""
         self._waiting.update(dict.fromkeys(hosts))
         self._claim()
 
@@ -130,9 +138,21 @@ class Dispatcher:
         """Claim as many of the due tasks as there is room for, one claim at a time."""
         if self._claiming is not None or not self._open or not self._waiting:
             return
-        # Where one host could have all the room, none is kept for others.
+        shares = self._allocate()
+        if not shares:
+            return
+        self._claiming = shares
+        for host in shares:
+            del self._waiting[host]
+        claiming = self._store.write(queue.claim, shares, self._now())
+        claiming.addCallbacks(self._claimed, self._not_claimed, (shares,), {}, (shares,))
+        claiming.addErrback(lambda failure: log.failure("a claim failed", failure))
+
+    def _allocate(self) -> Mapping[str, int]:
+        """Return how many tasks to claim for each host."""
+        # No reserve if one host may take all the slots.
         reserve = min(self._concurrency // 2, self._concurrency - self._per_host)
-        shares = allocate_slots(
+        return allocate_slots(
             self._concurrency - len(self._calls),
             self._per_host,
             self._in_flight,
@@ -141,14 +161,6 @@ class Dispatcher:
             self._responsive,
             self._recently_responsive,
         )
-        if not shares:
-            return
-        self._claiming = shares
-        for host in shares:
-            del self._waiting[host]
-        claiming = self._store.claim(shares, self._now())
-        claiming.addCallbacks(self._claimed, self._not_claimed, (shares,), {}, (shares,))
-        claiming.addErrback(lambda failure: log.failure("a claim failed", failure))
 
     def _claimed(self, claims: Sequence[Claim], shares: Mapping[str, int]) -> None:
         self._claiming = None
@@ -183,7 +195,6 @@ class Dispatcher:
             due_at = max(floor_to_minute(now), claim.definition.trigger_at)
             self._record(claim, Transition(state=State.SCHEDULED, due_at=due_at))
         elif transitions.is_too_late(claim.definition, now):
-            log.warn("{task} failed: too_late", task=quoted(str(claim.definition.key)))
             self._record(claim, transitions.too_late(claim.definition))
         else:
             self._in_flight[claim.host] = self._in_flight.get(claim.host, 0) + 1
@@ -211,10 +222,7 @@ class Dispatcher:
     def _ended(self, claim: Claim, outcome: Outcome) -> None:
         transition = transitions.decide_after_attempt(claim, outcome, self._now())
         self._log.ended(claim, transition)
-        # First: whatever becomes of the counting, the task has its end.
         self._record(claim, transition)
-        if transition.attempt is not None:
-            self.observer.attempt_ended(claim, transition.attempt)
 
     def _call_failed(self, failure: Failure, claim: Claim) -> None:
         """Take an error of the caller's own, or the end of a call that was cut off."""
@@ -236,18 +244,11 @@ class Dispatcher:
         def recorded(held: bool) -> None:
             self._release(claim)
             if not held:
-                self.observer.claim_lost()
                 log.error(
                     "{task} attempt {number} ended, but its claim was lost: not stored",
                     task=quoted(str(claim.definition.key)),
                     number=claim.number,
                 )
-            elif (url := notification_url(claim.definition, transition)) is not None:
-                self.wake([host_of(url)])
-            elif transition.due_at is not None and transition.due_at <= self._now():
-                self.wake([claim.host])
-            if held and transition.state is not State.SCHEDULED:
-                self.observer.task_finished(transition.state, transition.reason)
 
         def failed(failure: Failure) -> None:
             verdict_then = transition
@@ -261,7 +262,7 @@ class Dispatcher:
                 verdict_then = _without_response_data(transition)
             self._clock.callLater(RETRY_SECONDS, self._record, claim, verdict_then)
 
-        recording = self._store.record(claim, transition, self._now())
+        recording = self._store.write(queue.record, claim, transition, self._now())
         recording.addCallbacks(recorded, failed)
         recording.addErrback(lambda failure: log.failure("a record failed", failure))
 

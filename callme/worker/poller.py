@@ -12,7 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import quoted
-from ..store.interface import HEARTBEAT_SECONDS, Store, StoreUnavailable
+from ..store import queue
+from ..store.database import Store
+from ..store.interface import HEARTBEAT_SECONDS, StoreUnavailable
 from .dispatcher import Dispatcher
 
 log = Logger(namespace="callme")
@@ -50,8 +52,10 @@ class Poller:
     async def _look_once(self) -> None:
         if self._clock.seconds() - self._alive_at >= HEARTBEAT_SECONDS:
             self._alive_at = self._clock.seconds()
-            self._dispatcher.recover_orphans(await self._store.abandoned(self._now()))
-        self._dispatcher.wake(await self._store.waiting(self._now()))
+            orphans = await self._store.write(queue.take_orphans, self._now())
+            self._dispatcher.recover_orphans(orphans)
+        hosts = await self._store.read(queue.hosts_with_due_tasks, self._now())
+        self._dispatcher.notify_due(hosts)
 
     def _looked(self, _: None) -> None:
         self._failing = False

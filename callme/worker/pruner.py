@@ -12,7 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..errors import quoted
-from ..store.interface import Store, StoreUnavailable
+from ..store import queue
+from ..store.database import Store
+from ..store.interface import StoreUnavailable
 
 log = Logger(namespace="callme")
 
@@ -45,7 +47,7 @@ class Pruner:
 
     async def _purge(self) -> None:
         before = self._now() - self._days * DAY
-        while await self._store.purge(before, BATCH) == BATCH:
+        while await self._store.write(queue.purge, before, BATCH) == BATCH:
             await deferLater(self._clock, PAUSE)
 
     def _purge_failed(self, failure: Failure) -> None:

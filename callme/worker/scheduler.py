@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -11,11 +11,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.task import Reason, State
 from ..core.times import MINUTE, floor_to_minute
 from ..errors import quoted
-from ..store.changes import Observer
-from ..store.interface import Store, StoreUnavailable
+from ..store import queue
+from ..store.changes import Changes
+from ..store.database import Store
+from ..store.interface import StoreUnavailable
 from .dispatcher import RETRY_SECONDS, Caller, Dispatcher
 from .poller import Poller
 from .pruner import Pruner
@@ -69,7 +70,6 @@ class Scheduler:
         self._wall = now
         self._last_wall_time = 0.0
         self._clock_went_back = False
-        self._observer = Observer()
         self._dispatcher = Dispatcher(
             store, caller, clock, self._now, concurrency, per_host, self._tick_failed
         )
@@ -84,10 +84,6 @@ class Scheduler:
         self._last_tick: float | None = None
         # By the clock of the timers: the wall clock may be set.
         self._last_success = clock.seconds()
-
-    def observe(self, observer: Observer) -> None:
-        """Tell somebody from now on what becomes of attempts and tasks."""
-        self._observer = self._dispatcher.observer = observer
 
     def start(self) -> None:
         """Catch up with what fell due meanwhile, then tick at every minute."""
@@ -122,9 +118,9 @@ class Scheduler:
         if self._clock_went_back or floor_to_minute(self._now()) != self._ticked_minute:
             self.tick()
 
-    def wake(self, hosts: Iterable[str]) -> None:
-        """Say that tasks of these hosts are due before the next tick."""
-        self._dispatcher.wake(hosts)
+    def on_changes(self, changes: Changes) -> None:
+        """Call what a commit has scheduled and is due before the next tick."""
+        self._dispatcher.on_changes(changes)
 
     def tick(self) -> None:
         """Find what is due and launch it; returns at once, and never raises."""
@@ -153,21 +149,20 @@ class Scheduler:
     async def _look(self) -> None:
         """Look once at what the database has for us."""
         # Where no other daemon uses it, every claim in it at the start is a dead one's.
-        abandoned = await self._store.abandoned(self._now(), every=not self._recovered)
+        orphans = await self._store.write(
+            queue.take_orphans, self._now(), every=not self._recovered
+        )
         if self._stopping:
             return
         self._recovered = True
-        self._dispatcher.recover_orphans(abandoned)
+        self._dispatcher.recover_orphans(orphans)
         self._dispatcher.open()
         self._dispatcher.reset_responsive_hosts()
-        due = await self._store.due(self._now())
-        for key in due.too_late:
-            log.warn("{task} failed: too_late", task=quoted(str(key)))
-            self._observer.task_finished(State.FAILED, Reason.TOO_LATE)
+        due = await self._store.write(queue.expire_overdue, self._now())
         self._last_tick = self._now()
         self._last_success = self._clock.seconds()
         self._again = self._again or due.more
-        self._dispatcher.wake(due.hosts)
+        self._dispatcher.notify_due(due.hosts)
 
     def _tick_failed(self, failure: Failure) -> None:
         if failure.check(StoreUnavailable):

@@ -20,7 +20,7 @@ import pytest
 
 from callme import __version__
 from callme.config import Options
-from callme.store.sqlite.database import migrations
+from callme.store.sqlite.file import migrations
 from tests.helpers.postgres import Cluster
 from tests.helpers.processes import (
     NEEDS_CURL,

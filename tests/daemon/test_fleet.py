@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from callme.store.postgresql.database import migrations
-from callme.store.postgresql.server import SCHEMA
+from callme.store.postgresql.dsn import SCHEMA
+from callme.store.postgresql.setup import migrations
 from tests.helpers.postgres import Cluster, Silence
 from tests.helpers.processes import Daemon, Sink, wait_for
 

@@ -22,6 +22,7 @@ from twisted.logger import (
 from twisted.web.client import Agent, HTTPConnectionPool
 from zope.interface import implementer
 
+from callme.store import queue, tasks
 from callme.tap import makeService
 from tests.helpers.api_client import BODY, KEY, Answer, ask, put
 from tests.helpers.endpoint import Connection, Endpoint, listen, shut
@@ -166,10 +167,10 @@ def test_secrets_stay_hidden_through_every_failure(
 
     world.scheduler.start()
     store, caller = world.store, world.caller
-    store.put = broken
+    store.overrides[tasks.put] = broken
     told.append(put(world, **SECRETS))
     assert told[-1].status == 500
-    del store.put
+    del store.overrides[tasks.put]
     created = put(world, **SECRETS, retry=5)
     assert created.status == 201
     told.append(put(world, **SECRETS))
@@ -177,23 +178,23 @@ def test_secrets_stay_hidden_through_every_failure(
     told.append(_batch(world, [{**BODY, **SECRETS, "task_name": "task", "retry": 2}]))
     assert [answer.status for answer in told[1:]] == [409, 412, 200]
     assert told[-1].json[0]["status"] == 409
-    for method in ("claim", "due", "record", "abandoned", "purge"):
-        setattr(store, method, broken)
+    operations = (queue.claim, queue.expire_overdue, queue.take_orphans, queue.purge)
+    store.overrides.update(dict.fromkeys((*operations, queue.record), broken))
     world.turn_to(NOON + 3600)
-    for method in ("claim", "due", "abandoned", "purge"):
-        delattr(store, method)
+    for operation in operations:
+        del store.overrides[operation]
     caller.answer = 500
     world.turn_to(NOON + 3610)
-    del store.record
+    del store.overrides[queue.record]
     world.turn_to(NOON + 3660)
     caller.failing = broken
     world.turn_to(NOON + 3720)
     caller.failing = None
-    store.broken = True
+    store.is_broken = True
     told.append(ask(world, "GET", "/status/"))
     assert told[-1].status == 503
     world.turn_to(NOON + 3800)
-    store.broken = False
+    store.is_broken = False
     world.restart()
     world.turn_to(NOON + 4200)
     state = ask(world, "GET", f"/status/{KEY}").json["state"]

@@ -23,15 +23,17 @@ from twisted.web.client import Agent, HTTPConnectionPool
 
 from callme import __version__, tap
 from callme.caller import tls
+from callme.core.transitions import PutCondition
 from callme.server import listen
 from callme.server.auth import Gate
 from callme.server.connection_limits import EVICTION_HEADROOM
 from callme.server.listen import check_bindable
-from callme.store.interface import Store
-from callme.store.postgresql.database import open_server
-from callme.store.postgresql.store import PostgresqlStore
-from callme.store.sqlite.database import open_database
-from callme.store.sqlite.store import SqliteStore
+from callme.store import queue, tasks
+from callme.store.database import Store
+from callme.store.postgresql.engine import PostgresqlStore
+from callme.store.postgresql.setup import open_server
+from callme.store.sqlite.engine import SqliteStore
+from callme.store.sqlite.file import open_database
 from callme.tap import makeService
 from tests.helpers.certificates import Trusting, write_certificate
 from tests.helpers.credentials import write_token_file
@@ -230,10 +232,10 @@ async def test_start_is_logged_in_one_line(
         database = request.getfixturevalue("cluster").create("start")
         store = PostgresqlStore(open_server(database), reactor, lambda: "before")
     now = int(time.time()) // 60 * 60
-    await store.abandoned(now)
+    await store.write(queue.take_orphans, now)
     for minutes in (-3, -2, -1, 60, 120):
-        await store.put(definition("task", now + 60 * minutes), now)
-    await store.claim({"sink.example:80": 1}, now)
+        await store.write(tasks.put, definition("task", now + 60 * minutes), PutCondition.NONE, now)
+    await store.write(queue.claim, {"sink.example:80": 1}, now)
     await store.close()
     lines: list[str] = []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from callme.store.postgresql.server import SCHEMA
+from callme.store.postgresql.dsn import SCHEMA
 from tests.helpers.processes import free_port
 
 _OPTIONS = {

@@ -6,30 +6,39 @@ from typing import Any
 
 from callme.core.task import Claim, Outcome, State
 from callme.core.times import Key
-from callme.core.transitions import decide_after_attempt
-from callme.store.interface import (
-    Put,
-    Store,
-)
+from callme.core.transitions import PutCondition, PutOutcome, decide_after_attempt
+from callme.store import queue, tasks
+from callme.store.changes import Changes
+from callme.store.database import Store
 from tests.helpers.tasks import NOON, definition
 
 HOST = "sink.example:80"
 NOW = NOON + 0.5
 
 
+def record_changes(store: Store) -> list[Changes]:
+    """Return a list to which the changes of every commit are added."""
+    published: list[Changes] = []
+    store.changes.subscribe(published.append)
+    return published
+
+
 async def put(store: Store, name: str = "task", at: int = NOON, **more: Any) -> Key:
     made = definition(name, at, **more)
-    assert Put.CREATED is (await store.put(made, NOW)).put
+    # A task that is too late by now must have been put before it was.
+    now = min(NOW, made.expires_at - 1)
+    result = await store.write(tasks.put, made, PutCondition.NONE, now)
+    assert PutOutcome.CREATED is result.outcome
     return made.key
 
 
 async def claim_all(store: Store, count: int = 1000, now: float = NOW) -> list[Claim]:
-    return list(await store.claim({HOST: count}, now))
+    return list(await store.write(queue.claim, {HOST: count}, now))
 
 
 async def finish(store: Store, claim: Claim, status: int, now: float = NOW) -> bool:
     outcome = Outcome(started_at_ms=int(now * 1000), duration_ms=5, status=status, body="b")
-    return await store.record(claim, decide_after_attempt(claim, outcome, now), now)
+    return await store.write(queue.record, claim, decide_after_attempt(claim, outcome, now), now)
 
 
 async def put_in(store: Store, state: State, name: str = "task", at: int = NOON) -> Key:
@@ -43,5 +52,5 @@ async def put_in(store: Store, state: State, name: str = "task", at: int = NOON)
 
 
 async def state_of(store: Store, key: Key) -> State | None:
-    task = await store.get(key)
+    task = await store.read(tasks.get, key)
     return None if task is None else task.state

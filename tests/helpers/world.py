@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 from prometheus_client import CollectorRegistry
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
@@ -17,16 +17,19 @@ from callme.api.routes import Api
 from callme.api.task_service import TaskService
 from callme.core.task import Claim, Definition, Outcome, Task
 from callme.core.times import Key
+from callme.core.transitions import PutCondition
 from callme.metrics.counters import Counters
 from callme.metrics.exporter import MetricsExporter
 from callme.reports.forecaster import Forecaster
 from callme.security.address_policy import AddressPolicy
 from callme.security.tokens import Tokens
 from callme.server.router import RootResource
-from callme.store.changes import WatchedStore
+from callme.store import tasks
+from callme.store.changes import ChangeFeed, Changes
+from callme.store.database import Operation, Store, Write
 from callme.store.interface import StoreUnavailable
-from callme.store.sqlite.database import configure_writer, migrate
-from callme.store.sqlite.store import SqliteStore
+from callme.store.sqlite.cursor import SqliteCursor
+from callme.store.sqlite.file import configure_writer, migrate
 from callme.webui.chart_panels import ChartCache
 from callme.webui.routes import WebUi
 from callme.worker.pruner import Pruner
@@ -36,35 +39,59 @@ from tests.helpers.tasks import NOON, definition
 T = TypeVar("T")
 
 
-class InstantStore(SqliteStore):
-    """The SQLite store on a database in memory, without threads: each call is done at once.
+class InstantStore(Store):
+    """A SQLite store on a database in memory, without threads: each call is done at once.
 
-    :ivar broken: while it is set, every call fails as if the database were locked.
-    :ivar full: while it is set, every write fails as if the disk were full.
+    :ivar is_broken: whether every call fails as if the database were locked.
+    :ivar is_full: whether every write fails as if the disk were full.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         configure_writer(self.connection)
         migrate(self.connection)
-        self.broken = self.full = self._failing = False
-        self._node = lambda: "node"
+        self.is_broken = self.is_full = self._failing = False
 
-    def _write(self, operation: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
-        self._failing = self.broken or self.full
+    @property
+    def is_writable(self) -> bool:
+        return not self._failing
+
+    def run(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run an operation although it is overridden."""
+        return self._write(Operation(function=operation, args=args, kwargs=kwargs))
+
+    def query(self, query: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run a query although it is overridden."""
+        return self._read(lambda cursor: query(cursor, *args, **kwargs))
+
+    def elsewhere(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run an operation as another daemon on the same database would: nothing is published."""
+        return self._read(lambda cursor: operation(_write_on(cursor), *args, **kwargs))
+
+    def _write(self, operation: Operation) -> Deferred[Any]:
+        self._failing = self.is_broken or self.is_full
         if self._failing:
-            return fail(StoreUnavailable("database is locked" if self.broken else "disk is full"))
-        return self._read(operation)
+            reason = "database is locked" if self.is_broken else "disk is full"
+            return fail(StoreUnavailable(reason))
 
-    def writable(self) -> Deferred[bool]:
-        return succeed(not self._failing)
+        def run(cursor: Any) -> tuple[Any, Changes]:
+            write = _write_on(cursor)
+            return operation.run(write), evolve(write.changes, operations=1)
 
-    def _read(self, query: Callable[[sqlite3.Cursor], T]) -> Deferred[T]:
-        if self.broken:
+        def publish(committed: tuple[Any, Changes]) -> Any:
+            result, changes = committed
+            self.changes.publish(changes)
+            return result
+
+        return self._read(run).addCallback(publish)
+
+    def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
+        if self.is_broken:
             return fail(StoreUnavailable("database is locked"))
         self.connection.execute("BEGIN")
         try:
-            result = query(self.connection.cursor())
+            result = query(self.connection.cursor(SqliteCursor))
         except Exception:
             self.connection.execute("ROLLBACK")
             return fail()
@@ -74,6 +101,10 @@ class InstantStore(SqliteStore):
     def close(self) -> Deferred[None]:
         self.connection.close()
         return succeed(None)
+
+
+def _write_on(cursor: Any) -> Write:
+    return Write(cursor=cursor, node=lambda: "node")
 
 
 @define
@@ -139,16 +170,13 @@ class World:
         self.scheduler = self._scheduler(**settings)
         self.http: Any = self._http()
 
-    @property
-    def watched(self) -> WatchedStore:
-        """The store, as the daemon has it."""
-        return WatchedStore(self.store, self.waits)
-
     def _scheduler(self, retention: int = 30, **settings: Any) -> Scheduler:
         forgetting = Pruner(self.store, self.clock, self.now, retention)
         registry = CollectorRegistry()
-        made = Scheduler(self.watched, self.caller, forgetting, self.clock, self.now, **settings)
-        made.observe(Counters(registry))
+        made = Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
+        self.store.changes = ChangeFeed()
+        for subscriber in (Counters(registry), self.waits, made):
+            self.store.changes.subscribe(subscriber.on_changes)
         self.metrics = MetricsExporter(
             registry=registry,
             store=self.store,
@@ -163,7 +191,7 @@ class World:
     def api(self) -> Api:
         """Return the endpoints."""
         return Api(
-            self.watched,
+            self.store,
             self.scheduler,
             self.clock,
             self.now,
@@ -180,19 +208,25 @@ class World:
         return RootResource(self.api().app.resource(), self._pages().app.resource())
 
     def _pages(self) -> WebUi:
-        store = self.watched
+        store = self.store
         forecaster = Forecaster(
             store=store, capacity=self.scheduler.capacity, clock=self.clock, now=self.now
         )
         return WebUi(
             store=store,
             scheduler=self.scheduler,
-            tasks=TaskService(store, self.scheduler, self.now),
+            tasks=TaskService(store, self.now),
             charts=ChartCache(store=store, forecaster=forecaster, clock=self.clock, now=self.now),
             now=self.now,
             node=lambda: "node",
             tokens=lambda: self.tokens,
         )
+
+    def replace_long_poll(self, **settings: Any) -> None:
+        """Serve clients that wait with other settings."""
+        self.waits = LongPoll(self.store, self.clock, **settings)
+        self.store.changes.subscribe(self.waits.on_changes)
+        self.http = self._http()
 
     def restart(self, **settings: Any) -> None:
         """Let the daemon die, timers and all, and start another one on the same database."""
@@ -206,14 +240,20 @@ class World:
         self.scheduler.start()
 
     def put(self, name: str = "task", at: int = NOON, **more: Any) -> Definition:
-        """Put a task into the store, past the API."""
+        """Put a task into the store as another daemon would: this one hears nothing of it."""
         made = definition(name, at, **more)
-        self.result(self.store.put(made, self.now()))
+        # A task that is too late by now must have been put before it was.
+        now = min(self.now(), made.expires_at - 1)
+        self.result(self.store.elsewhere(tasks.put, made, PutCondition.NONE, now))
         return made
+
+    def notify_due(self, *hosts: str) -> None:
+        """Let the daemon know that hosts have due tasks."""
+        self.store.changes.publish(Changes(due_hosts=dict.fromkeys(hosts, 0)))
 
     def task(self, key: Key) -> Task:
         """Return a task as the store has it."""
-        task = self.result(self.store.get(key))
+        task = self.result(self.store.read(tasks.get, key))
         assert isinstance(task, Task)
         return task
 

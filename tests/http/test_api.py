@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,7 +14,9 @@ from twisted.internet.defer import Deferred
 from callme.api.routes import Api
 from callme.core.task import State
 from callme.core.times import Key
+from callme.core.transitions import PutCondition
 from callme.security.address_policy import AddressPolicy, parse_network
+from callme.store import tasks
 from tests.helpers.api_client import AT, BASE, BODY, KEY, ask, pointers, put
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.tasks import NOON, definition
@@ -595,7 +598,7 @@ def test_unsupported_method_is_refused(world: World, method: str, path: str, all
 
 def test_every_endpoint_reports_an_unavailable_database(world: World) -> None:
     put(world)
-    world.store.broken = True
+    world.store.is_broken = True
     for method, path, body in [
         ("PUT", "/task/other", BODY),
         ("GET", "/status/", None),
@@ -605,12 +608,12 @@ def test_every_endpoint_reports_an_unavailable_database(world: World) -> None:
     ]:
         answer = ask(world, method, path, body)
         assert (answer.status, answer.header("retry-after")) == (503, "2")
-    world.store.broken = False
+    world.store.is_broken = False
     assert put(world).status == 200
 
 
 def test_internal_error_is_json_and_logged(world: World, logged_failures: LoggedFailures) -> None:
-    world.store.get = lambda key: 1 / 0
+    world.store.overrides[tasks.get] = lambda key: 1 / 0
     answer = ask(world, "GET", f"/status/{KEY}")
     assert answer.status == 500
     assert "ZeroDivision" not in answer.text
@@ -640,7 +643,7 @@ def test_healthz_reports_the_scheduler(world: World) -> None:
 
 def test_healthz_fails_while_the_database_is_unavailable(world: World) -> None:
     world.scheduler.start()
-    world.store.broken = True
+    world.store.is_broken = True
     assert ask_health(world) == {
         "status": "failing",
         "ticking": True,
@@ -653,12 +656,12 @@ def test_healthz_fails_while_the_database_is_unavailable(world: World) -> None:
 
 def test_healthz_fails_until_a_write_succeeds_again(world: World) -> None:
     world.scheduler.start()
-    world.store.full = True
+    world.store.is_full = True
     assert ask(world, "GET", "/healthz").status == 200, "nobody has written"
     assert ask(world, "PUT", "/task/a", {**BODY, "trigger_at": NOON + 3600}).status == 503
     health = ask_health(world)
     assert (health["status"], health["writable"], health["backlog"]) == ("failing", False, 0)
-    world.store.full = False
+    world.store.is_full = False
     assert not ask_health(world)["writable"]
     world.turn_to(NOON + 60)
     assert ask(world, "GET", "/healthz").json["writable"], "the tick has written"
@@ -676,8 +679,8 @@ def ask_health(world: World) -> Any:
 def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
     """The write is in progress: the task is stored, and called at its minute."""
     world.scheduler.start()
-    put_it, committing = world.store.put, Deferred[Any]()
-    world.store.put = lambda *args, **kwargs: committing
+    put_it, committing = partial(world.store.run, tasks.put), Deferred[Any]()
+    world.store.overrides[tasks.put] = lambda *args, **kwargs: committing
     api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
     http: Any = StubTreq(api.app.resource())
     body = json.dumps({**BODY, "trigger_at": NOON}).encode()
@@ -687,6 +690,6 @@ def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
     asking.cancel()
     http.flush()
     made = definition("task", NOON, max_delay=10)
-    put_it(made, NOON).addCallback(committing.callback)
+    put_it(made, PutCondition.NONE, NOON).addCallback(committing.callback)
     assert world.caller.called == [f"task@{NOON}"]
     assert world.task(Key("task", NOON)).state is State.SUCCEEDED

@@ -149,9 +149,9 @@ class ApiMachine(RuleBasedStateMachine):
         raw = response.headers.getAllRawHeaders()
         headers = {name.decode().lower(): values[0].decode() for name, values in raw}
         check_answer("POST", "/batch", response.code, headers, text)
-        if self.world.store.broken:
+        if self.world.store.is_broken:
             assert response.code == (503 if wanted else 200)
-            self.world.store.broken = False
+            self.world.store.is_broken = False
             return
         expected = [
             422 if wrong else self.expect_put((name, self.minute(offset)), payload, None)
@@ -253,7 +253,7 @@ class ApiMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 150))
     def wait(self, seconds: int) -> None:
-        self.world.store.broken = False
+        self.world.store.is_broken = False
         self.world.turn_to(self.world.now() + seconds)
         self.due()
 
@@ -261,7 +261,7 @@ class ApiMachine(RuleBasedStateMachine):
     def answer_with(self, answer: int | None) -> None:
         self.world.caller.answer = answer
 
-    @precondition(lambda self: self.world.caller.pending and not self.world.store.broken)
+    @precondition(lambda self: self.world.caller.pending and not self.world.store.is_broken)
     @rule(which=st.integers(0, 10), status=st.sampled_from([200, 500]))
     def end(self, which: int, status: int) -> None:
         pending = sorted(self.world.caller.pending)
@@ -272,7 +272,7 @@ class ApiMachine(RuleBasedStateMachine):
     @rule()
     def lock(self) -> None:
         """Lock the database for the next request."""
-        self.world.store.broken = True
+        self.world.store.is_broken = True
 
     # Invariants
 
@@ -281,9 +281,9 @@ class ApiMachine(RuleBasedStateMachine):
     ) -> Answer | None:
         """Make a request; return ``None`` if the response reports the locked database."""
         answer = ask(self.world, method, path, body, headers)
-        if self.world.store.broken:
+        if self.world.store.is_broken:
             assert (answer.status, answer.header("retry-after")) == (503, "2")
-            self.world.store.broken = False
+            self.world.store.is_broken = False
             return None
         return answer
 
@@ -297,7 +297,7 @@ class ApiMachine(RuleBasedStateMachine):
     @invariant()
     def a_list_is_told(self) -> None:
         """Request a list after every step, a different one each time."""
-        if hasattr(self, "world") and not self.world.store.broken:
+        if hasattr(self, "world") and not self.world.store.is_broken:
             name, state, future_only = LISTS[self.steps % len(LISTS)]
             self.steps += 1
             self.pages(name, 1 + self.steps % 3, state, future_only)
@@ -335,7 +335,7 @@ class ApiMachine(RuleBasedStateMachine):
     @invariant()
     def a_task_is_told(self) -> None:
         """Request a task after every step, a different one each time."""
-        if hasattr(self, "world") and self.tasks and not self.world.store.broken:
+        if hasattr(self, "world") and self.tasks and not self.world.store.is_broken:
             name, at = self.one(self.steps)
             answer = ask(self.world, "GET", f"/task/{PATHS[name]}@{at}")
             assert answer.status == (200 if (name, at) in self.tasks else 404)

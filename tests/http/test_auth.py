@@ -11,6 +11,7 @@ from callme.security.secret_file import MAX_SIZE, UnusableFile
 from callme.server.auth import Gate
 from callme.server.channel import CLOSE_SECONDS
 from callme.server.site import BoundedSite
+from callme.store import tasks
 from callme.tap import load_tokens
 from tests.helpers.credentials import READER, TOKENS, WRITER
 from tests.helpers.raw_client import BODY, Client, head
@@ -131,7 +132,7 @@ def test_read_token_does_not_write(world: World, token_file: Path) -> None:
         answer = bytes(client.transport.value()).lower()
         assert b'bearer realm="callme", error="insufficient_scope"' in answer
         assert client.status() == 403
-    assert len(world.result(world.store.page()).tasks) == 1
+    assert len(world.result(world.store.read(tasks.list_page)).tasks) == 1
 
 
 @pytest.mark.parametrize("target", [b"/healthz", b"/healthz/", b"/healthz?pretty"])
@@ -141,7 +142,7 @@ def test_health_without_token_omits_details(world: World, token_file: Path, targ
     (status, told), (_, whole) = client.answers()
     assert (status, told) == (200, {"status": "ok"})
     assert "backlog" in whole
-    world.store.broken = True
+    world.store.is_broken = True
     client.send(head(b"GET", target))
     assert client.answers() == [(503, {"status": "failing"})]
     assert ask(client, b"POST", target) == 401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred
 from callme.api.batch import MAX_TASKS, SLICE
 from callme.api.strict_json import MAX_ITEM_LENGTH
 from callme.security.address_policy import AddressPolicy, parse_network
+from callme.store import tasks
 from callme.store.interface import StoreUnavailable
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.tasks import NOON
@@ -70,7 +72,7 @@ def test_batch_results_equal_those_of_single_puts(world: World) -> None:
     assert found[2]["task"]["task"] == f"standing@{AT}"
     assert "payload" not in found[2]["task"]
     assert found[3] == {"status": 200, "task": f"standing@{AT}"}
-    page = world.result(world.store.page())
+    page = world.result(world.store.read(tasks.list_page))
     assert [task.key.task_name for task in page.tasks] == ["last", "new", "standing"]
 
 
@@ -122,7 +124,7 @@ def test_unreadable_batch_is_refused(world: World, data: bytes, status: int) -> 
         data = b"[" + json.dumps(one("a")).encode() + b"," + data[1:]
     response = send(world, data)
     assert response.code == status
-    assert list(world.result(world.store.page()).tasks) == []
+    assert list(world.result(world.store.read(tasks.list_page)).tasks) == []
 
 
 def test_too_long_line_is_refused(world: World) -> None:
@@ -158,7 +160,7 @@ def test_batched_tasks_that_are_due_are_called_at_once(world: World) -> None:
 
 
 def test_batch_reports_an_unavailable_database(world: World) -> None:
-    world.store.broken = True
+    world.store.is_broken = True
     response = send(world, json.dumps([one("a")]).encode())
     assert (response.code, response.headers.getRawHeaders("retry-after")) == (503, ["2"])
 
@@ -173,7 +175,7 @@ def test_failing_batch_leaves_no_unhandled_error(
         waiting.append(Deferred())
         return waiting[-1]
 
-    world.store.put_many = put_many
+    world.store.overrides[tasks.put_many] = put_many
     data = json.dumps([one(f"n{n}") for n in range(2 * SLICE)]).encode()
     asking = world.http.request("POST", URL, data=data)
     world.clock.advance(0)
@@ -188,7 +190,7 @@ def test_failing_batch_leaves_no_unhandled_error(
 
 
 def test_large_batch_yields_to_the_reactor(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_many, turns = world.store.put_many, []
+    put_many, turns = partial(world.store.run, tasks.put_many), []
     timed = world.clock.callLater
 
     def counted(tasks: Any, now: float) -> Any:
@@ -199,7 +201,7 @@ def test_large_batch_yields_to_the_reactor(world: World, monkeypatch: pytest.Mon
         turns.append(0)
         return timed(delay, *rest)
 
-    world.store.put_many = counted
+    world.store.overrides[tasks.put_many] = counted
     monkeypatch.setattr(world.clock, "callLater", called_later)
     answers(world, [one(f"n{number}") for number in range(10 * SLICE)])
     # Ten reactor turns while it is decoded, and one before each slice is written.
@@ -217,8 +219,10 @@ def test_batch_denies_the_same_addresses_as_put() -> None:
 def test_task_that_falls_due_during_a_batch_is_called_at_once(world: World) -> None:
     world.clock.advance(59.9)
     world.scheduler.start()
-    put_many, committed = world.store.put_many, Deferred[Any]()
-    world.store.put_many = lambda tasks, now: committed.addCallback(lambda _: put_many(tasks, now))
+    put_many, committed = partial(world.store.run, tasks.put_many), Deferred[Any]()
+    world.store.overrides[tasks.put_many] = lambda tasks, now: committed.addCallback(
+        lambda _: put_many(tasks, now)
+    )
     body = json.dumps([one("due", trigger_at=NOON + 60)]).encode()
     asking = world.http.request("POST", URL, data=body)
     # The tick of the minute is over when the task is stored.

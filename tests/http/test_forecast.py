@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,20 +25,26 @@ from callme.reports.forecast import (
     lateness,
     saturated_span,
 )
-from callme.reports.forecaster import CACHE_SIZE, COST_FACTOR, MAX_TTL_SECONDS, Forecaster
-from callme.store.ahead import (
-    due_counts_by_minute,
-    load_by_minute,
-    load_by_minute_and_host,
-    span_above,
+from callme.reports.forecaster import (
+    CACHE_SIZE,
+    COST_FACTOR,
+    MAX_TTL_SECONDS,
+    Forecaster,
 )
+from callme.store import stats, tasks
+from callme.store.database import Store
 from callme.store.interface import (
     MAX_LOADS,
     DueLoad,
     MinuteLoad,
     PutPreview,
-    Store,
     StoreUnavailable,
+)
+from callme.store.stats import (
+    due_counts_by_minute,
+    load_by_minute,
+    load_by_minute_and_host,
+    span_above,
 )
 from callme.worker.throughput import MAX_HOSTS, MIN_SAMPLES, Capacity, ThroughputMeter
 from tests.helpers.api_client import AT, BODY, ask
@@ -338,13 +345,13 @@ async def test_preview_counts_calls_beside_the_task(store: Store) -> None:
         definition("e", NOON),
         definition("d", NOON),
     ]
-    found = await store.beside(asked, NOW)
+    found = await store.read(stats.preview_put, asked, NOW)
     counts = [(beside.calls, beside.calls_to_host) for beside in found]
     assert counts == [(2, 1), (1, 0), (1, 1), (1, 1), (0, 0), (1, 1)]
-    standing = [beside.standing for beside in found]
-    assert standing == [await store.get(one.key) for one in asked]
+    standing = [beside.existing for beside in found]
+    assert standing == [await store.read(tasks.get, one.key) for one in asked]
     assert [one is None for one in standing] == [True, False, False, True, False, False]
-    assert await store.beside([], NOW) == []
+    assert await store.read(stats.preview_put, [], NOW) == []
     assert found[0] == PutPreview(None, 2, 1)
 
 
@@ -395,8 +402,8 @@ async def test_due_load_extends_spans_from_the_first_minute_to_the_backlog(store
         await put(store, f"x{number}", at, callback="http://a/", max_delay=60)
 
     async def due_load(first: int, last: int) -> DueLoad:
-        return await store.due_load(
-            NOON, NOON + 180, find_saturated=lambda _: (first, last), busy_above=1
+        return await store.read(
+            stats.due_load, NOON, NOON + 180, find_saturated=lambda _: (first, last), busy_above=1
         )
 
     load = await due_load(NOON, NOON + 60)
@@ -528,13 +535,13 @@ def test_batch_dry_run_counts_earlier_items(world: World) -> None:
 
 def test_batch_dry_run_keeps_the_order_of_items(world: World) -> None:
     pending: list[Deferred[None]] = []
-    store, real = world.store, world.store.beside
+    store, real = world.store, partial(world.store.query, stats.preview_put)
 
     def slowly(*args: Any) -> Any:
         pending.append(Deferred())
         return pending[-1].addCallback(lambda _: real(*args))
 
-    store.beside = slowly
+    store.overrides[stats.preview_put] = slowly
     tasks = [{**BODY, "task_name": f"t{number}"} for number in range(300)]
     data = json.dumps(tasks).encode()
     asking = world.http.request("POST", "http://callme/batch?dry_run", data=data)
@@ -660,7 +667,11 @@ class Crowd(InstantStore):
 
     hosts = MAX_LOADS
 
-    def due_load(self, begin: int, until: int, **_: Any) -> Deferred[DueLoad]:
+    def __init__(self) -> None:
+        super().__init__()
+        self.overrides[stats.due_load] = self._due_load
+
+    def _due_load(self, begin: int, until: int, **_: Any) -> Deferred[DueLoad]:
         hosts = [f"h{number}:80" for number in range(self.hosts)]
         return succeed(
             DueLoad(
@@ -697,11 +708,11 @@ class Slow(InstantStore):
     def __init__(self) -> None:
         super().__init__()
         self.pending: list[Deferred[None]] = []
+        self.overrides[stats.due_load] = self._due_load
 
-    def due_load(self, begin: int, until: int, **options: Any) -> Deferred[DueLoad]:
+    def _due_load(self, *args: Any, **options: Any) -> Deferred[DueLoad]:
         self.pending.append(Deferred())
-        real = super().due_load
-        return self.pending[-1].addCallback(lambda _: real(begin, until, **options))
+        return self.pending[-1].addCallback(lambda _: self.query(stats.due_load, *args, **options))
 
 
 @pytest.fixture

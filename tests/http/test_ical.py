@@ -16,7 +16,9 @@ from callme.api import ical
 from callme.api.ical import BACK_DAYS, MAX_EVENTS, calendar
 from callme.core.task import Reason, State, Task
 from callme.core.times import MAX_NAME_LENGTH
-from callme.store.interface import CalendarData, Event, Store
+from callme.store import stats, tasks
+from callme.store.database import Store
+from callme.store.interface import CalendarData, Event
 from tests.helpers.api_client import ask
 from tests.helpers.openapi_checks import check_answer
 from tests.helpers.stores import NOW, put, put_in
@@ -182,7 +184,7 @@ def test_calendar_omits_succeeded_running_and_distant_tasks(world: World) -> Non
 
 def test_calendar_of_many_events_is_truncated_with_a_note(world: World) -> None:
     many = [definition(f"task-{n}", NOON + 60 * (1 + n)) for n in range(MAX_EVENTS)]
-    world.result(world.store.put_many([(made, True) for made in many], world.now()))
+    world.result(world.store.write(tasks.put_many, many, world.now()))
     described = str(feed(world).calendar["DESCRIPTION"])
     assert described == (
         "Tasks scheduled in the next 90 days and tasks that failed in the last 7 days: "
@@ -317,9 +319,9 @@ async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> N
     await put_in(store, State.SUCCEEDED, "b", NOON + 60)
     await put_in(store, State.RUNNING, "b", NOON + 120)
     late, early = await put(store, "a", NOON + 240), await put(store, "b", NOON + 180)
-    args: Any = (NOON + 241, NOON, 5)
+    bounds: Any = {"until": NOON + 241, "failed_since": NOON, "limit": 5}
     for name, keys in ((None, [early, late]), ("a", [late]), ("b", [early])):
-        agenda = await store.agenda(name, *args)
+        agenda = await store.read(stats.calendar, name, **bounds)
         assert agenda is not None
         assert [event.task.key for event in agenda.scheduled] == keys
         assert [event.task.key for event in agenda.failed] == ([] if name == "a" else [failed])
@@ -328,10 +330,12 @@ async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> N
     assert agenda.failed[0].last_attempt == 1
     assert agenda.failed[0].changed_at_ms == int(NOW * 1000)
     assert agenda.scheduled[0].changed_at_ms == int(NOW * 1000)
-    assert await store.agenda("nobody", *args) is None
+    assert await store.read(stats.calendar, "nobody", **bounds) is None
     for name in (None, "b"):
-        assert await store.agenda(name, NOON + 180, NOON + 1, 5) == CalendarData([], [])
-    few = await store.agenda(None, NOON + 241, NOON, 1)
+        assert await store.read(
+            stats.calendar, name, until=NOON + 180, failed_since=NOON + 1, limit=5
+        ) == CalendarData([], [])
+    few = await store.read(stats.calendar, None, until=NOON + 241, failed_since=NOON, limit=1)
     assert few is not None
     assert [event.task.key for event in few.scheduled] == [early]
     assert (few.more_scheduled, few.more_failed) == (True, False)

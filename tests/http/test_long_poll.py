@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
-from callme.api.long_poll import ANSWERS_PER_TURN, LongPoll
+from callme.api.long_poll import ANSWERS_PER_TURN
 from callme.core.times import Key
 from callme.server.site import BoundedSite
+from callme.store import queue, tasks
 from tests.helpers.api_client import BASE, ask
 from tests.helpers.openapi_checks import check_answer
 from tests.helpers.raw_client import Client
@@ -66,16 +68,16 @@ class Waiting:
 def reads(world: World) -> list[Any]:
     """Return a list to which each query of tasks is added from now on."""
     seen: list[Any] = []
-    store = world.store
 
-    def counting(read: Any) -> Any:
+    def counting(query: Any) -> Any:
         def counted(asked: Any, *args: Any) -> Any:
             seen.append(asked if isinstance(asked, Key) else dict(asked))
-            return read(asked, *args)
+            return world.store.query(query, asked, *args)
 
         return counted
 
-    store.get, store.changed = counting(store.get), counting(store.changed)
+    for query in (tasks.get, tasks.get_if_modified):
+        world.store.overrides[query] = counting(query)
     return seen
 
 
@@ -134,13 +136,13 @@ def test_expiry_of_a_task_is_a_change(world: World) -> None:
     waiting = Waiting(world, f"/status/task@{NOON}?wait=60")
     # No daemon was there to call it.
     world.clock.rightNow += 59.9
-    world.result(world.watched.due(NOON + 60))
+    world.result(world.store.write(queue.expire_overdue, NOON + 60))
     assert waiting.look().json["reason"] == "too_late"
 
 
 def test_rescue_of_an_orphan_is_a_change(world: World) -> None:
     world.put(at=NOON, retry=0)
-    world.result(world.store.claim({"sink.example:80": 1}, NOON))
+    world.result(world.store.write(queue.claim, {"sink.example:80": 1}, NOON))
     waiting = Waiting(world, f"/status/task@{NOON}?wait=60")
     assert waiting.status is None
     world.scheduler.start()
@@ -163,7 +165,7 @@ def test_long_poll_of_a_deleted_task_is_not_found(world: World, change: str) -> 
     assert other.status == 404
     CHANGES[change](world)
     assert waiting.look().status == 404
-    assert not world.waits.watching
+    assert not world.waits.count
 
 
 def test_replacement_of_a_task_is_a_change(world: World) -> None:
@@ -207,7 +209,7 @@ def test_disconnected_client_is_removed(world: World) -> None:
     waiting = Waiting(world)
     assert len(world.clock.getDelayedCalls()) == 1
     waiting.hang_up()
-    assert not world.waits.watching
+    assert not world.waits.count
     assert world.clock.getDelayedCalls() == []
 
 
@@ -226,12 +228,13 @@ def test_long_polls_of_one_task_compare_with_their_own_version(world: World) -> 
 def test_delete_by_a_disconnected_client_is_a_change(world: World, path: str) -> None:
     world.put(at=AT)
     waiting = Waiting(world)
-    name = "delete" if "@" in path else "delete_name"
-    delete, committing = getattr(world.store, name), Deferred[Any]()
-    setattr(world.store, name, lambda _: committing)
+    target: Any = KEY if "@" in path else KEY.task_name
+    operation: Any = tasks.delete if "@" in path else tasks.delete_name
+    committing: Deferred[Any] = Deferred()
+    world.store.overrides[operation] = lambda _: committing
     deleting = Waiting(world, path, "DELETE")
     deleting.hang_up()
-    delete(KEY if "@" in path else KEY.task_name).chainDeferred(committing)
+    world.store.run(operation, target).chainDeferred(committing)
     assert waiting.look().status == 404
 
 
@@ -245,8 +248,8 @@ def test_shorter_wait_is_answered_first(world: World) -> None:
 
 def test_change_during_the_first_query_is_noticed(world: World) -> None:
     world.put(at=AT)
-    get, reading = world.store.get, Deferred[Any]()
-    world.store.get = lambda key: reading
+    get, reading = partial(world.store.query, tasks.get), Deferred[Any]()
+    world.store.overrides[tasks.get] = lambda key: reading
     waiting = Waiting(world)
     was = world.result(get(KEY))
     ask(world, "DELETE", f"/task/{KEY}")
@@ -256,8 +259,7 @@ def test_change_during_the_first_query_is_noticed(world: World) -> None:
 
 
 def test_number_of_long_polls_is_limited(world: World) -> None:
-    world.waits = LongPoll(world.store, world.clock, most=1)
-    world.http = world._http()
+    world.replace_long_poll(most=1)
     world.put(at=AT)
     first, second = Waiting(world), Waiting(world)
     assert (first.status, second.status) == (None, 429)
@@ -299,32 +301,31 @@ def test_disconnected_long_poll_frees_its_place(world: World) -> None:
     site = BoundedSite(world.api().app.resource(), world.clock)
     waiting = Client(world, site)
     waiting.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
-    assert world.waits.watching
+    assert world.waits.count
     waiting.hang_up()
-    assert not world.waits.watching
+    assert not world.waits.count
 
 
 def test_failed_query_is_repeated(world: World) -> None:
     world.put(at=AT)
     waiting, ending = Waiting(world), Waiting(world, f"/status/{KEY}?wait=1")
     ask(world, "DELETE", f"/task/{KEY}")
-    world.store.broken = True
+    world.store.is_broken = True
     world.turn_to(NOON + 1)
     # Its wait is over: it gets the current task.
     assert (waiting.look().status, ending.look().status) == (None, 503)
-    world.store.broken = False
+    world.store.is_broken = False
     world.turn_to(NOON + 2)
     assert waiting.look().status == 404
 
 
 def test_change_by_another_daemon_is_noticed_within_a_second(world: World) -> None:
-    world.waits = LongPoll(world.store, world.clock, others=True)
-    world.http = world._http()
+    world.replace_long_poll(others=True)
     world.put(at=AT)
     world.put("other", AT)
     waiting, other = Waiting(world), Waiting(world, f"/status/other@{AT}?wait=60")
     # The write bypasses this daemon.
-    world.result(world.store.delete(KEY))
+    world.result(world.store.elsewhere(tasks.delete, KEY))
     world.turn_to(NOON + 0.9)
     assert waiting.look().status is None
     seen = reads(world)
@@ -338,8 +339,7 @@ def test_change_by_another_daemon_is_noticed_within_a_second(world: World) -> No
 def test_many_long_polls_share_one_query(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = 20
     monkeypatch.setattr("callme.api.long_poll.READ_BATCH", at_once)
-    world.waits = LongPoll(world.store, world.clock, others=True)
-    world.http = world._http()
+    world.replace_long_poll(others=True)
     count = 2 * at_once + 1
     for minute in range(count):
         world.put(at=AT + 60 * minute)
@@ -349,7 +349,7 @@ def test_many_long_polls_share_one_query(world: World, monkeypatch: pytest.Monke
     assert [len(asked) for asked in seen] == [count, count]
     seen.clear()
     # The write bypasses this daemon. The responses in memory are bounded.
-    world.result(world.store.delete_name("task"))
+    world.result(world.store.elsewhere(tasks.delete_name, "task"))
     world.turn_to(NOON + 3)
     assert {one.look().status for one in waiting} == {404}
     assert [len(asked) for asked in seen] == [count, at_once + 1, 1]

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from callme import __version__
 from callme.core.task import Claim, Outcome, Reason, State
 from callme.metrics.exporter import OPENMETRICS_TYPE, TEXT_TYPE
+from callme.store import stats
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.scraping import samples, scrape, ticking, value
 from tests.helpers.tasks import NOON
@@ -161,12 +162,11 @@ class SlowStore:
     """A store that returns its stats when the test decides."""
 
     def __init__(self, world: World) -> None:
-        self.store = world.store
         self.counting: list[Deferred[Any]] = []
         self.asking: list[Deferred[Any]] = []
-        world.metrics._store = self  # type: ignore[assignment] # as much of one as the page needs
+        world.store.overrides[stats.store_stats] = self._store_stats
 
-    def figures(self, now: float, *, count: bool = False) -> Deferred[Any]:
+    def _store_stats(self, now: float, *, count: bool = False) -> Deferred[Any]:
         waiting: Deferred[Any] = Deferred()
         (self.counting if count else self.asking).append(waiting)
         return waiting
@@ -175,7 +175,7 @@ class SlowStore:
 def test_slow_task_count_is_not_awaited_and_becomes_rarer(world: World) -> None:
     slow = SlowStore(world)
     world.put(at=NOON + 3600)
-    figures = world.result(world.store.figures(NOON, count=True))
+    figures = world.result(world.store.query(stats.store_stats, NOON, count=True))
 
     def written() -> str:
         writing = Deferred.fromCoroutine(world.metrics.write(None))
@@ -199,7 +199,7 @@ def test_slow_task_count_is_not_awaited_and_becomes_rarer(world: World) -> None:
 
 def test_unavailable_database_leaves_the_other_metrics(world: World) -> None:
     samples(world)
-    world.store.broken = True
+    world.store.is_broken = True
     world.clock.advance(60)
     found = samples(world)
     assert value(found, "callme_database_up") == 0
@@ -207,7 +207,7 @@ def test_unavailable_database_leaves_the_other_metrics(world: World) -> None:
     for name in ("callme_backlog_tasks", "callme_oldest_due_seconds", "callme_database_bytes"):
         assert value(found, name) is None
     assert value(found, "callme_tasks", state="scheduled", reason="") is None
-    world.store.broken = False
+    world.store.is_broken = False
     world.clock.advance(60)
     found = samples(world)
     assert value(found, "callme_database_up") == 1

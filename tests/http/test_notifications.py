@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from callme.core.representation import task_to_dict
 from callme.core.task import Attempt, Claim, Reason, State, Task, Transition
 from callme.core.times import MAX_NAME_LENGTH, Key
 from callme.security.address_policy import AddressPolicy, parse_network
+from callme.store import queue, tasks
 from tests.helpers.api_client import ask
 from tests.helpers.scraping import samples, value
 from tests.helpers.tasks import NOON, definition
@@ -126,9 +128,9 @@ def test_free_minute_is_found_in_one_query(world: World) -> None:
     world.put(**TOLD, max_delay=1)
     statements: list[str] = []
     world.store.connection.set_trace_callback(statements.append)
-    due = world.result(world.store.due(NOON + 60))
+    world.result(world.store.write(queue.expire_overdue, NOON + 60))
     world.store.connection.set_trace_callback(None)
-    assert due.too_late == [Key("task", NOON)]
+    assert world.task(Key("task", NOON)).reason is Reason.TOO_LATE
     assert world.task(Key(BAD, NOON + 60_000)).definition.callback == TOLD["on_failure"]
     assert len(statements) < 15
 
@@ -141,7 +143,7 @@ def test_end_and_notification_are_one_transaction(world: World) -> None:
         "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
     )
     refused = []
-    record = world.store.record
+    record = partial(world.store.run, queue.record)
 
     def refuse(failure: Failure) -> bool:
         refused.append(failure)
@@ -150,12 +152,12 @@ def test_end_and_notification_are_one_transaction(world: World) -> None:
     def recording(*args: Any) -> Any:
         return record(*args).addErrback(refuse)
 
-    world.store.record = recording
+    world.store.overrides[queue.record] = recording
     begun(world)
     assert len(refused) == 1
     assert world.task(Key("task", NOON)).state is State.RUNNING
     world.store.connection.execute("DROP TRIGGER no_notice")
-    world.store.record = record
+    del world.store.overrides[queue.record]
     world.restart()
     world.turn_to(world.now())
     assert world.task(Key("task", NOON)).state is State.FAILED
@@ -207,7 +209,7 @@ def test_pruned_task_leaves_its_notification(world: World) -> None:
     begun(world)
     # The notification fails until its max_delay; the task ended a day ago.
     world.turn_to(NOON + 86_400 + 61)
-    assert world.result(world.store.get(Key("task", NOON))) is None
+    assert world.result(world.store.read(tasks.get, Key("task", NOON))) is None
     assert world.task(Key(BAD, NOON)).state is State.FAILED
 
 

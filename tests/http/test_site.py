@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from callme.server.channel import (
 )
 from callme.server.connection_limits import EVICTION_HEADROOM
 from callme.server.site import FULL_LOG_SECONDS, BoundedSite
+from callme.store import tasks
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.raw_client import BODY, GET, Client
 from tests.helpers.world import World
@@ -268,7 +270,7 @@ def test_slow_body_gets_a_timeout_response(client: Client) -> None:
 
 
 def test_response_that_never_comes_times_out(world: World) -> None:
-    world.store.page = lambda **query: Deferred()
+    world.store.overrides[tasks.list_page] = lambda **query: Deferred()
     client = Client(world)
     client.send(GET)
     client.world.clock.advance(RESPONSE_SECONDS - 1)
@@ -309,8 +311,8 @@ def test_closing_site_without_connections_closes_at_once(client: Client) -> None
 
 def test_closing_site_closes_a_connection_after_its_response(world: World) -> None:
     waiting: Deferred[Any] = Deferred()
-    page = world.store.page
-    world.store.page = lambda **query: waiting
+    page = partial(world.store.query, tasks.list_page)
+    world.store.overrides[tasks.list_page] = lambda **query: waiting
     client = Client(world)
     client.send(GET)
     client.site.close()
@@ -355,7 +357,7 @@ def test_body_that_fills_the_buffers_is_refused_once(
     client = Client(world, small)
     client.send(put(b"/task/a", body, *headers) + GET)
     assert client.status() == 429
-    assert list(world.result(world.store.page()).tasks) == []
+    assert list(world.result(world.store.read(tasks.list_page)).tasks) == []
 
 
 def test_buffer_usage_is_released(world: World, small: BoundedSite) -> None:
@@ -371,7 +373,7 @@ def test_buffer_usage_is_released(world: World, small: BoundedSite) -> None:
 
 def test_body_being_processed_is_not_shed(world: World, small: BoundedSite) -> None:
     waiting: Deferred[Any] = Deferred()
-    world.store.put = lambda *_, **__: waiting
+    world.store.overrides[tasks.put] = lambda *_, **__: waiting
     waits, other = Client(world, small), Client(world, small)
     waits.send(put(b"/task/a", BODY + b" " * 900))
     other.send(put(b"/task/b", BODY + b" " * 300))
@@ -468,10 +470,10 @@ def test_new_connection_evicts_the_slowest_request(world: World, site: BoundedSi
 
 
 def test_connection_awaiting_a_response_is_not_evicted(world: World, site: BoundedSite) -> None:
-    page = world.store.page
+    page = partial(world.store.query, tasks.list_page)
     waiting: list[Deferred[Any]] = [Deferred() for _ in range(3)]
     answers = iter(waiting)
-    world.store.page = lambda **query: next(answers)
+    world.store.overrides[tasks.list_page] = lambda **query: next(answers)
     clients = [Client(world, site) for _ in range(3)]
     for client in clients:
         client.send(GET)

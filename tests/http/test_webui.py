@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +17,7 @@ from callme.core.task import State
 from callme.core.times import Key
 from callme.reports.history import MIN_TTL_SECONDS
 from callme.security.tokens import Tokens
+from callme.store import stats, tasks
 from callme.store.interface import MAX_BACKLOG_COUNT, StoreStats, StoreUnavailable
 from callme.webui import charts
 from callme.webui.chart_panels import FAILURE_TTL_SECONDS, MAX_PAST_AGE_SECONDS
@@ -36,7 +39,7 @@ def fail(world: World, name: str = "x", at: int = NOON, status: int = 500) -> Ke
     """Let a task be called and fail at once."""
     world.caller.answer = status
     key = world.put(name, at, retry=0).key
-    world.scheduler.wake(["sink.example:80"])
+    world.notify_due("sink.example:80")
     world.turn_to(max(at, world.now()) + 5)
     return key
 
@@ -121,7 +124,7 @@ def test_dashboard_covers_the_chosen_hours(ticking: World) -> None:
 
 def test_headline_names_the_problem(ticking: World) -> None:
     ticking.put("x", LATER)
-    ticking.store.figures = lambda now, count=False: ticking.store._read(
+    ticking.store.overrides[stats.store_stats] = lambda now, count=False: ticking.store._read(
         lambda _: StoreStats(MAX_BACKLOG_COUNT, 91.0, 0)
     )
     page = visit(ticking, "/")
@@ -150,13 +153,13 @@ def test_concurrent_views_share_one_count(ticking: World) -> None:
     fail(ticking, "two", NOON + 60)
     assert visit(ticking, "/").facts["Failed, last 3 h"] == "2"
     asked: list[int] = []
-    history = ticking.store.history
+    history = partial(ticking.store.query, stats.history)
 
     def counted(since: int) -> object:
         asked.append(since)
         return history(since)
 
-    ticking.store.history = counted
+    ticking.store.overrides[stats.history] = counted
     visit(ticking, "/")
     assert asked == []
     ticking.turn_to(ticking.now() + 2)
@@ -176,7 +179,7 @@ def test_failed_count_leaves_the_rest_of_the_dashboard(
     fail(ticking)
     for error in (StoreUnavailable("locked"), RuntimeError("a fault")):
         ticking.turn_to(ticking.now() + MAX_PAST_AGE_SECONDS + 1)
-        ticking.store.history = lambda *_, error=error: failed(error)
+        ticking.store.overrides[stats.history] = lambda *_, error=error: failed(error)
         page = visit(ticking, "/")
         assert "The history is being loaded. Reload this page in a moment." in page.main
         assert "1 failed task, latest first" in page.said(".//table/caption")
@@ -185,14 +188,14 @@ def test_failed_count_leaves_the_rest_of_the_dashboard(
         assert page.h1 == "1 task failed in the last 3 hours"
         assert page.said(".//section[@class='past']/h2") == ["Last 3 hours"]
     assert logged_failures.flush(RuntimeError) == 1
-    del ticking.store.history
+    del ticking.store.overrides[stats.history]
     ticking.turn_to(ticking.now() + MIN_TTL_SECONDS)
     assert visit(ticking, "/").facts["Failed, last 3 h"] == "1"
 
 
 def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
     fail(ticking)
-    ticking.store.history = lambda *_: failed(StoreUnavailable("locked"))
+    ticking.store.overrides[stats.history] = lambda *_: failed(StoreUnavailable("locked"))
     assert visit(ticking, "/?hours=1").h1 == "1 task failed in the last hour"
     ticking.turn_to(ticking.now() + 3700)
     assert visit(ticking, "/?hours=1").h1 == "All is well"
@@ -200,7 +203,7 @@ def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
     ticking.caller.answer = 500
     for number in range(MAX_ROWS):
         ticking.put(f"more{number}", int(ticking.now()) // 60 * 60, retry=0)
-    ticking.scheduler.wake(["sink.example:80"])
+    ticking.notify_due("sink.example:80")
     ticking.turn_to(ticking.now() + 5)
     assert visit(ticking, "/?hours=1").h1 == "20 or more tasks failed in the last hour"
 
@@ -235,33 +238,31 @@ def test_charts_are_drawn_once_for_concurrent_views(
 
 def test_failed_forecast_is_left_out_until_it_can_be_read(ticking: World) -> None:
     ticking.put("later", LATER)
-    ticking.store.due_load = lambda *_, **__: failed(StoreUnavailable("locked"))
+    ticking.store.overrides[stats.due_load] = lambda *_, **__: failed(StoreUnavailable("locked"))
     page = visit(ticking, "/")
     assert (page.status, page.h1) == (200, "All is well")
     assert "The forecast is being loaded. Reload this page in a moment." in page.main
     assert page.facts["Due, next 3 h"] == "\u2013"
-    del ticking.store.due_load
+    del ticking.store.overrides[stats.due_load]
     ticking.turn_to(ticking.now() + FAILURE_TTL_SECONDS)
     assert visit(ticking, "/").facts["Due, next 3 h"] == "1"
 
 
 @pytest.mark.parametrize(
-    ("method", "what", "fact"),
+    ("query", "what", "fact"),
     [
-        ("history", "history", "Failed, last 3 h"),
-        ("due_load", "forecast", "Due, next 3 h"),
+        (stats.history, "history", "Failed, last 3 h"),
+        (stats.due_load, "forecast", "Due, next 3 h"),
     ],
 )
 def test_slow_count_does_not_delay_the_dashboard(
-    ticking: World, method: str, what: str, fact: str
+    ticking: World, query: Any, what: str, fact: str
 ) -> None:
     fail(ticking)
     ticking.put("later", LATER)
-    counted, counting = getattr(ticking.store, method), Deferred[None]()
-    setattr(
-        ticking.store,
-        method,
-        lambda *given, **n: counting.addCallback(lambda _: counted(*given, **n)),
+    counting: Deferred[None] = Deferred()
+    ticking.store.overrides[query] = lambda *args, **options: counting.addCallback(
+        lambda _: ticking.store.query(query, *args, **options)
     )
 
     def told() -> list[str]:
@@ -282,7 +283,7 @@ def test_slow_count_does_not_delay_the_dashboard(
 
 def test_dashboard_reports_an_unavailable_database(ticking: World) -> None:
     key = ticking.put("x", LATER).key
-    ticking.store.broken = True
+    ticking.store.is_broken = True
     for path in ("/", f"/page/task/{key}", "/page/find"):
         page = visit(ticking, path)
         assert (page.status, page.header("retry-after")) == (503, "2")
@@ -300,7 +301,7 @@ def test_unexpected_error_gets_an_error_page(
     def broken(*_: object) -> None:
         raise RuntimeError("about a secret")
 
-    ticking.store.glance = broken
+    ticking.store.overrides[stats.recent_activity] = broken
     page = visit(ticking, "/")
     assert (page.status, page.h1) == (500, "Internal Server Error")
     assert "secret" not in page.text
@@ -446,7 +447,9 @@ def test_search_finds_tasks_by_name_prefix(ticking: World) -> None:
 @pytest.mark.parametrize("name", ["a\0b", "a/b", "x" * 256])
 def test_search_for_an_impossible_name_makes_no_query(ticking: World, name: str) -> None:
     """PostgreSQL rejects a NUL in a text."""
-    ticking.store.page = lambda **_: failed(AssertionError("it was asked for"))
+    ticking.store.overrides[tasks.list_page] = lambda **_: failed(
+        AssertionError("it was asked for")
+    )
     page = visit(ticking, f"/page/find?name={quote(name, safe='')}")
     assert page.status == 400
     assert "a name" in page.main
@@ -538,7 +541,7 @@ def test_form_deletes_a_task(ticking: World) -> None:
     assert ticking.task(key)
     done = visit(ticking, path, page.form(path))
     assert (done.status, done.header("location")) == (303, "/?done=deleted")
-    assert ticking.result(ticking.store.get(key)) is None
+    assert ticking.result(ticking.store.read(tasks.get, key)) is None
     assert visit(ticking, "/?done=deleted").said(".//p[@role='status']") == [
         "The task was deleted."
     ]

@@ -14,6 +14,8 @@ from typing import Any
 from attrs import define, field
 from twisted.python.failure import Failure
 
+from callme.store.sqlite.cursor import SqliteCursor
+
 
 class Killed(BaseException):
     """The kill of the process at this point."""
@@ -135,7 +137,7 @@ class Connection(sqlite3.Connection):
             super().rollback()
 
 
-class Cursor(sqlite3.Cursor):
+class Cursor(SqliteCursor):
     """A cursor of such a connection."""
 
     connection: Connection

@@ -12,20 +12,22 @@ from typing import Any
 from unittest.mock import patch
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import succeed
 
-from callme.api.routes import Api
 from callme.caller import call
 from callme.caller.agent import Agent
 from callme.caller.call import HttpCaller
 from callme.core import times, transitions
-from callme.core.task import Definition, Reason, State, Task, Transition
+from callme.core.task import Definition, Reason, State, Transition, new_task
+from callme.core.transitions import PutOutcome
 from callme.service import Daemon
-from callme.store import writes
+from callme.store import queue, tasks
+from callme.store.changes import ChangeFeed, Changes
+from callme.store.database import Operation, Store
 from callme.store.group_commit import GroupCommit
-from callme.store.interface import Deleted, Put, PutResult
-from callme.store.sqlite import claims, store
-from callme.store.sqlite.store import SqliteStore
+from callme.store.interface import Deleted, PutResult
+from callme.store.sqlite import engine
+from callme.store.sqlite.engine import SqliteStore
 from callme.worker import dispatcher, scheduler
 from callme.worker.dispatcher import Dispatcher
 from callme.worker.scheduler import Scheduler
@@ -69,7 +71,7 @@ def mutation(name: str, seed: int) -> Callable[[Callable[[], list[Patch]]], None
 
 def _sql(name: str, old: str, new: str) -> Patch:
     """Replace a part of a statement, which must be in it."""
-    module = claims if hasattr(claims, name) else writes
+    module = queue if hasattr(queue, name) else tasks
     statement: str = getattr(module, name)
     assert old in statement, f"{old!r} is not in {name}: {statement}"
     return patch.object(module, name, statement.replace(old, new))
@@ -86,50 +88,45 @@ def _around(owner: Any, name: str, changed: Callable[..., Any]) -> Patch:
 
 @mutation("nobody is told of an end", 0)
 def _() -> list[Patch]:
-    return [patch.object(claims, "enqueue_notification", lambda *_: None)]
+    return [patch.object(queue, "notification_url", lambda *_: None)]
 
 
 @mutation("nobody is told of what is too late", 7)
 def _() -> list[Patch]:
-    return [patch.object(writes, "enqueue_notification", lambda *_: None)]
+    def changed(real: Any, write: Any, row: Any, *args: Any) -> None:
+        real(write, {**row, "on_failure": None}, *args)
+
+    return [_around(queue, "_fail", changed)]
 
 
 @mutation("a claim is given out without a commit", 0)
 def _() -> list[Patch]:
-    def changed(real: Any, cursor: Any, *args: Any, **named: Any) -> Any:
-        cursor.execute("SAVEPOINT claim")
-        taken = real(cursor, *args, **named)
-        cursor.execute("ROLLBACK TO claim")
+    def changed(real: Any, write: Any, *args: Any, **named: Any) -> Any:
+        write.cursor.execute("SAVEPOINT claim")
+        taken = real(write, *args, **named)
+        write.cursor.execute("ROLLBACK TO claim")
         return taken
 
-    return [_around(claims, "claim", changed)]
+    return [_around(queue, "claim", changed)]
 
 
 @mutation("a put is answered before its commit", 0)
 def _() -> list[Patch]:
-    def changed(real: Any, self: Any, definition: Any, now: float, **named: Any) -> Any:
-        task = Task(
-            definition=definition,
-            state=State.SCHEDULED,
-            reason=None,
-            detail="",
-            due_at=definition.trigger_at,
-            attempts_used=0,
-            created_at_ms=0,
-            finished_at_ms=None,
-            attempts=(),
-        )
-        real(self, definition, now, **named).addErrback(lambda _: None)
-        return succeed(PutResult(Put.CREATED, task))
+    def changed(real: Any, self: Any, operation: Any, *args: Any, **named: Any) -> Any:
+        writing = real(self, operation, *args, **named)
+        if operation is not tasks.put:
+            return writing
+        writing.addErrback(lambda _: None)
+        return succeed(PutResult(PutOutcome.CREATED, new_task(args[0], args[2])))
 
-    return [_around(SqliteStore, "put", changed)]
+    return [_around(Store, "write", changed)]
 
 
 @mutation("a transaction that failed is taken for one that did not", 374)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, failure: Any, batch: Any) -> None:
-        names = [getattr(operation, "func", None) for operation, _ in batch]
-        if writes.delete in names and len(batch) == 1:
+        functions = [operation.function for operation, _ in batch]
+        if tasks.delete in functions and len(batch) == 1:
             batch[0][1].callback(Deleted(1))
             self._next()
         else:
@@ -140,10 +137,11 @@ def _() -> list[Patch]:
 
 @mutation("a put overwrites what stands under its key", 1)
 def _() -> list[Patch]:
-    def changed(real: Any, self: Any, definition: Any, now: float, **named: Any) -> Any:
-        return real(self, definition, now, **{**named, "replace": True})
+    def changed(real: Any, *args: Any) -> Any:
+        outcome = real(*args)
+        return PutOutcome.REPLACED if outcome is PutOutcome.CONFLICT else outcome
 
-    return [_around(SqliteStore, "put", changed)]
+    return [_around(tasks, "decide_put", changed)]
 
 
 @mutation("statements are not in a transaction", 3)
@@ -151,23 +149,24 @@ def _() -> list[Patch]:
     def changed(real: Any, pool: Any, begin: str, run: Any) -> Any:
         return real(pool, "SELECT 1", run)
 
-    return [_around(store, "_in_pool", changed)]
+    return [_around(engine, "_in_pool", changed)]
 
 
 @mutation("what is purged need not be old", 1)
 def _() -> list[Patch]:
-    def changed(real: Any, self: Any, finished_before: float, limit: int) -> Any:
-        return real(self, finished_before + 86_400 * 30, limit)
+    def changed(real: Any, write: Any, finished_before: float, limit: int) -> Any:
+        return real(write, finished_before + 86_400 * 30, limit)
 
-    return [_around(SqliteStore, "purge", changed)]
+    return [_around(queue, "purge", changed)]
 
 
 @mutation("a batch leaves out its last task", 0)
 def _() -> list[Patch]:
-    def changed(real: Any, cursor: Any, tasks: Any, now: float) -> Any:
-        return [*real(cursor, tasks[:-1], now), PutResult(Put.CREATED, None)][: len(tasks)]
+    def changed(real: Any, write: Any, definitions: Any, now: float) -> Any:
+        results = [*real(write, definitions[:-1], now), PutResult(PutOutcome.CREATED, None)]
+        return results[: len(definitions)]
 
-    return [_around(claims, "put_many", changed)]
+    return [_around(tasks, "put_many", changed)]
 
 
 # Never more than 1 + retry
@@ -222,15 +221,15 @@ def _() -> list[Patch]:
 
 @mutation("a running task may be deleted", 60)
 def _() -> list[Patch]:
-    def changed(real: Any, cursor: Any, key: Any) -> Any:
-        cursor.execute(
+    def changed(real: Any, write: Any, key: Any) -> Any:
+        write.cursor.execute(
             "UPDATE task SET state = 'scheduled', due_at = 0 "
             "WHERE state = 'running' AND task_name = ? AND trigger_at = ?",
             (key.task_name, key.trigger_at),
         )
-        return real(cursor, key)
+        return real(write, key)
 
-    return [_around(writes, "delete", changed)]
+    return [_around(tasks, "delete", changed)]
 
 
 @mutation("what succeeded is called again", 0)
@@ -288,7 +287,33 @@ def _() -> list[Patch]:
 
 @mutation("a put of what is due now wakes nobody", 3)
 def _() -> list[Patch]:
-    return [patch.object(Api, "_wake_put", lambda self, result, definition: result)]
+    def changed(real: Any, write: Any, *args: Any) -> Any:
+        result = real(write, *args)
+        write.changes.due_hosts.clear()
+        return result
+
+    return [_around(tasks, "put", changed)]
+
+
+@mutation("hosts with due tasks are not published", 6)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, changes: Changes) -> None:
+        real(self, evolve(changes, due_hosts={}))
+
+    return [_around(ChangeFeed, "publish", changed)]
+
+
+@mutation("transitions are published without a commit", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, operations: Any) -> Any:
+        def early(write: Any, operation: Operation) -> Any:
+            result = operation.run(write)
+            self.changes.publish(Changes(transitions=list(write.changes.transitions)))
+            return result
+
+        return real(self, [Operation(function=early, args=(one,), kwargs={}) for one in operations])
+
+    return [_around(SqliteStore, "_transact", changed)]
 
 
 @mutation("a tick that failed is not tried again", 34)
@@ -314,7 +339,7 @@ def _() -> list[Patch]:
 def _() -> list[Patch]:
     def changed(self: Any) -> None:
         self._minute.stop()
-        self._align()
+        self._align_to_minute()
         if times.floor_to_minute(self._now()) > self._ticked_minute:
             self.tick()
 
@@ -340,23 +365,24 @@ def _() -> list[Patch]:
 
 @mutation("a lease that ended is ignored", 29)
 def _() -> list[Patch]:
-    def changed(real: Any, self: Any, now: float, *, every: bool = False) -> Any:
-        return real(self, now, every=every) if every else succeed([])
+    def changed(real: Any, write: Any, now: float, *, every: bool = False) -> Any:
+        return real(write, now, every=every) if every else []
 
-    return [_around(SqliteStore, "abandoned", changed)]
+    return [_around(queue, "take_orphans", changed)]
 
 
 @mutation("claims of a daemon that died are not looked for", 8)
 def _() -> list[Patch]:
-    return [_around(SqliteStore, "abandoned", lambda real, self, now, **_: succeed([]))]
+    return [patch.object(queue, "take_orphans", lambda write, now, **_: [])]
 
 
 @mutation("a record that failed is not tried again", 34)
 def _() -> list[Patch]:
-    def changed(real: Any, self: Any, claim: Any, transition: Any, now: float) -> Deferred[bool]:
-        return real(self, claim, transition, now).addErrback(lambda _: True)  # type: ignore[no-any-return]
+    def changed(real: Any, self: Any, operation: Any, *args: Any, **named: Any) -> Any:
+        writing = real(self, operation, *args, **named)
+        return writing.addErrback(lambda _: True) if operation is queue.record else writing
 
-    return [_around(SqliteStore, "record", changed)]
+    return [_around(Store, "write", changed)]
 
 
 @mutation("what is too late fails without a reason", 0)

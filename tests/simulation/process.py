@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from callme.config import Options
 from callme.service import Daemon
-from callme.store.sqlite.database import open_database
+from callme.store.sqlite.file import open_database
 
 from .database import Connections, Disk
 from .endpoints import Network
@@ -120,8 +120,7 @@ class Process:
         self.settings = options.settings
         self._database = open_database(path)
         self.daemon = Unsignalled(self.settings, self._database, self.reactor, now=timeline.wall)
-        watched: Any = self.daemon._store
-        store = watched._store
+        store: Any = self.daemon._store
         self.connections.join(store._writer, self.reactor)
         self.connections.join(store._readers, self.reactor)
         self.daemon.privilegedStartService()

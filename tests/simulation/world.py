@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +18,7 @@ from twisted.python.failure import Failure
 from callme import service
 from callme.caller import agent
 from callme.server.channel import BoundedChannel
+from callme.store.changes import Changes, TaskTransition
 
 from .checker import ENDS, Checker
 from .database import Disk, Fault, Killed
@@ -32,6 +35,18 @@ LEASE = 200.0
 """Seconds of delay after a fault that may have orphaned a claim."""
 ENOUGH = 10
 """Number of breaches of the promise after which a world ends."""
+
+
+def _on_record(one: TaskTransition) -> tuple[str, tuple[object, ...]]:
+    """Return the statement that finds a published transition, and its values."""
+    key, attempt = (one.key.task_name, one.key.trigger_at), one.transition.attempt
+    where = "FROM task WHERE task_name = ? AND trigger_at = ?"
+    if attempt is not None:
+        return f"SELECT 1 FROM attempt WHERE task_id = (SELECT task_id {where}) AND number = ?", (
+            *key,
+            attempt.number,
+        )
+    return f"SELECT 1 {where} AND state = ?", (*key, one.transition.state.value)
 
 
 class Enough(Exception):
@@ -82,9 +97,20 @@ class World:
         self._stopping = False
         self.history.say("the daemon starts")
         self.history.hinders(1.0)
+        path = self._path()
         self.process = self.service.process = Process(
-            self.timeline, self.disk, self.network, self._path(), self.arguments, self._news_take
+            self.timeline, self.disk, self.network, path, self.arguments, self._news_take
         )
+        self.process.daemon._store.changes.subscribe(partial(self._on_changes, path))
+
+    def _on_changes(self, path: Path, changes: Changes) -> None:
+        """Judge whether what is published is on disk."""
+        if not self.lives or not changes.transitions:
+            return
+        with closing(sqlite3.connect(path)) as connection:
+            for one in changes.transitions:
+                if not connection.execute(*_on_record(one)).fetchone():
+                    self.checker.breaks(f"{one.key} is published, but not committed: {one}")
 
     def _news_take(self) -> float:
         return self.random.choice((0.0, 0.0002, 0.002))

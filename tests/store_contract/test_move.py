@@ -13,14 +13,16 @@ from twisted.internet import reactor
 
 from callme import move
 from callme.core.task import Outcome, State, Task
-from callme.core.transitions import decide_after_attempt
-from callme.store.interface import CannotOpen, Store
-from callme.store.postgresql.database import open_server
-from callme.store.postgresql.nodes import Member
-from callme.store.postgresql.server import SCHEMA
-from callme.store.postgresql.store import PostgresqlStore
-from callme.store.sqlite.database import open_database
-from callme.store.sqlite.store import SqliteStore
+from callme.core.transitions import PutCondition, decide_after_attempt
+from callme.store import queue, tasks
+from callme.store.database import Store
+from callme.store.interface import CannotOpen
+from callme.store.postgresql.dsn import SCHEMA
+from callme.store.postgresql.engine import PostgresqlStore
+from callme.store.postgresql.membership import Member
+from callme.store.postgresql.setup import open_server
+from callme.store.sqlite.engine import SqliteStore
+from callme.store.sqlite.file import open_database
 from tests.helpers.postgres import Cluster
 from tests.helpers.processes import free_port
 from tests.helpers.tasks import NOON, definition
@@ -45,7 +47,7 @@ def url(cluster: Cluster) -> str:
 
 async def fill(store: Store, count: int = 30) -> None:
     """Fill a store with tasks in every state and with every parameter."""
-    await store.abandoned(NOON)
+    await store.write(queue.take_orphans, NOON)
     for number in range(count):
         more: dict[str, Any] = {
             "payload": "a\0b \U0001f600\\",
@@ -55,8 +57,8 @@ async def fill(store: Store, count: int = 30) -> None:
             "on_failure": "http://told.example/bad" if number >= 20 else None,
             "on_success": "http://told.example/good" if number >= 25 else None,
         }
-        await store.put(definition(f"ü{number}", **more), NOON)
-    claims = await store.claim({HOST: 20}, NOON)
+        await store.write(tasks.put, definition(f"ü{number}", **more), PutCondition.NONE, NOON)
+    claims = await store.write(queue.claim, {HOST: 20}, NOON)
     for number, claim in enumerate(claims[:15]):
         outcome = Outcome(
             started_at_ms=NOON * 1000,
@@ -64,21 +66,21 @@ async def fill(store: Store, count: int = 30) -> None:
             status=200 if number % 3 else 500,
             body="\0\\\n\t",
         )
-        await store.record(claim, decide_after_attempt(claim, outcome, NOON), NOON)
+        await store.write(queue.record, claim, decide_after_attempt(claim, outcome, NOON), NOON)
 
 
 async def all_of(store: Store) -> list[Task]:
-    page = await store.page(limit=1000)
+    page = await store.read(tasks.list_page, limit=1000)
     assert page is not None
-    tasks = [await store.get(task.key) for task in page.tasks]
-    return [task for task in tasks if task is not None]
+    whole = [await store.read(tasks.get, task.key) for task in page.tasks]
+    return [task for task in whole if task is not None]
 
 
 async def sqlite_tasks(path: Path) -> list[Task]:
     store = SqliteStore(open_database(path), reactor, lambda: "b")
-    tasks = await all_of(store)
+    found = await all_of(store)
     await store.close()
-    return tasks
+    return found
 
 
 def run(source: object, target: object) -> None:
@@ -106,8 +108,8 @@ async def test_move_there_and_back_preserves_all_rows(
     there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
     assert before == await all_of(there)
     # Row ids continue after the copied ones, and running tasks are orphans now.
-    await there.put(definition("new"), NOON)
-    await there.delete(definition("new").key)
+    await there.write(tasks.put, definition("new"), PutCondition.NONE, NOON)
+    await there.write(tasks.delete, definition("new").key)
     await there.close()
     back = path.with_name("back.sqlite")
     run(url, back)
@@ -120,7 +122,7 @@ async def test_running_task_is_rescued_after_the_move(path: Path, url: str) -> N
     await store.close()
     run(path, url)
     there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
-    taken = await there.abandoned(NOON)
+    taken = await there.write(queue.take_orphans, NOON)
     assert [claim.node for claim in taken] == ["a"] * 5
     await there.close()
 
@@ -173,7 +175,7 @@ async def test_interrupted_move_resumes(
 async def test_target_with_other_tasks_is_refused(path: Path, url: str) -> None:
     for name in (path, path.with_name("other.sqlite")):
         store = SqliteStore(open_database(name), reactor, lambda: "a")
-        await store.put(definition(name.name), NOON)
+        await store.write(tasks.put, definition(name.name), PutCondition.NONE, NOON)
         await store.close()
     run(path, url)
     with pytest.raises(SystemExit, match=r"callme: postgresql://.* contains other tasks than"):
@@ -206,7 +208,7 @@ def test_source_in_use_by_a_daemon_is_refused(path: Path, url: str) -> None:
 
 async def test_server_in_use_by_a_daemon_is_refused(path: Path, url: str) -> None:
     store = PostgresqlStore(open_server(url), reactor, lambda: "somebody")
-    await store.abandoned(0)
+    await store.write(queue.take_orphans, 0)
     open_database(path).release()
     for arguments in ((url, path.with_name("new")), (path, url)):
         with pytest.raises(SystemExit, match="in use by the callme daemon somebody: stop it"):
@@ -219,7 +221,7 @@ async def test_daemon_that_starts_during_the_move_is_detected(
     path: Path, url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = PostgresqlStore(open_server(url), reactor, lambda: "frozen")
-    await store.put(definition(), NOON)
+    await store.write(tasks.put, definition(), PutCondition.NONE, NOON)
     source, target = (
         move.open_endpoint(url, must_exist=True),
         move.open_endpoint(str(path), must_exist=False),
@@ -244,7 +246,7 @@ def test_daemons_wait_during_the_move_of_a_server(
     url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     side = move.open_endpoint(url, must_exist=False)
-    monkeypatch.setattr("callme.store.postgresql.database.MIGRATING_SECONDS", 1)
+    monkeypatch.setattr("callme.store.postgresql.setup.MIGRATING_SECONDS", 1)
     with pytest.raises(CannotOpen, match="lock timeout"):
         open_server(url)
     side.close()

@@ -20,24 +20,22 @@ from twisted.internet.task import Clock, deferLater
 from callme.api.long_poll import LongPoll
 from callme.core.task import Claim, Outcome, Reason, State, Task
 from callme.core.times import Key, floor_to_minute
-from callme.core.transitions import decide_after_attempt, interrupted
-from callme.store import reads, writes
-from callme.store.changes import WatchedStore
-from callme.store.interface import HEARTBEAT_SECONDS, CannotOpen, Put, PutResult, StoreUnavailable
+from callme.core.transitions import PutCondition, PutOutcome, decide_after_attempt, interrupted
+from callme.store import queue, tasks
+from callme.store.database import Write
+from callme.store.interface import HEARTBEAT_SECONDS, CannotOpen, PutResult, StoreUnavailable
 from callme.store.postgresql import (
-    claims,
-    connections,
     cursor,
-    database,
-    nodes,
-    puts,
-    records,
-    store,
+    engine,
+    membership,
+    pool,
+    setup,
 )
-from callme.store.postgresql.connections import Connections
-from callme.store.postgresql.database import PEER_TIMEOUT_SECONDS, migrations, open_server
-from callme.store.postgresql.server import SCHEMA, Server
-from callme.store.postgresql.store import PostgresqlStore
+from callme.store.postgresql import queue as postgresql_queue
+from callme.store.postgresql.dsn import SCHEMA, Server
+from callme.store.postgresql.engine import PostgresqlStore
+from callme.store.postgresql.pool import Connections
+from callme.store.postgresql.setup import PEER_TIMEOUT_SECONDS, migrations, open_server
 from tests.helpers.postgres import Cluster, Silence
 from tests.helpers.processes import free_port, wait_for
 from tests.helpers.tasks import NOON, definition
@@ -57,7 +55,7 @@ async def daemons(server: Server) -> AsyncIterator[Callable[[str], PostgresqlSto
 
     yield make
     for one in made:
-        if one._alive._pool.running:
+        if one._heartbeats._pool.running:
             await one.close()
 
 
@@ -65,7 +63,7 @@ async def alive(daemon: PostgresqlStore, *times: float) -> list[Claim]:
     """Send heartbeats of a daemon at some times; return the claims rescued by the last one."""
     taken: list[Claim] = []
     for at in times:
-        taken = list(await daemon.abandoned(at))
+        taken = list(await daemon.write(queue.take_orphans, at))
     return taken
 
 
@@ -74,12 +72,15 @@ def steadily(begin: float, end: float) -> list[float]:
 
 
 async def put(daemon: PostgresqlStore, name: str = "task", **more: Any) -> None:
-    assert Put.CREATED is (await daemon.put(definition(name, **more), NOW)).put
+    assert (
+        PutOutcome.CREATED
+        is (await daemon.write(tasks.put, definition(name, **more), PutCondition.NONE, NOW)).outcome
+    )
 
 
 async def finish(daemon: PostgresqlStore, claim: Claim, status: int, now: float = NOW) -> bool:
     outcome = Outcome(started_at_ms=int(now * 1000), duration_ms=5, status=status)
-    return await daemon.record(claim, decide_after_attempt(claim, outcome, now), now)
+    return await daemon.write(queue.record, claim, decide_after_attempt(claim, outcome, now), now)
 
 
 # Several daemons
@@ -89,8 +90,8 @@ async def test_concurrent_claims_share_the_due_tasks(daemons: Any) -> None:
     three = [daemons(name) for name in "abc"]
     for one in three:
         await alive(one, NOW)
-    await three[0].put_many([(definition(f"n{n}"), True) for n in range(300)], NOW)
-    claiming = [one.claim({HOST: 60}, NOW) for _ in range(2) for one in three]
+    await three[0].write(tasks.put_many, [definition(f"n{n}") for n in range(300)], NOW)
+    claiming = [one.write(queue.claim, {HOST: 60}, NOW) for _ in range(2) for one in three]
     found = [claim for taken in await gatherResults(claiming) for claim in taken]
     assert len({claim.task_id for claim in found}) == len(found) == 300
     assert {claim.node for claim in found} == {"a", "b", "c"}
@@ -106,11 +107,15 @@ async def test_concurrent_puts_of_the_same_tasks_do_not_deadlock(
 
     before = deadlocks()
     a, b = daemons("a"), daemons("b")
-    tasks = [(definition(f"n{n}"), True) for n in range(400)]
+    definitions = [definition(f"n{n}") for n in range(400)]
     results = await gatherResults(
-        [one.put_many(some, NOW) for _ in range(5) for one, some in ((a, tasks), (b, tasks[::-1]))]
+        [
+            one.write(tasks.put_many, some, NOW)
+            for _ in range(5)
+            for one, some in ((a, definitions), (b, definitions[::-1]))
+        ]
     )
-    assert sum(one.put is Put.CREATED for some in results for one in some) == 400
+    assert sum(one.outcome is PutOutcome.CREATED for some in results for one in some) == 400
     assert deadlocks() == before
 
 
@@ -133,7 +138,7 @@ class Meanwhile:
 
 
 async def put_while(
-    daemon: PostgresqlStore, before: str, other: str, payload: str, create: bool
+    daemon: PostgresqlStore, before: str, other: str, payload: str, condition: PutCondition
 ) -> PutResult:
     """Put a task while another connection changes it; a blocked statement times out soon."""
 
@@ -142,13 +147,12 @@ async def put_while(
             connection.execute("SET lock_timeout = '50ms'")
             connection.execute(other.encode())
 
-    def work(cursor: Any) -> PutResult:
-        watched: Any = Meanwhile(cursor, before, act)
+    def work(write: Write) -> PutResult:
+        watched: Any = Meanwhile(write.cursor, before, act)
         made = definition(payload=payload)
-        return writes.put(watched, made, NOW, create, not create, puts.binary)
+        return tasks.put(evolve(write, cursor=watched), made, condition, NOW)
 
-    result: PutResult = await daemon._write(work)
-    return result
+    return await daemon.write(work)
 
 
 @pytest.mark.parametrize("payload", ["", "other"])
@@ -162,17 +166,18 @@ async def put_while(
 async def test_task_being_replaced_is_not_claimed(daemons: Any, other: str, payload: str) -> None:
     daemon = daemons("a")
     await put(daemon)
+    before = tasks._REPLACE if payload else tasks._ATTEMPTS
     with pytest.raises(StoreUnavailable, match="lock timeout"):
-        await put_while(daemon, writes._REPLACE if payload else reads._GET, other, payload, False)
+        await put_while(daemon, before, other, payload, PutCondition.MUST_EXIST)
 
 
 async def test_put_during_a_concurrent_delete_creates_the_task(daemons: Any) -> None:
     daemon = daemons("a")
     await put(daemon)
     gone = f"DELETE FROM {SCHEMA}.task"
-    result = await put_while(daemon, writes._STANDING, gone, "other", True)
-    assert result.put is Put.CREATED
-    task = await daemon.get(definition().key)
+    result = await put_while(daemon, tasks._LOCK, gone, "other", PutCondition.NONE)
+    assert result.outcome is PutOutcome.CREATED
+    task = await daemon.read(tasks.get, definition().key)
     assert task is not None
     assert task.definition.payload == "other"
 
@@ -182,15 +187,15 @@ async def test_claim_uses_the_later_of_server_and_client_time(daemons: Any, serv
     now = time.time()
     this = floor_to_minute(now)
     for name, at in (("due", this), ("later", this + 120)):
-        await daemon.put(definition(name, at), now)
+        await daemon.write(tasks.put, definition(name, at), PutCondition.NONE, now)
     await alive(daemon, now)
-    assert list(await daemon.waiting(0)) == [HOST]
-    assert list(await daemon.claim({HOST: 9}, this - 1)) == []
-    (claim,) = await daemon.claim({HOST: 9}, this + 600)
+    assert list(await daemon.read(queue.hosts_with_due_tasks, 0)) == [HOST]
+    assert list(await daemon.write(queue.claim, {HOST: 9}, this - 1)) == []
+    (claim,) = await daemon.write(queue.claim, {HOST: 9}, this + 600)
     assert claim.definition.task_name == "due"
     assert abs(claim.claimed_at_ms / 1000 - time.time()) < 5
-    assert (await daemon.due(this + 600)).hosts == []
-    assert await daemon.backlog(this + 600) == 0
+    assert (await daemon.write(queue.expire_overdue, this + 600)).hosts == []
+    assert await daemon.read(queue.backlog, this + 600) == 0
 
 
 # Membership
@@ -200,11 +205,11 @@ async def test_corrupt_orphan_fails_at_rescue(daemons: Any, cluster: Cluster) ->
     dead, b = daemons("dead"), daemons("b")
     await put(dead)
     await alive(dead, NOW)
-    await dead.claim({HOST: 1}, NOW)
+    await dead.write(queue.claim, {HOST: 1}, NOW)
     with cluster.connect("contract") as other:
         other.execute(f"UPDATE {SCHEMA}.task SET headers = '['".encode())
     assert await alive(b, *steadily(NOW, NOW + 40)) == []
-    task = await b.get(definition().key)
+    task = await b.read(tasks.get, definition().key)
     assert task is not None
     assert task.state is State.FAILED
     # In 1970 it would be purged at once.
@@ -216,7 +221,7 @@ async def test_claims_of_a_dead_daemon_are_rescued_once(daemons: Any) -> None:
     dead, b, c = daemons("dead"), daemons("b"), daemons("c")
     await put(dead, retry=1)
     await alive(dead, NOW)
-    (claim,) = await dead.claim({HOST: 1}, NOW)
+    (claim,) = await dead.write(queue.claim, {HOST: 1}, NOW)
     for one in (b, c):
         assert await alive(one, *steadily(NOW, NOW + PEER_TIMEOUT_SECONDS)) == []
     (taken,) = await alive(b, NOW + PEER_TIMEOUT_SECONDS + 5)
@@ -224,14 +229,14 @@ async def test_claims_of_a_dead_daemon_are_rescued_once(daemons: Any) -> None:
     assert (taken.task_id, taken.number, taken.node) == (claim.task_id, 1, "dead")
     # A late record of the dead daemon is rejected; that of the rescuer is stored.
     assert not await finish(dead, claim, 200)
-    assert await b.record(
-        taken, decide_after_attempt(taken, interrupted(taken), NOW + 36), NOW + 36
+    assert await b.write(
+        queue.record, taken, decide_after_attempt(taken, interrupted(taken), NOW + 36), NOW + 36
     )
     assert not await finish(dead, claim, 200)
-    (again,) = await c.claim({HOST: 1}, NOW + 120)
+    (again,) = await c.write(queue.claim, {HOST: 1}, NOW + 120)
     assert not await finish(dead, claim, 200)
     assert await finish(c, again, 200, NOW + 120)
-    task = await c.get(definition().key)
+    task = await c.read(tasks.get, definition().key)
     assert task is not None
     assert [(a.node, a.reason) for a in task.attempts or ()] == [
         ("dead", Reason.INTERRUPTED),
@@ -246,18 +251,18 @@ async def test_daemon_without_heartbeat_claims_nothing(
     for name in ("one", "two", "three"):
         await put(frozen, name)
     await alive(frozen, NOW)
-    assert len(await frozen.claim({HOST: 1}, NOW)) == 1
+    assert len(await frozen.write(queue.claim, {HOST: 1}, NOW)) == 1
     assert len(await alive(b, *steadily(NOW, NOW + PEER_TIMEOUT_SECONDS + 5))) == 1
-    assert list(await frozen.claim({HOST: 1}, NOW + 40)) == []
+    assert list(await frozen.write(queue.claim, {HOST: 1}, NOW + 40)) == []
     await alive(frozen, NOW + 40)
-    assert len(await frozen.claim({HOST: 1}, NOW + 40)) == 1
+    assert len(await frozen.write(queue.claim, {HOST: 1}, NOW + 40)) == 1
 
 
 async def test_late_daemon_keeps_claims_that_were_not_rescued(daemons: Any) -> None:
     frozen = daemons("frozen")
     await put(frozen)
     await alive(frozen, NOW)
-    (claim,) = await frozen.claim({HOST: 1}, NOW)
+    (claim,) = await frozen.write(queue.claim, {HOST: 1}, NOW)
     with psycopg.connect(frozen._server.conninfo) as other:
         other.execute(f"DELETE FROM {SCHEMA}.node".encode())
     assert await alive(frozen, NOW + 50) == []
@@ -269,17 +274,16 @@ async def waiting_for(
 ) -> list[Deferred[Task | None]]:
     """Start long polls for tasks; return after the first query of each."""
     looked: list[Key] = []
-    get = PostgresqlStore.get.__get__(daemon)
 
     def getting(key: Key) -> Deferred[Task | None]:
         def read(task: Task | None) -> Task | None:
             looked.append(key)
             return task
 
-        reading: Deferred[Task | None] = get(key)
+        reading = daemon._read(lambda cursor: tasks.get(cursor, key))
         return reading.addCallback(read)
 
-    daemon.get = getting  # type: ignore[method-assign]
+    daemon.overrides[tasks.get] = getting
     waiting = [Deferred.fromCoroutine(waits.wait(key, 60)) for key in keys]
     for one in waiting:
         # The test's own clock: only its operations wake a long poll.
@@ -299,13 +303,13 @@ async def test_long_poll_notices_changes_by_another_daemon(daemons: Any) -> None
     clock = Clock()
     waits = LongPoll(here, clock, others=True)
     looks: list[int] = []
-    changed = here.changed
+    get_if_modified = here.overrides[tasks.get_if_modified]
 
-    def counted(seen: Any, limit: int) -> Any:
-        looks.append(len(seen))
-        return changed(seen, limit)
+    def counted(known: Any, limit: int) -> Any:
+        looks.append(len(known))
+        return get_if_modified(known, limit)
 
-    here.changed = counted
+    here.overrides[tasks.get_if_modified] = counted
 
     async def look(waiting: Sequence[Deferred[Task | None]]) -> list[Task | None]:
         assert not any(one.called for one in waiting)
@@ -314,17 +318,23 @@ async def test_long_poll_notices_changes_by_another_daemon(daemons: Any) -> None
         return list(await gatherResults(waiting))
 
     waiting = await waiting_for(waits, here, keys)
-    claims = {claim.definition.task_name: claim for claim in await there.claim({HOST: 9}, NOW)}
+    claims = {
+        claim.definition.task_name: claim
+        for claim in await there.write(queue.claim, {HOST: 9}, NOW)
+    }
     found = await look(waiting)
     assert [task and task.state for task in found] == [State.RUNNING] * 4
     waiting = await waiting_for(waits, here, keys)
     await finish(there, claims["a"], 200)
     await finish(there, claims["b"], 500)
-    await there.record(
-        claims["c"], decide_after_attempt(claims["c"], interrupted(claims["c"]), NOW), NOW
+    await there.write(
+        queue.record,
+        claims["c"],
+        decide_after_attempt(claims["c"], interrupted(claims["c"]), NOW),
+        NOW,
     )
     await finish(there, claims["d"], 500)
-    await there.delete(keys[3])
+    await there.write(tasks.delete, keys[3])
     found = await look(waiting)
     ends = [(task.state, task.reason) if task else None for task in found]
     assert ends == [
@@ -334,7 +344,7 @@ async def test_long_poll_notices_changes_by_another_daemon(daemons: Any) -> None
         None,
     ]
     waiting = await waiting_for(waits, here, keys[1:2])
-    await there.due(NOON + 86_400 * 366)
+    await there.write(queue.expire_overdue, NOON + 86_400 * 366)
     (late,) = await look(waiting)
     assert late is not None
     assert late.reason is Reason.TOO_LATE
@@ -347,19 +357,20 @@ async def test_rescue_notifies_and_answers_long_polls(daemons: Any) -> None:
     dead, here = daemons("dead"), daemons("here")
     await put(dead, retry=0, on_failure="http://told.example/")
     await alive(dead, NOW)
-    await dead.claim({HOST: 1}, NOW)
+    await dead.write(queue.claim, {HOST: 1}, NOW)
     clock = Clock()
     waits = LongPoll(here, clock)
     (waiting,) = await waiting_for(waits, here, [Key("task", NOON)])
     later = NOW + PEER_TIMEOUT_SECONDS + 5
     (taken,) = await alive(here, *steadily(NOW, later))
     transition = decide_after_attempt(taken, interrupted(taken), later)
-    assert await WatchedStore(here, waits).record(taken, transition, later)
+    here.changes.subscribe(waits.on_changes)
+    assert await here.write(queue.record, taken, transition, later)
     clock.advance(0)
     task = await waiting
     assert task is not None
     assert task.reason is Reason.INTERRUPTED
-    notice = await here.get(Key(f"task.{NOON}.on_failure", floor_to_minute(later)))
+    notice = await here.read(tasks.get, Key(f"task.{NOON}.on_failure", floor_to_minute(later)))
     assert notice is not None
     assert json.loads(notice.definition.payload)["reason"] == "interrupted"
 
@@ -368,7 +379,7 @@ async def test_corrupt_orphan_is_notified_at_its_end(daemons: Any, cluster: Clus
     dead, here = daemons("dead"), daemons("here")
     await put(dead, on_failure="http://told.example/")
     await alive(dead, NOW)
-    await dead.claim({HOST: 1}, NOW)
+    await dead.write(queue.claim, {HOST: 1}, NOW)
     with cluster.connect("contract") as other:
         other.execute(f"UPDATE {SCHEMA}.task SET headers = '['".encode())
         # The notification cannot be stored, so the end is not committed either.
@@ -382,7 +393,7 @@ async def test_corrupt_orphan_is_notified_at_its_end(daemons: Any, cluster: Clus
         other.execute(f"ALTER TABLE {SCHEMA}.task DROP CONSTRAINT told".encode())
     # The claim belongs to the new daemon by now, and its lease ends.
     assert await alive(here, NOW + 300) == []
-    page = await here.page()
+    page = await here.read(tasks.list_page)
     assert page is not None
     assert [(task.definition.callback, task.state) for task in page.tasks] == [
         ("http://sink.example/", State.FAILED),
@@ -401,7 +412,7 @@ async def test_outage_does_not_declare_daemons_dead(daemons: Any) -> None:
     await alive(a, NOW)
     await alive(b, *steadily(NOW, NOW + 60))
     await alive(a, *steadily(NOW, NOW + 60))
-    (claim,) = await a.claim({HOST: 1}, NOW + 60)
+    (claim,) = await a.write(queue.claim, {HOST: 1}, NOW + 60)
     # The database is away for an hour; b is the first to be back.
     back = NOW + 3660
     assert await alive(b, back, back + 5) == []
@@ -414,8 +425,8 @@ async def test_restarted_daemon_rescues_its_own_claims_at_once(daemons: Any) -> 
     killed = daemons("name")
     await put(killed)
     await alive(killed, NOW)
-    await killed.claim({HOST: 1}, NOW)
-    for connection in (killed._alive, killed._writer):
+    await killed.write(queue.claim, {HOST: 1}, NOW)
+    for connection in (killed._heartbeats, killed._writer):
         connection.close()
     again = daemons("name")
     # The server needs a moment to see that the connection is gone.
@@ -433,7 +444,7 @@ async def test_claims_of_a_stopped_daemon_are_free_at_once(daemons: Any) -> None
     await put(a)
     await alive(a, NOW)
     await alive(b, NOW)
-    await a.claim({HOST: 1}, NOW)
+    await a.write(queue.claim, {HOST: 1}, NOW)
     await a.close()
     assert len(await alive(b, NOW + 1)) == 1
 
@@ -500,11 +511,11 @@ async def test_claim_with_lost_response_is_recovered(daemons: Any) -> None:
     await alive(daemon, NOW)
     losing(daemon)
     with pytest.raises(StoreUnavailable):
-        await daemon.claim({HOST: 1}, NOW)
-    assert list(await daemon.waiting(NOW - 100)) == [HOST]
-    (claim,) = await daemon.claim({HOST: 9}, NOW)
+        await daemon.write(queue.claim, {HOST: 1}, NOW)
+    assert list(await daemon.read(queue.hosts_with_due_tasks, NOW - 100)) == [HOST]
+    (claim,) = await daemon.write(queue.claim, {HOST: 9}, NOW)
     assert (claim.definition.task_name, claim.attempts_used) == ("one", 1)
-    (other,) = await daemon.claim({HOST: 9}, NOW)
+    (other,) = await daemon.write(queue.claim, {HOST: 9}, NOW)
     assert other.definition.task_name == "two"
     assert await finish(daemon, claim, 200)
 
@@ -513,7 +524,7 @@ async def test_record_with_lost_response_counts_as_stored(daemons: Any) -> None:
     daemon = daemons("a")
     await put(daemon)
     await alive(daemon, NOW)
-    (claim,) = await daemon.claim({HOST: 1}, NOW)
+    (claim,) = await daemon.write(queue.claim, {HOST: 1}, NOW)
     losing(daemon)
     with pytest.raises(StoreUnavailable):
         await finish(daemon, claim, 200)
@@ -529,16 +540,16 @@ async def test_connection_closed_while_idle_is_replaced_silently(
 ) -> None:
     daemon = daemons("a")
     await put(daemon, "before")
-    await daemon.get(definition().key)
+    await daemon.read(tasks.get, definition().key)
     with cluster.connect() as other:
         others = "FROM pg_stat_activity WHERE datname = 'contract' AND application_name = 'callme'"
         other.execute(f"SELECT pg_terminate_backend(pid) {others}".encode())
     pools = [one._pool for one in (daemon._writer, daemon._readers)]
-    used = [connection for pool in pools for connection in pool.connections.values()]
+    used = [connection for one in pools for connection in one.connections.values()]
     # The last message of the server arrives before the end of the connection.
-    wait_for(lambda: all(map(connections._has_ended, used)))
+    wait_for(lambda: all(map(pool._has_ended, used)))
     await put(daemon, "after")
-    assert await daemon.get(definition("after").key) is not None
+    assert await daemon.read(tasks.get, definition("after").key) is not None
 
 
 async def test_connection_lost_during_use_is_reported_and_replaced(
@@ -546,11 +557,11 @@ async def test_connection_lost_during_use_is_reported_and_replaced(
 ) -> None:
     daemon = daemons("a")
 
-    def die(cursor: Any) -> None:
-        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    def die(write: Write) -> None:
+        write.cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     with pytest.raises(StoreUnavailable, match="terminat"):
-        await daemon._write(die)
+        await daemon.write(die)
     await put(daemon)
 
 
@@ -559,59 +570,61 @@ async def test_heartbeat_restores_health_of_an_idle_daemon(
 ) -> None:
     daemon = daemons("a")
 
-    def die(cursor: Any) -> None:
-        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    def die(write: Write) -> None:
+        write.cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     await alive(daemon, NOW)
     with pytest.raises(StoreUnavailable, match="terminat"):
-        await daemon._write(die)
-    assert not await daemon.writable()
+        await daemon.write(die)
+    assert not daemon.is_writable
     await alive(daemon, NOW + 5)
-    assert await daemon.writable()
+    assert daemon.is_writable
 
 
 async def test_slow_write_does_not_fail_its_batch(daemons: Any) -> None:
     daemon = daemons("a")
 
-    def take_long(cursor: Any) -> None:
+    def take_long(write: Write) -> None:
+        cursor = write.cursor
         cursor.execute("SET LOCAL statement_timeout = '50ms'")
         cursor.execute("SELECT pg_sleep(5)").fetchone()
 
-    long = daemon._write(take_long)
+    long = daemon.write(take_long)
     neighbour = Deferred.fromCoroutine(put(daemon))
     with pytest.raises(StoreUnavailable, match="canceling statement due to statement timeout"):
         await long
     await neighbour
-    assert await daemon.get(definition().key) is not None
+    assert await daemon.read(tasks.get, definition().key) is not None
 
 
 async def test_silent_server_times_out(cluster: Cluster) -> None:
     proxy = Silence(cluster.port)
     url = cluster.url("contract").replace(str(cluster.port), str(proxy.port))
-    pool = Connections(url, 1, 1, reactor, reactor)
+    one = Connections(url, 1, 1, reactor, reactor)
 
     def ask(connection: psycopg.Connection) -> Any:
         return connection.execute("SELECT 1").fetchone()
 
-    assert await pool.run(ask) == (1,)
+    assert await one.run(ask) == (1,)
     proxy.silent = True
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="no answer within 1 s"):
-        await pool.run(ask)
+        await one.run(ask)
     assert time.monotonic() - began < 5
     proxy.silent = False
-    assert await pool.run(ask) == (1,)
-    pool.close()
+    assert await one.run(ask) == (1,)
+    one.close()
     proxy.close()
 
 
 async def test_network_timeouts_are_within_thirty_seconds(daemons: Any) -> None:
-    assert store.WORK_SECONDS < 30
+    assert engine.WORK_SECONDS < 30
     # A disconnected daemon must be back before its peers declare it dead.
-    assert store.ALIVE_WORK_SECONDS + HEARTBEAT_SECONDS + 5 < PEER_TIMEOUT_SECONDS
+    assert engine.HEARTBEAT_WORK_SECONDS + HEARTBEAT_SECONDS + 5 < PEER_TIMEOUT_SECONDS
     daemon = daemons("a")
 
-    def settings(cursor: Any) -> dict[str, str]:
+    def settings(write: Write) -> dict[str, str]:
+        cursor = write.cursor
         names = [
             "synchronous_commit",
             "statement_timeout",
@@ -623,7 +636,7 @@ async def test_network_timeouts_are_within_thirty_seconds(daemons: Any) -> None:
         return {name: cursor.execute(f"SHOW {name}").fetchone()[0] for name in names}
 
     # The server of the tests has synchronous_commit off.
-    assert await daemon._write(settings) == {
+    assert await daemon.write(settings) == {
         "synchronous_commit": "on",
         "statement_timeout": "20s",
         "idle_in_transaction_session_timeout": "20s",
@@ -646,11 +659,11 @@ async def test_corrupt_row_does_not_block_others(daemons: Any) -> None:
     with psycopg.connect(daemon._server.conninfo) as other:
         broken = "SET headers = '{' WHERE task_name IN ('broken', 'late')"
         other.execute(f"UPDATE {SCHEMA}.task {broken}".encode())
-    found = await daemon.claim({HOST: 9}, NOON + 60)
+    found = await daemon.write(queue.claim, {HOST: 9}, NOON + 60)
     assert [claim.definition.task_name for claim in found] == ["a", "c"]
-    assert len((await daemon.due(NOON + 60)).too_late) == 1
+    await daemon.write(queue.expire_overdue, NOON + 60)
     for name in ("broken", "late"):
-        task = await daemon.get(definition(name).key)
+        task = await daemon.read(tasks.get, definition(name).key)
         assert task is not None
         assert (task.state, task.reason) == (State.FAILED, Reason.CONNECTION_FAILED)
 
@@ -662,9 +675,10 @@ async def test_failing_or_slow_write_does_not_fail_others(
     await alive(daemon, NOW)
     for name in ("a", "b"):
         await put(daemon, name)
-    one, other = await daemon.claim({HOST: 2}, NOW)
+    one, other = await daemon.write(queue.claim, {HOST: 2}, NOW)
 
-    def slow(cursor: Any) -> None:
+    def slow(write: Write) -> None:
+        cursor = write.cursor
         cursor.execute("SET LOCAL statement_timeout = 10")
         cursor.execute("SELECT pg_sleep(5)")
 
@@ -673,24 +687,27 @@ async def test_failing_or_slow_write_does_not_fail_others(
         one, Outcome(started_at_ms=NOON * 1000, duration_ms=5, status=200, body="\ud800"), NOW
     )
     results = [
-        daemon.record(one, bad, NOW),
+        daemon.write(queue.record, one, bad, NOW),
         finish(daemon, other, 200),
-        daemon._write(slow),
-        daemon.put(definition("c"), NOW),
+        daemon.write(slow),
+        daemon.write(tasks.put, definition("c"), PutCondition.NONE, NOW),
     ]
     with pytest.raises(UnicodeEncodeError):
         await results[0]
     assert await results[1]
     with pytest.raises(StoreUnavailable, match="statement timeout"):
         await results[2]
-    assert (await results[3]).put is Put.CREATED
+    assert (await results[3]).outcome is PutOutcome.CREATED
 
 
 async def test_database_error_contains_no_row_data(daemons: Any) -> None:
     """PostgreSQL's own message quotes the whole row that violates a constraint."""
     a = daemons("a")
     broken = evolve(definition(payload="canary", headers={"X": "canary"}), trigger_at=NOON + 1)
-    for writing in (a.put(broken, NOW), a.put_many([(broken, True)], NOW)):
+    for writing in (
+        a.write(tasks.put, broken, PutCondition.NONE, NOW),
+        a.write(tasks.put_many, [broken], NOW),
+    ):
         with pytest.raises(psycopg.IntegrityError) as refused:
             await writing
         told = "".join(traceback.format_exception(refused.value))
@@ -703,7 +720,7 @@ async def test_nul_in_a_response_is_stored(daemons: Any) -> None:
     daemon = daemons("a")
     await put(daemon)
     await alive(daemon, NOW)
-    (claim,) = await daemon.claim({HOST: 1}, NOW)
+    (claim,) = await daemon.write(queue.claim, {HOST: 1}, NOW)
     outcome = Outcome(
         started_at_ms=NOON * 1000,
         duration_ms=5,
@@ -712,8 +729,8 @@ async def test_nul_in_a_response_is_stored(daemons: Any) -> None:
         detail="a\0b",
         body="\0 \U0001f600",
     )
-    assert await daemon.record(claim, decide_after_attempt(claim, outcome, NOW), NOW)
-    task = await daemon.get(definition().key)
+    assert await daemon.write(queue.record, claim, decide_after_attempt(claim, outcome, NOW), NOW)
+    task = await daemon.read(tasks.get, definition().key)
     assert task is not None
     assert task.attempts is not None
     (attempt,) = task.attempts
@@ -742,12 +759,12 @@ def test_failed_migration_leaves_the_schema_unchanged(
 ) -> None:
     url = cluster.create("fails")
     bad = [*migrations(), "CREATE TABLE half (x int);", "CREATE TABLE task (x int);"]
-    monkeypatch.setattr(database, "migrations", lambda: bad)
+    monkeypatch.setattr(setup, "migrations", lambda: bad)
     with pytest.raises(CannotOpen, match='relation "task" already exists') as refused:
         open_server(url)
     assert "\n" not in str(refused.value)
     with cluster.connect("fails") as connection:
-        assert database.schema_version(connection) == 0
+        assert setup.schema_version(connection) == 0
     monkeypatch.undo()
     open_server(url)
 
@@ -763,7 +780,7 @@ def test_database_from_before_notifications_is_migrated(
         " '[1]', 10, 30, 'a:80', 660, 'scheduled', 60, 0)"
     ).encode()
     with monkeypatch.context() as patch:
-        patch.setattr(database, "migrations", lambda: migrations()[:2])
+        patch.setattr(setup, "migrations", lambda: migrations()[:2])
         open_server(url)
     with cluster.connect("before_notices") as connection:
         connection.execute(old, ("before",))
@@ -782,7 +799,7 @@ def test_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPat
     url = cluster.create("newer")
     with monkeypatch.context() as patch:
         more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
-        patch.setattr(database, "migrations", lambda: more)
+        patch.setattr(setup, "migrations", lambda: more)
         open_server(url)
     with pytest.raises(CannotOpen, match="from a newer callme; this one knows up to"):
         open_server(url)
@@ -808,7 +825,7 @@ def test_unusable_database_is_a_one_line_error(cluster: Cluster, url: str, said:
 
 
 def test_old_server_version_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "OLDEST_POSTGRESQL", 990_000)
+    monkeypatch.setattr(setup, "OLDEST_POSTGRESQL", 990_000)
     with pytest.raises(CannotOpen, match="or newer is needed"):
         open_server(server.conninfo)
 
@@ -829,7 +846,7 @@ def filled(
     )
     with cluster.connect("contract") as connection:
         connection.execute(f"SET search_path = {SCHEMA}".encode())
-        connection.execute((connections._SESSION % 20).encode())
+        connection.execute((pool._SESSION % 20).encode())
         # Only this fixture gathers statistics, and removes those of other tests.
         connection.execute(b"ALTER TABLE task SET (autovacuum_enabled = off)")
         connection.execute(b"DELETE FROM pg_statistic WHERE starelid = 'task'::regclass")
@@ -863,7 +880,7 @@ def filled(
     ("statement", "values", "index"),
     [
         (
-            claims._CLAIM,
+            postgresql_queue._CLAIM,
             {
                 "ms": 1000,
                 "hosts": ["host1"],
@@ -875,12 +892,12 @@ def filled(
             },
             "task_host",
         ),
-        (store._WAITING, {"ms": 1000}, "task_due"),
-        (nodes._ALIVE, {"ms": 1000, "me": 1, "token": 1}, "task_running"),
-        (records._RECORD, ('[{"task_id": 1}]', [1, 2, 3]), "task_pkey"),
-        (writes._PURGE, (1000, 500), "task_finished"),
-        (writes._TOO_LATE, (1000, 1000, 1000), "task_due"),
-        (reads._WAITING, (1000,), "task_due"),
+        (postgresql_queue.DUE_HOSTS, {"ms": 1000}, "task_due"),
+        (membership._ALIVE, {"ms": 1000, "me": 1, "token": 1}, "task_running"),
+        (postgresql_queue._RECORD, ('[{"task_id": 1}]', [1, 2, 3]), "task_pkey"),
+        (queue._PURGE, (1000, 500), "task_finished"),
+        (queue._TOO_LATE, (1000, 1000, 1000), "task_due"),
+        (queue._DUE_HOSTS, (1000,), "task_due"),
     ],
 )
 def test_query_uses_its_index(

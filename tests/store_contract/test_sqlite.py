@@ -14,11 +14,14 @@ from twisted.internet import reactor
 
 from callme.core.task import Attempt, Definition, Reason, State, Transition
 from callme.core.times import Key
-from callme.store import reads, writes
-from callme.store.interface import CannotOpen, StoreUnavailable
-from callme.store.sqlite import claims, database
-from callme.store.sqlite.database import migrations, open_database
-from callme.store.sqlite.store import SqliteStore
+from callme.core.transitions import PutCondition
+from callme.store import queue, tasks
+from callme.store.database import Write
+from callme.store.interface import CannotOpen, Cursor, StoreUnavailable
+from callme.store.sqlite import file
+from callme.store.sqlite.cursor import SqliteCursor
+from callme.store.sqlite.engine import SqliteStore
+from callme.store.sqlite.file import migrations, open_database
 from tests.helpers.tasks import NOON, definition
 
 NOW = NOON + 0.5
@@ -139,7 +142,7 @@ def test_newline_in_a_path_is_escaped(tmp_path: Path) -> None:
 
 
 def test_old_sqlite_version_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "OLDEST_SQLITE", (99, 0, 0))
+    monkeypatch.setattr(file, "OLDEST_SQLITE", (99, 0, 0))
     with pytest.raises(CannotOpen, match="is too old"):
         open_database(path)
 
@@ -149,7 +152,7 @@ def test_failed_migration_leaves_the_schema_unchanged(
 ) -> None:
     make(path)
     bad = [*migrations(), "CREATE TABLE half (x);\nCREATE TABLE task (x);"]
-    monkeypatch.setattr(database, "migrations", lambda: bad)
+    monkeypatch.setattr(file, "migrations", lambda: bad)
     with pytest.raises(CannotOpen, match="already exists"):
         open_database(path)
     connection = sqlite3.connect(path)
@@ -164,7 +167,7 @@ def test_new_migration_runs_once_on_an_old_file(
 ) -> None:
     make(path)
     more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
-    monkeypatch.setattr(database, "migrations", lambda: more)
+    monkeypatch.setattr(file, "migrations", lambda: more)
     make(path)
     make(path)
     connection = sqlite3.connect(path)
@@ -176,7 +179,7 @@ def test_file_from_before_notifications_is_migrated(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(database, "migrations", lambda: migrations()[:3])
+        patch.setattr(file, "migrations", lambda: migrations()[:3])
         make(path)
     connection = sqlite3.connect(path)
     connection.execute(
@@ -189,21 +192,21 @@ def test_file_from_before_notifications_is_migrated(
     connection.close()
     make(path)
     connection = sqlite3.connect(path)
-    task = reads.get(connection.cursor(), Key("task", 60))
+    task = tasks.get(connection.cursor(SqliteCursor), Key("task", 60))
     connection.close()
     assert task is not None
     assert task.definition == Definition(task_name="task", trigger_at=60, callback="http://a/")
 
 
 async def test_every_connection_has_durable_settings(store: SqliteStore) -> None:
-    def settings(cursor: sqlite3.Cursor) -> dict[str, object]:
+    def settings(cursor: Cursor) -> dict[str, object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "query_only", "wal_autocheckpoint")
         return {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
 
     # synchronous: 2 is FULL.
-    writer = await store._write(settings)
+    writer = await store.write(lambda write: settings(write.cursor))
     assert tuple(writer.values())[:4] == ("wal", 2, 1, 0)
-    reader = await store._read(settings)
+    reader = await store.read(settings)
     assert (
         reader["journal_mode"],
         reader["query_only"],
@@ -214,14 +217,14 @@ async def test_every_connection_has_durable_settings(store: SqliteStore) -> None
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (writes._TOO_LATE, "task_due (due_at<?)"),
-        (claims._CLAIM, "task_host (host=? AND due_at<?)"),
-        (f"{claims._CLAIMS} AND lease_until <= ?", "task_running (lease_until<?)"),
-        (writes._PURGE, "task_finished (finished_at<?)"),
-        (claims._RECORD, "INTEGER PRIMARY KEY (rowid=?)"),
-        (reads._BACKLOG, "task_due (due_at<?)"),
-        (reads._WAITING, "task_due (due_at<?)"),
-        (reads._GET, "(task_name=? AND trigger_at=?)"),
+        (queue._TOO_LATE, "task_due (due_at<?)"),
+        (queue._CLAIM, "task_host (host=? AND due_at<?)"),
+        (f"{queue._CLAIMS} AND lease_until <= ?", "task_running (lease_until<?)"),
+        (queue._PURGE, "task_finished (finished_at<?)"),
+        (queue._RECORD, "INTEGER PRIMARY KEY (rowid=?)"),
+        (queue._BACKLOG, "task_due (due_at<?)"),
+        (queue._DUE_HOSTS, "task_due (due_at<?)"),
+        (tasks._GET, "(task_name=? AND trigger_at=?)"),
     ],
 )
 def test_query_uses_its_index(path: Path, statement: str, index: str) -> None:
@@ -238,23 +241,26 @@ def test_query_uses_its_index(path: Path, statement: str, index: str) -> None:
 async def test_locked_database_is_unavailable_and_loses_nothing(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.put(definition("before"), NOW)
+    await store.write(tasks.put, definition("before"), PutCondition.NONE, NOW)
 
-    def impatient(cursor: sqlite3.Cursor) -> None:
-        cursor.execute("PRAGMA busy_timeout = 10")
+    def impatient(write: Write) -> None:
+        write.cursor.execute("PRAGMA busy_timeout = 10")
 
-    await store._write(impatient)
+    await store.write(impatient)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    puts = [store.put(definition(f"n{number}"), NOW) for number in range(3)]
+    puts = [
+        store.write(tasks.put, definition(f"n{number}"), PutCondition.NONE, NOW)
+        for number in range(3)
+    ]
     for one in puts:
         with pytest.raises(StoreUnavailable, match="locked"):
             await one
-    assert await store.get(definition("before").key) is not None
+    assert await store.read(tasks.get, definition("before").key) is not None
     other.execute("ROLLBACK")
     other.close()
-    await store.put(definition("after"), NOW)
-    page = await store.page()
+    await store.write(tasks.put, definition("after"), PutCondition.NONE, NOW)
+    page = await store.read(tasks.list_page)
     assert page is not None
     assert [task.key.task_name for task in page.tasks] == ["after", "before"]
 
@@ -262,16 +268,20 @@ async def test_locked_database_is_unavailable_and_loses_nothing(
 async def test_full_database_is_unavailable_and_keeps_its_data(
     store: SqliteStore,
 ) -> None:
-    await store.put(definition("before"), NOW)
-    (claim,) = await store.claim({"sink.example:80": 1}, NOW)
+    await store.write(tasks.put, definition("before"), PutCondition.NONE, NOW)
+    (claim,) = await store.write(queue.claim, {"sink.example:80": 1}, NOW)
     large = "x" * 20_000
 
-    def fill(cursor: sqlite3.Cursor) -> None:
+    def fill(write: Write) -> None:
+        cursor = write.cursor
         pages = cursor.execute("PRAGMA page_count").fetchone()[0]
         cursor.execute(f"PRAGMA max_page_count = {pages}")
 
-    await store._write(fill)
-    puts = [store.put(definition(f"n{number}", payload=large), NOW) for number in range(3)]
+    await store.write(fill)
+    puts = [
+        store.write(tasks.put, definition(f"n{number}", payload=large), PutCondition.NONE, NOW)
+        for number in range(3)
+    ]
     for one in puts:
         with pytest.raises(StoreUnavailable, match="full"):
             await one
@@ -287,15 +297,16 @@ async def test_full_database_is_unavailable_and_keeps_its_data(
     )
     transition = Transition(state=State.SUCCEEDED, attempt=attempt)
     with pytest.raises(StoreUnavailable, match="full"):
-        await store.record(claim, transition, NOW)
-    task = await store.get(claim.definition.key)
+        await store.write(queue.record, claim, transition, NOW)
+    task = await store.read(tasks.get, claim.definition.key)
     assert task is not None
     # Nothing of it is recorded: neither the state nor the attempt.
     assert (task.state, task.attempts) == (State.RUNNING, ())
-    await store._write(lambda cursor: cursor.execute("PRAGMA max_page_count = 1000000").fetchone())
-    assert await store.record(claim, transition, NOW)
-    await store.put(definition("after", payload=large), NOW)
-    page = await store.page()
+    unbounded = "PRAGMA max_page_count = 1000000"
+    await store.write(lambda write: write.cursor.execute(unbounded).fetchone())
+    assert await store.write(queue.record, claim, transition, NOW)
+    await store.write(tasks.put, definition("after", payload=large), PutCondition.NONE, NOW)
+    page = await store.read(tasks.list_page)
     assert page is not None
     assert [(task.key.task_name, task.state) for task in page.tasks] == [
         ("after", State.SCHEDULED),
@@ -305,22 +316,27 @@ async def test_full_database_is_unavailable_and_keeps_its_data(
 
 async def test_corrupt_row_does_not_block_others(store: SqliteStore, path: Path) -> None:
     for name in ("a", "broken", "c", "late"):
-        await store.put(definition(name, **({"max_delay": 1} if name == "late" else {})), NOW)
+        await store.write(
+            tasks.put,
+            definition(name, **({"max_delay": 1} if name == "late" else {})),
+            PutCondition.NONE,
+            NOW,
+        )
     other = sqlite3.connect(path)
     other.execute("UPDATE task SET headers = '{' WHERE task_name IN ('broken', 'late')")
     other.commit()
     other.close()
-    page = await store.page()
+    page = await store.read(tasks.list_page)
     assert page is not None
     assert len(page.tasks) == 4
-    claims = await store.claim({"sink.example:80": 9}, NOON + 60)
+    claims = await store.write(queue.claim, {"sink.example:80": 9}, NOON + 60)
     assert [claim.definition.task_name for claim in claims] == ["a", "c"]
-    assert len((await store.due(NOON + 60)).too_late) == 1
+    await store.write(queue.expire_overdue, NOON + 60)
     for name in ("broken", "late"):
-        task = await store.get(definition(name).key)
+        task = await store.read(tasks.get, definition(name).key)
         assert task is not None
         assert (task.state, task.reason) == (State.FAILED, Reason.CONNECTION_FAILED)
         assert "no request was made" in task.detail
-    result = await store.put(definition("broken", retry=0), NOW)
+    result = await store.write(tasks.put, definition("broken", retry=0), PutCondition.NONE, NOW)
     assert result.task is not None
     assert State.FAILED is result.task.state

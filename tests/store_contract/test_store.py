@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from callme.core.notification import build_notification
 from callme.core.representation import task_to_dict
-from callme.core.task import Reason, State, Transition
+from callme.core.task import Definition, Reason, State, Transition
 from callme.core.times import MAX_TIMESTAMP, Key
-from callme.core.transitions import decide_after_attempt, interrupted
-from callme.store import reads
+from callme.core.transitions import PutCondition, PutOutcome, decide_after_attempt, interrupted
+from callme.store import queue, stats, tasks
+from callme.store.changes import Changes
+from callme.store.database import Store, Write
 from callme.store.interface import (
     MAX_BACKLOG_COUNT,
     ActivitySnapshot,
@@ -23,14 +23,19 @@ from callme.store.interface import (
     InFlightCall,
     MinuteOutcomes,
     Page,
-    Put,
-    Store,
     TaskVersion,
 )
-from callme.store.postgresql.store import PostgresqlStore
-from callme.store.sqlite.database import open_database
-from callme.store.sqlite.store import SqliteStore
-from tests.helpers.stores import HOST, NOW, claim_all, finish, put, put_in, state_of
+from tests.helpers.logs import LoggedFailures
+from tests.helpers.stores import (
+    HOST,
+    NOW,
+    claim_all,
+    finish,
+    put,
+    put_in,
+    record_changes,
+    state_of,
+)
 from tests.helpers.tasks import NOON, definition
 
 
@@ -38,45 +43,53 @@ async def test_changed_returns_tasks_with_another_version(store: Store) -> None:
     states = list(reversed(State))
     keys = [await put_in(store, state, "näme", NOON + 60 * n) for n, state in enumerate(states)]
     failed, _, running, scheduled = keys
-    tasks = {key: await store.get(key) for key in keys}
+    known = {key: await store.read(tasks.get, key) for key in keys}
     seen: dict[Key, TaskVersion | None] = {
-        key: TaskVersion.of(task) for key, task in tasks.items() if task
+        key: TaskVersion.of(task) for key, task in known.items() if task
     }
     assert len(seen) == len(keys)
-    assert await store.changed(seen, 9) == {}
-    assert await store.changed(seen | {running: None}, 9) == {running: tasks[running]}
+    assert await store.read(tasks.get_if_modified, seen, 9) == {}
+    assert await store.read(tasks.get_if_modified, seen | {running: None}, 9) == {
+        running: known[running]
+    }
     # Two unknown versions; one of the tasks exists.
     absent = Key("absent", NOON)
-    told = await store.changed({absent: None, running: None}, 9)
-    assert told == {absent: None, running: tasks[running]}
-    assert len(await store.changed(dict.fromkeys(keys), 3)) == 3
-    await store.delete(failed)
-    assert await store.changed(seen, 9) == {failed: None}
+    told = await store.read(tasks.get_if_modified, {absent: None, running: None}, 9)
+    assert told == {absent: None, running: known[running]}
+    assert len(await store.read(tasks.get_if_modified, dict.fromkeys(keys), 3)) == 3
+    await store.write(tasks.delete, failed)
+    assert await store.read(tasks.get_if_modified, seen, 9) == {failed: None}
     del seen[failed]
     (claim,) = await claim_all(store, now=NOON + 180)
-    assert await store.changed(seen, 9) == {scheduled: await store.get(scheduled)}
+    assert await store.read(tasks.get_if_modified, seen, 9) == {
+        scheduled: await store.read(tasks.get, scheduled)
+    }
     await finish(store, claim, 200, now=NOON + 180)
-    assert await store.changed(seen, 9) == {scheduled: await store.get(scheduled)}
+    assert await store.read(tasks.get_if_modified, seen, 9) == {
+        scheduled: await store.read(tasks.get, scheduled)
+    }
 
 
 async def test_attempt_and_replacement_change_the_version(store: Store) -> None:
     key = await put(store, retry=1)
-    task = await store.get(key)
+    task = await store.read(tasks.get, key)
     assert task is not None
     await finish(store, (await claim_all(store))[0], 500)
-    again = (await store.changed({key: TaskVersion.of(task)}, 9))[key]
+    again = (await store.read(tasks.get_if_modified, {key: TaskVersion.of(task)}, 9))[key]
     assert again is not None
     assert (again.state, again.attempts_used) == (State.SCHEDULED, 1)
     other = definition(callback="http://other.example/")
-    await store.put(other, NOW + 1, replace=True)
-    assert (await store.changed({key: TaskVersion.of(again)}, 9))[key] == await store.get(key)
+    await store.write(tasks.put, other, PutCondition.MUST_EXIST, NOW + 1)
+    assert (await store.read(tasks.get_if_modified, {key: TaskVersion.of(again)}, 9))[
+        key
+    ] == await store.read(tasks.get, key)
 
 
 TOLD: dict[str, Any] = {"on_failure": "http://told.example/", "on_success": "https://told.example/"}
 
 
 async def names_in(store: Store) -> list[str]:
-    page = await store.page()
+    page = await store.read(tasks.list_page)
     assert page is not None
     return [str(task.key) for task in page.tasks]
 
@@ -85,7 +98,10 @@ async def test_end_is_stored_with_its_notification(store: Store) -> None:
     key = await put(store, retry=0, payload="\\x41 \0", **TOLD)
     (claim,) = await claim_all(store)
     await finish(store, claim, 500)
-    task, made = await store.get(key), await store.get(Key(f"task.{NOON}.on_failure", NOON))
+    task, made = (
+        await store.read(tasks.get, key),
+        await store.read(tasks.get, Key(f"task.{NOON}.on_failure", NOON)),
+    )
     assert task is not None
     assert made is not None
     assert made.definition == build_notification(task, NOW)
@@ -94,7 +110,7 @@ async def test_end_is_stored_with_its_notification(store: Store) -> None:
     # A repeated record adds no second notification.
     await finish(store, claim, 500)
     assert len(await names_in(store)) == 2
-    (again,) = await store.claim({"told.example:80": 9}, NOW)
+    (again,) = await store.write(queue.claim, {"told.example:80": 9}, NOW)
     assert again.definition == made.definition
 
 
@@ -113,9 +129,10 @@ async def test_each_of_many_ends_has_its_notification(store: Store) -> None:
 
 async def test_expired_task_has_its_notification(store: Store) -> None:
     key = await put(store, max_delay=1, payload="p", **TOLD)
-    due = await store.due(NOON + 61)
-    assert (due.too_late, due.hosts) == ([key], ["told.example:80"])
-    made = await store.get(Key(f"task.{NOON}.on_failure", NOON + 60))
+    due = await store.write(queue.expire_overdue, NOON + 61)
+    assert due.hosts == ["told.example:80"]
+    assert State.FAILED is await state_of(store, key)
+    made = await store.read(tasks.get, Key(f"task.{NOON}.on_failure", NOON + 60))
     assert made is not None
     assert json.loads(made.definition.payload)["reason"] == "too_late"
 
@@ -132,8 +149,8 @@ async def test_task_round_trips_through_the_store(store: Store) -> None:
         on_failure="http://a.example/",
         on_success="http://b.example/",
     )
-    created = await store.put(made, NOW)
-    task = await store.get(made.key)
+    created = await store.write(tasks.put, made, PutCondition.NONE, NOW)
+    task = await store.read(tasks.get, made.key)
     assert created.task == task
     assert task is not None
     assert made == task.definition
@@ -151,30 +168,33 @@ async def test_task_round_trips_through_the_store(store: Store) -> None:
 async def test_first_and_last_timestamps_are_stored(store: Store) -> None:
     for at in (0, MAX_TIMESTAMP - 59):
         key = await put(store, at=at)
-        task = await store.get(key)
+        task = await store.read(tasks.get, key)
         assert task is not None
         assert at == task.due_at
 
 
 async def test_operations_on_a_missing_task_return_none(store: Store) -> None:
     key = Key("nobody", NOON)
-    assert await store.get(key) is None
-    assert await store.delete(key) is None
-    assert await store.delete_name("nobody") is None
-    assert await store.reschedule(key, NOON, NOW, include_all_states=True) is None
-    assert await store.reschedule_name("nobody", NOON, NOW, include_all_states=True) is None
-    assert await store.page(task_name="nobody") is None
-    assert Page([], None) == await store.page()
-    assert await store.backlog(NOW) == 0
+    assert await store.read(tasks.get, key) is None
+    assert await store.write(tasks.delete, key) is None
+    assert await store.write(tasks.delete_name, "nobody") is None
+    assert await store.write(tasks.reschedule, key, NOON, NOW, include_all_states=True) is None
+    assert (
+        await store.write(tasks.reschedule_name, "nobody", NOON, NOW, include_all_states=True)
+        is None
+    )
+    assert await store.read(tasks.list_page, task_name="nobody") is None
+    assert Page([], None) == await store.read(tasks.list_page)
+    assert await store.read(queue.backlog, NOW) == 0
     assert await claim_all(store) == []
-    assert await store.abandoned(NOW) == []
+    assert await store.write(queue.take_orphans, NOW) == []
 
 
 async def test_repeated_put_changes_nothing(store: Store) -> None:
     key = await put(store)
-    again = await store.put(definition(), NOW + 100)
-    assert Put.UNCHANGED is again.put
-    assert await store.get(key) == again.task
+    again = await store.write(tasks.put, definition(), PutCondition.NONE, NOW + 100)
+    assert PutOutcome.UNCHANGED is again.outcome
+    assert await store.read(tasks.get, key) == again.task
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -182,10 +202,11 @@ async def test_put_of_another_definition_leaves_the_existing_one(
     store: Store, state: State
 ) -> None:
     key = await put_in(store, state)
-    before = await store.get(key)
-    result = await store.put(definition(payload="other"), NOW)
-    assert (Put.DIFFERENT, before) == (result.put, result.task)
-    assert before == await store.get(key)
+    before = await store.read(tasks.get, key)
+    result = await store.write(tasks.put, definition(payload="other"), PutCondition.NONE, NOW)
+    refusal = PutOutcome.CONFLICT if state is State.SCHEDULED else PutOutcome.NOT_SCHEDULED
+    assert (refusal, before) == (result.outcome, result.task)
+    assert before == await store.read(tasks.get, key)
 
 
 async def test_a_scheduled_task_can_be_replaced(store: Store) -> None:
@@ -193,29 +214,29 @@ async def test_a_scheduled_task_can_be_replaced(store: Store) -> None:
     (claim,) = await claim_all(store)
     await finish(store, claim, 500)
     other = definition(payload="other", callback="http://other.example/", max_delay=5)
-    result = await store.put(other, NOW + 1, create=False, replace=True)
-    assert Put.REPLACED is result.put
-    task = await store.get(key)
+    result = await store.write(tasks.put, other, PutCondition.MUST_EXIST, NOW + 1)
+    assert PutOutcome.REPLACED is result.outcome
+    task = await store.read(tasks.get, key)
     assert result.task == task
     assert task is not None
     assert (other, NOON, 0) == (task.definition, task.due_at, task.attempts_used)
     assert [attempt.number for attempt in task.attempts or ()] == [1]
     assert await claim_all(store) == []
-    (claim,) = await store.claim({"other.example:80": 5}, NOW)
+    (claim,) = await store.write(queue.claim, {"other.example:80": 5}, NOW)
     assert (claim.number, claim.attempts_used) == (2, 1)
 
 
 @pytest.mark.parametrize("state", [State.RUNNING, State.SUCCEEDED, State.FAILED])
 async def test_only_a_scheduled_task_can_be_replaced(store: Store, state: State) -> None:
     await put_in(store, state)
-    result = await store.put(definition(payload="other"), NOW, create=False, replace=True)
-    assert Put.DIFFERENT is result.put
+    result = await store.write(tasks.put, definition(payload="other"), PutCondition.MUST_EXIST, NOW)
+    assert PutOutcome.NOT_SCHEDULED is result.outcome
 
 
 async def test_put_that_only_replaces_does_not_create(store: Store) -> None:
-    result = await store.put(definition(), NOW, create=False, replace=True)
-    assert (result.put, result.task) == (Put.ABSENT, None)
-    assert Page([], None) == await store.page()
+    result = await store.write(tasks.put, definition(), PutCondition.MUST_EXIST, NOW)
+    assert (result.outcome, result.task) == (PutOutcome.MISSING, None)
+    assert Page([], None) == await store.read(tasks.list_page)
 
 
 async def test_due_tasks_are_claimed_in_order_and_not_early(store: Store) -> None:
@@ -239,7 +260,7 @@ async def test_a_claim_counts_its_attempt_and_no_task_is_claimed_twice(store: St
     ) == (1, 1, HOST, NOON * 1000 + 500)
     assert definition(timeout=7) == claim.definition
     assert await claim_all(store) == []
-    task = await store.get(key)
+    task = await store.read(tasks.get, key)
     assert task is not None
     assert (
         task.state,
@@ -251,17 +272,20 @@ async def test_a_claim_counts_its_attempt_and_no_task_is_claimed_twice(store: St
 
 async def test_claim_has_the_time_when_its_definition_was_put(store: Store) -> None:
     key = await put(store)
-    (claim,) = await store.claim({HOST: 1}, NOW)
+    (claim,) = await store.write(queue.claim, {HOST: 1}, NOW)
     assert claim.created_at_ms == NOW * 1000
     due = Transition(state=State.SCHEDULED, due_at=NOON)
-    await store.record(claim, due, NOW)
+    await store.write(queue.record, claim, due, NOW)
     replaced = definition("task", NOON, payload="other")
-    assert Put.REPLACED is (await store.put(replaced, NOW + 1, replace=True)).put
-    (claim,) = await store.claim({HOST: 1}, NOW + 1)
+    assert (
+        PutOutcome.REPLACED
+        is (await store.write(tasks.put, replaced, PutCondition.MUST_EXIST, NOW + 1)).outcome
+    )
+    (claim,) = await store.write(queue.claim, {HOST: 1}, NOW + 1)
     assert claim.created_at_ms == (NOW + 1) * 1000
     assert claim.definition.key == key
-    await store.record(claim, due, NOW + 1)
-    (claim,) = await store.claim({HOST: 1}, NOW + 2)
+    await store.write(queue.record, claim, due, NOW + 1)
+    (claim,) = await store.write(queue.claim, {HOST: 1}, NOW + 2)
     assert claim.created_at_ms == (NOW + 1) * 1000
 
 
@@ -269,10 +293,13 @@ async def test_claim_takes_up_to_the_share_of_each_host(store: Store) -> None:
     for number in range(5):
         await put(store, f"a{number}")
         await put(store, f"b{number}", callback="https://other.example/")
-    assert sorted((await store.due(NOW)).hosts) == ["other.example:443", HOST]
-    claims = await store.claim({HOST: 2, "other.example:443": 3, "nobody:80": 9}, NOW)
+    assert sorted((await store.write(queue.expire_overdue, NOW)).hosts) == [
+        "other.example:443",
+        HOST,
+    ]
+    claims = await store.write(queue.claim, {HOST: 2, "other.example:443": 3, "nobody:80": 9}, NOW)
     assert sorted(c.definition.task_name for c in claims) == ["a0", "a1", "b0", "b1", "b2"]
-    assert await store.backlog(NOW) == 5
+    assert await store.read(queue.backlog, NOW) == 5
 
 
 async def test_claim_takes_the_longest_due_of_a_host_first(store: Store) -> None:
@@ -286,7 +313,7 @@ async def test_success_is_recorded(store: Store) -> None:
     key = await put(store)
     (claim,) = await claim_all(store)
     assert await finish(store, claim, 200, NOW + 1)
-    task = await store.get(key)
+    task = await store.read(tasks.get, key)
     assert task is not None
     assert (
         task.state,
@@ -315,7 +342,7 @@ async def test_retry_is_claimed_at_its_minute(store: Store) -> None:
     (again,) = await claim_all(store, now=NOON + 60)
     assert (again.number, again.attempts_used) == (2, 2)
     await finish(store, again, 500, NOON + 61)
-    task = await store.get(key)
+    task = await store.read(tasks.get, key)
     assert task is not None
     assert task.attempts is not None
     assert (task.state, task.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)
@@ -325,24 +352,28 @@ async def test_retry_is_claimed_at_its_minute(store: Store) -> None:
 async def test_record_of_a_lost_claim_is_rejected(store: Store) -> None:
     key = await put(store, retry=5)
     (old,) = await claim_all(store)
-    assert await store.record(old, decide_after_attempt(old, interrupted(old), NOW), NOW)
+    assert await store.write(
+        queue.record, old, decide_after_attempt(old, interrupted(old), NOW), NOW
+    )
     assert not await finish(store, old, 200)
     (new,) = await claim_all(store, now=NOON + 60)
     assert not await finish(store, old, 200)
     assert State.RUNNING is await state_of(store, key)
     assert await finish(store, new, 200)
     assert not await finish(store, new, 500)
-    task = await store.get(key)
+    task = await store.read(tasks.get, key)
     assert task is not None
     assert [attempt.status for attempt in task.attempts or ()] == [None, 200]
 
 
 async def test_returned_claim_does_not_spend_an_attempt(store: Store) -> None:
     key = await put(store)
-    before = await store.get(key)
+    before = await store.read(tasks.get, key)
     (claim,) = await claim_all(store)
-    assert await store.record(claim, Transition(state=State.SCHEDULED, due_at=NOON), NOW)
-    assert before == await store.get(key)
+    assert await store.write(
+        queue.record, claim, Transition(state=State.SCHEDULED, due_at=NOON), NOW
+    )
+    assert before == await store.read(tasks.get, key)
     (claim,) = await claim_all(store)
     assert (claim.number, claim.attempts_used) == (1, 1)
 
@@ -350,10 +381,13 @@ async def test_returned_claim_does_not_spend_an_attempt(store: Store) -> None:
 async def test_task_past_max_delay_fails_as_too_late(store: Store) -> None:
     late = await put(store, "late", max_delay=1)
     fine = await put(store, "fine", max_delay=2)
-    assert (await store.due(NOON + 59.9)).too_late == []
-    due = await store.due(NOON + 60)
-    assert ([late], [HOST], False) == (list(due.too_late), list(due.hosts), due.more)
-    task = await store.get(late)
+    changes = record_changes(store)
+    await store.write(queue.expire_overdue, NOON + 59.9)
+    assert changes[-1].transitions == []
+    due = await store.write(queue.expire_overdue, NOON + 60)
+    assert (list(due.hosts), due.more) == ([HOST], False)
+    assert [late] == [one.key for one in changes[-1].transitions] == list(changes[-1].keys)
+    task = await store.read(tasks.get, late)
     assert task is not None
     assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)
     assert "1 minute after trigger_at" in task.detail
@@ -369,17 +403,17 @@ async def test_expired_task_is_not_claimed(store: Store) -> None:
 async def test_lease_outlasts_the_call(store: Store) -> None:
     await put(store, timeout=100)
     (claim,) = await claim_all(store, now=NOON)
-    assert await store.abandoned(NOON + 100) == []
-    assert [claim] == await store.abandoned(NOON + 200)
+    assert await store.write(queue.take_orphans, NOON + 100) == []
+    assert [claim] == await store.write(queue.take_orphans, NOON + 200)
     await finish(store, claim, 200)
-    assert await store.abandoned(NOON + 400) == []
+    assert await store.write(queue.take_orphans, NOON + 400) == []
 
 
 async def test_attempt_has_the_name_of_its_daemon(store: Store) -> None:
     key = await put(store)
     (claim,) = await claim_all(store)
     await finish(store, claim, 200)
-    task = await store.get(key)
+    task = await store.read(tasks.get, key)
     assert task is not None
     assert task.attempts is not None
     assert (claim.node, task.attempts[0].node) == ("node", "node")
@@ -389,10 +423,10 @@ async def test_waiting_lists_hosts_with_due_tasks(store: Store) -> None:
     await put(store, "a")
     await put(store, "b", callback="https://other.example/")
     await put(store, "c", NOON + 60, callback="https://later.example/")
-    assert sorted(await store.waiting(NOW)) == ["other.example:443", HOST]
+    assert sorted(await store.read(queue.hosts_with_due_tasks, NOW)) == ["other.example:443", HOST]
     await claim_all(store)
-    assert list(await store.waiting(NOW)) == ["other.example:443"]
-    assert list(await store.waiting(NOON - 1)) == []
+    assert list(await store.read(queue.hosts_with_due_tasks, NOW)) == ["other.example:443"]
+    assert list(await store.read(queue.hosts_with_due_tasks, NOON - 1)) == []
 
 
 async def test_page_is_ordered_by_name_then_time(store: Store) -> None:
@@ -404,7 +438,7 @@ async def test_page_is_ordered_by_name_then_time(store: Store) -> None:
     found: list[Key] = []
     following: Key | None = None
     while True:
-        page = await store.page(start_from=following, limit=4)
+        page = await store.read(tasks.list_page, start_from=following, limit=4)
         assert page is not None
         found += [task.key for task in page.tasks]
         following = page.next
@@ -417,20 +451,20 @@ async def test_page_is_ordered_by_name_then_time(store: Store) -> None:
 async def test_full_last_page_has_no_next(store: Store) -> None:
     for at in (0, 60):
         await put(store, at=NOON + at)
-    page = await store.page(limit=2)
+    page = await store.read(tasks.list_page, limit=2)
     assert page is not None
     assert (len(page.tasks), page.next) == (2, None)
 
 
 async def test_page_of_large_tasks_ends_before_its_limit(store: Store) -> None:
     large = {f"{number:02}-{'x' * 77}": "" for number in range(100)}
-    tasks = [(definition(f"task{number:03}", headers=large), True) for number in range(300)]
-    await store.put_many(tasks, NOW)
+    large_ones = [definition(f"task{number:03}", headers=large) for number in range(300)]
+    await store.write(tasks.put_many, large_ones, NOW)
     found: list[Key] = []
     start: Key | None = None
     pages = 0
     while True:
-        page = await store.page(start_from=start, limit=1000)
+        page = await store.read(tasks.list_page, start_from=start, limit=1000)
         assert page is not None
         pages += 1
         found += [task.key for task in page.tasks]
@@ -438,7 +472,7 @@ async def test_page_of_large_tasks_ends_before_its_limit(store: Store) -> None:
             break
         assert 100 <= len(page.tasks) <= 130
         start = page.next
-    assert found == [made.key for made, _ in tasks]
+    assert found == [made.key for made in large_ones]
     assert pages == 3
 
 
@@ -447,7 +481,7 @@ async def test_paging_is_stable_under_inserts_and_deletes(store: Store) -> None:
     seen: list[Key] = []
     following: Key | None = None
     for turn in range(20):
-        page = await store.page(start_from=following, limit=3)
+        page = await store.read(tasks.list_page, start_from=following, limit=3)
         assert page is not None
         seen += [task.key for task in page.tasks]
         following = page.next
@@ -457,7 +491,7 @@ async def test_paging_is_stable_under_inserts_and_deletes(store: Store) -> None:
         await put(store, f"m{turn:02d}")
         await put(store, f"{following.task_name}x{turn}")
         if turn == 1:
-            await store.delete(following)
+            await store.write(tasks.delete, following)
             stay.remove(following)
     assert len(set(seen)) == len(seen)
     assert set(stay) <= set(seen)
@@ -474,19 +508,19 @@ async def test_page_is_filtered(store: Store) -> None:
         (State.RUNNING, running),
         (State.SCHEDULED, later),
     ]:
-        page = await store.page(state=state)
+        page = await store.read(tasks.list_page, state=state)
         assert page is not None
         assert [key] == [task.key for task in page.tasks]
-    page = await store.page(after=NOON)
+    page = await store.read(tasks.list_page, after=NOON)
     assert page is not None
     assert [later] == [task.key for task in page.tasks]
-    page = await store.page(task_name="done", after=NOON)
+    page = await store.read(tasks.list_page, task_name="done", after=NOON)
     assert Page([], None) == page
 
 
 async def test_page_omits_payload_and_attempts(store: Store) -> None:
     await put(store, payload="large")
-    page = await store.page()
+    page = await store.read(tasks.list_page)
     assert page is not None
     assert (page.tasks[0].definition.payload, page.tasks[0].attempts) == ("", None)
 
@@ -495,11 +529,11 @@ async def test_page_omits_payload_and_attempts(store: Store) -> None:
 async def test_deleted_task_is_gone(store: Store, state: State) -> None:
     key = await put_in(store, state)
     other = await put(store, at=NOON + 60)
-    assert Deleted(1) == await store.delete(key)
-    assert await store.get(key) is None
+    assert Deleted(1) == await store.write(tasks.delete, key)
+    assert await store.read(tasks.get, key) is None
     assert State.SCHEDULED is await state_of(store, other)
     await put(store)
-    task = await store.get(key)
+    task = await store.read(tasks.get, key)
     assert task is not None
     assert task.attempts == ()
 
@@ -507,23 +541,21 @@ async def test_deleted_task_is_gone(store: Store, state: State) -> None:
 async def test_running_task_is_not_deleted(store: Store) -> None:
     running = await put_in(store, State.RUNNING)
     await put(store, at=NOON + 60)
-    assert Deleted(0, [running]) == await store.delete(running)
-    assert Deleted(1, [running]) == await store.delete_name("task")
+    assert Deleted(0, [running]) == await store.write(tasks.delete, running)
+    assert Deleted(1, [running]) == await store.write(tasks.delete_name, "task")
     assert State.RUNNING is await state_of(store, running)
 
 
 async def test_a_failed_task_is_rescheduled_with_its_full_budget(store: Store) -> None:
     key = await put_in(store, State.FAILED)
-    result = await store.reschedule(key, NOON + 120, NOW, include_all_states=False)
+    changes = record_changes(store)
+    result = await store.write(tasks.reschedule, key, NOON + 120, NOW, include_all_states=False)
     assert result is not None
     to = Key("task", NOON + 120)
-    assert ([(key, to)], [], [HOST]) == (
-        list(result.moved),
-        list(result.skipped),
-        list(result.hosts),
-    )
-    assert await store.get(key) is None
-    task = await store.get(to)
+    assert ([(key, to)], []) == (list(result.moved), list(result.skipped))
+    assert (list(changes[-1].keys), changes[-1].due_hosts) == ([key], {HOST: NOON + 120})
+    assert await store.read(tasks.get, key) is None
+    task = await store.read(tasks.get, to)
     assert task is not None
     assert (
         task.state,
@@ -542,7 +574,7 @@ async def test_a_failed_task_is_rescheduled_with_its_full_budget(store: Store) -
 
 async def test_a_task_may_be_rescheduled_to_its_own_minute(store: Store) -> None:
     key = await put_in(store, State.FAILED)
-    result = await store.reschedule(key, NOON, NOW, include_all_states=False)
+    result = await store.write(tasks.reschedule, key, NOON, NOW, include_all_states=False)
     assert result is not None
     assert [(key, key)] == result.moved
     assert State.SCHEDULED is await state_of(store, key)
@@ -551,7 +583,7 @@ async def test_a_task_may_be_rescheduled_to_its_own_minute(store: Store) -> None
 async def test_reschedule_does_not_overwrite_a_task(store: Store) -> None:
     key = await put_in(store, State.FAILED)
     other = await put(store, at=NOON + 60)
-    result = await store.reschedule(key, NOON + 60, NOW, include_all_states=True)
+    result = await store.write(tasks.reschedule, key, NOON + 60, NOW, include_all_states=True)
     assert result is not None
     assert result.conflict == f"another task stands at {other}"
     assert State.FAILED is await state_of(store, key)
@@ -560,10 +592,10 @@ async def test_reschedule_does_not_overwrite_a_task(store: Store) -> None:
 @pytest.mark.parametrize("state", [State.SCHEDULED, State.RUNNING, State.SUCCEEDED])
 async def test_reschedule_moves_only_failed_tasks_by_default(store: Store, state: State) -> None:
     key = await put_in(store, state)
-    result = await store.reschedule(key, NOON + 60, NOW, include_all_states=False)
+    result = await store.write(tasks.reschedule, key, NOON + 60, NOW, include_all_states=False)
     assert result is not None
     assert result.conflict is not None
-    result = await store.reschedule(key, NOON + 60, NOW, include_all_states=True)
+    result = await store.write(tasks.reschedule, key, NOON + 60, NOW, include_all_states=True)
     assert result is not None
     if state is State.RUNNING:
         assert ([], [(key, "running")]) == (list(result.moved), list(result.skipped))
@@ -574,10 +606,10 @@ async def test_reschedule_moves_only_failed_tasks_by_default(store: Store, state
 async def test_reschedule_past_max_delay_moves_nothing(store: Store) -> None:
     key = await put_in(store, State.FAILED)
     far = NOON + 525_600 * 60 + 60
-    result = await store.reschedule(key, NOON, far, include_all_states=False)
+    result = await store.write(tasks.reschedule, key, NOON, far, include_all_states=False)
     assert result is not None
     assert [(key, "too_late")] == result.skipped
-    result = await store.reschedule_name("task", NOON, far, include_all_states=False)
+    result = await store.write(tasks.reschedule_name, "task", NOON, far, include_all_states=False)
     assert result is not None
     assert ([], [(key, "too_late")]) == (list(result.moved), list(result.skipped))
 
@@ -587,14 +619,16 @@ async def test_rescheduled_name_takes_the_next_free_minutes(store: Store) -> Non
     running = await put_in(store, State.RUNNING, at=NOON + 240)
     waiting = await put(store, at=NOON + 300)
     elsewhere = await put(store, "other", NOON + 180)
-    result = await store.reschedule_name("task", NOON + 120, NOON + 120, include_all_states=False)
+    result = await store.write(
+        tasks.reschedule_name, "task", NOON + 120, NOON + 120, include_all_states=False
+    )
     assert result is not None
     to = [Key("task", NOON + 60 * n) for n in (2, 3, 6)]
     assert list(zip(failed, to, strict=True)) == list(result.moved)
     assert [(running, "running")] == result.skipped
     for key in [*to, waiting, elsewhere]:
         assert State.SCHEDULED is await state_of(store, key)
-    page = await store.page(task_name="task")
+    page = await store.read(tasks.list_page, task_name="task")
     assert page is not None
     assert len(page.tasks) == 5
 
@@ -605,7 +639,9 @@ async def test_rescheduled_states_reuse_the_minutes_they_leave(store: Store) -> 
         await put_in(store, State.FAILED, at=NOON + 60),
         await put(store, at=NOON + 120),
     ]
-    result = await store.reschedule_name("task", NOON + 60, NOON + 60, include_all_states=True)
+    result = await store.write(
+        tasks.reschedule_name, "task", NOON + 60, NOON + 60, include_all_states=True
+    )
     assert result is not None
     assert [Key("task", NOON + 60 * n) for n in (1, 2, 3)] == [new for _, new in result.moved]
     assert keys == [old for old, _ in result.moved]
@@ -614,7 +650,9 @@ async def test_rescheduled_states_reuse_the_minutes_they_leave(store: Store) -> 
 async def test_reschedule_beyond_the_last_minute_is_refused(store: Store) -> None:
     for at in (0, 60):
         await put_in(store, State.FAILED, at=NOON + at)
-    result = await store.reschedule_name("task", MAX_TIMESTAMP - 59, NOW, include_all_states=False)
+    result = await store.write(
+        tasks.reschedule_name, "task", MAX_TIMESTAMP - 59, NOW, include_all_states=False
+    )
     assert result is not None
     assert result.conflict is not None
     assert list(result.moved) == []
@@ -624,37 +662,40 @@ async def test_purge_deletes_the_oldest_first_in_batches(store: Store) -> None:
     old = [await put_in(store, State.SUCCEEDED, f"old{n}", NOON + 60 * n) for n in range(3)]
     failed = await put_in(store, State.FAILED, "failed", NOON + 600)
     waiting = await put(store, "waiting", 0)
-    assert await store.purge(NOON + 500, 2) == 2
+    assert await store.write(queue.purge, NOON + 500, 2) == 2
     assert [await state_of(store, key) for key in old] == [None, None, State.SUCCEEDED]
-    assert await store.purge(NOON + 500, 2) == 1
-    assert await store.purge(NOON + 500, 2) == 0
+    assert await store.write(queue.purge, NOON + 500, 2) == 1
+    assert await store.write(queue.purge, NOON + 500, 2) == 0
     assert State.FAILED is await state_of(store, failed)
     assert State.SCHEDULED is await state_of(store, waiting)
 
 
 async def test_grouped_writes_each_get_their_own_result(store: Store) -> None:
-    puts = [store.put(definition(f"n{number % 50}"), NOW) for number in range(100)]
-    results = [(await one).put for one in puts]
-    assert results == [Put.CREATED] * 50 + [Put.UNCHANGED] * 50
+    puts = [
+        store.write(tasks.put, definition(f"n{number % 50}"), PutCondition.NONE, NOW)
+        for number in range(100)
+    ]
+    results = [(await one).outcome for one in puts]
+    assert results == [PutOutcome.CREATED] * 50 + [PutOutcome.UNCHANGED] * 50
 
 
 # Stats
 
 
 async def test_stats_count_tasks_and_backlog(store: Store) -> None:
-    empty = await store.figures(NOW, count=True)
+    empty = await store.read(stats.store_stats, NOW, count=True)
     assert (empty.backlog, empty.oldest_due) == (0, 0)
     assert empty.tasks is not None
     assert set(empty.tasks.values()) == {0}
     await put(store, "later", NOON + 3600)
-    assert (await store.figures(NOW)).oldest_due == 0
+    assert (await store.read(stats.store_stats, NOW)).oldest_due == 0
     for minute, state in enumerate([State.SUCCEEDED, State.SUCCEEDED, State.FAILED, State.RUNNING]):
         await put_in(store, state, at=NOON - 600 + 60 * minute)
     await put(store, "due", NOON - 120)
     await put(store, "late", NOON - 1200, max_delay=1)
     await put(store, "due", NOON - 60)
-    await store.due(NOW)
-    figures = await store.figures(NOW, count=True)
+    await store.write(queue.expire_overdue, NOW)
+    figures = await store.read(stats.store_stats, NOW, count=True)
     assert (figures.backlog, figures.oldest_due) == (2, 120.5)
     assert figures.size >= 8192
     assert figures.tasks is not None
@@ -666,7 +707,7 @@ async def test_stats_count_tasks_and_backlog(store: Store) -> None:
         (State.FAILED, Reason.TOO_LATE): 1,
     }
     assert figures.tasks.keys() == empty.tasks.keys()
-    assert (await store.figures(NOW)).tasks is None
+    assert (await store.read(stats.store_stats, NOW)).tasks is None
 
 
 async def test_stats_count_the_backlog_up_to_a_limit(
@@ -675,36 +716,136 @@ async def test_stats_count_the_backlog_up_to_a_limit(
     for minute in range(5):
         await put(store, at=NOON - 60 * minute)
     monkeypatch.setattr(
-        reads, "_SOME_BACKLOG", reads._SOME_BACKLOG.replace(str(MAX_BACKLOG_COUNT), "3")
+        stats, "_SOME_BACKLOG", stats._SOME_BACKLOG.replace(str(MAX_BACKLOG_COUNT), "3")
     )
-    assert (await store.figures(NOW)).backlog == 3
+    assert (await store.read(stats.store_stats, NOW)).backlog == 3
 
 
-@pytest.mark.parametrize("over", ["sqlite", "postgresql"])
-async def test_each_commit_reports_its_operations(
-    tmp_path: Path, request: pytest.FixtureRequest, over: str
-) -> None:
-    told: list[int] = []
-    made: Store
-    if over == "sqlite":
-        database = open_database(tmp_path / "callme.sqlite")
-        made = SqliteStore(database, reactor, lambda: "node", committed=told.append)
-    else:
-        server = request.getfixturevalue("server")
-        made = PostgresqlStore(server, reactor, lambda: "node", committed=told.append)
-    puts = [made.put(definition(at=NOON + 60 * minute), NOW) for minute in range(3)]
+# What commits change
+
+
+async def test_each_commit_reports_its_operations(store: Store) -> None:
+    published = record_changes(store)
+    puts = [
+        store.write(tasks.put, definition(at=NOON + 60 * minute), PutCondition.NONE, NOW)
+        for minute in range(3)
+    ]
     for putting in puts:
         await putting
-    await made.put(definition("one more"), NOW)
-    assert told == [3, 1]
-    await made.close()
+    await put(store, "one more")
+    assert [changes.operations for changes in published] == [3, 1]
+    assert published[0].due_hosts == {HOST: NOON}
+
+
+async def test_a_commit_is_published_before_its_results_are_returned(store: Store) -> None:
+    order: list[str] = []
+    store.changes.subscribe(lambda _: order.append("published"))
+    putting = store.write(tasks.put, definition(), PutCondition.NONE, NOW)
+    await putting.addCallback(lambda _: order.append("returned"))
+    assert order == ["published", "returned"]
+
+
+async def test_a_cancelled_write_is_committed_and_published(store: Store) -> None:
+    published = record_changes(store)
+    putting = store.write(tasks.put, definition(), PutCondition.NONE, NOW)
+    putting.cancel()
+    with pytest.raises(CancelledError):
+        await putting
+    await put(store, "another")
+    assert await state_of(store, definition().key) is State.SCHEDULED
+    assert sum(changes.operations for changes in published) == 2
+
+
+async def test_writes_repeated_singly_are_published_once_each_as_committed(store: Store) -> None:
+    def fail(write: Write, made: Definition) -> None:
+        tasks.put(write, made, PutCondition.NONE, NOW)
+        raise RuntimeError("bad")
+
+    key = await put_in(store, State.FAILED)
+    published = record_changes(store)
+    bad = store.write(fail, definition("bad", callback="http://bad.example/"))
+    deleting = store.write(tasks.delete, key)
+    putting = store.write(tasks.put, definition("good"), PutCondition.NONE, NOW)
+    with pytest.raises(RuntimeError):
+        await bad
+    await deleting
+    await putting
+    assert [list(changes.keys) for changes in published] == [[key], []]
+    assert [changes.due_hosts for changes in published] == [{}, {HOST: NOON}]
+
+
+async def test_an_error_of_a_subscriber_disturbs_no_write(
+    store: Store, logged_failures: LoggedFailures
+) -> None:
+    def fail(changes: Changes) -> None:
+        raise ZeroDivisionError
+
+    store.changes.subscribe(fail)
+    published = record_changes(store)
+    await put(store)
+    assert len(published) == logged_failures.flush(ZeroDivisionError) == 1
+
+
+async def test_every_write_names_what_it_changes(store: Store) -> None:
+    made = definition(**TOLD, retry=1)
+    key, published = made.key, record_changes(store)
+    await store.write(tasks.put, made, PutCondition.NONE, NOW)
+    await store.write(tasks.put, definition(payload="2", **TOLD), PutCondition.MUST_EXIST, NOW)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+    (claim,) = await claim_all(store, now=NOON + 60)
+    await finish(store, claim, 500, NOON + 61)
+    await store.write(tasks.reschedule_name, "task", NOON + 120, NOW, include_all_states=False)
+    await store.write(tasks.delete, Key("task", NOON + 120))
+    await store.write(tasks.delete_name, f"task.{NOON}.on_failure")
+    assert [list(changes.keys) for changes in published] == [
+        [],
+        [key],
+        [key],
+        [key],
+        [key],
+        [key],
+        [],
+        [Key("task", NOON + 120)],
+        [],
+    ]
+    assert [list(changes.names) for changes in published if changes.names] == [
+        ["task"],
+        [f"task.{NOON}.on_failure"],
+    ]
+    assert [changes.due_hosts for changes in published] == [
+        {HOST: NOON},
+        {HOST: NOON},
+        {},
+        {HOST: NOON + 60},
+        {},
+        {"told.example:80": NOON + 60},
+        {HOST: NOON + 120},
+        {},
+        {},
+    ]
+    transitions = [one for changes in published for one in changes.transitions]
+    assert [(one.transition.state, one.attempts_used) for one in transitions] == [
+        (State.SCHEDULED, 1),
+        (State.FAILED, 2),
+    ]
+
+
+async def test_a_result_of_a_lost_claim_is_published_as_lost(store: Store) -> None:
+    await put(store)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 200)
+    published = record_changes(store)
+    assert not await finish(store, claim, 500)
+    assert published[0].transitions == []
+    assert [one.key for one in published[0].lost] == [claim.definition.key]
 
 
 # Queries of the web page
 
 
 async def test_history_counts_ends_by_minute(store: Store) -> None:
-    assert await store.history(0) == []
+    assert await store.read(stats.history, 0) == []
     for number, (at, status, later) in enumerate(
         [
             (NOON, 200, 0.0),
@@ -717,12 +858,15 @@ async def test_history_counts_ends_by_minute(store: Store) -> None:
         await put(store, f"t{number}", at, retry=0)
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at + later)
-    assert await store.history(NOON) == [
+    assert await store.read(stats.history, NOON) == [
         MinuteOutcomes(NOON, 2, 1, {0: 1, 1200: 1, 59000: 1}),
         MinuteOutcomes(NOON + 60, 1, 0, {0: 1}),
         MinuteOutcomes(NOON + 60 + 12_300, 1, 0, {12_340_000: 1}),
     ]
-    assert [one.minute for one in await store.history(NOON + 60)] == [NOON + 60, NOON + 12_360]
+    assert [one.minute for one in await store.read(stats.history, NOON + 60)] == [
+        NOON + 60,
+        NOON + 12_360,
+    ]
 
 
 async def test_history_measures_lateness_of_first_attempts_only(store: Store) -> None:
@@ -731,25 +875,27 @@ async def test_history_measures_lateness_of_first_attempts_only(store: Store) ->
     for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at)
-    assert await store.history(NOON) == [MinuteOutcomes(NOON + 60, 0, 1, {1000: 1})]
-    moved = await store.reschedule(key, NOON + 120, NOON + 100, include_all_states=False)
+    assert await store.read(stats.history, NOON) == [MinuteOutcomes(NOON + 60, 0, 1, {1000: 1})]
+    moved = await store.write(
+        tasks.reschedule, key, NOON + 120, NOON + 100, include_all_states=False
+    )
     assert moved is not None
-    assert await store.history(NOON) == []
+    assert await store.read(stats.history, NOON) == []
     (claim,) = await claim_all(store, now=NOON + 123)
     await finish(store, claim, 200, NOON + 123)
-    assert await store.history(NOON) == [MinuteOutcomes(NOON + 120, 1, 0, {3000: 1})]
+    assert await store.read(stats.history, NOON) == [MinuteOutcomes(NOON + 120, 1, 0, {3000: 1})]
     await put(store, "late", NOON, max_delay=1)
-    await store.due(NOON + 180)
-    assert (await store.history(NOON))[1:] == [MinuteOutcomes(NOON + 180, 0, 1, {})]
+    await store.write(queue.expire_overdue, NOON + 180)
+    assert (await store.read(stats.history, NOON))[1:] == [MinuteOutcomes(NOON + 180, 0, 1, {})]
 
 
 async def test_activity_lists_calls_in_flight_and_last_failures(store: Store) -> None:
-    assert await store.glance(2) == ActivitySnapshot(0, [], [])
+    assert await store.read(stats.recent_activity, 2) == ActivitySnapshot(0, [], [])
     for number in range(3):
         await put_in(store, State.FAILED, f"failed{number}", NOON + 60 * number)
     for number in range(3):
         await put_in(store, State.RUNNING, f"running{number}", NOON + 600 + 60 * number)
-    glance = await store.glance(2)
+    glance = await store.read(stats.recent_activity, 2)
     assert glance.running == 3
     assert glance.in_flight == [
         InFlightCall(
@@ -777,13 +923,13 @@ async def test_activity_lists_calls_in_flight_and_last_failures(store: Store) ->
 async def test_page_is_filtered_by_name_prefix(store: Store, prefix: str, names: list[str]) -> None:
     for name in ("b", "ab", "a", "ac", "A", "ab\U0010ffff", "\ud7ff", "\ue000"):
         await put(store, name)
-    page = await store.page(prefix=prefix)
+    page = await store.read(tasks.list_page, prefix=prefix)
     assert page is not None
     assert [task.key.task_name for task in page.tasks] == names
-    first = await store.page(prefix=prefix, limit=1)
+    first = await store.read(tasks.list_page, prefix=prefix, limit=1)
     assert first is not None
     if len(names) > 1:
         assert first.next == Key(names[1], NOON)
-        rest = await store.page(prefix=prefix, start_from=first.next)
+        rest = await store.read(tasks.list_page, prefix=prefix, start_from=first.next)
         assert rest is not None
         assert [task.key.task_name for task in rest.tasks] == names[1:]

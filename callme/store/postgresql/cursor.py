@@ -11,44 +11,62 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.adapt import Loader
 
+from ...core.parameters import PARAMETERS
+from ...core.task import Definition
+from ..codec import STORED_DEFINITION, Row, definition_values
+
 T = TypeVar("T")
+BINARY = tuple(one.name for one in PARAMETERS if one.column.postgresql_type == "bytea")
+"""Parameters that are stored as bytes: text that may contain NUL."""
+_BINARY_PLACES = tuple(STORED_DEFINITION.index(name) for name in BINARY)
 
 
 class Text(Loader):
-    """BYTEA is text here: UTF-8 that may hold a NUL."""
+    """Loader of BYTEA as text: UTF-8 that may contain NUL."""
 
     def load(self, data: Any) -> str:
         return bytes.fromhex(bytes(data)[2:].decode("ascii")).decode("utf-8")
 
 
-class Cursor:
-    """A cursor of psycopg's that takes the statements which all databases share.
+class PostgresqlCursor:
+    """Implements :class:`callme.store.interface.Cursor` by cursors of psycopg's.
 
-    In a transaction statements are sent one behind the other without waiting, until
-    somebody asks for what one of them returned or did. What :meth:`execute` returns goes
-    on standing for its statement when others have followed.
+    In a transaction statements are sent one behind the other without waiting, until the result
+    of one is needed. The cursor that :meth:`execute` returns remains that of its own statement
+    when others follow.
+
+    :param use_client_clock: whether the daemon's time decides, not the database's.
     """
 
+    SIZE = "SELECT pg_total_relation_size('task') + pg_total_relation_size('attempt')"
+
     def __init__(
-        self, connection: psycopg.Connection, cursor: psycopg.Cursor[Any] | None = None
+        self,
+        connection: psycopg.Connection,
+        cursor: psycopg.Cursor[Any] | None = None,
+        *,
+        use_client_clock: bool = False,
     ) -> None:
         self._connection = connection
         self._cursor = connection.cursor() if cursor is None else cursor
+        self._use_client_clock = use_client_clock
 
     @property
     def rowcount(self) -> int:
-        """How many rows the last statement changed."""
+        """Number of rows that the last statement changed."""
         if self._connection.info.pipeline_status:
-            # Not known before the answer is here, for which only fetching would wait.
+            # Unknown until the result has arrived, and only fetching would wait for it.
             with self._connection.pipeline() as pipeline:
                 pipeline.sync()
         return self._cursor.rowcount
 
-    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /) -> Cursor:
+    def execute(
+        self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /
+    ) -> PostgresqlCursor:
         """Run a statement; one of PostgreSQL's own may name its values: ``%(name)s``."""
         self._cursor = self._connection.cursor()
         self._cursor.execute(_translated(statement), values or None)
-        return Cursor(self._connection, self._cursor)
+        return PostgresqlCursor(self._connection, self._cursor)
 
     def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> None:
         """Run a statement for each of many rows of values."""
@@ -60,27 +78,47 @@ class Cursor:
         return self._cursor.fetchone()
 
     def fetchall(self) -> list[Any]:
-        """Return the rows that are left."""
+        """Return the remaining rows."""
         return self._cursor.fetchall()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._cursor.fetchall())
 
+    def current_time(self, now: float) -> float:
+        """Return the database's time, seconds since 1970; ``now`` if the client's decides."""
+        if self._use_client_clock:
+            return now
+        (seconds,) = self.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
+        return float(seconds)
+
+    def definition_values(self, definition: Definition) -> Row:
+        """Return the values of a definition's columns, texts that may contain NUL as bytes."""
+        values = list(definition_values(definition))
+        for place in _BINARY_PLACES:
+            values[place] = values[place].encode()
+        return tuple(values)
+
 
 @lru_cache(maxsize=256)
 def _translated(statement: str) -> bytes:
-    """Return what PostgreSQL takes for what SQLite does: see :mod:`callme.store.cursor`."""
+    """Return a shared statement (:class:`callme.store.interface.Cursor`) as PostgreSQL takes it."""
     statement = re.sub(r"INDEXED BY \w+", "", statement)
     statement = re.sub(r"/\* (FOR UPDATE[A-Z ]*) \*/", r"\1", statement)
     return statement.replace("?", "%s").encode()
 
 
-def in_transaction(connection: psycopg.Connection, begin: bytes, work: Callable[[Cursor], T]) -> T:
+def in_transaction(
+    connection: psycopg.Connection,
+    begin: bytes,
+    work: Callable[[PostgresqlCursor], T],
+    *,
+    use_client_clock: bool = False,
+) -> T:
     """Do some work in one transaction."""
     # libpq is older than 14 where the system's own is used and the system is old.
     pipelined = psycopg.Pipeline.is_supported()
     with connection.pipeline() if pipelined else contextlib.nullcontext():
         connection.execute(begin)
-        result = work(Cursor(connection))
+        result = work(PostgresqlCursor(connection, use_client_clock=use_client_clock))
         connection.execute(b"COMMIT")
     return result

@@ -8,17 +8,17 @@ from typing import Any
 
 import psycopg
 
-from ..codec import Row
+from ..codec import Columns, Row
 from ..interface import CannotOpen
 from ..transfer import ATTEMPT_ROW, TASK_ROW, Counts
 from .cursor import Text
-from .database import PEER_TIMEOUT_SECONDS, hold_migrations, open_server
-from .server import SCHEMA
+from .dsn import SCHEMA
+from .setup import PEER_TIMEOUT_SECONDS, hold_migrations, open_server
 
-_PAYLOAD = TASK_ROW.split(", ").index("payload")
-_DETAIL = TASK_ROW.split(", ").index("detail")
-_ATTEMPT_DETAIL = ATTEMPT_ROW.split(", ").index("detail")
-_BODY = ATTEMPT_ROW.split(", ").index("body")
+_PAYLOAD = TASK_ROW.index("payload")
+_DETAIL = TASK_ROW.index("detail")
+_ATTEMPT_DETAIL = ATTEMPT_ROW.index("detail")
+_BODY = ATTEMPT_ROW.index("body")
 
 
 class PostgresqlEndpoint:
@@ -95,7 +95,9 @@ class PostgresqlEndpoint:
             self._copy("task", TASK_ROW, tasks, _PAYLOAD, _DETAIL)
             self._copy("attempt", ATTEMPT_ROW, attempts, _BODY, _ATTEMPT_DETAIL)
 
-    def _copy(self, table: str, columns: str, rows: Iterable[Row], text: int, detail: int) -> None:
+    def _copy(
+        self, table: str, columns: Columns, rows: Iterable[Row], text: int, detail: int
+    ) -> None:
         """Copy rows, of which one column may hold a NUL and another must not."""
         with self._connection.cursor() as cursor:
             statement = f"COPY {table} ({columns}) FROM STDIN".encode()

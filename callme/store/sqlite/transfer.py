@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..codec import Row
+from ..codec import Columns, Row
 from ..interface import CannotOpen
 from ..transfer import ATTEMPT_ROW, TASK_ROW, Counts
-from .database import configure_writer, open_database
+from .file import configure_writer, open_database
 
 
 class SqliteEndpoint:
@@ -78,8 +78,8 @@ class SqliteEndpoint:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _insert(self, table: str, columns: str, rows: Iterable[Row]) -> None:
-        values = ", ".join("?" for _ in columns.split(", "))
+    def _insert(self, table: str, columns: Columns, rows: Iterable[Row]) -> None:
+        values = columns.placeholders()
         self._connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
 
     def finish(self) -> None:

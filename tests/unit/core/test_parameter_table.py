@@ -14,7 +14,7 @@ import attrs
 import callme
 from callme.core.parameters import PARAMETERS
 from callme.core.task import Definition
-from callme.store.sqlite.database import migrate
+from callme.store.sqlite.file import migrate
 
 PACKAGE = Path(callme.__file__).parent
 ENTRY = """

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from callme.store.changes import Changes
 from callme.store.group_commit import GroupCommit
+
+Operation = Callable[[list[str]], Any]
 
 
 class Locked(Exception):
@@ -20,29 +23,34 @@ class Database:
     def __init__(self) -> None:
         self.clock = Clock()
         self.committed: list[list[str]] = []
-        self.running: list[tuple[Callable[[list[str]], list[Any]], Deferred[list[Any]]]] = []
-        self.commits: GroupCommit[list[str]] = GroupCommit(
-            self.clock, self.transact, lambda failure: failure.check(Locked) is not None, most=3
+        self.published: list[Changes] = []
+        self.running: list[tuple[Sequence[Operation], Deferred[tuple[list[Any], Changes]]]] = []
+        self.commits: GroupCommit[Operation] = GroupCommit(
+            self.clock,
+            self.transact,
+            lambda failure: failure.check(Locked) is not None,
+            self.published.append,
+            max_batch=3,
         )
 
-    def transact(self, run: Callable[[list[str]], list[Any]]) -> Deferred[list[Any]]:
-        done: Deferred[list[Any]] = Deferred()
-        self.running.append((run, done))
+    def transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
+        done: Deferred[tuple[list[Any], Changes]] = Deferred()
+        self.running.append((operations, done))
         return done
 
     def finish(self, error: Exception | None = None) -> None:
         """End the current transaction."""
-        run, done = self.running.pop()
+        operations, done = self.running.pop()
         written: list[str] = []
         try:
             if error:
                 raise error
-            results = run(written)
+            results = [operation(written) for operation in operations]
         except Exception:
             done.errback(Failure())
         else:
             self.committed.append(written)
-            done.callback(results)
+            done.callback((results, Changes()))
 
     def write(self, text: str, answers: list[Any]) -> Deferred[Any]:
         def operation(connection: list[str]) -> str:
@@ -72,6 +80,7 @@ def test_queued_writes_share_a_commit_in_order() -> None:
     database.finish()
     assert database.committed == [["a", "b"], ["c", "d", "e"], ["f"]]
     assert answers == ["A", "B", "C", "D", "E", "F"]
+    assert [changes.operations for changes in database.published] == [2, 3, 1]
 
 
 def test_failing_write_does_not_fail_its_batch() -> None:

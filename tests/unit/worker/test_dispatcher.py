@@ -41,7 +41,7 @@ class Dispatching:
         per_host: int = 64,
         wall_clock: Callable[[], float] | None = None,
     ) -> Dispatcher:
-        return Dispatcher(
+        made = Dispatcher(
             self.world.store,
             self.world.caller,
             self.world.clock,
@@ -50,6 +50,8 @@ class Dispatching:
             per_host,
             self.failed_claims.append,
         )
+        self.world.store.changes.subscribe(made.on_changes)
+        return made
 
     def start(self, *, answer: int | None = None, **settings: Any) -> None:
         """Open a new dispatcher; its calls stay in flight unless an answer is given."""
@@ -61,7 +63,7 @@ class Dispatching:
         return self.world.put(name, callback=f"http://{host}/", **more).key
 
     def notify(self, *hosts: str) -> None:
-        self.dispatcher.wake(hosts)
+        self.dispatcher.notify_due(hosts)
 
     def close(self, grace: float = 3, then: float = 1) -> list[Any]:
         """Begin to close the dispatcher; return a list that gets an item at the end."""
@@ -186,11 +188,11 @@ def test_failed_claim_is_reported_and_made_at_the_next_notification(
 ) -> None:
     dispatching.start()
     dispatching.put()
-    dispatching.world.store.broken = True
+    dispatching.world.store.is_broken = True
     dispatching.notify(HOST)
     (failure,) = dispatching.failed_claims
     assert failure.check(StoreUnavailable)
-    dispatching.world.store.broken = False
+    dispatching.world.store.is_broken = False
     dispatching.notify()
     assert dispatching.calls == ["task"]
 
@@ -258,11 +260,11 @@ def test_record_is_retried_until_it_is_stored(dispatching: Dispatching) -> None:
     dispatching.start()
     dispatching.put()
     dispatching.notify(HOST)
-    dispatching.world.store.broken = True
+    dispatching.world.store.is_broken = True
     dispatching.world.caller.end(TASK, 200)
     for _ in range(3):
         dispatching.world.clock.advance(RETRY_SECONDS)
-    dispatching.world.store.broken = False
+    dispatching.world.store.is_broken = False
     assert dispatching.world.task(TASK).state is State.RUNNING
     dispatching.world.clock.advance(RETRY_SECONDS)
     task = dispatching.world.task(TASK)
@@ -342,7 +344,7 @@ def test_close_ends_although_nothing_can_be_recorded(dispatching: Dispatching) -
     dispatching.start()
     dispatching.put()
     dispatching.notify(HOST)
-    dispatching.world.store.broken = True
+    dispatching.world.store.is_broken = True
     closed = dispatching.close(grace=3, then=1)
     dispatching.world.clock.advance(3)
     assert closed == []

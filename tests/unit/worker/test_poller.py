@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from callme.core.task import Reason, State
 from callme.core.times import Key
+from callme.store import queue
 from callme.store.interface import HEARTBEAT_SECONDS
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.tasks import NOON
@@ -36,7 +37,7 @@ def test_task_put_by_another_daemon_is_called_before_the_next_tick(shared: World
 def test_orphan_of_another_daemon_is_rescued_before_the_next_tick(shared: World) -> None:
     shared.put(timeout=5, retry=0)
     # Another daemon claims it and dies; its lease ends after 65 s.
-    shared.result(shared.store.claim({HOST: 1}, NOON + 10))
+    shared.result(shared.store.write(queue.claim, {HOST: 1}, NOON + 10))
     shared.turn_to(NOON + 75 + HEARTBEAT_SECONDS + 1)
     task = shared.task(Key("task", NOON))
     assert (task.state, task.reason) == (State.FAILED, Reason.INTERRUPTED)
@@ -46,10 +47,10 @@ def test_orphan_of_another_daemon_is_rescued_before_the_next_tick(shared: World)
 
 def test_poll_resumes_after_a_database_outage(shared: World) -> None:
     shared.put()
-    shared.store.broken = True
+    shared.store.is_broken = True
     shared.turn_to(NOON + 30)
     assert shared.caller.called == []
-    shared.store.broken = False
+    shared.store.is_broken = False
     shared.turn_to(NOON + 30.6)
     assert shared.caller.called == [f"task@{NOON}"]
 
@@ -57,11 +58,10 @@ def test_poll_resumes_after_a_database_outage(shared: World) -> None:
 def test_internal_error_does_not_end_polling(
     shared: World, logged_failures: LoggedFailures
 ) -> None:
-    waiting = shared.store.waiting
-    shared.store.waiting = lambda now: 1 / 0
+    shared.store.overrides[queue.hosts_with_due_tasks] = lambda now: 1 / 0
     shared.turn_to(NOON + 12)
     assert logged_failures.flush(ZeroDivisionError) == 4
-    shared.store.waiting = waiting
+    del shared.store.overrides[queue.hosts_with_due_tasks]
     shared.put()
     shared.turn_to(NOON + 13)
     assert shared.caller.called == [f"task@{NOON}"]

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 
 from callme.core.task import State
 from callme.core.times import Key
+from callme.store import tasks
 from tests.helpers.world import World
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -38,9 +39,9 @@ class Promise(RuleBasedStateMachine):
             self.world.close()
 
     def stored(self) -> dict[Key, Any]:
-        broken, self.world.store.broken = self.world.store.broken, False
-        page = World.result(self.world.store.page(limit=1000))
-        self.world.store.broken = broken
+        broken, self.world.store.is_broken = self.world.store.is_broken, False
+        page = World.result(self.world.store.read(tasks.list_page, limit=1000))
+        self.world.store.is_broken = broken
         return {task.key: task for task in page.tasks}
 
     def minute(self, offset: int) -> int:
@@ -59,13 +60,13 @@ class Promise(RuleBasedStateMachine):
         if key in self.allowed or self.world.now() >= key.trigger_at + 60 * most:
             return
         more = {"retry": retry, "retry_delay": delay, "max_delay": most}
-        if self.world.store.broken:
+        if self.world.store.is_broken:
             return
         self.allowed[key] = 1 + retry
         self.counted.pop(key, None)
         self.world.put(name, key.trigger_at, callback=f"http://{host}.example/", **more)
         if key.trigger_at <= self.world.now():
-            self.world.scheduler.wake([f"{host}.example:80"])
+            self.world.notify_due(f"{host}.example:80")
 
     @rule(seconds=st.floats(0.1, 200))
     def wait(self, seconds: float) -> None:
@@ -83,17 +84,17 @@ class Promise(RuleBasedStateMachine):
 
     @rule(broken=st.booleans())
     def lock(self, broken: bool) -> None:
-        self.world.store.broken = broken
+        self.world.store.is_broken = broken
 
     @rule()
     def die(self) -> None:
         self.count()
-        self.world.store.broken = False
+        self.world.store.is_broken = False
         self.world.restart(**self.limits)
 
     @rule()
     def terminate(self) -> None:
-        self.world.store.broken = False
+        self.world.store.is_broken = False
         Deferred.fromCoroutine(self.world.scheduler.stop(10, 2))
         self.world.turn_to(self.world.now() + 12)
         assert State.RUNNING not in {task.state for task in self.stored().values()}
@@ -102,13 +103,13 @@ class Promise(RuleBasedStateMachine):
 
     @rule(name=NAMES, offset=st.integers(0, 3), every=st.booleans())
     def reschedule(self, name: str, offset: int, every: bool) -> None:
-        if self.world.store.broken:
+        if self.world.store.is_broken:
             return
         self.count()
         trigger_at = self.minute(offset)
         moved = World.result(
-            self.world.store.reschedule_name(
-                name, trigger_at, self.world.now(), include_all_states=every
+            self.world.store.write(
+                tasks.reschedule_name, name, trigger_at, self.world.now(), include_all_states=every
             )
         )
         if moved is None:
@@ -122,15 +123,13 @@ class Promise(RuleBasedStateMachine):
             # A new budget, in addition to the calls already made under that key.
             budget = 1 + stored[new].definition.retry
             self.allowed[new] = self.counted[new] + budget
-        if trigger_at <= self.world.now():
-            self.world.scheduler.wake(moved.hosts)
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:
-        if self.world.store.broken:
+        if self.world.store.is_broken:
             return
         self.count()
-        World.result(self.world.store.delete_name(name))
+        World.result(self.world.store.write(tasks.delete_name, name))
         stored = self.stored()
         for key in [key for key in self.allowed if key not in stored]:
             del self.allowed[key]
@@ -171,7 +170,7 @@ class Promise(RuleBasedStateMachine):
 
     @rule()
     def in_the_end_every_task_has_ended(self) -> None:
-        self.world.store.broken = False
+        self.world.store.is_broken = False
         self.world.caller.answer = 200
         for key in sorted(self.world.caller.pending):
             self.world.caller.end(key, 200)

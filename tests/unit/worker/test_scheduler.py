@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 
 from callme.core.task import Outcome, Reason, State
 from callme.core.times import Key
+from callme.store import queue, tasks
 from callme.store.interface import StoreUnavailable
 from callme.worker import dispatcher
 from callme.worker.dispatcher import RETRY_SECONDS
@@ -72,8 +74,8 @@ def test_ticks_follow_a_wall_clock_that_drifts() -> None:
 
 
 @pytest.mark.parametrize("forth", [False, True])
-@pytest.mark.parametrize("step", ["abandoned", "due", "claim"])
-def test_clock_step_back_during_a_tick_skips_no_minute(step: str, forth: bool) -> None:
+@pytest.mark.parametrize("step", [queue.take_orphans, queue.expire_overdue, queue.claim])
+def test_clock_step_back_during_a_tick_skips_no_minute(step: Any, forth: bool) -> None:
     """A tick may begin in a minute and query the tasks due before it."""
     world = World()
     ahead = 0.0
@@ -83,7 +85,7 @@ def test_clock_step_back_during_a_tick_skips_no_minute(step: str, forth: bool) -
     world.scheduler.start()
     world.put(at=NOON + 60)
     world.turn_to(NOON + 59)
-    before = getattr(world.store, step)
+    before = partial(world.store.run, step)
 
     def set_back(*args: Any, **named: Any) -> Any:
         nonlocal ahead
@@ -97,7 +99,7 @@ def test_clock_step_back_during_a_tick_skips_no_minute(step: str, forth: bool) -
         nonlocal ahead
         ahead = 0.001 if forth else ahead
 
-    setattr(world.store, step, set_back)
+    world.store.overrides[step] = set_back
     world.turn_to(NOON + 67)
     assert [time - NOON for time, _ in world.caller.calls] == [pytest.approx(65 + ahead)]
     world.close()
@@ -118,7 +120,7 @@ def test_many_expired_tasks_all_fail(world: World) -> None:
     world.put("fine")
     world.scheduler.start()
     assert world.caller.called == [f"fine@{NOON}"]
-    page = world.result(world.store.page(state=State.SCHEDULED, limit=10))
+    page = world.result(world.store.read(tasks.list_page, state=State.SCHEDULED, limit=10))
     assert list(page.tasks) == []
 
 
@@ -143,7 +145,7 @@ def test_claims_do_not_exceed_free_slots() -> None:
     assert [name[:3] for name in world.caller.called] == [
         *("a00", "b00", "a01", "b01", "a02", "b02", "a03", "b03")
     ]
-    running = world.result(world.store.page(state=State.RUNNING))
+    running = world.result(world.store.read(tasks.list_page, state=State.RUNNING))
     assert len(running.tasks) == 8
     world.caller.end(Key("a01", NOON), 200)
     assert world.caller.called[-1] == f"a04@{NOON}"
@@ -244,7 +246,7 @@ def test_due_task_is_called_when_it_is_put(world: World) -> None:
     world.scheduler.start()
     world.turn_to(NOON + 30)
     world.put()
-    world.scheduler.wake(["sink.example:80"])
+    world.notify_due("sink.example:80")
     assert [(NOON + 30, f"task@{NOON}")] == [
         (time, str(claim.definition.key)) for time, claim in world.caller.calls
     ]
@@ -301,7 +303,7 @@ def test_delay_between_claim_and_call_makes_no_late_call(world: World) -> None:
     world.put(max_delay=1)
     world.scheduler.start()
     world.put("other", max_delay=1)
-    claims = world.result(world.store.claim({"sink.example:80": 1}, NOON))
+    claims = world.result(world.store.write(queue.claim, {"sink.example:80": 1}, NOON))
     world.turn_to(NOON + 60)
     calls = len(world.caller.calls)
     world.scheduler._dispatcher._launch(claims[0])
@@ -313,9 +315,9 @@ def test_delay_between_claim_and_call_makes_no_late_call(world: World) -> None:
 def test_locked_database_delays_a_tick_by_seconds(world: World) -> None:
     world.scheduler.start()
     world.put(at=NOON + 60)
-    world.store.broken = True
+    world.store.is_broken = True
     world.turn_to(NOON + 61)
-    world.store.broken = False
+    world.store.is_broken = False
     assert world.caller.calls == []
     world.turn_to(NOON + 60 + 2 * RETRY_SECONDS)
     assert world.caller.called == [f"task@{NOON + 60}"]
@@ -323,7 +325,7 @@ def test_locked_database_delays_a_tick_by_seconds(world: World) -> None:
 
 def test_minute_that_begins_during_a_tick_is_not_missed(world: World) -> None:
     world.scheduler.start()
-    due = world.store.due
+    due = partial(world.store.run, queue.expire_overdue)
     waiting: list[Deferred[Any]] = []
 
     def slow(now: float) -> Deferred[Any]:
@@ -333,10 +335,10 @@ def test_minute_that_begins_during_a_tick_is_not_missed(world: World) -> None:
 
     world.put(at=NOON + 60)
     world.clock.advance(59.9)
-    world.store.due = slow
+    world.store.overrides[queue.expire_overdue] = slow
     world.scheduler.tick()
     world.clock.advance(0.1)
-    world.store.due = due
+    del world.store.overrides[queue.expire_overdue]
     assert world.caller.calls == []
     waiting.pop().callback(None)
     assert world.caller.called == [f"task@{NOON + 60}"]
@@ -346,11 +348,10 @@ def test_error_in_a_tick_is_logged_and_ticks_continue(
     world: World, logged_failures: LoggedFailures
 ) -> None:
     world.scheduler.start()
-    due = world.store.due
-    world.store.due = lambda now: 1 / 0
+    world.store.overrides[queue.expire_overdue] = lambda now: 1 / 0
     world.turn_to(NOON + 65)
     assert logged_failures.flush(ZeroDivisionError) >= 2
-    world.store.due = due
+    del world.store.overrides[queue.expire_overdue]
     world.put(at=NOON + 60)
     world.turn_to(NOON + 70)
     assert world.caller.called == [f"task@{NOON + 60}"]
@@ -375,10 +376,10 @@ def test_record_is_retried_until_the_database_is_back(world: World) -> None:
     world.caller.answer = None
     world.put()
     world.scheduler.start()
-    world.store.broken = True
+    world.store.is_broken = True
     world.caller.end(TASK, 200)
     world.turn_to(NOON + 300)
-    world.store.broken = False
+    world.store.is_broken = False
     assert world.task(TASK).state is State.RUNNING
     world.turn_to(NOON + 300 + RETRY_SECONDS)
     assert world.task(TASK).state is State.SUCCEEDED
@@ -389,7 +390,7 @@ def test_claim_with_expired_lease_is_rescued(world: World) -> None:
     """The claim is unknown to this daemon, and its lease has expired."""
     world.scheduler.start()
     world.put(timeout=30)
-    world.result(world.store.claim({"sink.example:80": 1}, NOON))
+    world.result(world.store.write(queue.claim, {"sink.example:80": 1}, NOON))
     world.turn_to(NOON + 60)
     assert world.task(TASK).state is State.RUNNING
     world.turn_to(NOON + 120)
@@ -477,9 +478,9 @@ def test_stop_cancels_and_records_calls_after_the_grace_period(world: World) -> 
 
 def test_stop_returns_claims_that_were_not_called(world: World) -> None:
     world.put()
-    claim = world.store.claim
+    claim = partial(world.store.run, queue.claim)
     waiting: Deferred[Any] = Deferred()
-    world.store.claim = lambda shares, now: waiting
+    world.store.overrides[queue.claim] = lambda shares, now: waiting
     world.scheduler.start()
     stopped: list[Any] = []
     stop(world).addCallback(stopped.append)
@@ -492,16 +493,15 @@ def test_stop_returns_claims_that_were_not_called(world: World) -> None:
     assert task.attempts == ()
 
 
-@pytest.mark.parametrize("method", ["abandoned", "due"])
-def test_tick_during_stop_starts_no_calls(world: World, method: str) -> None:
+@pytest.mark.parametrize("step", [queue.take_orphans, queue.expire_overdue])
+def test_tick_during_stop_starts_no_calls(world: World, step: Any) -> None:
     world.put()
-    found = getattr(world.store, method)
     waiting: Deferred[Any] = Deferred()
-    setattr(world.store, method, lambda *args, **kwargs: waiting)
+    world.store.overrides[step] = lambda *args, **kwargs: waiting
     world.scheduler.start()
     stopped: list[Any] = []
     stop(world).addCallback(stopped.append)
-    found(NOON).addCallback(waiting.callback)
+    world.store.run(step, NOON).addCallback(waiting.callback)
     assert len(stopped) == 1
     assert world.caller.calls == []
     assert world.task(TASK).state is State.SCHEDULED
@@ -540,7 +540,7 @@ def test_stop_ends_although_nothing_can_be_recorded(world: World) -> None:
     world.caller.answer = None
     world.put()
     world.scheduler.start()
-    world.store.broken = True
+    world.store.is_broken = True
     stopped: list[Any] = []
     stop(world).addCallback(stopped.append)
     world.turn_to(NOON + 13)
@@ -558,11 +558,11 @@ def test_health_reports_whether_ticks_happen(world: World) -> None:
     world.turn_to(NOON + 600)
     health = world.scheduler.health()
     assert (health.ticking, health.last_tick, health.calls_in_flight) == (True, NOON + 600, 0)
-    world.store.broken = True
+    world.store.is_broken = True
     world.turn_to(NOON + 600 + TICK_TIMEOUT_SECONDS)
     assert not world.scheduler.health().ticking
     assert world.scheduler.health().last_tick == NOON + 600
-    world.store.broken = False
+    world.store.is_broken = False
     world.turn_to(NOON + 720)
     assert world.scheduler.health().ticking
 
@@ -574,9 +574,11 @@ def test_finished_tasks_are_purged_after_the_retention_period() -> None:
     world.put("later", NOON + 2 * 86_400)
     world.scheduler.start()
     world.turn_to(NOON + 86_400)
-    assert len(world.result(world.store.page(limit=1300)).tasks) == 1201
+    assert len(world.result(world.store.read(tasks.list_page, limit=1300)).tasks) == 1201
     world.turn_to(NOON + 86_400 + 61)
-    assert [t.key.task_name for t in world.result(world.store.page()).tasks] == ["later"]
+    assert [t.key.task_name for t in world.result(world.store.read(tasks.list_page)).tasks] == [
+        "later"
+    ]
     world.close()
 
 
@@ -584,17 +586,17 @@ def test_failed_purge_is_repeated_at_the_next_minute() -> None:
     world = World(retention=1)
     world.put()
     world.scheduler.start()
-    purge, world.store.purge = world.store.purge, lambda *args: fail(StoreUnavailable("locked"))
+    world.store.overrides[queue.purge] = lambda *args: fail(StoreUnavailable("locked"))
     world.turn_to(NOON + 86_400 + 61)
     assert world.task(TASK).state is State.SUCCEEDED
-    world.store.purge = purge
+    del world.store.overrides[queue.purge]
     world.turn_to(NOON + 86_400 + 121)
-    assert list(world.result(world.store.page()).tasks) == []
+    assert list(world.result(world.store.read(tasks.list_page)).tasks) == []
     world.close()
 
 
 def test_error_in_a_purge_is_logged(world: World, logged_failures: LoggedFailures) -> None:
-    world.store.purge = lambda *args: 1 / 0
+    world.store.overrides[queue.purge] = lambda *args: 1 / 0
     world.scheduler.start()
     assert logged_failures.flush(ZeroDivisionError) == 1
 

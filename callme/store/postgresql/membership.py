@@ -13,13 +13,14 @@ import psycopg
 from attrs import define
 
 from ...core.task import Claim
+from ..changes import Changes
 from ..codec import Row
+from ..database import Write
 from ..interface import HEARTBEAT_SECONDS
-from ..writes import LEASE_MARGIN, decode_or_fail
-from .claims import NOW, TASK_CLAIMED
-from .cursor import Cursor, in_transaction
-from .database import PEER_TIMEOUT_SECONDS, take_name
-from .puts import binary
+from ..queue import LEASE_MARGIN, decode_or_fail
+from .cursor import PostgresqlCursor, in_transaction
+from .queue import NOW, TOKEN_CLAIM
+from .setup import PEER_TIMEOUT_SECONDS, take_name
 
 _GAP_SECONDS = 3 * HEARTBEAT_SECONDS
 """After how long a silence a daemon is no longer steady."""
@@ -57,7 +58,7 @@ _ALIVE = f"""
             holder = %(me)s,
             lease_until = ms / 1000 + {LEASE_MARGIN}
         FROM time, chosen WHERE task.task_id = chosen.task_id
-        RETURNING {TASK_CLAIMED}
+        RETURNING {TOKEN_CLAIM.of("task")}
     )
     SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM dead), taken.*
     FROM time LEFT JOIN taken ON true
@@ -81,14 +82,14 @@ class Member:
 
     def heartbeat(
         self, connection: psycopg.Connection, now: float, ms: int | None, token: int
-    ) -> Sequence[Claim]:
+    ) -> tuple[Sequence[Claim], Changes]:
         """Say that this daemon lives, and take over the claims of those that do not.
 
         :param now: the daemon's own time.
         :param ms: the time that decides; ``None`` for the database's.
         :param token: what tells what is taken over from every other claim.
         """
-        cursor = Cursor(connection)
+        cursor = PostgresqlCursor(connection)
         if self.node_id is None:
             self.node_id = self._register(connection, ms)
         rows = self._say(cursor, ms, token)
@@ -96,22 +97,25 @@ class Member:
             # Others took this daemon for dead: its claims are theirs. It is a new one now.
             self.node_id = self._register(connection, ms)
             rows = self._say(cursor, ms, token)
-        taken = [row[2:] for row in rows if row[2] is not None]
+        taken = [TOKEN_CLAIM.name(row) for _, _, *row in rows if row[0] is not None]
         if not taken:
-            return []
-        # What cannot be read fails, and somebody is told: both or neither.
-        return in_transaction(
-            connection, b"BEGIN", lambda cursor: decode_or_fail(cursor, taken, now, binary)
-        )
+            return [], Changes()
 
-    def _say(self, cursor: Cursor, ms: int | None, token: int) -> list[Row]:
+        # A corrupt row fails, and its notification is put: both or neither.
+        def decode(cursor: PostgresqlCursor) -> tuple[Sequence[Claim], Changes]:
+            write = Write(cursor=cursor, node=lambda: self.name)
+            return decode_or_fail(write, taken, now), write.changes
+
+        return in_transaction(connection, b"BEGIN", decode)
+
+    def _say(self, cursor: PostgresqlCursor, ms: int | None, token: int) -> list[Row]:
         values = {"ms": ms, "me": self.node_id, "token": token}
         return cursor.execute(_ALIVE, values).fetchall()
 
     def _register(self, connection: psycopg.Connection, ms: int | None) -> int:
         named = take_name(connection, self.name)
 
-        def register(cursor: Cursor) -> int:
+        def register(cursor: PostgresqlCursor) -> int:
             if named:
                 # Whoever had the name is gone, and need not be missed first.
                 cursor.execute("DELETE FROM node WHERE name = ?", (self.name,))

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from .. import reads
 from ..interface import CannotOpen, StartupCounts
 from ..migrations import read_migrations
-from .cursor import Cursor
-from .server import SCHEMA, Server
+from ..stats import startup_counts
+from .cursor import PostgresqlCursor
+from .dsn import SCHEMA, Server
 
 OLDEST_POSTGRESQL = 120_000
 """The first release with ``AS MATERIALIZED``: 12."""
@@ -81,7 +81,7 @@ def open_server(url: str, name: str | None = None) -> Server:
         raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
 
 
-def standing(server: Server, now: float) -> StartupCounts:
+def startup_counts_of(server: Server, now: float) -> StartupCounts:
     """Say how the tasks stand.
 
     :raises CannotOpen: when the database cannot be reached any more.
@@ -89,7 +89,7 @@ def standing(server: Server, now: float) -> StartupCounts:
     try:
         with psycopg.connect(server.conninfo, autocommit=True) as connection:
             connection.execute(f"SET search_path = {SCHEMA}".encode())
-            return reads.standing(Cursor(connection), now)
+            return startup_counts(PostgresqlCursor(connection), now)
     except psycopg.Error as error:
         raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
 

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from ..interface import StoreUnavailable
 from .cursor import Text
-from .server import SCHEMA
+from .dsn import SCHEMA
 
 T = TypeVar("T")
 _AT_FAULT_IS_THE_STATEMENT = (

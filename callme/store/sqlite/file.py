@@ -14,9 +14,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from .. import reads
 from ..interface import CannotOpen, StartupCounts
 from ..migrations import read_migrations
+from ..stats import startup_counts
+from .cursor import SqliteCursor
 
 APPLICATION_ID = 0x63616C6D
 """What ``PRAGMA application_id`` says in a file of callme's: "calm" in ASCII."""
@@ -84,7 +85,7 @@ def open_database(path: Path) -> DatabaseFile:
     return DatabaseFile(path, lock)
 
 
-def standing(database: DatabaseFile, now: float) -> StartupCounts:
+def startup_counts_of(database: DatabaseFile, now: float) -> StartupCounts:
     """Say how the tasks stand, before anything else uses the file.
 
     :raises CannotOpen: when it cannot be read.
@@ -93,7 +94,7 @@ def standing(database: DatabaseFile, now: float) -> StartupCounts:
         connection = sqlite3.connect(database.path, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             configure_reader(connection)
-            return reads.standing(connection.cursor(), now)
+            return startup_counts(connection.cursor(SqliteCursor), now)
         finally:
             connection.close()
     except sqlite3.Error as error:

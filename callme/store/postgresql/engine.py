@@ -1,0 +1,268 @@
+"""The store in PostgreSQL: one connection that writes, a few that read, one for the heartbeat."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count, groupby
+from typing import Any, TypeVar
+
+import psycopg
+from attrs import fields
+from psycopg import errors
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ...core.task import Claim, Task
+from ...core.times import Key, to_ms
+from .. import queue, tasks
+from ..changes import Changes
+from ..database import Operation, Store, Write
+from ..group_commit import GroupCommit
+from ..interface import StoreUnavailable, TaskVersion
+from .cursor import PostgresqlCursor, in_transaction
+from .dsn import Server
+from .membership import Member
+from .pool import Connections
+from .queue import DUE_HOSTS, IN_DOUBT_HOSTS, ClaimCall, RecordCall, send_claims, send_records
+from .setup import take_name
+from .tasks import PutCall, get_if_modified, put_many, send_puts
+
+T = TypeVar("T")
+READERS = 3
+WORK_SECONDS = 25
+"""Time that a transaction may take before its connection is given up."""
+HEARTBEAT_WORK_SECONDS = 8
+"""The same for a heartbeat, which must be repeated well before this daemon counts as dead."""
+IN_DOUBT_SECONDS = 60
+"""Time within which the server may still commit a claim whose connection ended."""
+LEAVE_SECONDS = 3.0
+"""Time that the writes in progress may take at the end."""
+_TRIES = 3
+# The transaction is undone, by no fault of its own: another daemon was in its way.
+_TRY_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
+# Errors that one operation may cause, and from which the others need not suffer.
+_OF_ONE_OPERATION = (errors.QueryCanceled, errors.LockNotAvailable, errors.TransactionRollback)
+
+_PIPELINED: dict[Callable[..., Any], tuple[type, Callable[..., Callable[[], Sequence[Any]]]]] = {
+    tasks.put: (PutCall, send_puts),
+    queue.claim: (ClaimCall, send_claims),
+    queue.record: (RecordCall, send_records),
+}
+"""Operations of which several in a row are sent together: the type of their arguments, and the
+function that sends them."""
+_ARGUMENTS = {
+    arguments: tuple(attribute.name for attribute in fields(arguments))
+    for arguments, _ in _PIPELINED.values()
+}
+_REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {tasks.put_many: put_many}
+
+
+def run_all(write: Write, operations: Sequence[Operation]) -> list[Any]:
+    """Run operations in order, those of one kind that follow each other in one statement.
+
+    Statements are sent without waiting for their results wherever possible.
+    """
+    results: list[Any] = []
+    sent: list[Callable[[], Sequence[Any]]] = []
+    for function, group in groupby(operations, key=lambda one: one.function):
+        if function in _PIPELINED:
+            arguments, send = _PIPELINED[function]
+            sent.append(send(write, [_bind(arguments, one) for one in group]))
+            continue
+        results += _receive(sent)
+        run = _REPLACED.get(function, function)
+        results += [run(write, *one.args, **one.kwargs) for one in group]
+    return results + _receive(sent)
+
+
+def _bind(arguments: type, operation: Operation) -> Any:
+    named = zip(_ARGUMENTS[arguments], operation.args, strict=False)
+    return arguments(**dict(named), **operation.kwargs)
+
+
+def _receive(sent: list[Callable[[], Sequence[Any]]]) -> list[Any]:
+    received = [result for receive in sent for result in receive()]
+    sent.clear()
+    return received
+
+
+class PostgresqlStore(Store):
+    """Tasks in a PostgreSQL database.
+
+    An operation that fails because its connection ended may have been committed. A put, a delete
+    and a purge may be repeated as they are. A record that exists already counts as stored. The
+    tasks that a claim took, if it took any, are found by its token before the next one takes more.
+
+    :param server: the database, of the newest schema.
+    :param node: returns the daemon's name, which attempts carry.
+    :param clock: sets the timers; the reactor by default.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        reactor: IReactorTime,
+        node: Callable[[], str],
+        clock: IReactorTime | None = None,
+    ) -> None:
+        super().__init__()
+        self._server = server
+        self._clock = clock = clock or reactor
+        self._name = node
+        self._node: Member | None = None
+        self._tokens = count(random.getrandbits(62))
+        # By token of a claim whose result was lost: when that was.
+        self._in_doubt: dict[int, float] = {}
+        self._writer = Connections(server.conninfo, 1, WORK_SECONDS, reactor, clock)
+        self._readers = Connections(server.conninfo, READERS, WORK_SECONDS, reactor, clock)
+        self._heartbeats = Connections(
+            server.conninfo,
+            1,
+            HEARTBEAT_WORK_SECONDS,
+            reactor,
+            clock,
+            lambda connection: take_name(connection, node()),
+        )
+        self._commits: GroupCommit[Operation] = GroupCommit(
+            clock, self._transact, _fails_all, self.changes.publish
+        )
+        self.overrides.update(
+            {
+                tasks.get_if_modified: self._get_if_modified,
+                queue.claim: self._claim,
+                queue.take_orphans: self._take_orphans,
+                queue.hosts_with_due_tasks: self._hosts_with_due_tasks,
+            }
+        )
+
+    @property
+    def is_writable(self) -> bool:
+        return not self._commits.failing
+
+    def close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        await self._within(LEAVE_SECONDS, self._commits.idle())
+        if self._node is not None and self._node.node_id is not None:
+            # Without it, the peers take over only after a while.
+            await self._within(LEAVE_SECONDS, self._heartbeats.run(self._node.leave))
+        for connections in (self._heartbeats, self._readers, self._writer):
+            connections.close()
+        self._server.release()
+
+    async def _within(self, seconds: float, doing: Deferred[None]) -> None:
+        """Wait for something, but not for long, and not for its success."""
+        doing.addTimeout(seconds, self._clock)
+        await doing.addErrback(lambda failure: failure.trap(StoreUnavailable, defer.TimeoutError))
+
+    def _get_if_modified(
+        self, known: Mapping[Key, TaskVersion | None], limit: int
+    ) -> Deferred[Mapping[Key, Task | None]]:
+        return self._read(partial(get_if_modified, known=known, limit=limit))
+
+    def _claim(self, shares: Mapping[str, int], now: float) -> Deferred[Sequence[Claim]]:
+        token = next(self._tokens)
+        member = self._member()
+        call = {
+            "shares": shares,
+            "now": now,
+            "ms": self._given_ms(now),
+            "name": member.name,
+            "node_id": member.node_id,
+            "token": token,
+            "in_doubt": tuple(self._in_doubt),
+        }
+
+        def claimed(found: Sequence[Claim]) -> Sequence[Claim]:
+            for claim in found:
+                self._in_doubt.pop(claim.token, None)
+            before = self._clock.seconds() - IN_DOUBT_SECONDS
+            for old in [token for token, since in self._in_doubt.items() if since < before]:
+                del self._in_doubt[old]
+            return found
+
+        def failed(failure: Failure) -> Failure:
+            if failure.check(StoreUnavailable):
+                self._in_doubt[token] = self._clock.seconds()
+            return failure
+
+        return self._write(Operation(function=queue.claim, args=(), kwargs=call)).addCallbacks(
+            claimed, failed
+        )
+
+    def _take_orphans(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
+        # A start says nothing of the other daemons: no claim is this one's by then.
+        beat = partial(
+            self._member().heartbeat, now=now, ms=self._given_ms(now), token=next(self._tokens)
+        )
+        return self._heartbeats.run(beat).addCallback(self._taken)
+
+    def _taken(self, result: tuple[Sequence[Claim], Changes]) -> Sequence[Claim]:
+        claims, changes = result
+        self._server.release()
+        # A heartbeat is a write: a daemon without any other would count as failing.
+        self._commits.mark_healthy()
+        self.changes.publish(changes)
+        return claims
+
+    def _hosts_with_due_tasks(self, now: float) -> Deferred[Sequence[str]]:
+        in_doubt = list(self._in_doubt)
+
+        def read(connection: psycopg.Connection) -> Sequence[str]:
+            cursor = PostgresqlCursor(connection)
+            hosts = [host for (host,) in cursor.execute(DUE_HOSTS, {"ms": self._given_ms(now)})]
+            if in_doubt:
+                hosts += [host for (host,) in cursor.execute(IN_DOUBT_HOSTS, (in_doubt,))]
+            return hosts
+
+        return self._heartbeats.run(read)
+
+    def _member(self) -> Member:
+        if self._node is None:
+            # Only now: the process id may have changed since the store was made.
+            self._node = Member(self._name())
+        return self._node
+
+    def _given_ms(self, now: float) -> int | None:
+        return to_ms(now) if self._server.use_client_clock else None
+
+    def _write(self, operation: Operation) -> Deferred[Any]:
+        return self._commits.write(operation)
+
+    def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
+        def run(cursor: PostgresqlCursor) -> tuple[list[Any], Changes]:
+            write = Write(cursor=cursor, node=self._name)
+            return run_all(write, operations), write.changes
+
+        def work(connection: psycopg.Connection) -> tuple[list[Any], Changes]:
+            for _ in range(_TRIES - 1):
+                try:
+                    return self._in_transaction(connection, b"BEGIN", run)
+                except _TRY_AGAIN:
+                    connection.execute("ROLLBACK")
+            return self._in_transaction(connection, b"BEGIN", run)
+
+        return self._writer.run(work)
+
+    def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
+        begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        return self._readers.run(lambda connection: self._in_transaction(connection, begin, query))
+
+    def _in_transaction(
+        self, connection: psycopg.Connection, begin: bytes, work: Callable[[PostgresqlCursor], T]
+    ) -> T:
+        return in_transaction(
+            connection, begin, work, use_client_clock=self._server.use_client_clock
+        )
+
+
+def _fails_all(failure: Failure) -> bool:
+    cause = failure.value.__cause__ if failure.value is not None else None
+    if failure.check(StoreUnavailable) is None:
+        return False
+    return not isinstance(cause, _OF_ONE_OPERATION)

@@ -1,0 +1,225 @@
+"""The queue of due tasks in PostgreSQL: claims and records, many in one statement.
+
+The time that decides is the database's, unless a time is given with the statement.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from attrs import frozen
+
+from ...core.task import Attempt, Claim, State, Transition
+from ...core.times import to_ms
+from ..codec import ATTEMPT, CLAIM, Columns, Row, attempt_values
+from ..database import Write
+from ..interface import Cursor
+from ..queue import LEASE_MARGIN, decode_or_fail, finish_record, in_claim_order
+
+NOW = "coalesce(%(ms)s::bigint, floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint)"
+"""SQL for the time given or the database's, in ms: the same wherever it is in a statement."""
+TOKEN_CLAIM = Columns((*CLAIM, "token"))
+DUE_HOSTS = f"""
+    SELECT DISTINCT host FROM (
+        SELECT host FROM task
+        WHERE state = 'scheduled' AND due_at <= {NOW} / 1000
+        ORDER BY due_at LIMIT 10000
+    ) AS longest_due
+"""
+IN_DOUBT_HOSTS = "SELECT DISTINCT host FROM task WHERE state = 'running' AND token = ANY(?)"
+
+# Materialized, so that it runs once: a LIMIT with SKIP LOCKED would find other tasks each time.
+# A claim must neither be early nor too late by the daemon's own clock either.
+_CLAIM = f"""
+    WITH chosen AS MATERIALIZED (
+        SELECT due.task_id FROM unnest(%(hosts)s::text[], %(most)s::int[]) AS share (host, most)
+        CROSS JOIN LATERAL (
+            SELECT task_id FROM task
+            WHERE state = 'scheduled' AND host = share.host
+                AND due_at <= {NOW} / 1000 AND trigger_at <= %(own)s
+                AND expires_at > {NOW} / 1000 AND expires_at > %(own)s
+            ORDER BY due_at, task_id LIMIT share.most FOR UPDATE SKIP LOCKED
+        ) AS due
+    )
+    UPDATE task
+    SET state = 'running', due_at = NULL, claimed_at = {NOW},
+        lease_until = {NOW} / 1000 + {LEASE_MARGIN} + timeout, node = %(name)s,
+        holder = %(me)s, token = %(token)s,
+        attempts_used = attempts_used + 1, last_attempt = last_attempt + 1
+    FROM chosen
+    WHERE task.task_id = chosen.task_id AND EXISTS (SELECT FROM node WHERE node_id = %(me)s)
+    RETURNING {TOKEN_CLAIM.of("task")}
+"""
+_CLAIMED_BEFORE = f"SELECT {TOKEN_CLAIM} FROM task WHERE state = 'running' AND token = ANY(?)"
+
+_STATEMENT_LIMIT = 200
+"""Maximum number of records in one statement."""
+_ATTEMPT_TYPES = {
+    "number": "int",
+    "started_at": "bigint",
+    "lateness_ms": "bigint",
+    "duration_ms": "bigint",
+    "status": "int",
+    "reason": "text",
+    "detail": "text",
+    "body": "text",
+    "node": "text",
+}
+_TYPES = {
+    "task_id": "bigint",
+    "claim_number": "int",
+    "token": "bigint",
+    "state": "text",
+    "task_reason": "text",
+    "task_detail": "text",
+    "due_at": "bigint",
+    "finished_at": "bigint",
+    "unspent": "int",
+    **_ATTEMPT_TYPES,
+}
+# A token exists only while its task is running, so that the state need not be compared: the
+# index of running tasks is full of dead entries. The task_ids are given a second time by
+# themselves so that the planner knows how few they are.
+_RECORD = f"""
+    WITH transition AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(?::json)
+            AS given ({", ".join(f"{name} {kind}" for name, kind in _TYPES.items())})
+    ), recorded AS (
+        UPDATE task
+        SET state = transition.state, reason = transition.task_reason,
+            detail = transition.task_detail, due_at = transition.due_at,
+            finished_at = transition.finished_at, lease_until = NULL,
+            holder = NULL, token = NULL, attempts_used = attempts_used - transition.unspent,
+            last_attempt = last_attempt - transition.unspent
+        FROM transition
+        WHERE task.task_id = transition.task_id AND task.last_attempt = transition.claim_number
+            AND task.token = transition.token AND task.task_id = ANY(?)
+        RETURNING task.task_id
+    ), made AS (
+        INSERT INTO attempt (task_id, {ATTEMPT})
+        SELECT task_id, {ATTEMPT.select(body="decode(body, 'hex')")}
+        FROM transition JOIN recorded USING (task_id) WHERE number IS NOT NULL
+    )
+    SELECT task_id FROM recorded
+"""
+
+
+@frozen(kw_only=True)
+class ClaimCall:
+    """The arguments of a claim: see :func:`callme.store.queue.claim`.
+
+    :ivar now: the daemon's own time, before which nothing may start either.
+    :ivar ms: the time that decides, in ms; ``None`` for the database's.
+    :ivar in_doubt: tokens of claims whose result was lost: the tasks that they took are returned
+        before any others are taken, as they have not been called.
+    """
+
+    shares: Mapping[str, int]
+    now: float
+    ms: int | None
+    name: str
+    node_id: int | None
+    token: int
+    in_doubt: Sequence[int] = ()
+
+    def values(self) -> dict[str, object]:
+        """Return the values of :data:`_CLAIM`."""
+        return {
+            "ms": self.ms,
+            "own": int(self.now),
+            "hosts": list(self.shares),
+            "most": list(self.shares.values()),
+            "name": self.name,
+            "me": self.node_id,
+            "token": self.token,
+        }
+
+
+def send_claims(write: Write, calls: Sequence[ClaimCall]) -> Callable[[], list[Sequence[Claim]]]:
+    """Send the statements of claims; return what receives the tasks that they took."""
+    receiving = [_send_claim(write, call) for call in calls]
+    return lambda: [receive() for receive in receiving]
+
+
+def _send_claim(write: Write, call: ClaimCall) -> Callable[[], Sequence[Claim]]:
+    def decode(rows: Sequence[Row]) -> Sequence[Claim]:
+        claims = decode_or_fail(write, map(TOKEN_CLAIM.name, rows), call.now)
+        return in_claim_order(write.changes, claims)
+
+    if call.in_doubt:
+        before = write.cursor.execute(_CLAIMED_BEFORE, (list(call.in_doubt),)).fetchall()
+        if before:
+            return lambda: decode(before)
+    claiming = write.cursor.execute(_CLAIM, call.values())
+    return lambda: decode(claiming.fetchall())
+
+
+@frozen(kw_only=True)
+class RecordCall:
+    """The arguments of :func:`callme.store.queue.record`."""
+
+    claim: Claim
+    transition: Transition
+    now: float
+
+    def row(self) -> dict[str, object]:
+        """Return the values of :data:`_TYPES`, by name."""
+        claim, transition = self.claim, self.transition
+        return {
+            "task_id": claim.task_id,
+            "claim_number": claim.number,
+            "token": claim.token,
+            "state": transition.state.value,
+            "task_reason": None if transition.reason is None else transition.reason.value,
+            "task_detail": _without_nul(transition.detail),
+            "due_at": transition.due_at,
+            "finished_at": None if transition.state is State.SCHEDULED else to_ms(self.now),
+            "unspent": 0 if transition.attempt is not None else 1,
+            **_attempt_row(transition.attempt),
+        }
+
+
+def _attempt_row(attempt: Attempt | None) -> dict[str, object]:
+    if attempt is None:
+        return dict.fromkeys(ATTEMPT)
+    row = ATTEMPT.name(attempt_values(attempt))
+    row["detail"] = _without_nul(attempt.detail)
+    row["body"] = attempt.body.encode().hex()
+    return row
+
+
+def send_records(write: Write, records: Sequence[RecordCall]) -> Callable[[], list[bool]]:
+    """Send the statements of records; return what receives whether each claim was valid."""
+    parts = []
+    for some in _without_repeats(records):
+        values = json.dumps([one.row() for one in some])
+        task_ids = [one.claim.task_id for one in some]
+        parts.append((some, write.cursor.execute(_RECORD, (values, task_ids))))
+
+    return lambda: [valid for part in parts for valid in _receive_records(write, *part)]
+
+
+def _receive_records(
+    write: Write, records: Sequence[RecordCall], recording: Cursor
+) -> Iterator[bool]:
+    stored = {task_id for (task_id,) in recording}
+    for one in records:
+        is_stored = one.claim.task_id in stored
+        yield finish_record(write, one.claim, one.transition, one.now, stored=is_stored)
+
+
+def _without_repeats(records: Iterable[RecordCall]) -> Iterator[list[RecordCall]]:
+    """Split records so that none of the parts has two of one task."""
+    part: dict[int, RecordCall] = {}
+    for one in records:
+        if one.claim.task_id in part or len(part) == _STATEMENT_LIMIT:
+            yield list(part.values())
+            part = {}
+        part[one.claim.task_id] = one
+    if part:
+        yield list(part.values())
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

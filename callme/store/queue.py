@@ -1,0 +1,287 @@
+"""Operations of the queue of due tasks: expire, claim, record, take over orphans, purge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from ..core.callback_url import host_of
+from ..core.notification import build_notification, notification_url
+from ..core.task import Claim, State, Transition
+from ..core.times import Key, to_ms
+from ..core.transitions import too_late, unreadable
+from .changes import Changes, TaskTransition
+from .codec import (
+    ATTEMPT,
+    CLAIM,
+    DEFINITION,
+    Columns,
+    CorruptRow,
+    NamedRow,
+    Row,
+    attempt_values,
+    to_claim,
+    to_definition,
+    to_key,
+)
+from .database import Write
+from .interface import Cursor, DueScan
+from .tasks import INSERT, get
+
+LEASE_MARGIN = 60
+"""Seconds by which a lease outlasts the longest time that its call may take."""
+_EXPIRE_LIMIT = 1000
+"""Maximum number of tasks that one transaction fails as too late."""
+
+_TOO_LATE = f"""
+    SELECT {DEFINITION}, attempts_used FROM task
+    WHERE state = 'scheduled' AND due_at <= ? AND expires_at <= ? ORDER BY due_at LIMIT ?
+    /* FOR UPDATE SKIP LOCKED */
+"""
+_TOO_LATE_COLUMNS = Columns((*DEFINITION, "attempts_used"))
+_FAIL = """
+    UPDATE task SET state = 'failed', reason = ?, detail = ?, due_at = NULL, finished_at = ?
+    WHERE task_name = ? AND trigger_at = ?
+"""
+# One query, however many tasks there are: minute by minute, thousands would delay all writes.
+_NEXT_FREE = """
+    SELECT trigger_at + 60 FROM task AS taken
+    WHERE task_name = ? AND trigger_at >= ? AND NOT EXISTS (
+        SELECT 1 FROM task
+        WHERE task_name = taken.task_name AND trigger_at = taken.trigger_at + 60
+    )
+    ORDER BY trigger_at LIMIT 1
+"""
+# Without INDEXED BY either database would read the whole of task_host, to sort less.
+_DUE_HOSTS = """
+    SELECT DISTINCT host FROM (
+        SELECT host FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
+        ORDER BY due_at
+    ) AS due
+"""
+_BACKLOG = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?"
+_CLAIM = f"""
+    UPDATE task
+    SET state = 'running', due_at = NULL, claimed_at = ?, lease_until = ? + timeout, node = ?,
+        attempts_used = attempts_used + 1, last_attempt = last_attempt + 1
+    WHERE task_id IN (
+        SELECT task_id FROM task
+        WHERE state = 'scheduled' AND host = ? AND due_at <= ? AND expires_at > ?
+        ORDER BY due_at, task_id LIMIT ?
+    )
+    RETURNING {CLAIM}
+"""
+_CLAIMS = f"SELECT {CLAIM} FROM task WHERE state = 'running'"
+_RECORD = """
+    UPDATE task
+    SET state = ?, reason = ?, detail = ?, due_at = ?, finished_at = ?, lease_until = NULL,
+        attempts_used = attempts_used - ?, last_attempt = last_attempt - ?
+    WHERE task_id = ? AND last_attempt = ? AND state = 'running'
+"""
+_TASK_ATTEMPT = Columns(("task_id", *ATTEMPT))
+_ATTEMPT = f"INSERT INTO attempt ({_TASK_ATTEMPT}) VALUES ({_TASK_ATTEMPT.placeholders()})"
+_RECORDED = """
+    SELECT status, reason FROM attempt
+    WHERE task_id = ? AND number = ? AND started_at = ? AND node = ?
+"""
+_PURGE = """
+    DELETE FROM task WHERE task_id IN (
+        SELECT task_id FROM task WHERE finished_at < ? ORDER BY finished_at LIMIT ?
+        /* FOR UPDATE SKIP LOCKED */
+    )
+"""
+
+
+def expire_overdue(write: Write, now: float) -> DueScan:
+    """Fail what can no longer start, and find the hosts that have due tasks."""
+    now = write.cursor.current_time(now)
+    second = int(now)
+    late = write.cursor.execute(_TOO_LATE, (second, second, _EXPIRE_LIMIT)).fetchall()
+    for values in late:
+        row = _TOO_LATE_COLUMNS.name(values)
+        try:
+            transition = too_late(to_definition(row))
+        except CorruptRow as error:
+            transition = unreadable(str(error))
+        _fail(write, row, transition, now)
+    return DueScan(_due_hosts(write.cursor, second), more=len(late) == _EXPIRE_LIMIT)
+
+
+def hosts_with_due_tasks(cursor: Cursor, now: float) -> Sequence[str]:
+    """Return the hosts with due tasks; of very many tasks PostgreSQL reads only the longest due.
+
+    It is cheap enough for a poll between two ticks.
+    """
+    return _due_hosts(cursor, int(now))
+
+
+def _due_hosts(cursor: Cursor, second: int) -> list[str]:
+    return [host for (host,) in cursor.execute(_DUE_HOSTS, (second,))]
+
+
+def backlog(cursor: Cursor, now: float) -> int:
+    """Return the number of tasks that are due and not yet claimed."""
+    count: int = cursor.execute(_BACKLOG, (int(cursor.current_time(now)),)).fetchone()[0]
+    return count
+
+
+def claim(write: Write, shares: Mapping[str, int], now: float) -> Sequence[Claim]:
+    """Take due tasks to be called now, the longest due first, up to a number for each host.
+
+    Each is ``running``, under a lease that outlasts its longest call, with one more attempt used.
+    """
+    claims: list[Claim] = []
+    node = write.node()
+    for host, share in shares.items():
+        taken = write.cursor.execute(
+            _CLAIM, (to_ms(now), int(now) + LEASE_MARGIN, node, host, now, now, share)
+        ).fetchall()
+        claims += decode_or_fail(write, map(CLAIM.name, taken), now)
+    return in_claim_order(write.changes, claims)
+
+
+def in_claim_order(changes: Changes, claims: list[Claim]) -> list[Claim]:
+    """Return claims, which are changes, the longest due first: RETURNING promises no order."""
+    claims.sort(key=lambda one: (one.definition.trigger_at, one.task_id))
+    changes.keys.update((one.definition.key, None) for one in claims)
+    return claims
+
+
+def take_orphans(write: Write, now: float, *, every: bool = False) -> Sequence[Claim]:
+    """Return the orphaned claims, each to one caller only.
+
+    If several daemons share the database, this is also the heartbeat of this one: it must be
+    called every :data:`callme.store.interface.HEARTBEAT_SECONDS`.
+
+    :param every: the daemon has just started: if it is alone, every claim is orphaned.
+    """
+    cursor = write.cursor
+    if every:
+        rows = cursor.execute(_CLAIMS).fetchall()
+    else:
+        rows = cursor.execute(f"{_CLAIMS} AND lease_until <= ?", (now,)).fetchall()
+    return decode_or_fail(write, map(CLAIM.name, rows), now)
+
+
+def decode_or_fail(write: Write, rows: Iterable[NamedRow], now: float) -> list[Claim]:
+    """Return the claims in some rows, and fail the tasks of those that are corrupt."""
+    claims = []
+    for row in rows:
+        try:
+            claims.append(to_claim(row))
+        except CorruptRow as error:
+            _fail(write, row, unreadable(str(error)), now)
+    return claims
+
+
+def _fail(write: Write, row: NamedRow, transition: Transition, now: float) -> None:
+    """Fail a task, perhaps a corrupt one, without an attempt."""
+    key = to_key(row)
+    write.cursor.execute(
+        _FAIL,
+        (_value(transition.reason), transition.detail, to_ms(now), key.task_name, key.trigger_at),
+    )
+    write.changes.add_transition(
+        TaskTransition(key=key, transition=transition, attempts_used=row["attempts_used"])
+    )
+    if row["on_failure"] is not None:
+        enqueue_notification(write, key, now)
+
+
+def record(write: Write, claim: Claim, transition: Transition, now: float) -> bool:
+    """Store the transition of a claimed task, and its attempt; safe to repeat.
+
+    A transition without an attempt gives the attempt back unspent.
+
+    :return: ``False`` if the claim was no longer valid, and nothing was stored.
+    """
+    cursor = write.cursor
+    cursor.execute(_RECORD, (*_record_values(transition, now), claim.task_id, claim.number))
+    stored = cursor.rowcount > 0
+    if stored and (attempt := transition.attempt) is not None:
+        cursor.execute(_ATTEMPT, (claim.task_id, *attempt_values(attempt)))
+    return finish_record(write, claim, transition, now, stored=stored)
+
+
+def _record_values(transition: Transition, now: float) -> Row:
+    unspent = transition.attempt is None
+    return (
+        transition.state.value,
+        _value(transition.reason),
+        transition.detail,
+        transition.due_at,
+        None if transition.state is State.SCHEDULED else to_ms(now),
+        unspent,
+        unspent,
+    )
+
+
+def finish_record(
+    write: Write, claim: Claim, transition: Transition, now: float, *, stored: bool
+) -> bool:
+    """Note the changes of a record, and put the notification of the task's end.
+
+    :param stored: whether this transaction has stored it.
+    :return: whether it is on record: an earlier transaction whose result was lost may have
+        stored it.
+    """
+    changes, definition = write.changes, claim.definition
+    one = TaskTransition(
+        key=definition.key, transition=transition, attempts_used=claim.attempts_used
+    )
+    if not stored and not _was_recorded(write.cursor, claim, transition):
+        changes.lost.append(one)
+        return False
+    changes.add_transition(one)
+    if transition.due_at is not None:
+        changes.add_due(claim.host, transition.due_at)
+    url = notification_url(definition, transition)
+    if url is not None and stored:
+        enqueue_notification(write, definition.key, now)
+    elif url is not None:
+        changes.add_due(host_of(url), int(now))
+    return True
+
+
+def _was_recorded(cursor: Cursor, claim: Claim, transition: Transition) -> bool:
+    """Return whether an attempt is on record already: its result was lost, and it is repeated."""
+    attempt = transition.attempt
+    if attempt is None:
+        return False
+    values = (claim.task_id, attempt.number, attempt.started_at_ms, attempt.node)
+    row: Any = cursor.execute(_RECORDED, values).fetchone()
+    return row is not None and tuple(row) == (attempt.status, _value(attempt.reason))
+
+
+def enqueue_notification(write: Write, key: Key, now: float) -> None:
+    """Put the task that notifies of the end of another, which is written already.
+
+    It takes the first free minute from now on: a notification of an earlier end of the same task
+    may be in this one, and no task is overwritten.
+    """
+    cursor = write.cursor
+    ended = get(cursor, key)
+    made = None if ended is None else build_notification(ended, now)
+    while made is not None:
+        values = cursor.definition_values(made)
+        cursor.execute(INSERT, (*values, made.trigger_at, to_ms(now)))
+        if cursor.rowcount:
+            write.changes.add_due(host_of(made.callback), made.trigger_at)
+            return
+        free = cursor.execute(_NEXT_FREE, (made.task_name, made.trigger_at)).fetchone()
+        # If there is none, another daemon has deleted what was in the way.
+        made = made if free is None else evolve(made, trigger_at=free[0])
+
+
+def purge(write: Write, finished_before: float, limit: int) -> int:
+    """Delete up to ``limit`` tasks that finished before a time, the oldest first.
+
+    :return: the number of tasks deleted.
+    """
+    return write.cursor.execute(_PURGE, (to_ms(finished_before), limit)).rowcount
+
+
+def _value(reason: Any) -> str | None:
+    return None if reason is None else reason.value

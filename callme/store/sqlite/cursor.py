@@ -1,0 +1,17 @@
+"""A cursor of SQLite's that answers what the shared queries and operations need to know."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..codec import definition_values
+
+
+class SqliteCursor(sqlite3.Cursor):
+    """Implements :class:`callme.store.interface.Cursor`."""
+
+    SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+    definition_values = staticmethod(definition_values)
+
+    def current_time(self, now: float) -> float:
+        return now

@@ -1,0 +1,123 @@
+"""The store in SQLite: one connection that writes, a few that read, through adbapi."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from twisted.enterprise import adbapi
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from ..changes import Changes
+from ..database import Operation, Store, Write
+from ..group_commit import GroupCommit
+from ..interface import StoreUnavailable
+from .cursor import SqliteCursor
+from .file import DatabaseFile, configure_reader, configure_writer
+
+T = TypeVar("T")
+READERS = 3
+_STATEMENT_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
+
+
+class SqliteStore(Store):
+    """Tasks in one SQLite file.
+
+    :param database: the file, already claimed and of the newest schema.
+    :param node: returns the daemon's name, which attempts carry.
+    :param clock: sets the timers; the reactor by default.
+    """
+
+    def __init__(
+        self,
+        database: DatabaseFile,
+        reactor: IReactorTime,
+        node: Callable[[], str],
+        clock: IReactorTime | None = None,
+    ) -> None:
+        super().__init__()
+        self._database = database
+        self._node = node
+        self._writer = _pool(database, configure_writer, 1, reactor)
+        self._readers = _pool(database, configure_reader, READERS, reactor)
+        self._commits: GroupCommit[Operation] = GroupCommit(
+            clock or reactor, self._transact, _fails_all, self.changes.publish
+        )
+
+    @property
+    def is_writable(self) -> bool:
+        return not self._commits.failing
+
+    def close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        await self._commits.idle()
+        # The writer last: the last connection to close checkpoints, and readers must not.
+        self._readers.close()
+        self._writer.close()
+        self._database.release()
+
+    def _write(self, operation: Operation) -> Deferred[Any]:
+        return self._commits.write(operation)
+
+    def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
+        def run(cursor: SqliteCursor) -> tuple[list[Any], Changes]:
+            write = Write(cursor=cursor, node=self._node)
+            return [operation.run(write) for operation in operations], write.changes
+
+        return _in_pool(self._writer, "BEGIN IMMEDIATE", run)
+
+    def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
+        return _in_pool(self._readers, "BEGIN", query)
+
+
+def _pool(
+    database: DatabaseFile,
+    configure: Callable[[sqlite3.Connection], None],
+    size: int,
+    reactor: IReactorTime,
+) -> adbapi.ConnectionPool:
+    return adbapi.ConnectionPool(
+        "sqlite3",
+        str(database.path),
+        cp_min=1,
+        cp_max=size,
+        cp_openfun=configure,
+        cp_reactor=reactor,
+        # sqlite3 begins no transaction by itself then: each begins explicitly.
+        isolation_level=None,
+        # adbapi uses a connection from one thread only, but closes it from another.
+        check_same_thread=False,
+    )
+
+
+def _in_pool(
+    pool: adbapi.ConnectionPool, begin: str, run: Callable[[SqliteCursor], T]
+) -> Deferred[T]:
+    def work(connection: Any) -> T:
+        cursor = connection.cursor(SqliteCursor)
+        try:
+            cursor.execute(begin)
+            return run(cursor)
+        finally:
+            cursor.close()
+
+    # adbapi commits after this returns, and rolls back when it raises.
+    done: Deferred[T] = pool.runWithConnection(work)
+    return done.addErrback(_unavailable)
+
+
+def _unavailable(failure: Failure) -> Failure:
+    """Raise StoreUnavailable if the database is at fault, and not the statement."""
+    error = failure.value
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _STATEMENT_ERRORS):
+        raise StoreUnavailable(f"the database cannot be used: {error}") from error
+    return failure
+
+
+def _fails_all(failure: Failure) -> bool:
+    return failure.check(StoreUnavailable) is not None

@@ -1,0 +1,372 @@
+"""Operations and queries on tasks by their keys: put, get, list, delete, reschedule."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+from ..core.task import Definition, Reason, State, Task, new_task
+from ..core.times import MAX_TIMESTAMP, MINUTE, Key, to_ms
+from ..core.transitions import MoveDecision, PutCondition, PutOutcome, decide_move, decide_put
+from .codec import (
+    ATTEMPT,
+    STORED_DEFINITION,
+    SUMMARY,
+    TASK,
+    Columns,
+    Row,
+    to_attempt,
+    to_key,
+    to_task,
+)
+from .database import Write
+from .interface import (
+    PAGE_CHARACTERS,
+    Cursor,
+    Deleted,
+    Page,
+    PutResult,
+    Rescheduled,
+    TaskVersion,
+)
+
+_MAX_CHARACTER = "\U0010ffff"
+INSERT = f"""
+    INSERT INTO task ({STORED_DEFINITION}, state, due_at, created_at)
+    VALUES ({STORED_DEFINITION.placeholders()}, 'scheduled', ?, ?)
+    ON CONFLICT (task_name, trigger_at) DO NOTHING
+"""
+_REPLACE = f"""
+    UPDATE task
+    SET ({STORED_DEFINITION}, due_at) = ({STORED_DEFINITION.placeholders()}, ?),
+        attempts_used = 0, created_at = ?
+    WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
+"""
+_GET = f"SELECT {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
+_LOCK = f"{_GET} /* FOR UPDATE */"
+_TASK_ID = Columns((*TASK, "task_id"))
+_VERSION = (
+    "SELECT state, created_at, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
+)
+_ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
+EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
+_MOVE = """
+    UPDATE task
+    SET trigger_at = ?, expires_at = ? + 60 * max_delay, due_at = ?, state = 'scheduled',
+        reason = NULL, detail = '', attempts_used = 0, finished_at = NULL
+    WHERE task_id = ?
+"""
+_CANDIDATE = Columns(("task_name", "trigger_at", "task_id", "state", "max_delay", "host"))
+_ONE = f"SELECT {_CANDIDATE} FROM task WHERE task_name = ? AND trigger_at = ? /* FOR UPDATE */"
+_OF_NAME = f"SELECT {_CANDIDATE} FROM task WHERE task_name = ? ORDER BY trigger_at /* FOR UPDATE */"
+_RUNNING = "SELECT task_name, trigger_at FROM task WHERE task_name = ? AND state = 'running'"
+
+
+def put(write: Write, definition: Definition, condition: PutCondition, now: float) -> PutResult:
+    """Create a task, replace a scheduled one, or return why neither is done.
+
+    :param now: the time of the request, seconds since 1970.
+    """
+    cursor = write.cursor
+    values = cursor.definition_values(definition)
+    key = (definition.task_name, definition.trigger_at)
+    if_absent = decide_put(None, definition, condition, now)
+    existing = None
+    while existing is None:
+        if if_absent is PutOutcome.CREATED:
+            cursor.execute(INSERT, (*values, definition.trigger_at, to_ms(now)))
+            if cursor.rowcount == 1:
+                write.changes.add_due(values[_HOST], definition.trigger_at)
+                return PutResult(PutOutcome.CREATED, new_task(definition, now))
+        # Locked: the decision must still hold at the commit.
+        existing = _get(cursor, _LOCK, definition.key)
+        if existing is None and if_absent is not PutOutcome.CREATED:
+            return PutResult(if_absent, None)
+        # Otherwise another daemon has deleted the task in the meantime: there is room now.
+    outcome = decide_put(existing, definition, condition, now)
+    if outcome is not PutOutcome.REPLACED:
+        return PutResult(outcome, existing)
+    cursor.execute(_REPLACE, (*values, definition.trigger_at, to_ms(now), *key))
+    write.changes.keys[definition.key] = None
+    write.changes.add_due(values[_HOST], definition.trigger_at)
+    return PutResult(outcome, new_task(definition, now, existing.attempts))
+
+
+_HOST = STORED_DEFINITION.index("host")
+_CREATED = PutResult(PutOutcome.CREATED, None)
+
+
+def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Sequence[PutResult]:
+    """Put tasks in order, without a condition; results leave out the tasks that are created."""
+    if_absent = (decide_put(None, one, PutCondition.NONE, now) for one in definitions)
+    may_create_all = all(outcome is PutOutcome.CREATED for outcome in if_absent)
+    if may_create_all and _create_all(write, definitions, now):
+        return [_CREATED] * len(definitions)
+    return [without_created_task(put(write, one, PutCondition.NONE, now)) for one in definitions]
+
+
+def _create_all(write: Write, definitions: Sequence[Definition], now: float) -> bool:
+    """Create tasks in one statement, or none of them if one exists already."""
+    cursor, ms = write.cursor, to_ms(now)
+    rows = [(*cursor.definition_values(one), one.trigger_at, ms) for one in definitions]
+    cursor.execute("SAVEPOINT many")
+    cursor.executemany(INSERT, rows)
+    all_new = cursor.rowcount == len(rows)
+    if not all_new:
+        cursor.execute("ROLLBACK TO many")
+    cursor.execute("RELEASE many")
+    if all_new:
+        for row, one in zip(rows, definitions, strict=True):
+            write.changes.add_due(row[_HOST], one.trigger_at)
+    return all_new
+
+
+def without_created_task(result: PutResult) -> PutResult:
+    """Return a result as batches have it."""
+    return _CREATED if result.outcome is PutOutcome.CREATED else result
+
+
+def get(cursor: Cursor, key: Key) -> Task | None:
+    """Return one task with its attempts, or ``None``."""
+    return _get(cursor, _GET, key)
+
+
+def _get(cursor: Cursor, query: str, key: Key) -> Task | None:
+    row = cursor.execute(query, (key.task_name, key.trigger_at)).fetchone()
+    if row is None:
+        return None
+    named = _TASK_ID.name(row)
+    attempts = cursor.execute(_ATTEMPTS, (named["task_id"],)).fetchall()
+    return to_task(named, tuple(to_attempt(ATTEMPT.name(one)) for one in attempts))
+
+
+def get_if_modified(
+    cursor: Cursor, known: Mapping[Key, TaskVersion | None], limit: int
+) -> Mapping[Key, Task | None]:
+    """Return those of some tasks that no longer have a known version, up to a number.
+
+    :param known: by key; a task whose version is ``None`` is returned in any case.
+    :param limit: the maximum number of tasks to return; if it is reached, there may be more.
+    :return: tasks with their attempts; ``None`` for a task that does not exist.
+    """
+    tasks: dict[Key, Task | None] = {}
+    for key, version in known.items():
+        if len(tasks) == limit:
+            break
+        row = cursor.execute(_VERSION, (key.task_name, key.trigger_at)).fetchone()
+        if version is None or row is None or _version(*row) != version:
+            tasks[key] = get(cursor, key)
+    return tasks
+
+
+def _version(state: str, created_at_ms: int, attempts_used: int) -> TaskVersion:
+    return TaskVersion(State(state), created_at_ms, attempts_used)
+
+
+def list_page(
+    cursor: Cursor,
+    *,
+    task_name: str | None = None,
+    start_from: Key | None = None,
+    limit: int = 100,
+    after: int | None = None,
+    state: State | None = None,
+    prefix: str = "",
+) -> Page | None:
+    """Return tasks ordered by name, then time, without payloads and attempts.
+
+    A page of large tasks ends before its ``limit``: see
+    :data:`callme.store.interface.PAGE_CHARACTERS`.
+
+    :param task_name: only the tasks of this name; if it has none at all, the result is ``None``.
+    :param start_from: the first key to return, inclusive.
+    :param after: only tasks whose ``trigger_at`` is later than this second since 1970.
+    :param prefix: only tasks whose names begin with it.
+    """
+    conditions, values = ["TRUE"], list[Any]()
+    if task_name is not None:
+        if cursor.execute(EXISTS, (task_name,)).fetchone() is None:
+            return None
+        conditions.append("task_name = ?")
+        values.append(task_name)
+    if start_from is not None and task_name is not None:
+        conditions.append("trigger_at >= ?")
+        values.append(start_from.trigger_at)
+    elif start_from is not None:
+        conditions.append("(task_name, trigger_at) >= (?, ?)")
+        values += [start_from.task_name, start_from.trigger_at]
+    if prefix:
+        conditions.append("task_name >= ?")
+        values.append(prefix)
+        if (following_name := successor(prefix)) is not None:
+            conditions.append("task_name < ?")
+            values.append(following_name)
+    if after is not None:
+        conditions.append("trigger_at > ?")
+        values.append(after)
+    if state is not None:
+        # A literal, not a parameter: SQLite uses a partial index only for a literal.
+        conditions.append(f"state = '{state.value}'")
+    rows = cursor.execute(
+        f"SELECT {SUMMARY} FROM task WHERE {' AND '.join(conditions)} "
+        "ORDER BY task_name, trigger_at LIMIT ?",
+        (*values, limit + 1),
+    )
+    return _fitting(rows, limit)
+
+
+def _fitting(rows: Iterable[Row], limit: int) -> Page:
+    """Return a page of some rows, and the key of the first that does not fit on it."""
+    tasks: list[Task] = []
+    size = 0
+    for row in rows:
+        named = TASK.name(row)
+        if len(tasks) == limit or size >= PAGE_CHARACTERS:
+            return Page(tasks, to_key(named))
+        tasks.append(to_task(named))
+        size += sum(len(value) for value in row if isinstance(value, str))
+    return Page(tasks, None)
+
+
+def successor(prefix: str) -> str | None:
+    """Return the least text greater than every text with a prefix; ``None`` if there is none."""
+    stem = prefix.rstrip(_MAX_CHARACTER)
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    # Surrogates are no characters.
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
+
+
+def delete(write: Write, key: Key) -> Deleted | None:
+    """Delete one task and its attempts, unless it is running; ``None`` if there is none."""
+    cursor = write.cursor
+    where = "FROM task WHERE task_name = ? AND trigger_at = ?"
+    values = (key.task_name, key.trigger_at)
+    cursor.execute(f"DELETE {where} AND state != 'running'", values)
+    if cursor.rowcount:
+        write.changes.keys[key] = None
+        return Deleted(1)
+    return Deleted(0, [key]) if cursor.execute(f"SELECT 1 {where}", values).fetchone() else None
+
+
+def delete_name(write: Write, task_name: str) -> Deleted | None:
+    """Delete all tasks of a name but running ones; ``None`` if there are none."""
+    cursor = write.cursor
+    cursor.execute("DELETE FROM task WHERE task_name = ? AND state != 'running'", (task_name,))
+    count = cursor.rowcount
+    if count:
+        write.changes.names[task_name] = None
+    running = [Key(*row) for row in cursor.execute(_RUNNING, (task_name,))]
+    return Deleted(count, running) if count or running else None
+
+
+@frozen(kw_only=True)
+class _Candidate:
+    """The columns of a task on which a reschedule depends."""
+
+    task_name: str
+    trigger_at: int
+    task_id: int
+    state: State = field(converter=State)
+    max_delay: int
+    host: str
+
+    @property
+    def key(self) -> Key:
+        return Key(self.task_name, self.trigger_at)
+
+    def decide(self, trigger_at: int, now: float, *, include_all_states: bool) -> MoveDecision:
+        """Return whether the task moves to a minute, or why it does not."""
+        expires_at = trigger_at + MINUTE * self.max_delay
+        return decide_move(self.state, expires_at, now, include_all_states=include_all_states)
+
+
+_SKIPPED = {
+    MoveDecision.RUNNING: State.RUNNING.value,
+    MoveDecision.TOO_LATE: Reason.TOO_LATE.value,
+}
+"""The reasons for which a task that was asked for is left where it is."""
+
+
+def reschedule(
+    write: Write, key: Key, trigger_at: int, now: float, *, include_all_states: bool
+) -> Rescheduled | None:
+    """Move one failed (or, with ``include_all_states``, not running) task to a new minute.
+
+    :return: ``None`` if there is no such task.
+    """
+    cursor = write.cursor
+    row = cursor.execute(_ONE, (key.task_name, key.trigger_at)).fetchone()
+    if row is None:
+        return None
+    task = _Candidate(**_CANDIDATE.name(row))
+    decision = task.decide(trigger_at, now, include_all_states=include_all_states)
+    if decision is MoveDecision.NOT_FAILED:
+        advice = ": add all=true to move it"
+        return Rescheduled(conflict=f"{key} is {task.state.value}, not failed{advice}")
+    if decision is MoveDecision.RUNNING:
+        if not include_all_states:
+            return Rescheduled(conflict=f"{key} is running, not failed")
+        return Rescheduled(skipped=[(key, _SKIPPED[decision])])
+    to = Key(key.task_name, trigger_at)
+    if to != key and cursor.execute(_ONE, (to.task_name, to.trigger_at)).fetchone():
+        return Rescheduled(conflict=f"another task stands at {to}")
+    if decision is MoveDecision.TOO_LATE:
+        return Rescheduled(skipped=[(key, _SKIPPED[decision])])
+    cursor.execute(_MOVE, (trigger_at, trigger_at, trigger_at, task.task_id))
+    write.changes.keys[key] = None
+    write.changes.add_due(task.host, trigger_at)
+    return Rescheduled(moved=[(key, to)])
+
+
+def reschedule_name(
+    write: Write, task_name: str, trigger_at: int, now: float, *, include_all_states: bool
+) -> Rescheduled | None:
+    """Move all such tasks of a name, in the order of their times, to the first free minutes.
+
+    :param trigger_at: the first minute that a task may move to.
+    :return: ``None`` if the name has no task.
+    """
+    cursor = write.cursor
+    rows = cursor.execute(_OF_NAME, (task_name,)).fetchall()
+    if not rows:
+        return None
+    movable: list[_Candidate] = []
+    skipped: list[tuple[Key, str]] = []
+    taken = set()
+    for task in (_Candidate(**_CANDIDATE.name(row)) for row in rows):
+        decision = task.decide(trigger_at, now, include_all_states=include_all_states)
+        if decision is MoveDecision.MOVE:
+            movable.append(task)
+            continue
+        taken.add(task.trigger_at)
+        if decision in _SKIPPED:
+            skipped.append((task.key, _SKIPPED[decision]))
+    minutes = _free_minutes(trigger_at, len(movable), taken)
+    if minutes and minutes[-1] > MAX_TIMESTAMP:
+        return Rescheduled(conflict="there are not enough free minutes before the year 10000")
+    # First out of each other's way: no two tasks may share a minute even for a moment.
+    cursor.executemany(
+        "UPDATE task SET trigger_at = ? WHERE task_id = ?",
+        [(-MINUTE * task.task_id, task.task_id) for task in movable],
+    )
+    moves = list(zip(movable, minutes, strict=True))
+    cursor.executemany(_MOVE, [(to, to, to, task.task_id) for task, to in moves])
+    if moves:
+        write.changes.names[task_name] = None
+    for task, to in moves:
+        write.changes.add_due(task.host, to)
+    return Rescheduled([(task.key, Key(task_name, to)) for task, to in moves], skipped)
+
+
+def _free_minutes(first: int, number: int, taken: Container[int]) -> list[int]:
+    """Return the first minutes from one on that are not taken."""
+    return list(
+        itertools.islice(
+            (one for one in itertools.count(first, MINUTE) if one not in taken), number
+        )
+    )

@@ -45,7 +45,7 @@ def _find(number: int) -> tuple[int, int | None]:
 
     The patches of a mutation cannot be sent to another process.
     """
-    with MUTATIONS[number].made():
+    with MUTATIONS[number].applied():
         return number, next((n for n in range(MOST_SEEDS) if scenario.run(n).broken), None)
 
 

@@ -1,6 +1,6 @@
-"""Faults put into callme on purpose, in memory: the simulation must find each of them.
+"""Mutations: deliberate faults in callme, which the simulation must detect.
 
-A simulation that finds nothing shows nothing, unless it is known to find what is there.
+A simulation that reports nothing proves nothing unless it is known to detect faults.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ Patch = Any
 
 @frozen
 class Mutation:
-    """A fault.
+    """A deliberate fault.
 
-    :ivar name: what is wrong with callme then.
-    :ivar seed: the first seed that finds it.
-    :ivar patches: makes it wrong.
+    :ivar name: the fault in words.
+    :ivar seed: the first seed that detects it.
+    :ivar patches: returns the patches that cause it.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Mutation:
     patches: Callable[[], list[Patch]]
 
     @contextmanager
-    def made(self) -> Iterator[None]:
-        """Have the fault for a while."""
+    def applied(self) -> Iterator[None]:
+        """Apply the fault temporarily."""
         with ExitStack() as stack:
             for one in self.patches():
                 stack.enter_context(one)
@@ -78,20 +78,20 @@ def _sql(name: str, old: str, new: str) -> Patch:
 
 
 def _around(owner: Any, name: str, changed: Callable[..., Any]) -> Patch:
-    """Replace a function by one that is given it, and its arguments."""
+    """Wrap a function: ``changed`` gets the original and its arguments."""
     real = getattr(owner, name)
     return patch.object(owner, name, lambda *args, **named: changed(real, *args, **named))
 
 
-# Nothing acknowledged is lost
+# No acknowledged task is lost
 
 
-@mutation("nobody is told of an end", 0)
+@mutation("the end of a call has no notification", 0)
 def _() -> list[Patch]:
     return [patch.object(queue, "notification_url", lambda *_: None)]
 
 
-@mutation("nobody is told of what is too late", 7)
+@mutation("an expired task has no notification", 7)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, row: Any, *args: Any) -> None:
         real(write, {**row, "on_failure": None}, *args)
@@ -99,7 +99,7 @@ def _() -> list[Patch]:
     return [_around(queue, "_fail", changed)]
 
 
-@mutation("a claim is given out without a commit", 0)
+@mutation("a claim is returned without a commit", 0)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, *args: Any, **named: Any) -> Any:
         write.cursor.execute("SAVEPOINT claim")
@@ -110,7 +110,7 @@ def _() -> list[Patch]:
     return [_around(queue, "claim", changed)]
 
 
-@mutation("a put is answered before its commit", 0)
+@mutation("a put is acknowledged before its commit", 0)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, operation: Any, *args: Any, **named: Any) -> Any:
         writing = real(self, operation, *args, **named)
@@ -122,7 +122,7 @@ def _() -> list[Patch]:
     return [_around(Store, "write", changed)]
 
 
-@mutation("a transaction that failed is taken for one that did not", 374)
+@mutation("a failed transaction is reported as successful", 374)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, failure: Any, batch: Any) -> None:
         functions = [operation.function for operation, _ in batch]
@@ -135,7 +135,7 @@ def _() -> list[Patch]:
     return [_around(GroupCommit, "_failed", changed)]
 
 
-@mutation("a put overwrites what stands under its key", 1)
+@mutation("a put overwrites the task of its key", 1)
 def _() -> list[Patch]:
     def changed(real: Any, *args: Any) -> Any:
         outcome = real(*args)
@@ -144,7 +144,7 @@ def _() -> list[Patch]:
     return [_around(tasks, "decide_put", changed)]
 
 
-@mutation("statements are not in a transaction", 3)
+@mutation("statements run outside a transaction", 3)
 def _() -> list[Patch]:
     def changed(real: Any, pool: Any, begin: str, run: Any) -> Any:
         return real(pool, "SELECT 1", run)
@@ -152,7 +152,7 @@ def _() -> list[Patch]:
     return [_around(engine, "_in_pool", changed)]
 
 
-@mutation("what is purged need not be old", 1)
+@mutation("a purge deletes tasks before the end of their retention", 1)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, finished_before: float, limit: int) -> Any:
         return real(write, finished_before + 86_400 * 30, limit)
@@ -160,7 +160,7 @@ def _() -> list[Patch]:
     return [_around(queue, "purge", changed)]
 
 
-@mutation("a batch leaves out its last task", 0)
+@mutation("a batch omits its last task", 0)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, definitions: Any, now: float) -> Any:
         results = [*real(write, definitions[:-1], now), PutResult(PutOutcome.CREATED, None)]
@@ -172,17 +172,17 @@ def _() -> list[Patch]:
 # Never more than 1 + retry
 
 
-@mutation("an attempt is not counted when it is claimed", 0)
+@mutation("a claim does not count its attempt", 0)
 def _() -> list[Patch]:
     return [_sql("_CLAIM", "attempts_used = attempts_used + 1, ", "")]
 
 
-@mutation("attempts have no numbers of their own", 0)
+@mutation("attempts have no unique numbers", 0)
 def _() -> list[Patch]:
     return [_sql("_CLAIM", ", last_attempt = last_attempt + 1", "")]
 
 
-@mutation("one retry more than asked", 0)
+@mutation("a task has one retry too many", 0)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         return real(evolve(claim, attempts_used=claim.attempts_used - 1), outcome, now)
@@ -190,7 +190,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("an interrupted attempt is given back unspent", 29)
+@mutation("an interrupted attempt does not use up the budget", 29)
 def _() -> list[Patch]:
     def changed(self: Any, claims: Any) -> None:
         for claim in claims:
@@ -203,7 +203,7 @@ def _() -> list[Patch]:
     return [patch.object(Dispatcher, "recover_orphans", changed)]
 
 
-@mutation("a call whose connection broke is made again at once", 0)
+@mutation("a call is repeated at once after a broken connection", 0)
 def _() -> list[Patch]:
     def changed(real: Any, *args: Any) -> Any:
         def again(outcome: Any) -> Any:
@@ -214,12 +214,12 @@ def _() -> list[Patch]:
     return [_around(HttpCaller, "call", changed)]
 
 
-@mutation("what is running may be rescheduled", 3)
+@mutation("a running task can be rescheduled", 3)
 def _() -> list[Patch]:
     return [_sql("_ONE", "state, max", "replace(state, 'running', 'scheduled'), max")]
 
 
-@mutation("a running task may be deleted", 60)
+@mutation("a running task can be deleted", 60)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, key: Any) -> Any:
         write.cursor.execute(
@@ -232,7 +232,7 @@ def _() -> list[Patch]:
     return [_around(tasks, "delete", changed)]
 
 
-@mutation("what succeeded is called again", 0)
+@mutation("a succeeded task is called again", 0)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         transition = real(claim, outcome, now)
@@ -243,7 +243,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("one call more than there is room for", 0)
+@mutation("the calls in flight exceed the slots by one", 0)
 def _() -> list[Patch]:
     def changed(real: Any, free: int, *args: Any, **named: Any) -> Any:
         return real(free + 1, *args, **named)
@@ -263,7 +263,7 @@ def _() -> list[Patch]:
     return [patch.object(Daemon, "__init__", changed)]
 
 
-@mutation("a clock that was set back is not looked at before a call", 23)
+@mutation("a call ignores that the clock was stepped back", 23)
 def _() -> list[Patch]:
     def changed(self: Any, claim: Any) -> None:
         self._unrecorded[claim.task_id, claim.number] = claim
@@ -275,7 +275,7 @@ def _() -> list[Patch]:
     return [patch.object(Dispatcher, "_launch", changed)]
 
 
-@mutation("max_delay is not looked at once a connection is made", 15)
+@mutation("max_delay is not checked after connecting", 15)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any) -> Any:
         lasting = evolve(self.claim.definition, max_delay=525_600)
@@ -285,7 +285,7 @@ def _() -> list[Patch]:
     return [_around(call.Call, "start", changed)]
 
 
-@mutation("a put of what is due now wakes nobody", 3)
+@mutation("a put of a due task does not notify the dispatcher", 3)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, *args: Any) -> Any:
         result = real(write, *args)
@@ -316,7 +316,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "_transact", changed)]
 
 
-@mutation("a tick that failed is not tried again", 34)
+@mutation("a failed tick is not retried", 34)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", lambda self, failure: None)]
 
@@ -330,12 +330,12 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", changed)]
 
 
-@mutation("the wall clock is looked at once a minute", 7)
+@mutation("the wall clock is checked once a minute only", 7)
 def _() -> list[Patch]:
     return [patch.object(scheduler, "CLOCK_CHECK_SECONDS", 60)]
 
 
-@mutation("a wall clock that was set back stops the ticks", 0)
+@mutation("a wall clock step back stops the ticks", 0)
 def _() -> list[Patch]:
     def changed(self: Any) -> None:
         self._minute.stop()
@@ -346,12 +346,12 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_check_wall_clock", changed)]
 
 
-@mutation("a wall clock that is set back in the middle of a tick is not noticed", 48)
+@mutation("a wall clock step back during a tick is not noticed", 48)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_now", lambda self: self._wall())]
 
 
-@mutation("times are read in the zone of the machine", 2)
+@mutation("times are parsed in the local time zone", 2)
 def _() -> list[Patch]:
     def changed(real: Any, match: Any) -> int:
         seconds: int = real(match)
@@ -363,7 +363,7 @@ def _() -> list[Patch]:
 # Every task ends, with a reason
 
 
-@mutation("a lease that ended is ignored", 29)
+@mutation("an expired lease is ignored", 29)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, now: float, *, every: bool = False) -> Any:
         return real(write, now, every=every) if every else []
@@ -371,12 +371,12 @@ def _() -> list[Patch]:
     return [_around(queue, "take_orphans", changed)]
 
 
-@mutation("claims of a daemon that died are not looked for", 8)
+@mutation("claims of a dead daemon are not rescued", 8)
 def _() -> list[Patch]:
     return [patch.object(queue, "take_orphans", lambda write, now, **_: [])]
 
 
-@mutation("a record that failed is not tried again", 34)
+@mutation("a failed record is not retried", 34)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, operation: Any, *args: Any, **named: Any) -> Any:
         writing = real(self, operation, *args, **named)
@@ -385,7 +385,7 @@ def _() -> list[Patch]:
     return [_around(Store, "write", changed)]
 
 
-@mutation("what is too late fails without a reason", 0)
+@mutation("an expired task fails without a reason", 0)
 def _() -> list[Patch]:
     return [_sql("_FAIL", "reason = ?", "reason = nullif(?, 'too_late')")]
 
@@ -395,7 +395,7 @@ def _() -> list[Patch]:
     return [_sql("_RECORD", "detail = ?", "detail = substr(?, 999)")]
 
 
-@mutation("what expires while it waits is left as it is", 0)
+@mutation("a task that expires while it waits is not failed", 0)
 def _() -> list[Patch]:
     return [_sql("_TOO_LATE", "AND expires_at <= ?", "AND expires_at <= ? AND 0")]
 
@@ -408,7 +408,7 @@ def _() -> list[Patch]:
     return [_around(Agent, "_make_endpoint", changed)]
 
 
-@mutation("any answer is a success", 0)
+@mutation("every status counts as success", 0)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, status: int) -> bool:
         return True
@@ -416,7 +416,7 @@ def _() -> list[Patch]:
     return [_around(Definition, "expects", changed)]
 
 
-@mutation("a call that the deadline cut off is a success", 0)
+@mutation("a call that timed out counts as success", 0)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         if outcome.reason is not None and outcome.reason.value == "timeout":

@@ -48,7 +48,7 @@ def test_mutation_of_callme_is_detected(
     mutation: Mutation, logged_failures: LoggedFailures
 ) -> None:
     """The seed that detected it last is tried first."""
-    with mutation.made():
+    with mutation.applied():
         seeds = [mutation.seed, *range(100)]
         assert any(scenario.run(seed).broken for seed in seeds)
     logged_failures.failures.clear()

@@ -16,12 +16,10 @@ from callme.api import ical
 from callme.api.ical import BACK_DAYS, MAX_EVENTS, calendar
 from callme.core.task import Reason, State, Task
 from callme.core.times import MAX_NAME_LENGTH
-from callme.store import stats, tasks
-from callme.store.database import Store
+from callme.store import tasks
 from callme.store.interface import CalendarData, Event
 from tests.helpers.api_client import ask
 from tests.helpers.openapi_checks import check_answer
-from tests.helpers.stores import NOW, put, put_in
 from tests.helpers.tasks import NOON, definition
 from tests.helpers.world import World
 
@@ -309,33 +307,3 @@ def test_long_lines_are_folded_at_75_octets() -> None:
     assert ical.fold_lines(["a" * 75]) == b"a" * 75 + b"\r\n"
     for part in ical.fold_lines(["é" * 200]).split(b"\r\n"):
         part.decode()
-
-
-# Store
-
-
-async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> None:
-    failed = await put_in(store, State.FAILED, "b", NOON)
-    await put_in(store, State.SUCCEEDED, "b", NOON + 60)
-    await put_in(store, State.RUNNING, "b", NOON + 120)
-    late, early = await put(store, "a", NOON + 240), await put(store, "b", NOON + 180)
-    bounds: Any = {"until": NOON + 241, "failed_since": NOON, "limit": 5}
-    for name, keys in ((None, [early, late]), ("a", [late]), ("b", [early])):
-        agenda = await store.read(stats.calendar, name, **bounds)
-        assert agenda is not None
-        assert [event.task.key for event in agenda.scheduled] == keys
-        assert [event.task.key for event in agenda.failed] == ([] if name == "a" else [failed])
-        assert (agenda.more_scheduled, agenda.more_failed) == (False, False)
-    assert agenda is not None
-    assert agenda.failed[0].last_attempt == 1
-    assert agenda.failed[0].changed_at_ms == int(NOW * 1000)
-    assert agenda.scheduled[0].changed_at_ms == int(NOW * 1000)
-    assert await store.read(stats.calendar, "nobody", **bounds) is None
-    for name in (None, "b"):
-        assert await store.read(
-            stats.calendar, name, until=NOON + 180, failed_since=NOON + 1, limit=5
-        ) == CalendarData([], [])
-    few = await store.read(stats.calendar, None, until=NOON + 241, failed_since=NOON, limit=1)
-    assert few is not None
-    assert [event.task.key for event in few.scheduled] == [early]
-    assert (few.more_scheduled, few.more_failed) == (True, False)

@@ -1,0 +1,142 @@
+"""The store's queries for dry runs, forecasts and calendars."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from callme.core.task import State
+from callme.store import stats, tasks
+from callme.store.database import Store
+from callme.store.interface import (
+    CalendarData,
+    DueLoad,
+    MinuteLoad,
+    PutPreview,
+)
+from callme.store.stats import (
+    due_counts_by_minute,
+    load_by_minute,
+    load_by_minute_and_host,
+)
+from tests.helpers.forecasts import FAR, minutes
+from tests.helpers.stores import NOW, put, put_in
+from tests.helpers.tasks import NOON, definition
+
+
+async def read(store: Any, query: Any, *arguments: Any) -> Any:
+    """Run a query of the store package in a transaction of its own."""
+    return await store._read(lambda cursor: query(cursor, *arguments))
+
+
+async def test_preview_counts_calls_beside_the_task(store: Store) -> None:
+    at = NOON + 60
+    await put(store, "a", at)
+    await put(store, "b", at, callback="http://other.example/")
+    await put(store, "c", at + 60)
+    await put_in(store, State.FAILED, "d", NOON)
+    await put(store, "e", NOON)
+    asked = [
+        definition("new", at),
+        definition("a", at, payload="other"),
+        definition("b", at),
+        definition("new", NOON - 60),
+        definition("e", NOON),
+        definition("d", NOON),
+    ]
+    found = await store.read(stats.preview_put, asked, NOW)
+    counts = [(beside.calls, beside.calls_to_host) for beside in found]
+    assert counts == [(2, 1), (1, 0), (1, 1), (1, 1), (0, 0), (1, 1)]
+    standing = [beside.existing for beside in found]
+    assert standing == [await store.read(tasks.get, one.key) for one in asked]
+    assert [one is None for one in standing] == [True, False, False, True, False, False]
+    assert await store.read(stats.preview_put, [], NOW) == []
+    assert found[0] == PutPreview(None, 2, 1)
+
+
+async def test_calls_ahead_are_counted(store: Store) -> None:
+    assert await read(store, due_counts_by_minute, NOON, FAR) == {}
+    await put_in(store, State.SUCCEEDED, "y", NOON)
+    for number, at in enumerate(minutes(-9, -9, -8, 1, 1, 4, 6)):
+        await put(store, f"x{number}", at)
+    for begin, until, expected in (
+        (NOON, NOON + 360, {NOON: 3, NOON + 60: 2, NOON + 240: 1}),
+        (NOON + 60, NOON + 61, {NOON + 60: 5}),
+        (NOON - 540, NOON - 480, {NOON - 540: 2}),
+        (NOON - 600, NOON - 540, {}),
+    ):
+        assert await read(store, due_counts_by_minute, begin, until) == expected
+    in_order = await read(store, due_counts_by_minute, NOON, FAR)
+    assert list(in_order) == minutes(0, 1, 4, 6)
+
+
+async def test_loads_are_counted_by_minute_and_host(store: Store) -> None:
+    assert await read(store, load_by_minute, 0, FAR) == []
+    assert await read(store, load_by_minute_and_host, 0, FAR, 0) == []
+    for number, host in enumerate(["a", "a", "a", "b"]):
+        await put(store, f"x{number}", NOON, callback=f"http://{host}/", max_delay=5 + number)
+    await put(store, "y", NOON + 60, callback="http://a/")
+    await put_in(store, State.SUCCEEDED, "z", NOON - 60)
+    late = NOON + 60 + 60 * 525_600
+    assert await read(store, load_by_minute, 0, NOON + 60) == [
+        MinuteLoad(NOON, None, 4, NOON + 300),
+        MinuteLoad(NOON + 60, None, 1, late),
+    ]
+    of_hosts = [
+        MinuteLoad(NOON, "a:80", 3, NOON + 300),
+        MinuteLoad(NOON, "b:80", 1, NOON + 480),
+        MinuteLoad(NOON + 60, "a:80", 1, late),
+    ]
+    for first, last, more_than, expected in (
+        (NOON, NOON + 60, 0, of_hosts),
+        (NOON, NOON + 60, 1, of_hosts[:1]),
+        (NOON + 1, NOON + 60, 0, of_hosts[2:]),
+    ):
+        assert await read(store, load_by_minute_and_host, first, last, more_than) == expected
+    assert await read(store, load_by_minute, NOON + 1, NOON + 59) == []
+
+
+async def test_due_load_extends_spans_from_the_first_minute_to_the_backlog(store: Store) -> None:
+    for number, at in enumerate(minutes(-9, 0, 1, 1, 2)):
+        await put(store, f"x{number}", at, callback="http://a/", max_delay=60)
+
+    async def due_load(first: int, last: int) -> DueLoad:
+        return await store.read(
+            stats.due_load, NOON, NOON + 180, find_saturated=lambda _: (first, last), busy_above=1
+        )
+
+    load = await due_load(NOON, NOON + 60)
+    assert load.by_minute == dict(zip(minutes(0, 1, 2), (2, 2, 1), strict=True))
+    assert [(one.minute, one.calls) for one in load.fleet] == [
+        (NOON - 540, 1),
+        (NOON, 1),
+        (NOON + 60, 2),
+    ]
+    assert load.hosts == [MinuteLoad(NOON + 60, "a:80", 2, NOON + 3660)]
+    assert [one.minute for one in (await due_load(NOON + 60, NOON + 60)).fleet] == [NOON + 60]
+
+
+async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> None:
+    failed = await put_in(store, State.FAILED, "b", NOON)
+    await put_in(store, State.SUCCEEDED, "b", NOON + 60)
+    await put_in(store, State.RUNNING, "b", NOON + 120)
+    late, early = await put(store, "a", NOON + 240), await put(store, "b", NOON + 180)
+    bounds: Any = {"until": NOON + 241, "failed_since": NOON, "limit": 5}
+    for name, keys in ((None, [early, late]), ("a", [late]), ("b", [early])):
+        agenda = await store.read(stats.calendar, name, **bounds)
+        assert agenda is not None
+        assert [event.task.key for event in agenda.scheduled] == keys
+        assert [event.task.key for event in agenda.failed] == ([] if name == "a" else [failed])
+        assert (agenda.more_scheduled, agenda.more_failed) == (False, False)
+    assert agenda is not None
+    assert agenda.failed[0].last_attempt == 1
+    assert agenda.failed[0].changed_at_ms == int(NOW * 1000)
+    assert agenda.scheduled[0].changed_at_ms == int(NOW * 1000)
+    assert await store.read(stats.calendar, "nobody", **bounds) is None
+    for name in (None, "b"):
+        assert await store.read(
+            stats.calendar, name, until=NOON + 180, failed_since=NOON + 1, limit=5
+        ) == CalendarData([], [])
+    few = await store.read(stats.calendar, None, until=NOON + 241, failed_since=NOON, limit=1)
+    assert few is not None
+    assert [event.task.key for event in few.scheduled] == [early]
+    assert (few.more_scheduled, few.more_failed) == (True, False)

@@ -1,21 +1,19 @@
-"""Fakes: a store without threads, a caller without sockets, time that is turned by hand."""
+"""A daemon in memory: store, scheduler, API and web pages on a simulated clock."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field
 from prometheus_client import CollectorRegistry
 from treq.testing import StubTreq
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from callme.api.long_poll import LongPoll
 from callme.api.routes import Api
 from callme.api.task_service import TaskService
-from callme.core.task import Claim, Definition, Outcome, Task
+from callme.core.task import Definition, Task
 from callme.core.times import Key
 from callme.core.transitions import PutCondition
 from callme.metrics.counters import Counters
@@ -26,136 +24,21 @@ from callme.security.tokens import Tokens
 from callme.server.router import RootResource
 from callme.store import tasks
 from callme.store.changes import ChangeFeed, Changes
-from callme.store.database import Operation, Store, Write
-from callme.store.interface import StoreUnavailable
-from callme.store.sqlite.cursor import SqliteCursor
-from callme.store.sqlite.file import configure_writer, migrate
 from callme.webui.chart_panels import ChartCache
 from callme.webui.routes import WebUi
 from callme.worker.pruner import Pruner
 from callme.worker.scheduler import Scheduler
+from tests.helpers.fake_caller import FakeCaller
+from tests.helpers.instant_store import InstantStore
 from tests.helpers.tasks import NOON, definition
 
 T = TypeVar("T")
 
 
-class InstantStore(Store):
-    """A SQLite store on a database in memory, without threads: each call is done at once.
-
-    :ivar is_broken: whether every call fails as if the database were locked.
-    :ivar is_full: whether every write fails as if the disk were full.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        configure_writer(self.connection)
-        migrate(self.connection)
-        self.is_broken = self.is_full = self._failing = False
-
-    @property
-    def is_writable(self) -> bool:
-        return not self._failing
-
-    def run(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Run an operation although it is overridden."""
-        return self._write(Operation(function=operation, args=args, kwargs=kwargs))
-
-    def query(self, query: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Run a query although it is overridden."""
-        return self._read(lambda cursor: query(cursor, *args, **kwargs))
-
-    def elsewhere(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Run an operation as another daemon on the same database would: nothing is published."""
-        return self._read(lambda cursor: operation(_write_on(cursor), *args, **kwargs))
-
-    def _write(self, operation: Operation) -> Deferred[Any]:
-        self._failing = self.is_broken or self.is_full
-        if self._failing:
-            reason = "database is locked" if self.is_broken else "disk is full"
-            return fail(StoreUnavailable(reason))
-
-        def run(cursor: Any) -> tuple[Any, Changes]:
-            write = _write_on(cursor)
-            return operation.run(write), evolve(write.changes, operations=1)
-
-        def publish(committed: tuple[Any, Changes]) -> Any:
-            result, changes = committed
-            self.changes.publish(changes)
-            return result
-
-        return self._read(run).addCallback(publish)
-
-    def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
-        if self.is_broken:
-            return fail(StoreUnavailable("database is locked"))
-        self.connection.execute("BEGIN")
-        try:
-            result = query(self.connection.cursor(SqliteCursor))
-        except Exception:
-            self.connection.execute("ROLLBACK")
-            return fail()
-        self.connection.execute("COMMIT")
-        return succeed(result)
-
-    def close(self) -> Deferred[None]:
-        self.connection.close()
-        return succeed(None)
-
-
-def _write_on(cursor: Any) -> Write:
-    return Write(cursor=cursor, node=lambda: "node")
-
-
-@define
-class FakeCaller:
-    """A caller whose calls end as the test says.
-
-    :ivar calls: every call made, with the time it was made.
-    :ivar pending: the calls that have not ended, by key.
-    :ivar answer: the status that every call gets at once; ``None`` leaves it pending.
-    :ivar failing: what is called instead, as no caller should be made to.
-    """
-
-    now: Callable[[], float]
-    answer: int | None = 200
-    failing: Callable[[Claim], Deferred[Outcome]] | None = None
-    calls: list[tuple[float, Claim]] = field(factory=list)
-    pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
-    cut_off: list[Key] = field(factory=list)
-
-    def call(
-        self, claim: Claim, has_more: Callable[[str], bool] = lambda host: False
-    ) -> Deferred[Outcome]:
-        self.calls.append((self.now(), claim))
-        if self.failing is not None:
-            return self.failing(claim)
-        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=self.answer)
-        if self.answer is not None:
-            return succeed(outcome)
-        key = claim.definition.key
-        ending: Deferred[Outcome] = Deferred(lambda _: self.cut_off.append(key))
-        self.pending[key] = ending
-        return ending
-
-    def end(self, key: Key, status: int) -> None:
-        """End a pending call with an answer of this status."""
-        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=status)
-        self.pending.pop(key).callback(outcome)
-
-    def close(self) -> Deferred[None]:
-        return succeed(None)
-
-    @property
-    def called(self) -> list[str]:
-        """The key of each call made, in order."""
-        return [str(claim.definition.key) for _, claim in self.calls]
-
-
 class World:
-    """A daemon in memory: store, scheduler and API, its time in the test's hands.
+    """The parts of a daemon, wired together on a simulated clock.
 
-    It begins at noon. ``clock`` sets the timers, ``now`` reads the same clock.
+    The clock starts at noon. ``clock`` sets the timers; ``now`` reads the same clock.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -189,7 +72,7 @@ class World:
         return made
 
     def api(self) -> Api:
-        """Return the endpoints."""
+        """Return the API."""
         return Api(
             self.store,
             self.scheduler,
@@ -204,7 +87,7 @@ class World:
         return StubTreq(self.resource())
 
     def resource(self) -> RootResource:
-        """Return what answers requests: the API and the pages."""
+        """Return the root resource: the API and the web pages."""
         return RootResource(self.api().app.resource(), self._pages().app.resource())
 
     def _pages(self) -> WebUi:
@@ -229,7 +112,7 @@ class World:
         self.http = self._http()
 
     def restart(self, **settings: Any) -> None:
-        """Let the daemon die, timers and all, and start another one on the same database."""
+        """Kill the daemon with its timers, and start another one on the same database."""
         # A copy: the clock hands out its own list, from which a cancelled timer is removed.
         for timer in list(self.clock.getDelayedCalls()):
             timer.cancel()
@@ -252,13 +135,13 @@ class World:
         self.store.changes.publish(Changes(due_hosts=dict.fromkeys(hosts, 0)))
 
     def task(self, key: Key) -> Task:
-        """Return a task as the store has it."""
+        """Return a task from the store."""
         task = self.result(self.store.read(tasks.get, key))
         assert isinstance(task, Task)
         return task
 
     def turn_to(self, seconds: float) -> None:
-        """Let time pass in steps, as it does, up to a second since 1970."""
+        """Advance the clock to a second since 1970, timer by timer."""
         while True:
             then = min([*self._timers(), seconds])
             self.clock.advance(max(0.0, then - self.clock.seconds()))
@@ -270,7 +153,7 @@ class World:
 
     @staticmethod
     def result(deferred: Deferred[T]) -> T:
-        """Return what a Deferred has fired with; raise what it failed with."""
+        """Return the result of a Deferred that has fired; raise its failure."""
         results: list[Any] = []
         failures: list[Any] = []
         deferred.addCallbacks(results.append, failures.append)
@@ -281,5 +164,5 @@ class World:
         return answer
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self.store.close()

@@ -7,12 +7,9 @@ from callme.store.interface import (
 )
 from callme.worker.throughput import Capacity
 from tests.helpers.api_client import ask
-from tests.helpers.forecasts import HOST, overload
+from tests.helpers.forecasts import HOST, forecaster, overload
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
-from tests.unit.reports.test_forecaster import (
-    forecaster,
-)
 
 
 def test_forecast_of_an_empty_store_is_empty(world: World) -> None:

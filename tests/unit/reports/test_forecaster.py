@@ -17,8 +17,9 @@ from callme.store import stats
 from callme.store.interface import MAX_LOADS, DueLoad, MinuteLoad, StoreUnavailable
 from callme.worker.throughput import Capacity
 from tests.helpers.forecasts import forecaster
+from tests.helpers.instant_store import InstantStore
 from tests.helpers.tasks import NOON
-from tests.helpers.world import InstantStore, World
+from tests.helpers.world import World
 
 
 def clock_at(seconds: float) -> Clock:

@@ -1,0 +1,56 @@
+"""A caller that makes no requests: the test decides the outcome of each call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+
+from callme.core.task import Claim, Outcome
+from callme.core.times import Key
+
+
+@define
+class FakeCaller:
+    """A caller whose calls end as the test decides.
+
+    :ivar calls: all calls, each with its time.
+    :ivar pending: the calls in flight by key.
+    :ivar answer: the status of every response, which is immediate; ``None`` leaves calls pending.
+    :ivar failing: a function that replaces the call, in order to misbehave.
+    """
+
+    now: Callable[[], float]
+    answer: int | None = 200
+    failing: Callable[[Claim], Deferred[Outcome]] | None = None
+    calls: list[tuple[float, Claim]] = field(factory=list)
+    pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
+    cut_off: list[Key] = field(factory=list)
+
+    def call(
+        self, claim: Claim, has_more: Callable[[str], bool] = lambda host: False
+    ) -> Deferred[Outcome]:
+        self.calls.append((self.now(), claim))
+        if self.failing is not None:
+            return self.failing(claim)
+        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=self.answer)
+        if self.answer is not None:
+            return succeed(outcome)
+        key = claim.definition.key
+        ending: Deferred[Outcome] = Deferred(lambda _: self.cut_off.append(key))
+        self.pending[key] = ending
+        return ending
+
+    def end(self, key: Key, status: int) -> None:
+        """End a pending call with a response of this status."""
+        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=status)
+        self.pending.pop(key).callback(outcome)
+
+    def close(self) -> Deferred[None]:
+        return succeed(None)
+
+    @property
+    def called(self) -> list[str]:
+        """The key of each call, in order."""
+        return [str(claim.definition.key) for _, claim in self.calls]

@@ -256,7 +256,7 @@ async def test_head_that_ends_early_keeps_its_status(
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (lambda c: c.hang_up(), "closed the connection without an answer"),
         (lambda c: c.reset(), "the connection broke before an answer came"),
@@ -272,13 +272,13 @@ async def test_head_that_ends_early_keeps_its_status(
     ],
 )
 async def test_malformed_response_is_a_failed_connection(
-    caller: HttpCaller, endpoint: Endpoint, answer: Any, said: str
+    caller: HttpCaller, endpoint: Endpoint, answer: Any, message: str
 ) -> None:
     endpoint.answer = answer
     endpoint.close = True
     outcome = await call(caller, endpoint)
     assert (outcome.status, outcome.reason) == (None, Reason.CONNECTION_FAILED)
-    assert any(one in outcome.detail for one in said.split("|")), outcome.detail
+    assert any(one in outcome.detail for one in message.split("|")), outcome.detail
     assert len(endpoint.requests) == 1
 
 
@@ -291,7 +291,7 @@ async def test_closed_port_is_a_failed_connection(caller: HttpCaller, endpoint: 
 
 
 @pytest.mark.parametrize(
-    ("host", "said"),
+    ("host", "message"),
     [
         ("nowhere.invalid", "the name of the host was not found"),
         ("x" * 63 + ".invalid", "the name of the host was not found"),
@@ -299,7 +299,7 @@ async def test_closed_port_is_a_failed_connection(caller: HttpCaller, endpoint: 
     ],
 )
 async def test_unknown_host_name_is_a_failed_connection(
-    caller: HttpCaller, host: str, said: str
+    caller: HttpCaller, host: str, message: str
 ) -> None:
     made = definition(callback=f"http://{host}/", timeout=20)
     outcome = await caller.call(
@@ -313,7 +313,7 @@ async def test_unknown_host_name_is_a_failed_connection(
         )
     )
     assert outcome.reason is Reason.CONNECTION_FAILED
-    assert outcome.detail == said
+    assert outcome.detail == message
 
 
 @pytest.mark.parametrize(
@@ -1030,7 +1030,7 @@ async def test_https_endpoint_is_called() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "trusted", "said"),
+    ("made", "trusted", "message"),
     [
         ({}, False, "the certificate is self-signed"),
         ({"name": "other.example"}, True, "the certificate is not one for this host"),
@@ -1048,11 +1048,11 @@ async def test_https_endpoint_is_called() -> None:
         ({"days": (1, 2)}, True, "the certificate is not valid yet"),
     ],
 )
-async def test_tls_failure_is_explained(made: dict[str, Any], trusted: bool, said: str) -> None:
+async def test_tls_failure_is_explained(made: dict[str, Any], trusted: bool, message: str) -> None:
     endpoint, pem = await secure_endpoint(**{"name": "localhost", **made})
     caller = HttpCaller(reactor, time.time, 10, authority(pem) if trusted else None)
     outcome = await call(caller, endpoint)
-    assert (outcome.reason, outcome.detail) == (Reason.CONNECTION_FAILED, said)
+    assert (outcome.reason, outcome.detail) == (Reason.CONNECTION_FAILED, message)
     assert not outcome.stale_connection
     assert endpoint.requests == []
     await caller.close()
@@ -1197,7 +1197,7 @@ async def test_hanging_tls_handshake_ends_at_the_deadline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"),
+    ("failure", "message"),
     [
         (error.ConnectionRefusedError(), "the connection was refused"),
         (error.NoRouteError(), "there is no route to the host"),
@@ -1209,5 +1209,5 @@ async def test_hanging_tls_handshake_ends_at_the_deadline() -> None:
         (NotHTTP(), "the endpoint's answer is not HTTP"),
     ],
 )
-def test_failure_is_explained_in_words(failure: Exception, said: str) -> None:
-    assert describe_failure(failure) == said
+def test_failure_is_explained_in_words(failure: Exception, message: str) -> None:
+    assert describe_failure(failure) == message

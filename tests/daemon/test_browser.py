@@ -152,11 +152,11 @@ def check_what_is_heard(browser: Browser, path: str) -> None:
     roles = [node["role"]["value"] for node in nodes]
     for landmark in ("banner", "main", "contentinfo", "search", "heading"):
         assert landmark in roles, f"{path} has no {landmark}"
-    nameless = [n for n in nodes if n["role"]["value"] in NAMED and not said(n)]
+    nameless = [n for n in nodes if n["role"]["value"] in NAMED and not message(n)]
     assert nameless == [], path
 
 
-def said(node: dict[str, Any]) -> str:
+def message(node: dict[str, Any]) -> str:
     return str(node.get("name", {}).get("value", "")).strip()
 
 

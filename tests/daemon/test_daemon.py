@@ -97,9 +97,9 @@ def test_task_is_put_called_rescheduled_and_deleted(either: Daemon, sink: Sink) 
     assert (status, conflict["task"]["state"]) == (409, "succeeded")
     failed = daemon.put("bad", sink.url("/status/500"), retry=0)
     assert daemon.until(failed, "failed")["reason"] == "unexpected_status"
-    status, answer = daemon.curl("POST", f"/reschedule/{failed}", {"trigger_at": "+1d"})
-    assert (status, answer["rescheduled"][0]["from"]) == (200, failed)
-    later = answer["rescheduled"][0]["to"]
+    status, response = daemon.curl("POST", f"/reschedule/{failed}", {"trigger_at": "+1d"})
+    assert (status, response["rescheduled"][0]["from"]) == (200, failed)
+    later = response["rescheduled"][0]["to"]
     status, page = daemon.curl("GET", "/status/?future_only&pretty")
     assert [later] == [task["task"] for task in page["tasks"]]
     assert daemon.curl("DELETE", f"/task/{later}") == (204, None)
@@ -238,7 +238,7 @@ def test_database_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--database=nowhere/callme.sqlite"], "the directory .* does not exist"),
         (["--concurrency=0"], "--concurrency is '0': expected an integer from 1"),
@@ -255,17 +255,17 @@ def test_database_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
         (["stray"], "'stray' is not an option"),
     ],
 )
-def test_invalid_options_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
-    refused(twistd(tmp_path, f"--port={free_port()}", *arguments), said)
+def test_invalid_options_are_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
+    refused(twistd(tmp_path, f"--port={free_port()}", *arguments), message)
 
 
-def refused(done: subprocess.CompletedProcess[str], said: str) -> None:
+def refused(done: subprocess.CompletedProcess[str], message: str) -> None:
     """Check that a daemon did not start and printed the reason in one line."""
     assert done.returncode == 1
     lines = (done.stdout + done.stderr).strip().splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("callme: ")
-    assert re.search(said, lines[0]), lines[0]
+    assert re.search(message, lines[0]), lines[0]
 
 
 def test_help_and_version_are_printed(tmp_path: Path) -> None:

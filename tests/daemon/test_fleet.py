@@ -68,10 +68,10 @@ def put_many(daemon: Daemon, names: Iterable[str], callback: str, **more: Any) -
 def put_all(daemon: Daemon, tasks: list[dict[str, Any]]) -> list[str]:
     batch = [{"trigger_at": "+0m", "max_delay": 60, **task} for task in tasks]
     (daemon.directory / "batch").write_text(json.dumps(batch))
-    status, answers = daemon.curl("POST", "/batch", "@batch")
+    status, responses = daemon.curl("POST", "/batch", "@batch")
     assert status == 200
-    assert {answer["status"] for answer in answers} == {201}
-    return [answer["task"] for answer in answers]
+    assert {response["status"] for response in responses} == {201}
+    return [response["task"] for response in responses]
 
 
 def left(daemon: Daemon) -> int:
@@ -126,8 +126,8 @@ def test_three_daemons_call_each_task_once(
     assert set(nodes) == {"a", "b", "c"}
     assert min(nodes.values()) > 1000
     assert slowest < 5
-    answers = [daemon.curl("GET", "/status/?limit=7") for daemon in daemons]
-    assert answers[0] == answers[1] == answers[2]
+    responses = [daemon.curl("GET", "/status/?limit=7") for daemon in daemons]
+    assert responses[0] == responses[1] == responses[2]
     for daemon in daemons:
         assert "Traceback" not in daemon.log()
 
@@ -281,10 +281,10 @@ def test_long_polls_at_both_daemons_are_answered(fleet: Callable[..., Daemon], s
     began = time.monotonic()
     with ThreadPoolExecutor(len(both)) as pool:
         path = f"/status/{key}?wait=59"
-        answers = list(pool.map(lambda daemon: daemon.curl("GET", path), both))
+        responses = list(pool.map(lambda daemon: daemon.curl("GET", path), both))
     # The answer came before the end of the wait.
     assert time.monotonic() - began < 50
-    assert [(status, task["state"]) for status, task in answers] == [(200, "succeeded")] * 2
+    assert [(status, task["state"]) for status, task in responses] == [(200, "succeeded")] * 2
 
 
 def test_daemons_that_start_together_on_an_empty_database_both_run(

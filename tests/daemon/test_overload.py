@@ -226,13 +226,13 @@ def nothing_is_lost(
         status = 0
         for number in range(200):
             body = {"trigger_at": "+0m", "callback": sink.url("/status/200"), "payload": "x" * 9000}
-            status, answer = daemon.curl("PUT", f"/task/n{number}", body)
+            status, response = daemon.curl("PUT", f"/task/n{number}", body)
             if status == 503:
                 break
             assert status == 201
-            acknowledged.append(answer["task"])
+            acknowledged.append(response["task"])
         assert status == 503
-        assert answer["status"] == 503
+        assert response["status"] == 503
         called = len(sink.calls)
         # The call ends now and cannot be recorded; its true result must be stored later.
         time.sleep(4)

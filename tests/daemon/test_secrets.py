@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from callme.store import queue, tasks
 from callme.tap import makeService
-from tests.helpers.api_client import BODY, KEY, Answer, ask, put
+from tests.helpers.api_client import BODY, KEY, Response, ask, put
 from tests.helpers.endpoint import Connection, Endpoint, listen, shut
 from tests.helpers.html import visit
 from tests.helpers.logs import LoggedFailures
@@ -112,9 +112,9 @@ WRONG: list[Any] = [
 def test_validation_error_contains_no_secret(
     world: World, log: list[str], wrong: dict[str, Any]
 ) -> None:
-    for answer in (put(world, **wrong), _batch(world, [{**BODY, "task_name": "task", **wrong}])):
-        assert answer.status in (200, 400, 422)
-        assert CANARY not in answer.text
+    for response in (put(world, **wrong), _batch(world, [{**BODY, "task_name": "task", **wrong}])):
+        assert response.status in (200, 400, 422)
+        assert CANARY not in response.text
     assert ask(world, "GET", "/task/").json == {"tasks": []}
 
 
@@ -138,28 +138,28 @@ def test_unreadable_body_is_not_repeated_in_the_error(
 ) -> None:
     for kind in ("application/json", "application/x-ndjson"):
         data = body.encode("utf-8", "surrogatepass")
-        answer = ask(world, "PUT", "/task/task", data, {"Content-Type": kind})
-        assert answer.status in (400, 415)
-        assert CANARY not in answer.text
+        response = ask(world, "PUT", "/task/task", data, {"Content-Type": kind})
+        assert response.status in (400, 415)
+        assert CANARY not in response.text
         assert CANARY not in _batch(world, data, kind).text
 
 
-def _batch(world: World, body: Any, kind: str = "application/json") -> Answer:
+def _batch(world: World, body: Any, kind: str = "application/json") -> Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    asking = world.http.request(
+    pending = world.http.request(
         "POST", "http://callme/batch", data=data, headers={"Content-Type": kind}
     )
     world.clock.advance(0)
     world.http.flush()
-    response = world.result(asking)
-    return Answer(response.code, response.headers, world.result(response.text("utf-8")))
+    response = world.result(pending)
+    return Response(response.code, response.headers, world.result(response.text("utf-8")))
 
 
 def test_secrets_stay_hidden_through_every_failure(
     world: World, log: list[str], logged_failures: LoggedFailures
 ) -> None:
     """No error message quotes the secret."""
-    told: list[Answer] = []
+    told: list[Response] = []
     made = definition("task", NOON + 3600, **SECRETS, retry=5)
 
     def broken(*arguments: Any, **named: Any) -> Deferred[Any]:
@@ -176,14 +176,14 @@ def test_secrets_stay_hidden_through_every_failure(
     told.append(put(world, **SECRETS))
     told.append(ask(world, "PUT", "/task/task", {**BODY, **SECRETS}, {"If-None-Match": "*"}))
     told.append(_batch(world, [{**BODY, **SECRETS, "task_name": "task", "retry": 2}]))
-    assert [answer.status for answer in told[1:]] == [409, 412, 200]
+    assert [response.status for response in told[1:]] == [409, 412, 200]
     assert told[-1].json[0]["status"] == 409
     operations = (queue.claim, queue.expire_overdue, queue.take_orphans, queue.purge)
     store.overrides.update(dict.fromkeys((*operations, queue.record), broken))
     world.turn_to(NOON + 3600)
     for operation in operations:
         del store.overrides[operation]
-    caller.answer = 500
+    caller.status = 500
     world.turn_to(NOON + 3610)
     del store.overrides[queue.record]
     world.turn_to(NOON + 3660)
@@ -212,7 +212,7 @@ def test_secrets_stay_hidden_through_every_failure(
         visit(world, f"/page/reschedule/{key}", {"trigger_at": "x", "expected_state": "y"})
     )
     assert [page.status for page in pages] == [200, 200, 200, 200, 409]
-    for text in [answer.text for answer in told] + [page.text for page in pages]:
+    for text in [response.text for response in told] + [page.text for page in pages]:
         assert CANARY not in without_urls(text)
     assert "task.1800018000.on_failure@" in ask(world, "GET", "/status/").text
     text = "".join(log)
@@ -233,7 +233,7 @@ def test_notification_contains_no_more_than_the_task(world: World, log: list[str
     world.scheduler.start()
     headers = {"Authorization": f"Bearer {CANARY}"}
     put(world, **SECRETS | {"headers": headers, "payload": "", "retry": 0})
-    world.caller.answer = 500
+    world.caller.status = 500
     world.turn_to(NOON + 3600)
     (_, (_, notice)) = world.caller.calls
     assert '"Authorization":"***"' in notice.definition.payload

@@ -60,12 +60,12 @@ async def test_task_is_put_called_and_recorded(
     base = f"http://127.0.0.1:{port}"
     # The callback is the daemon's own URL, so that no other endpoint is needed.
     body = {"trigger_at": "+0m", "callback": f"{base}/healthz", "payload": "x"}
-    answer = await client.put(f"{base}/task/self", json=body)
-    assert answer.code == 201
-    key = (await answer.json())["task"]
+    response = await client.put(f"{base}/task/self", json=body)
+    assert response.code == 201
+    key = (await response.json())["task"]
     while True:
-        answer = await client.get(f"{base}/status/{key}")
-        task = await answer.json()
+        response = await client.get(f"{base}/status/{key}")
+        task = await response.json()
         if task["state"] == "succeeded":
             break
         await deferLater(reactor, 0.01)
@@ -97,12 +97,12 @@ async def test_denied_network_is_not_called(tmp_path: Path) -> None:
     pool = HTTPConnectionPool(reactor, persistent=False)
     client = treq.client.HTTPClient(Agent(reactor, pool=pool))
     body = {"trigger_at": "+0m", "callback": f"{base}/healthz", "retry": 5}
-    answer = await client.put(f"{base}/task/self", json=body)
-    assert (answer.code, (await answer.json())["errors"][0]["pointer"]) == (422, "/callback")
+    response = await client.put(f"{base}/task/self", json=body)
+    assert (response.code, (await response.json())["errors"][0]["pointer"]) == (422, "/callback")
     # A host name is resolved only when it is called.
     body["callback"] = f"http://localhost:{port_of(daemon)}/healthz"
-    answer = await client.put(f"{base}/task/self", json=body)
-    key = (await answer.json())["task"]
+    response = await client.put(f"{base}/task/self", json=body)
+    key = (await response.json())["task"]
     while True:
         task = await (await client.get(f"{base}/status/{key}")).json()
         if task["state"] == "failed":
@@ -194,7 +194,7 @@ def test_unix_socket_path_may_be_new_or_stale(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("port", "said"),
+    ("port", "message"),
     [
         ("unix:{}/nowhere/socket", "No such file or directory"),
         ("unix:{}", "not a socket"),
@@ -206,14 +206,14 @@ def test_unix_socket_path_may_be_new_or_stale(tmp_path: Path) -> None:
         ("stdio:", "not a port that clients can connect to"),
     ],
 )
-def test_unusable_port_is_a_one_line_error(tmp_path: Path, port: str, said: str) -> None:
+def test_unusable_port_is_a_one_line_error(tmp_path: Path, port: str, message: str) -> None:
     (tmp_path / "file").touch()
     with socket.socket(socket.AF_UNIX) as used:
         used.bind(str(tmp_path / "used"))
         used.listen()
         with pytest.raises(SystemExit, match="callme: cannot listen on") as ended:
             makeService(options(tmp_path, f"--port={port.format(tmp_path)}"))
-    assert said in str(ended.value)
+    assert message in str(ended.value)
     assert "\n" not in str(ended.value)
 
 
@@ -304,8 +304,10 @@ async def test_tls_port_serves_https(tmp_path: Path) -> None:
     daemon = makeService(options(tmp_path, f"--port=ssl:0:interface=127.0.0.1:{files}"))
     daemon.startService()
     agent = Agent(reactor, Trusting(pem))
-    answer = await treq.client.HTTPClient(agent).get(f"https://localhost:{port_of(daemon)}/status/")
-    assert await answer.json() == {"tasks": []}
+    response = await treq.client.HTTPClient(agent).get(
+        f"https://localhost:{port_of(daemon)}/status/"
+    )
+    assert await response.json() == {"tasks": []}
     await daemon.stopService()
 
 

@@ -99,10 +99,10 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
     if case.media_type == "application/x-ndjson":
         # Any text is a batch of lines, each with a result.
         return bool(response.status_code != 200)
-    bodies, answers = case.body, response.json()
-    return len(answers) != len(bodies) or any(
+    bodies, responses = case.body, response.json()
+    return len(responses) != len(bodies) or any(
         (answer["status"] >= 400) is is_a("NewTask", body)
-        for answer, body in zip(answers, bodies, strict=True)
+        for answer, body in zip(responses, bodies, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from tests.helpers.openapi_checks import check_answer
+from tests.helpers.openapi_checks import check_response
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
 
@@ -18,7 +18,7 @@ KEY = f"task@{AT}"
 
 
 @frozen
-class Answer:
+class Response:
     status: int
     headers: Any
     text: str
@@ -38,14 +38,14 @@ def ask(
     path: str,
     body: object = None,
     headers: dict[str, str] | None = None,
-) -> Answer:
+) -> Response:
     """Make a request; ``body`` is sent as it is, or as JSON."""
     data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-    asking = world.http.request(method, BASE + path, data=data, headers=headers or {})
+    pending = world.http.request(method, BASE + path, data=data, headers=headers or {})
     world.http.flush()
-    response = world.result(asking)
+    response = world.result(pending)
     text = world.result(response.text("utf-8"))
-    answer = Answer(response.code, response.headers, text)
+    answer = Response(response.code, response.headers, text)
     raw_headers = response.headers.getAllRawHeaders()
     if method != "HEAD" and answer.status != 204:
         kind = answer.header("content-type")
@@ -56,13 +56,13 @@ def ask(
             assert {"type", "title", "status", "detail"} <= set(answer.json)
             assert answer.status == answer.json["status"]
     given = {name.decode().lower(): values[0].decode() for name, values in raw_headers}
-    check_answer(method, path, answer.status, given, text)
+    check_response(method, path, answer.status, given, text)
     return answer
 
 
-def put(world: World, name: str = "task", **more: Any) -> Answer:
+def put(world: World, name: str = "task", **more: Any) -> Response:
     return ask(world, "PUT", f"/task/{name}", {**BODY, **more})
 
 
-def pointers(answer: Answer) -> list[str]:
+def pointers(answer: Response) -> list[str]:
     return [error["pointer"] for error in answer.json["errors"]]

@@ -17,16 +17,16 @@ class FakeCaller:
 
     :ivar calls: all calls, each with its time.
     :ivar pending: the calls in flight by key.
-    :ivar answer: the status of every response, which is immediate; ``None`` leaves calls pending.
+    :ivar status: the status of every response, which is immediate; ``None`` leaves calls pending.
     :ivar failing: a function that replaces the call, in order to misbehave.
     """
 
     now: Callable[[], float]
-    answer: int | None = 200
+    status: int | None = 200
     failing: Callable[[Claim], Deferred[Outcome]] | None = None
     calls: list[tuple[float, Claim]] = field(factory=list)
     pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
-    cut_off: list[Key] = field(factory=list)
+    cancelled: list[Key] = field(factory=list)
 
     def call(
         self, claim: Claim, has_more: Callable[[str], bool] = lambda host: False
@@ -34,11 +34,11 @@ class FakeCaller:
         self.calls.append((self.now(), claim))
         if self.failing is not None:
             return self.failing(claim)
-        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=self.answer)
-        if self.answer is not None:
+        outcome = Outcome(started_at_ms=int(self.now() * 1000), duration_ms=5, status=self.status)
+        if self.status is not None:
             return succeed(outcome)
         key = claim.definition.key
-        ending: Deferred[Outcome] = Deferred(lambda _: self.cut_off.append(key))
+        ending: Deferred[Outcome] = Deferred(lambda _: self.cancelled.append(key))
         self.pending[key] = ending
         return ending
 

@@ -38,41 +38,42 @@ class Page:
         """Return the elements at an XPath of ElementTree's subset."""
         return self.tree.findall(path)
 
-    def said(self, path: str) -> list[str]:
+    def texts(self, path: str) -> list[str]:
         """Return the text of each element at a path."""
-        return [says(element) for element in self.all(path)]
+        return [text_of(element) for element in self.all(path)]
 
     @property
     def title(self) -> str:
-        return says(self.all("./head/title")[0])
+        return text_of(self.all("./head/title")[0])
 
     @property
     def h1(self) -> str:
         (heading,) = self.all(".//h1")
-        return says(heading)
+        return text_of(heading)
 
     @property
     def main(self) -> str:
-        return says(self.all(".//main")[0])
+        return text_of(self.all(".//main")[0])
 
     @property
     def facts(self) -> dict[str, str]:
         """Return the terms and values of description lists."""
         return {
-            says(one.findall("dt")[0]): says(one.findall("dd")[0]) for one in self.all(".//dl/div")
+            text_of(item.findall("dt")[0]): text_of(item.findall("dd")[0])
+            for item in self.all(".//dl/div")
         }
 
     def rows(self, caption: str) -> list[list[str]]:
         """Return the cells of the table whose caption begins with a text."""
         for table in self.all(".//table"):
-            if says(table.findall("caption")[0]).startswith(caption):
-                return [[says(cell) for cell in row] for row in table.findall("tbody/tr")]
+            if text_of(table.findall("caption")[0]).startswith(caption):
+                return [[text_of(cell) for cell in row] for row in table.findall("tbody/tr")]
         return []
 
     @property
     def links(self) -> dict[str, str]:
         """Return the target of each link by its text."""
-        return {says(one): one.get("href", "") for one in self.all(".//a")}
+        return {text_of(one): one.get("href", "") for one in self.all(".//a")}
 
     def form(self, action: str) -> dict[str, str]:
         """Return the fields of a form with their initial values."""
@@ -82,7 +83,7 @@ class Page:
         raise AssertionError(f"there is no form to {action}")
 
 
-def says(element: ElementTree.Element) -> str:
+def text_of(element: ElementTree.Element) -> str:
     """Return the text of an element for a screen reader, without decorative symbols."""
     return " ".join("".join(_spoken(element)).split())
 
@@ -105,7 +106,7 @@ def visit(
     """Request a page; with fields, submit a form."""
     data = None if fields is None else urlencode(fields).encode()
     given = {**HTML, **({} if data is None else {"Content-Type": FORM}), **(headers or {})}
-    asking = world.http.request(
+    pending = world.http.request(
         method or ("GET" if data is None else "POST"),
         BASE + path,
         data=data,
@@ -113,5 +114,5 @@ def visit(
         allow_redirects=False,
     )
     world.http.flush()
-    response = world.result(asking)
+    response = world.result(pending)
     return Page(response.code, response.headers, world.result(response.text("utf-8")))

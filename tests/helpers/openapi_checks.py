@@ -50,7 +50,7 @@ def template_of(target: str) -> str | None:
     return None
 
 
-def check_answer(
+def check_response(
     method: str, target: str, status: int, headers: Mapping[str, str], text: str
 ) -> None:
     """Fail unless the document lists such a response to such a request.

@@ -59,7 +59,7 @@ class Client:
     def hang_up(self) -> None:
         self.channel.connectionLost(Failure(ConnectionDone()))
 
-    def answers(self) -> list[tuple[int, Any]]:
+    def responses(self) -> list[tuple[int, Any]]:
         """Take the responses received so far; return the status and JSON of each."""
         data = self.transport.value()
         self.transport.clear()
@@ -78,7 +78,7 @@ class Client:
 
     def status(self) -> int:
         """Take the single response; return its status."""
-        ((status, body),) = self.answers()
+        ((status, body),) = self.responses()
         assert status < 400 or body["status"] == status
         return status
 

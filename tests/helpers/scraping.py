@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.helpers.openapi_checks import check_answer
+from tests.helpers.openapi_checks import check_response
 from tests.helpers.world import World
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -13,12 +13,12 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def scrape(world: World, accept: str | None = None) -> tuple[str, str]:
     """Return the text of ``/metrics`` and its content type."""
     headers = {} if accept is None else {"Accept": accept}
-    asking = world.http.request("GET", "http://callme:6777/metrics", headers=headers)
+    pending = world.http.request("GET", "http://callme:6777/metrics", headers=headers)
     world.http.flush()
-    response = world.result(asking)
+    response = world.result(pending)
     text = world.result(response.text("utf-8"))
     kind = response.headers.getRawHeaders("content-type")[0]
-    check_answer("GET", "/metrics", response.code, {"content-type": kind}, text)
+    check_response("GET", "/metrics", response.code, {"content-type": kind}, text)
     assert response.code == 200
     return text, kind
 

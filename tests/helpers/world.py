@@ -116,7 +116,7 @@ class World:
         # A copy: the clock hands out its own list, from which a cancelled timer is removed.
         for timer in list(self.clock.getDelayedCalls()):
             timer.cancel()
-        self.caller = FakeCaller(self.now, self.caller.answer)
+        self.caller = FakeCaller(self.now, self.caller.status)
         self.waits = LongPoll(self.store, self.clock)
         self.scheduler = self._scheduler(**settings)
         self.http = self._http()
@@ -160,8 +160,8 @@ class World:
         if failures:
             failures[0].raiseException()
         assert results, "the Deferred has not fired"
-        answer: T = results[0]
-        return answer
+        response: T = results[0]
+        return response
 
     def close(self) -> None:
         """Close the database."""

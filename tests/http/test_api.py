@@ -26,10 +26,10 @@ from tests.helpers.world import World
 
 
 def test_a_new_task_is_created(world: World) -> None:
-    answer = put(world)
-    assert answer.status == 201
-    assert answer.header("location") == f"/task/{KEY}"
-    assert answer.json == {
+    response = put(world)
+    assert response.status == 201
+    assert response.header("location") == f"/task/{KEY}"
+    assert response.json == {
         "task": KEY,
         "task_name": "task",
         "trigger_at": str(AT),
@@ -54,7 +54,7 @@ def test_a_new_task_is_created(world: World) -> None:
         "finished_at": None,
         "attempts": [],
     }
-    assert answer.json == ask(world, "GET", f"/task/{KEY}").json
+    assert response.json == ask(world, "GET", f"/task/{KEY}").json
 
 
 def test_repeated_put_changes_nothing(world: World) -> None:
@@ -89,8 +89,8 @@ def test_if_match_replaces_a_scheduled_task(world: World) -> None:
 
 
 def test_if_match_does_not_create(world: World) -> None:
-    answer = ask(world, "PUT", f"/task/{KEY}", BODY, {"If-Match": "*"})
-    assert answer.status == 412
+    response = ask(world, "PUT", f"/task/{KEY}", BODY, {"If-Match": "*"})
+    assert response.status == 412
     assert ask(world, "GET", "/task/").json == {"tasks": []}
 
 
@@ -98,16 +98,16 @@ def test_if_match_with_if_none_match_changes_nothing(world: World) -> None:
     first = put(world)
     both = {"If-Match": "*", "If-None-Match": "*"}
     for name in ("task", "other"):
-        answer = ask(world, "PUT", f"/task/{name}", {**BODY, "payload": "x"}, both)
-        assert answer.status == 412
+        response = ask(world, "PUT", f"/task/{name}", {**BODY, "payload": "x"}, both)
+        assert response.status == 412
     assert ask(world, "GET", "/task/").json["tasks"][0]["created_at"] == first.json["created_at"]
     assert ask(world, "GET", f"/task/{KEY}").json == first.json
 
 
 def test_number_of_reported_errors_is_limited(world: World) -> None:
-    answer = ask(world, "PUT", "/task/task", {f"x{number}": 0 for number in range(10_000)})
-    assert answer.status == 422
-    assert len(answer.json["errors"]) < 30
+    response = ask(world, "PUT", "/task/task", {f"x{number}": 0 for number in range(10_000)})
+    assert response.status == 422
+    assert len(response.json["errors"]) < 30
     failed(world, 0)
     many = {f"x{number}": 0 for number in range(10_000)}
     assert len(ask(world, "POST", f"/reschedule/task@{NOON}", many).json["errors"]) == 20
@@ -122,15 +122,15 @@ def test_if_match_does_not_replace_a_task_that_has_run(world: World) -> None:
     world.scheduler.start()
     put(world, trigger_at=NOON)
     body = {**BODY, "trigger_at": NOON, "payload": "x"}
-    answer = ask(world, "PUT", "/task/task", body, {"If-Match": "*"})
-    assert (answer.status, answer.json["task"]["state"]) == (409, "succeeded")
+    response = ask(world, "PUT", "/task/task", body, {"If-Match": "*"})
+    assert (response.status, response.json["task"]["state"]) == (409, "succeeded")
 
 
 def test_if_none_match_does_not_replace(world: World) -> None:
     condition = {"If-None-Match": "*"}
     assert ask(world, "PUT", "/task/task", BODY, condition).status == 201
-    answer = ask(world, "PUT", "/task/task", BODY, condition)
-    assert (answer.status, answer.json["task"]["task"]) == (412, KEY)
+    response = ask(world, "PUT", "/task/task", BODY, condition)
+    assert (response.status, response.json["task"]["task"]) == (412, KEY)
 
 
 def test_a_task_whose_minute_has_begun_is_called_at_once(world: World) -> None:
@@ -143,9 +143,9 @@ def test_a_task_whose_minute_has_begun_is_called_at_once(world: World) -> None:
 
 
 def test_task_past_its_max_delay_is_refused(world: World) -> None:
-    answer = put(world, trigger_at=NOON - 600)
-    assert (answer.status, pointers(answer)) == (422, ["/trigger_at"])
-    assert "2027-01-15T12:00:00.000Z" in answer.json["errors"][0]["detail"]
+    response = put(world, trigger_at=NOON - 600)
+    assert (response.status, pointers(response)) == (422, ["/trigger_at"])
+    assert "2027-01-15T12:00:00.000Z" in response.json["errors"][0]["detail"]
     assert ask(world, "GET", "/task/").json == {"tasks": []}
 
 
@@ -162,8 +162,8 @@ def test_task_past_its_max_delay_is_refused(world: World) -> None:
     ],
 )
 def test_name_and_time_come_from_url_or_body(world: World, path: str, body: object) -> None:
-    answer = ask(world, "PUT", path, body)
-    assert (answer.status, answer.json["task"]) == (201, KEY)
+    response = ask(world, "PUT", path, body)
+    assert (response.status, response.json["task"]) == (201, KEY)
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_name_and_time_come_from_url_or_body(world: World, path: str, body: obje
     ],
 )
 def test_names_are_unicode(world: World, name: str, quoted: str) -> None:
-    answer = put(world, quoted)
-    assert (answer.status, answer.json["task_name"]) == (201, name)
-    location = answer.header("location")
+    response = put(world, quoted)
+    assert (response.status, response.json["task_name"]) == (201, name)
+    location = response.header("location")
     assert location == f"/task/{quoted}@{AT}"
     assert ask(world, "GET", location).json["task_name"] == name
     page = ask(world, "GET", f"/status/{quoted}").json
@@ -190,7 +190,7 @@ def test_names_are_unicode(world: World, name: str, quoted: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         (b"", 400, "empty"),
         (b"{", 400, "not JSON"),
@@ -208,11 +208,13 @@ def test_names_are_unicode(world: World, name: str, quoted: str) -> None:
         (b'{"trigger_at": "+1h", "callback": "http://a/", "colour": 1}', 422, '"colour"'),
     ],
 )
-def test_bad_body_names_the_wrong_member(world: World, body: bytes, status: int, said: str) -> None:
-    answer = ask(world, "PUT", "/task/task", body)
-    assert answer.status == status
-    assert said in answer.json["detail"]
-    assert answer.json["errors"]
+def test_bad_body_names_the_wrong_member(
+    world: World, body: bytes, status: int, message: str
+) -> None:
+    response = ask(world, "PUT", "/task/task", body)
+    assert response.status == status
+    assert message in response.json["detail"]
+    assert response.json["errors"]
     assert ask(world, "GET", "/task/").json == {"tasks": []}
 
 
@@ -239,8 +241,8 @@ def test_bad_body_names_the_wrong_member(world: World, body: bytes, status: int,
     ],
 )
 def test_bad_url_is_refused(world: World, path: str, status: int) -> None:
-    answer = ask(world, "PUT", path, BODY)
-    assert answer.status == status
+    response = ask(world, "PUT", path, BODY)
+    assert response.status == status
     assert ask(world, "GET", "/task/").json == {"tasks": []}
 
 
@@ -273,28 +275,28 @@ def test_content_type_of_the_body_is_checked(world: World, kind: str, status: in
 )
 def test_denied_callback_address_is_refused(host: str) -> None:
     world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
-    answer = put(world, callback=f"http://{host}/")
-    assert (answer.status, pointers(answer)) == (422, ["/callback"])
+    response = put(world, callback=f"http://{host}/")
+    assert (response.status, pointers(response)) == (422, ["/callback"])
     # The standard library's own form, which differs from Python 3.13 on.
-    assert str(ip_address(host.strip("[]"))) in answer.json["detail"]
-    assert "must not be called" in answer.json["detail"]
+    assert str(ip_address(host.strip("[]"))) in response.json["detail"]
+    assert "must not be called" in response.json["detail"]
     assert ask(world, "GET", "/task/").json == {"tasks": []}
     world.close()
 
 
 def test_secrets_are_redacted_in_every_response(world: World) -> None:
     headers = {"Authorization": "hunter2", "X-Api-Key": "hunter2", "X-Plain": "shown"}
-    answers = [
+    responses = [
         put(world, headers=headers),
         put(world, headers=headers, payload="other"),
         ask(world, "GET", f"/task/{KEY}"),
         ask(world, "GET", "/status/"),
     ]
-    assert [answer.status for answer in answers] == [201, 409, 200, 200]
-    assert all("hunter2" not in answer.text for answer in answers)
+    assert [response.status for response in responses] == [201, 409, 200, 200]
+    assert all("hunter2" not in response.text for response in responses)
     # A single task shows values that look harmless; lists and errors show none.
-    assert ["shown" in answer.text for answer in answers] == [True, False, True, False]
-    assert answers[1].json["task"]["headers"] == dict.fromkeys(headers, "***")
+    assert ["shown" in response.text for response in responses] == [True, False, True, False]
+    assert responses[1].json["task"]["headers"] == dict.fromkeys(headers, "***")
 
 
 # Status and lists
@@ -309,14 +311,15 @@ def test_status_and_task_paths_respond_alike(world: World) -> None:
 
 def test_task_lists_every_attempt(world: World) -> None:
     world.scheduler.start()
-    world.caller.answer = 500
+    world.caller.status = 500
     put(world, trigger_at=NOON)
     world.turn_to(NOON + 60)
-    answer = ask(world, "GET", f"/status/task@{NOON}").json
-    assert (answer["state"], answer["reason"]) == ("failed", "unexpected_status")
-    assert (answer["attempts_used"], answer["attempts_left"]) == (2, 0)
-    assert answer["detail"] == ("the endpoint answered 500, expected 200; all 2 attempts are used")
-    assert answer["attempts"][1] == {
+    response = ask(world, "GET", f"/status/task@{NOON}").json
+    assert (response["state"], response["reason"]) == ("failed", "unexpected_status")
+    assert (response["attempts_used"], response["attempts_left"]) == (2, 0)
+    detail = "the endpoint answered 500, expected 200; all 2 attempts are used"
+    assert response["detail"] == detail
+    assert response["attempts"][1] == {
         "number": 2,
         "started_at": "2027-01-15T12:01:00.000Z",
         "lateness_ms": 60_000,
@@ -342,8 +345,8 @@ def test_unknown_tasks_are_not_found(world: World, path: str) -> None:
 
 
 def test_an_empty_store_has_an_empty_list(world: World) -> None:
-    answer = ask(world, "GET", "/status/")
-    assert (answer.status, answer.json) == (200, {"tasks": []})
+    response = ask(world, "GET", "/status/")
+    assert (response.status, response.json) == (200, {"tasks": []})
 
 
 @pytest.mark.parametrize("path", ["/status/", "/status/n%C3%A4me"])
@@ -353,10 +356,10 @@ def test_next_links_lead_through_all_pages(world: World, path: str) -> None:
     found: list[str] = []
     url: str | None = f"{path}?limit=3&state=scheduled"
     while url:
-        answer = ask(world, "GET", url)
-        found += [task["task"] for task in answer.json["tasks"]]
-        link = answer.header("link")
-        assert ("next" in answer.json) is (link is not None)
+        response = ask(world, "GET", url)
+        found += [task["task"] for task in response.json["tasks"]]
+        link = response.header("link")
+        assert ("next" in response.json) is (link is not None)
         url = None
         if link is not None:
             assert link.startswith(f"<{path}?limit=3&state=scheduled&start_from=n%C3%A4me@")
@@ -368,9 +371,9 @@ def test_next_links_lead_through_all_pages(world: World, path: str) -> None:
 def test_start_from_is_inclusive_and_truncated(world: World) -> None:
     for number in range(3):
         put(world, trigger_at=AT + 60 * number)
-    answer = ask(world, "GET", f"/status/task?start_from=task@{AT + 99}")
-    assert [task["trigger_at"] for task in answer.json["tasks"]] == [str(AT + 60), str(AT + 120)]
-    assert "next" not in answer.json
+    response = ask(world, "GET", f"/status/task?start_from=task@{AT + 99}")
+    assert [task["trigger_at"] for task in response.json["tasks"]] == [str(AT + 60), str(AT + 120)]
+    assert "next" not in response.json
 
 
 @pytest.mark.parametrize("flag", ["future_only", "future_only=true", "future_only="])
@@ -378,8 +381,8 @@ def test_future_only_omits_minutes_that_have_begun(world: World, flag: str) -> N
     for number in (-1, 0, 1):
         put(world, trigger_at=NOON + 60 * number)
     world.turn_to(NOON + 1)
-    answer = ask(world, "GET", f"/status/?{flag}")
-    assert [task["trigger_at"] for task in answer.json["tasks"]] == [str(NOON + 60)]
+    response = ask(world, "GET", f"/status/?{flag}")
+    assert [task["trigger_at"] for task in response.json["tasks"]] == [str(NOON + 60)]
     assert len(ask(world, "GET", "/status/?future_only=false").json["tasks"]) == 3
 
 
@@ -388,8 +391,8 @@ def test_state_filters_the_list(world: World) -> None:
     put(world, "done", trigger_at=NOON)
     put(world)
     for state, names in [("succeeded", ["done"]), ("scheduled", ["task"]), ("failed", [])]:
-        answer = ask(world, "GET", f"/status/?state={state}")
-        assert [task["task_name"] for task in answer.json["tasks"]] == names
+        response = ask(world, "GET", f"/status/?state={state}")
+        assert [task["task_name"] for task in response.json["tasks"]] == names
 
 
 @pytest.mark.parametrize(
@@ -412,11 +415,11 @@ def test_state_filters_the_list(world: World) -> None:
     ],
 )
 def test_bad_query_names_the_wrong_parameter(world: World, query: str) -> None:
-    answer = ask(world, "GET", f"/status/?{query}")
-    assert answer.status == 400
+    response = ask(world, "GET", f"/status/?{query}")
+    assert response.status == 400
     name = query.partition("=")[0]
-    assert name in answer.json["detail"]
-    assert [name] == pointers(answer)
+    assert name in response.json["detail"]
+    assert [name] == pointers(response)
 
 
 def test_start_from_of_another_name_is_refused(world: World) -> None:
@@ -437,8 +440,8 @@ def test_pretty_indents_errors(world: World) -> None:
 
 def test_head_responds_like_get_without_body(world: World) -> None:
     put(world)
-    answer = ask(world, "HEAD", f"/status/{KEY}")
-    assert (answer.status, answer.text) == (200, "")
+    response = ask(world, "HEAD", f"/status/{KEY}")
+    assert (response.status, response.text) == (200, "")
     assert ask(world, "HEAD", "/status/nobody").status == 404
 
 
@@ -447,17 +450,17 @@ def test_head_responds_like_get_without_body(world: World) -> None:
 
 def failed(world: World, *minutes: int) -> None:
     world.scheduler.start()
-    world.caller.answer = 500
+    world.caller.status = 500
     for minute in minutes:
         put(world, trigger_at=NOON + 60 * minute, retry=0)
     world.turn_to(NOON + 60 * max(minutes) + 30)
-    world.caller.answer = 200
+    world.caller.status = 200
 
 
 def test_a_failed_task_is_rescheduled_to_the_next_minute(world: World) -> None:
     failed(world, 0)
-    answer = ask(world, "POST", f"/reschedule/task@{NOON}")
-    assert (answer.status, answer.json) == (
+    response = ask(world, "POST", f"/reschedule/task@{NOON}")
+    assert (response.status, response.json) == (
         200,
         {
             "rescheduled": [{"from": f"task@{NOON}", "to": f"task@{NOON + 60}"}],
@@ -474,23 +477,23 @@ def test_a_failed_task_is_rescheduled_to_the_next_minute(world: World) -> None:
 @pytest.mark.parametrize("body", [{"trigger_at": "+5m"}, {"trigger_at": NOON + 360}])
 def test_a_failed_task_is_rescheduled_to_a_given_time(world: World, body: object) -> None:
     failed(world, 0)
-    answer = ask(world, "POST", f"/reschedule/task@{NOON}/", body)
-    assert answer.json["rescheduled"][0]["to"] == f"task@{NOON + 360}"
+    response = ask(world, "POST", f"/reschedule/task@{NOON}/", body)
+    assert response.json["rescheduled"][0]["to"] == f"task@{NOON + 360}"
 
 
 def test_a_task_rescheduled_to_now_is_called_now(world: World) -> None:
     failed(world, 0)
     calls = len(world.caller.calls)
-    answer = ask(world, "POST", f"/reschedule/task@{NOON}", {"trigger_at": "+0m"})
-    assert answer.json["rescheduled"][0]["to"] == f"task@{NOON}"
+    response = ask(world, "POST", f"/reschedule/task@{NOON}", {"trigger_at": "+0m"})
+    assert response.json["rescheduled"][0]["to"] == f"task@{NOON}"
     assert len(world.caller.calls) == calls + 1
 
 
 def test_all_failed_tasks_of_a_name_are_rescheduled(world: World) -> None:
     failed(world, 0, 1, 2)
     put(world, trigger_at=NOON + 60 * 4)
-    answer = ask(world, "POST", "/reschedule/task", {"trigger_at": NOON + 60 * 3})
-    assert answer.json["rescheduled"] == [
+    response = ask(world, "POST", "/reschedule/task", {"trigger_at": NOON + 60 * 3})
+    assert response.json["rescheduled"] == [
         {"from": f"task@{NOON + 60 * old}", "to": f"task@{NOON + 60 * new}"}
         for old, new in [(0, 3), (1, 5), (2, 6)]
     ]
@@ -500,29 +503,29 @@ def test_reschedule_moves_only_failed_tasks_by_default(world: World) -> None:
     put(world)
     assert ask(world, "POST", f"/reschedule/{KEY}").status == 409
     assert ask(world, "POST", "/reschedule/task").json == {"rescheduled": [], "skipped": []}
-    answer = ask(world, "POST", f"/reschedule/{KEY}?all=true", {"trigger_at": "+2h"})
-    assert answer.json["rescheduled"] == [{"from": KEY, "to": f"task@{AT + 3600}"}]
-    answer = ask(world, "POST", "/reschedule/task?all", {"trigger_at": "+1h"})
-    assert answer.json["rescheduled"] == [{"from": f"task@{AT + 3600}", "to": KEY}]
+    response = ask(world, "POST", f"/reschedule/{KEY}?all=true", {"trigger_at": "+2h"})
+    assert response.json["rescheduled"] == [{"from": KEY, "to": f"task@{AT + 3600}"}]
+    response = ask(world, "POST", "/reschedule/task?all", {"trigger_at": "+1h"})
+    assert response.json["rescheduled"] == [{"from": f"task@{AT + 3600}", "to": KEY}]
 
 
 def test_running_task_is_not_rescheduled(world: World) -> None:
     world.scheduler.start()
-    world.caller.answer = None
+    world.caller.status = None
     put(world, trigger_at=NOON)
     expected = {"rescheduled": [], "skipped": [{"task": f"task@{NOON}", "reason": "running"}]}
     for path in (f"/reschedule/task@{NOON}?all=true", "/reschedule/task?all=true"):
-        answer = ask(world, "POST", path)
-        assert (answer.status, answer.json) == (200, expected)
+        response = ask(world, "POST", path)
+        assert (response.status, response.json) == (200, expected)
     assert ask(world, "POST", f"/reschedule/task@{NOON}").status == 409
 
 
 def test_reschedule_does_not_overwrite_a_task(world: World) -> None:
     failed(world, 0)
     put(world, trigger_at=AT)
-    answer = ask(world, "POST", f"/reschedule/task@{NOON}", {"trigger_at": AT})
-    assert answer.status == 409
-    assert KEY in answer.json["detail"]
+    response = ask(world, "POST", f"/reschedule/task@{NOON}", {"trigger_at": AT})
+    assert response.status == 409
+    assert KEY in response.json["detail"]
 
 
 @pytest.mark.parametrize(
@@ -561,7 +564,7 @@ def test_a_task_is_deleted(world: World) -> None:
 
 def test_delete_of_a_name_leaves_running_tasks(world: World) -> None:
     world.scheduler.start()
-    world.caller.answer = None
+    world.caller.status = None
     put(world, trigger_at=NOON)
     put(world)
     assert ask(world, "DELETE", f"/task/task@{NOON}").status == 409
@@ -592,8 +595,8 @@ def test_unknown_path_is_not_found(world: World, path: str) -> None:
     ],
 )
 def test_unsupported_method_is_refused(world: World, method: str, path: str, allow: str) -> None:
-    answer = ask(world, method, path)
-    assert (answer.status, answer.header("allow")) == (405, allow)
+    response = ask(world, method, path)
+    assert (response.status, response.header("allow")) == (405, allow)
 
 
 def test_every_endpoint_reports_an_unavailable_database(world: World) -> None:
@@ -606,27 +609,27 @@ def test_every_endpoint_reports_an_unavailable_database(world: World) -> None:
         ("DELETE", f"/task/{KEY}", None),
         ("POST", "/reschedule/task", None),
     ]:
-        answer = ask(world, method, path, body)
-        assert (answer.status, answer.header("retry-after")) == (503, "2")
+        response = ask(world, method, path, body)
+        assert (response.status, response.header("retry-after")) == (503, "2")
     world.store.is_broken = False
     assert put(world).status == 200
 
 
 def test_internal_error_is_json_and_logged(world: World, logged_failures: LoggedFailures) -> None:
     world.store.overrides[tasks.get] = lambda key: 1 / 0
-    answer = ask(world, "GET", f"/status/{KEY}")
-    assert answer.status == 500
-    assert "ZeroDivision" not in answer.text
+    response = ask(world, "GET", f"/status/{KEY}")
+    assert response.status == 500
+    assert "ZeroDivision" not in response.text
     assert logged_failures.flush(ZeroDivisionError) == 1
 
 
 def test_healthz_reports_the_scheduler(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.scheduler.start()
     for number in range(70):
         put(world, f"n{number}", trigger_at=NOON)
-    answer = ask(world, "GET", "/healthz")
-    assert (answer.status, answer.json) == (
+    response = ask(world, "GET", "/healthz")
+    assert (response.status, response.json) == (
         200,
         {
             "status": "ok",
@@ -669,9 +672,9 @@ def test_healthz_fails_until_a_write_succeeds_again(world: World) -> None:
 
 def ask_health(world: World) -> Any:
     """Request the health of a failing daemon: 503, but no problem document."""
-    asking = world.http.request("GET", f"{BASE}/healthz")
+    pending = world.http.request("GET", f"{BASE}/healthz")
     world.http.flush()
-    response = world.result(asking)
+    response = world.result(pending)
     assert response.code == 503
     return json.loads(world.result(response.text()))
 
@@ -684,10 +687,10 @@ def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
     api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
     http: Any = StubTreq(api.app.resource())
     body = json.dumps({**BODY, "trigger_at": NOON}).encode()
-    asking = http.put(f"{BASE}/task/task", data=body)
+    pending = http.put(f"{BASE}/task/task", data=body)
     http.flush()
-    asking.addErrback(lambda _: None)
-    asking.cancel()
+    pending.addErrback(lambda _: None)
+    pending.cancel()
     http.flush()
     made = definition("task", NOON, max_delay=10)
     put_it(made, PutCondition.NONE, NOON).addCallback(committing.callback)

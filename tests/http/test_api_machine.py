@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.helpers.api_client import Answer, ask
-from tests.helpers.openapi_checks import check_answer
+from tests.helpers.api_client import Response, ask
+from tests.helpers.openapi_checks import check_response
 from tests.helpers.world import World
 
 PATHS = {"a": "a", "é b": "%C3%A9%20b"}
@@ -43,7 +43,7 @@ class ApiMachine(RuleBasedStateMachine):
     @initialize(start=st.integers(0, 100), answer=ANSWERS)
     def begin(self, start: int, answer: int | None) -> None:
         self.world = World()
-        self.world.caller.answer = answer
+        self.world.caller.status = answer
         self.world.scheduler.start()
         self.tasks: dict[Key, Modelled] = {}
         self.steps = start
@@ -62,7 +62,7 @@ class ApiMachine(RuleBasedStateMachine):
         ends = {200: "succeeded", 500: "failed", None: "running"}
         for (_, at), task in self.tasks.items():
             if task.state == "scheduled" and at <= self.world.now():
-                task.state = ends[self.world.caller.answer]
+                task.state = ends[self.world.caller.status]
 
     def of_name(self, name: str) -> list[Key]:
         return sorted(key for key in self.tasks if key[0] == name)
@@ -148,7 +148,7 @@ class ApiMachine(RuleBasedStateMachine):
         text = World.result(response.text("utf-8"))
         raw = response.headers.getAllRawHeaders()
         headers = {name.decode().lower(): values[0].decode() for name, values in raw}
-        check_answer("POST", "/batch", response.code, headers, text)
+        check_response("POST", "/batch", response.code, headers, text)
         if self.world.store.is_broken:
             assert response.code == (503 if wanted else 200)
             self.world.store.is_broken = False
@@ -259,7 +259,7 @@ class ApiMachine(RuleBasedStateMachine):
 
     @rule(answer=ANSWERS)
     def answer_with(self, answer: int | None) -> None:
-        self.world.caller.answer = answer
+        self.world.caller.status = answer
 
     @precondition(lambda self: self.world.caller.pending and not self.world.store.is_broken)
     @rule(which=st.integers(0, 10), status=st.sampled_from([200, 500]))
@@ -278,7 +278,7 @@ class ApiMachine(RuleBasedStateMachine):
 
     def ask(
         self, method: str, path: str, body: object = None, headers: Any = None
-    ) -> Answer | None:
+    ) -> Response | None:
         """Make a request; return ``None`` if the response reports the locked database."""
         answer = ask(self.world, method, path, body, headers)
         if self.world.store.is_broken:

@@ -41,7 +41,7 @@ def ask(client: Client, *arguments: bytes, host: bytes = b"localhost") -> int:
 def test_foreign_host_is_refused_with_a_reason(world: World, target: bytes) -> None:
     client = connect(world, Gate())
     client.send(head(b"GET", target, host=b"rebound.example:6777"))
-    ((status, problem),) = client.answers()
+    ((status, problem),) = client.responses()
     assert status == 403
     assert '"rebound.example:6777" is neither a loopback address nor a name' in problem["detail"]
     assert ask(client, b"GET", b"/status/") == 200
@@ -93,7 +93,7 @@ def test_gate_for_any_host_accepts_every_host(world: World) -> None:
     assert ask(client, b"GET", b"/status/", host=b"callme.example") == 200
     assert ask(client, b"GET", b"/status/", host=b"a b") == 400
     client.send(head(b"GET", b"/healthz", host=b"callme.example"))
-    ((_, health),) = client.answers()
+    ((_, health),) = client.responses()
     assert "backlog" in health
 
 
@@ -107,8 +107,8 @@ def test_request_without_token_is_unauthorized(
     challenges = []
     for header in (b"X: y", b"Authorization: Basic eDp5", b"Authorization: Bearer wrong"):
         client.send(head(method, target, header))
-        answer = bytes(client.transport.value()).lower()
-        challenges += [line for line in answer.split(b"\r\n") if line.startswith(b"www-auth")]
+        response = bytes(client.transport.value()).lower()
+        challenges += [line for line in response.split(b"\r\n") if line.startswith(b"www-auth")]
         assert client.status() == 401
     plain = b'www-authenticate: bearer realm="callme"'
     assert challenges == [plain, plain, plain + b', error="invalid_token"']
@@ -129,8 +129,8 @@ def test_read_token_does_not_write(world: World, token_file: Path) -> None:
     assert ask(client, b"GET", b"/status/x", token) == 200
     for method in (b"DELETE", b"POST", b"PUT", b"OPTIONS", b"TRACE"):
         client.send(head(method, b"/task/x", token))
-        answer = bytes(client.transport.value()).lower()
-        assert b'bearer realm="callme", error="insufficient_scope"' in answer
+        response = bytes(client.transport.value()).lower()
+        assert b'bearer realm="callme", error="insufficient_scope"' in response
         assert client.status() == 403
     assert len(world.result(world.store.read(tasks.list_page)).tasks) == 1
 
@@ -139,12 +139,12 @@ def test_read_token_does_not_write(world: World, token_file: Path) -> None:
 def test_health_without_token_omits_details(world: World, token_file: Path, target: bytes) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"GET", target) + head(b"GET", target, b"Authorization: " + READER))
-    (status, told), (_, whole) = client.answers()
+    (status, told), (_, whole) = client.responses()
     assert (status, told) == (200, {"status": "ok"})
     assert "backlog" in whole
     world.store.is_broken = True
     client.send(head(b"GET", target))
-    assert client.answers() == [(503, {"status": "failing"})]
+    assert client.responses() == [(503, {"status": "failing"})]
     assert ask(client, b"POST", target) == 401
 
 
@@ -157,7 +157,7 @@ def test_paths_near_healthz_require_a_token(world: World, token_file: Path, targ
 def test_health_of_an_absolute_target_needs_no_token(world: World, token_file: Path) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"GET", b"http://callme.example/healthz"))
-    assert client.answers() == [(200, {"status": "ok"})]
+    assert client.responses() == [(200, {"status": "ok"})]
 
 
 # Bodies of rejected requests
@@ -166,15 +166,15 @@ def test_health_of_an_absolute_target_needs_no_token(world: World, token_file: P
 def test_refused_body_is_discarded(world: World, token_file: Path) -> None:
     client = connect(world, Gate(file=load_tokens(token_file)))
     client.send(head(b"PUT", b"/task/x", b"Content-Length: 16000000") + b"{" * 1000)
-    answer = bytes(client.transport.value()).lower()
-    assert b"connection: close" in answer
-    assert b"www-authenticate: bearer" in answer
+    response = bytes(client.transport.value()).lower()
+    assert b"connection: close" in response
+    assert b"www-authenticate: bearer" in response
     assert client.status() == 401
     request = client.channel.requests[0]
     for _ in range(20):
         client.send(b"{" * 100_000)
     assert request.content is None
-    assert client.answers() == []
+    assert client.responses() == []
     # The client closes after reading the response; otherwise callme does.
     assert not client.transport.disconnecting
     world.clock.advance(CLOSE_SECONDS)
@@ -196,9 +196,9 @@ def test_request_after_a_refused_body_is_not_read(
 def test_refused_head_request_has_no_body(world: World) -> None:
     client = connect(world, Gate())
     client.send(head(b"HEAD", b"/status/", b"Content-Length: 46", b"Origin: null"))
-    answer = client.transport.value()
-    assert answer.startswith(b"HTTP/1.1 403 ")
-    assert answer.endswith(b"\r\n\r\n")
+    response = client.transport.value()
+    assert response.startswith(b"HTTP/1.1 403 ")
+    assert response.endswith(b"\r\n\r\n")
     # The same holds for the malformed request after one.
     client = connect(world, Gate())
     client.send(head(b"HEAD", b"/healthz"))

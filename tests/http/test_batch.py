@@ -34,13 +34,13 @@ def one(name: str, **more: Any) -> dict[str, Any]:
 
 def send(world: World, data: bytes, kind: str = "application/json", query: str = "") -> Any:
     """Send a batch, and run the reactor until it is answered."""
-    asking = world.http.request("POST", URL + query, data=data, headers={"Content-Type": kind})
+    pending = world.http.request("POST", URL + query, data=data, headers={"Content-Type": kind})
     world.clock.advance(0)
     world.http.flush()
-    return world.result(asking)
+    return world.result(pending)
 
 
-def answers(world: World, items: list[Any], **more: Any) -> Any:
+def responses(world: World, items: list[Any], **more: Any) -> Any:
     response = send(world, json.dumps(items).encode(), **more)
     assert response.code == 200
     assert response.headers.getRawHeaders("content-type") == ["application/json"]
@@ -49,7 +49,7 @@ def answers(world: World, items: list[Any], **more: Any) -> Any:
 
 def test_batch_results_equal_those_of_single_puts(world: World) -> None:
     world.put("standing", AT, payload="x", max_delay=10)
-    found = answers(
+    found = responses(
         world,
         [
             one("new"),
@@ -77,9 +77,9 @@ def test_batch_results_equal_those_of_single_puts(world: World) -> None:
 
 
 def test_batch_creates_many_tasks(world: World) -> None:
-    found = answers(world, [one(f"n{number}") for number in range(1000)])
+    found = responses(world, [one(f"n{number}") for number in range(1000)])
     assert found == [{"status": 201, "task": f"n{n}@{AT}"} for n in range(1000)]
-    again = answers(world, [one(f"n{number}") for number in range(SLICE + 1)])
+    again = responses(world, [one(f"n{number}") for number in range(SLICE + 1)])
     assert {answer["status"] for answer in again} == {200}
 
 
@@ -139,7 +139,7 @@ def test_json_error_gives_its_position(world: World) -> None:
 
 
 def test_empty_batch_has_no_results(world: World) -> None:
-    assert answers(world, []) == []
+    assert responses(world, []) == []
 
 
 def test_batch_of_another_content_type_is_refused(world: World) -> None:
@@ -155,7 +155,7 @@ def test_pretty_indents_batch_results(world: World) -> None:
 
 def test_batched_tasks_that_are_due_are_called_at_once(world: World) -> None:
     world.scheduler.start()
-    answers(world, [one("now", trigger_at="+0m"), one("later")])
+    responses(world, [one("now", trigger_at="+0m"), one("later")])
     assert world.caller.called == [f"now@{NOON}"]
 
 
@@ -177,13 +177,13 @@ def test_failing_batch_leaves_no_unhandled_error(
 
     world.store.overrides[tasks.put_many] = put_many
     data = json.dumps([one(f"n{n}") for n in range(2 * SLICE)]).encode()
-    asking = world.http.request("POST", URL, data=data)
+    pending = world.http.request("POST", URL, data=data)
     world.clock.advance(0)
     assert len(waiting) == 2
     while waiting:
         waiting.pop(0).errback(StoreUnavailable("database is locked"))
     world.http.flush()
-    assert world.result(asking).code == 503
+    assert world.result(pending).code == 503
     # An unhandled failure is logged when it is collected.
     gc.collect()
     assert logged_failures.flush(StoreUnavailable) == 0
@@ -203,7 +203,7 @@ def test_large_batch_yields_to_the_reactor(world: World, monkeypatch: pytest.Mon
 
     world.store.overrides[tasks.put_many] = counted
     monkeypatch.setattr(world.clock, "callLater", called_later)
-    answers(world, [one(f"n{number}") for number in range(10 * SLICE)])
+    responses(world, [one(f"n{number}") for number in range(10 * SLICE)])
     # Ten reactor turns while it is decoded, and one before each slice is written.
     assert turns == [0] * 10 + [0, SLICE] * 10
 
@@ -212,7 +212,7 @@ def test_batch_denies_the_same_addresses_as_put() -> None:
     world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
     hosts = ["10.0.0.1", "169.254.169.254", "192.0.2.1"]
     tasks = [one(f"t{n}", callback=f"http://{host}/") for n, host in enumerate(hosts)]
-    assert [told["status"] for told in answers(world, tasks)] == [422, 422, 201]
+    assert [told["status"] for told in responses(world, tasks)] == [422, 422, 201]
     world.close()
 
 
@@ -224,11 +224,11 @@ def test_task_that_falls_due_during_a_batch_is_called_at_once(world: World) -> N
         lambda _: put_many(tasks, now)
     )
     body = json.dumps([one("due", trigger_at=NOON + 60)]).encode()
-    asking = world.http.request("POST", URL, data=body)
+    pending = world.http.request("POST", URL, data=body)
     # The tick of the minute is over when the task is stored.
     world.turn_to(NOON + 60.5)
     committed.callback(None)
     world.turn_to(NOON + 60.6)
     world.http.flush()
-    assert world.result(asking).code == 200
+    assert world.result(pending).code == 200
     assert world.caller.called == [f"due@{NOON + 60}"]

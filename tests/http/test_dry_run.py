@@ -28,17 +28,17 @@ def batch(world: World, tasks: list[Any], query: str = "?dry_run") -> list[Any]:
         world.clock.advance(0)
     response = world.result(asking)
     assert response.code == 200
-    answers: list[Any] = json.loads(world.result(response.text()))
-    return answers
+    responses: list[Any] = json.loads(world.result(response.text()))
+    return responses
 
 
 def test_dry_run_reports_what_a_put_would_do(world: World) -> None:
     world.put("beside", AT)
     world.put("elsewhere", AT, callback="http://other.example/")
     body = {**BODY, "retry": 2, "payload": "p", "on_failure": "http://told.example/"}
-    answer = ask(world, "PUT", "/task/task?dry_run", body)
-    assert (answer.status, answer.header("location")) == (200, None)
-    members = answer.json
+    response = ask(world, "PUT", "/task/task?dry_run", body)
+    assert (response.status, response.header("location")) == (200, None)
+    members = response.json
     true = ask(world, "PUT", "/task/task", body)
     assert (members["task"], members["status"]) == (true.json, true.status)
     assert members["task"]["on_failure"] == "http://told.example/"
@@ -69,7 +69,7 @@ def test_dry_run_has_the_status_of_the_put(
     body = {"callback": "http://sink.example/", "max_delay": 5}
     if stands is not None:
         world.put("task", max_delay=5, payload="p" if stands == "other" else "")
-    world.caller.answer = None
+    world.caller.status = None
     if stands == "running":
         world.scheduler.start()
     if late:
@@ -114,14 +114,14 @@ def test_batch_dry_run_counts_earlier_items(world: World) -> None:
     world.put("beside", AT)
     tasks: list[Any] = [{**BODY, "task_name": f"t{number}"} for number in range(250)]
     tasks[120:120] = [{**BODY, "task_name": "t0"}, {**BODY, "task_name": "t1", "retry": 9}, 7]
-    answers = batch(world, tasks)
+    responses = batch(world, tasks)
     assert ask(world, "GET", "/status/").json["tasks"][1:] == []
     true = batch(world, tasks, "")
-    assert [one["status"] for one in answers] == [one["status"] for one in true]
-    assert answers[122] == true[122]
-    assert answers[120]["would"] == "keep"
-    assert answers[121]["status"] == 409
-    created = [one for one in answers if one.get("would") == "create"]
+    assert [one["status"] for one in responses] == [one["status"] for one in true]
+    assert responses[122] == true[122]
+    assert responses[120]["would"] == "keep"
+    assert responses[121]["status"] == 409
+    created = [one for one in responses if one.get("would") == "create"]
     assert [one["calls_in_minute"] for one in created] == list(range(2, 252))
     assert created[-1]["calls_to_host"] == 251
     # 64 calls have a slot, and 64 end in a second.
@@ -150,8 +150,8 @@ def test_batch_dry_run_keeps_the_order_of_items(world: World) -> None:
         for _ in range(20):
             world.http.flush()
             world.clock.advance(0)
-    answers = json.loads(world.result(world.result(asking).text()))
-    assert [one["calls_in_minute"] for one in answers] == list(range(1, 301))
+    responses = json.loads(world.result(world.result(asking).text()))
+    assert [one["calls_in_minute"] for one in responses] == list(range(1, 301))
 
 
 def test_batch_dry_run_lists_first_attempts(world: World) -> None:

@@ -40,7 +40,7 @@ def test_forecast_counts_calls_by_minute(world: World) -> None:
 
 def test_forecast_counts_notifications(world: World) -> None:
     world.put(retry=0, on_failure="http://told.example/")
-    world.caller.answer = 500
+    world.caller.status = 500
     world.scheduler.start()
     world.turn_to(NOON + 1)
     # The first attempt was made at once and failed: this is the second one.

@@ -170,7 +170,7 @@ def test_ambiguous_request_is_refused_with_all_after_it(client: Client, what: st
     assert client.status() == 400
     assert client.transport.disconnecting
     client.send(SMUGGLED)
-    assert client.answers() == []
+    assert client.responses() == []
     check(client)
 
 
@@ -186,14 +186,14 @@ def test_malformed_request_is_refused(client: Client, what: str) -> None:
 def test_unusual_but_valid_request_is_accepted(client: Client, what: str) -> None:
     data, statuses = HARMLESS[what]
     client.send(data)
-    assert [status for status, _ in client.answers()] == statuses
+    assert [status for status, _ in client.responses()] == statuses
     check(client)
 
 
 @pytest.mark.parametrize("what", ENDLESS)
 def test_endless_request_is_cut_off(client: Client, what: str) -> None:
     client.send(ENDLESS[what])
-    assert client.answers() == []
+    assert client.responses() == []
     client.world.clock.advance(REQUEST_SECONDS)
     assert client.status() == 408
     assert client.transport.disconnecting
@@ -202,7 +202,7 @@ def test_endless_request_is_cut_off(client: Client, what: str) -> None:
 
 def test_request_before_a_hostile_one_is_answered(client: Client) -> None:
     client.send(GET + FRAMING["two lengths"] + SMUGGLED)
-    assert [status for status, _ in client.answers()] == [200, 400]
+    assert [status for status, _ in client.responses()] == [200, 400]
     check(client)
 
 
@@ -233,7 +233,7 @@ def test_any_bytes_in_any_pieces_get_json(pieces: list[bytes], size: int) -> Non
             client.send(data[begin : begin + size])
             world.clock.advance(0)
         world.clock.advance(REQUEST_SECONDS)
-        assert all(status < 500 for status, _ in client.answers())
+        assert all(status < 500 for status, _ in client.responses())
         client.hang_up()
         assert world.clock.getDelayedCalls() == []
     finally:

@@ -19,7 +19,7 @@ from callme.core.times import MAX_NAME_LENGTH
 from callme.store import tasks
 from callme.store.interface import CalendarData, Event
 from tests.helpers.api_client import ask
-from tests.helpers.openapi_checks import check_answer
+from tests.helpers.openapi_checks import check_response
 from tests.helpers.tasks import NOON, definition
 from tests.helpers.world import World
 
@@ -44,11 +44,11 @@ class Feed:
 
 
 def feed(world: World, path: str = "/status/", headers: dict[str, str] | None = ACCEPT) -> Feed:
-    asking = world.http.request("GET", "http://callme" + path, headers=headers or {})
+    pending = world.http.request("GET", "http://callme" + path, headers=headers or {})
     for _ in range(20):
         world.http.flush()
         world.clock.advance(0)
-    response = world.result(asking)
+    response = world.result(pending)
     text = world.result(response.content()).decode()
     given = {
         name.decode().lower(): values[0].decode()
@@ -59,7 +59,7 @@ def feed(world: World, path: str = "/status/", headers: dict[str, str] | None = 
         "text/calendar; charset=utf-8",
         "Accept",
     ), text
-    check_answer("GET", path, response.code, given, text)
+    check_response("GET", path, response.code, given, text)
     return Feed(text, read(text))
 
 
@@ -111,7 +111,7 @@ def test_a_scheduled_task_is_an_event_in_its_minute(world: World) -> None:
 
 
 def test_retry_and_failure_share_the_uid_of_the_task(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     world.scheduler.start()
     world.put(at=NOON + 60, retry=1, retry_delay=5)
     (first,) = feed(world).events
@@ -169,10 +169,10 @@ def test_calendar_omits_succeeded_running_and_distant_tasks(world: World) -> Non
     world.put("done", NOON + 60)
     world.scheduler.start()
     world.turn_to(NOON + 61)
-    world.caller.answer = 500
+    world.caller.status = 500
     world.put("failed", NOON + 120, retry=0)
     world.turn_to(NOON + 121)
-    world.caller.answer = None
+    world.caller.status = None
     world.put("running", NOON + 180)
     world.turn_to(NOON + 181)
     assert feed(world).summaries == ["failed: failed (unexpected_status)", "near"]
@@ -243,9 +243,9 @@ def test_accept_header_selects_the_calendar(world: World, accept: str, wanted: b
     if wanted:
         assert feed(world, headers={"Accept": accept}).summaries == ["task"]
     else:
-        answer = ask(world, "GET", "/status/", headers={"Accept": accept})
-        assert [task["task_name"] for task in answer.json["tasks"]] == ["task"]
-        assert answer.header("vary") == "Accept"
+        response = ask(world, "GET", "/status/", headers={"Accept": accept})
+        assert [task["task_name"] for task in response.json["tasks"]] == ["task"]
+        assert response.header("vary") == "Accept"
 
 
 def test_path_that_ends_in_ics_is_a_calendar(world: World) -> None:
@@ -273,8 +273,8 @@ def test_task_name_that_ends_in_ics_takes_precedence(world: World) -> None:
 
 def test_single_task_stays_json(world: World) -> None:
     task = world.put()
-    answer = ask(world, "GET", f"/status/{task.key}", headers=ACCEPT)
-    assert answer.json["task"] == str(task.key)
+    response = ask(world, "GET", f"/status/{task.key}", headers=ACCEPT)
+    assert response.json["task"] == str(task.key)
 
 
 # Format

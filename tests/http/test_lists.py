@@ -90,9 +90,9 @@ def test_list_written_in_parts_is_the_same_json(world: World, limit: int, tasks:
         world.put(name, headers={"X-A": "[]"}, retry_delay=[1, 2])
     for pretty, form in ((False, {"separators": (",", ":")}), (True, {"indent": 2})):
         query = f"?limit={limit}" + ("&pretty" if pretty else "")
-        asking = world.http.request("GET", f"{URL}/status/{query}")
+        pending = world.http.request("GET", f"{URL}/status/{query}")
         world.http.flush()
-        text = world.result(world.result(asking).text("utf-8"))
+        text = world.result(world.result(pending).text("utf-8"))
         assert text == json.dumps(json.loads(text), ensure_ascii=False, **form) + "\n"
         assert len(json.loads(text)["tasks"]) == min(limit, tasks)
         assert ("next" in json.loads(text)) == (tasks > limit)

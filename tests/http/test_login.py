@@ -73,9 +73,9 @@ def send(client: Client, target: str, fields: dict[str, str], *headers: bytes) -
 def log_in(client: Client, token: bytes = WRITES, *headers: bytes, next_page: str = "/") -> bytes:
     """Log in; return the cookie."""
     fields = {"token": token.decode(), "next": next_page}
-    answer = send(client, "/page/login", fields, *(headers or (OURS,)))
-    assert (answer.status, answer.header("location")) == (303, next_page)
-    return b"Cookie: " + answer.header("set-cookie").partition(";")[0].encode()
+    response = send(client, "/page/login", fields, *(headers or (OURS,)))
+    assert (response.status, response.header("location")) == (303, next_page)
+    return b"Cookie: " + response.header("set-cookie").partition(";")[0].encode()
 
 
 def form_of(client: Client, cookie: bytes) -> str:
@@ -100,9 +100,9 @@ def test_page_without_session_redirects_to_the_login(
 
 @pytest.mark.parametrize("target", ["/", "/page/find", f"/page/delete/x@{LATER}"])
 def test_api_request_without_token_gets_json(client: Client, target: str) -> None:
-    answer = ask(client, b"GET", target, b"Accept: */*")
-    assert answer.status == 401
-    assert answer.header("content-type") == "application/problem+json"
+    response = ask(client, b"GET", target, b"Accept: */*")
+    assert response.status == 401
+    assert response.header("content-type") == "application/problem+json"
 
 
 def test_login_page_and_static_files_need_no_session(client: Client) -> None:
@@ -132,12 +132,12 @@ def test_login_opens_and_logout_ends_a_session(world: World, client: Client) -> 
 def test_session_cookie_is_httponly_and_samesite(
     client: Client, origin: bytes, named: str, secure: bool
 ) -> None:
-    answer = send(client, "/page/login", {"token": WRITES.decode()}, origin)
-    name, _, rest = answer.header("set-cookie").partition("=")
+    response = send(client, "/page/login", {"token": WRITES.decode()}, origin)
+    name, _, rest = response.header("set-cookie").partition("=")
     assert name == named
-    said = {one.strip().lower() for one in rest.split(";")[1:]}
+    message = {one.strip().lower() for one in rest.split(";")[1:]}
     expected = {"httponly", "samesite=strict", "path=/", f"max-age={SESSION_SECONDS}"}
-    assert said == expected | ({"secure"} if secure else set())
+    assert message == expected | ({"secure"} if secure else set())
     cookie = f"Cookie: a=b; {name}={rest.partition(';')[0]}".encode()
     assert ask(client, b"GET", "/", HTML, cookie).status == 200
 
@@ -150,11 +150,11 @@ def test_session_gives_access_to_pages_and_not_to_the_api(client: Client) -> Non
 
 
 def test_login_with_a_wrong_token_is_refused(client: Client) -> None:
-    answer = send(client, "/page/login", {"token": "guess"}, OURS)
-    assert answer.status == 401
-    assert answer.header("set-cookie") == ""
-    assert b"Invalid token." in answer.body
-    assert b"guess" not in answer.body
+    response = send(client, "/page/login", {"token": "guess"}, OURS)
+    assert response.status == 401
+    assert response.header("set-cookie") == ""
+    assert b"Invalid token." in response.body
+    assert b"guess" not in response.body
 
 
 def test_removed_token_ends_its_sessions(
@@ -199,9 +199,9 @@ def test_form_of_another_session_is_refused(world: World, client: Client, doing:
     other = form_of(client, log_in(client))
     path = f"/page/{doing}/{key}"
     for wrong in ({}, {"csrf_token": ""}, {"csrf_token": other}):
-        answer = send(client, path, {"expected_state": "scheduled", **wrong}, OURS, cookie)
-        assert answer.status == 403
-        assert b"the form belongs to another session" in answer.body
+        response = send(client, path, {"expected_state": "scheduled", **wrong}, OURS, cookie)
+        assert response.status == 403
+        assert b"the form belongs to another session" in response.body
     right = {"expected_state": "scheduled", "csrf_token": form_of(client, cookie)}
     foreign = (b"http://evil.example", b"null", b"http://localhost:81")
     for origin in (*(b"Origin: " + one for one in foreign), b"X: y"):
@@ -212,15 +212,15 @@ def test_form_of_another_session_is_refused(world: World, client: Client, doing:
 
 def test_cross_origin_login_is_refused(client: Client) -> None:
     for origin in (b"Origin: http://evil.example", b"X: y"):
-        answer = send(client, "/page/login", {"token": WRITES.decode()}, origin)
-        assert (answer.status, answer.header("set-cookie")) == (403, "")
+        response = send(client, "/page/login", {"token": WRITES.decode()}, origin)
+        assert (response.status, response.header("set-cookie")) == (403, "")
 
 
 def test_form_of_an_expired_session_is_refused(world: World, client: Client) -> None:
     key = world.put("x", LATER).key
-    answer = send(client, f"/page/delete/{key}", {"expected_state": "scheduled"}, OURS)
-    assert answer.status == 401
-    assert b'name="next" value="/"' in answer.body
+    response = send(client, f"/page/delete/{key}", {"expected_state": "scheduled"}, OURS)
+    assert response.status == 401
+    assert b'name="next" value="/"' in response.body
     assert world.task(key)
 
 
@@ -245,8 +245,8 @@ def test_first_session_cookie_alone_is_verified(client: Client) -> None:
 
 
 def test_large_form_is_refused(client: Client) -> None:
-    answer = send(client, "/page/login", {"token": "x" * 20_000}, OURS)
-    assert answer.status == 413
+    response = send(client, "/page/login", {"token": "x" * 20_000}, OURS)
+    assert response.status == 413
 
 
 def test_form_without_tokens_requires_the_origin(world: World) -> None:

@@ -15,7 +15,7 @@ from callme.core.times import Key
 from callme.server.site import BoundedSite
 from callme.store import queue, tasks
 from tests.helpers.api_client import BASE, ask
-from tests.helpers.openapi_checks import check_answer
+from tests.helpers.openapi_checks import check_response
 from tests.helpers.raw_client import Client
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
@@ -60,7 +60,7 @@ class Waiting:
                 name.decode().lower(): values[0].decode()
                 for name, values in response.headers.getAllRawHeaders()
             }
-            check_answer("GET", self.path, response.code, headers, text)
+            check_response("GET", self.path, response.code, headers, text)
             self.json = json.loads(text)
         return self
 
@@ -105,7 +105,7 @@ def test_long_poll_does_not_query_without_a_change(world: World) -> None:
 
 @pytest.mark.parametrize("path", ["status", "task"])
 def test_call_of_a_task_is_a_change(world: World, path: str) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.put(at=NOON + 60)
     key = Key("task", NOON + 60)
     world.scheduler.start()
@@ -122,7 +122,7 @@ def test_call_of_a_task_is_a_change(world: World, path: str) -> None:
 
 
 def test_failed_attempt_with_retry_is_a_change(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     world.put(at=NOON + 60, retry=1)
     waiting = Waiting(world, f"/status/task@{NOON + 60}?wait=60")
     world.scheduler.start()
@@ -195,8 +195,8 @@ def test_long_poll_of_zero_seconds_is_answered_at_once(world: World) -> None:
 @pytest.mark.parametrize("value", ["", "61", "-1", "1.5", "ten", "1e1", "99999999999999999999"])
 def test_invalid_wait_is_refused(world: World, value: str) -> None:
     world.put(at=AT)
-    answer = ask(world, "GET", f"/status/{KEY}?wait={value}")
-    assert (answer.status, answer.json["errors"][0]["pointer"]) == (400, "wait")
+    response = ask(world, "GET", f"/status/{KEY}?wait={value}")
+    assert (response.status, response.json["errors"][0]["pointer"]) == (400, "wait")
 
 
 @pytest.mark.parametrize("path", ["/status/", "/status/task", "/task/"])

@@ -69,7 +69,7 @@ def test_expiry_while_connecting_counts_as_an_attempt(world: World) -> None:
 
 
 def test_retry_is_counted_without_lateness(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     key = world.put(retry=1).key
     ticking(world)
     found = samples(world)
@@ -96,7 +96,7 @@ def test_expired_task_is_counted_without_an_attempt(world: World) -> None:
 
 
 def test_orphan_is_counted_as_interrupted_without_duration(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.put(retry=0)
     ticking(world)
     assert value(samples(world), "callme_calls_in_flight") == 1
@@ -110,7 +110,7 @@ def test_orphan_is_counted_as_interrupted_without_duration(world: World) -> None
 
 
 def test_lost_claim_is_counted(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     key = world.put().key
     ticking(world)
     # Another daemon rescued it after its lease.

@@ -43,7 +43,7 @@ def notices(world: World) -> list[Claim]:
 
 @pytest.mark.parametrize(("status", "name"), [(500, BAD), (200, GOOD)])
 def test_end_of_a_task_is_notified_at_once(world: World, status: int, name: str) -> None:
-    world.caller.answer = status
+    world.caller.status = status
     begun(world, headers={"Authorization": "secret"}, payload="p")
     (call,) = notices(world)
     made = call.definition
@@ -59,13 +59,13 @@ def test_end_of_a_task_is_notified_at_once(world: World, status: int, name: str)
 
 @pytest.mark.parametrize(("status", "given"), [(500, "on_success"), (200, "on_failure")])
 def test_success_does_not_call_on_failure(world: World, status: int, given: str) -> None:
-    world.caller.answer = status
+    world.caller.status = status
     begun(world, **{"on_failure": None, "on_success": None, given: TOLD[given]})
     assert world.caller.called == [f"task@{NOON}"]
 
 
 def test_attempts_before_the_last_are_not_notified(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     begun(world, retry=2)
     world.turn_to(NOON + 119)
     assert notices(world) == []
@@ -74,7 +74,7 @@ def test_attempts_before_the_last_are_not_notified(world: World) -> None:
 
 
 def test_notification_is_retried_and_has_no_notification(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     begun(world)
     world.turn_to(NOON + 86_400)
     assert [call.number for call in notices(world)] == list(range(1, 12))
@@ -92,7 +92,7 @@ def test_expired_task_is_notified_in_the_same_tick(world: World) -> None:
 
 
 def test_end_of_an_orphan_is_notified(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     begun(world)
     world.restart()
     world.turn_to(world.now())
@@ -101,7 +101,7 @@ def test_end_of_an_orphan_is_notified(world: World) -> None:
 
 
 def test_notification_does_not_overwrite_a_task(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     world.put(BAD, NOON, payload="somebody's")
     begun(world)
     assert [call.definition.trigger_at for call in notices(world)] == []
@@ -114,7 +114,7 @@ def test_notification_does_not_overwrite_a_task(world: World) -> None:
 
 def test_long_names_get_distinct_notifications(world: World) -> None:
     """Names that differ only in the truncated part get different notifications."""
-    world.caller.answer = 500
+    world.caller.status = 500
     for number in range(3):
         world.put("x" * (MAX_NAME_LENGTH - 1) + str(number), **TOLD, retry=0)
     begun(world)
@@ -137,7 +137,7 @@ def test_free_minute_is_found_in_one_query(world: World) -> None:
 
 def test_end_and_notification_are_one_transaction(world: World) -> None:
     """If one cannot be stored, the other is not stored either; later both are."""
-    world.caller.answer = 500
+    world.caller.status = 500
     world.store.connection.execute(
         "CREATE TRIGGER no_notice BEFORE INSERT ON task WHEN new.callback_method = 'POST' "
         "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
@@ -176,7 +176,7 @@ def test_end_of_a_corrupt_task_is_notified(world: World) -> None:
 @pytest.mark.parametrize("url", ["nonsense", "http://", "http://a b/"])
 def test_corrupt_notification_url_does_not_prevent_the_end(world: World, url: str) -> None:
     """Another program has written into the database."""
-    world.caller.answer = 500
+    world.caller.status = 500
     world.put(**TOLD, retry=0)
     world.put("unreadable", **TOLD)
     world.put("late", **TOLD, max_delay=1)
@@ -192,19 +192,19 @@ def test_corrupt_notification_url_does_not_prevent_the_end(world: World, url: st
 
 def test_delete_is_not_notified_and_leaves_notifications(world: World) -> None:
     world.put("deleted", NOON + 60, **TOLD)
-    world.caller.answer = 500
+    world.caller.status = 500
     begun(world)
     assert len(notices(world)) == 1
     for name in ("deleted", "task"):
         assert ask(world, "DELETE", f"/task/{name}").json == {"deleted": 1, "skipped": []}
-    world.caller.answer = 200
+    world.caller.status = 200
     world.turn_to(NOON + 120)
     assert [call.number for call in notices(world)] == [1, 2]
     assert world.task(Key(BAD, NOON)).state is State.SUCCEEDED
 
 
 def test_pruned_task_leaves_its_notification(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     world.restart(retention=1)
     begun(world)
     # The notification fails until its max_delay; the task ended a day ago.
@@ -214,12 +214,12 @@ def test_pruned_task_leaves_its_notification(world: World) -> None:
 
 
 def test_notification_is_counted_as_a_task(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     begun(world)
     failed = {"reason": "unexpected_status"}
     assert value(samples(world), "callme_tasks_finished_total", state="failed", **failed) == 1
     assert value(samples(world), "callme_attempts_total", outcome="unexpected_status") == 2
-    world.caller.answer = 200
+    world.caller.status = 200
     world.turn_to(NOON + 60)
     succeeded = {"state": "succeeded", "reason": ""}
     assert value(samples(world), "callme_tasks_finished_total", **succeeded) == 1
@@ -300,9 +300,9 @@ PATH = f"/task/task@{NOON + 3600}"
 def test_notification_url_is_validated_like_a_callback(
     world: World, name: str, url: object
 ) -> None:
-    answer = ask(world, "PUT", PATH, BODY | {name: url})
-    assert answer.status == 422
-    assert [error["pointer"] for error in answer.json["errors"]] == [f"/{name}"]
+    response = ask(world, "PUT", PATH, BODY | {name: url})
+    assert response.status == 422
+    assert [error["pointer"] for error in response.json["errors"]] == [f"/{name}"]
 
 
 @pytest.mark.parametrize("name", ["on_failure", "on_success"])
@@ -312,9 +312,9 @@ def test_denied_notification_address_is_refused(name: str) -> None:
         (AddressPolicy(public_only=True), "--public-only"),
     ):
         world = World(networks=networks)
-        answer = ask(world, "PUT", PATH, BODY | {name: "http://10.0.0.1/"})
-        assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, f"/{name}")
-        assert reason in answer.json["errors"][0]["detail"]
+        response = ask(world, "PUT", PATH, BODY | {name: "http://10.0.0.1/"})
+        assert (response.status, response.json["errors"][0]["pointer"]) == (422, f"/{name}")
+        assert reason in response.json["errors"][0]["detail"]
         world.close()
 
 
@@ -333,7 +333,7 @@ def test_notification_url_is_part_of_the_definition(world: World) -> None:
 def test_batch_item_takes_notification_urls(world: World) -> None:
     task = {"task_name": "task", "trigger_at": NOON + 3600, **BODY, **TOLD}
     body = json.dumps(task).encode() + b"\n"
-    asking = world.http.request(
+    pending = world.http.request(
         "POST",
         "http://callme:6777/batch",
         data=body,
@@ -341,6 +341,6 @@ def test_batch_item_takes_notification_urls(world: World) -> None:
     )
     world.turn_to(world.now())
     world.http.flush()
-    assert world.result(asking).code == 200
+    assert world.result(pending).code == 200
     made = world.task(Key("task", NOON + 3600)).definition
     assert (made.on_failure, made.on_success) == tuple(TOLD.values())

@@ -41,11 +41,11 @@ FRACTION = r"[0-9]\.0 is not accepted"
 
 
 def test_document_is_served(world: World) -> None:
-    answer = ask(world, "GET", "/openapi.json")
-    assert (answer.status, answer.json) == (200, DOCUMENT)
-    assert answer.json["info"]["version"] == __version__
+    response = ask(world, "GET", "/openapi.json")
+    assert (response.status, response.json) == (200, DOCUMENT)
+    assert response.json["info"]["version"] == __version__
     pretty = ask(world, "GET", "/openapi.json?pretty")
-    assert pretty.json == answer.json
+    assert pretty.json == response.json
     assert pretty.text.startswith('{\n  "openapi": "3.1')
     assert ask(world, "GET", "/openapi.json?colour=red").status == 400
 
@@ -247,7 +247,7 @@ def test_part_of_a_url_is_accepted_if_its_schema_allows_it(world: World, name: s
         if (name == "name" and not text) or (name in ("name", "time") and "@" in text):
             return  # It is another path, or another key.
         method = "POST" if name == "all" else "GET"
-        answer = ask(world, method, before + quote(text, safe=""))
+        response = ask(world, method, before + quote(text, safe=""))
         value: object = text
         if name in ("limit", "hours") and text.isdecimal():
             value = int(text)
@@ -255,9 +255,9 @@ def test_part_of_a_url_is_accepted_if_its_schema_allows_it(world: World, name: s
             # The bare name is valid: allowEmptyValue.
             value = {"true": True, "false": False, "": True}.get(text, text)
         if not validator(pointer).is_valid(value):
-            assert answer.status == 400
-        elif answer.status == 400:
-            assert re.search(UNSAYABLE["trigger_at"], answer.json["detail"])
+            assert response.status == 400
+        elif response.status == 400:
+            assert re.search(UNSAYABLE["trigger_at"], response.json["detail"])
 
     hold()
 
@@ -298,7 +298,7 @@ def test_examples_are_accepted_by_the_api(
 def test_example_of_a_batch_is_accepted_by_the_api(world: World) -> None:
     lines = PATHS["/batch"]["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]
     (example,) = lines["examples"]
-    asking = world.http.request(
+    pending = world.http.request(
         "POST",
         "http://callme/batch",
         data=example.encode(),
@@ -307,7 +307,7 @@ def test_example_of_a_batch_is_accepted_by_the_api(world: World) -> None:
     world.http.flush()
     world.turn_to(NOON + 1)
     world.http.flush()
-    text = world.result(world.result(asking).text())
+    text = world.result(world.result(pending).text())
     assert [json.loads(line)["status"] for line in text.splitlines()] == [201, 201]
 
 
@@ -318,7 +318,7 @@ def test_response_has_the_members_of_its_schema(world: World) -> None:
     def members(schema: str) -> set[str]:
         return set(COMPONENTS["schemas"][schema]["properties"])
 
-    world.caller.answer = 500
+    world.caller.status = 500
     world.scheduler.start()
     task = world.put()
     world.turn_to(NOON + 120)

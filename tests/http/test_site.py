@@ -40,7 +40,7 @@ def put(path: bytes = b"/task/x", body: bytes = BODY, *headers: bytes) -> bytes:
 def test_connection_serves_several_requests(client: Client) -> None:
     client.send(GET * 3)
     client.send(put())
-    assert [status for status, _ in client.answers()] == [200, 200, 200, 201]
+    assert [status for status, _ in client.responses()] == [200, 200, 200, 201]
     assert not client.transport.disconnecting
 
 
@@ -63,9 +63,9 @@ def test_connection_serves_several_requests(client: Client) -> None:
 def test_response_does_not_reveal_server_versions(client: Client, data: bytes) -> None:
     client.world.put("there")
     client.send(data)
-    answer = client.transport.value().lower()
-    assert answer.startswith(b"http/1.")
-    assert b"twisted" not in answer
+    response = client.transport.value().lower()
+    assert response.startswith(b"http/1.")
+    assert b"twisted" not in response
 
 
 def test_body_arrives_in_pieces_or_chunks(client: Client) -> None:
@@ -200,7 +200,7 @@ def test_trickling_client_is_disconnected(client: Client, data: bytes) -> None:
         client.world.clock.advance(1)
     assert client.status() == 408
     client.send(b"more")
-    assert client.answers() == []
+    assert client.responses() == []
 
 
 def test_deadline_restarts_with_each_request(client: Client) -> None:
@@ -256,7 +256,7 @@ def test_unread_pipelined_responses_are_bounded(client: Client) -> None:
 
 def test_pipelining_and_slow_reading_are_allowed(client: Client) -> None:
     client.send(GET * 50)
-    assert len(client.answers()) == 50
+    assert len(client.responses()) == 50
     client.channel.pauseProducing()
     client.channel.resumeProducing()
     client.send(GET)
@@ -341,7 +341,7 @@ def test_largest_body_is_shed_when_buffers_are_full(world: World, small: Bounded
     assert large.status() == 429
     assert other.status() == 201
     large.send(b" ")
-    assert large.answers() == []
+    assert large.responses() == []
     assert not large.transport.disconnecting
     world.clock.advance(CLOSE_SECONDS)
     assert large.dropped
@@ -378,7 +378,7 @@ def test_body_being_processed_is_not_shed(world: World, small: BoundedSite) -> N
     waits.send(put(b"/task/a", BODY + b" " * 900))
     other.send(put(b"/task/b", BODY + b" " * 300))
     assert other.status() == 429
-    assert waits.answers() == []
+    assert waits.responses() == []
     assert not waits.dropped
 
 
@@ -440,7 +440,7 @@ def test_new_connection_evicts_the_longest_idle(world: World, site: BoundedSite)
     assert not later.dropped
     later.hang_up()
     silent.send(GET)
-    assert len(silent.answers()) == 1
+    assert len(silent.responses()) == 1
 
 
 def test_new_connection_evicts_one_that_does_not_read(world: World, site: BoundedSite) -> None:
@@ -472,15 +472,15 @@ def test_new_connection_evicts_the_slowest_request(world: World, site: BoundedSi
 def test_connection_awaiting_a_response_is_not_evicted(world: World, site: BoundedSite) -> None:
     page = partial(world.store.query, tasks.list_page)
     waiting: list[Deferred[Any]] = [Deferred() for _ in range(3)]
-    answers = iter(waiting)
-    world.store.overrides[tasks.list_page] = lambda **query: next(answers)
+    responses = iter(waiting)
+    world.store.overrides[tasks.list_page] = lambda **query: next(responses)
     clients = [Client(world, site) for _ in range(3)]
     for client in clients:
         client.send(GET)
     with pytest.raises(ConnectionRefusedError):
         Client(world, site)
-    for answer in waiting:
-        answer.callback(world.result(page()))
+    for response in waiting:
+        response.callback(world.result(page()))
     assert [client.status() for client in clients] == [200] * 3
     Client(world, site)
     assert [client.transport.disconnecting for client in clients] == [True, False, False]
@@ -509,8 +509,8 @@ def test_full_server_is_logged_now_and_then(world: World, site: BoundedSite) -> 
             Client(world, site)
         world.clock.advance(FULL_LOG_SECONDS)
         Client(world, site)
-    said = "3 clients are connected, the maximum: the longest idle are disconnected"
-    assert [formatEvent(event) for event in events] == [said, said]
+    message = "3 clients are connected, the maximum: the longest idle are disconnected"
+    assert [formatEvent(event) for event in events] == [message, message]
 
 
 def test_error_outside_the_api_gets_json(

@@ -37,7 +37,7 @@ PAGES = ["/", "/page/find", f"/page/task/x@{LATER}", f"/page/reschedule/x@{LATER
 
 def fail(world: World, name: str = "x", at: int = NOON, status: int = 500) -> Key:
     """Let a task be called and fail at once."""
-    world.caller.answer = status
+    world.caller.status = status
     key = world.put(name, at, retry=0).key
     world.notify_due("sink.example:80")
     world.turn_to(max(at, world.now()) + 5)
@@ -70,10 +70,10 @@ def test_dashboard_of_an_empty_store(ticking: World) -> None:
 
 def test_dashboard_shows_past_present_and_due_tasks(ticking: World) -> None:
     failed = fail(ticking, "bad")
-    ticking.caller.answer = 200
+    ticking.caller.status = 200
     ticking.put("good", NOON + 60)
     ticking.turn_to(NOON + 65)
-    ticking.caller.answer = None
+    ticking.caller.status = None
     ticking.put("slow", NOON + 120)
     for number in range(3):
         ticking.put(f"later{number}", LATER)
@@ -101,7 +101,7 @@ def test_dashboard_shows_past_present_and_due_tasks(ticking: World) -> None:
     assert page.rows("1 call in flight") == [
         ["slow", "2027-01-15 12:02", "1", "sink.example:80", "2027-01-15 12:02:00", "1 min", "node"]
     ]
-    titles = page.said(".//g/path/title")
+    titles = page.texts(".//g/path/title")
     assert titles == ["12:01: 1 succeeded", "12:00: 1 failed", "13:00: 3 calls"]
     assert page.links["bad"] == f"/page/task/{failed}"
     assert page.links["Reschedule\u2026"] == f"/page/reschedule/{failed}"
@@ -140,9 +140,9 @@ def test_dashboard_lists_overloaded_minutes(world: World) -> None:
         world.put(f"t{number}", LATER, max_delay=1)
     page = visit(world, "/")
     assert page.h1 == "Overload ahead: some calls will start too late"
-    assert "12:00" not in page.said(".//g[@class='overloaded']/path/title")[0]
-    says = page.said(".//g[@class='overloaded']/path/title")
-    assert says == ["13:00: 200 calls, overloaded"]
+    assert "12:00" not in page.texts(".//g[@class='overloaded']/path/title")[0]
+    text_of = page.texts(".//g[@class='overloaded']/path/title")
+    assert text_of == ["13:00: 200 calls, overloaded"]
     assert "2027-01-15 13:00: 200 calls to sink.example:80, up to 140 too late" in page.main
 
 
@@ -182,11 +182,11 @@ def test_failed_count_leaves_the_rest_of_the_dashboard(
         ticking.store.overrides[stats.history] = lambda *_, error=error: failed(error)
         page = visit(ticking, "/")
         assert "The history is being loaded. Reload this page in a moment." in page.main
-        assert "1 failed task, latest first" in page.said(".//table/caption")
+        assert "1 failed task, latest first" in page.texts(".//table/caption")
         assert page.facts["Failed, last 3 h"] == "\u2013"
         # The headline must not contradict the list of failures.
         assert page.h1 == "1 task failed in the last 3 hours"
-        assert page.said(".//section[@class='past']/h2") == ["Last 3 hours"]
+        assert page.texts(".//section[@class='past']/h2") == ["Last 3 hours"]
     assert logged_failures.flush(RuntimeError) == 1
     del ticking.store.overrides[stats.history]
     ticking.turn_to(ticking.now() + MIN_TTL_SECONDS)
@@ -200,7 +200,7 @@ def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
     ticking.turn_to(ticking.now() + 3700)
     assert visit(ticking, "/?hours=1").h1 == "All is well"
     assert visit(ticking, "/?hours=3").h1 == "1 task failed in the last 3 hours"
-    ticking.caller.answer = 500
+    ticking.caller.status = 500
     for number in range(MAX_ROWS):
         ticking.put(f"more{number}", int(ticking.now()) // 60 * 60, retry=0)
     ticking.notify_due("sink.example:80")
@@ -228,10 +228,10 @@ def test_charts_are_drawn_once_for_concurrent_views(
     second = visit(ticking, "/")
     assert drawn == ["past", "ahead"]
     assert len(second.all(".//svg[@role='img']")) == 3
-    assert first.said(".//svg[@role='img']") == second.said(".//svg[@role='img']")
+    assert first.texts(".//svg[@role='img']") == second.texts(".//svg[@role='img']")
     fail(ticking)
     ticking.turn_to(ticking.now() + 60)
-    assert "1 failed" in visit(ticking, "/").said(".//g[@class='bad']/path/title")[0]
+    assert "1 failed" in visit(ticking, "/").texts(".//g[@class='bad']/path/title")[0]
     visit(ticking, "/?hours=1")
     assert drawn == ["past", "ahead"] * 3
 
@@ -266,11 +266,11 @@ def test_slow_count_does_not_delay_the_dashboard(
     )
 
     def told() -> list[str]:
-        asking = [ticking.http.request("GET", f"{BASE}/", headers=HTML) for _ in range(2)]
+        pending = [ticking.http.request("GET", f"{BASE}/", headers=HTML) for _ in range(2)]
         ticking.http.flush()
         ticking.clock.advance(WAIT_SECONDS)
         ticking.http.flush()
-        return [ticking.result(ticking.result(one).text("utf-8")) for one in asking]
+        return [ticking.result(ticking.result(one).text("utf-8")) for one in pending]
 
     assert all(f"The {what} is being loaded" in text for text in told())
     counting.callback(None)
@@ -319,7 +319,7 @@ def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
         "payload": '{"a": 1}',
         "callback_method": "POST",
     }
-    ticking.caller.answer = 503
+    ticking.caller.status = 503
     key = ticking.put("story", NOON + 60, **more).key
     path = f"/page/task/{key}"
     page = visit(ticking, path)
@@ -331,7 +331,7 @@ def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     why = "failed unexpected_status the endpoint answered 503, expected 200"
     first = ["1", "2027-01-15 12:01:00", "0 ms", "5 ms", "503", why, "node"]
     assert page.rows("1 attempt") == [[*first, "retry at 2027-01-15 12:02"]]
-    ticking.caller.answer = None
+    ticking.caller.status = None
     ticking.turn_to(NOON + 125)
     page = visit(ticking, path)
     assert page.title == "story: running \u00b7 callme"
@@ -344,7 +344,7 @@ def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     assert rows[0] == [*first, "retried at 2027-01-15 12:02:05"]
     assert rows[1][2:] == ["1 min 5 s", "5 ms", "200", "succeeded", "node", "done"]
     assert page.rows("Request headers") == [["Authorization", "***"], ["X-Plain", "shown"]]
-    assert '{"a": 1}' in page.said(".//details[@id='payload']/pre")
+    assert '{"a": 1}' in page.texts(".//details[@id='payload']/pre")
     assert page.facts["Callback"] == "http://sink.example/"
     assert page.facts["Method"] == "POST"
     assert page.facts["Attempts"] == "2 made, 0 left of 3"
@@ -378,7 +378,7 @@ def test_task_page_of_an_expired_task_has_no_attempt(ticking: World) -> None:
 def test_task_page_truncates_a_long_payload(ticking: World) -> None:
     key = ticking.put("long", LATER, payload="a" * 10_000).key
     page = visit(ticking, f"/page/task/{key}")
-    assert page.said(".//details/pre") == ["a" * 4000]
+    assert page.texts(".//details/pre") == ["a" * 4000]
     assert "6,000 more characters are omitted." in page.main
 
 
@@ -399,7 +399,7 @@ def test_contents_of_a_task_are_escaped(ticking: World) -> None:
     key = ticking.put(
         name, NOON + 60, retry=0, payload=HOSTILE + "\0", headers={"X-A": "<b>\u200b"}
     ).key
-    ticking.caller.answer = 500
+    ticking.caller.status = 500
     ticking.turn_to(NOON + 65)
     ticking.store.connection.execute("UPDATE task SET detail = ?", (HOSTILE + "\0\x1b[2J",))
     ticking.store.connection.execute("UPDATE attempt SET detail = ?, body = ?", (HOSTILE, HOSTILE))
@@ -485,8 +485,8 @@ def test_form_reschedules_a_task(ticking: World) -> None:
     assert (done.status, done.header("location")) == (303, f"/page/task/{to}?done=rescheduled")
     assert ticking.task(to).state is State.SCHEDULED
     shown = visit(ticking, f"/page/task/{to}?done=rescheduled")
-    assert shown.said(".//p[@role='status']") == ["The task was rescheduled."]
-    assert visit(ticking, f"/page/task/{to}?done=<b>").said(".//p[@role='status']") == []
+    assert shown.texts(".//p[@role='status']") == ["The task was rescheduled."]
+    assert visit(ticking, f"/page/task/{to}?done=<b>").texts(".//p[@role='status']") == []
 
 
 def test_reschedule_form_without_time_means_the_next_minute(ticking: World) -> None:
@@ -504,7 +504,7 @@ def test_task_rescheduled_to_now_is_called_at_once(ticking: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "status", "said"),
+    ("given", "status", "message"),
     [
         ("soon", 422, "is not a time"),
         ("+1y", 422, "is not a time"),
@@ -515,7 +515,7 @@ def test_task_rescheduled_to_now_is_called_at_once(ticking: World) -> None:
     ],
 )
 def test_invalid_time_is_reported_beside_its_field(
-    ticking: World, given: str, status: int, said: str
+    ticking: World, given: str, status: int, message: str
 ) -> None:
     ticking.put("x", LATER)
     key = fail(ticking)
@@ -528,8 +528,8 @@ def test_invalid_time_is_reported_beside_its_field(
     assert field.get("aria-invalid") == "true"
     described = (field.get("aria-describedby") or "").split()
     assert all(page.all(f".//*[@id='{one}']") for one in described)
-    (alert,) = page.said(".//p[@role='alert']")
-    assert said in alert
+    (alert,) = page.texts(".//p[@role='alert']")
+    assert message in alert
     assert ticking.task(key).state is State.FAILED
 
 
@@ -542,7 +542,7 @@ def test_form_deletes_a_task(ticking: World) -> None:
     done = visit(ticking, path, page.form(path))
     assert (done.status, done.header("location")) == (303, "/?done=deleted")
     assert ticking.result(ticking.store.read(tasks.get, key)) is None
-    assert visit(ticking, "/?done=deleted").said(".//p[@role='status']") == [
+    assert visit(ticking, "/?done=deleted").texts(".//p[@role='status']") == [
         "The task was deleted."
     ]
     assert visit(ticking, path, page.form(path)).status == 404
@@ -566,7 +566,7 @@ DOINGS = ("reschedule", "delete")
 
 
 def test_form_for_a_running_task_is_refused(ticking: World) -> None:
-    ticking.caller.answer = None
+    ticking.caller.status = None
     key = ticking.put("x", NOON).key
     ticking.turn_to(NOON + 60)
     for doing in DOINGS:
@@ -574,7 +574,7 @@ def test_form_for_a_running_task_is_refused(ticking: World) -> None:
         assert "A running task can be neither rescheduled nor deleted." in page.main
         page = visit(ticking, f"/page/{doing}/{key}", {"expected_state": "running"})
         assert page.status == 409
-        assert "is running" in page.said(".//main")[0]
+        assert "is running" in page.texts(".//main")[0]
     assert ticking.task(key).state is State.RUNNING
 
 
@@ -596,14 +596,14 @@ def test_form_for_a_running_task_is_refused(ticking: World) -> None:
 )
 def test_malformed_form_is_refused(ticking: World, kind: str, data: str, status: int) -> None:
     key = ticking.put("x", LATER).key
-    asking = ticking.http.request(
+    pending = ticking.http.request(
         "POST",
         f"http://localhost/page/delete/{key}",
         data=data.encode(),
         headers={"Content-Type": kind},
     )
     ticking.http.flush()
-    assert ticking.result(asking).code == status
+    assert ticking.result(pending).code == status
     assert ticking.task(key)
 
 
@@ -705,7 +705,7 @@ def test_login_page_has_a_form(ticking: World) -> None:
     page = visit(ticking, "/page/login", headers={"Sec-Fetch-Site": "cross-site"})
     assert page.links["Continue"] == "/"
     page = visit(ticking, "/page/login", {"token": "abd", "next": "/page/find"})
-    assert (page.status, page.said(".//p[@role='alert']")) == (
+    assert (page.status, page.texts(".//p[@role='alert']")) == (
         401,
         ["Invalid token."],
     )

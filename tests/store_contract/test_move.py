@@ -100,9 +100,9 @@ async def test_move_there_and_back_preserves_all_rows(
     bad, good = "http://told.example/bad", "http://told.example/good"
     assert told == {(None, None), (bad, None), (bad, good)}
     run(path, url)
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     for line in ("scheduled", "running", "succeeded", "failed", "attempts"):
-        (found,) = [one for one in said.splitlines() if one.startswith(line)]
+        (found,) = [one for one in message.splitlines() if one.startswith(line)]
         _, source, target = found.split()
         assert source == target != "0"
     there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
@@ -255,12 +255,12 @@ def test_daemons_wait_during_the_move_of_a_server(
 
 def test_failed_move_is_a_one_line_error(path: Path) -> None:
     free = f"postgresql://127.0.0.1:{free_port()}/db"
-    for source, target, said in [
+    for source, target, message in [
         (str(path), str(path), "are the same"),
         (str(path), "other", "there is no such file"),
         (free, str(path), "Connection refused"),
     ]:
-        with pytest.raises(SystemExit, match=said) as ended:
+        with pytest.raises(SystemExit, match=message) as ended:
             run(source, target)
         assert str(ended.value).startswith("callme: ")
         assert "\n" not in str(ended.value)

@@ -806,7 +806,7 @@ def test_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("postgresql://me:hunter2@127.0.0.1:{free}/db", "Connection refused"),
         ("postgresql://callme:hunter2@127.0.0.1:{port}/nowhere", 'database "nowhere" does not'),
@@ -814,11 +814,11 @@ def test_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPat
         ("postgresql://callme:hunter2@127.0.0.1:{port}/latin", "encoding is LATIN1, not UTF8"),
     ],
 )
-def test_unusable_database_is_a_one_line_error(cluster: Cluster, url: str, said: str) -> None:
+def test_unusable_database_is_a_one_line_error(cluster: Cluster, url: str, message: str) -> None:
     with cluster.connect() as connection:
         connection.execute("DROP DATABASE IF EXISTS latin")
         connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
-    with pytest.raises(CannotOpen, match=said) as refused:
+    with pytest.raises(CannotOpen, match=message) as refused:
         open_server(url.format(free=free_port(), port=cluster.port))
     assert "\n" not in str(refused.value)
     assert "hunter2" not in str(refused.value)

@@ -100,7 +100,7 @@ def directory(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (garbage, "file is not a database"),
         (torn, "damaged|malformed"),
@@ -110,12 +110,12 @@ def directory(path: Path) -> None:
     ],
 )
 def test_unusable_file_is_a_one_line_error_and_unchanged(
-    path: Path, spoil: Callable[[Path], None], said: str
+    path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     spoil(path)
     before = path.read_bytes() if path.is_file() else b""
     path.chmod(0o755)
-    with pytest.raises(CannotOpen, match=said) as refused:
+    with pytest.raises(CannotOpen, match=message) as refused:
         open_database(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
     assert str(path) in str(refused.value)

@@ -11,7 +11,7 @@ from callme.errors import InvalidValue
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
@@ -41,8 +41,8 @@ from callme.errors import InvalidValue
         (b'[{"a": "\\ud800"}]', "lone surrogate"),
     ],
 )
-def test_invalid_json_is_refused_with_its_position(data: bytes, said: str) -> None:
-    with pytest.raises(InvalidValue, match=said) as refused:
+def test_invalid_json_is_refused_with_its_position(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidValue, match=message) as refused:
         decode(data)
     assert len(str(refused.value)) < 300
 

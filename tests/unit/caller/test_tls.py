@@ -57,7 +57,7 @@ def test_missing_certificate_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("errors", "said"),
+    ("errors", "message"),
     [
         ([], None),
         ([(10, 0)], "the certificate has expired"),
@@ -66,6 +66,6 @@ def test_missing_certificate_is_refused() -> None:
         ([(79, 0)], "the certificate is not trusted (OpenSSL's error 79)"),
     ],
 )
-def test_refusal_of_openssl_is_explained(errors: Any, said: str | None) -> None:
+def test_refusal_of_openssl_is_explained(errors: Any, message: str | None) -> None:
     described = describe_refusal(errors)
-    assert described == said or (said is not None and str(described).startswith(said))
+    assert described == message or (message is not None and str(described).startswith(message))

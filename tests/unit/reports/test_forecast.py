@@ -50,7 +50,7 @@ def test_attempts_of_a_due_task_start_now(world: World) -> None:
 
 
 def test_attempts_are_made_as_forecast(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     world.scheduler.start()
     made = world.put(at=NOON + 60, retry=5, retry_delay=[0, 2, 1], max_delay=5)
     foreseen = attempts_at(made, world.now())

@@ -41,7 +41,7 @@ def test_unusable_file_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "latin").chmod(0o600)
     write(tmp_path / "large", "#" * (MAX_SIZE + 1))
     write(tmp_path / "other", "hunter2")
-    for name, said in [
+    for name, message in [
         ("none", "No such file"),
         (".", "it is not a regular file"),
         ("pipe", "it is not a regular file"),
@@ -51,7 +51,7 @@ def test_unusable_file_is_a_one_line_error(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UnusableFile) as raised:
             load_keys(tmp_path / name)
-        assert said in str(raised.value)
+        assert message in str(raised.value)
         assert str(raised.value).startswith('the signing key file "')
         assert "\n" not in str(raised.value)
         assert "hunter2" not in str(raised.value)

@@ -71,7 +71,7 @@ def test_key_file_has_a_key_per_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "it contains 0 keys: expected 1 to 10"),
         ("# none\n\n", "it contains 0 keys"),
@@ -85,8 +85,8 @@ def test_key_file_has_a_key_per_line() -> None:
         ("whsk_" + webhook_secret("a")[6:], "line 1 is not a key"),
     ],
 )
-def test_invalid_key_is_refused_and_not_repeated(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as raised:
+def test_invalid_key_is_refused_and_not_repeated(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
         SigningKeys.parse(text)
     assert "hunter2" not in str(raised.value)
 

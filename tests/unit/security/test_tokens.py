@@ -40,7 +40,7 @@ def test_authorization_header_gives_a_permission(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "it contains no token"),
         ("# nothing\n\n  \n", "it contains no token"),
@@ -51,8 +51,8 @@ def test_authorization_header_gives_a_permission(
         ("good\n\nread:good\n", "line 3 repeats a token with another permission"),
     ],
 )
-def test_invalid_token_file_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as raised:
+def test_invalid_token_file_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
         Tokens.parse(text)
     assert "good" not in str(raised.value)
 

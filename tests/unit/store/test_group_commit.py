@@ -52,73 +52,73 @@ class Database:
             self.committed.append(written)
             done.callback((results, Changes()))
 
-    def write(self, text: str, answers: list[Any]) -> Deferred[Any]:
+    def write(self, text: str, responses: list[Any]) -> Deferred[Any]:
         def operation(connection: list[str]) -> str:
             if text.startswith("bad"):
                 raise ValueError(text)
             connection.append(text)
             return text.upper()
 
-        return self.commits.write(operation).addBoth(answers.append)
+        return self.commits.write(operation).addBoth(responses.append)
 
 
-def values(answers: list[Any]) -> list[Any]:
-    return [repr(one.value) if isinstance(one, Failure) else one for one in answers]
+def values(responses: list[Any]) -> list[Any]:
+    return [repr(one.value) if isinstance(one, Failure) else one for one in responses]
 
 
 def test_queued_writes_share_a_commit_in_order() -> None:
-    database, answers = Database(), list[Any]()
+    database, responses = Database(), list[Any]()
     for text in "ab":
-        database.write(text, answers)
+        database.write(text, responses)
     database.clock.advance(0)
     for text in "cdef":
-        database.write(text, answers)
-    assert answers == []
+        database.write(text, responses)
+    assert responses == []
     database.finish()
-    assert answers == ["A", "B"]
+    assert responses == ["A", "B"]
     database.finish()
     database.finish()
     assert database.committed == [["a", "b"], ["c", "d", "e"], ["f"]]
-    assert answers == ["A", "B", "C", "D", "E", "F"]
+    assert responses == ["A", "B", "C", "D", "E", "F"]
     assert [changes.operations for changes in database.published] == [2, 3, 1]
 
 
 def test_failing_write_does_not_fail_its_batch() -> None:
-    database, answers = Database(), list[Any]()
+    database, responses = Database(), list[Any]()
     for text in ("a", "bad", "c"):
-        database.write(text, answers)
+        database.write(text, responses)
     database.clock.advance(0)
     for _ in range(4):
         database.finish()
     assert database.committed == [["a"], ["c"]]
-    assert values(answers) == ["A", "ValueError('bad')", "C"]
+    assert values(responses) == ["A", "ValueError('bad')", "C"]
 
 
 def test_connection_error_fails_the_whole_batch() -> None:
-    database, answers = Database(), list[Any]()
+    database, responses = Database(), list[Any]()
     for text in "abcd":
-        database.write(text, answers)
+        database.write(text, responses)
     database.clock.advance(0)
     database.finish(Locked("locked"))
-    assert values(answers) == ["Locked('locked')"] * 3
+    assert values(responses) == ["Locked('locked')"] * 3
     database.finish()
-    assert answers[-1] == "D"
+    assert responses[-1] == "D"
 
 
 def test_cancelled_write_does_not_stop_its_batch() -> None:
-    database, answers = Database(), list[Any]()
-    database.write("a", answers).cancel()
-    database.write("b", answers)
+    database, responses = Database(), list[Any]()
+    database.write("a", responses).cancel()
+    database.write("b", responses)
     database.clock.advance(0)
     database.finish()
     assert database.committed == [["a", "b"]]
-    assert values(answers) == ["CancelledError()", "B"]
+    assert values(responses) == ["CancelledError()", "B"]
 
 
 def test_idle_waits_for_queued_writes() -> None:
-    database, answers, idle = Database(), list[Any](), list[Any]()
+    database, responses, idle = Database(), list[Any](), list[Any]()
     database.commits.idle().addCallback(lambda _: idle.append("before"))
-    database.write("a", answers)
+    database.write("a", responses)
     database.commits.idle().addCallback(lambda _: idle.append("after"))
     assert idle == ["before"]
     database.clock.advance(0)
@@ -127,7 +127,7 @@ def test_idle_waits_for_queued_writes() -> None:
 
 
 def test_store_is_unhealthy_from_a_batch_error_until_a_commit() -> None:
-    database, answers = Database(), list[Any]()
+    database, responses = Database(), list[Any]()
     for text, error, failing in (
         ("a", None, False),
         ("bad", None, False),
@@ -135,7 +135,7 @@ def test_store_is_unhealthy_from_a_batch_error_until_a_commit() -> None:
         ("bad", None, True),
         ("c", None, False),
     ):
-        database.write(text, answers)
+        database.write(text, responses)
         database.clock.advance(0)
         database.finish(error)
         assert database.commits.failing is failing

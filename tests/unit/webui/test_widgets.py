@@ -25,7 +25,7 @@ def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "said"),
+    ("milliseconds", "message"),
     [
         (None, "\u2013"),
         (0, "0 ms"),
@@ -37,8 +37,8 @@ def test_invisible_characters_are_escaped(text: str, shown: str) -> None:
         (90_000_000, "1 d 1 h"),
     ],
 )
-def test_duration_is_formatted(milliseconds: int | None, said: str) -> None:
-    assert duration(milliseconds) == said
+def test_duration_is_formatted(milliseconds: int | None, message: str) -> None:
+    assert duration(milliseconds) == message
 
 
 def test_count_is_formatted() -> None:

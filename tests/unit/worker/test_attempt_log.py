@@ -29,7 +29,7 @@ def test_each_attempt_is_logged(world: World, lines: list[str]) -> None:
     world.scheduler.start()
     assert lines == [f'"n\\u00e4me@{NOON}" attempt 1 succeeded: 200']
     lines.clear()
-    world.caller.answer = 500
+    world.caller.status = 500
     world.put("bad", retry=1)
     world.scheduler.tick()
     world.turn_to(NOON + 60)

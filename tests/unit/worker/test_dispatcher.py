@@ -53,9 +53,9 @@ class Dispatching:
         self.world.store.changes.subscribe(made.on_changes)
         return made
 
-    def start(self, *, answer: int | None = None, **settings: Any) -> None:
+    def start(self, *, response: int | None = None, **settings: Any) -> None:
         """Open a new dispatcher; its calls stay in flight unless an answer is given."""
-        self.world.caller.answer = answer
+        self.world.caller.status = response
         self.dispatcher = self.make(**settings)
         self.dispatcher.open()
 
@@ -131,7 +131,7 @@ def test_calls_to_one_host_do_not_exceed_its_limit(dispatching: Dispatching) -> 
 
 
 def test_host_with_more_due_tasks_than_slots_is_claimed_again(dispatching: Dispatching) -> None:
-    dispatching.start(concurrency=1, per_host=1, answer=200)
+    dispatching.start(concurrency=1, per_host=1, response=200)
     for number in range(5):
         dispatching.put(f"n{number}")
     dispatching.notify(HOST)
@@ -276,7 +276,7 @@ def test_refused_record_is_stored_without_response_data(
     dispatching: Dispatching, logged_failures: LoggedFailures
 ) -> None:
     # SQLite has no integer of this size.
-    dispatching.start(answer=2**70)
+    dispatching.start(response=2**70)
     dispatching.put(retry=0)
     dispatching.notify(HOST)
     assert logged_failures.flush(OverflowError) == 1
@@ -288,7 +288,7 @@ def test_refused_record_is_stored_without_response_data(
 
 
 def test_notification_of_a_recorded_end_is_called_at_once(dispatching: Dispatching) -> None:
-    dispatching.start(answer=500)
+    dispatching.start(response=500)
     dispatching.put(retry=0, on_failure="http://notify.example/")
     dispatching.notify(HOST)
     assert dispatching.calls == ["task", f"task.{NOON}.on_failure"]
@@ -333,7 +333,7 @@ def test_close_records_cancelled_calls_as_interrupted(dispatching: Dispatching) 
     closed = dispatching.close(grace=3)
     dispatching.world.clock.advance(3)
     assert len(closed) == 1
-    assert len(dispatching.world.caller.cut_off) == 2
+    assert len(dispatching.world.caller.cancelled) == 2
     task = dispatching.world.task(TASK)
     assert (task.state, task.attempts_left) == (State.SCHEDULED, 1)
     assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]

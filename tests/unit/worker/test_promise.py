@@ -72,9 +72,9 @@ class Promise(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.world.turn_to(self.world.now() + seconds)
 
-    @rule(answer=st.sampled_from([200, 500, 503, None]))
-    def answer(self, answer: int | None) -> None:
-        self.world.caller.answer = answer
+    @rule(response=st.sampled_from([200, 500, 503, None]))
+    def response(self, response: int | None) -> None:
+        self.world.caller.status = response
 
     @precondition(lambda self: self.world.caller.pending)
     @rule(which=st.integers(0, 10), status=st.sampled_from([200, 500]))
@@ -171,7 +171,7 @@ class Promise(RuleBasedStateMachine):
     @rule()
     def in_the_end_every_task_has_ended(self) -> None:
         self.world.store.is_broken = False
-        self.world.caller.answer = 200
+        self.world.caller.status = 200
         for key in sorted(self.world.caller.pending):
             self.world.caller.end(key, 200)
         self.world.turn_to(self.minute(20))

@@ -126,7 +126,7 @@ def test_many_expired_tasks_all_fail(world: World) -> None:
 
 def test_tick_does_not_wait_for_calls() -> None:
     world = started()
-    world.caller.answer = None
+    world.caller.status = None
     for minute in (1, 2, 3):
         world.put(f"n{minute}", NOON + 60 * minute)
     world.turn_to(NOON + 180)
@@ -137,7 +137,7 @@ def test_tick_does_not_wait_for_calls() -> None:
 
 def test_claims_do_not_exceed_free_slots() -> None:
     world = World(concurrency=10, per_host=4)
-    world.caller.answer = None
+    world.caller.status = None
     for number in range(20):
         world.put(f"a{number:02d}")
         world.put(f"b{number:02d}", callback="http://other.example/")
@@ -154,7 +154,7 @@ def test_claims_do_not_exceed_free_slots() -> None:
 
 def test_hanging_hosts_do_not_block_others() -> None:
     world = World(concurrency=20, per_host=8)
-    world.caller.answer = None
+    world.caller.status = None
     for number in range(100):
         world.put(f"hang{number}", NOON - 60, callback="http://hang.example/")
     for number in range(100):
@@ -172,7 +172,7 @@ def test_hanging_hosts_do_not_block_others() -> None:
 def test_many_hanging_hosts_leave_slots_for_a_responsive_one() -> None:
     """For example if the lookups of a hundred names hang: each has few calls in flight."""
     world = World()
-    world.caller.answer = None
+    world.caller.status = None
     for number in range(1000):
         world.put(f"hang{number:03d}", callback=f"http://hang{number % 100}.example/")
     for number in range(1000):
@@ -193,7 +193,7 @@ def test_responsive_host_does_not_wait_for_thousands_that_hang() -> None:
     world = World()
     world.put("good")
     world.scheduler.start()
-    world.caller.answer = None
+    world.caller.status = None
     for number in range(1000):
         world.put(f"a{number:03d}", NOON + 60, callback=f"http://hang{number}.example/")
     world.put("good", NOON + 60)
@@ -217,7 +217,7 @@ def test_latest_responsive_hosts_are_remembered(monkeypatch: Any) -> None:
     world.put("old", callback="http://old.example/")
     world.put("good")
     world.scheduler.start()
-    world.caller.answer = None
+    world.caller.status = None
     for number in range(1000):
         world.put(f"a{number:03d}", NOON + 60, callback=f"http://hang{number}.example/")
     world.put("old", NOON + 60, callback="http://old.example/")
@@ -230,7 +230,7 @@ def test_latest_responsive_hosts_are_remembered(monkeypatch: Any) -> None:
 
 def test_hosts_beyond_the_slots_are_served_in_turn() -> None:
     world = World(concurrency=3, per_host=2)
-    world.caller.answer = None
+    world.caller.status = None
     for number in range(30):
         world.put(f"{number % 10}-{number // 10}", callback=f"http://h{number % 10}.example/")
     world.scheduler.start()
@@ -255,7 +255,7 @@ def test_due_task_is_called_when_it_is_put(world: World) -> None:
 @pytest.mark.parametrize(("retry", "calls"), [(0, 1), (1, 2), (3, 4)])
 def test_failing_task_is_called_as_often_as_retry_allows(retry: int, calls: int) -> None:
     world = started()
-    world.caller.answer = 500
+    world.caller.status = 500
     world.put(retry=retry)
     world.scheduler.tick()
     world.turn_to(NOON + 3600)
@@ -268,7 +268,7 @@ def test_failing_task_is_called_as_often_as_retry_allows(retry: int, calls: int)
 
 
 def test_retry_without_delay_is_made_at_once(world: World) -> None:
-    world.caller.answer = 500
+    world.caller.status = 500
     world.put(retry=3, retry_delay=0)
     world.scheduler.start()
     assert len(world.caller.calls) == 4
@@ -277,7 +277,7 @@ def test_retry_without_delay_is_made_at_once(world: World) -> None:
 
 def test_retry_that_waits_too_long_for_a_slot_expires() -> None:
     world = World(concurrency=1)
-    world.caller.answer = None
+    world.caller.status = None
     world.put("hang", NOON - 60)
     world.put("waits", max_delay=2)
     world.scheduler.start()
@@ -360,7 +360,7 @@ def test_error_in_a_tick_is_logged_and_ticks_continue(
 def test_internal_error_of_the_caller_is_recorded_as_interrupted(
     world: World, logged_failures: LoggedFailures
 ) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.put(retry=0)
     world.put("fine")
     world.scheduler.start()
@@ -373,7 +373,7 @@ def test_internal_error_of_the_caller_is_recorded_as_interrupted(
 
 
 def test_record_is_retried_until_the_database_is_back(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.put()
     world.scheduler.start()
     world.store.is_broken = True
@@ -408,12 +408,12 @@ def test_call_interrupted_by_a_crash_is_retried_within_budget(
     retry: int, state: State, calls: int
 ) -> None:
     world = World()
-    world.caller.answer = None
+    world.caller.status = None
     world.put(retry=retry)
     world.scheduler.start()
     made = len(world.caller.calls)
     world.turn_to(NOON + 5)
-    world.caller.answer = 200
+    world.caller.status = 200
     world.restart()
     world.turn_to(NOON + 125)
     assert calls == made + len(world.caller.calls)
@@ -428,7 +428,7 @@ def test_call_interrupted_by_a_crash_is_retried_within_budget(
 
 def test_crash_loop_does_not_exceed_the_budget() -> None:
     world = World()
-    world.caller.answer = None
+    world.caller.status = None
     world.put(retry=3)
     world.scheduler.start()
     calls = len(world.caller.calls)
@@ -444,7 +444,7 @@ def test_crash_loop_does_not_exceed_the_budget() -> None:
 
 
 def test_stop_waits_for_calls_in_flight(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.put()
     world.put("later", NOON + 60)
     world.scheduler.start()
@@ -461,7 +461,7 @@ def test_stop_waits_for_calls_in_flight(world: World) -> None:
 
 
 def test_stop_cancels_and_records_calls_after_the_grace_period(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.put()
     world.put("once", retry=0)
     world.scheduler.start()
@@ -469,7 +469,7 @@ def test_stop_cancels_and_records_calls_after_the_grace_period(world: World) -> 
     stop(world).addCallback(stopped.append)
     world.turn_to(NOON + 10)
     assert len(stopped) == 1
-    assert len(world.caller.cut_off) == 2
+    assert len(world.caller.cancelled) == 2
     task = world.task(TASK)
     assert (task.state, task.due_at, task.attempts_left) == (State.SCHEDULED, NOON + 60, 1)
     assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]
@@ -510,7 +510,7 @@ def test_tick_during_stop_starts_no_calls(world: World, step: Any) -> None:
 def test_refused_record_is_stored_without_response_data(
     world: World, logged_failures: LoggedFailures
 ) -> None:
-    world.caller.answer = 2**70
+    world.caller.status = 2**70
     world.put(retry=0)
     world.scheduler.start()
     assert logged_failures.flush(OverflowError) == 1
@@ -537,7 +537,7 @@ def test_wall_clock_change_is_noticed_within_seconds(jump: int) -> None:
 
 
 def test_stop_ends_although_nothing_can_be_recorded(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.put()
     world.scheduler.start()
     world.store.is_broken = True
@@ -622,7 +622,7 @@ def test_retention_zero_keeps_tasks_indefinitely() -> None:
 
 
 def test_lost_claim_is_logged_and_not_recorded(world: World) -> None:
-    world.caller.answer = None
+    world.caller.status = None
     world.put()
     world.scheduler.start()
     world.store.connection.execute("UPDATE task SET last_attempt = last_attempt + 1")

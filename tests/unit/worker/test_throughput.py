@@ -74,7 +74,7 @@ def test_scheduler_measures_throughput(world: World) -> None:
     for number in range(400):
         world.put(f"task-{number}", callback=f"http://host-{number % 4}/")
     assert world.scheduler.capacity() == Capacity(4, 2)
-    world.caller.answer = None
+    world.caller.status = None
     world.clock.advance(60)
     second = 0
     while world.caller.pending:
@@ -89,7 +89,7 @@ def test_scheduler_measures_throughput(world: World) -> None:
 
 def test_slow_host_does_not_lower_total_throughput(world: World) -> None:
     world.restart(concurrency=100, per_host=2)
-    world.caller.answer = None
+    world.caller.status = None
     for number in range(300):
         world.put(f"task-{number}")
     world.clock.advance(60)

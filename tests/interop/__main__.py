@@ -50,15 +50,15 @@ def daemon(home: Path, *options: str) -> Iterator[Daemon]:
 
 def run_server(server: Server, packages: Packages, tasks: int) -> list[Result]:
     """Run every workload against a server; return the results in order."""
-    results = []
     with folders("callme", "server") as (home, work), daemon(home) as callme:
         with running(server, packages, work) as started:
-            for workload in workloads_for(server, tasks):
-                results.append(Driver(callme, started).run(workload))
-                print(f"  {workload.name}: {cell(results[-1])}", flush=True)
+            driver = Driver(callme, started)
+            results = [driver.run(workload) for workload in workloads_for(server, tasks)]
+        # A server that has ended has written all of its record.
         served = started.served()
-        for result in results:
-            result.compare(served)
+    for result in results:
+        result.compare(served)
+        print(f"  {result.workload.name}: {cell(result)}", flush=True)
     return results
 
 

@@ -39,10 +39,10 @@ the record. A callme daemon with default options calls them:
 The pauses between waves are as long as the server keeps an idle connection, 30 ms less, or 30 ms
 more. They are a second long if the server keeps no connection, or keeps it for more than 5 s.
 
-In each cell, `failed` is the number of tasks that failed, `later` the number of tasks whose next
-attempt waits for the next minute, and `again` the number of attempts that repeated a failed one.
-The seconds count from the creation of the tasks to the end of the last task. `doubles` is the
-number of tasks that the server served more than once.
+In each cell, `failed` is the number of tasks that failed, and how many of these the server served;
+`later` is the number of tasks whose next attempt waits for the next minute, and `again` the number
+of attempts that repeated a failed one. The seconds count from the creation of the tasks to the end
+of the last task. `doubles` is the number of tasks that the server served more than once.
 """
 CLIENTS = """## Clients
 
@@ -151,7 +151,8 @@ class Report:
 
 def cell(result: Result) -> str:
     """Return a workload's result in a few words."""
-    counts = ((result.failed, "failed"), (result.late, "later"), (result.repeated, "again"))
+    failed = f"failed ({result.failed_served} served)"
+    counts = ((len(result.failed), failed), (result.late, "later"), (result.repeated, "again"))
     parts = [f"{count} {word}" for count, word in counts if count]
     return f"{', '.join(parts) or '0'} / {result.seconds:.1f} s"
 

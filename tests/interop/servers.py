@@ -286,7 +286,9 @@ def running(server: Server, packages: Packages, work: Path) -> Iterator[RunningS
     if server.config is not None:
         write_config(HERE / "config" / server.config, config, PORT=port, WORK=work, RECORD=record)
     command = [part.format(**places) for part in server.command]
-    environment = {"INTEROP_RECORD": str(record), "PYTHONPATH": str(APPS)}
+    # gunicorn keeps a control socket in one of the two folders.
+    homes = {"HOME": str(work), "XDG_RUNTIME_DIR": str(work)}
+    environment = {"INTEROP_RECORD": str(record), "PYTHONPATH": str(APPS), **homes}
     with process(command, work, environment) as started:
         wait_for(lambda: ready(started, port, work), START_SECONDS)
         yield RunningServer(server, started, port, record)

@@ -69,8 +69,9 @@ class Result:
 
     :ivar attempts: attempts on record, by the task's key.
     :ivar succeeded: the keys of the tasks that succeeded.
-    :ivar failed: tasks that failed.
+    :ivar failed: the keys of the tasks that failed.
     :ivar late: tasks whose next attempt waits for the next minute.
+    :ivar failed_served: tasks that failed although the server served them.
     :ivar doubles: tasks that the server served more than once.
     :ivar wrong: keys of tasks about which the server's record contradicts callme's.
     :ivar seconds: the time from the tasks' creation to the last one's end, waves added up.
@@ -80,8 +81,9 @@ class Result:
     workload: Workload
     attempts: Counter[str] = field(factory=Counter)
     succeeded: set[str] = field(factory=set)
-    failed: int = 0
+    failed: set[str] = field(factory=set)
     late: int = 0
+    failed_served: int = 0
     doubles: int = 0
     wrong: list[str] = field(factory=list)
     seconds: float = 0
@@ -96,6 +98,7 @@ class Result:
         """Compare callme's record of the tasks with the server's."""
         for key, attempts in self.attempts.items():
             self.doubles += served[key] > 1
+            self.failed_served += key in self.failed and served[key] > 0
             if served[key] > attempts or (key in self.succeeded and not served[key]):
                 self.wrong.append(key)
 
@@ -172,7 +175,7 @@ class Driver:
             if task["state"] == "succeeded":
                 result.succeeded.add(task["task"])
             elif task["state"] == "failed":
-                result.failed += 1
+                result.failed.add(task["task"])
             else:
                 result.late += 1
                 self._request("DELETE", f"/task/{task['task']}")

@@ -75,6 +75,13 @@ setup(
             "pyyaml>=6.0",
             "selenium>=4.25",
             "standardwebhooks>=1.1",
+            # The servers of tests/daemon/test_real_servers.py. Each bound is a release of 2024 that
+            # the test was run with; all have wheels for every Python that callme runs on.
+            "aiohttp>=3.10.11",
+            "gunicorn>=23.0",
+            "tornado>=6.4.2",
+            "uvicorn>=0.30",
+            "waitress>=3.0",
             # It needs a newer Python than callme does; it runs as a separate process.
             "schemathesis>=4.32,<5; python_version >= '3.11'",
         ],

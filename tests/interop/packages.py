@@ -14,7 +14,7 @@ from pathlib import Path
 from attrs import frozen
 
 HERE = Path(__file__).parent
-INSTALL_SECONDS = 900
+INSTALL_SECONDS = 300
 SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 """The script that keeps Debian's packages from starting services; container images have it."""
 

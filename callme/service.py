@@ -124,7 +124,9 @@ class Daemon(Service):
         room, going = connection_limits_for(settings.max_connections, settings.concurrency)
         others = not isinstance(database, DatabaseFile)
         self._store = create_store(database, reactor, self._node, clock)
-        self._waits = LongPoll(self._store, clock, others, max(1, room * 3 // 4))
+        self._waits = LongPoll(
+            store=self._store, clock=clock, is_shared=others, max_waiters=max(1, room * 3 // 4)
+        )
         self._caller = HttpCaller(
             reactor,
             now,
@@ -151,14 +153,14 @@ class Daemon(Service):
             store=self._store, capacity=self._scheduler.capacity, clock=clock, now=now
         )
         api = Api(
-            self._store,
-            self._scheduler,
-            clock,
-            now,
-            metrics,
-            settings.networks,
-            self._waits,
-            outlook,
+            store=self._store,
+            scheduler=self._scheduler,
+            clock=clock,
+            now=now,
+            metrics=metrics,
+            networks=settings.networks,
+            long_poll=self._waits,
+            forecaster=outlook,
         )
         front = RootResource(api.app.resource(), self._pages(now, outlook).app.resource())
         self._site = BoundedSite(front, clock, self._gate, max_connections=room, headroom=going)

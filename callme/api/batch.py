@@ -1,4 +1,4 @@
-"""Many tasks in one request: each answered as its own PUT would be, none holding up the rest."""
+"""Batches: many tasks in one request, each with the result that its own PUT would have."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from .responses import JSON, encode_results
 from .task_service import put_problem
 
 MAX_TASKS = 10_000
-SLICE = 100
+TASKS_PER_SLICE = 100
 """Tasks that are parsed, and written, at a time: about a millisecond of work."""
-AHEAD = 10
-"""Slices that are parsed while the one before them is written: those share a transaction."""
-SLICE_CHARACTERS = 128 * 1024
+SLICES_AHEAD = 10
+"""Maximum slices that are being written at once: those that wait share a transaction."""
+CHARACTERS_PER_SLICE = 128 * 1024
 """Characters that are decoded at a time."""
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Batch:
-    """The tasks of one request, on their way into the store.
+    """The tasks of one request, parsed and put slice by slice.
 
-    :param clock: what gives others a turn between two slices.
-    :param now: the server's time as the batch began, by which all of it is read.
-    :param networks: where callbacks may go.
-    :param dry_run: what foresees them, where nothing is to be done.
+    :param clock: schedules other work between two slices.
+    :param now: the server's time at the start of the batch: seconds since 1970.
+    :param networks: the addresses that callbacks may go to.
+    :param dry_run: previews the puts; ``None`` to put the tasks.
     """
 
     _store: Store
@@ -51,31 +51,31 @@ class Batch:
     _dry_run: DryRun | None = None
 
     async def put(self, request: IRequest) -> list[bytes]:
-        """Put every task, and return the answers to them, in order, encoded some at a time.
+        """Put every task; return the results in order, encoded slice by slice.
 
-        :raises Problem: when the batch as a whole cannot be read; nothing is put then.
+        :raises Problem: when the batch as a whole cannot be parsed: then no task is put.
         """
         values = await self._decode(request)
         parts: list[bytes] = []
         writing: deque[Deferred[list[JSON]]] = deque()
-        # A dry run knows of the tasks before only once it has answered them.
-        ahead = AHEAD if self._dry_run is None else 1
+        # A dry run must see the tasks before each slice, so that its slices run one at a time.
+        ahead = SLICES_AHEAD if self._dry_run is None else 1
         try:
-            for begin in range(0, len(values), SLICE):
-                await self._others()
+            for begin in range(0, len(values), TASKS_PER_SLICE):
+                await self._yield_to_reactor()
                 if len(writing) == ahead:
-                    await self._answers(request, writing.popleft(), parts)
-                writing.append(self._write(values[begin : begin + SLICE]))
+                    await self._collect(request, writing.popleft(), parts)
+                writing.append(self._write(values[begin : begin + TASKS_PER_SLICE]))
             while writing:
-                await self._answers(request, writing.popleft(), parts)
+                await self._collect(request, writing.popleft(), parts)
         finally:
             for left in writing:
-                # Nobody will wait for it any more: its error is that of the one before.
+                # The request has failed with the error of an earlier slice.
                 left.addErrback(lambda _: None)
         return parts
 
     @staticmethod
-    async def _answers(
+    async def _collect(
         request: IRequest, writing: Deferred[list[JSON]], parts: list[bytes]
     ) -> None:
         parts.append(encode_results(request, await writing))
@@ -88,18 +88,18 @@ class Batch:
             if len(values) > MAX_TASKS:
                 raise Problem(413, f"more than {MAX_TASKS:,} tasks in one batch")
             characters += length
-            if characters > SLICE_CHARACTERS or len(values) % SLICE == 0:
+            if characters > CHARACTERS_PER_SLICE or len(values) % TASKS_PER_SLICE == 0:
                 characters = 0
-                await self._others()
+                await self._yield_to_reactor()
         return values
 
-    async def _others(self) -> None:
-        """Let the reactor see to others."""
+    async def _yield_to_reactor(self) -> None:
+        """Return after the reactor has run other work."""
         await deferLater(self._clock, 0)
 
     def _write(self, values: Sequence[object]) -> Deferred[list[JSON]]:
-        """Put one slice, and return the answers to its tasks."""
-        answers: list[JSON | None] = []
+        """Put one slice; return the results of its tasks, in order."""
+        results: list[JSON | None] = []
         definitions: list[Definition] = []
         for value in values:
             try:
@@ -107,44 +107,44 @@ class Batch:
                     parse_object(value), self._now, networks=self._networks
                 )
             except Invalid as error:
-                answers.append(Problem.of(error).to_dict())
+                results.append(Problem.of(error).to_dict())
             except Problem as problem:
-                answers.append(problem.to_dict())
+                results.append(problem.to_dict())
             else:
-                answers.append(None)
+                results.append(None)
                 definitions.append(definition)
         if self._dry_run is None:
-            answering = self._put(definitions)
+            putting = self._put(definitions)
         else:
-            answering = self._preview(self._dry_run, definitions)
+            putting = self._preview(self._dry_run, definitions)
 
-        def in_order(told: Iterable[JSON]) -> list[JSON]:
-            following = iter(told)
-            return [known if known is not None else next(following) for known in answers]
+        def in_order(put_results: Iterable[JSON]) -> list[JSON]:
+            remaining = iter(put_results)
+            return [next(remaining) if result is None else result for result in results]
 
-        return answering.addCallback(in_order)
+        return putting.addCallback(in_order)
 
     def _put(self, definitions: Sequence[Definition]) -> Deferred[list[JSON]]:
-        """Put the tasks of a slice that could be read."""
+        """Put the valid tasks of a slice; return their results."""
 
-        def answer(results: Sequence[PutResult]) -> list[JSON]:
-            return list(map(_answer, definitions, results))
+        def encode(results: Sequence[PutResult]) -> list[JSON]:
+            return list(map(_to_dict, definitions, results))
 
-        return self._store.write(tasks.put_many, definitions, self._now).addCallback(answer)
+        return self._store.write(tasks.put_many, definitions, self._now).addCallback(encode)
 
     def _preview(self, dry_run: DryRun, definitions: Sequence[Definition]) -> Deferred[list[JSON]]:
-        """Return what the puts of a slice would do."""
+        """Return the results that the puts of a slice would have."""
 
-        def answer(previews: Sequence[PutPreview]) -> list[JSON]:
+        def encode(previews: Sequence[PutPreview]) -> list[JSON]:
             return [
-                dry_run.answer_in_batch(definition, dry_run.put(definition, preview))
+                dry_run.batch_result(definition, dry_run.put(definition, preview))
                 for definition, preview in zip(definitions, previews, strict=True)
             ]
 
-        return self._store.read(stats.preview_put, definitions, self._now).addCallback(answer)
+        return self._store.read(stats.preview_put, definitions, self._now).addCallback(encode)
 
 
-def _answer(definition: Definition, result: PutResult) -> JSON:
+def _to_dict(definition: Definition, result: PutResult) -> JSON:
     problem = put_problem(definition, result)
     if problem is not None:
         return problem.to_dict()

@@ -1,4 +1,4 @@
-"""What would happen and what will: dry runs of puts, and the forecast."""
+"""Dry runs of puts, and the forecast, as JSON."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..worker.throughput import Capacity
 from .responses import JSON
 from .task_service import put_problem
 
-MOST_IN_BATCH = 10
-"""How many attempts are told of each task of a batch."""
+MAX_ATTEMPTS_IN_BATCH = 10
+"""Maximum attempts in the result of a task in a batch."""
 _WOULD = {
     PutOutcome.CREATED: (201, "create"),
     PutOutcome.REPLACED: (200, "replace"),
@@ -28,13 +28,13 @@ _WOULD = {
 }
 
 
-@frozen
+@frozen(kw_only=True)
 class PutForecast:
-    """What a put would come to.
+    """The effect of a put, and the load of its minute.
 
-    :ivar result: what it would have found and done.
-    :ivar calls: how many calls its minute would have, its own among them.
-    :ivar calls_to_host: ... of them to its host.
+    :ivar result: the effect that the put would have.
+    :ivar calls: calls due in the minute, with that of the task.
+    :ivar calls_to_host: calls among them to the host of the task.
     """
 
     result: PutResult
@@ -44,16 +44,16 @@ class PutForecast:
 
 @define(eq=False)
 class DryRun:
-    """Puts that are answered and not done, each as if those before it had been done.
+    """A series of puts that are previewed, each as if those before it had been made.
 
-    :param capacity: how fast calls can be made.
-    :param now: the server's time.
+    :param capacity: the throughput of calls.
+    :param now: the server's time: seconds since 1970.
     """
 
     _capacity: Capacity
     _now: float
-    _made: dict[Key, Task] = field(factory=dict, init=False)
-    # Calls that those before would have added, by minute and by minute and host.
+    _created: dict[Key, Task] = field(factory=dict, init=False)
+    # Calls added by the puts before, with the keys (minute, None) and (minute, host).
     _added: Counter[tuple[int | None, str | None]] = field(factory=Counter, init=False)
 
     def put(
@@ -62,100 +62,105 @@ class DryRun:
         preview: PutPreview,
         condition: PutCondition = PutCondition.NONE,
     ) -> PutForecast:
-        """Return what a put would do, and the calls that would be due with its task's."""
-        existing = self._made.get(definition.key, preview.existing)
+        """Return the effect that a put would have, and the load of its minute.
+
+        :param preview: the state of the store that concerns the put.
+        """
+        existing = self._created.get(definition.key, preview.existing)
         outcome = decide_put(existing, definition, condition, self._now)
         task = existing
         if outcome in (PutOutcome.CREATED, PutOutcome.REPLACED):
             attempts = existing.attempts if existing is not None else ()
             task = new_task(definition, self._now, attempts)
-        # All that has begun is due together.
+        # All tasks whose minute has begun are due at the same time: now.
         minute = None if definition.trigger_at <= self._now else definition.trigger_at
         host = host_of(definition.callback)
         if outcome is PutOutcome.CREATED and task is not None:
-            self._made[definition.key] = task
+            self._created[definition.key] = task
             self._added.update([(minute, None), (minute, host)])
         own = outcome is PutOutcome.REPLACED
         return PutForecast(
-            PutResult(outcome, task),
-            preview.calls + self._added[minute, None] + own,
-            preview.calls_to_host + self._added[minute, host] + own,
+            result=PutResult(outcome, task),
+            calls=preview.calls + self._added[minute, None] + own,
+            calls_to_host=preview.calls_to_host + self._added[minute, host] + own,
         )
 
-    def answer(self, definition: Definition, foreseen: PutForecast) -> JSON:
-        """Return the answer to a dry run of one put that would not be refused."""
-        task = foreseen.result.task
+    def response(self, definition: Definition, put: PutForecast) -> JSON:
+        """Return the response to the dry run of one put that would not be refused."""
+        task = put.result.task
         assert task is not None
-        return self._members(definition, foreseen, task_to_dict(task), None)
+        return self._to_dict(definition, put, task_to_dict(task), None)
 
-    def answer_in_batch(self, definition: Definition, foreseen: PutForecast) -> JSON:
-        """Return the answer to one of many, which may be a problem."""
-        problem = put_problem(definition, foreseen.result)
+    def batch_result(self, definition: Definition, put: PutForecast) -> JSON:
+        """Return the result of one task of a batch, which may be a problem."""
+        problem = put_problem(definition, put.result)
         if problem is not None:
             return problem.to_dict()
-        task = foreseen.result.task
+        task = put.result.task
         assert task is not None
-        return self._members(definition, foreseen, task_summary(task), MOST_IN_BATCH)
+        return self._to_dict(definition, put, task_summary(task), MAX_ATTEMPTS_IN_BATCH)
 
-    def _members(
-        self, definition: Definition, foreseen: PutForecast, task: JSON, most: int | None
+    def _to_dict(
+        self, definition: Definition, put: PutForecast, task: JSON, max_attempts: int | None
     ) -> JSON:
-        status, would = _WOULD[foreseen.result.outcome]
+        status, would = _WOULD[put.result.outcome]
         members: JSON = {"dry_run": True, "status": status, "would": would, "task": task}
-        if foreseen.result.outcome is PutOutcome.UNCHANGED:
+        if put.result.outcome is PutOutcome.UNCHANGED:
             return members
         host = host_of(definition.callback)
         late = forecast.lateness(
-            self._capacity, definition, self._now, foreseen.calls, foreseen.calls_to_host
+            self._capacity, definition, self._now, put.calls, put.calls_to_host
         )
-        attempts = forecast.attempts_at(definition, self._now, most)
+        attempts = forecast.attempts_at(definition, self._now, max_attempts)
         return members | {
             "attempts_at": [rfc3339(at * 1000) for at in attempts],
             "expires_at": rfc3339(definition.expires_at * 1000),
-            "calls_in_minute": foreseen.calls,
-            "calls_to_host": foreseen.calls_to_host,
+            "calls_in_minute": put.calls,
+            "calls_to_host": put.calls_to_host,
             "lateness_ms": round(late * 1000),
             "rate": rate(self._capacity),
             "host_rate": rate(self._capacity, host),
         }
 
 
-def forecast_to_dict(ahead: Forecast) -> JSON:
-    """Return what is ahead: calls by minute, minutes that are too overloaded."""
+def forecast_to_dict(result: Forecast) -> JSON:
+    """Return a forecast as JSON: calls by minute, and overloaded minutes by host."""
     return {
-        "as_of": rfc3339(to_ms(ahead.as_of)),
-        "from": rfc3339(ahead.begin * 1000),
-        "until": rfc3339(ahead.until * 1000),
-        "calls": sum(ahead.minutes.values()),
-        "rate": rate(ahead.capacity),
+        "as_of": rfc3339(to_ms(result.as_of)),
+        "from": rfc3339(result.begin * 1000),
+        "until": rfc3339(result.until * 1000),
+        "calls": sum(result.minutes.values()),
+        "rate": rate(result.capacity),
         "minutes": [
             {"minute": rfc3339(minute * 1000), "calls": calls}
-            for minute, calls in ahead.minutes.items()
+            for minute, calls in result.minutes.items()
         ],
         "overloaded": [
             {
                 "host": host,
-                "rate": rate(ahead.capacity, host),
-                "minutes": list(map(_overloads, those)),
+                "rate": rate(result.capacity, host),
+                "minutes": list(map(_overload_to_dict, overloads)),
             }
-            for host, those in groupby(ahead.overloads, key=lambda one: one.load.host)
+            for host, overloads in groupby(
+                result.overloads, key=lambda overload: overload.load.host
+            )
         ],
-        "complete": ahead.complete,
+        "complete": result.complete,
     }
 
 
-def _overloads(one: Overload) -> JSON:
-    load = one.load
+def _overload_to_dict(overload: Overload) -> JSON:
+    load = overload.load
     return {
         "minute": rfc3339(load.minute * 1000),
         "calls": load.calls,
-        "lateness_ms": round((one.last_start_at - load.minute) * 1000),
-        "too_late": one.too_late,
+        "lateness_ms": round((overload.last_start_at - load.minute) * 1000),
+        "too_late": overload.too_late,
     }
 
 
 def rate(capacity: Capacity, host: str | None = None) -> JSON:
-    """Return how many calls end in a second, in all or of a host, and whether that was seen."""
+    """Return the throughput as JSON: of all calls, or of those to a host."""
     return {
         "calls_per_second": round(capacity.calls_per_second(host), 3),
         "measured": capacity.is_measured(host),

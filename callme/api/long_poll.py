@@ -1,4 +1,4 @@
-"""Clients that wait for a task to change: woken by what happens to it, not by looking again."""
+"""Long polling: clients that wait for a task to change."""
 
 from __future__ import annotations
 
@@ -22,215 +22,217 @@ from ..store.interface import StoreUnavailable, TaskVersion
 log = Logger(namespace="callme")
 
 READ_BATCH = 250
-"""Tasks that are read in one transaction: the answers of so many are in memory at once."""
-ANSWERS_PER_TURN = 50
-"""Answers that are given before others have a turn: some ten milliseconds of work."""
-BETWEEN_SECONDS = 1.0
-"""How often is looked for what other daemons changed, and for what could not be looked at."""
+"""Maximum tasks that are read in one transaction, and so are in memory at once."""
+RESPONSES_PER_TURN = 50
+"""Responses after which the reactor runs other work: some ten milliseconds."""
+POLL_SECONDS = 1.0
+"""Interval between reads of the changes of other daemons, and before a failed read is repeated."""
 _ENDED = (State.SUCCEEDED, State.FAILED)
 
 
 class TooManyWaiters(Exception):
-    """As many wait as may."""
+    """The maximum number of clients waits already."""
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class _Waiter:
-    """One client that waits.
+    """A client that waits for a task.
 
-    :ivar seen: what it knows of the task; ``None`` before it knows anything.
-    :ivar stirred: whether the task may have changed before that.
-    :ivar over: whether it is to be answered whatever the task is.
+    :ivar version: the version of the task that the client knows; ``None`` before the first read.
+    :ivar is_stale: whether the task may have changed during the first read.
+    :ivar timed_out: whether to resolve ``done`` even if the task is unchanged.
     """
 
     key: Key
-    answered: Deferred[Task | None] = field(factory=Deferred)
-    seen: TaskVersion | None = None
-    stirred: bool = False
-    over: bool = False
+    done: Deferred[Task | None] = field(factory=Deferred)
+    version: TaskVersion | None = None
+    is_stale: bool = False
+    timed_out: bool = False
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class LongPoll:
     """Clients that wait for a task to change, and the change feed's subscriber for them.
 
-    Where this daemon alone changes tasks, nothing is read but what has changed. Where there are
-    others, all tasks waited for are compared every second, for as long as anybody waits.
+    A task is read again only when a commit of this daemon has changed it. Where other daemons
+    change tasks too, all tasks that clients wait for are also compared once a second.
 
-    :param store: where tasks are looked at.
-    :param clock: what sets timers.
-    :param others: whether other daemons change tasks too.
-    :param most: how many may wait.
-    :ivar count: the number of clients that wait.
+    :param store: reads the tasks.
+    :param clock: schedules timeouts and reads.
+    :param is_shared: whether other daemons use the same database.
+    :param max_waiters: the maximum number of waiting clients.
+    :ivar count: the number of waiting clients.
     """
 
     _store: Store
     _clock: IReactorTime
-    _others: bool = False
-    _most: int = 750
+    _is_shared: bool = False
+    _max_waiters: int = 750
     count: int = field(default=0, init=False)
     _closed: bool = field(default=False, init=False)
-    # By name, then by minute. Dictionaries for their order.
-    _watches: dict[str, dict[Key, dict[_Waiter, None]]] = field(factory=dict, init=False)
-    # What may have changed, and is to be looked at.
-    _stirred: dict[Key, None] = field(factory=dict, init=False)
-    _looking: bool = field(default=False, init=False)
-    _again: IDelayedCall | None = field(default=None, init=False)
-    _comparing: LoopingCall | None = field(default=None, init=False)
+    # By name, then by key, so that the tasks of a name are found at once. Dictionaries keep order.
+    _waiters: dict[str, dict[Key, dict[_Waiter, None]]] = field(factory=dict, init=False)
+    # Tasks that may have changed and will be read.
+    _dirty: dict[Key, None] = field(factory=dict, init=False)
+    _reading: bool = field(default=False, init=False)
+    _retry: IDelayedCall | None = field(default=None, init=False)
+    _polling: LoopingCall | None = field(default=None, init=False)
 
     async def wait(self, key: Key, seconds: float) -> Task | None:
-        """Return a task when it changes or after some seconds; at once if it has ended.
+        """Return a task when it changes, or unchanged after some seconds.
 
-        :return: ``None`` where there is none, or none any more.
-        :raises StoreUnavailable: when the database cannot be read in the end.
-        :raises TooManyWait: when as many wait as may.
+        A task that has ended is returned at once.
+
+        :return: ``None`` where the task does not exist, or exists no longer.
+        :raises StoreUnavailable: when the last read of the task fails.
+        :raises TooManyWaiters: when the maximum number of clients waits already.
         """
-        if self.count >= self._most:
+        if self.count >= self._max_waiters:
             raise TooManyWaiters
-        watch = self._enter(key)
-        ending: IDelayedCall | None = None
+        waiter = self._add(key)
+        timeout: IDelayedCall | None = None
         try:
             task = await self._store.read(tasks.get, key)
             if task is None or task.state in _ENDED or self._closed:
                 return task
-            watch.seen = TaskVersion.of(task)
-            # Not kept for as long as somebody waits.
+            waiter.version = TaskVersion.of(task)
+            # A waiting client needs its version only; the task may be large.
             del task
-            if watch.stirred:
-                self._stir([key])
-            ending = self._clock.callLater(seconds, self._end, watch)
-            return await watch.answered
+            if waiter.is_stale:
+                self._mark_dirty([key])
+            timeout = self._clock.callLater(seconds, self._time_out, waiter)
+            return await waiter.done
         finally:
-            if ending is not None and ending.active():
-                ending.cancel()
-            self._leave(watch)
+            if timeout is not None and timeout.active():
+                timeout.cancel()
+            self._remove(waiter)
 
-    def _enter(self, key: Key) -> _Waiter:
-        watch = _Waiter(key)
-        self._watches.setdefault(key.task_name, {}).setdefault(key, {})[watch] = None
+    def _add(self, key: Key) -> _Waiter:
+        waiter = _Waiter(key=key)
+        self._waiters.setdefault(key.task_name, {}).setdefault(key, {})[waiter] = None
         self.count += 1
-        if self._others and self._comparing is None:
-            self._comparing = LoopingCall(self._compare)
-            self._comparing.clock = self._clock
-            self._comparing.start(BETWEEN_SECONDS, now=False)
-        return watch
+        if self._is_shared and self._polling is None:
+            self._polling = LoopingCall(self._mark_all_dirty)
+            self._polling.clock = self._clock
+            self._polling.start(POLL_SECONDS, now=False)
+        return waiter
 
-    def _leave(self, watch: _Waiter) -> None:
+    def _remove(self, waiter: _Waiter) -> None:
         self.count -= 1
-        of_name = self._watches[watch.key.task_name]
-        del of_name[watch.key][watch]
-        if not of_name[watch.key]:
-            del of_name[watch.key]
-            self._stirred.pop(watch.key, None)
+        of_name = self._waiters[waiter.key.task_name]
+        del of_name[waiter.key][waiter]
+        if not of_name[waiter.key]:
+            del of_name[waiter.key]
+            self._dirty.pop(waiter.key, None)
         if not of_name:
-            del self._watches[watch.key.task_name]
+            del self._waiters[waiter.key.task_name]
         if not self.count:
-            if self._comparing is not None:
-                self._comparing.stop()
-                self._comparing = None
-            if self._again is not None and self._again.active():
-                self._again.cancel()
+            if self._polling is not None:
+                self._polling.stop()
+                self._polling = None
+            if self._retry is not None and self._retry.active():
+                self._retry.cancel()
 
-    def _of(self, key: Key) -> Iterable[_Waiter]:
-        return list(self._watches.get(key.task_name, {}).get(key, ()))
+    def _waiters_for(self, key: Key) -> Iterable[_Waiter]:
+        return list(self._waiters.get(key.task_name, {}).get(key, ()))
 
     def _keys(self) -> list[Key]:
-        return [key for of_name in self._watches.values() for key in of_name]
+        return [key for of_name in self._waiters.values() for key in of_name]
 
     def on_changes(self, changes: Changes) -> None:
         """Read the tasks again that a commit has changed and that clients wait for."""
         if not self.count:
             return
-        self._stir(key for key in changes.keys if key in self._watches.get(key.task_name, ()))
+        self._mark_dirty(key for key in changes.keys if key in self._waiters.get(key.task_name, ()))
         for task_name in changes.names:
-            self._stir(list(self._watches.get(task_name, ())))
+            self._mark_dirty(list(self._waiters.get(task_name, ())))
 
-    def _compare(self) -> None:
-        self._stir(self._keys())
+    def _mark_all_dirty(self) -> None:
+        self._mark_dirty(self._keys())
 
-    def _end(self, watch: _Waiter) -> None:
-        watch.over = True
-        self._stir([watch.key])
+    def _time_out(self, waiter: _Waiter) -> None:
+        waiter.timed_out = True
+        self._mark_dirty([waiter.key])
 
     def close(self) -> None:
-        """Answer everybody with what is now, and let nobody wait any more."""
+        """Respond to all clients with the present tasks; later calls of ``wait`` return at once."""
         self._closed = True
         for key in self._keys():
-            for watch in self._of(key):
-                watch.over = True
-        self._stir(self._keys())
+            for waiter in self._waiters_for(key):
+                waiter.timed_out = True
+        self._mark_dirty(self._keys())
 
-    def _stir(self, keys: Iterable[Key]) -> None:
-        """Look at these tasks soon: many together, where much happens at once."""
-        self._stirred.update(dict.fromkeys(keys))
-        if self._stirred and not self._looking:
-            self._looking = True
-            self._clock.callLater(0, self._look)
+    def _mark_dirty(self, keys: Iterable[Key]) -> None:
+        """Read these tasks in the next turn of the reactor, together with others."""
+        self._dirty.update(dict.fromkeys(keys))
+        if self._dirty and not self._reading:
+            self._reading = True
+            self._clock.callLater(0, self._start_reading)
 
-    def _look(self) -> None:
-        looking = Deferred.fromCoroutine(self._look_at_all())
-        looking.addErrback(lambda failure: log.failure("looking at tasks failed", failure))
+    def _start_reading(self) -> None:
+        reading = Deferred.fromCoroutine(self._read_dirty())
+        reading.addErrback(lambda failure: log.failure("long-poll query failed", failure))
 
-    async def _look_at_all(self) -> None:
+    async def _read_dirty(self) -> None:
         try:
-            while self._stirred:
-                seen: dict[Key, TaskVersion | None] = {}
-                for key in self._stirred:
-                    self._ask(key, seen)
-                self._stirred.clear()
-                if seen:
-                    await self._look_at(seen)
+            while self._dirty:
+                versions: dict[Key, TaskVersion | None] = {}
+                for key in self._dirty:
+                    self._add_version(key, versions)
+                self._dirty.clear()
+                if versions:
+                    await self._read_versions(versions)
         finally:
-            self._looking = False
+            self._reading = False
 
-    def _ask(self, key: Key, seen: dict[Key, TaskVersion | None]) -> None:
-        """Note what those who wait for a task know of it; ``None`` where not all know the same."""
+    def _add_version(self, key: Key, versions: dict[Key, TaskVersion | None]) -> None:
+        """Add the version of a task that all its clients know; ``None`` where they differ."""
         known = []
-        for watch in self._of(key):
-            if watch.seen is None:
-                watch.stirred = True
+        for waiter in self._waiters_for(key):
+            if waiter.version is None:
+                waiter.is_stale = True
             else:
-                known.append(None if watch.over else watch.seen)
+                known.append(None if waiter.timed_out else waiter.version)
         if known:
-            seen[key] = known[0] if len(set(known)) == 1 else None
+            versions[key] = known[0] if len(set(known)) == 1 else None
 
-    async def _look_at(self, seen: Mapping[Key, TaskVersion | None]) -> None:
+    async def _read_versions(self, versions: Mapping[Key, TaskVersion | None]) -> None:
         try:
-            found = await self._store.read(tasks.get_if_modified, seen, READ_BATCH)
+            found = await self._store.read(tasks.get_if_modified, versions, READ_BATCH)
         except Exception:
-            self._could_not_look(seen, Failure())
+            self._read_failed(versions, Failure())
             return
         if len(found) >= READ_BATCH:
-            self._stirred.update(dict.fromkeys(key for key in seen if key not in found))
-        answered = 0
+            self._dirty.update(dict.fromkeys(key for key in versions if key not in found))
+        resolved = 0
         for key, task in found.items():
             now = None if task is None else TaskVersion.of(task)
-            for watch in self._of(key):
-                if watch.seen is not None and (watch.over or watch.seen != now):
-                    _answer(watch, task)
-                    answered += 1
-                    if answered % ANSWERS_PER_TURN == 0:
+            for waiter in self._waiters_for(key):
+                if waiter.version is not None and (waiter.timed_out or waiter.version != now):
+                    _resolve(waiter, task)
+                    resolved += 1
+                    if resolved % RESPONSES_PER_TURN == 0:
                         await deferLater(self._clock, 0)
 
-    def _could_not_look(self, keys: Iterable[Key], failure: Failure) -> None:
+    def _read_failed(self, keys: Iterable[Key], failure: Failure) -> None:
         if failure.check(StoreUnavailable):
             error = quoted(str(failure.value), 300)
-            log.error("looking at tasks failed: {error}; trying again soon", error=error)
+            log.error("long-poll query failed: {error}; retrying soon", error=error)
         else:
-            log.failure("looking at tasks failed; trying again soon", failure)
+            log.failure("long-poll query failed; retrying soon", failure)
         for key in keys:
-            for watch in self._of(key):
-                if watch.over:
-                    _answer(watch, failure)
-        left = [key for key in keys if self._of(key)]
-        if left and (self._again is None or not self._again.active()):
-            # All of them: what else could not be looked at meanwhile is among them.
-            self._again = self._clock.callLater(BETWEEN_SECONDS, self._compare)
+            for waiter in self._waiters_for(key):
+                if waiter.timed_out:
+                    _resolve(waiter, failure)
+        left = [key for key in keys if self._waiters_for(key)]
+        if left and (self._retry is None or not self._retry.active()):
+            # All tasks: those whose read failed in the meantime are among them.
+            self._retry = self._clock.callLater(POLL_SECONDS, self._mark_all_dirty)
 
 
-def _answer(watch: _Waiter, answer: Task | Failure | None) -> None:
-    if not watch.answered.called:
-        if isinstance(answer, Failure):
-            watch.answered.errback(answer)
+def _resolve(waiter: _Waiter, result: Task | Failure | None) -> None:
+    if not waiter.done.called:
+        if isinstance(result, Failure):
+            waiter.done.errback(result)
         else:
-            watch.answered.callback(answer)
+            waiter.done.callback(result)

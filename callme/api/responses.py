@@ -26,45 +26,47 @@ from ..store.interface import Page
 from .requests import is_ndjson
 
 T = TypeVar("T")
-AT_ONCE = 2
-"""Pages that are read and written at once: that leaves one of the connections which read."""
-TURN_BYTES = 16 * 1024
-"""Bytes that are written before others have a turn: up to a millisecond of work."""
+MAX_CONCURRENT_PAGES = 2
+"""Pages that are read and encoded at once: one reading connection is left for other queries."""
+BYTES_PER_TURN = 16 * 1024
+"""Bytes that are encoded before the reactor runs other work: up to a millisecond."""
 
 
 @define(eq=False)
 class PageReader:
-    """Reads pages and writes their tasks.
+    """Reader of pages of tasks, of which a few are in memory at once.
 
-    :param clock: what gives others a turn.
+    :param clock: schedules other work while a page is encoded.
     """
 
     _clock: IReactorTime
-    _room: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE), init=False)
+    _slots: DeferredSemaphore = field(
+        factory=lambda: DeferredSemaphore(MAX_CONCURRENT_PAGES), init=False
+    )
 
     async def page(
         self, read: Callable[[], Deferred[Page | None]], pretty: bool
     ) -> tuple[Page, list[bytes]] | None:
-        """Return a page and its tasks, encoded; ``None`` where there is no page.
+        """Return a page and its encoded tasks; ``None`` where no task has the name.
 
-        :param read: begins to read it.
+        :param read: starts the query.
         """
-        # Who hangs up here is forgotten.
-        await self._room.acquire()
+        # A client that disconnects during this wait leaves the queue.
+        await self._slots.acquire()
         reading = read()
         try:
             page = await _shield(reading)
             if page is None:
                 return None
-            return page, [task_summary async for task_summary in self._items(page, pretty)]
+            return page, [item async for item in self._items(page, pretty)]
         finally:
-            # Whoever has hung up, the database is busy until it has read the page.
-            reading.addBoth(lambda _: self._room.release())
+            # The query occupies a connection to its end even if the client disconnects.
+            reading.addBoth(lambda _: self._slots.release())
 
     async def _items(self, page: Page, pretty: bool) -> AsyncIterator[bytes]:
         written = 0
         for task in page.tasks:
-            if written > TURN_BYTES:
+            if written > BYTES_PER_TURN:
                 written = 0
                 await deferLater(self._clock, 0)
             encoded = encode_item(task, pretty)

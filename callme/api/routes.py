@@ -1,4 +1,4 @@
-"""The HTTP API: decode, ask the core and the store, encode."""
+"""Handlers of the HTTP API: parse the request, use the store, build the response."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ from .responses import (
 from .task_service import TaskService, put_problem
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Api:
-    """callme's endpoints.
+    """Handlers of all paths of the API.
 
-    :param clock: what gives others a turn while much is done.
+    :param clock: schedules other work between the parts of a long response.
     :param now: the wall clock: seconds since 1970.
-    :param metrics: what ``/metrics`` is answered with.
-    :param networks: where callbacks may go.
-    :param waits: those who wait for a task to change.
-    :param outlook: what ``/forecast`` is answered with.
+    :param metrics: writes the metrics.
+    :param networks: the addresses that callbacks may go to.
+    :param long_poll: the clients that wait for a task to change.
+    :param forecaster: makes forecasts, and caches them.
     """
 
     _store: Store
@@ -80,17 +80,17 @@ class Api:
     _now: Callable[[], float]
     _metrics: MetricsExporter
     _networks: AddressPolicy = field(factory=AddressPolicy)
-    _waits: LongPoll = field()
-    _outlook: Forecaster = field()
-    _changes: TaskService = field(init=False)
-    _lists: PageReader = field(init=False)
+    _long_poll: LongPoll = field()
+    _forecaster: Forecaster = field()
+    _task_service: TaskService = field(init=False)
+    _page_reader: PageReader = field(init=False)
 
-    @_waits.default
-    def _default_waits(self) -> LongPoll:
-        return LongPoll(self._store, self._clock)
+    @_long_poll.default
+    def _default_long_poll(self) -> LongPoll:
+        return LongPoll(store=self._store, clock=self._clock)
 
-    @_outlook.default
-    def _default_outlook(self) -> Forecaster:
+    @_forecaster.default
+    def _default_forecaster(self) -> Forecaster:
         return Forecaster(
             store=self._store,
             capacity=self._scheduler.capacity,
@@ -98,25 +98,25 @@ class Api:
             now=self._now,
         )
 
-    @_changes.default
-    def _default_changes(self) -> TaskService:
+    @_task_service.default
+    def _default_task_service(self) -> TaskService:
         return TaskService(self._store, self._now)
 
-    @_lists.default
-    def _default_lists(self) -> PageReader:
+    @_page_reader.default
+    def _default_page_reader(self) -> PageReader:
         return PageReader(self._clock)
 
     app = Klein()
-    # A path with // in it is a path like any other, not one to be sent elsewhere.
+    # Werkzeug would redirect a path that contains //; here it is a path like any other.
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = AnyPathConverter
 
-    # Endpoints
+    # Handlers
 
     @app.route("/task", methods=["PUT"], strict_slashes=False)
     @app.route("/task/<path:path>", methods=["PUT"])
     async def put(self, request: IRequest, path: str = "") -> bytes:
-        """Create a task, or replace one; or say what that would come to."""
+        """Create or replace a task, or preview that."""
         dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
         body = parse_body(request)
         now = self._now()
@@ -130,17 +130,17 @@ class Api:
         )
         condition = parse_condition(request)
         if dry_run:
-            foreseeing = DryRun(self._scheduler.capacity(), now)
+            dry_runs = DryRun(self._scheduler.capacity(), now)
             (preview,) = await self._store.read(stats.preview_put, [definition], now)
-            foreseen = foreseeing.put(definition, preview, condition)
-            result = foreseen.result
+            forecast = dry_runs.put(definition, preview, condition)
+            result = forecast.result
         else:
             result = await self._store.write(tasks.put, definition, condition, now)
         problem = put_problem(definition, result)
         if problem is not None:
             raise problem
         if dry_run:
-            return json_response(request, foreseeing.answer(definition, foreseen))
+            return json_response(request, dry_runs.response(definition, forecast))
         assert result.task is not None
         members = task_to_dict(result.task)
         if result.outcome is PutOutcome.CREATED:
@@ -151,15 +151,15 @@ class Api:
 
     @app.route("/batch", methods=["POST"], strict_slashes=False)
     async def batch(self, request: IRequest) -> bytes:
-        """Create many tasks; or say what that would come to."""
+        """Create many tasks, or preview that."""
         dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
         now = self._now()
         batch = Batch(
-            self._store,
-            self._clock,
-            now,
-            self._networks,
-            DryRun(self._scheduler.capacity(), now) if dry_run else None,
+            store=self._store,
+            clock=self._clock,
+            now=now,
+            networks=self._networks,
+            dry_run=DryRun(self._scheduler.capacity(), now) if dry_run else None,
         )
         return batch_response(request, await batch.put(request))
 
@@ -168,12 +168,12 @@ class Api:
     @app.route("/task", methods=["GET"], strict_slashes=False)
     @app.route("/task/<path:path>", methods=["GET"])
     async def status(self, request: IRequest, path: str = "") -> bytes:
-        """Tell the state of one task, of those of a name, or of all."""
+        """Return one task, a list or a calendar of the tasks of a name or of all tasks."""
         target = parse_selector(request, path, ICS)
         if isinstance(target, Key):
             seconds = parse_wait(parse_query(request, ("wait",)).get("wait"))
             if seconds:
-                task = await self._waits.wait(target, seconds)
+                task = await self._long_poll.wait(target, seconds)
             else:
                 task = await self._store.read(tasks.get, target)
             if task is None:
@@ -191,7 +191,7 @@ class Api:
             after=floor_to_minute(self._now()) if parse_flag(query, "future_only") else None,
             state=parse_state(query.get("state")),
         )
-        found = await self._lists.page(read, wants_pretty(request))
+        found = await self._page_reader.page(read, wants_pretty(request))
         if found is None:
             return await calendar_at(self._store, request, target, self._now(), self._clock)
         return page_response(request, *found, target, query)
@@ -205,8 +205,10 @@ class Api:
         now = self._now()
         trigger_at = parse_new_time(parse_body(request, required=False), now)
         if target is None:
-            raise Problem(404, "say which task: /reschedule/<task_name>[@<trigger_at>]")
-        result = await self._changes.reschedule(
+            raise Problem(
+                404, "the path names no task: expected /reschedule/<task_name>[@<trigger_at>]"
+            )
+        result = await self._task_service.reschedule(
             target, trigger_at, include_all_states=include_all_states
         )
         return json_response(
@@ -219,12 +221,12 @@ class Api:
 
     @app.route("/task/<path:path>", methods=["DELETE"])
     async def delete(self, request: IRequest, path: str) -> bytes:
-        """Cancel and forget one task, or those of a name."""
+        """Cancel and delete one task, or those of a name."""
         parse_query(request)
         target = parse_selector(request, path)
         if target is None:
-            raise Problem(404, "say which task: /task/<task_name>[@<trigger_at>]")
-        deleted = await self._changes.delete(target)
+            raise Problem(404, "the path names no task: expected /task/<task_name>[@<trigger_at>]")
+        deleted = await self._task_service.delete(target)
         if not isinstance(target, Key):
             running = [(key, State.RUNNING.value) for key in deleted.running]
             return json_response(
@@ -235,13 +237,13 @@ class Api:
 
     @app.route("/forecast", methods=["GET"], strict_slashes=False)
     async def forecast(self, request: IRequest) -> bytes:
-        """Tell what is ahead."""
+        """Return the forecast."""
         hours = parse_hours(parse_query(request, ("hours",)).get("hours"))
-        return json_response(request, forecast_to_dict(await self._outlook.forecast(hours)))
+        return json_response(request, forecast_to_dict(await self._forecaster.forecast(hours)))
 
     @app.route("/healthz", methods=["GET"], strict_slashes=False)
     async def healthz(self, request: IRequest) -> bytes:
-        """Tell whether the daemon does its work, not merely that it is there."""
+        """Return whether the scheduler ticks and the database can be read and written."""
         parse_query(request)
         health = self._scheduler.health()
         backlog: int | None
@@ -250,10 +252,10 @@ class Api:
         except StoreUnavailable:
             backlog = None
         writable = self._store.is_writable
-        well = health.ticking and writable and backlog is not None
-        status = "ok" if well else "failing"
+        healthy = health.ticking and writable and backlog is not None
+        status = "ok" if healthy else "failing"
         if IAnonymous.providedBy(request):
-            return json_response(request, {"status": status}, 200 if well else 503)
+            return json_response(request, {"status": status}, 200 if healthy else 503)
         last_tick = None if health.last_tick is None else rfc3339(to_ms(health.last_tick))
         return json_response(
             request,
@@ -265,19 +267,19 @@ class Api:
                 "backlog": backlog,
                 "calls_in_flight": health.calls_in_flight,
             },
-            200 if well else 503,
+            200 if healthy else 503,
         )
 
     @app.route("/metrics", methods=["GET"], strict_slashes=False)
     async def metrics(self, request: IRequest) -> bytes:
-        """Tell Prometheus what was counted."""
+        """Return the metrics for Prometheus."""
         parse_query(request)
         page, kind = await self._metrics.write(request.getHeader(b"accept"))
         return text_response(request, kind, page)
 
     @app.route("/openapi.json", methods=["GET"], strict_slashes=False)
     def openapi(self, request: IRequest) -> bytes:
-        """Tell what can be asked, and how."""
+        """Return the OpenAPI document."""
         parse_query(request)
         return encoded_response(request, openapi_document)
 

@@ -1,4 +1,4 @@
-"""Commands on tasks, for the API and the web UI, and what they are refused for."""
+"""Commands on tasks for the API and the web UI, and the problems of refused ones."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _REFUSALS = {
     PutOutcome.EXISTS: (412, "{key} exists already"),
     PutOutcome.CONFLICT: (
         409,
-        "another definition stands under {key}: If-Match: * replaces it",
+        "another definition exists under {key}: If-Match: * replaces it",
     ),
-    PutOutcome.NOT_SCHEDULED: (409, "another definition stands under {key}, which is {state}"),
+    PutOutcome.NOT_SCHEDULED: (409, "another definition exists under {key}, which is {state}"),
     PutOutcome.NEVER_RUNS: (422, "the task could never run"),
 }
 
 
 def put_problem(definition: Definition, result: PutResult) -> Problem | None:
-    """Return why a put was refused; ``None`` if it was not."""
+    """Return the problem of a put that was refused; ``None`` for any other."""
     refusal = _REFUSALS.get(result.outcome)
     if refusal is None:
         return None
@@ -60,7 +60,10 @@ class TaskService:
     async def reschedule(
         self, target: Key | str, trigger_at: int, *, include_all_states: bool
     ) -> Rescheduled:
-        """Move one task, or those of a name, to another minute; what is due then is called."""
+        """Move one task, or those of a name, to another minute.
+
+        :raises Problem: when there is no such task, or when none of them can be moved.
+        """
         now = self._now()
         if isinstance(target, Key):
             moving = self._store.write(
@@ -79,7 +82,9 @@ class TaskService:
             raise Problem(404, f"there is no task {target}")
         if result.conflict is not None:
             raise Problem(409, result.conflict)
-        if not result.moved and any(why == Reason.TOO_LATE.value for _, why in result.skipped):
+        if not result.moved and any(
+            reason == Reason.TOO_LATE.value for _, reason in result.skipped
+        ):
             raise Problem(
                 422,
                 "no task could run at that time",
@@ -88,7 +93,10 @@ class TaskService:
         return result
 
     async def delete(self, target: Key | str) -> Deleted:
-        """Forget one task, or those of a name."""
+        """Cancel and delete one task, or those of a name.
+
+        :raises Problem: when there is no such task, or when it is running.
+        """
         if isinstance(target, Key):
             deleted = await self._store.write(tasks.delete, target)
         else:

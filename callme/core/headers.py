@@ -78,24 +78,19 @@ def parse_headers(value: object) -> dict[str, str]:
 
 
 def _check_header(name: str, content: object) -> None:
+    pointer = pointer_token(name)
     # Many servers pass headers on as variables, in which - and _ are the same (RFC 3875, section
     # 4.1.18): they would read Content_Length as Content-Length.
     lowered = name.lower().replace("_", "-")
     if lowered in FRAMING_HEADERS or lowered in OWN_HEADERS:
-        raise InvalidValue(
-            f"the header {quoted(name)} is set by callme itself", pointer_token(name)
-        )
+        raise InvalidValue(f"the header {quoted(name)} is set by callme itself", pointer)
     if not isinstance(content, str):
-        raise InvalidValue(f"the value of {quoted(name)} must be a string", pointer_token(name))
+        raise InvalidValue(f"the value of {quoted(name)} must be a string", pointer)
     # The value is left out of the errors: it may be a secret.
     if _CONTROLS.search(content):
-        raise InvalidValue(
-            f"the value of {quoted(name)} contains a control character", pointer_token(name)
-        )
+        raise InvalidValue(f"the value of {quoted(name)} contains a control character", pointer)
     if content != content.strip(" \t"):
-        raise InvalidValue(
-            f"the value of {quoted(name)} begins or ends with white space", pointer_token(name)
-        )
+        raise InvalidValue(f"the value of {quoted(name)} begins or ends with white space", pointer)
 
 
 def looks_secret(name: str) -> bool:

@@ -111,8 +111,8 @@ class Task:
         task is ``scheduled``.
     :ivar attempts_used: attempts, of the ``1 + retry``, since the task was last put or rescheduled.
     :ivar created_at_ms: milliseconds since 1970, as is ``finished_at_ms``.
-    :ivar attempts: every attempt on record, those before a reschedule included,
-        in order; ``None`` where only the task itself was asked for.
+    :ivar attempts: every attempt on record, with those before a reschedule, in order; ``None``
+        where the query did not read them.
     :ivar is_corrupt: whether the stored definition cannot be read: then ``definition`` holds
         defaults in the place of what is unreadable.
     """

@@ -38,7 +38,13 @@ class Client:
         """Connect; without room, raise :exc:`ConnectionRefusedError`."""
         self.world = world
         self.site = site or BoundedSite(
-            Api(world.store, world.scheduler, world.clock, world.now, world.metrics).app.resource(),
+            Api(
+                store=world.store,
+                scheduler=world.scheduler,
+                clock=world.clock,
+                now=world.now,
+                metrics=world.metrics,
+            ).app.resource(),
             world.clock,
         )
         self.transport = Transport()

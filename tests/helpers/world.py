@@ -49,7 +49,7 @@ class World:
         self.now: Callable[[], float] = self.clock.seconds
         self.store: Any = InstantStore()
         self.caller = FakeCaller(self.now)
-        self.waits = LongPoll(self.store, self.clock)
+        self.waits = LongPoll(store=self.store, clock=self.clock)
         self.scheduler = self._scheduler(**settings)
         self.http: Any = self._http()
 
@@ -74,13 +74,13 @@ class World:
     def api(self) -> Api:
         """Return the API."""
         return Api(
-            self.store,
-            self.scheduler,
-            self.clock,
-            self.now,
-            self.metrics,
-            self.networks,
-            self.waits,
+            store=self.store,
+            scheduler=self.scheduler,
+            clock=self.clock,
+            now=self.now,
+            metrics=self.metrics,
+            networks=self.networks,
+            long_poll=self.waits,
         )
 
     def _http(self) -> StubTreq:
@@ -107,7 +107,7 @@ class World:
 
     def replace_long_poll(self, **settings: Any) -> None:
         """Serve clients that wait with other settings."""
-        self.waits = LongPoll(self.store, self.clock, **settings)
+        self.waits = LongPoll(store=self.store, clock=self.clock, **settings)
         self.store.changes.subscribe(self.waits.on_changes)
         self.http = self._http()
 
@@ -117,7 +117,7 @@ class World:
         for timer in list(self.clock.getDelayedCalls()):
             timer.cancel()
         self.caller = FakeCaller(self.now, self.caller.status)
-        self.waits = LongPoll(self.store, self.clock)
+        self.waits = LongPoll(store=self.store, clock=self.clock)
         self.scheduler = self._scheduler(**settings)
         self.http = self._http()
         self.scheduler.start()

@@ -684,7 +684,13 @@ def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
     world.scheduler.start()
     put_it, committing = partial(world.store.run, tasks.put), Deferred[Any]()
     world.store.overrides[tasks.put] = lambda *args, **kwargs: committing
-    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
+    api = Api(
+        store=world.store,
+        scheduler=world.scheduler,
+        clock=world.clock,
+        now=world.now,
+        metrics=world.metrics,
+    )
     http: Any = StubTreq(api.app.resource())
     body = json.dumps({**BODY, "trigger_at": NOON}).encode()
     pending = http.put(f"{BASE}/task/task", data=body)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from callme.api.batch import MAX_TASKS, SLICE
+from callme.api.batch import MAX_TASKS, TASKS_PER_SLICE
 from callme.api.strict_json import MAX_ITEM_LENGTH
 from callme.security.address_policy import AddressPolicy, parse_network
 from callme.store import tasks
@@ -79,7 +79,7 @@ def test_batch_results_equal_those_of_single_puts(world: World) -> None:
 def test_batch_creates_many_tasks(world: World) -> None:
     found = responses(world, [one(f"n{number}") for number in range(1000)])
     assert found == [{"status": 201, "task": f"n{n}@{AT}"} for n in range(1000)]
-    again = responses(world, [one(f"n{number}") for number in range(SLICE + 1)])
+    again = responses(world, [one(f"n{number}") for number in range(TASKS_PER_SLICE + 1)])
     assert {answer["status"] for answer in again} == {200}
 
 
@@ -176,7 +176,7 @@ def test_failing_batch_leaves_no_unhandled_error(
         return waiting[-1]
 
     world.store.overrides[tasks.put_many] = put_many
-    data = json.dumps([one(f"n{n}") for n in range(2 * SLICE)]).encode()
+    data = json.dumps([one(f"n{n}") for n in range(2 * TASKS_PER_SLICE)]).encode()
     pending = world.http.request("POST", URL, data=data)
     world.clock.advance(0)
     assert len(waiting) == 2
@@ -203,9 +203,9 @@ def test_large_batch_yields_to_the_reactor(world: World, monkeypatch: pytest.Mon
 
     world.store.overrides[tasks.put_many] = counted
     monkeypatch.setattr(world.clock, "callLater", called_later)
-    responses(world, [one(f"n{number}") for number in range(10 * SLICE)])
+    responses(world, [one(f"n{number}") for number in range(10 * TASKS_PER_SLICE)])
     # Ten reactor turns while it is decoded, and one before each slice is written.
-    assert turns == [0] * 10 + [0, SLICE] * 10
+    assert turns == [0] * 10 + [0, TASKS_PER_SLICE] * 10
 
 
 def test_batch_denies_the_same_addresses_as_put() -> None:

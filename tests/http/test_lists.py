@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from callme.api.responses import AT_ONCE, PageReader
+from callme.api.responses import MAX_CONCURRENT_PAGES, PageReader
 from callme.core.times import Key
 from callme.store.interface import Page
 from tests.helpers.tasks import NOON
@@ -38,30 +38,30 @@ class Reads:
 
 def test_concurrent_list_queries_are_limited() -> None:
     reads = Reads()
-    asked = [reads.ask() for _ in range(AT_ONCE + 2)]
-    assert len(reads.begun) == AT_ONCE
+    asked = [reads.ask() for _ in range(MAX_CONCURRENT_PAGES + 2)]
+    assert len(reads.begun) == MAX_CONCURRENT_PAGES
     reads.begun[0].callback(None)
     assert World.result(asked[0]) is None
-    assert len(reads.begun) == AT_ONCE + 1
+    assert len(reads.begun) == MAX_CONCURRENT_PAGES + 1
     reads.begun[1].errback(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         World.result(asked[1])
-    assert len(reads.begun) == AT_ONCE + 2
+    assert len(reads.begun) == MAX_CONCURRENT_PAGES + 2
 
 
 def test_list_of_a_disconnected_client_is_abandoned() -> None:
     reads = Reads()
-    asked = [reads.ask() for _ in range(AT_ONCE + 2)]
+    asked = [reads.ask() for _ in range(MAX_CONCURRENT_PAGES + 2)]
     for one in (asked[0], asked[-1]):
         one.cancel()
         with pytest.raises(CancelledError):
             World.result(one)
-    assert len(reads.begun) == AT_ONCE, "the database is still busy with the first"
-    for _ in range(AT_ONCE + 1):
+    assert len(reads.begun) == MAX_CONCURRENT_PAGES, "the database is still busy with the first"
+    for _ in range(MAX_CONCURRENT_PAGES + 1):
         for reading in reads.begun:
             if not reading.called:
                 reading.callback(Page([], None))
-    assert len(reads.begun) == AT_ONCE + 1, "the last one was never asked for"
+    assert len(reads.begun) == MAX_CONCURRENT_PAGES + 1, "the last one was never asked for"
     assert World.result(asked[-2]) == (Page([], None), [])
 
 

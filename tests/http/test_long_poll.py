@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from callme.api.long_poll import ANSWERS_PER_TURN
+from callme.api.long_poll import RESPONSES_PER_TURN
 from callme.core.times import Key
 from callme.server.site import BoundedSite
 from callme.store import queue, tasks
@@ -259,7 +259,7 @@ def test_change_during_the_first_query_is_noticed(world: World) -> None:
 
 
 def test_number_of_long_polls_is_limited(world: World) -> None:
-    world.replace_long_poll(most=1)
+    world.replace_long_poll(max_waiters=1)
     world.put(at=AT)
     first, second = Waiting(world), Waiting(world)
     assert (first.status, second.status) == (None, 429)
@@ -320,7 +320,7 @@ def test_failed_query_is_repeated(world: World) -> None:
 
 
 def test_change_by_another_daemon_is_noticed_within_a_second(world: World) -> None:
-    world.replace_long_poll(others=True)
+    world.replace_long_poll(is_shared=True)
     world.put(at=AT)
     world.put("other", AT)
     waiting, other = Waiting(world), Waiting(world, f"/status/other@{AT}?wait=60")
@@ -339,7 +339,7 @@ def test_change_by_another_daemon_is_noticed_within_a_second(world: World) -> No
 def test_many_long_polls_share_one_query(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = 20
     monkeypatch.setattr("callme.api.long_poll.READ_BATCH", at_once)
-    world.replace_long_poll(others=True)
+    world.replace_long_poll(is_shared=True)
     count = 2 * at_once + 1
     for minute in range(count):
         world.put(at=AT + 60 * minute)
@@ -357,7 +357,7 @@ def test_many_long_polls_share_one_query(world: World, monkeypatch: pytest.Monke
 
 def test_many_responses_yield_to_the_reactor(world: World) -> None:
     world.put(at=AT)
-    waiting = [Waiting(world) for _ in range(2 * ANSWERS_PER_TURN)]
+    waiting = [Waiting(world) for _ in range(2 * RESPONSES_PER_TURN)]
     answered: list[int] = []
 
     def other() -> None:
@@ -367,4 +367,4 @@ def test_many_responses_yield_to_the_reactor(world: World) -> None:
     ask(world, "DELETE", f"/task/{KEY}")
     world.clock.callLater(0, other)
     assert [one.look().status for one in waiting] == [404] * len(waiting)
-    assert answered == [ANSWERS_PER_TURN]
+    assert answered == [RESPONSES_PER_TURN]

@@ -328,7 +328,13 @@ def test_closing_site_closes_a_connection_after_its_response(world: World) -> No
 @pytest.fixture
 def small(world: World) -> BoundedSite:
     """A site that buffers a thousand bytes for all clients together."""
-    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
+    api = Api(
+        store=world.store,
+        scheduler=world.scheduler,
+        clock=world.clock,
+        now=world.now,
+        metrics=world.metrics,
+    )
     return BoundedSite(api.app.resource(), world.clock, max_buffered_bytes=1000)
 
 
@@ -419,7 +425,13 @@ def test_read_response_releases_its_buffer(world: World, small: BoundedSite) -> 
 
 @pytest.fixture
 def site(world: World) -> BoundedSite:
-    api = Api(world.store, world.scheduler, world.clock, world.now, world.metrics)
+    api = Api(
+        store=world.store,
+        scheduler=world.scheduler,
+        clock=world.clock,
+        now=world.now,
+        metrics=world.metrics,
+    )
     return BoundedSite(api.app.resource(), world.clock, max_connections=3)
 
 

@@ -301,7 +301,7 @@ async def test_long_poll_notices_changes_by_another_daemon(daemons: Any) -> None
     for name in names:
         await put(here, name, retry=int(name == "b"))
     clock = Clock()
-    waits = LongPoll(here, clock, others=True)
+    waits = LongPoll(store=here, clock=clock, is_shared=True)
     looks: list[int] = []
     get_if_modified = here.overrides[tasks.get_if_modified]
 
@@ -359,7 +359,7 @@ async def test_rescue_notifies_and_answers_long_polls(daemons: Any) -> None:
     await alive(dead, NOW)
     await dead.write(queue.claim, {HOST: 1}, NOW)
     clock = Clock()
-    waits = LongPoll(here, clock)
+    waits = LongPoll(store=here, clock=clock)
     (waiting,) = await waiting_for(waits, here, [Key("task", NOON)])
     later = NOW + PEER_TIMEOUT_SECONDS + 5
     (taken,) = await alive(here, *steadily(NOW, later))

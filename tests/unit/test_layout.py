@@ -63,7 +63,6 @@ LONG_FUNCTIONS = {
     "Daemon.__init__",
 }
 LONG_CALLS = {
-    "Api",
     "Connections",
     "Dispatcher",
     "Scheduler",
@@ -71,8 +70,6 @@ LONG_CALLS = {
 }
 POSITIONAL_CLASSES = {
     "ActivitySnapshot",
-    "Api",
-    "Batch",
     "CalendarData",
     "Capacity",
     "Dispatcher",
@@ -80,13 +77,11 @@ POSITIONAL_CLASSES = {
     "GroupCommit",
     "Health",
     "InFlightCall",
-    "LongPoll",
     "MinuteLoad",
     "MinuteOutcomes",
     "Poller",
     "Problem",
     "Pruner",
-    "PutForecast",
     "PutPreview",
     "Rescheduled",
     "Resolver",
@@ -94,7 +89,6 @@ POSITIONAL_CLASSES = {
     "StartupCounts",
     "StoreStats",
     "TaskVersion",
-    "_Waiter",
 }
 RELATIVE_DOCSTRINGS = set(
     Path(__file__).with_name("relative_docstrings.txt").read_text(encoding="utf-8").splitlines()

@@ -8,7 +8,7 @@ from ...core.task import Reason, State
 from ...core.times import ABSOLUTE_TIME_SCHEMA, KEY_SCHEMA, NAME_SCHEMA, TIME_SCHEMA
 from ...reports.forecast import MAX_OVERLOADS
 from ..batch import MAX_TASKS
-from ..dry_run import MOST_IN_BATCH
+from ..dry_run import MAX_ATTEMPTS_IN_BATCH
 from .builders import boolean, count, enum, request_object, response_object, timestamp
 
 EXAMPLE = {"trigger_at": "+6h", "callback": "http://example.com/run-it"}
@@ -133,7 +133,7 @@ def _put_schemas() -> dict[str, Schema]:
         "attempts_at": array(
             timestamp(),
             "The minute of each attempt, if each one fails within its minute; in a"
-            f" batch the first {MOST_IN_BATCH}.",
+            f" batch the first {MAX_ATTEMPTS_IN_BATCH}.",
         ),
         "expires_at": timestamp("The time from which on no request starts."),
         "calls_in_minute": count("Tasks due in the minute, with this one.", 1),

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 
 from callme.api.long_poll import LongPoll
+from callme.core.parameters import PARAMETERS
 from callme.core.task import Claim, Outcome, Reason, State, Task
 from callme.core.times import Key, floor_to_minute
 from callme.core.transitions import PutCondition, PutOutcome, decide_after_attempt, interrupted
@@ -908,3 +909,15 @@ def test_query_uses_its_index(
     assert any(index in line for line in plan), plan
     assert not any("Seq Scan on task" in line or "Bitmap" in line for line in plan), plan
     assert not any("Sort Key: due_at" in line for line in plan), plan
+
+
+def test_parameters_have_the_types_of_their_columns(server: Server) -> None:
+    with psycopg.connect(server.conninfo) as connection:
+        rows = connection.execute(
+            "SELECT column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema = %s AND table_name = 'task'",
+            (SCHEMA,),
+        ).fetchall()
+    types = {name: data_type.replace("integer", "int") for name, data_type in rows}
+    for parameter in PARAMETERS:
+        assert types[parameter.name] == parameter.column.postgresql_type

@@ -85,19 +85,19 @@ def move(
     :raises CannotMove: when the target contains tasks that the source does not.
     :raises CannotOpen: when a daemon started on one of them during the move.
     """
-    counts = source.counts()
+    counts = source.count_rows()
     done = _copied_before(source, target)
     progress = Progress(counts.tasks, stream)
     progress.resume(target.count_to(done))
-    while (to := source.boundary(done, CHUNK_LIMIT)) is not None:
+    while (to := source.next_chunk_end(done, CHUNK_LIMIT)) is not None:
         target.write(source.tasks(done, to), source.attempts(done, to))
         progress.add(source.count_to(to) - source.count_to(done))
         done = to
-    target.finish()
+    target.finalize()
     # A daemon that was suspended or cut off from its database may have resumed.
     for endpoint in (source, target):
-        endpoint.refuse_daemons()
-    return counts, target.counts()
+        endpoint.ensure_no_daemon()
+    return counts, target.count_rows()
 
 
 def _copied_before(source: TransferEndpoint, target: TransferEndpoint) -> int:
@@ -108,7 +108,7 @@ def _copied_before(source: TransferEndpoint, target: TransferEndpoint) -> int:
     # Every row is compared, because a daemon may have changed either since.
     if last and not (_same(*tasks) and _same(*attempts)):
         raise CannotMove(
-            f"{target.shown} contains other tasks than {source.shown}, or other versions of "
+            f"{target.name} contains other tasks than {source.name}, or other versions of "
             "them: it must be empty"
         )
     return last

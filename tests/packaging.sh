@@ -18,7 +18,7 @@ for what in . "-e ." "$work"/dist/*.whl; do
     "$work/venv/bin/twistd" callme --version
     "$work/venv/bin/twistd" callme --help >"$work/help"
     grep -q -- --database "$work/help"
-    "$work/venv/bin/python" -c "from callme.store.sqlite.database import migrations; assert migrations()"
+    "$work/venv/bin/python" -c "from callme.store.sqlite.file import migrations; assert migrations().numbered"
     "$work/venv/bin/python" -c "from callme.webui.routes import Pages; from callme.webui.layout import ASSETS; assert len(ASSETS) == 3"
     cd "$work"
     echo "pip install ${what##*/}: callme is there"

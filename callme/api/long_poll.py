@@ -143,7 +143,9 @@ class LongPoll:
         """Read the tasks again that a commit has changed and that clients wait for."""
         if not self.count:
             return
-        self._mark_dirty(key for key in changes.keys if key in self._waiters.get(key.task_name, ()))
+        self._mark_dirty(
+            key for key in changes.changed() if key in self._waiters.get(key.task_name, ())
+        )
         for task_name in changes.names:
             self._mark_dirty(list(self._waiters.get(task_name, ())))
 

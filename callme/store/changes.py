@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.logger import Logger
 
 from ..core.task import Transition
@@ -13,7 +13,7 @@ from ..core.times import Key
 log = Logger(namespace="callme")
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)
 class TaskTransition:
     """A transition of one task that is on record.
 
@@ -27,10 +27,10 @@ class TaskTransition:
 
 @define(kw_only=True)
 class Changes:
-    """Everything that one transaction changes. Dictionaries serve as ordered sets.
+    """Everything that one transaction changes.
 
-    :ivar keys: tasks that existed before, and that changed or are gone. A purge names none: its
-        tasks ended days ago.
+    :ivar keys: tasks that existed before, and that changed or are gone, besides those of
+        ``transitions``. A purge names none: its tasks ended days ago.
     :ivar names: task names of which every task may have changed or be gone.
     :ivar due_hosts: each ``host:port`` with tasks that the transaction schedules, and the second
         since 1970 at which the first of them is due.
@@ -39,8 +39,8 @@ class Changes:
     :ivar operations: the number of operations in the transaction; 0 for a heartbeat.
     """
 
-    keys: dict[Key, None] = field(factory=dict)
-    names: dict[str, None] = field(factory=dict)
+    keys: list[Key] = field(factory=list)
+    names: list[str] = field(factory=list)
     due_hosts: dict[str, int] = field(factory=dict)
     transitions: list[TaskTransition] = field(factory=list)
     lost: list[TaskTransition] = field(factory=list)
@@ -52,10 +52,11 @@ class Changes:
         if known is None or due_at < known:
             self.due_hosts[host] = due_at
 
-    def add_transition(self, one: TaskTransition) -> None:
-        """Add a transition, which changes its task."""
-        self.keys[one.key] = None
-        self.transitions.append(one)
+    def changed(self) -> Iterator[Key]:
+        """Yield the key of every single task that changed, perhaps more than once."""
+        yield from self.keys
+        for one in self.transitions:
+            yield one.key
 
 
 @define(eq=False)

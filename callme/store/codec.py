@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from ..core.callback_url import host_of
@@ -37,14 +37,14 @@ class Columns(tuple[str, ...]):
 
     def name(self, row: Sequence[Any]) -> dict[str, Any]:
         """Return the values of a row by the names of these columns."""
-        return dict(zip(self, row, strict=True))
+        return dict(zip(self, row, strict=False))
 
 
 DEFINITION = Columns(parameter.name for parameter in PARAMETERS)
 STORED_DEFINITION = Columns((*DEFINITION, "host", "expires_at"))
 """The same, and what is derived from it for queries."""
 TASK_STATE = Columns(
-    ("state", "reason", "detail", "due_at", "attempts_used", "created_at", "finished_at")
+    ("state", "reason", "detail", "due_at", "attempts_used", "created_at_ms", "finished_at_ms")
 )
 TASK = Columns((*DEFINITION, *TASK_STATE))
 SUMMARY = TASK.select(**{one.name: "''" for one in PARAMETERS if not one.is_listed})
@@ -55,16 +55,16 @@ CLAIM = Columns(
         "task_id",
         "last_attempt",
         "attempts_used",
-        "claimed_at",
+        "claimed_at_ms",
         "host",
         "node",
-        "created_at",
+        "created_at_ms",
     )
 )
 ATTEMPT = Columns(
     (
         "number",
-        "started_at",
+        "started_at_ms",
         "lateness_ms",
         "duration_ms",
         "status",
@@ -76,6 +76,7 @@ ATTEMPT = Columns(
 )
 
 _values = attrgetter(*DEFINITION)
+_pick = itemgetter(*DEFINITION)
 _ENCODERS = tuple(
     (place, one.column.encode) for place, one in enumerate(PARAMETERS) if one.column.encode
 )
@@ -99,7 +100,7 @@ def to_definition(row: NamedRow) -> Definition:
 
     :raises CorruptRow: when a column cannot be decoded.
     """
-    values = {name: row[name] for name in DEFINITION}
+    values = dict(zip(DEFINITION, _pick(row), strict=False))
     for name, decode in _DECODERS:
         try:
             values[name] = decode(values[name])
@@ -112,7 +113,7 @@ def to_definition(row: NamedRow) -> Definition:
 
 def _readable_definition(row: NamedRow) -> Definition:
     """Return the definition in a corrupt row, with defaults for what cannot be decoded."""
-    values = {name: row[name] for name in DEFINITION}
+    values = dict(zip(DEFINITION, _pick(row), strict=False))
     for name, decode in _DECODERS:
         try:
             values[name] = decode(values[name])
@@ -138,8 +139,8 @@ def to_task(row: NamedRow, attempts: tuple[Attempt, ...] | None = None) -> Task:
         detail=row["detail"],
         due_at=row["due_at"],
         attempts_used=row["attempts_used"],
-        created_at_ms=row["created_at"],
-        finished_at_ms=row["finished_at"],
+        created_at_ms=row["created_at_ms"],
+        finished_at_ms=row["finished_at_ms"],
         attempts=attempts,
         is_corrupt=is_corrupt,
     )
@@ -155,11 +156,11 @@ def to_claim(row: NamedRow) -> Claim:
         number=row["last_attempt"],
         definition=to_definition(row),
         attempts_used=row["attempts_used"],
-        claimed_at_ms=row["claimed_at"],
+        claimed_at_ms=row["claimed_at_ms"],
         host=row["host"],
         node=row["node"],
         token=row.get("token", 0),
-        created_at_ms=row["created_at"],
+        created_at_ms=row["created_at_ms"],
     )
 
 
@@ -180,17 +181,8 @@ def attempt_values(attempt: Attempt) -> Row:
 
 def to_attempt(row: NamedRow) -> Attempt:
     """Return the attempt in a row of :data:`ATTEMPT`."""
-    return Attempt(
-        number=row["number"],
-        started_at_ms=row["started_at"],
-        lateness_ms=row["lateness_ms"],
-        duration_ms=row["duration_ms"],
-        status=row["status"],
-        reason=None if row["reason"] is None else Reason(row["reason"]),
-        detail=row["detail"],
-        body=row["body"],
-        node=row["node"],
-    )
+    reason = row["reason"]
+    return Attempt(**{**row, "reason": None if reason is None else Reason(reason)})
 
 
 def to_key(row: NamedRow) -> Key:

@@ -165,7 +165,7 @@ class PutResult:
 class TaskVersion:
     """What tells a task from what it becomes next.
 
-    :ivar created_at: another once it was replaced.
+    :ivar created_at_ms: another once it was replaced.
     :ivar attempts_used: one more after an attempt that left it ``scheduled``.
     """
 

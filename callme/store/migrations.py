@@ -1,21 +1,67 @@
-"""The migrations of a database: numbered files of SQL, in order."""
+"""Migrations of a database: numbered files of SQL, of which the first makes the whole schema."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import resources
 
-_NAME = re.compile(r"(\d{4})_\w+\.sql")
+from attrs import frozen
+
+from .interface import CannotOpen
+
+_NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
+_UPGRADE = re.compile(r"upgrade_(\d{4})\.sql")
 
 
-def read_migrations(package: str) -> list[str]:
-    """Return the SQL of each migration in a package, in order; the first one makes schema 1."""
-    files = sorted(
-        (
-            entry
-            for entry in (resources.files(package) / "migrations").iterdir()
-            if _NAME.fullmatch(entry.name)
-        ),
-        key=lambda entry: entry.name,
-    )
-    return [entry.read_text(encoding="utf-8") for entry in files]
+@frozen(kw_only=True)
+class Migrations:
+    """The ways to the newest schema.
+
+    :ivar numbered: SQL by the schema version that it makes; the first one, the baseline, makes
+        its version of an empty database.
+    :ivar upgrades: SQL by the schema version that it raises to that of the baseline.
+    """
+
+    numbered: Mapping[int, str]
+    upgrades: Mapping[int, str]
+
+    @property
+    def newest(self) -> int:
+        """The schema version of an up-to-date database."""
+        return max(self.numbered)
+
+    def pending(self, version: int, database: str) -> list[tuple[int, str]]:
+        """Return the migrations that a database lacks: the version that each makes, and its SQL.
+
+        :param version: the schema version of the database; 0 if it is empty.
+        :param database: the name of the database, for errors.
+        :raises CannotOpen: if the schema is newer than this callme, or too old for it.
+        """
+        baseline = min(self.numbered)
+        if version > self.newest:
+            raise CannotOpen(
+                f"{database} has schema {version}, from a newer callme; "
+                f"this one knows up to {self.newest}"
+            )
+        if version in self.upgrades:
+            rest = [(number, sql) for number, sql in self.numbered.items() if number > baseline]
+            return [(baseline, self.upgrades[version]), *rest]
+        if 0 < version < baseline:
+            oldest = min(self.upgrades, default=baseline)
+            raise CannotOpen(
+                f"{database} has schema {version}, from an older callme; "
+                f"this one migrates from schema {oldest} on"
+            )
+        return [(number, sql) for number, sql in self.numbered.items() if number > version]
+
+
+def read_migrations(package: str) -> Migrations:
+    """Return the migrations in the directory ``migrations`` of a package."""
+    numbered, upgrades = dict[int, str](), dict[int, str]()
+    files = (resources.files(package) / "migrations").iterdir()
+    for file in sorted(files, key=lambda entry: entry.name):
+        for pattern, found in ((_NUMBERED, numbered), (_UPGRADE, upgrades)):
+            if match := pattern.fullmatch(file.name):
+                found[int(match[1])] = file.read_text(encoding="utf-8")
+    return Migrations(numbered=numbered, upgrades=upgrades)

@@ -42,7 +42,7 @@ _TOO_LATE = f"""
 """
 _TOO_LATE_COLUMNS = Columns((*DEFINITION, "attempts_used"))
 _FAIL = """
-    UPDATE task SET state = 'failed', reason = ?, detail = ?, due_at = NULL, finished_at = ?
+    UPDATE task SET state = 'failed', reason = ?, detail = ?, due_at = NULL, finished_at_ms = ?
     WHERE task_name = ? AND trigger_at = ?
 """
 # One query, however many tasks there are: minute by minute, thousands would delay all writes.
@@ -64,7 +64,7 @@ _DUE_HOSTS = """
 _BACKLOG = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?"
 _CLAIM = f"""
     UPDATE task
-    SET state = 'running', due_at = NULL, claimed_at = ?, lease_until = ? + timeout, node = ?,
+    SET state = 'running', due_at = NULL, claimed_at_ms = ?, lease_until = ? + timeout, node = ?,
         attempts_used = attempts_used + 1, last_attempt = last_attempt + 1
     WHERE task_id IN (
         SELECT task_id FROM task
@@ -76,7 +76,7 @@ _CLAIM = f"""
 _CLAIMS = f"SELECT {CLAIM} FROM task WHERE state = 'running'"
 _RECORD = """
     UPDATE task
-    SET state = ?, reason = ?, detail = ?, due_at = ?, finished_at = ?, lease_until = NULL,
+    SET state = ?, reason = ?, detail = ?, due_at = ?, finished_at_ms = ?, lease_until = NULL,
         attempts_used = attempts_used - ?, last_attempt = last_attempt - ?
     WHERE task_id = ? AND last_attempt = ? AND state = 'running'
 """
@@ -84,11 +84,11 @@ _TASK_ATTEMPT = Columns(("task_id", *ATTEMPT))
 _ATTEMPT = f"INSERT INTO attempt ({_TASK_ATTEMPT}) VALUES ({_TASK_ATTEMPT.placeholders()})"
 _RECORDED = """
     SELECT status, reason FROM attempt
-    WHERE task_id = ? AND number = ? AND started_at = ? AND node = ?
+    WHERE task_id = ? AND number = ? AND started_at_ms = ? AND node = ?
 """
 _PURGE = """
     DELETE FROM task WHERE task_id IN (
-        SELECT task_id FROM task WHERE finished_at < ? ORDER BY finished_at LIMIT ?
+        SELECT task_id FROM task WHERE finished_at_ms < ? ORDER BY finished_at_ms LIMIT ?
         /* FOR UPDATE SKIP LOCKED */
     )
 """
@@ -145,7 +145,7 @@ def claim(write: Write, shares: Mapping[str, int], now: float) -> Sequence[Claim
 def in_claim_order(changes: Changes, claims: list[Claim]) -> list[Claim]:
     """Return claims, which are changes, the longest due first: RETURNING promises no order."""
     claims.sort(key=lambda one: (one.definition.trigger_at, one.task_id))
-    changes.keys.update((one.definition.key, None) for one in claims)
+    changes.keys += [one.definition.key for one in claims]
     return claims
 
 
@@ -183,7 +183,7 @@ def _fail(write: Write, row: NamedRow, transition: Transition, now: float) -> No
         _FAIL,
         (_value(transition.reason), transition.detail, to_ms(now), key.task_name, key.trigger_at),
     )
-    write.changes.add_transition(
+    write.changes.transitions.append(
         TaskTransition(key=key, transition=transition, attempts_used=row["attempts_used"])
     )
     if row["on_failure"] is not None:
@@ -234,7 +234,7 @@ def finish_record(
     if not stored and not _was_recorded(write.cursor, claim, transition):
         changes.lost.append(one)
         return False
-    changes.add_transition(one)
+    changes.transitions.append(one)
     if transition.due_at is not None:
         changes.add_due(claim.host, transition.due_at)
     url = notification_url(definition, transition)

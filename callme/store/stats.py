@@ -40,7 +40,7 @@ _SOME_BACKLOG = f"""
 _OLDEST = "SELECT min(due_at) FROM task INDEXED BY task_due WHERE state = 'scheduled'"
 _SCHEDULED = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled'"
 _RUNNING = "SELECT count(*) FROM task INDEXED BY task_running WHERE state = 'running'"
-_FINISHED = "SELECT count(*) FROM task INDEXED BY task_finished WHERE finished_at IS NOT NULL"
+_FINISHED = "SELECT count(*) FROM task INDEXED BY task_finished WHERE finished_at_ms IS NOT NULL"
 _FAILED = """
     SELECT reason, count(*) FROM task INDEXED BY task_reason WHERE state = 'failed' GROUP BY reason
 """
@@ -48,12 +48,12 @@ _FAILED = """
 # Activity
 
 _IN_FLIGHT = """
-    SELECT task_name, trigger_at, host, last_attempt, claimed_at, node
-    FROM task INDEXED BY task_running WHERE state = 'running' ORDER BY claimed_at LIMIT ?
+    SELECT task_name, trigger_at, host, last_attempt, claimed_at_ms, node
+    FROM task INDEXED BY task_running WHERE state = 'running' ORDER BY claimed_at_ms LIMIT ?
 """
 _FAILURES = f"""
     SELECT {SUMMARY} FROM task INDEXED BY task_failures
-    WHERE state = 'failed' ORDER BY finished_at DESC LIMIT ?
+    WHERE state = 'failed' ORDER BY finished_at_ms DESC LIMIT ?
 """
 
 # History
@@ -69,11 +69,11 @@ _ROUNDED = """
 """
 # Of each task the first attempt since it was put or rescheduled; one that was too late has none.
 _HISTORY = f"""
-    SELECT finished_at / {_MINUTE_MS} AS minute, state, {_ROUNDED} AS lateness, count(*)
+    SELECT finished_at_ms / {_MINUTE_MS} AS minute, state, {_ROUNDED} AS lateness, count(*)
     FROM task INDEXED BY task_finished
     LEFT JOIN attempt
         ON attempt.task_id = task.task_id AND attempt.number = last_attempt - attempts_used + 1
-    WHERE finished_at >= ?
+    WHERE finished_at_ms >= ?
     GROUP BY 1, 2, 3 ORDER BY 1
 """
 
@@ -110,23 +110,23 @@ _LOADS_OF_HOSTS = f"""
 
 # Calendar
 
-_EVENT_COLUMNS = Columns((*TASK, "claimed_at", "last_attempt", "host"))
-_EVENT = f"SELECT {SUMMARY}, claimed_at, last_attempt, host FROM task"
+_EVENT_COLUMNS = Columns((*TASK, "claimed_at_ms", "last_attempt", "host"))
+_EVENT = f"SELECT {SUMMARY}, claimed_at_ms, last_attempt, host FROM task"
 _NEXT_SCHEDULED = f"""
     {_EVENT} INDEXED BY task_due WHERE state = 'scheduled' AND due_at < ?
     ORDER BY due_at LIMIT ?
 """
 _LAST_FAILED = f"""
-    {_EVENT} INDEXED BY task_failures WHERE state = 'failed' AND finished_at >= ?
-    ORDER BY finished_at DESC LIMIT ?
+    {_EVENT} INDEXED BY task_failures WHERE state = 'failed' AND finished_at_ms >= ?
+    ORDER BY finished_at_ms DESC LIMIT ?
 """
 _NEXT_SCHEDULED_OF_NAME = f"""
     {_EVENT} WHERE task_name = ? AND state = 'scheduled' AND due_at < ?
     ORDER BY trigger_at LIMIT ?
 """
 _LAST_FAILED_OF_NAME = f"""
-    {_EVENT} WHERE task_name = ? AND state = 'failed' AND finished_at >= ?
-    ORDER BY finished_at DESC LIMIT ?
+    {_EVENT} WHERE task_name = ? AND state = 'failed' AND finished_at_ms >= ?
+    ORDER BY finished_at_ms DESC LIMIT ?
 """
 
 
@@ -336,5 +336,5 @@ def calendar(
 def _event(row: Row) -> Event:
     named = _EVENT_COLUMNS.name(row)
     task = to_task(named)
-    changed_at_ms = max(task.created_at_ms, named["claimed_at"] or 0, task.finished_at_ms or 0)
+    changed_at_ms = max(task.created_at_ms, named["claimed_at_ms"] or 0, task.finished_at_ms or 0)
     return Event(task, changed_at_ms, named["last_attempt"], named["host"])

@@ -35,28 +35,28 @@ from .interface import (
 
 _MAX_CHARACTER = "\U0010ffff"
 INSERT = f"""
-    INSERT INTO task ({STORED_DEFINITION}, state, due_at, created_at)
+    INSERT INTO task ({STORED_DEFINITION}, state, due_at, created_at_ms)
     VALUES ({STORED_DEFINITION.placeholders()}, 'scheduled', ?, ?)
     ON CONFLICT (task_name, trigger_at) DO NOTHING
 """
 _REPLACE = f"""
     UPDATE task
     SET ({STORED_DEFINITION}, due_at) = ({STORED_DEFINITION.placeholders()}, ?),
-        attempts_used = 0, created_at = ?
+        attempts_used = 0, created_at_ms = ?
     WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
 """
 _GET = f"SELECT {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
 _LOCK = f"{_GET} /* FOR UPDATE */"
 _TASK_ID = Columns((*TASK, "task_id"))
 _VERSION = (
-    "SELECT state, created_at, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
+    "SELECT state, created_at_ms, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
 )
 _ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
 EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
 _MOVE = """
     UPDATE task
     SET trigger_at = ?, expires_at = ? + 60 * max_delay, due_at = ?, state = 'scheduled',
-        reason = NULL, detail = '', attempts_used = 0, finished_at = NULL
+        reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL
     WHERE task_id = ?
 """
 _CANDIDATE = Columns(("task_name", "trigger_at", "task_id", "state", "max_delay", "host"))
@@ -90,7 +90,7 @@ def put(write: Write, definition: Definition, condition: PutCondition, now: floa
     if outcome is not PutOutcome.REPLACED:
         return PutResult(outcome, existing)
     cursor.execute(_REPLACE, (*values, definition.trigger_at, to_ms(now), *key))
-    write.changes.keys[definition.key] = None
+    write.changes.keys.append(definition.key)
     write.changes.add_due(values[_HOST], definition.trigger_at)
     return PutResult(outcome, new_task(definition, now, existing.attempts))
 
@@ -248,7 +248,7 @@ def delete(write: Write, key: Key) -> Deleted | None:
     values = (key.task_name, key.trigger_at)
     cursor.execute(f"DELETE {where} AND state != 'running'", values)
     if cursor.rowcount:
-        write.changes.keys[key] = None
+        write.changes.keys.append(key)
         return Deleted(1)
     return Deleted(0, [key]) if cursor.execute(f"SELECT 1 {where}", values).fetchone() else None
 
@@ -259,7 +259,7 @@ def delete_name(write: Write, task_name: str) -> Deleted | None:
     cursor.execute("DELETE FROM task WHERE task_name = ? AND state != 'running'", (task_name,))
     count = cursor.rowcount
     if count:
-        write.changes.names[task_name] = None
+        write.changes.names.append(task_name)
     running = [Key(*row) for row in cursor.execute(_RUNNING, (task_name,))]
     return Deleted(count, running) if count or running else None
 
@@ -318,7 +318,7 @@ def reschedule(
     if decision is MoveDecision.TOO_LATE:
         return Rescheduled(skipped=[(key, _SKIPPED[decision])])
     cursor.execute(_MOVE, (trigger_at, trigger_at, trigger_at, task.task_id))
-    write.changes.keys[key] = None
+    write.changes.keys.append(key)
     write.changes.add_due(task.host, trigger_at)
     return Rescheduled(moved=[(key, to)])
 
@@ -357,7 +357,7 @@ def reschedule_name(
     moves = list(zip(movable, minutes, strict=True))
     cursor.executemany(_MOVE, [(to, to, to, task.task_id) for task, to in moves])
     if moves:
-        write.changes.names[task_name] = None
+        write.changes.names.append(task_name)
     for task, to in moves:
         write.changes.add_due(task.host, to)
     return Rescheduled([(task.key, Key(task_name, to)) for task, to in moves], skipped)

@@ -1,9 +1,10 @@
-"""One side of a move: a store that no daemon uses, read or written in the order of numbers."""
+"""One end of a move: a store that no daemon uses, read or written in the order of task_id."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any
 
 from attrs import frozen
 
@@ -19,11 +20,11 @@ TASK_ROW = Columns(
         "due_at",
         "attempts_used",
         "last_attempt",
-        "claimed_at",
+        "claimed_at_ms",
         "lease_until",
         "node",
-        "created_at",
-        "finished_at",
+        "created_at_ms",
+        "finished_at_ms",
     )
 )
 ATTEMPT_ROW = Columns(("task_id", *ATTEMPT))
@@ -31,9 +32,9 @@ ATTEMPT_ROW = Columns(("task_id", *ATTEMPT))
 
 @frozen
 class Counts:
-    """What a store holds.
+    """The numbers of rows in a store.
 
-    :ivar states: how many tasks there are in each state that there are any in.
+    :ivar states: tasks by state, without states that no task has.
     """
 
     states: dict[str, int]
@@ -41,47 +42,69 @@ class Counts:
 
     @property
     def tasks(self) -> int:
-        """How many tasks there are in all."""
+        """Number of all tasks."""
         return sum(self.states.values())
 
 
-class TransferEndpoint(Protocol):
-    """A store, closed to daemons until it is let go.
+class TransferEndpoint(ABC):
+    """A store that daemons cannot use until it is closed.
 
-    :ivar shown: what people call it.
+    :ivar name: its name for people, without secrets.
     """
 
-    shown: str
+    name: str
 
-    def refuse_daemons(self) -> None:
-        """See to it that no daemon uses it.
+    @abstractmethod
+    def _select(self, statement: str, *values: Any) -> Iterator[Row]:
+        """Return the rows of a query, read as they are needed."""
 
-        :raises CannotOpen: when one lives on it.
-        """
+    @abstractmethod
+    def ensure_no_daemon(self) -> None:
+        """Raise :exc:`callme.store.interface.CannotOpen` if a daemon uses the store."""
 
-    def counts(self) -> Counts:
-        """Count what it holds."""
+    @abstractmethod
+    def write(self, tasks: Iterable[Row], attempts: Iterable[Row]) -> None:
+        """Add tasks and their attempts in one transaction."""
+
+    @abstractmethod
+    def finalize(self) -> None:
+        """Make the store ready for daemons."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the store."""
+
+    def count_rows(self) -> Counts:
+        """Return the numbers of tasks and attempts."""
+        rows = self._select("SELECT state, count(*) FROM task GROUP BY state")
+        states = {str(state): int(count) for state, count in rows}
+        return Counts(states, self._number("SELECT count(*) FROM attempt"))
 
     def count_to(self, task_id: int) -> int:
-        """Count the tasks up to a number."""
+        """Return the number of tasks up to a task_id."""
+        return self._number("SELECT count(*) FROM task WHERE task_id <= ?", task_id)
 
     def last(self) -> int:
-        """Return the greatest number of a task; 0 where there is none."""
+        """Return the greatest task_id; 0 if there is no task."""
+        return self._number("SELECT max(task_id) FROM task")
 
-    def boundary(self, after: int, count: int) -> int | None:
-        """Return the number of the last of the next so many tasks; ``None`` after the last."""
+    def next_chunk_end(self, after: int, count: int) -> int | None:
+        """Return the last task_id of the next ``count`` tasks; ``None`` after the last task."""
+        ids = "SELECT task_id FROM task WHERE task_id > ? ORDER BY task_id LIMIT ?"
+        return self._number(f"SELECT max(task_id) FROM ({ids}) AS chunk", after, count) or None
 
     def tasks(self, after: int, to: int) -> Iterator[Row]:
-        """Yield the tasks with numbers after one and up to another."""
+        """Yield the tasks after one task_id and up to another."""
+        return self._between(f"SELECT {TASK_ROW} FROM task", after, to)
 
     def attempts(self, after: int, to: int) -> Iterator[Row]:
         """Yield the attempts of those."""
+        return self._between(f"SELECT {ATTEMPT_ROW} FROM attempt", after, to)
 
-    def write(self, tasks: Iterable[Row], attempts: Iterable[Row]) -> None:
-        """Add tasks and their attempts, all in one transaction."""
+    def _between(self, select: str, after: int, to: int) -> Iterator[Row]:
+        where = "WHERE task_id > ? AND task_id <= ? ORDER BY task_id"
+        return self._select(f"{select} {where}", after, to)
 
-    def finish(self) -> None:
-        """Make it ready for daemons."""
-
-    def close(self) -> None:
-        """Let it go."""
+    def _number(self, statement: str, *values: Any) -> int:
+        (row,) = self._select(statement, *values)
+        return int(row[0] or 0)

@@ -232,7 +232,7 @@ def test_damaged_database_file_is_refused(tmp_path: Path) -> None:
 def test_database_file_of_a_newer_schema_is_refused(daemon: Daemon) -> None:
     daemon.start().terminate()
     connection = sqlite3.connect(daemon.directory / "callme.sqlite")
-    connection.execute(f"PRAGMA user_version = {len(migrations()) + 1}")
+    connection.execute(f"PRAGMA user_version = {migrations().newest + 1}")
     connection.close()
     refused(twistd(daemon.directory, f"--port={free_port()}"), "from a newer callme")
 

@@ -304,7 +304,7 @@ def test_daemons_that_start_together_on_an_empty_database_both_run(
             assert daemon.curl("GET", "/status/") == (200, {"tasks": []})
         with cluster.connect(url.rpartition("/")[2]) as connection:
             made = connection.execute(f"SELECT count(*) FROM {SCHEMA}.migration".encode())
-            assert made.fetchone() == (len(migrations()),)
+            assert made.fetchone() == (len(migrations().numbered),)
     finally:
         for daemon in daemons:
             daemon.kill()

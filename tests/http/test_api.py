@@ -702,3 +702,27 @@ def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
     put_it(made, PutCondition.NONE, NOON).addCallback(committing.callback)
     assert world.caller.called == [f"task@{NOON}"]
     assert world.task(Key("task", NOON)).state is State.SUCCEEDED
+
+
+def test_replacement_that_could_never_run_is_refused(world: World) -> None:
+    """The task waits for its retry; the new definition's max_delay is over."""
+    world.caller.status = 500
+    world.put(retry=3, retry_delay=5)
+    world.scheduler.start()
+    world.turn_to(NOON + 90)
+    body = {**BODY, "trigger_at": NOON, "max_delay": 1}
+    for query in ("", "?dry_run"):
+        answer = ask(world, "PUT", f"/task/task{query}", body, {"If-Match": "*"})
+        assert answer.status == 422
+        assert pointers(answer) == ["/trigger_at"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}, {"If-None-Match": "*"}])
+def test_dry_run_on_a_corrupt_row_responds_as_the_put(
+    world: World, headers: dict[str, str]
+) -> None:
+    put(world)
+    world.store.connection.execute("UPDATE task SET headers = '{'")
+    dry = ask(world, "PUT", "/task/task?dry_run", BODY, headers)
+    assert dry.status == ask(world, "PUT", "/task/task", BODY, headers).status
+    assert (dry.status == 200) == (headers == {"If-Match": "*"})

@@ -158,6 +158,19 @@ def test_task_count_is_cached_for_a_minute(world: World) -> None:
     assert scheduled() == 1
 
 
+def test_corrupt_rows_are_counted_by_their_recorded_reason(world: World) -> None:
+    world.put("late", NOON - 600, max_delay=1)
+    world.put("due", NOON)
+    world.store.connection.execute("UPDATE task SET headers = '{'")
+    world.scheduler.start()
+    found = samples(world)
+    recorded = {"state": "failed", "reason": "connection_failed"}
+    assert value(found, "callme_tasks_finished_total", **recorded) == 2
+    assert value(found, "callme_tasks", **recorded) == 2
+    too_late = {"state": "failed", "reason": "too_late"}
+    assert value(found, "callme_tasks_finished_total", **too_late) == 0
+
+
 class SlowStore:
     """A store that returns its stats when the test decides."""
 

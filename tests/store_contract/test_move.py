@@ -154,7 +154,7 @@ async def test_interrupted_move_resumes(
     monkeypatch.setattr(target, "write", write)
     with pytest.raises(Interrupted):
         move.move(source, target, io.StringIO())
-    assert target.counts().tasks == 14
+    assert target.count_rows().tasks == 14
     monkeypatch.undo()
     monkeypatch.setattr(move, "CHUNK_LIMIT", 10)
     terminal = Terminal()
@@ -226,7 +226,7 @@ async def test_daemon_that_starts_during_the_move_is_detected(
         move.open_endpoint(url, must_exist=True),
         move.open_endpoint(str(path), must_exist=False),
     )
-    finish = target.finish
+    finish = target.finalize
 
     def thaw() -> None:
         with cluster.connect(url.rpartition("/")[2]) as connection:
@@ -234,7 +234,7 @@ async def test_daemon_that_starts_during_the_move_is_detected(
             Member("frozen").heartbeat(connection, NOON, None, 1)
         finish()
 
-    monkeypatch.setattr(target, "finish", thaw)
+    monkeypatch.setattr(target, "finalize", thaw)
     with pytest.raises(CannotOpen, match="in use by the callme daemon frozen"):
         move.move(source, target, io.StringIO())
     source.close()
@@ -274,8 +274,8 @@ def test_unequal_counts_are_an_error(
     connection.execute(
         "INSERT INTO task (task_name, trigger_at, callback, callback_method, payload, headers, "
         "expected_http_status, retry, retry_delay, max_delay, timeout, host, expires_at, state, "
-        "due_at, created_at) VALUES ('a', 0, 'x', 'GET', '', '{}', '[200]', 1, '[1]', 1, 1, 'x', "
-        "60, 'scheduled', 0, 0)"
+        "due_at, created_at_ms) VALUES ('a', 0, 'x', 'GET', '', '{}', '[200]', 1, '[1]', 1, 1, "
+        "'x', 60, 'scheduled', 0, 0)"
     )
     connection.commit()
     connection.close()

@@ -39,6 +39,7 @@ from callme.store.postgresql.pool import Connections
 from callme.store.postgresql.setup import PEER_TIMEOUT_SECONDS, migrations, open_server
 from tests.helpers.postgres import Cluster, Silence
 from tests.helpers.processes import free_port, wait_for
+from tests.helpers.schemas import make_postgresql, with_more
 from tests.helpers.tasks import NOON, definition
 
 HOST = "sink.example:80"
@@ -752,14 +753,14 @@ def test_concurrent_starts_migrate_once(cluster: Cluster) -> None:
     assert len(found) == 4
     with cluster.connect("at_once") as connection:
         rows = connection.execute(f"SELECT number FROM {SCHEMA}.migration".encode()).fetchall()
-    assert [number for (number,) in rows] == list(range(1, len(migrations()) + 1))
+    assert [number for (number,) in rows] == list(migrations().numbered)
 
 
 def test_failed_migration_leaves_the_schema_unchanged(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = cluster.create("fails")
-    bad = [*migrations(), "CREATE TABLE half (x int);", "CREATE TABLE task (x int);"]
+    bad = with_more(migrations(), "CREATE TABLE half (x int);", "CREATE TABLE task (x int);")
     monkeypatch.setattr(setup, "migrations", lambda: bad)
     with pytest.raises(CannotOpen, match='relation "task" already exists') as refused:
         open_server(url)
@@ -770,36 +771,54 @@ def test_failed_migration_leaves_the_schema_unchanged(
     open_server(url)
 
 
-def test_database_from_before_notifications_is_migrated(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+SHAPE = """
+    SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'callme'
+    UNION ALL
+    SELECT indexname, regexp_replace(indexdef, '.* USING', '') FROM pg_indexes
+    WHERE schemaname = 'callme'
+    ORDER BY 1, 2
+"""
+
+
+async def test_database_of_the_schema_before_the_baseline_is_upgraded(
+    cluster: Cluster, daemons: Any
 ) -> None:
-    url = cluster.create("before_notices")
-    old = (
-        f"INSERT INTO {SCHEMA}.task (task_name, trigger_at, callback, callback_method, payload,"
-        " headers, expected_http_status, retry, retry_delay, max_delay, timeout, host, expires_at,"
-        " state, due_at, created_at) VALUES (%s, 60, 'http://a/', 'GET', '', '{}', '[200]', 1,"
-        " '[1]', 10, 30, 'a:80', 660, 'scheduled', 60, 0)"
-    ).encode()
-    with monkeypatch.context() as patch:
-        patch.setattr(setup, "migrations", lambda: migrations()[:2])
+    url = cluster.create("before_baseline")
+    with cluster.connect("before_baseline") as connection:
+        make_postgresql(connection, 4)
+        connection.execute(
+            b"INSERT INTO task (task_name, trigger_at, callback, callback_method, payload, headers,"
+            b" expected_http_status, retry, retry_delay, max_delay, timeout, on_failure, host,"
+            b" expires_at, state, reason, attempts_used, last_attempt, claimed_at, created_at,"
+            b" finished_at) VALUES ('task', 60, 'http://a/', 'GET', 'p', '{}', '[200]', 1, '[1]',"
+            b" 10, 30, 'http://b/', 'a:80', 660, 'failed', 'timeout', 1, 1, 61001, 1, 62002)"
+        )
+        connection.execute(
+            b"INSERT INTO attempt VALUES (1, 1, 61002, 1002, 1000, NULL, 'timeout', 'd', 'b', 'n')"
+        )
+    task = await daemons("a", open_server(url)).read(tasks.get, Key("task", 60))
+    assert task is not None
+    assert (task.definition.payload, task.definition.on_failure) == ("p", "http://b/")
+    assert (task.state, task.created_at_ms, task.finished_at_ms) == (State.FAILED, 1, 62002)
+    assert [(one.started_at_ms, one.node) for one in task.attempts or ()] == [(61002, "n")]
+    open_server(cluster.create("of_baseline"))
+    with cluster.connect("before_baseline") as old, cluster.connect("of_baseline") as new:
+        assert old.execute(SHAPE.encode()).fetchall() == new.execute(SHAPE.encode()).fetchall()
+
+
+def test_database_of_an_older_schema_is_refused_in_one_line(cluster: Cluster) -> None:
+    url = cluster.create("older")
+    with cluster.connect("older") as connection:
+        make_postgresql(connection, 3)
+    with pytest.raises(CannotOpen, match="has schema 3, from an older callme") as refused:
         open_server(url)
-    with cluster.connect("before_notices") as connection:
-        connection.execute(old, ("before",))
-        connection.commit()
-        open_server(url)
-        # A daemon of the previous version keeps running.
-        connection.execute(old, ("since",))
-        told = f"SELECT task_name, on_failure, on_success FROM {SCHEMA}.task ORDER BY 1".encode()
-        assert connection.execute(told).fetchall() == [
-            ("before", None, None),
-            ("since", None, None),
-        ]
+    assert "\n" not in str(refused.value)
 
 
 def test_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     url = cluster.create("newer")
     with monkeypatch.context() as patch:
-        more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
+        more = with_more(migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;")
         patch.setattr(setup, "migrations", lambda: more)
         open_server(url)
     with pytest.raises(CannotOpen, match="from a newer callme; this one knows up to"):
@@ -843,7 +862,7 @@ def filled(
     columns = (
         "task_name, trigger_at, callback, callback_method, payload, headers, expected_http_status, "
         "retry, retry_delay, max_delay, timeout, host, expires_at, state, due_at, holder, "
-        "lease_until, created_at, finished_at"
+        "lease_until, created_at_ms, finished_at_ms"
     )
     with cluster.connect("contract") as connection:
         connection.execute(f"SET search_path = {SCHEMA}".encode())
@@ -904,7 +923,7 @@ def filled(
 def test_query_uses_its_index(
     filled: psycopg.Connection, statement: str, values: Any, index: str
 ) -> None:
-    explain = b"EXPLAIN " + cursor._translated(statement)
+    explain = b"EXPLAIN " + cursor.translate(statement)
     plan = [row[0] for row in filled.execute(explain, values)]
     assert any(index in line for line in plan), plan
     assert not any("Seq Scan on task" in line or "Bitmap" in line for line in plan), plan

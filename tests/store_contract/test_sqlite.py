@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from callme.store.sqlite import file
 from callme.store.sqlite.cursor import SqliteCursor
 from callme.store.sqlite.engine import SqliteStore
 from callme.store.sqlite.file import migrations, open_database
+from tests.helpers.schemas import make_sqlite, with_more
 from tests.helpers.tasks import NOON, definition
 
 NOW = NOON + 0.5
@@ -85,7 +87,7 @@ def torn(path: Path) -> None:
 def newer(path: Path) -> None:
     make(path)
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {len(migrations()) + 1}")
+        connection.execute(f"PRAGMA user_version = {migrations().newest + 1}")
     connection.close()
 
 
@@ -151,12 +153,12 @@ def test_failed_migration_leaves_the_schema_unchanged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(path)
-    bad = [*migrations(), "CREATE TABLE half (x);\nCREATE TABLE task (x);"]
+    bad = with_more(migrations(), "CREATE TABLE half (x);\nCREATE TABLE task (x);")
     monkeypatch.setattr(file, "migrations", lambda: bad)
     with pytest.raises(CannotOpen, match="already exists"):
         open_database(path)
     connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(bad) - 1
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == bad.newest - 1
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     assert "half" not in tables
     connection.close()
@@ -166,36 +168,71 @@ def test_new_migration_runs_once_on_an_old_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(path)
-    more = [*migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;"]
+    more = with_more(migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;")
     monkeypatch.setattr(file, "migrations", lambda: more)
     make(path)
     make(path)
     connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(more)
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == more.newest
     connection.close()
 
 
-def test_file_from_before_notifications_is_migrated(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(file, "migrations", lambda: migrations()[:3])
-        make(path)
-    connection = sqlite3.connect(path)
-    connection.execute(
-        "INSERT INTO task (task_name, trigger_at, callback, callback_method, payload, headers,"
-        " expected_http_status, retry, retry_delay, max_delay, timeout, host, expires_at, state,"
-        " due_at, created_at) VALUES ('task', 60, 'http://a/', 'GET', '', '{}', '[200]', 1, '[1]',"
-        " 10, 30, 'a:80', 660, 'scheduled', 60, 0)"
-    )
-    connection.commit()
-    connection.close()
+def shape(path: Path) -> dict[str, object]:
+    """Return the columns of each table, and those of each index."""
+    with closing(sqlite3.connect(path)) as connection:
+        names = "SELECT name, type FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+        return {
+            name: sorted(
+                column for _, column, *_ in connection.execute(f"PRAGMA table_info({name})")
+            )
+            if kind == "table"
+            else [column for *_, column in connection.execute(f"PRAGMA index_info({name})")]
+            for name, kind in connection.execute(names).fetchall()
+        }
+
+
+def test_file_of_the_schema_before_the_baseline_is_upgraded(path: Path) -> None:
+    with closing(make_sqlite(path, 5)) as connection:
+        connection.execute(
+            "INSERT INTO task (task_name, trigger_at, callback, callback_method, payload, headers,"
+            " expected_http_status, retry, retry_delay, max_delay, timeout, on_failure, host,"
+            " expires_at, state, reason, attempts_used, last_attempt, claimed_at, created_at,"
+            " finished_at) VALUES ('task', 60, 'http://a/', 'GET', 'p', '{}', '[200]', 1, '[1]',"
+            " 10, 30, 'http://b/', 'a:80', 660, 'failed', 'timeout', 1, 1, 61001, 1, 62002)"
+        )
+        connection.execute(
+            "INSERT INTO attempt VALUES (1, 1, 61002, 1002, 1000, NULL, 'timeout', 'd', 'b', 'n')"
+        )
+        connection.commit()
     make(path)
-    connection = sqlite3.connect(path)
-    task = tasks.get(connection.cursor(SqliteCursor), Key("task", 60))
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        task = tasks.get(connection.cursor(SqliteCursor), Key("task", 60))
     assert task is not None
-    assert task.definition == Definition(task_name="task", trigger_at=60, callback="http://a/")
+    assert task.definition == Definition(
+        task_name="task",
+        trigger_at=60,
+        callback="http://a/",
+        payload="p",
+        on_failure="http://b/",
+    )
+    assert (task.state, task.created_at_ms, task.finished_at_ms) == (State.FAILED, 1, 62002)
+    assert task.attempts is not None
+    assert [(one.started_at_ms, one.node) for one in task.attempts] == [(61002, "n")]
+
+
+def test_upgraded_file_has_the_schema_of_a_new_one(path: Path) -> None:
+    make_sqlite(path, 5).close()
+    make(path)
+    new = path.with_name("new.sqlite")
+    make(new)
+    assert shape(path) == shape(new)
+
+
+def test_file_of_an_older_schema_is_refused_in_one_line(path: Path) -> None:
+    make_sqlite(path, 4).close()
+    with pytest.raises(CannotOpen, match="has schema 4, from an older callme") as refused:
+        open_database(path)
+    assert "\n" not in str(refused.value)
 
 
 async def test_every_connection_has_durable_settings(store: SqliteStore) -> None:
@@ -220,7 +257,7 @@ async def test_every_connection_has_durable_settings(store: SqliteStore) -> None
         (queue._TOO_LATE, "task_due (due_at<?)"),
         (queue._CLAIM, "task_host (host=? AND due_at<?)"),
         (f"{queue._CLAIMS} AND lease_until <= ?", "task_running (lease_until<?)"),
-        (queue._PURGE, "task_finished (finished_at<?)"),
+        (queue._PURGE, "task_finished (finished_at_ms<?)"),
         (queue._RECORD, "INTEGER PRIMARY KEY (rowid=?)"),
         (queue._BACKLOG, "task_due (due_at<?)"),
         (queue._DUE_HOSTS, "task_due (due_at<?)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,13 @@ from callme.core.notification import build_notification
 from callme.core.representation import task_to_dict
 from callme.core.task import Definition, Reason, State, Transition
 from callme.core.times import MAX_TIMESTAMP, Key
-from callme.core.transitions import PutCondition, PutOutcome, decide_after_attempt, interrupted
+from callme.core.transitions import (
+    PutCondition,
+    PutOutcome,
+    decide_after_attempt,
+    decide_put,
+    interrupted,
+)
 from callme.store import queue, stats, tasks
 from callme.store.changes import Changes
 from callme.store.database import Store, Write
@@ -23,6 +30,7 @@ from callme.store.interface import (
     InFlightCall,
     MinuteOutcomes,
     Page,
+    StoreUnavailable,
     TaskVersion,
 )
 from tests.helpers.logs import LoggedFailures
@@ -386,7 +394,7 @@ async def test_task_past_max_delay_fails_as_too_late(store: Store) -> None:
     assert changes[-1].transitions == []
     due = await store.write(queue.expire_overdue, NOON + 60)
     assert (list(due.hosts), due.more) == ([HOST], False)
-    assert [late] == [one.key for one in changes[-1].transitions] == list(changes[-1].keys)
+    assert [late] == [one.key for one in changes[-1].transitions] == list(changes[-1].changed())
     task = await store.read(tasks.get, late)
     assert task is not None
     assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)
@@ -770,7 +778,7 @@ async def test_writes_repeated_singly_are_published_once_each_as_committed(store
         await bad
     await deleting
     await putting
-    assert [list(changes.keys) for changes in published] == [[key], []]
+    assert [list(changes.changed()) for changes in published] == [[key], []]
     assert [changes.due_hosts for changes in published] == [{}, {HOST: NOON}]
 
 
@@ -798,7 +806,7 @@ async def test_every_write_names_what_it_changes(store: Store) -> None:
     await store.write(tasks.reschedule_name, "task", NOON + 120, NOW, include_all_states=False)
     await store.write(tasks.delete, Key("task", NOON + 120))
     await store.write(tasks.delete_name, f"task.{NOON}.on_failure")
-    assert [list(changes.keys) for changes in published] == [
+    assert [list(changes.changed()) for changes in published] == [
         [],
         [key],
         [key],
@@ -831,6 +839,29 @@ async def test_every_write_names_what_it_changes(store: Store) -> None:
     ]
 
 
+async def test_record_whose_result_was_lost_is_published_when_it_is_repeated(store: Any) -> None:
+    key = await put(store)
+    (claim,) = await claim_all(store)
+    published = record_changes(store)
+    transact: Callable[[Any], Deferred[Any]] = store._commits._transact
+
+    def lose(operations: Any) -> Deferred[Any]:
+        store._commits._transact = transact
+
+        def lost(_: object) -> None:
+            raise StoreUnavailable("lost")
+
+        return transact(operations).addCallback(lost)
+
+    store._commits._transact = lose
+    with pytest.raises(StoreUnavailable):
+        await finish(store, claim, 200)
+    assert published == []
+    assert await finish(store, claim, 200)
+    assert [one.key for changes in published for one in changes.transitions] == [key]
+    assert published[0].lost == []
+
+
 async def test_a_result_of_a_lost_claim_is_published_as_lost(store: Store) -> None:
     await put(store)
     (claim,) = await claim_all(store)
@@ -839,6 +870,65 @@ async def test_a_result_of_a_lost_claim_is_published_as_lost(store: Store) -> No
     assert not await finish(store, claim, 500)
     assert published[0].transitions == []
     assert [one.key for one in published[0].lost] == [claim.definition.key]
+
+
+# Corrupt rows, and definitions that could never run
+
+
+async def corrupt(store: Store, name: str) -> None:
+    """Make the stored definition of a task unreadable, as another program may."""
+
+    def spoil(write: Write) -> None:
+        write.cursor.execute("UPDATE task SET headers = '{' WHERE task_name = ?", (name,))
+
+    await store.write(spoil)
+
+
+async def test_replacement_that_could_never_run_is_refused_as_such(store: Store) -> None:
+    await put(store, retry=3)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+    late = definition(payload="other", max_delay=1)
+    result = await store.write(tasks.put, late, PutCondition.MUST_EXIST, NOON + 60)
+    assert result.outcome is PutOutcome.NEVER_RUNS
+    assert result.task is not None
+    assert result.task.definition == definition(retry=3)
+
+
+@pytest.mark.parametrize("condition", PutCondition)
+async def test_preview_of_a_put_on_a_corrupt_row_agrees_with_the_put(
+    store: Store, condition: PutCondition
+) -> None:
+    key = await put(store)
+    await corrupt(store, key.task_name)
+    (preview,) = await store.read(stats.preview_put, [definition()], NOW)
+    result = await store.write(tasks.put, definition(), condition, NOW)
+    assert decide_put(preview.existing, definition(), condition, NOW) is result.outcome
+    assert result.outcome is not PutOutcome.UNCHANGED
+
+
+async def test_late_corrupt_row_is_published_with_its_recorded_reason(store: Store) -> None:
+    key = await put(store, max_delay=1)
+    await corrupt(store, key.task_name)
+    published = record_changes(store)
+    await store.write(queue.expire_overdue, NOON + 61)
+    task = await store.read(tasks.get, key)
+    assert task is not None
+    assert task.reason is Reason.CONNECTION_FAILED
+    assert list(published[0].changed()) == [key]
+    assert [one.transition.reason for one in published[0].transitions] == [task.reason]
+
+
+async def test_corrupt_row_failed_by_a_claim_is_published(store: Store) -> None:
+    key = await put(store, "corrupt")
+    fine = await put(store, "fine")
+    await corrupt(store, key.task_name)
+    published = record_changes(store)
+    assert [claim.definition.key for claim in await claim_all(store)] == [fine]
+    assert set(published[0].changed()) == {key, fine}
+    assert [(one.key, one.transition.state) for one in published[0].transitions] == [
+        (key, State.FAILED)
+    ]
 
 
 # Queries of the web page

@@ -65,13 +65,13 @@ class PostgresqlCursor:
     ) -> PostgresqlCursor:
         """Run a statement; one of PostgreSQL's own may name its values: ``%(name)s``."""
         self._cursor = self._connection.cursor()
-        self._cursor.execute(_translated(statement), values or None)
+        self._cursor.execute(translate(statement), values or None)
         return PostgresqlCursor(self._connection, self._cursor)
 
     def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> None:
         """Run a statement for each of many rows of values."""
         self._cursor = self._connection.cursor()
-        self._cursor.executemany(_translated(statement), values)
+        self._cursor.executemany(translate(statement), values)
 
     def fetchone(self) -> Any:
         """Return the next row, or ``None``."""
@@ -100,7 +100,7 @@ class PostgresqlCursor:
 
 
 @lru_cache(maxsize=256)
-def _translated(statement: str) -> bytes:
+def translate(statement: str) -> bytes:
     """Return a shared statement (:class:`callme.store.interface.Cursor`) as PostgreSQL takes it."""
     statement = re.sub(r"INDEXED BY \w+", "", statement)
     statement = re.sub(r"/\* (FOR UPDATE[A-Z ]*) \*/", r"\1", statement)

@@ -34,14 +34,15 @@ _ALIVE = f"""
     WITH time AS (SELECT {NOW} AS ms),
     me AS (
         UPDATE node
-        SET seen_at = ms,
-            steady_since = CASE WHEN ms - seen_at > {_GAP_SECONDS * 1000} THEN ms
-                ELSE steady_since END
-        FROM time WHERE node_id = %(me)s RETURNING node_id, steady_since
+        SET seen_at_ms = ms,
+            stable_since_ms = CASE WHEN ms - seen_at_ms > {_GAP_SECONDS * 1000} THEN ms
+                ELSE stable_since_ms END
+        FROM time WHERE node_id = %(me)s RETURNING node_id, stable_since_ms
     ), dead AS (
         DELETE FROM node USING time, me
-        WHERE node.seen_at < ms - {PEER_TIMEOUT_SECONDS * 1000}
-            AND me.steady_since <= ms - {PEER_TIMEOUT_SECONDS * 1000} AND node.node_id <> me.node_id
+        WHERE node.seen_at_ms < ms - {PEER_TIMEOUT_SECONDS * 1000}
+            AND me.stable_since_ms <= ms - {PEER_TIMEOUT_SECONDS * 1000}
+            AND node.node_id <> me.node_id
         RETURNING node.node_id
     ), chosen AS MATERIALIZED (
         SELECT task_id FROM task
@@ -64,7 +65,7 @@ _ALIVE = f"""
     FROM time LEFT JOIN taken ON true
 """
 _REGISTER = f"""
-    INSERT INTO node (name, seen_at, steady_since)
+    INSERT INTO node (name, seen_at_ms, stable_since_ms)
     SELECT %(name)s, ms, ms FROM (SELECT {NOW} AS ms) AS time RETURNING node_id
 """
 _KEEP = "UPDATE task SET holder = ? WHERE state = 'running' AND holder = ?"

@@ -43,7 +43,7 @@ _CLAIM = f"""
         ) AS due
     )
     UPDATE task
-    SET state = 'running', due_at = NULL, claimed_at = {NOW},
+    SET state = 'running', due_at = NULL, claimed_at_ms = {NOW},
         lease_until = {NOW} / 1000 + {LEASE_MARGIN} + timeout, node = %(name)s,
         holder = %(me)s, token = %(token)s,
         attempts_used = attempts_used + 1, last_attempt = last_attempt + 1
@@ -57,7 +57,7 @@ _STATEMENT_LIMIT = 200
 """Maximum number of records in one statement."""
 _ATTEMPT_TYPES = {
     "number": "int",
-    "started_at": "bigint",
+    "started_at_ms": "bigint",
     "lateness_ms": "bigint",
     "duration_ms": "bigint",
     "status": "int",
@@ -74,7 +74,7 @@ _TYPES = {
     "task_reason": "text",
     "task_detail": "text",
     "due_at": "bigint",
-    "finished_at": "bigint",
+    "finished_at_ms": "bigint",
     "unspent": "int",
     **_ATTEMPT_TYPES,
 }
@@ -89,7 +89,7 @@ _RECORD = f"""
         UPDATE task
         SET state = transition.state, reason = transition.task_reason,
             detail = transition.task_detail, due_at = transition.due_at,
-            finished_at = transition.finished_at, lease_until = NULL,
+            finished_at_ms = transition.finished_at_ms, lease_until = NULL,
             holder = NULL, token = NULL, attempts_used = attempts_used - transition.unspent,
             last_attempt = last_attempt - transition.unspent
         FROM transition
@@ -174,7 +174,7 @@ class RecordCall:
             "task_reason": None if transition.reason is None else transition.reason.value,
             "task_detail": _without_nul(transition.detail),
             "due_at": transition.due_at,
-            "finished_at": None if transition.state is State.SCHEDULED else to_ms(self.now),
+            "finished_at_ms": None if transition.state is State.SCHEDULED else to_ms(self.now),
             "unspent": 0 if transition.attempt is not None else 1,
             **_attempt_row(transition.attempt),
         }

@@ -8,7 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..interface import CannotOpen, StartupCounts
-from ..migrations import read_migrations
+from ..migrations import Migrations, read_migrations
 from ..stats import startup_counts
 from .cursor import PostgresqlCursor
 from .dsn import SCHEMA, Server
@@ -106,33 +106,27 @@ def _check(connection: psycopg.Connection, shown: str) -> None:
         raise CannotOpen(f"{shown}: the database's encoding is {encoding}, not UTF8")
 
 
-def migrations() -> list[str]:
-    """Return the SQL of each migration, in order; the first one makes schema 1."""
+def migrations() -> Migrations:
+    """Return the migrations of PostgreSQL."""
     assert __package__ is not None
     return read_migrations(__package__)
 
 
-def migrate(connection: psycopg.Connection, shown: str) -> None:
-    """Run the migrations that the database has not seen, all in one transaction.
+def migrate(connection: psycopg.Connection, name: str) -> None:
+    """Run the migrations that the database lacks, all in one transaction.
 
-    Of daemons that start at the same moment the first one does it, and the others wait.
+    If several daemons start at the same moment, one migrates and the others wait.
 
-    :raises CannotOpen: when the schema is of a newer callme.
+    :param name: the name of the database, for errors.
+    :raises CannotOpen: if the schema is of a newer callme, or too old.
     """
     with connection.transaction():
         connection.execute(f"SET LOCAL lock_timeout = '{MIGRATING_SECONDS}s'".encode())
         connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCKS, _MIGRATION_LOCK))
-        known = migrations()
-        version = schema_version(connection)
-        if version > len(known):
-            raise CannotOpen(
-                f"{shown} has schema {version}, from a newer callme; "
-                f"this one knows up to {len(known)}"
-            )
-        if version == len(known):
-            return
-        connection.execute(_CREATE.encode())
-        for number, script in enumerate(known[version:], start=version + 1):
+        pending = migrations().pending(schema_version(connection), name)
+        if pending:
+            connection.execute(_CREATE.encode())
+        for number, script in pending:
             connection.execute(script.encode())
             connection.execute("INSERT INTO migration (number) VALUES (%s)", (number,))
 
@@ -167,7 +161,7 @@ def _check_name(connection: psycopg.Connection, name: str, shown: str) -> None:
         connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_LOCKS, name))
         return
     row = connection.execute(
-        f"SELECT 1 FROM {SCHEMA}.node WHERE name = %s AND seen_at > "
+        f"SELECT 1 FROM {SCHEMA}.node WHERE name = %s AND seen_at_ms > "
         "extract(epoch FROM clock_timestamp()) * 1000 - %s".encode(),
         (name, PEER_TIMEOUT_SECONDS * 1000),
     ).fetchone()

@@ -31,17 +31,17 @@ _STATEMENT_LIMIT = 200
 """Maximum number of tasks in one statement."""
 _STATEMENT_CHARACTERS = 4 * 1024 * 1024
 """Maximum number of characters of their payloads, but for one that is larger by itself."""
-_GIVEN = Columns((*STORED_DEFINITION, "created_at"))
+_GIVEN = Columns((*STORED_DEFINITION, "created_at_ms"))
 # JSON has no bytes: they are given as hexadecimal digits.
 _TYPES = {one.name: one.column.postgresql_type.replace("bytea", "text") for one in PARAMETERS} | {
     "host": "text",
     "expires_at": "bigint",
-    "created_at": "bigint",
+    "created_at_ms": "bigint",
 }
 _CREATE = f"""
-    INSERT INTO task ({STORED_DEFINITION}, state, due_at, created_at)
+    INSERT INTO task ({STORED_DEFINITION}, state, due_at, created_at_ms)
     SELECT {STORED_DEFINITION.select(**{name: f"decode({name}, 'hex')" for name in BINARY})},
-        'scheduled', trigger_at, created_at
+        'scheduled', trigger_at, created_at_ms
     FROM json_to_recordset(?::json)
         AS given ({", ".join(f"{name} {_TYPES[name]}" for name in _GIVEN)})
     ON CONFLICT (task_name, trigger_at) DO NOTHING
@@ -58,11 +58,11 @@ _ATTEMPT_COLUMNS = Columns((*ATTEMPT, "task_id"))
 _MODIFIED = """
     SELECT known.task_name, known.trigger_at
     FROM unnest(?::text[], ?::bigint[], ?::text[], ?::bigint[], ?::int[])
-        AS known (task_name, trigger_at, state, created_at, attempts_used)
+        AS known (task_name, trigger_at, state, created_at_ms, attempts_used)
     LEFT JOIN task
         ON task.task_name = known.task_name COLLATE "C" AND task.trigger_at = known.trigger_at
-    WHERE (task.state, task.created_at, task.attempts_used)
-        IS DISTINCT FROM (known.state, known.created_at, known.attempts_used)
+    WHERE (task.state, task.created_at_ms, task.attempts_used)
+        IS DISTINCT FROM (known.state, known.created_at_ms, known.attempts_used)
     LIMIT ?
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ..interface import CannotOpen, StartupCounts
-from ..migrations import read_migrations
+from ..migrations import Migrations, read_migrations
 from ..stats import startup_counts
 from .cursor import SqliteCursor
 
@@ -73,7 +73,7 @@ def open_database(path: Path) -> DatabaseFile:
             # Only now: another program's file is none of ours to close to others.
             os.fchmod(lock, 0o600)
             configure_writer(connection)
-            migrate(connection)
+            migrate(connection, _named(path))
         finally:
             connection.close()
     except (OSError, sqlite3.Error) as error:
@@ -125,34 +125,27 @@ def _named(path: Path) -> str:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file that is damaged, another program's, or of a newer callme."""
+    """Refuse a file that is damaged, another program's, or of an unknown schema."""
     application_id = _pragma(connection, "application_id")
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application_id != APPLICATION_ID and not (empty and application_id == 0):
         raise CannotOpen(f"{_named(path)} is a database of another program")
-    version, newest = _pragma(connection, "user_version"), len(migrations())
-    if version > newest:
-        raise CannotOpen(
-            f"{_named(path)} has schema {version}, from a newer callme; "
-            f"this one knows up to {newest}"
-        )
+    migrations().pending(_pragma(connection, "user_version"), _named(path))
     if path.stat().st_size <= _CHECKED_WHOLE:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise CannotOpen(f"{_named(path)} is damaged: {' '.join(found.split())}")
 
 
-def migrations() -> list[str]:
-    """Return the SQL of each migration, in order; the first one makes schema 1."""
+def migrations() -> Migrations:
+    """Return the migrations of SQLite."""
     assert __package__ is not None
     return read_migrations(__package__)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Run the migrations that the database has not seen, each in a transaction of its own."""
-    for number, script in enumerate(migrations(), start=1):
-        if number <= _pragma(connection, "user_version"):
-            continue
+def migrate(connection: sqlite3.Connection, name: str = "the database") -> None:
+    """Run the migrations that the database lacks, each in a transaction of its own."""
+    for number, script in migrations().pending(_pragma(connection, "user_version"), name):
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Not executescript(), which would commit before it begins.
@@ -162,7 +155,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {number}")
             connection.execute("COMMIT")
         except BaseException:
-            # Where COMMIT itself failed, SQLite may have rolled back already.
+            # If COMMIT itself failed, SQLite may have rolled back already.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise

@@ -72,9 +72,9 @@ def test_new_parameter_is_one_entry_one_attribute_and_one_migration(tmp_path: Pa
     insert(copy / "core/parameters.py", '\n)\n"""Every parameter', ENTRY)
     last = "    on_success: str | None = field(default=None, repr=False)\n"
     insert(copy / "core/task.py", last, last + '    colour: str = "RED"\n')
-    migration = copy / "store/sqlite/migrations/0099_colour.sql"
-    number = len(list(migration.parent.glob("*.sql"))) + 1
-    migration.with_name(f"{number:04}_colour.sql").write_text(
+    migrations = copy / "store/sqlite/migrations"
+    number = 1 + max(int(file.name[:4]) for file in migrations.glob("[0-9]*.sql"))
+    (migrations / f"{number:04}_colour.sql").write_text(
         "ALTER TABLE task ADD COLUMN colour TEXT NOT NULL DEFAULT 'RED';"
     )
     path = f"{tmp_path}{os.pathsep}{PACKAGE.parent}"

@@ -1,0 +1,14 @@
+-- Columns that hold milliseconds say so. Indexes follow their columns. A daemon of the version
+-- before cannot continue on the new schema: stop all daemons first.
+
+ALTER TABLE node RENAME COLUMN seen_at TO seen_at_ms;
+
+ALTER TABLE node RENAME COLUMN steady_since TO stable_since_ms;
+
+ALTER TABLE task RENAME COLUMN claimed_at TO claimed_at_ms;
+
+ALTER TABLE task RENAME COLUMN created_at TO created_at_ms;
+
+ALTER TABLE task RENAME COLUMN finished_at TO finished_at_ms;
+
+ALTER TABLE attempt RENAME COLUMN started_at TO started_at_ms;

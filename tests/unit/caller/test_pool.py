@@ -23,7 +23,7 @@ class Connection:
     opened_at: float = 0.0
 
 
-def kept(made: Pool[Connection], now: float, *origins: Origin, opened_at: float = 0) -> Any:
+def release(made: Pool[Connection], now: float, *origins: Origin, opened_at: float = 0) -> Any:
     """Release connections of some origins; return them."""
     connections = [Connection(origin, opened_at) for origin in origins]
     for connection in connections:
@@ -38,7 +38,7 @@ def test_empty_pool_serves_nothing() -> None:
 
 def test_most_recently_used_connection_serves_its_origin_once() -> None:
     made: Pool[Connection] = Pool(4, 9)
-    first, other, secure, last = kept(made, 0, A, B, SECURE, A)
+    first, other, secure, last = release(made, 0, A, B, SECURE, A)
     assert made.assign(0.5, wanted=A).serves is last
     assert made.assign(0.5, wanted=A).serves is first
     assert made.assign(0.5, wanted=A).serves is None
@@ -49,7 +49,7 @@ def test_most_recently_used_connection_serves_its_origin_once() -> None:
 
 def test_connection_idle_too_long_is_closed() -> None:
     made: Pool[Connection] = Pool(4, 9)
-    first, second = kept(made, 0, A, B)
+    first, second = release(made, 0, A, B)
     assert made.next_expiry() == IDLE_SECONDS
     assignment = made.assign(IDLE_SECONDS, wanted=A)
     assert assignment.serves is None
@@ -82,7 +82,7 @@ def test_connection_that_may_not_be_reused_is_kept_until_closed() -> None:
 
 def test_longest_idle_connection_of_an_origin_is_closed_at_its_limit() -> None:
     made: Pool[Connection] = Pool(2, 9)
-    first, second = kept(made, 0, A, A)
+    first, second = release(made, 0, A, A)
     third = Connection()
     assert made.assign(0, released=third, reusable=True).closes == [first]
     assert [made.assign(0, wanted=A).serves for _ in range(3)] == [third, second, None]
@@ -90,7 +90,7 @@ def test_longest_idle_connection_of_an_origin_is_closed_at_its_limit() -> None:
 
 def test_longest_idle_connection_is_closed_at_the_limit() -> None:
     made: Pool[Connection] = Pool(9, 2)
-    first, second = kept(made, 0, A, B)
+    first, second = release(made, 0, A, B)
     third = Connection(B)
     assert made.assign(0, released=third, reusable=True).closes == [first]
     assert made.assign(0, wanted=A).serves is None
@@ -100,7 +100,7 @@ def test_longest_idle_connection_is_closed_at_the_limit() -> None:
 
 def test_distrusted_origin_keeps_no_connection_for_ten_minutes() -> None:
     made: Pool[Connection] = Pool(4, 9)
-    first, second, other = kept(made, 0, A, A, B)
+    first, second, other = release(made, 0, A, A, B)
     assert made.distrust(A, 0) == [first, second]
     assert made.is_distrusted(A, DISTRUST_SECONDS - 0.1)
     assert not made.is_distrusted(B, 0)

@@ -26,7 +26,7 @@ def parse(*parts: bytes, method: bytes = b"GET") -> Response:
     return response
 
 
-def seen(response: Response) -> tuple[int, bytes, bool, bool]:
+def summary(response: Response) -> tuple[int, bytes, bool, bool]:
     done, reusable = response.done, response.complete and response.reusable
     response.close()
     return response.code, response.body, done, reusable
@@ -97,9 +97,9 @@ RESPONSES: list[tuple[bytes, tuple[int, bytes, bool, bool]]] = [
 
 @pytest.mark.parametrize(("data", "expected"), RESPONSES)
 def test_response_is_parsed(data: bytes, expected: Any) -> None:
-    assert seen(parse(data)) == expected
+    assert summary(parse(data)) == expected
     assert (
-        seen(parse(*(data[at : at + 1] for at in range(min(len(data), 3000))), data[3000:]))
+        summary(parse(*(data[at : at + 1] for at in range(min(len(data), 3000))), data[3000:]))
         == expected
     )
 
@@ -109,7 +109,7 @@ def test_response_in_pieces_is_parsed_alike(data: st.DataObject) -> None:
     whole, expected = data.draw(st.sampled_from(RESPONSES))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
     parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    assert seen(parse(*parts)) == expected
+    assert summary(parse(*parts)) == expected
 
 
 @pytest.mark.parametrize(

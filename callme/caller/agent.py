@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from attrs import define, field
@@ -48,6 +48,7 @@ class Agent:
         self._pool = pool
         self._context = lru_cache(maxsize=1)(context)
         self._endpoint = lru_cache(maxsize=1024)(self._make_endpoint)
+        self._factory = lru_cache(maxsize=1024)(partial(_Factory, self._connection))
         # A dict, unlike a set, has an order that is the same in each run.
         self._connections: dict[Connection, None] = {}
         self._expiry: Timer | None = None
@@ -67,9 +68,8 @@ class Agent:
                 exchange.go_over(connection)
                 return
             connection.drop()
-        connecting = self._endpoint(origin).connect(_Factory(lambda: self._connection(origin)))
-        exchange.connecting = connecting
-        connecting.addCallbacks(exchange.go_over, lambda failure: exchange.fail(failure.value))
+        exchange.connecting = connecting = self._endpoint(origin).connect(self._factory(origin))
+        connecting.addCallbacks(exchange.go_over, exchange.connection_failed)
 
     def _make_endpoint(self, origin: Origin) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint = HostEndpoint(
@@ -125,11 +125,12 @@ class Agent:
 class _Factory(ClientFactory):
     noisy = False
 
-    def __init__(self, build: Callable[[], Connection]) -> None:
+    def __init__(self, build: Callable[[Origin], Connection], origin: Origin) -> None:
         self._build = build
+        self._origin = origin
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return self._build()
+        return self._build(self._origin)
 
 
 @implementer(IAgent)
@@ -175,7 +176,7 @@ class Exchange:
             assert isinstance(bodyProducer, BytesProducer)
             self.payload = bodyProducer.data
         self.method, self.target, self._lines = method, parse_target(uri), headers.lines
-        done: Deferred[IResponse] = Deferred(lambda _: self.cut_off(CancelledError()))
+        done: Deferred[IResponse] = Deferred(self._cancel)
         self._done = done
         self.agent.send(self)
         return done
@@ -189,12 +190,19 @@ class Exchange:
             self._connection = connection
             connection.serve(self)
 
+    def connection_failed(self, failure: Failure) -> None:
+        """End without a connection."""
+        self.fail(failure.value or CancelledError())
+
     def start(self) -> bytes:
         """Return the request, which starts now."""
-        lines = self._lines + self.start_headers()
+        lines, self._lines = self._lines + self.start_headers(), b""
         if self.closes:
             lines += b"Connection: close\r\n"
         return request_bytes(self.method, self.target, lines, self.payload)
+
+    def _cancel(self, _: Deferred[IResponse]) -> None:
+        self.cut_off(CancelledError())
 
     def cut_off(self, failure: BaseException) -> None:
         """End now, with the response as far as it has arrived, or else with a failure."""

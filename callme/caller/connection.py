@@ -86,7 +86,9 @@ class Connection(TwistedProtocol):
         self._lost = lost
         self._response: Response | None = None
         self._is_ready = False
+        self._is_sent = False
         self._is_closed = False
+        self._may_be_writing = False
         self._refusal: CertificateRefused | None = None
 
     # Requests
@@ -106,8 +108,9 @@ class Connection(TwistedProtocol):
             self._give_up(failure)
             return
         if len(request.payload) > LARGE_PAYLOAD:
+            self._may_be_writing = True
             _read_before_failing(self._tcp)
-        self._response = Response(request.method)
+        self._is_sent = True
         self._write(data)
 
     def _write(self, data: bytes) -> None:
@@ -129,15 +132,21 @@ class Connection(TwistedProtocol):
 
     def _give_up(self, failure: BaseException) -> None:
         """Fail the request, and drop the connection."""
-        request, self.request, self._response = self.request, None, None
+        request = self._free()
         self.drop()
         if request is not None:
             request.fail(failure)
 
+    def _free(self) -> Request | None:
+        """End the exchange; return its request."""
+        request, self.request, self._response = self.request, None, None
+        self._is_sent = False
+        return request
+
     def _end(self, failure: BaseException) -> None:
         """End the request with the response, as far as it has arrived, or with a failure."""
-        request, response = self.request, self._response
-        self.request = self._response = None
+        response = self._response
+        request = self._free()
         if response is not None:
             response.close()
         if request is not None:
@@ -174,10 +183,13 @@ class Connection(TwistedProtocol):
             self._send(self.request)
 
     def dataReceived(self, data: bytes) -> None:
-        response = self._response
-        if response is None:
+        request = self.request
+        if request is None or not self._is_sent:
             self._give_up(UnaskedData())
             return
+        response = self._response
+        if response is None:
+            response = self._response = Response(request.method)
         try:
             response.feed(data)
         except NotHTTP as failure:
@@ -188,7 +200,7 @@ class Connection(TwistedProtocol):
             self._end_completely(response)
 
     def _end_completely(self, response: Response) -> None:
-        request, self.request, self._response = self.request, None, None
+        request = self._free()
         response.close()
         assert request is not None
         # The connection is free before its request ends: another one may begin right then.
@@ -206,12 +218,12 @@ class Connection(TwistedProtocol):
         self._is_closed = True
         self._lost(self)
         failure: BaseException = reason.value or error.ConnectionLost()
-        request, response = self.request, self._response
+        request = self.request
         if self._refusal is not None:
             failure = self._refusal
         elif refusal := describe_refusal(self.verify_errors):
             failure = CertificateRefused(refusal)
-        elif request is not None and request.reused and response and not response.started:
+        elif request is not None and request.reused and self._response is None:
             failure = StaleConnection()
         self._end(failure)
 
@@ -231,7 +243,10 @@ class Connection(TwistedProtocol):
         return found
 
     def close(self) -> None:
-        """Close the connection, without waiting for the endpoint to agree."""
+        """Close the connection, without waiting for the endpoint to agree, or to read all."""
+        if self._may_be_writing:
+            self.drop()
+            return
         self._is_closed = True
         tcp = self._tcp
         self.transport.loseConnection()  # type: ignore[union-attr]

@@ -65,7 +65,6 @@ class Response:
     :ivar done: whether nothing more is to be read.
     :ivar complete: whether its end has arrived, and nothing after it.
     :ivar reusable: whether its connection may serve another request.
-    :ivar started: whether a byte of it has arrived.
     :ivar code: the status; 0 as long as none is known.
     :ivar body: the first :data:`STORED_BODY` bytes of its content.
     """
@@ -78,7 +77,7 @@ class Response:
         self.version = (b"HTTP", 1, 1)
         self.code = 0
         self.body = b""
-        self.done = self.complete = self.reusable = self.started = False
+        self.done = self.complete = self.reusable = False
         self._retry_after: list[bytes] = []
         self.headers = ResponseHeaders(self._retry_after)
         self._has_no_body = method == b"HEAD"
@@ -112,7 +111,6 @@ class Response:
 
         :raises NotHTTP: when it is no response.
         """
-        self.started = True
         if self._head is None:
             self._rest_size += len(data)
         else:

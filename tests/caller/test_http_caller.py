@@ -680,6 +680,34 @@ async def test_connection_of_a_large_payload_is_not_reused(
     assert len(endpoint.connections) == 2
 
 
+async def test_connection_with_an_unread_payload_is_closed_in_time(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint responds, and neither reads on nor closes."""
+    clock = Clock()
+    caller = HttpCaller(reactor, time.time, 10, clock=clock)
+    responded: Deferred[Connection] = Deferred()
+
+    def reply(connection: Connection, _: bytes) -> None:
+        if not responded.called:
+            responded.callback(connection)
+
+    monkeypatch.setattr(Connection, "dataReceived", reply)
+    made = claim(endpoint, callback_method="POST", callback=numeric(endpoint))
+    large = evolve(made.definition, payload="x" * 20_000_000)
+    calling = caller.call(evolve(made, definition=large))
+    connection = await responded
+    transport: Any = connection.transport
+    transport.pauseProducing()
+    connection.write(OK)
+    assert (await calling).status == 200
+    clock.advance(1.1)
+    await deferLater(reactor, 0.05)
+    transport.resumeProducing()
+    await connection.lost
+    await caller.close()
+
+
 async def test_tcp_keepalive_is_enabled(
     caller: HttpCaller, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from .security.signing import SigningKeys
 from .server.auth import Gate
 from .server.listen import address_of, connection_limits_for, endpoint_of
 from .server.router import RootResource
+from .server.signals import SignalHandlers
 from .server.site import BoundedSite
 from .store.interface import StartupCounts
 from .store.open import create_store, describe
@@ -167,7 +168,8 @@ class Daemon(Service):
         self._endpoint = endpoint_of(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database
-        self._before_hup: Any = None
+        files = [file for file in (self._gate.file, key_file) if file is not None]
+        self._signals = SignalHandlers(reactor, files)
 
     def _metrics(self, registry: CollectorRegistry, now: Callable[[], float]) -> MetricsExporter:
         return MetricsExporter(
@@ -203,13 +205,14 @@ class Daemon(Service):
 
     def startService(self) -> None:
         super().startService()
+        self._signals.install()
         if self._port is None:
             self._listen()
         address = address_of(self._port, self._settings.port)
         line = startup_message(address, self._database, self._node(), self._standing)
         log.info("{line}", line=line)
         self._clock.start()
-        self._reactor.callWhenRunning(self._handle_signals)
+        self._reactor.callWhenRunning(self._handle_sigterm)
         self._reactor.callWhenRunning(self._scheduler.start)
         # Last: it takes a moment, in which a SIGTERM must find its handler.
         self._reactor.callWhenRunning(freeze_gc)
@@ -225,11 +228,8 @@ class Daemon(Service):
         if failures:
             failures[0].raiseException()
 
-    def _handle_signals(self) -> None:
-        """Let SIGTERM be a good end: twistd would report that it was killed by a signal.
-
-        SIGHUP, which twistd leaves to its default (to die), has files of secrets read again.
-        """
+    def _handle_sigterm(self) -> None:
+        """Make SIGTERM a clean end; twistd would report that the signal killed it."""
 
         def stop(*_: object) -> None:
             # Once is enough: the reactor takes a second time for a mistake.
@@ -237,17 +237,6 @@ class Daemon(Service):
             self._reactor.callFromThread(self._reactor.stop)
 
         signal.signal(signal.SIGTERM, stop)
-        self._handle_hup()
-
-    def _handle_hup(self) -> None:
-        files = [file for file in (self._gate.file, self.key_file) if file is not None]
-
-        def read_again(*_: object) -> None:
-            for file in files:
-                self._reactor.callFromThread(file.reload)
-
-        if files:
-            self._before_hup = signal.signal(signal.SIGHUP, read_again)
 
     def stopService(self) -> Deferred[None]:
         """Stop in the only order in which nothing is lost."""
@@ -266,8 +255,6 @@ class Daemon(Service):
         await self._caller.close()
         await self._store.close()
         self._clock.stop()
-        # Not before: its default is to die, and calls were under way.
-        if self._before_hup is not None:
-            signal.signal(signal.SIGHUP, self._before_hup)
-            self._before_hup = None
+        # Not before: calls were in flight, and the default of these signals is to end them.
+        self._signals.restore()
         log.info("callme has stopped")

@@ -9,6 +9,7 @@ from typing import Any
 
 from .caller.tls import UncheckedNames, self_check
 from .config import Options, Settings
+from .security.privileges import load_codecs, unwritable_path
 from .security.secret_file import SecretFile, UnusableFile
 from .security.signing import SigningKeys
 from .security.tokens import Tokens
@@ -56,6 +57,7 @@ def makeService(options: Options) -> Daemon:
         raise SystemExit("callme: callme cannot run under twistd's --chroot: use a container")
     # twistd changes to its --rundir only after this function.
     rundir = twistd.get("rundir", ".")
+    load_codecs()
     try:
         self_check()
         exposed = check_bindable(settings.port)
@@ -63,7 +65,7 @@ def makeService(options: Options) -> Daemon:
         key_file = _key_file(settings, rundir)
         database = open_store_database(settings.database, settings.node, rundir)
         if isinstance(database, DatabaseFile):
-            _change_owner(options, database.path)
+            _change_owner(twistd, database.path)
         counts = startup_counts(database)
     except (CannotOpen, CannotListen, UnusableFile, UncheckedNames) as error:
         raise SystemExit(f"callme: {error}") from None
@@ -95,11 +97,27 @@ def _key_file(settings: Settings, rundir: str) -> SecretFile[SigningKeys] | None
     return load_keys(Path(rundir, settings.signing_key_file).absolute())
 
 
-def _change_owner(options: Options, path: Path) -> None:
-    """Make the user and group of twistd's --uid and --gid the owners of the database."""
-    uid, gid = (options.parent["uid"], options.parent["gid"]) if options.parent else (None, None)
-    if uid is not None or gid is not None:
-        try:
-            os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
-        except OSError as error:
-            raise CannotOpen(f"the owner of {path} cannot be changed: {error.strerror}") from error
+def _change_owner(twistd: Mapping[str, Any], path: Path) -> None:
+    """Make the user and group of twistd's --uid and --gid the owners of the database.
+
+    :raises CannotOpen: when this is not permitted, or when they may not write in its directory,
+        where SQLite creates further files.
+    """
+    # The runner `twist` has neither option.
+    uid, gid = twistd.get("uid"), twistd.get("gid")
+    if uid is None and gid is None:
+        return
+    try:
+        os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
+    except OSError as error:
+        raise CannotOpen(f"the owner of {path} cannot be changed: {error.strerror}") from error
+    try:
+        effective = bool(twistd.get("euid"))
+        unwritable = unwritable_path([path.parent, path], uid, gid, effective=effective)
+    except OSError as error:
+        raise CannotOpen(str(error)) from error
+    if unwritable is not None:
+        raise CannotOpen(
+            f"{unwritable} is not writable by the user of --uid and --gid ({uid}:{gid}): change "
+            "its owner, or put the database into a directory of that user"
+        )

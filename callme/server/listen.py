@@ -120,9 +120,11 @@ def check_bindable(description: str) -> bool:
     listening.addErrback(failures.append)
     for failure in failures:
         error = failure.value
+        if isinstance(error, _SocketExamined):
+            break
         if isinstance(error, AttributeError):
-            # The endpoint uses a part of the reactor that the probe lacks (systemd's, which
-            # takes over an open socket, does), so its address is unknown here.
+            # The endpoint uses a part of the reactor that the probe lacks, so its address is
+            # unknown here.
             return True
         reason = getattr(error, "strerror", None) or str(error)
         if not isinstance(error, (OSError, OverflowError)):
@@ -130,6 +132,10 @@ def check_bindable(description: str) -> bool:
             reason = "it is not a port that clients can connect to"
         raise CannotListen(f"cannot listen on {description}: {reason}")
     return probe.exposed
+
+
+class _SocketExamined(Exception):
+    """The end of a probe of an open socket: the endpoint would close the socket on success."""
 
 
 class _BindProbe:
@@ -146,9 +152,19 @@ class _BindProbe:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((interface, port))
             trial.listen()
-            # The interface may be a name, or empty for all addresses, so only the bound address
-            # says whether other machines can reach it.
-            self.exposed = not is_loopback(trial.getsockname()[0])
+            self._examine(trial)
+
+    def _examine(self, bound: socket.socket) -> None:
+        # The interface may be a name, or empty for all addresses, so only the bound address
+        # says whether other machines can reach it.
+        local = bound.family == socket.AF_UNIX or is_loopback(bound.getsockname()[0])
+        self.exposed = not local
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> None:
+        # An open socket, which systemd has handed over.
+        with socket.socket(fileno=os.dup(fileDescriptor)) as handed_over:
+            self._examine(handed_over)
+        raise _SocketExamined
 
     def listenSSL(
         self,

@@ -27,7 +27,7 @@ from callme.core.transitions import PutCondition
 from callme.server import listen
 from callme.server.auth import Gate
 from callme.server.connection_limits import EVICTION_HEADROOM
-from callme.server.listen import check_bindable
+from callme.server.listen import CannotListen, check_bindable
 from callme.store import queue, tasks
 from callme.store.database import Store
 from callme.store.postgresql.engine import PostgresqlStore
@@ -133,6 +133,7 @@ def test_database_file_is_owned_by_the_user_of_the_daemon(
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr(os, "chown", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(tap, "unwritable_path", lambda *_, **__: None)
     daemon = makeService(options(tmp_path, uid=123))
     daemon._database.release()
     assert given == [(tmp_path / "callme.sqlite", 123, -1)]
@@ -388,15 +389,46 @@ def test_public_port_requires_tokens(tmp_path: Path, port: str) -> None:
     daemon._database.release()
 
 
-def test_adopted_socket_counts_as_public(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("family", "address", "exposed"),
+    [
+        (socket.AF_INET, ("127.0.0.1", 0), False),
+        (socket.AF_INET, ("127.8.9.10", 0), False),
+        (socket.AF_INET, ("0.0.0.0", 0), True),
+        (socket.AF_INET6, ("::1", 0), False),
+        (socket.AF_INET6, ("::", 0), True),
+        (socket.AF_UNIX, "socket", False),
+    ],
+)
+def test_adopted_socket_is_judged_by_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: int, address: Any, exposed: bool
 ) -> None:
-    # "systemd:domain=INET:index=0" makes this in a process that systemd started.
-    def made(reactor: Any, _: str) -> AdoptedStreamServerEndpoint:
-        return AdoptedStreamServerEndpoint(reactor, 0, socket.AF_INET)
+    if family == socket.AF_INET6 and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with socket.socket(family) as handed_over:
+        handed_over.bind(str(tmp_path / address) if isinstance(address, str) else address)
+        handed_over.listen()
 
-    monkeypatch.setattr(listen, "serverFromString", made)
-    assert check_bindable("systemd:domain=INET:index=0") is True
+        # "systemd:domain=INET:index=0" makes this in a process that systemd started.
+        def made(reactor: Any, _: str) -> AdoptedStreamServerEndpoint:
+            return AdoptedStreamServerEndpoint(reactor, handed_over.fileno(), family)
+
+        monkeypatch.setattr(listen, "serverFromString", made)
+        assert check_bindable("systemd:domain=INET:index=0") is exposed
+        # The daemon listens on it later.
+        assert handed_over.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+
+def test_adopted_descriptor_that_is_no_socket_is_a_one_line_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with (tmp_path / "file").open("w") as file:
+        made = AdoptedStreamServerEndpoint
+        monkeypatch.setattr(
+            listen, "serverFromString", lambda r, _: made(r, file.fileno(), socket.AF_INET)
+        )
+        with pytest.raises(CannotListen, match=r"not a socket|non-socket"):
+            check_bindable("systemd:domain=INET:index=0")
 
 
 @pytest.mark.parametrize("port", LOCAL)

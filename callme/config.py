@@ -27,6 +27,7 @@ MAX_CALLS = 10_000
 MAX_RETENTION_DAYS = 36_500
 MAX_CONNECTIONS = 100_000
 MAX_NODE_LENGTH = 255
+MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 5, 3600
 
 _PORT = re.compile(r"[0-9]{1,5}")
 _MAX_PORT = 65_535
@@ -244,6 +245,14 @@ class Settings:
         default="1000",
         text=f"the maximum number of connected clients, 1 to {MAX_CONNECTIONS:,}. At the "
         "limit, a new client evicts the one that has been idle for longest",
+    )
+    idle_timeout: int = _field(
+        Option,
+        parse=_integer(MIN_IDLE_SECONDS, MAX_IDLE_SECONDS),
+        default="60",
+        text="the number of seconds after which callme closes a client's connection without a "
+        f"request, {MIN_IDLE_SECONDS} to {MAX_IDLE_SECONDS:,}. Behind a [balancer or a proxy]"
+        "(exposing.md#behind-a-proxy) it must be longer than theirs",
     )
     allow_network: tuple[Network, ...] = _field(
         ListOption,

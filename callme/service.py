@@ -164,7 +164,14 @@ class Daemon(Service):
             forecaster=outlook,
         )
         front = RootResource(api.app.resource(), self._pages(now, outlook).app.resource())
-        self._site = BoundedSite(front, clock, self._gate, max_connections=room, headroom=going)
+        self._site = BoundedSite(
+            front,
+            clock,
+            self._gate,
+            max_connections=room,
+            headroom=going,
+            idle_seconds=settings.idle_timeout,
+        )
         self._endpoint = endpoint_of(reactor, settings.port)
         self._port: IListeningPort | None = None
         self._database = database

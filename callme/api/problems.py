@@ -8,7 +8,7 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..errors import Invalid, quoted
-from ..server.problem import RETRY_LATER, Problem
+from ..server.problem import RETRY_LATER, Problem, set_head
 from ..store.interface import StoreUnavailable
 from .long_poll import TooManyWaiters
 
@@ -31,7 +31,7 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             return Problem(429, detail, headers=RETRY_LATER)
         case MethodNotAllowed() as error:
             method = quoted(request.method.decode("latin-1"))
-            allowed = ", ".join(sorted(error.valid_methods or ()))
+            allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
             detail = f"the method {method} is not allowed here"
             return Problem(405, detail, headers={"Allow": allowed})
         case HTTPException():
@@ -39,3 +39,15 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             return Problem(404, "there is nothing at this path")
     log.failure("request failed", failure)
     return Problem(500, "callme failed to respond; see its log")
+
+
+def is_options(request: IRequest, problem: Problem) -> bool:
+    """Set the head of the response to OPTIONS, and return true, if that is what failed.
+
+    No route has the method. So it fails as an unsupported one, which says what the path allows
+    (RFC 9110, section 9.3.7).
+    """
+    if request.method != b"OPTIONS" or problem.status != 405:
+        return False
+    set_head(request, 204, problem.headers)
+    return True

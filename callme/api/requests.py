@@ -22,7 +22,12 @@ DEFAULT_HOURS = 24
 MAX_HOURS = 168
 """Maximum hours of a forecast: a week."""
 MAX_WAIT_SECONDS = 60
-"""Maximum time for which a client may wait for a task to change."""
+"""Maximum value of ``wait``."""
+WAIT_LIMIT_SECONDS = 55
+"""Maximum time for which a client waits for a task to change.
+
+Many proxies give up after 60 s without a response.
+"""
 PAGING = ("start_from", "future_only", "limit", "state")
 """The query parameters of a list."""
 _JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded")
@@ -201,7 +206,8 @@ def parse_limit(value: str | None) -> int:
 
 def parse_wait(value: str | None) -> int:
     """Return the seconds for which a client waits for a task to change; 0 by default."""
-    return _number("wait", value, default=0, minimum=0, maximum=MAX_WAIT_SECONDS)
+    wanted = _number("wait", value, default=0, minimum=0, maximum=MAX_WAIT_SECONDS)
+    return min(wanted, WAIT_LIMIT_SECONDS)
 
 
 def parse_hours(value: str | None) -> int:

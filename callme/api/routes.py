@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
+from .. import __version__
 from ..core.parameters import parse_definition
 from ..core.representation import task_to_dict
 from ..core.task import State
@@ -32,7 +33,7 @@ from .dry_run import DryRun, forecast_to_dict
 from .ical import ICS, calendar_at, calendar_of
 from .long_poll import LongPoll
 from .openapi.operations import served as openapi_document
-from .problems import problem_for
+from .problems import is_options, problem_for
 from .requests import (
     PAGING,
     parse_body,
@@ -49,6 +50,7 @@ from .requests import (
     strip_trailing_slash,
 )
 from .responses import (
+    VARIES,
     PageReader,
     batch_response,
     encoded_response,
@@ -60,6 +62,16 @@ from .responses import (
     wants_pretty,
 )
 from .task_service import TaskService, put_problem
+
+LINKS = {
+    "tasks": "/status/",
+    "batch": "/batch",
+    "forecast": "/forecast",
+    "health": "/healthz",
+    "metrics": "/metrics",
+    "openapi": "/openapi.json",
+}
+"""Paths that a client can start from."""
 
 
 @define(eq=False, kw_only=True)
@@ -283,9 +295,21 @@ class Api:
         parse_query(request)
         return encoded_response(request, openapi_document)
 
+    @app.route("/", methods=["GET"])
+    def service(self, request: IRequest) -> bytes:
+        """Return the name, the version and the paths of the service.
+
+        Monitors ask for ``/``; browsers get the web UI.
+        """
+        parse_query(request)
+        members = {"name": "callme", "version": __version__, "links": LINKS}
+        return json_response(request, members, headers=VARIES)
+
     # Errors
 
     @app.handle_errors(Exception)
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         problem = problem_for(request, failure)
+        if is_options(request, problem):
+            return b""
         return problem_response(request, problem, pretty=wants_pretty(request))

@@ -14,14 +14,14 @@ from ..security.secret_file import SecretFile
 from ..security.sessions import Session, session_of
 from ..security.tokens import Permission, Tokens
 from .negotiation import wants_html
-from .paths import LOGOUT, is_page, is_public
+from .paths import LOGOUT, OVERVIEW, is_page, is_public
 from .problem import Problem
 
 SESSION_COOKIES = ("__Host-callme", "callme")
 """Names of the session cookie; the first is used over TLS (RFC 6265bis, section 4.1.3)."""
 _CHALLENGE = 'Bearer realm="callme"'
 _HEALTH_PATHS = (b"/healthz", b"/healthz/")
-_SAFE_METHODS = (b"GET", b"HEAD")
+_SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 
 class IAnonymous(Interface):
@@ -141,7 +141,7 @@ def _check_origin(
     if origins and is_cross_origin(origins, authority):
         origin = printable(origins[0])
         return Problem(403, f"requests from web pages of the origin {origin} are not allowed")
-    if not origins and method not in _SAFE_METHODS and is_page(path):
+    if not origins and method == b"POST" and is_page(path) and path != OVERVIEW.encode():
         # Only browsers send forms. One that conceals its origin may send a form of another site.
         return Problem(403, "a form needs an Origin header, which this request does not have")
     return None

@@ -24,7 +24,7 @@ _BATCH_PATHS = (b"/batch", b"/batch/")
 REQUEST_SECONDS = 30
 """Time limit for a request to arrive, from its first byte to its last."""
 IDLE_SECONDS = 60
-"""Time limit for an open connection without a request."""
+"""Time limit for an open connection without a request, unless the site has another."""
 CLOSE_SECONDS = 10
 """Time limit for a client to read the last response before its connection is dropped."""
 RESPONSE_SECONDS = 120
@@ -43,9 +43,11 @@ def _max_body(request_line: bytes) -> int:
 class SiteProtocol(Protocol):
     """The site as its connections see it.
 
+    :ivar idle_seconds: the time limit for an open connection without a request.
     :ivar closing: whether every connection closes after its current response.
     """
 
+    idle_seconds: int
     clock: IReactorTime
     gate: Gate
     registry: ConnectionRegistry[BoundedChannel]
@@ -171,7 +173,7 @@ class BoundedChannel(HTTPChannel):
         if self._site.closing:
             self.persistent = False
         self._closing = not self.persistent
-        self._expire_in(CLOSE_SECONDS if self._closing else IDLE_SECONDS)
+        self._expire_in(CLOSE_SECONDS if self._closing else self._site.idle_seconds)
         super().requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

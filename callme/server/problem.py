@@ -16,6 +16,14 @@ JSON_TYPE = b"application/json"
 CALENDAR_TYPE = b"text/calendar"
 NDJSON_TYPE = b"application/x-ndjson"
 PROBLEM_TYPE = b"application/problem+json"
+SAFE_HEADERS = {
+    # A cache would respond with an earlier state (RFC 9111, section 4.2.2).
+    "Cache-Control": "no-store",
+    # A web page of another site can neither read a response nor load it as a script or an image.
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Headers of every response that does not set them itself."""
 RETRY_LATER = {"Retry-After": "2"}
 """Header of a problem that is over soon: the client may repeat the request after 2 s."""
 
@@ -95,7 +103,8 @@ def raw_response(problem: Problem, *, with_body: bool) -> bytes:
     """
     headers, body = problem.encode()
     lines = [f"HTTP/1.1 {problem.status} {problem.title}"]
-    lines += [f"{name}: {value}" for name, value in {**headers, "Connection": "close"}.items()]
+    headers = {**SAFE_HEADERS, **headers, "Connection": "close"}
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     head = "\r\n".join([*lines, "", ""]).encode("ascii")
     return head + body if with_body else head
 

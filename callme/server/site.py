@@ -17,9 +17,9 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from .auth import Gate
-from .channel import BoundedChannel
+from .channel import IDLE_SECONDS, BoundedChannel
 from .connection_limits import EVICTION_HEADROOM, BufferBudget, ConnectionRegistry
-from .problem import Problem, problem_response
+from .problem import SAFE_HEADERS, Problem, problem_response, set_head
 
 log = Logger(namespace="callme")
 
@@ -29,6 +29,9 @@ SWEEP_SECONDS = 1
 """Interval at which the deadlines of all connections are checked."""
 SERVER = b"callme"
 """The value of the ``Server`` header."""
+METHODS = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
+"""All methods that the server knows, as the value of an ``Allow`` header."""
+_SAFE_HEADERS = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 FULL_LOG_SECONDS = 60.0
 """Minimum interval between two log lines about too many clients."""
 
@@ -68,6 +71,9 @@ class BoundedRequest(Request):
         # its version.
         if not self.startedWriting:
             self.setHeader(b"server", SERVER)
+            for name, value in _SAFE_HEADERS:
+                if not self.responseHeaders.hasHeader(name):
+                    self.responseHeaders.setRawHeaders(name, [value])
         super().write(data)
 
     def process(self) -> None:
@@ -86,6 +92,11 @@ class BoundedRequest(Request):
             # A server must accept the absolute form (RFC 9112, section 3.2.2).
             self.uri = b"/" + self.uri.split(b"/", 3)[3] if self.uri.count(b"/") > 2 else b"/"
             self.path = self.uri.partition(b"?")[0]
+        if self.path == b"*" and self.method == b"OPTIONS":
+            # The server in general is meant (RFC 9110, section 9.3.7).
+            set_head(self, 204, {"Allow": METHODS})
+            self.finish()
+            return
         if not self.path.startswith(b"/"):
             self._refuse(Problem(400, "the request's target is not a path"))
             return
@@ -135,6 +146,7 @@ class BoundedSite(Site):
     :param headroom: how many more may be open while evicted ones are being closed.
     :param max_buffered_bytes: the maximum size of the bodies and responses buffered for all
         connections together, in bytes.
+    :ivar idle_seconds: the time limit for an open connection without a request.
     :ivar registry: the open connections.
     :ivar buffers: the bytes buffered for them.
     :ivar closing: whether every connection closes after its current response.
@@ -154,10 +166,12 @@ class BoundedSite(Site):
         max_connections: int = 1000,
         headroom: int = EVICTION_HEADROOM,
         max_buffered_bytes: int = MAX_BUFFERED_BYTES,
+        idle_seconds: int = IDLE_SECONDS,
     ) -> None:
         # A timeout would set a timer for each connection: see BoundedChannel.
         super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
         self.clock: IReactorTime = clock
+        self.idle_seconds = idle_seconds
         self.gate = gate or Gate()
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock

@@ -15,7 +15,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from twisted.web.template import Tag, flattenString, tags
 
-from ..api.problems import problem_for
+from ..api.problems import is_options, problem_for
 from ..api.requests import (
     parse_new_time,
     parse_query,
@@ -275,8 +275,10 @@ class WebUi:
         return self._login_form(request, safe_redirect_target(path), 401)
 
     @app.handle_errors(Exception)
-    def _failed(self, request: IRequest, failure: Failure) -> Layout:
+    def _failed(self, request: IRequest, failure: Failure) -> Layout | bytes:
         problem = problem_for(request, failure)
+        if is_options(request, problem):
+            return b""
         # A page that was only displayed loads again by itself once the database is available.
         live = problem.status == 503 and request.method == b"GET"
         return self._error_page(request, problem, live=live)

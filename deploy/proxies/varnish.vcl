@@ -7,7 +7,7 @@ vcl 4.1;
 backend callme {
     .host = "127.0.0.1";
     .port = "6777";
-    # Longer than the longest ?wait=60.
+    # Longer than the longest wait of 55 seconds.
     .first_byte_timeout = 75s;
 }
 

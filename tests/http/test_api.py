@@ -11,6 +11,7 @@ import pytest
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 
+from callme import __version__
 from callme.api.routes import Api
 from callme.core.task import State
 from callme.core.times import Key
@@ -576,9 +577,7 @@ def test_delete_of_a_name_leaves_running_tasks(world: World) -> None:
 # Errors, health and disconnects
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/tasks", "/task/a/b", "//task/x", "/status//", "/healthz/x"]
-)
+@pytest.mark.parametrize("path", ["/tasks", "/task/a/b", "//task/x", "/status//", "/healthz/x"])
 def test_unknown_path_is_not_found(world: World, path: str) -> None:
     assert ask(world, "GET", path).status in {400, 404}
 
@@ -586,17 +585,64 @@ def test_unknown_path_is_not_found(world: World, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("POST", "/task/x", "DELETE, GET, HEAD, PUT"),
-        ("PUT", "/status/x", "GET, HEAD"),
-        ("GET", "/reschedule/x", "POST"),
-        ("DELETE", "/task/", "GET, HEAD, PUT"),
-        ("BREW", "/status/", "GET, HEAD"),
-        ("OPTIONS", "/healthz", "GET, HEAD"),
+        ("POST", "/task/x", "DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("PUT", "/status/x", "GET, HEAD, OPTIONS"),
+        ("GET", "/reschedule/x", "OPTIONS, POST"),
+        ("DELETE", "/task/", "GET, HEAD, OPTIONS, PUT"),
+        ("BREW", "/status/", "GET, HEAD, OPTIONS"),
+        ("FOO", "/", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/", "GET, HEAD, OPTIONS"),
+        ("POST", "/", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_unsupported_method_is_refused(world: World, method: str, path: str, allow: str) -> None:
     response = ask(world, method, path)
     assert (response.status, response.header("allow")) == (405, allow)
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/", "GET, HEAD, OPTIONS"),
+        ("/healthz", "GET, HEAD, OPTIONS"),
+        ("/status/nobody", "GET, HEAD, OPTIONS"),
+        ("/task/x?colour=red", "DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("/batch", "OPTIONS, POST"),
+        ("/page/login", "GET, HEAD, OPTIONS, POST"),
+        ("/page/find", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_options_lists_the_methods_of_a_path(world: World, path: str, allow: str) -> None:
+    answer = ask(world, "OPTIONS", path)
+    assert (answer.status, answer.header("allow"), answer.text) == (204, allow, "")
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/tasks", "/page/nowhere"])
+def test_options_of_an_unknown_path_is_not_found(world: World, path: str) -> None:
+    response = world.http.request("OPTIONS", BASE + path)
+    world.http.flush()
+    assert world.result(response).code == 404
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "text/html;q=0"])
+def test_root_describes_the_service_to_monitors(world: World, accept: str | None) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    answer = ask(world, "GET", "/", headers=headers)
+    assert (answer.status, answer.header("vary")) == (200, "Accept")
+    assert answer.json["name"] == "callme"
+    assert answer.json["version"] == __version__
+    for path in answer.json["links"].values():
+        assert ask(world, "OPTIONS", path).status == 204
+    head = ask(world, "HEAD", "/", headers=headers)
+    assert (head.status, head.header("content-length")) == (200, str(len(answer.text)))
+    assert ask(world, "GET", "/?colour=red", headers=headers).status == 400
+
+
+def test_root_is_a_page_to_browsers(world: World) -> None:
+    response = world.http.request("GET", BASE + "/", headers={"Accept": "text/html,*/*;q=0.8"})
+    world.http.flush()
+    (kind,) = world.result(response).headers.getRawHeaders("content-type")
+    assert kind == "text/html; charset=utf-8"
 
 
 def test_every_endpoint_reports_an_unavailable_database(world: World) -> None:

@@ -97,7 +97,6 @@ REFUSED = {
     "an overlong slash": (b"GET /status/%c0%af HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "ftp": (b"GET ftp://x/status/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "file": (b"GET file:///etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-    "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "GET *": (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "CONNECT": (b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "CONNECT to a path": (b"CONNECT /status/ HTTP/1.1\r\nHost: x\r\n\r\n", 405),

@@ -122,7 +122,7 @@ def test_larger_chunked_body_is_refused_and_discarded(client: Client) -> None:
         (b"GET /%FF HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET status HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 431),
@@ -164,9 +164,10 @@ def test_absolute_target_is_served(client: Client, target: bytes) -> None:
     assert client.status() == 200
 
 
-def test_absolute_target_without_path_is_not_found(client: Client) -> None:
+def test_absolute_target_without_path_means_the_root(client: Client) -> None:
     client.send(b"GET http://callme HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert client.status() == 404
+    ((status, service),) = client.responses()
+    assert (status, service["name"]) == (200, "callme")
 
 
 def test_http_1_0_connection_is_closed_after_the_response(client: Client) -> None:
@@ -217,6 +218,62 @@ def test_idle_connection_is_closed(client: Client) -> None:
     assert client.status() == 200
     client.world.clock.advance(IDLE_SECONDS)
     assert client.transport.disconnecting
+
+
+def test_idle_time_is_configurable(world: World) -> None:
+    site = BoundedSite(world.resource(), world.clock, idle_seconds=620)
+    client = Client(world, site)
+    client.send(GET)
+    assert client.status() == 200
+    world.clock.advance(619)
+    assert not client.transport.disconnecting
+    world.clock.advance(1)
+    assert client.transport.disconnecting
+
+
+def test_options_of_the_server_lists_all_methods(client: Client) -> None:
+    client.send(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"\r\nallow: delete, get, head, options, post, put\r\n" in (
+        client.transport.value().lower()
+    )
+    assert client.status() == 204
+
+
+SAFE = (
+    b"cache-control: no-store",
+    b"x-content-type-options: nosniff",
+    b"cross-origin-resource-policy: same-origin",
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (GET, 200),
+        (put(), 201),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"HEAD /status/ HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET /status/.ics HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"OPTIONS /status/ HTTP/1.1\r\nHost: x\r\n\r\n", 204),
+        (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /status/ HTTP/1.1\r\n\r\n", 400),
+        (b"GET /status/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+        (b"PUT /task/x HTTP/1.1\r\nHost: x\r\nOrigin: null\r\nContent-Length: 9\r\n\r\n", 403),
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"GET /%ff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"x" * 20_000, 431),
+    ],
+)
+def test_no_response_is_cached_sniffed_or_embedded(
+    client: Client, data: bytes, status: int
+) -> None:
+    client.send(data)
+    lines = client.transport.value().lower().partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert lines[0].split()[1] == str(status).encode()
+    assert [lines.count(header) for header in SAFE] == [1, 1, 1]
+    assert sum(line.startswith(b"cache-control:") for line in lines) == 1
 
 
 def test_slow_second_request_is_disconnected(client: Client) -> None:

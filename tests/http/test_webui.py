@@ -655,11 +655,11 @@ def test_every_page_is_accessible(ticking: World, path: str) -> None:
 def test_request_without_html_accept_goes_to_the_api(ticking: World) -> None:
     for accept in ("*/*", "application/json", "text/html;q=0", ""):
         page = visit(ticking, "/", headers={"Accept": accept})
-        assert page.status == 404
-        assert page.header("content-type") == "application/problem+json"
+        assert page.status == 200
+        assert page.header("content-type") == "application/json"
         assert page.header("vary") == "Accept"
     assert visit(ticking, "/").header("vary") == "Accept"
-    assert ask(ticking, "GET", "/").status == 404
+    assert ask(ticking, "GET", "/").json["name"] == "callme"
 
 
 @pytest.mark.parametrize("name", ASSETS)
@@ -684,7 +684,7 @@ def test_static_files_load_nothing_from_elsewhere() -> None:
 def test_unsupported_method_or_query_on_a_page_is_refused(ticking: World) -> None:
     key = ticking.put("x", LATER).key
     page = visit(ticking, f"/page/delete/{key}", method="DELETE")
-    assert (page.status, page.header("allow")) == (405, "GET, HEAD, POST")
+    assert (page.status, page.header("allow")) == (405, "GET, HEAD, OPTIONS, POST")
     assert visit(ticking, f"/page/task/{key}", {}).status == 405
     assert visit(ticking, "/?colour=red").status == 400
     head = visit(ticking, f"/page/task/{key}", method="HEAD")

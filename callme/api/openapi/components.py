@@ -8,7 +8,14 @@ from typing import Any
 from ...core.json_schema import Schema, integer, ref, string
 from ...server.channel import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
 from ..batch import MAX_TASKS
-from ..requests import DEFAULT_HOURS, DEFAULT_LIMIT, MAX_HOURS, MAX_LIMIT, MAX_WAIT_SECONDS
+from ..requests import (
+    DEFAULT_HOURS,
+    DEFAULT_LIMIT,
+    MAX_HOURS,
+    MAX_LIMIT,
+    MAX_WAIT_SECONDS,
+    WAIT_LIMIT_SECONDS,
+)
 from .builders import content, header, query_flag, query_parameter
 
 PARAMETERS: dict[str, Schema] = {
@@ -38,7 +45,7 @@ PARAMETERS: dict[str, Schema] = {
     "wait": query_parameter(
         "wait",
         integer(0, MAX_WAIT_SECONDS) | {"default": 0},
-        "Respond when the task changes, or after this many seconds.",
+        f"Respond when the task changes, or after this many seconds, at most {WAIT_LIMIT_SECONDS}.",
     ),
     "if_match": {
         "name": "If-Match",

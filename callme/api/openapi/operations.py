@@ -29,8 +29,9 @@ DESCRIPTION = """A daemon that calls you back. Register a **task** (a name, a mi
 endpoint): at that minute callme calls the endpoint, checks the response, retries if necessary, \
 and keeps a record.
 
-A trailing slash of a path is ignored. A path that allows `GET` allows `HEAD`. Other methods are \
-answered with `405` and `Allow`. Every error is `application/problem+json` (RFC 9457). Unknown \
+A trailing slash of a path is ignored. A path that allows `GET` allows `HEAD`. `OPTIONS` is \
+answered with `204` and `Allow`, other methods with `405` and `Allow`. Every response has \
+`Cache-Control: no-store`. Every error is `application/problem+json` (RFC 9457). Unknown \
 parameters are refused."""
 
 
@@ -88,6 +89,7 @@ def paths() -> dict[str, Any]:
     """Return the operations, by path and method."""
     of_name = {"parameters": [_NAME]}
     return {
+        "/": {"get": _service()},
         "/task/": {
             "get": _list("getTasks"),
             "put": _put("putTask", "NewTask", "name and minute in the body"),
@@ -340,6 +342,19 @@ def _metrics() -> Operation:
                 "content": content(string("The text format of Prometheus, 0.0.4."), TEXT)
                 | content(string("OpenMetrics 1.0.0."), OPENMETRICS),
             }
+        },
+        without="Unavailable",
+    )
+
+
+def _service() -> Operation:
+    return _operation(
+        "service",
+        "Return the name, the version and the paths of the service.",
+        "A client that accepts `text/html` gets the web page instead.",
+        tag="daemon",
+        successes={
+            "200": response("The service.", ref("Service"), headers={"Vary": header(string())})
         },
         without="Unavailable",
     )

@@ -64,6 +64,17 @@ def response_schemas() -> dict[str, Schema]:
         **_problem_schemas(),
         **_forecast_schemas(),
         "Health": _health(),
+        "Service": response_object(
+            {
+                "name": string("`callme`."),
+                "version": string("The version of the daemon."),
+                "links": {
+                    "type": "object",
+                    "description": "Paths to start from.",
+                    "additionalProperties": string(format="uri-reference"),
+                },
+            }
+        ),
     }
 
 

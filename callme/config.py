@@ -20,6 +20,7 @@ from twisted.python import usage
 from . import __version__
 from .errors import InvalidValue
 from .security.address_policy import AddressPolicy, parse_network
+from .security.hosts import parse_origin
 from .security.iana import Network
 from .store.postgresql.dsn import is_url
 
@@ -238,6 +239,12 @@ class Settings:
     )
     no_auth: bool = _field(
         Flag, parse=_parse_flag, text="allow other machines to connect without a token"
+    )
+    origin: tuple[bytes, ...] = _field(
+        ListOption,
+        parse=parse_origin,
+        text="the URL of the web page where a [proxy](exposing.md#behind-a-proxy) terminates TLS, "
+        "such as `https://callme.example.com`. You can repeat the option",
     )
     max_connections: int = _field(
         Option,

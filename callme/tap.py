@@ -81,14 +81,16 @@ def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
 
     :param exposed: whether other machines can reach the port.
     """
+    origins = frozenset(settings.origin)
     if settings.token_file is not None:
-        return Gate(file=load_tokens(Path(rundir, settings.token_file).absolute()))
+        file = load_tokens(Path(rundir, settings.token_file).absolute())
+        return Gate(file=file, origins=origins)
     if exposed and not settings.no_auth:
         raise CannotListen(
             f"{settings.port} can be reached from other machines: give a --token-file, or "
             "--no-auth to accept every request"
         )
-    return Gate(any_host=exposed)
+    return Gate(any_host=exposed, origins=origins)
 
 
 def _key_file(settings: Settings, rundir: str) -> SecretFile[SigningKeys] | None:

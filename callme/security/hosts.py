@@ -6,9 +6,10 @@ import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from ..errors import quoted
+from ..errors import InvalidValue, quoted
 
 _AUTHORITY = re.compile(rb"(\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()*+,;=-]+)(?::[0-9]*)?", re.IGNORECASE)
+_DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 
@@ -62,14 +63,21 @@ def authority_of(target: bytes, hosts: list[bytes], *, required: bool) -> bytes 
     return hosts[0] if hosts else None
 
 
-def is_cross_origin(origins: list[bytes], authority: bytes | None) -> bool:
-    """Return whether a request comes from a web page that callme did not serve.
+def origin_of(scheme: bytes, authority: bytes) -> bytes:
+    """Return an origin as browsers write it: in lower case, without the default port."""
+    return scheme + b"://" + authority.lower().removesuffix(_DEFAULT_PORTS[scheme])
 
-    :param origins: the values of the request's ``Origin`` headers. Browsers send one; it is
-        ``null`` for an origin that they conceal.
+
+def parse_origin(text: str) -> bytes:
+    """Return the origin that an operator gives, such as ``https://callme.example.com``.
+
+    :raises InvalidValue: when it is not an origin (RFC 6454, section 6.2).
     """
-    own = None if authority is None else authority.lower()
-    return any(origin.lower().partition(b"://")[2] != own for origin in origins)
+    scheme, _, authority = text.lower().removesuffix("/").partition("://")
+    encoded = authority.encode("ascii", "replace")
+    if scheme.encode("ascii", "replace") not in _DEFAULT_PORTS or is_local(encoded) is None:
+        raise InvalidValue("expected an origin such as https://callme.example.com")
+    return origin_of(scheme.encode("ascii"), encoded)
 
 
 def path_of(target: bytes) -> bytes:

@@ -9,7 +9,7 @@ from attrs import define, frozen
 from twisted.web.server import Request
 from zope.interface import Attribute, Interface, alsoProvides, implementer
 
-from ..security.hosts import authority_of, is_cross_origin, is_local, path_of, printable
+from ..security.hosts import authority_of, is_local, origin_of, path_of, printable
 from ..security.secret_file import SecretFile
 from ..security.sessions import Session, session_of
 from ..security.tokens import Permission, Tokens
@@ -21,6 +21,8 @@ SESSION_COOKIES = ("__Host-callme", "callme")
 """Names of the session cookie; the first is used over TLS (RFC 6265bis, section 4.1.3)."""
 _CHALLENGE = 'Bearer realm="callme"'
 _HEALTH_PATHS = (b"/healthz", b"/healthz/")
+_OWN_SITES = (b"same-origin", b"none")
+"""Values of ``Sec-Fetch-Site`` for callme's own web pages and for the user."""
 _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 
@@ -49,11 +51,14 @@ class Gate:
     :ivar file: the tokens that clients must send; ``None`` when no token is required.
     :ivar any_host: whether every ``Host`` is accepted when no token is required. It must be
         when other machines can reach the port, as they use other names for this machine.
+    :ivar origins: the origins of callme's web pages where a proxy makes them differ from the
+        scheme and the host that callme itself serves; see :func:`~.security.hosts.parse_origin`.
     :ivar now: the wall clock, seconds since 1970.
     """
 
     file: SecretFile[Tokens] | None = None
     any_host: bool = False
+    origins: frozenset[bytes] = frozenset()
     now: Callable[[], float] = time.time
 
     def authorize(
@@ -75,15 +80,17 @@ class Gate:
                 400, f"{printable(authority or b'')} is not a host: expected a name or an address"
             )
         path = path_of(target)
+        if _is_cross_site(request, method, path):
+            return Problem(403, "requests from web pages of other sites are not allowed")
         if self.file is not None:
             return self._check_token(self.file.value, request, method, path, authority)
-        if not local and not self.any_host:
+        if not local and not self.any_host and not self._is_named(authority):
             return Problem(
                 403,
                 f"the host {printable(authority or b'')} is neither a loopback address nor a name "
                 "without a dot: without tokens, callme accepts no other host",
             )
-        return _check_origin(request, method, path, authority)
+        return self._check_origin(request, method, path, authority)
 
     def _check_token(
         self,
@@ -108,9 +115,45 @@ class Gate:
         if permission is Permission.UNKNOWN:
             return _challenge(401, "the token is not known to callme", ', error="invalid_token"')
         if is_page(path):
-            problem = _check_origin(request, method, path, authority)
+            problem = self._check_origin(request, method, path, authority)
             return problem or self._check_session(tokens, request, method, path)
         return _token_required()
+
+    def _is_named(self, authority: bytes | None) -> bool:
+        """Return whether a host is that of one of :attr:`origins`."""
+        if authority is None or not self.origins:
+            return False
+        return not self.origins.isdisjoint(
+            origin_of(scheme, authority) for scheme in (b"http", b"https")
+        )
+
+    def _is_own(self, origin: bytes, request: Request, authority: bytes | None) -> bool:
+        """Return whether an origin (RFC 6454) is that of callme's own web pages."""
+        origin = origin.lower()
+        if origin in self.origins:
+            return True
+        if authority is None or self._is_named(authority):
+            # With the other scheme, the same host is another origin.
+            return False
+        return origin == origin_of(b"https" if request.isSecure() else b"http", authority)
+
+    def _check_origin(
+        self, request: Request, method: bytes, path: bytes, authority: bytes | None
+    ) -> Problem | None:
+        # Browsers send one origin; it is "null" for one that they conceal.
+        origins = list(request.requestHeaders.getRawHeaders(b"origin", []))
+        foreign = [one for one in origins if not self._is_own(one, request, authority)]
+        if foreign:
+            return Problem(
+                403,
+                f"requests from web pages of the origin {printable(foreign[0])} are not allowed; "
+                "if a proxy serves callme there, set the option --origin",
+            )
+        if not origins and method == b"POST" and is_page(path) and path != OVERVIEW.encode():
+            # Only browsers send forms. One that conceals its origin may send a form of another
+            # site.
+            return Problem(403, "a form needs an Origin header, which this request does not have")
+        return None
 
     def _check_session(
         self, tokens: Tokens, request: Request, method: bytes, path: bytes
@@ -134,17 +177,23 @@ class Gate:
         return None
 
 
-def _check_origin(
-    request: Request, method: bytes, path: bytes, authority: bytes | None
-) -> Problem | None:
-    origins = list(request.requestHeaders.getRawHeaders(b"origin", []))
-    if origins and is_cross_origin(origins, authority):
-        origin = printable(origins[0])
-        return Problem(403, f"requests from web pages of the origin {origin} are not allowed")
-    if not origins and method == b"POST" and is_page(path) and path != OVERVIEW.encode():
-        # Only browsers send forms. One that conceals its origin may send a form of another site.
-        return Problem(403, "a form needs an Origin header, which this request does not have")
-    return None
+def _is_cross_site(request: Request, method: bytes, path: bytes) -> bool:
+    """Return whether a web page of another site makes a request (W3C, Fetch Metadata).
+
+    Browsers say so even where they send no ``Origin``. A link to a web page may be followed from
+    anywhere.
+    """
+    headers = request.requestHeaders
+    sites = headers.getRawHeaders(b"sec-fetch-site")
+    if sites is None or all(site in _OWN_SITES for site in sites):
+        return False
+    is_link = (
+        method == b"GET"
+        and is_page(path)
+        and headers.getRawHeaders(b"sec-fetch-mode") == [b"navigate"]
+        and headers.getRawHeaders(b"sec-fetch-dest") == [b"document"]
+    )
+    return not is_link
 
 
 def _cookies(request: Request) -> Iterable[str]:

@@ -1,5 +1,6 @@
 # Varnish in front of callme, behind something that terminates TLS.
-# callme listens on 127.0.0.1:6777 and has a --token-file. varnishd has the option
+# callme listens on 127.0.0.1:6777 and has a --token-file and
+# --origin=https://callme.example.com. varnishd has the option
 # -p backend_idle_timeout=50, shorter than the 60 seconds after which callme closes an idle
 # connection.
 vcl 4.1;

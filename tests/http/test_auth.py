@@ -76,6 +76,8 @@ def test_http_1_0_request_without_host_is_accepted(world: World) -> None:
         (b"http://localhost", 403),
         (b"http://localhost:8080", 403),
         (b"localhost:6777", 403),
+        (b"https://localhost:6777", 403),
+        (b"chrome-extension://localhost:6777", 403),
         (b"http://localhost:6777", 200),
         (b"http://LOCALHOST:6777", 200),
         (b"http://localhost:6777\r\nOrigin: null", 403),
@@ -86,6 +88,93 @@ def test_cross_origin_request_is_refused(
 ) -> None:
     client = connect(world, gate)
     assert ask(client, b"GET", b"/status/", b"Origin: " + origin, host=b"localhost:6777") == status
+
+
+def test_default_port_is_not_part_of_an_origin(world: World) -> None:
+    client = connect(world, Gate())
+    origin = b"Origin: http://localhost"
+    assert ask(client, b"GET", b"/status/", origin, host=b"localhost:80") == 200
+    assert ask(client, b"GET", b"/status/", origin, host=b"localhost:443") == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        (b"https://callme.example.com", b"callme.example.com", 200),
+        (b"https://callme.example.com", b"callme.example.com:443", 200),
+        # A proxy may send its own name for callme.
+        (b"https://callme.example.com", b"127.0.0.1:6777", 200),
+        (b"http://127.0.0.1:6777", b"127.0.0.1:6777", 200),
+        # A page that was changed on its way comes without TLS.
+        (b"http://callme.example.com", b"callme.example.com", 403),
+        (b"https://callme.example.com:8443", b"callme.example.com", 403),
+        (b"https://other.example.com", b"callme.example.com", 403),
+        (b"http://other.example.com", b"other.example.com", 403),
+        (b"null", b"callme.example.com", 403),
+    ],
+)
+def test_named_origin_is_accepted_with_its_scheme(
+    world: World, origin: bytes, host: bytes, status: int
+) -> None:
+    client = connect(world, Gate(origins=frozenset({b"https://callme.example.com"})))
+    assert ask(client, b"GET", b"/status/", b"Origin: " + origin, host=host) == status
+
+
+SITES = [b"cross-site", b"same-site", b"", b"Same-Origin", b"same-origin, none", b"none-such"]
+LINK = (b"Sec-Fetch-Mode: navigate", b"Sec-Fetch-Dest: document")
+
+
+@pytest.mark.parametrize("with_token", [False, True])
+@pytest.mark.parametrize("site", SITES)
+def test_request_of_another_site_is_refused(
+    world: World, token_file: Path, site: bytes, with_token: bool
+) -> None:
+    world.put("x")
+    client = connect(world, Gate(file=load_tokens(token_file)) if with_token else Gate())
+    token = [b"Authorization: " + WRITER] if with_token else []
+    header = b"Sec-Fetch-Site: " + site
+    for method, target in [
+        (b"GET", b"/status/"),
+        (b"GET", b"/status/x"),
+        (b"GET", b"/healthz"),
+        (b"GET", b"/page/find"),
+        (b"HEAD", b"/metrics"),
+        (b"OPTIONS", b"/task/x"),
+        (b"DELETE", b"/task/x"),
+        (b"POST", b"/page/login"),
+    ]:
+        client.send(head(method, target, header, *token))
+        assert client.transport.value().startswith(b"HTTP/1.1 403 ")
+        client.transport.clear()
+    assert len(world.result(world.store.read(tasks.list_page)).tasks) == 1
+
+
+@pytest.mark.parametrize("site", [b"same-origin", b"none"])
+def test_request_of_an_own_page_or_of_the_user_is_accepted(world: World, site: bytes) -> None:
+    assert ask(connect(world, Gate()), b"GET", b"/status/", b"Sec-Fetch-Site: " + site) == 200
+    two = b"Sec-Fetch-Site: " + site + b"\r\nSec-Fetch-Site: cross-site"
+    assert ask(connect(world, Gate()), b"GET", b"/status/", two) == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "status"),
+    [
+        (b"GET", b"/page/find", LINK, 200),
+        (b"GET", b"/", LINK, 200),
+        (b"POST", b"/page/login", LINK, 403),
+        (b"GET", b"/status/", LINK, 403),
+        (b"GET", b"/page/find", LINK[:1], 403),
+        (b"GET", b"/page/find", LINK[1:], 403),
+        (b"GET", b"/page/find", (LINK[0], b"Sec-Fetch-Dest: iframe"), 403),
+        (b"GET", b"/page/find", (b"Sec-Fetch-Mode: no-cors", LINK[1]), 403),
+    ],
+)
+def test_only_a_link_to_a_page_may_be_followed_from_another_site(
+    world: World, method: bytes, target: bytes, headers: tuple[bytes, ...], status: int
+) -> None:
+    client = connect(world, Gate())
+    client.send(head(method, target, b"Sec-Fetch-Site: cross-site", *headers))
+    assert client.transport.value().startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_gate_for_any_host_accepts_every_host(world: World) -> None:

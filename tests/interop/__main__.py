@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..helpers.processes import Daemon
+from ..helpers.processes import Daemon, free_port
 from .clients import CLIENTS, run_client, unexpected
 from .packages import Packages
-from .proxies import PROXIES, TOKEN, Proxy, check, check_open, make_certificate, proxied
+from .proxies import HOST, PROXIES, TOKEN, Proxy, check, check_open, make_certificate, proxied
 from .report import Report, cell
 from .servers import SERVERS, Server, running
 from .workloads import Driver, Result, workloads_for
@@ -70,14 +70,18 @@ def run_proxy(proxy: Proxy) -> dict[str, str]:
         tokens = home / "tokens"
         tokens.touch(mode=0o600)
         tokens.write_text(f"{TOKEN}\n")
+        port = free_port()
+        options = ["--token-file=tokens"]
+        if proxy.tls:
+            options.append(f"--origin=https://{HOST}:{port}")
         with (
-            daemon(home, "--token-file=tokens") as callme,
-            proxied(proxy, callme.port, certificates, first) as site,
+            daemon(home, *options) as callme,
+            proxied(proxy, port, callme.port, certificates, first) as site,
         ):
             found = check(site)
         with (
             daemon(open_home) as callme,
-            proxied(proxy, callme.port, certificates, second) as site,
+            proxied(proxy, free_port(), callme.port, certificates, second) as site,
         ):
             return found | check_open(site)
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 from attrs import evolve, frozen
 
-from ..helpers.processes import free_port, wait_for
+from ..helpers.processes import wait_for
 from .packages import HERE
 from .servers import START_SECONDS, process, ready
 
@@ -24,7 +24,7 @@ CONFIGS = HERE / "config"
 DOCUMENTED = HERE.parents[1] / "deploy" / "proxies"
 CALLBACK = "http://127.0.0.1:9/"
 HOST = "callme.example.com"
-TOKEN = "interop-token"
+TOKEN = "token-of-the-interop-tests"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 LOCAL = {"Host": "localhost"}
 """The header that callme without tokens demands."""
@@ -174,15 +174,15 @@ def make_certificate(folder: Path) -> None:
 
 
 @contextmanager
-def proxied(proxy: Proxy, callme: int, certificates: Path, work: Path) -> Iterator[Site]:
+def proxied(proxy: Proxy, port: int, callme: int, certificates: Path, work: Path) -> Iterator[Site]:
     """Start a proxy on loopback in front of callme, and stop it at the end.
 
+    :param port: the port that the proxy listens on.
     :param callme: the port that callme listens on.
     :param work: an empty folder for the proxy's files.
     """
     # Proxies that give up root's rights must still reach their files.
     work.chmod(0o755)
-    port = free_port()
     places = {
         "@WORK@": str(work),
         "@PORT@": str(port),

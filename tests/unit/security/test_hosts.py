@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from callme.security.hosts import is_local, is_loopback
+from callme.errors import InvalidValue
+from callme.security.hosts import is_local, is_loopback, parse_origin
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,30 @@ def test_local_hosts_are_recognized(authority: bytes, local: bool | None) -> Non
 )
 def test_loopback_addresses_are_recognized(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://callme.example.com", b"https://callme.example.com"),
+        ("HTTPS://Callme.example.com:443/", b"https://callme.example.com"),
+        ("http://callme:80", b"http://callme"),
+        ("http://callme:443", b"http://callme:443"),
+        ("https://[2001:DB8::1]:8443", b"https://[2001:db8::1]:8443"),
+        ("https://xn--bcher-kva.example", b"https://xn--bcher-kva.example"),
+    ],
+)
+def test_origin_is_normalized_as_browsers_do(text: str, origin: bytes) -> None:
+    assert parse_origin(text) == origin
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "callme.example.com", "ftp://a", "https://", "https://a/b", "https://a@b", "null"),
+        *("https://b\u00fccher.example", "https://a b", "\u00e9://a", "https://a:x", "https://a?b"),
+    ],
+)
+def test_other_text_is_not_an_origin(text: str) -> None:
+    with pytest.raises(InvalidValue, match="expected an origin such as https://"):
+        parse_origin(text)

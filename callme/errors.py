@@ -44,15 +44,17 @@ class InvalidValue(ValueError):
         self.at = at
 
 
-def quoted(value: object, limit: int = 80) -> str:
+def quoted(value: object, limit: int = 80, tail: int = 1) -> str:
     """Return a value for the text of an error: as JSON, in ASCII, of at most ``limit`` characters.
 
     The content of an object or a list is left out: it may be a secret in the wrong place.
+
+    :param tail: the number of characters at the end that remain of a longer value.
     """
     if isinstance(value, (dict, list)):
         return json_type(value)
     text = json.dumps(value, default=repr)
-    return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
+    return text if len(text) <= limit else f"{text[: limit - tail - 3]}...{text[-tail:]}"
 
 
 def json_type(value: object) -> str:

@@ -27,6 +27,7 @@ from .metrics.counters import Counters
 from .metrics.exporter import MetricsExporter
 from .monotonic_clock import MonotonicClock
 from .reports.forecaster import Forecaster
+from .security.login_throttle import LoginThrottle
 from .security.secret_file import SecretFile
 from .security.signing import SigningKeys
 from .server.auth import Gate
@@ -171,6 +172,7 @@ class Daemon(Service):
             max_connections=room,
             headroom=going,
             idle_seconds=settings.idle_timeout,
+            count_refusal=tally.request_refused,
         )
         self._endpoint = endpoint_of(reactor, settings.port)
         self._port: IListeningPort | None = None
@@ -199,6 +201,7 @@ class Daemon(Service):
             now=now,
             node=self._node,
             tokens=lambda: None if file is None else file.value,
+            logins=LoginThrottle(self._clock.seconds),
         )
 
     def _node(self) -> str:

@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..errors import Invalid, quoted
 from ..server.problem import RETRY_LATER, Problem, set_head
+from ..server.refusals import Refusal
 from ..store.interface import StoreUnavailable
 from .long_poll import TooManyWaiters
 
@@ -28,7 +29,7 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             return Problem(503, detail, headers=RETRY_LATER)
         case TooManyWaiters():
             detail = "too many clients wait for a task: try again later, or without wait"
-            return Problem(429, detail, headers=RETRY_LATER)
+            return Problem(429, detail, headers=RETRY_LATER, refusal=Refusal.OVERLOAD)
         case MethodNotAllowed() as error:
             method = quoted(request.method.decode("latin-1"))
             allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))

@@ -22,6 +22,8 @@ MAX_TIMESTAMP = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second that callme accepts."""
 MAX_NAME_LENGTH = 255
 
+_KEY_TAIL = len('@253402300799"')
+"""Characters of the longest minute at the end of a quoted key."""
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 _RELATIVE = re.compile(r"\+([0-9]{1,12})([mhd])")
 _UNIX = re.compile(r"[0-9]{1,15}")
@@ -77,6 +79,11 @@ class Key:
 
     def __str__(self) -> str:
         return f"{self.task_name}@{self.trigger_at}"
+
+
+def quoted_key(key: Key) -> str:
+    """Return a key for the log; of a long one the middle is left out, and the minute stays."""
+    return quoted(str(key), tail=_KEY_TAIL)
 
 
 def floor_to_minute(seconds: float) -> int:

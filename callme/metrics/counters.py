@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from ..core.task import Reason, State
+from ..server.refusals import Refusal
 from ..store.changes import Changes, TaskTransition
 
 LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -54,6 +55,13 @@ class Counters:
             "Results of attempts that were not stored, as their claim was no longer held.",
             registry=registry,
         )
+        refused = Counter(
+            "callme_refused_requests",
+            "Requests that were refused before any other work.",
+            ["reason"],
+            registry=registry,
+        )
+        self._refused = {reason: refused.labels(reason.value) for reason in Refusal}
         self._commits = Counter(
             "callme_commits", "Transactions that were committed.", registry=registry
         )
@@ -63,6 +71,10 @@ class Counters:
             buckets=OPERATIONS,
             registry=registry,
         )
+
+    def request_refused(self, reason: Refusal) -> None:
+        """Count a refused request."""
+        self._refused[reason].inc()
 
     def on_changes(self, changes: Changes) -> None:
         """Count what a commit has changed."""

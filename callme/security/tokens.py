@@ -14,6 +14,8 @@ from .secret_file import parse_lines
 
 READ_ONLY = "read:"
 """The prefix, in the token file, of a token that only permits reading."""
+MIN_LENGTH = 16
+"""Minimum length of a token, in characters."""
 # All printable ASCII but the space. RFC 6750's own set is narrower, and an operator who
 # chooses a token is unlikely to know it.
 _TOKEN = re.compile(r"[!-~]+")
@@ -49,6 +51,11 @@ class Tokens:
             token = entry.removeprefix(READ_ONLY)
             if not _TOKEN.fullmatch(token):
                 raise ValueError("is not a token: expected printable ASCII without spaces")
+            if len(token) < MIN_LENGTH:
+                raise ValueError(
+                    f"is a token of fewer than {MIN_LENGTH} characters, which can be guessed: make "
+                    "one with: openssl rand -base64 32"
+                )
             digest = sha256(token.encode("ascii")).digest()
             if permissions.setdefault(digest, permission) is not permission:
                 raise ValueError("repeats a token with another permission")

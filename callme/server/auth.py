@@ -16,6 +16,7 @@ from ..security.tokens import Permission, Tokens
 from .negotiation import wants_html
 from .paths import LOGOUT, OVERVIEW, is_page, is_public
 from .problem import Problem
+from .refusals import Refusal
 
 SESSION_COOKIES = ("__Host-callme", "callme")
 """Names of the session cookie; the first is used over TLS (RFC 6265bis, section 4.1.3)."""
@@ -81,7 +82,8 @@ class Gate:
             )
         path = path_of(target)
         if _is_cross_site(request, method, path):
-            return Problem(403, "requests from web pages of other sites are not allowed")
+            detail = "requests from web pages of other sites are not allowed"
+            return Problem(403, detail, refusal=Refusal.CROSS_ORIGIN)
         if self.file is not None:
             return self._check_token(self.file.value, request, method, path, authority)
         if not local and not self.any_host and not self._is_named(authority):
@@ -89,6 +91,7 @@ class Gate:
                 403,
                 f"the host {printable(authority or b'')} is neither a loopback address nor a name "
                 "without a dot: without tokens, callme accepts no other host",
+                refusal=Refusal.HOST,
             )
         return self._check_origin(request, method, path, authority)
 
@@ -108,12 +111,14 @@ class Gate:
         if permission is Permission.WRITE or (permission is Permission.READ and safe):
             return None
         if permission is Permission.READ:
-            return _challenge(403, "this token only permits GET", ', error="insufficient_scope"')
+            detail, error = "this token only permits GET", ', error="insufficient_scope"'
+            return _challenge(403, detail, error, refusal=Refusal.READ_ONLY)
         if safe and path in _HEALTH_PATHS:
             alsoProvides(request, IAnonymous)
             return None
         if permission is Permission.UNKNOWN:
-            return _challenge(401, "the token is not known to callme", ', error="invalid_token"')
+            detail, error = "the token is not known to callme", ', error="invalid_token"'
+            return _challenge(401, detail, error, refusal=Refusal.TOKEN_WRONG)
         if is_page(path):
             problem = self._check_origin(request, method, path, authority)
             return problem or self._check_session(tokens, request, method, path)
@@ -148,11 +153,13 @@ class Gate:
                 403,
                 f"requests from web pages of the origin {printable(foreign[0])} are not allowed; "
                 "if a proxy serves callme there, set the option --origin",
+                refusal=Refusal.CROSS_ORIGIN,
             )
         if not origins and method == b"POST" and is_page(path) and path != OVERVIEW.encode():
             # Only browsers send forms. One that conceals its origin may send a form of another
             # site.
-            return Problem(403, "a form needs an Origin header, which this request does not have")
+            detail = "a form needs an Origin header, which this request does not have"
+            return Problem(403, detail, refusal=Refusal.CROSS_ORIGIN)
         return None
 
     def _check_session(
@@ -172,7 +179,8 @@ class Gate:
             and method not in _SAFE_METHODS
             and path != LOGOUT.encode()
         ):
-            return Problem(403, "this session is read-only: log in with another token")
+            detail = "this session is read-only: log in with another token"
+            return Problem(403, detail, refusal=Refusal.READ_ONLY)
         request.setComponent(IUserSession, UserSession(session))
         return None
 
@@ -207,9 +215,11 @@ def _cookies(request: Request) -> Iterable[str]:
 
 
 def _token_required() -> Problem:
-    return _challenge(401, "callme requires a token: Authorization: Bearer <token>")
+    detail = "callme requires a token: Authorization: Bearer <token>"
+    return _challenge(401, detail, refusal=Refusal.TOKEN_MISSING)
 
 
-def _challenge(status: int, detail: str, error: str = "") -> Problem:
+def _challenge(status: int, detail: str, error: str = "", *, refusal: Refusal) -> Problem:
     """Return a problem with the challenge that RFC 6750, section 3, requires."""
-    return Problem(status, detail, headers={"WWW-Authenticate": _CHALLENGE + error})
+    headers = {"WWW-Authenticate": _CHALLENGE + error}
+    return Problem(status, detail, headers=headers, refusal=refusal)

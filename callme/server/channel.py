@@ -15,6 +15,7 @@ from .auth import Gate
 from .connection_limits import BufferBudget, ConnectionRegistry
 from .paths import MAX_FORM, is_page
 from .problem import RETRY_LATER, Problem, raw_response
+from .refusals import Refusal, Refusals, peer_name
 
 MAX_BODY = 1024 * 1024
 """Maximum size of a request's body, in bytes."""
@@ -50,6 +51,7 @@ class SiteProtocol(Protocol):
     idle_seconds: int
     clock: IReactorTime
     gate: Gate
+    refusals: Refusals
     registry: ConnectionRegistry[BoundedChannel]
     buffers: BufferBudget[BoundedChannel]
     closing: bool
@@ -148,7 +150,8 @@ class BoundedChannel(HTTPChannel):
             self.drop()
         else:
             detail = "too many bytes are being sent to callme at once"
-            self._reject(Problem(429, detail, headers=RETRY_LATER))
+            overload = Problem(429, detail, headers=RETRY_LATER, refusal=Refusal.OVERLOAD)
+            self._reject(overload)
             self.requests[-1].discard_body()
         self._body_size = self._buffered_bytes = 0
         self._update_usage()
@@ -222,6 +225,10 @@ class BoundedChannel(HTTPChannel):
         else:
             self._refuse(408, f"the request took more than {REQUEST_SECONDS} s to arrive")
 
+    def record_refusal(self, reason: Refusal) -> None:
+        """Count a refused request of this connection."""
+        self._site.refusals.record(reason, peer_name(self.getPeer()))
+
     def drop(self) -> None:
         """Close the connection at once; unsent data is lost."""
         cast(ITCPTransport, self.transport).abortConnection()
@@ -263,6 +270,8 @@ class BoundedChannel(HTTPChannel):
         sends would reset it, and the client might never read the response.
         """
         assert self.transport is not None
+        if problem.refusal is not None:
+            self.record_refusal(problem.refusal)
         with_body = not self._request_line.startswith(b"HEAD ")
         self.transport.write(raw_response(problem, with_body=with_body))
         self._close_within(CLOSE_SECONDS)

@@ -11,6 +11,7 @@ from attrs import field, frozen
 from twisted.web.iweb import IRequest
 
 from ..errors import FieldError, Invalid
+from .refusals import Refusal, mark_refused
 
 JSON_TYPE = b"application/json"
 CALENDAR_TYPE = b"text/calendar"
@@ -37,6 +38,7 @@ class Problem(Exception):
     :ivar errors: every error found in the input.
     :ivar headers: additional headers of the response.
     :ivar extensions: additional members of the problem details (RFC 9457, section 3.2).
+    :ivar refusal: the reason to count, where the request is refused before any other work.
     """
 
     status: int
@@ -44,6 +46,7 @@ class Problem(Exception):
     errors: Iterable[FieldError] = ()
     headers: Mapping[str, str] = field(factory=dict, kw_only=True)
     extensions: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    refusal: Refusal | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, invalid: Invalid) -> Problem:
@@ -84,6 +87,8 @@ def problem_response(request: IRequest, problem: Problem, *, pretty: bool = Fals
     """Set the status and the headers of an error response; return its body."""
     headers, body = problem.encode(pretty=pretty)
     set_head(request, problem.status, headers)
+    if problem.refusal is not None:
+        mark_refused(request, problem.refusal)
     return body
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -20,6 +21,7 @@ from .auth import Gate
 from .channel import IDLE_SECONDS, BoundedChannel
 from .connection_limits import EVICTION_HEADROOM, BufferBudget, ConnectionRegistry
 from .problem import SAFE_HEADERS, Problem, problem_response, set_head
+from .refusals import IRefusal, Refusal, Refusals, peer_name
 
 log = Logger(namespace="callme")
 
@@ -74,6 +76,8 @@ class BoundedRequest(Request):
             for name, value in _SAFE_HEADERS:
                 if not self.responseHeaders.hasHeader(name):
                     self.responseHeaders.setRawHeaders(name, [value])
+            if self.code >= 400 and (reason := self.getComponent(IRefusal)) is not None:
+                self.channel.record_refusal(reason)
         super().write(data)
 
     def process(self) -> None:
@@ -147,6 +151,8 @@ class BoundedSite(Site):
     :param max_buffered_bytes: the maximum size of the bodies and responses buffered for all
         connections together, in bytes.
     :ivar idle_seconds: the time limit for an open connection without a request.
+    :param count_refusal: is called with the reason when a request is refused.
+    :ivar refusals: the record of refused requests.
     :ivar registry: the open connections.
     :ivar buffers: the bytes buffered for them.
     :ivar closing: whether every connection closes after its current response.
@@ -167,12 +173,14 @@ class BoundedSite(Site):
         headroom: int = EVICTION_HEADROOM,
         max_buffered_bytes: int = MAX_BUFFERED_BYTES,
         idle_seconds: int = IDLE_SECONDS,
+        count_refusal: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
         # A timeout would set a timer for each connection: see BoundedChannel.
         super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
         self.clock: IReactorTime = clock
         self.idle_seconds = idle_seconds
         self.gate = gate or Gate()
+        self.refusals = Refusals(clock, count_refusal)
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
         self.registry: ConnectionRegistry[BoundedChannel] = ConnectionRegistry(
@@ -189,6 +197,7 @@ class BoundedSite(Site):
             self._log_full()
             evicted = self.registry.pop_evictable()
             if evicted is None:
+                self.refusals.record(Refusal.OVERLOAD, peer_name(addr))
                 return RejectedConnection()
             evicted.evict()
         return super().buildProtocol(addr)
@@ -236,6 +245,7 @@ class BoundedSite(Site):
     def close(self) -> Deferred[None]:
         """Close every connection, each after its current response."""
         self.closing = True
+        self.refusals.flush()
         closed: Deferred[None] = Deferred()
         if not self.registry.connections:
             closed.callback(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -27,11 +28,13 @@ from ..api.task_service import TaskService
 from ..core.task import Task
 from ..core.times import Key
 from ..errors import Invalid, quoted
+from ..security.login_throttle import LoginThrottle
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
 from ..server.auth import IAnonymous
 from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
 from ..server.problem import Problem, set_head
+from ..server.refusals import Refusal, mark_refused, peer_name
 from ..server.router import AnyPathConverter
 from ..store import tasks
 from ..store.database import Store
@@ -76,6 +79,7 @@ class WebUi:
     :param now: the wall clock, seconds since 1970.
     :param node: returns the daemon's name.
     :param tokens: returns the tokens that open a session; ``None`` if no login is required.
+    :param logins: limits failed logins.
     """
 
     _store: Store
@@ -85,6 +89,7 @@ class WebUi:
     _now: Callable[[], float]
     _node: Callable[[], str]
     _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
+    _logins: LoginThrottle = field(factory=LoginThrottle)
 
     app = Klein()
     app.url_map.merge_slashes = False
@@ -225,8 +230,16 @@ class WebUi:
         fields = parse_form(request)
         after = safe_redirect_target(fields.get("next", OVERVIEW))
         token = fields.get("token", "").strip().encode("utf-8", "replace")
+        peer = peer_name(request.getClientAddress())
+        if wait := self._logins.seconds_to_wait(peer):
+            mark_refused(request, Refusal.LOGIN_TOO_OFTEN)
+            request.setHeader(b"retry-after", b"%d" % math.ceil(wait))
+            message = f"Too many failed logins. Try again in {math.ceil(wait)} s."
+            return self._login_form(request, after, 429, message)
         session = open_session(tokens, token, self._now(), secrets.token_urlsafe(16))
         if session is None:
+            self._logins.failed(peer)
+            mark_refused(request, Refusal.LOGIN_WRONG)
             return self._login_form(request, after, 401, "Invalid token.")
         set_session(request, session, SESSION_SECONDS)
         return redirect(request, after)
@@ -295,6 +308,8 @@ class WebUi:
             status=problem.status,
         )
         set_head(request, problem.status, problem.headers)
+        if problem.refusal is not None:
+            mark_refused(request, problem.refusal)
         return layout
 
 

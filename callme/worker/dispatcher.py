@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from ..core import transitions
 from ..core.task import Claim, Outcome, State, Transition
-from ..core.times import floor_to_minute
+from ..core.times import floor_to_minute, quoted_key
 from ..errors import quoted
 from ..store import queue
 from ..store.changes import Changes
@@ -227,9 +227,7 @@ class Dispatcher:
     def _call_failed(self, failure: Failure, claim: Claim) -> None:
         """Take an error of the caller's own, or the end of a call that was cut off."""
         if not failure.check(CancelledError):
-            log.failure(
-                "the call of {task} failed", failure, task=quoted(str(claim.definition.key))
-            )
+            log.failure("the call of {task} failed", failure, task=quoted_key(claim.definition.key))
         self._called(transitions.interrupted(claim), claim)
 
     def _leave(self, claim: Claim) -> None:
@@ -246,7 +244,7 @@ class Dispatcher:
             if not held:
                 log.error(
                     "{task} attempt {number} ended, but its claim was lost: not stored",
-                    task=quoted(str(claim.definition.key)),
+                    task=quoted_key(claim.definition.key),
                     number=claim.number,
                 )
 
@@ -254,7 +252,7 @@ class Dispatcher:
             verdict_then = transition
             log.error(
                 "the attempt of {task} could not be recorded: {error}; trying again soon",
-                task=quoted(str(claim.definition.key)),
+                task=quoted_key(claim.definition.key),
                 error=quoted(str(failure.value), 300),
             )
             if not failure.check(StoreUnavailable):

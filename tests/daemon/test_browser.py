@@ -294,10 +294,10 @@ def test_dashboard_reports_an_unreachable_daemon(
 def test_operator_logs_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.touch(0o600)
-    tokens.write_text("let-me-in\nread:let-me-look\n")
+    tokens.write_text("let-me-in-let-me-in\nread:let-me-look-let-me\n")
     daemon = Daemon(tmp_path, f"--token-file={tokens}")
     daemon.start()
-    bearer = ("-H", "Authorization: Bearer let-me-in")
+    bearer = ("-H", "Authorization: Bearer let-me-in-let-me-in")
     body = {"trigger_at": "+1h", "callback": sink.url("/status/200")}
     _, task = daemon.curl("PUT", "/task/kept", body, *bearer)
     path = f"/page/task/{task['task']}"
@@ -306,7 +306,7 @@ def test_operator_logs_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) 
     keep(browser, "login-1400-light")
     browser.one("#token").send_keys("guess", Keys.ENTER)
     browser.until("return document.querySelector('[role=alert]')")
-    browser.one("#token").send_keys("let-me-look", Keys.ENTER)
+    browser.one("#token").send_keys("let-me-look-let-me", Keys.ENTER)
     browser.until("return document.querySelector('h1').textContent === 'kept'")
     assert browser.all("a.do") == []
     cookies = browser.driver.get_cookies()
@@ -317,7 +317,7 @@ def test_operator_logs_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) 
     browser.one("header button.quiet").click()
     browser.arrives("/page/login")
     browser.go(url(daemon, path))
-    browser.one("#token").send_keys("let-me-in", Keys.ENTER)
+    browser.one("#token").send_keys("let-me-in-let-me-in", Keys.ENTER)
     browser.until("return document.querySelector('h1').textContent === 'kept'")
     browser.one("a.do.bad").click()
     browser.until("return document.querySelector('h1').textContent === 'Delete kept?'")
@@ -326,7 +326,7 @@ def test_operator_logs_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) 
     browser.arrives("/?done=deleted")
     assert daemon.curl("GET", "/status/kept", None, *bearer)[0] == 404
     # The next refresh reports the end of a session.
-    tokens.write_text("another\n")
+    tokens.write_text("another-token-of-theirs\n")
     assert daemon.process is not None
     daemon.process.send_signal(1)
     wait_for(lambda: "tokens reloaded: " in daemon.log(), 60)

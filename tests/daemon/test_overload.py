@@ -262,33 +262,34 @@ def nothing_is_lost(
 def test_tls_and_tokens_protect_a_running_daemon(tmp_path: Path, sink: Sink) -> None:
     write_certificate(tmp_path)
     path = write_token_file(tmp_path)
-    path.write_text("writer\nread:reader\n")
+    path.write_text("token-of-the-writer\nread:token-of-the-reader\n")
     daemon = Daemon(tmp_path, "--token-file=tokens")
     files = "privateKey=key.pem:certKey=cert.pem"
     daemon.options = (f"--port=ssl:{daemon.port}:{files}", "--token-file=tokens")
     daemon.start()
     try:
         assert curl(daemon, "/status/") == (401, "Unauthorized")
-        assert curl(daemon, "/status/", "wrong") == (401, "Unauthorized")
-        assert curl(daemon, "/status/", "reader") == (200, None)
+        assert curl(daemon, "/status/", "guessed-token-of-nobody") == (401, "Unauthorized")
+        assert curl(daemon, "/status/", "token-of-the-reader") == (200, None)
         body = json.dumps({"trigger_at": "+0m", "callback": sink.url("/status/200")})
         put = ["-X", "PUT", "--data", body]
-        assert curl(daemon, "/task/x", "reader", *put) == (403, "Forbidden")
-        assert curl(daemon, "/task/x", "writer", *put) == (201, None)
+        assert curl(daemon, "/task/x", "token-of-the-reader", *put) == (403, "Forbidden")
+        assert curl(daemon, "/task/x", "token-of-the-writer", *put) == (201, None)
         assert curl(daemon, "/healthz") == (200, None)
         large = tmp_path / "large"
         large.write_bytes(b"x" * 15_000_000)
         assert curl(daemon, "/batch", "", "--data-binary", f"@{large}") == (401, "Unauthorized")
-        path.write_text("new\n")
+        path.write_text("new-token-of-the-writer\n")
         reload(daemon)
         wait_for(lambda: "tokens reloaded: " in daemon.log())
-        assert curl(daemon, "/status/", "new") == (200, None)
-        assert curl(daemon, "/status/", "writer") == (401, "Unauthorized")
+        assert curl(daemon, "/status/", "new-token-of-the-writer") == (200, None)
+        assert curl(daemon, "/status/", "token-of-the-writer") == (401, "Unauthorized")
         path.chmod(0o644)
         reload(daemon)
         wait_for(lambda: "tokens not reloaded" in daemon.log())
-        assert curl(daemon, "/status/", "new") == (200, None)
-        for secret in ("writer", "reader", "wrong"):
+        assert curl(daemon, "/status/", "new-token-of-the-writer") == (200, None)
+        wait_for(lambda: "token_wrong from 127.0.0.1" in daemon.log())
+        for secret in ("-writer", "-reader", "guessed"):
             assert secret not in daemon.log()
         assert daemon.terminate() == 0
         assert not listens(daemon.port)

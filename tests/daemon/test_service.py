@@ -462,7 +462,7 @@ async def test_sighup_reloads_tokens_and_keys(tmp_path: Path) -> None:
     await deferLater(reactor, 0)
     assert daemon._gate.file is not None
     assert daemon.key_file is not None
-    write_token_file(tmp_path).write_text("a\nb\n")
+    write_token_file(tmp_path).write_text("first-token-of-two\nsecond-token-of-two\n")
     keys.write_text(KEY + KEY.replace("A", "B"))
     os.kill(os.getpid(), signal.SIGHUP)
     while (len(daemon._gate.file.value), len(daemon.key_file.value)) != (2, 2):

@@ -16,7 +16,7 @@ WRITER, READER = b"Bearer s3cret-of-the-writer", b"bearer s3cret-of-the-reader"
 
 def write_token_file(directory: Path) -> Path:
     path = directory / "tokens"
-    path.write_text("token\n")
+    path.write_text("token-of-the-tests\n")
     path.chmod(0o600)
     return path
 

@@ -20,6 +20,7 @@ from callme.metrics.counters import Counters
 from callme.metrics.exporter import MetricsExporter
 from callme.reports.forecaster import Forecaster
 from callme.security.address_policy import AddressPolicy
+from callme.security.login_throttle import LoginThrottle
 from callme.security.tokens import Tokens
 from callme.server.router import RootResource
 from callme.store import tasks
@@ -103,6 +104,7 @@ class World:
             now=self.now,
             node=lambda: "node",
             tokens=lambda: self.tokens,
+            logins=LoginThrottle(self.clock.seconds),
         )
 
     def replace_long_poll(self, **settings: Any) -> None:

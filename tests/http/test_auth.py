@@ -10,6 +10,7 @@ import pytest
 from callme.security.secret_file import MAX_SIZE, UnusableFile
 from callme.server.auth import Gate
 from callme.server.channel import CLOSE_SECONDS
+from callme.server.refusals import Refusal
 from callme.server.site import BoundedSite
 from callme.store import tasks
 from callme.tap import load_tokens
@@ -310,9 +311,9 @@ def test_refused_request_gets_no_100_continue(world: World) -> None:
 def test_token_file_is_reloaded(world: World, token_file: Path) -> None:
     file = load_tokens(token_file)
     client = connect(world, Gate(file=file))
-    old, new = b"Authorization: " + WRITER, b"Authorization: Bearer new"
+    old, new = b"Authorization: " + WRITER, b"Authorization: Bearer new-token-of-the-writer"
     assert ask(client, b"GET", b"/status/", old) == 200
-    token_file.write_text("new\n")
+    token_file.write_text("new-token-of-the-writer\n")
     assert ask(client, b"GET", b"/status/", new) == 401
     file.reload()
     assert ask(client, b"GET", b"/status/", new) == 200
@@ -368,3 +369,59 @@ def test_metrics_require_a_read_token(world: World, token_file: Path) -> None:
     client.send(head(b"GET", b"/metrics", b"Authorization: " + READER))
     assert client.transport.value().startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\ncallme_database_up 1.0\n" in client.transport.value()
+
+
+# The record of refusals
+
+
+@pytest.mark.parametrize(
+    ("request_head", "reason"),
+    [
+        (head(b"GET", b"/status/"), Refusal.TOKEN_MISSING),
+        (head(b"GET", b"/page/find"), Refusal.TOKEN_MISSING),
+        (head(b"PUT", b"/task/x", b"Content-Length: 9"), Refusal.TOKEN_MISSING),
+        (head(b"GET", b"/x", b"Authorization: Bearer guess"), Refusal.TOKEN_WRONG),
+        (head(b"DELETE", b"/task/x", b"Authorization: " + READER), Refusal.READ_ONLY),
+        (head(b"GET", b"/status/", b"Sec-Fetch-Site: cross-site"), Refusal.CROSS_ORIGIN),
+        (head(b"POST", b"/page/login"), Refusal.CROSS_ORIGIN),
+    ],
+)
+def test_refusal_with_tokens_is_counted_once(
+    world: World, token_file: Path, request_head: bytes, reason: Refusal
+) -> None:
+    counted: list[Refusal] = []
+    gate = Gate(file=load_tokens(token_file))
+    site = BoundedSite(world.resource(), world.clock, gate, count_refusal=counted.append)
+    Client(world, site).send(request_head)
+    assert counted == [reason]
+    good = Client(world, site)
+    assert ask(good, b"GET", b"/status/", b"Authorization: " + WRITER) == 200
+    assert ask(good, b"GET", b"/nowhere", b"Authorization: " + WRITER) == 404
+    assert ask(good, b"GET", b"/healthz") == 200
+    assert counted == [reason]
+
+
+@pytest.mark.parametrize(
+    ("request_head", "reason"),
+    [
+        (head(b"GET", b"/status/", host=b"evil.example"), Refusal.HOST),
+        (head(b"PUT", b"/task/x", b"Content-Length: 9", host=b"evil.example"), Refusal.HOST),
+        (head(b"GET", b"/status/", b"Origin: null"), Refusal.CROSS_ORIGIN),
+    ],
+)
+def test_refusal_without_tokens_is_counted_once(
+    world: World, request_head: bytes, reason: Refusal
+) -> None:
+    counted: list[Refusal] = []
+    site = BoundedSite(world.resource(), world.clock, Gate(), count_refusal=counted.append)
+    Client(world, site).send(request_head)
+    assert counted == [reason]
+
+
+def test_refusals_are_logged_when_the_site_closes(world: World) -> None:
+    client = connect(world, Gate())
+    assert ask(client, b"GET", b"/status/", b"Origin: null") == 403
+    assert world.clock.getDelayedCalls() != []
+    client.site.close()
+    client.hang_up()
+    assert world.clock.getDelayedCalls() == []

@@ -8,10 +8,12 @@ from urllib.parse import urlencode
 import pytest
 
 from callme.core.task import State
+from callme.security.login_throttle import FREE_ATTEMPTS, SECONDS_PER_ATTEMPT
 from callme.security.secret_file import SecretFile
 from callme.security.sessions import SESSION_SECONDS
 from callme.security.tokens import Tokens
 from callme.server.auth import Gate
+from callme.server.refusals import Refusal, Refusals
 from callme.server.site import BoundedSite
 from callme.tap import load_tokens
 from tests.helpers.credentials import READER, READS, TOKENS, WRITER, WRITES
@@ -158,12 +160,28 @@ def test_login_with_a_wrong_token_is_refused(client: Client) -> None:
     assert b"guess" not in response.body
 
 
+def test_failed_logins_are_counted_and_slowed(world: World, client: Client) -> None:
+    counted: list[Refusal] = []
+    client.site.refusals = Refusals(world.clock, counted.append)
+    for _ in range(FREE_ATTEMPTS):
+        assert send(client, "/page/login", {"token": "guess"}, OURS).status == 401
+    assert counted == [Refusal.LOGIN_WRONG] * FREE_ATTEMPTS
+    # Even the right token must wait: a guess must not show whether it was right.
+    slowed = send(client, "/page/login", {"token": WRITES.decode()}, OURS)
+    assert (slowed.status, slowed.header("retry-after")) == (429, "5")
+    assert b"Try again in 5 s" in slowed.body
+    assert slowed.header("set-cookie") == ""
+    assert counted[FREE_ATTEMPTS:] == [Refusal.LOGIN_TOO_OFTEN]
+    world.clock.advance(SECONDS_PER_ATTEMPT)
+    log_in(client)
+
+
 def test_removed_token_ends_its_sessions(
     world: World, client: Client, file: SecretFile[Tokens], tmp_path: Path
 ) -> None:
     cookie = log_in(client)
     assert ask(client, b"GET", "/", HTML, cookie).status == 200
-    (tmp_path / "tokens").write_text("another\n")
+    (tmp_path / "tokens").write_text("another-token-of-theirs\n")
     file.reload()
     assert ask(client, b"GET", "/", HTML, cookie).status == 401
 

@@ -698,7 +698,7 @@ def test_login_without_tokens_redirects_to_the_dashboard(ticking: World) -> None
 
 
 def test_login_page_has_a_form(ticking: World) -> None:
-    ticking.tokens = Tokens.parse("abc")
+    ticking.tokens = Tokens.parse("token-of-a-reader")
     page = visit(ticking, "/page/login")
     assert page.form("/page/login") == {"user": "callme", "token": "", "next": "/"}
     assert "Continue" not in page.links

@@ -38,9 +38,9 @@ def test_session_expires() -> None:
 def test_session_ends_with_its_token() -> None:
     """The session is valid on every daemon whose token file has the token."""
     text = opened()
-    kept = Tokens.parse("another\ns3cret-of-the-writer")
+    kept = Tokens.parse("another-token-of-theirs\ns3cret-of-the-writer")
     assert session_of(kept, text, NOON) is not None
-    assert session_of(Tokens.parse("another"), text, NOON) is None
+    assert session_of(Tokens.parse("another-token-of-theirs"), text, NOON) is None
     lowered = session_of(Tokens.parse("read:s3cret-of-the-writer"), text, NOON)
     assert lowered is not None
     assert lowered.permission is Permission.READ

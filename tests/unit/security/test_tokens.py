@@ -9,6 +9,8 @@ import pytest
 from callme.security.tokens import Permission, Tokens
 from tests.helpers.credentials import READER, TOKENS, WRITER
 
+A, B = "a-good-token-" + "a" * 3, "another-token-" + "b" * 2
+
 
 @pytest.mark.parametrize(
     ("authorization", "right"),
@@ -44,23 +46,26 @@ def test_authorization_header_gives_a_permission(
     [
         ("", "it contains no token"),
         ("# nothing\n\n  \n", "it contains no token"),
-        ("good\nnot good\n", "line 2 is not a token: expected printable ASCII without spaces"),
+        (f"{A}\nnot good\n", "line 2 is not a token: expected printable ASCII without spaces"),
         ("read:\n", "line 1 is not a token"),
         ("p\u00e4ss\n", "line 1 is not a token"),
         ("\ufeffgood\n", "line 1 is not a token"),
-        ("good\n\nread:good\n", "line 3 repeats a token with another permission"),
+        (f"{A}\n\nread:{A}\n", "line 3 repeats a token with another permission"),
+        (f"{A}\n{A[:15]}\n", "line 2 is a token of fewer than 16 characters, which can be guessed"),
+        (f"read:{A[:15]}\n", "line 1 .* make one with: openssl rand -base64 32"),
     ],
 )
 def test_invalid_token_file_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
         Tokens.parse(text)
     assert "good" not in str(raised.value)
+    assert A[:15] not in str(raised.value)
 
 
 def test_tokens_are_not_stored_in_clear() -> None:
     """Neither its length nor a memory dump reveals a token."""
-    tokens = Tokens.parse("hunter2")
-    assert tokens.permission_of(b"Bearer hunter2") is Permission.WRITE
+    tokens = Tokens.parse("hunter2-hunter2-")
+    assert tokens.permission_of(b"Bearer hunter2-hunter2-") is Permission.WRITE
     assert b"hunter2" not in pickle.dumps(tokens)
 
 
@@ -85,4 +90,4 @@ def test_repr_of_tokens_contains_no_token() -> None:
 
 
 def test_repeated_token_counts_once() -> None:
-    assert len(Tokens.parse("a\na\nread:b\nread:b\n")) == 2
+    assert len(Tokens.parse(f"{A}\n{A}\nread:{B}\nread:{B}\n")) == 2

@@ -1,0 +1,94 @@
+"""The record of refused requests: a count for each reason, and a log line now and then."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum
+from typing import cast
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.web.iweb import IRequest
+from twisted.web.server import Request
+from zope.interface import Interface
+
+log = Logger(namespace="callme")
+
+LOG_SECONDS = 5.0
+"""Minimum interval between two log lines."""
+MAX_SOURCES = 1000
+"""Maximum number of pairs of reason and peer that are counted between two log lines."""
+LISTED_SOURCES = 5
+"""Number of pairs that a log line names."""
+LOCAL_PEER = "a local socket"
+_OTHERS = "other peers"
+
+
+class Refusal(Enum):
+    """The reason why a request is refused before any other work."""
+
+    TOKEN_MISSING = "token_missing"  # noqa: S105
+    TOKEN_WRONG = "token_wrong"  # noqa: S105
+    READ_ONLY = "read_only"
+    LOGIN_WRONG = "login_wrong"
+    LOGIN_TOO_OFTEN = "login_too_often"
+    CROSS_ORIGIN = "cross_origin"
+    HOST = "host"
+    OVERLOAD = "overload"
+
+
+class IRefusal(Interface):
+    """The :class:`Refusal` of a request that was refused."""
+
+
+def mark_refused(request: IRequest, reason: Refusal) -> None:
+    """Have a request counted as refused when its response is written."""
+    cast(Request, request).setComponent(IRefusal, reason)
+
+
+def peer_name(address: object) -> str:
+    """Return the name of a client's address for the log: its IP address, if it has one."""
+    return getattr(address, "host", None) or LOCAL_PEER
+
+
+@define(eq=False)
+class Refusals:
+    """The record of refused requests, with bounded memory.
+
+    :param clock: times the log lines.
+    :param count: is called with the reason of each refusal, for the metrics.
+    """
+
+    _clock: IReactorTime
+    _count: Callable[[Refusal], None] = field(default=lambda _: None)
+    _sources: Counter[tuple[Refusal, str]] = field(factory=Counter, init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
+
+    def record(self, reason: Refusal, peer: str) -> None:
+        """Count a refused request; the log line follows within :data:`LOG_SECONDS`.
+
+        :param peer: the address of the client.
+        """
+        self._count(reason)
+        source = (reason, peer)
+        if source not in self._sources and len(self._sources) >= MAX_SOURCES:
+            source = (reason, _OTHERS)
+        self._sources[source] += 1
+        if self._timer is None:
+            self._timer = self._clock.callLater(LOG_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Log the refusals since the last log line, if there are any."""
+        if self._timer is None:
+            return
+        if self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        listed = self._sources.most_common(LISTED_SOURCES)
+        text = ", ".join(f"{n:,} {reason.value} from {peer}" for (reason, peer), n in listed)
+        if rest := self._sources.total() - sum(number for _, number in listed):
+            text += f", {rest:,} more"
+        log.warn("requests refused: {text}", text=text)
+        self._sources.clear()

@@ -1,0 +1,72 @@
+"""The record of refused requests: counts and log lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from callme.server import refusals
+from callme.server.refusals import LISTED_SOURCES, LOG_SECONDS, Refusal, Refusals
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    found: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event["log_namespace"] == "callme":
+            found.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
+    yield found
+    globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
+
+
+def test_refusals_are_logged_with_peer_and_count(lines: list[str]) -> None:
+    clock, counted = Clock(), list[Refusal]()
+    record = Refusals(clock, counted.append)
+    for _ in range(1200):
+        record.record(Refusal.LOGIN_WRONG, "192.0.2.1")
+    record.record(Refusal.HOST, "192.0.2.2")
+    assert lines == []
+    clock.advance(LOG_SECONDS)
+    assert lines == ["requests refused: 1,200 login_wrong from 192.0.2.1, 1 host from 192.0.2.2"]
+    assert len(counted) == 1201
+    clock.advance(10 * LOG_SECONDS)
+    assert len(lines) == 1
+    assert clock.getDelayedCalls() == []
+
+
+def test_log_has_at_most_one_line_in_an_interval(lines: list[str]) -> None:
+    clock = Clock()
+    record = Refusals(clock)
+    for _ in range(100):
+        record.record(Refusal.TOKEN_WRONG, "192.0.2.1")
+        clock.advance(LOG_SECONDS / 10)
+    assert 5 <= len(lines) <= 10
+
+
+def test_memory_and_length_of_the_line_are_bounded(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "MAX_SOURCES", 10)
+    record = Refusals(Clock())
+    for number in range(1000):
+        record.record(Refusal.TOKEN_MISSING, f"192.0.2.{number}")
+    record.flush()
+    (line,) = lines
+    assert line.startswith("requests refused: 990 token_missing from other peers, 1 token_missing")
+    assert line.count(" from ") == LISTED_SOURCES
+    assert line.endswith(", 6 more")
+
+
+def test_flush_without_refusals_logs_nothing(lines: list[str]) -> None:
+    record = Refusals(Clock())
+    record.flush()
+    record.record(Refusal.OVERLOAD, "192.0.2.1")
+    record.flush()
+    record.flush()
+    assert len(lines) == 1

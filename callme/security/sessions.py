@@ -51,6 +51,11 @@ def open_session(tokens: Tokens, token: bytes, now: float, nonce: str) -> str | 
     return f"{claims}.{_signature(found, 'session', claims)}"
 
 
+def is_well_formed(text: str) -> bool:
+    """Return whether a cookie's value could be a session."""
+    return _SESSION.fullmatch(text) is not None
+
+
 def session_of(tokens: Tokens, text: str, now: float) -> Session | None:
     """Return the session that a cookie's value stands for; ``None`` if invalid or expired.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 
 from attrs import define, frozen
 from twisted.web.server import Request
@@ -11,15 +12,17 @@ from zope.interface import Attribute, Interface, alsoProvides, implementer
 
 from ..security.hosts import authority_of, is_local, origin_of, path_of, printable
 from ..security.secret_file import SecretFile
-from ..security.sessions import Session, session_of
+from ..security.sessions import Session, is_well_formed, session_of
 from ..security.tokens import Permission, Tokens
 from .negotiation import wants_html
-from .paths import LOGOUT, OVERVIEW, is_page, is_public
+from .paths import LOGIN, LOGOUT, OVERVIEW, is_page, is_public
 from .problem import Problem
 from .refusals import Refusal
 
 SESSION_COOKIES = ("__Host-callme", "callme")
 """Names of the session cookie; the first is used over TLS (RFC 6265bis, section 4.1.3)."""
+_MAX_SESSIONS = 16
+"""Maximum number of cookies of a request that are verified: each costs a digest per token."""
 _CHALLENGE = 'Bearer realm="callme"'
 _HEALTH_PATHS = (b"/healthz", b"/healthz/")
 _OWN_SITES = (b"same-origin", b"none")
@@ -29,6 +32,10 @@ _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 class IAnonymous(Interface):
     """A request without credentials: it may log in and learn whether callme is healthy."""
+
+
+class IReadOnly(Interface):
+    """A request for a page with a token that only permits reading."""
 
 
 class IUserSession(Interface):
@@ -108,7 +115,11 @@ class Gate:
         values = request.requestHeaders.getRawHeaders(b"authorization")
         permission = tokens.permission_of(values[0] if values else None)
         safe = method in _SAFE_METHODS
-        if permission is Permission.WRITE or (permission is Permission.READ and safe):
+        if permission is Permission.WRITE:
+            return None
+        if permission is Permission.READ and safe:
+            if is_page(path):
+                alsoProvides(request, IReadOnly)
             return None
         if permission is Permission.READ:
             detail, error = "this token only permits GET", ', error="insufficient_scope"'
@@ -166,7 +177,8 @@ class Gate:
         self, tokens: Tokens, request: Request, method: bytes, path: bytes
     ) -> Problem | None:
         now = self.now()
-        sessions = (session_of(tokens, cookie, now) for cookie in _cookies(request))
+        cookies = islice(filter(is_well_formed, _cookies(request)), _MAX_SESSIONS)
+        sessions = (session_of(tokens, cookie, now) for cookie in cookies)
         session = next((valid for valid in sessions if valid is not None), None)
         if session is None:
             # Only a client that displays HTML can use the login form.
@@ -177,7 +189,7 @@ class Gate:
         if (
             session.permission is Permission.READ
             and method not in _SAFE_METHODS
-            and path != LOGOUT.encode()
+            and path not in (LOGIN.encode(), LOGOUT.encode())
         ):
             detail = "this session is read-only: log in with another token"
             return Problem(403, detail, refusal=Refusal.READ_ONLY)
@@ -205,13 +217,18 @@ def _is_cross_site(request: Request, method: bytes, path: bytes) -> bool:
 
 
 def _cookies(request: Request) -> Iterable[str]:
-    """Return the first session cookie of each name, the one of TLS connections first."""
-    cookies: dict[str, str] = {}
+    """Return the values of the session cookies, those of TLS connections first.
+
+    Another program on the same host may set cookies of the same names, and a server must not
+    rely on their order (RFC 6265, section 4.2.2).
+    """
+    values: dict[str, list[str]] = {name: [] for name in SESSION_COOKIES}
     for header in request.requestHeaders.getRawHeaders(b"cookie") or ():
         for part in header.decode("latin-1").split(";"):
             name, _, value = part.strip().partition("=")
-            cookies.setdefault(name, value)
-    return [cookies[name] for name in SESSION_COOKIES if name in cookies]
+            if name in values:
+                values[name].append(value)
+    return chain.from_iterable(values.values())
 
 
 def _token_required() -> Problem:

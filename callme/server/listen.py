@@ -162,7 +162,13 @@ class _BindProbe:
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> None:
         # An open socket, which systemd has handed over.
-        with socket.socket(fileno=os.dup(fileDescriptor)) as handed_over:
+        descriptor = os.dup(fileDescriptor)
+        try:
+            handed_over = socket.socket(fileno=descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        with handed_over:
             self._examine(handed_over)
         raise _SocketExamined
 

@@ -12,7 +12,7 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
 from .. import __version__
-from ..server.paths import LOGOUT, STATIC
+from ..server.paths import LOGIN, LOGOUT, STATIC
 from .widgets import Renderable, escape_invisible, template
 
 _TYPES = {
@@ -180,4 +180,7 @@ class Layout(Element):
         if self._viewer.csrf_token is not None:
             button = tags.button("Log out", class_="quiet")
             logout = tags.form(self._viewer.csrf_field(), button, action=LOGOUT, method="post")
+            if not self._viewer.may_change:
+                link = tags.a("Log in with another token", href=LOGIN, class_="quiet")
+                logout = tags.transparent(link, " ", logout)
         return tags.transparent(*_SEARCH.load()).fillSlots(logout=logout)

@@ -202,6 +202,8 @@ class WebUi:
         :param act: performs it, given the task and the form's fields; returns the next path.
         """
         viewer = current_viewer(request)
+        if not viewer.may_change:
+            raise Problem(403, "this session is read-only: log in with another token")
         task = await self._get_task(request, path)
         confirmation, status = Confirmation(task=task, viewer=viewer), 200
         if request.method == b"POST":

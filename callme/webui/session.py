@@ -10,7 +10,7 @@ from twisted.web.server import Request
 
 from ..security.sessions import verify_csrf
 from ..security.tokens import Permission
-from ..server.auth import SESSION_COOKIES, IAnonymous, IUserSession
+from ..server.auth import SESSION_COOKIES, IAnonymous, IReadOnly, IUserSession
 from ..server.paths import MAX_FORM
 from ..server.problem import Problem
 from .layout import CSRF_FIELD, Viewer
@@ -29,7 +29,7 @@ def current_viewer(request: IRequest) -> Viewer:
         raise LoginRequired
     user = cast(Request, request).getComponent(IUserSession)
     if user is None:
-        return Viewer()
+        return Viewer(may_change=not IReadOnly.providedBy(request))
     return Viewer(user.session.permission is Permission.WRITE, user.session.csrf_token)
 
 

@@ -333,3 +333,26 @@ def test_operator_logs_in_and_out(browser: Browser, sink: Sink, tmp_path: Path) 
     browser.run("refresh()")
     browser.until("return document.querySelector('h1').textContent === 'Log in'")
     daemon.kill()
+
+
+def test_page_of_another_site_cannot_time_a_response(
+    daemon: Daemon, sink: Sink, browser: Browser
+) -> None:
+    key = daemon.put("private", sink.url("/status/200"), "+1h")
+    timed = (
+        "const begin = performance.now(), end = () => performance.now() - begin;"
+        "return fetch(arguments[0], {mode: 'no-cors'}).then(end, end)"
+    )
+    # The same site at another port, and another site.
+    same_site = sink.url("/status/200")
+    for foreign in (same_site, same_site.replace("127.0.0.1", "localhost")):
+        browser.go(foreign)
+        # If the wait began, the task would exist.
+        assert browser.run(timed, url(daemon, f"/status/{key}?wait=3")) < 2000
+        browser.complaints()
+        # A link to a page works.
+        browser.run("location.href = arguments[0]", url(daemon, "/page/find"))
+        browser.arrives("/page/find")
+    assert browser.run(timed, url(daemon, f"/status/{key}?wait=3")) > 2500
+    # The fixture accepts no other host; this test has visited one.
+    browser.requests()

@@ -62,16 +62,16 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
         # As twistd does: a line for each call is part of what a call costs.
         log = (Path(directory) / "log").open("w", encoding="utf-8")
         globalLogBeginner.beginLoggingTo([textFileLogObserver(log)], redirectStandardIO=False)
-        daemon = Daemon(settings, database, react, now)
+        daemon = Daemon(settings, database, react, now=now)
         body = {"callback": arguments.url, "max_delay": 60}
         puts = []
         for number in range(arguments.tasks):
             made = parse_definition(body, minute, task_name=f"task{number}", trigger_at=str(minute))
-            puts.append(daemon._store.write(tasks.put, made, PutCondition.NONE, minute - 1.0))
+            puts.append(daemon.parts.store.write(tasks.put, made, PutCondition.NONE, minute - 1.0))
         for put in puts:
             await put
         ends = Ends(arguments.tasks)
-        daemon._store.changes.subscribe(ends.on_changes)
+        daemon.parts.store.changes.subscribe(ends.on_changes)
         daemon.startService()
         await task.deferLater(react, 0.2)
         profile = cProfile.Profile()
@@ -79,7 +79,7 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
             profile.enable()
         turned.append(1)
         began = time.perf_counter()
-        daemon._scheduler.tick()
+        daemon.parts.scheduler.tick()
         await ends.all
         elapsed = time.perf_counter() - began
         if arguments.profile:

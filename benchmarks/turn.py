@@ -34,7 +34,7 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
         minute = 1_800_014_400
         settings = Settings(port="tcp:0:interface=127.0.0.1", database=str(database.path))
         offset = [minute - 3600 - time.time()]
-        daemon = Daemon(settings, database, react, lambda: time.time() + offset[0])
+        daemon = Daemon(settings, database, react, now=lambda: time.time() + offset[0])
         good = f"http://127.0.0.1:{asked.port}/x"
         made = [
             parse_definition(
@@ -53,14 +53,14 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
                 )
                 for n in range(asked.tasks)
             ]
-        await daemon._store.write(tasks.put_many, made, minute - 3600)
+        await daemon.parts.store.write(tasks.put_many, made, minute - 3600)
         offset[0] = minute - AHEAD - time.time()
         turns_at = time.time() + AHEAD
         daemon.startService()
         await task.deferLater(react, AHEAD)
         while True:
             await task.deferLater(react, 0.2)
-            page = await daemon._store.read(
+            page = await daemon.parts.store.read(
                 tasks.list_page, state=State.SUCCEEDED, limit=2 * asked.tasks
             )
             assert page is not None
@@ -69,14 +69,14 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
             assert time.time() < turns_at + 60, "the good tasks do not end"
         lateness = []
         for one in page.tasks:
-            whole = await daemon._store.read(tasks.get, one.key)
+            whole = await daemon.parts.store.read(tasks.get, one.key)
             assert whole is not None
             assert whole.attempts is not None
             lateness.append(whole.attempts[0].lateness_ms)
         lateness.sort()
         times = await (await treq.get(f"http://127.0.0.1:{asked.port}/times")).json()
-        daemon._scheduler._dispatcher._cutting_off = True
-        for calling in list(daemon._scheduler._dispatcher._calls.values()):
+        daemon.parts.scheduler._dispatcher._cutting_off = True
+        for calling in list(daemon.parts.scheduler._dispatcher._calls.values()):
             calling.cancel()
         await daemon.stopService()
     print(

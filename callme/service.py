@@ -1,4 +1,4 @@
-"""The daemon put together: what is made, what is started, what is stopped, in which order."""
+"""The composition of the daemon: its parts, and the order in which they start and stop."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from attrs import field, frozen
 from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
 
 from . import __version__
@@ -30,46 +31,49 @@ from .reports.forecaster import Forecaster
 from .security.login_throttle import LoginThrottle
 from .security.secret_file import SecretFile
 from .security.signing import SigningKeys
+from .security.tokens import Tokens
 from .server.auth import Gate
 from .server.listen import address_of, connection_limits_for, endpoint_of
 from .server.router import RootResource
 from .server.signals import SignalHandlers
 from .server.site import BoundedSite
+from .store.database import Store
 from .store.interface import StartupCounts
 from .store.open import create_store, describe
 from .store.postgresql.dsn import Server
 from .store.sqlite.file import DatabaseFile
 from .webui.chart_panels import ChartCache
 from .webui.routes import WebUi
+from .worker.dispatcher import Caller
 from .worker.pruner import Pruner
 from .worker.scheduler import Scheduler
 
 log = Logger(namespace="callme")
 
 GRACE_SECONDS = 10.0
-"""How long calls under way may take to finish after SIGTERM."""
-RECORD_SECONDS = 2.0
-"""How long the records of those cut off then may take."""
-BETWEEN_SECONDS = 0.5
-"""How often is looked for what other daemons leave, so that nothing is a second late for it."""
-FAREWELL_SECONDS = 2.0
-"""How long answers under way may take after SIGTERM."""
+"""Time limit for calls in flight to end after SIGTERM."""
+FLUSH_SECONDS = 2.0
+"""Time limit after that for storing the results of calls that were cut off."""
+RESPONSE_SECONDS = 2.0
+"""Time limit for responses in progress after SIGTERM."""
+POLL_SECONDS = 0.5
+"""Interval between polls of a shared database, so that no call is a second late for them."""
 
 
 def startup_message(
     address: str, database: DatabaseFile | Server, node: str, counts: StartupCounts | None
 ) -> str:
-    """Return the one line that says what has started, and what it has found.
+    """Return the log line of a start, with the tasks found in the database.
 
-    :param address: where it listens, as a person writes it.
-    :param node: the daemon's name; empty where it has none yet.
+    :param address: the address that the daemon listens on, for people.
+    :param node: the daemon's name; empty if it is not known yet.
     """
     line = f"callme {__version__} listens on {address}, database {describe(database)}"
     if node:
         line += f", node {node}"
     if counts is None:
         return line
-    # What another daemon may be about to call is not missed, and what it calls not interrupted.
+    # On a shared database another daemon may call a due task in time, and its calls still run.
     alone = isinstance(database, DatabaseFile)
     due, running = ("missed", "interrupted") if alone else ("due", "running")
     return (
@@ -78,29 +82,165 @@ def startup_message(
     )
 
 
-def _name(settings: Settings) -> str:
-    """Return the daemon's name."""
-    return settings.node or f"{socket.gethostname()}:{os.getpid()}"
-
-
 def freeze_gc() -> None:
-    """Let the collector of garbage pass over what was made so far, nearly all of it for good.
+    """Exempt all objects made so far from garbage collection: nearly all of them stay.
 
-    It would look at every module and class again and again, the reactor waiting meanwhile:
-    30 ms each time, a tenth of the processor while requests come in.
+    Otherwise each collection traverses every module and class. This blocks the reactor for 30 ms,
+    and takes a tenth of the processor while requests come in.
     """
     gc.collect()
     gc.freeze()
 
 
-class Daemon(Service):
-    """callme as a service: store, scheduler, caller and API.
+@frozen(kw_only=True, eq=False)
+class Environment:
+    """The settings, and the outside world of the parts: the database, the network and the clocks.
 
-    :param database: claimed for this process already, where it is a file.
-    :param now: the wall clock: seconds since 1970.
-    :param gate: decides who may ask.
-    :param standing: how the tasks stand, where somebody has looked.
+    :ivar store: the tasks.
+    :ivar caller: makes the calls.
+    :ivar clock: sets timers.
+    :ivar now: the wall clock, seconds since 1970.
+    :ivar node: returns the daemon's name.
+    :ivar gate: authorizes requests.
+    :ivar tokens: returns the tokens that open a session; ``None`` if no login is required.
+    :ivar is_shared: whether other daemons use the same database.
+    """
+
+    settings: Settings
+    store: Store
+    caller: Caller
+    clock: IReactorTime
+    now: Callable[[], float]
+    node: Callable[[], str]
+    gate: Gate = field(factory=Gate)
+    tokens: Callable[[], Tokens | None] = lambda: None
+    is_shared: bool = False
+
+
+@frozen(kw_only=True, eq=False)
+class Parts:
+    """The parts of a daemon, which :func:`build` connects.
+
+    :ivar counters: counts what the change feed and the site report.
+    :ivar site: serves the API and the web UI.
+    """
+
+    store: Store
+    caller: Caller
+    counters: Counters
+    long_poll: LongPoll
+    scheduler: Scheduler
+    forecaster: Forecaster
+    metrics: MetricsExporter
+    api: Api
+    webui: WebUi
+    site: BoundedSite
+
+
+def build(environment: Environment) -> Parts:
+    """Return the parts of a daemon, connected; none has started."""
+    settings, store, clock = environment.settings, environment.store, environment.clock
+    registry = CollectorRegistry()
+    counters = Counters(registry)
+    connections, headroom = connection_limits_for(settings.max_connections, settings.concurrency)
+    long_poll = LongPoll(
+        store=store,
+        clock=clock,
+        is_shared=environment.is_shared,
+        max_waiters=max(1, connections * 3 // 4),
+    )
+    scheduler = _scheduler(environment)
+    for subscriber in (counters, long_poll, scheduler):
+        store.changes.subscribe(subscriber.on_changes)
+    forecaster = Forecaster(
+        store=store, capacity=scheduler.capacity, clock=clock, now=environment.now
+    )
+    metrics = _metrics(environment, registry, scheduler)
+    api = Api(
+        store=store,
+        scheduler=scheduler,
+        clock=clock,
+        now=environment.now,
+        metrics=metrics,
+        networks=settings.networks,
+        long_poll=long_poll,
+        forecaster=forecaster,
+    )
+    webui = _webui(environment, scheduler, forecaster)
+    site = BoundedSite(
+        RootResource(api.app.resource(), webui.app.resource()),
+        clock,
+        environment.gate,
+        max_connections=connections,
+        headroom=headroom,
+        idle_seconds=settings.idle_timeout,
+        count_refusal=counters.request_refused,
+    )
+    return Parts(
+        store=store,
+        caller=environment.caller,
+        counters=counters,
+        long_poll=long_poll,
+        scheduler=scheduler,
+        forecaster=forecaster,
+        metrics=metrics,
+        api=api,
+        webui=webui,
+        site=site,
+    )
+
+
+def _scheduler(environment: Environment) -> Scheduler:
+    settings, store, clock = environment.settings, environment.store, environment.clock
+    return Scheduler(
+        store,
+        environment.caller,
+        Pruner(store, clock, environment.now, settings.retention),
+        clock,
+        environment.now,
+        settings.concurrency,
+        settings.per_host,
+        POLL_SECONDS if environment.is_shared else None,
+    )
+
+
+def _metrics(
+    environment: Environment, registry: CollectorRegistry, scheduler: Scheduler
+) -> MetricsExporter:
+    return MetricsExporter(
+        registry=registry,
+        store=environment.store,
+        health=scheduler.health,
+        clock=environment.clock,
+        now=environment.now,
+        node=environment.node,
+        concurrency=environment.settings.concurrency,
+    )
+
+
+def _webui(environment: Environment, scheduler: Scheduler, forecaster: Forecaster) -> WebUi:
+    store, clock, now = environment.store, environment.clock, environment.now
+    return WebUi(
+        store=store,
+        scheduler=scheduler,
+        tasks=TaskService(store, now),
+        charts=ChartCache(store=store, forecaster=forecaster, clock=clock, now=now),
+        now=now,
+        node=environment.node,
+        tokens=environment.tokens,
+        logins=LoginThrottle(clock.seconds),
+    )
+
+
+class Daemon(Service):
+    """The Twisted service that starts the parts, listens, and stops both.
+
+    :param database: the opened database; a file is locked by this process.
+    :param now: the wall clock, seconds since 1970.
+    :param gate: authorizes requests.
+    :param startup_counts: the counts for the startup message, if known.
     :ivar key_file: the file of the keys that callbacks are signed with.
+    :ivar parts: the parts.
     """
 
     name = "callme"
@@ -110,26 +250,21 @@ class Daemon(Service):
         settings: Settings,
         database: DatabaseFile | Server,
         reactor: Any,
+        *,
         now: Callable[[], float] = time.time,
         gate: Gate | None = None,
         key_file: SecretFile[SigningKeys] | None = None,
-        standing: StartupCounts | None = None,
+        startup_counts: StartupCounts | None = None,
     ) -> None:
+        self._settings = settings
+        self._database = database
+        self._reactor = reactor
         self._gate = gate or Gate()
         self.key_file = key_file
-        self._settings = settings
-        self._standing = standing
-        self._reactor = reactor
+        self._startup_counts = startup_counts
         self._clock = clock = MonotonicClock(reactor)
-        registry = CollectorRegistry()
-        tally = Counters(registry)
-        room, going = connection_limits_for(settings.max_connections, settings.concurrency)
-        others = not isinstance(database, DatabaseFile)
-        self._store = create_store(database, reactor, self._node, clock)
-        self._waits = LongPoll(
-            store=self._store, clock=clock, is_shared=others, max_waiters=max(1, room * 3 // 4)
-        )
-        self._caller = HttpCaller(
+        token_file = self._gate.file
+        caller = HttpCaller(
             reactor,
             now,
             settings.per_host,
@@ -138,97 +273,48 @@ class Daemon(Service):
             networks=settings.networks,
             keys=lambda: SigningKeys() if key_file is None else key_file.value,
         )
-        self._scheduler = Scheduler(
-            self._store,
-            self._caller,
-            Pruner(self._store, clock, now, settings.retention),
-            clock,
-            now,
-            settings.concurrency,
-            settings.per_host,
-            BETWEEN_SECONDS if others else None,
-        )
-        for subscriber in (tally.on_changes, self._waits.on_changes, self._scheduler.on_changes):
-            self._store.changes.subscribe(subscriber)
-        metrics = self._metrics(registry, now)
-        outlook = Forecaster(
-            store=self._store, capacity=self._scheduler.capacity, clock=clock, now=now
-        )
-        api = Api(
-            store=self._store,
-            scheduler=self._scheduler,
-            clock=clock,
-            now=now,
-            metrics=metrics,
-            networks=settings.networks,
-            long_poll=self._waits,
-            forecaster=outlook,
-        )
-        front = RootResource(api.app.resource(), self._pages(now, outlook).app.resource())
-        self._site = BoundedSite(
-            front,
-            clock,
-            self._gate,
-            max_connections=room,
-            headroom=going,
-            idle_seconds=settings.idle_timeout,
-            count_refusal=tally.request_refused,
+        self.parts = build(
+            Environment(
+                settings=settings,
+                store=create_store(database, reactor, self._node, clock),
+                caller=caller,
+                clock=clock,
+                now=now,
+                node=self._node,
+                gate=self._gate,
+                tokens=lambda: None if token_file is None else token_file.value,
+                is_shared=not isinstance(database, DatabaseFile),
+            )
         )
         self._endpoint = endpoint_of(reactor, settings.port)
         self._port: IListeningPort | None = None
-        self._database = database
-        files = [file for file in (self._gate.file, key_file) if file is not None]
+        files = [file for file in (token_file, key_file) if file is not None]
         self._signals = SignalHandlers(reactor, files)
 
-    def _metrics(self, registry: CollectorRegistry, now: Callable[[], float]) -> MetricsExporter:
-        return MetricsExporter(
-            registry=registry,
-            store=self._store,
-            health=self._scheduler.health,
-            clock=self._clock,
-            now=now,
-            node=self._node,
-            concurrency=self._settings.concurrency,
-        )
-
-    def _pages(self, now: Callable[[], float], outlook: Forecaster) -> WebUi:
-        file = self._gate.file
-        return WebUi(
-            store=self._store,
-            scheduler=self._scheduler,
-            tasks=TaskService(self._store, now),
-            charts=ChartCache(store=self._store, forecaster=outlook, clock=self._clock, now=now),
-            now=now,
-            node=self._node,
-            tokens=lambda: None if file is None else file.value,
-            logins=LoginThrottle(self._clock.seconds),
-        )
-
     def _node(self) -> str:
-        # Asked for each time: twistd goes into the background as another process.
-        return _name(self._settings)
+        # Not constant: twistd goes into the background as another process.
+        return self._settings.node or f"{socket.gethostname()}:{os.getpid()}"
 
     def privilegedStartService(self) -> None:
-        # Here, while a port below 1024 may still be taken.
+        # Only here may the process still bind a port below 1024.
         super().privilegedStartService()
         self._listen()
 
     def startService(self) -> None:
         super().startService()
-        self._signals.install()
+        self._handle_signals()
         if self._port is None:
             self._listen()
         address = address_of(self._port, self._settings.port)
-        line = startup_message(address, self._database, self._node(), self._standing)
+        line = startup_message(address, self._database, self._node(), self._startup_counts)
         log.info("{line}", line=line)
         self._clock.start()
-        self._reactor.callWhenRunning(self._handle_sigterm)
-        self._reactor.callWhenRunning(self._scheduler.start)
-        # Last: it takes a moment, in which a SIGTERM must find its handler.
+        self._reactor.callWhenRunning(self.parts.scheduler.start)
+        # Last: it takes a moment, and the handler of SIGTERM must be in place before.
         self._reactor.callWhenRunning(freeze_gc)
 
     def _listen(self) -> None:
-        listening = self._endpoint.listen(self._site)
+        listening = self._endpoint.listen(self.parts.site)
         failures: list[Any] = []
 
         def listens(port: IListeningPort) -> None:
@@ -238,18 +324,26 @@ class Daemon(Service):
         if failures:
             failures[0].raiseException()
 
+    def _handle_signals(self) -> None:
+        self._signals.install()
+        # Only now: the reactor replaces the handler of SIGTERM as it starts.
+        self._reactor.callWhenRunning(self._handle_sigterm)
+
     def _handle_sigterm(self) -> None:
         """Make SIGTERM a clean end; twistd would report that the signal killed it."""
 
         def stop(*_: object) -> None:
-            # Once is enough: the reactor takes a second time for a mistake.
+            # The reactor rejects a second stop as an error.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self._reactor.callFromThread(self._reactor.stop)
 
         signal.signal(signal.SIGTERM, stop)
 
     def stopService(self) -> Deferred[None]:
-        """Stop in the only order in which nothing is lost."""
+        """Stop the parts in the one order in which nothing is lost.
+
+        :return: fires when everything has ended.
+        """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -257,13 +351,13 @@ class Daemon(Service):
         log.info("callme stops")
         if self._port is not None:
             await defer.maybeDeferred(self._port.stopListening)
-        self._waits.close()
-        closing = self._site.close().addTimeout(FAREWELL_SECONDS, self._clock)
+        self.parts.long_poll.close()
+        closing = self.parts.site.close().addTimeout(RESPONSE_SECONDS, self._clock)
         closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
-        await self._scheduler.stop(GRACE_SECONDS, RECORD_SECONDS)
+        await self.parts.scheduler.stop(GRACE_SECONDS, FLUSH_SECONDS)
         await closing
-        await self._caller.close()
-        await self._store.close()
+        await self.parts.caller.close()
+        await self.parts.store.close()
         self._clock.stop()
         # Not before: calls were in flight, and the default of these signals is to end them.
         self._signals.restore()

@@ -73,7 +73,7 @@ def makeService(options: Options) -> Daemon:
         # In the background twistd logs to a file, so the message is printed here. The default
         # name of the daemon contains its process id, which is not known yet.
         print(startup_message(settings.port, database, settings.node, counts))  # noqa: T201
-    return Daemon(settings, database, reactor, gate=gate, key_file=key_file, standing=counts)
+    return Daemon(settings, database, reactor, gate=gate, key_file=key_file, startup_counts=counts)
 
 
 def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:

@@ -248,7 +248,7 @@ async def test_start_is_logged_in_one_line(
     try:
         daemon = makeService(options(tmp_path, f"--database={database}", "--node=me"))
         daemon.startService()
-        while daemon._scheduler.health().last_tick is None:
+        while daemon.parts.scheduler.health().last_tick is None:
             await deferLater(reactor, 0.01)
         await daemon.stopService()
     finally:

@@ -9,7 +9,6 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from callme.api.routes import Api
 from callme.server.channel import BoundedChannel
 from callme.server.site import BoundedSite
 from tests.helpers.world import World
@@ -38,13 +37,7 @@ class Client:
         """Connect; without room, raise :exc:`ConnectionRefusedError`."""
         self.world = world
         self.site = site or BoundedSite(
-            Api(
-                store=world.store,
-                scheduler=world.scheduler,
-                clock=world.clock,
-                now=world.now,
-                metrics=world.metrics,
-            ).app.resource(),
+            world.parts.api.app.resource(),
             world.clock,
         )
         self.transport = Transport()

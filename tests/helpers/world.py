@@ -5,29 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from callme.api.long_poll import LongPoll
-from callme.api.routes import Api
-from callme.api.task_service import TaskService
+from callme.config import Settings
 from callme.core.task import Definition, Task
 from callme.core.times import Key
 from callme.core.transitions import PutCondition
-from callme.metrics.counters import Counters
-from callme.metrics.exporter import MetricsExporter
-from callme.reports.forecaster import Forecaster
-from callme.security.address_policy import AddressPolicy
-from callme.security.login_throttle import LoginThrottle
 from callme.security.tokens import Tokens
-from callme.server.router import RootResource
+from callme.service import Environment, Parts, build
 from callme.store import tasks
 from callme.store.changes import ChangeFeed, Changes
-from callme.webui.chart_panels import ChartCache
-from callme.webui.routes import WebUi
-from callme.worker.pruner import Pruner
 from callme.worker.scheduler import Scheduler
 from tests.helpers.fake_caller import FakeCaller
 from tests.helpers.instant_store import InstantStore
@@ -37,81 +26,50 @@ T = TypeVar("T")
 
 
 class World:
-    """The parts of a daemon, wired together on a simulated clock.
+    """The parts of a daemon on a simulated clock, with a store in memory and a fake caller.
 
     The clock starts at noon. ``clock`` sets the timers; ``now`` reads the same clock.
+
+    :param settings: as of :meth:`build`.
+    :ivar tokens: the tokens that open a session; ``None`` if no login is required.
     """
+
+    parts: Parts
 
     def __init__(self, **settings: Any) -> None:
         self.clock = Clock()
-        self.tokens: Tokens | None = None
-        self.networks: AddressPolicy = settings.pop("networks", AddressPolicy())
         self.clock.rightNow = float(NOON)
         self.now: Callable[[], float] = self.clock.seconds
+        self.tokens: Tokens | None = None
         self.store: Any = InstantStore()
         self.caller = FakeCaller(self.now)
-        self.waits = LongPoll(store=self.store, clock=self.clock)
-        self.scheduler = self._scheduler(**settings)
-        self.http: Any = self._http()
+        self.build(**settings)
 
-    def _scheduler(self, retention: int = 30, **settings: Any) -> Scheduler:
-        forgetting = Pruner(self.store, self.clock, self.now, retention)
-        registry = CollectorRegistry()
-        made = Scheduler(self.store, self.caller, forgetting, self.clock, self.now, **settings)
+    def build(self, *, is_shared: bool = False, **settings: Any) -> None:
+        """Build the parts, in place of the previous ones, which get no more changes.
+
+        :param is_shared: whether other daemons use the same database.
+        :param settings: fields of :class:`Settings`.
+        """
         self.store.changes = ChangeFeed()
-        for subscriber in (Counters(registry), self.waits, made):
-            self.store.changes.subscribe(subscriber.on_changes)
-        self.metrics = MetricsExporter(
-            registry=registry,
-            store=self.store,
-            health=made.health,
-            clock=self.clock,
-            now=self.now,
-            node=lambda: "node",
-            concurrency=settings.get("concurrency", 256),
+        self.parts = build(
+            Environment(
+                settings=Settings(**settings),
+                store=self.store,
+                caller=self.caller,
+                clock=self.clock,
+                now=self.now,
+                node=lambda: "node",
+                tokens=lambda: self.tokens,
+                is_shared=is_shared,
+            )
         )
-        return made
+        self.http: Any = StubTreq(self.parts.site.resource)
 
-    def api(self) -> Api:
-        """Return the API."""
-        return Api(
-            store=self.store,
-            scheduler=self.scheduler,
-            clock=self.clock,
-            now=self.now,
-            metrics=self.metrics,
-            networks=self.networks,
-            long_poll=self.waits,
-        )
-
-    def _http(self) -> StubTreq:
-        return StubTreq(self.resource())
-
-    def resource(self) -> RootResource:
-        """Return the root resource: the API and the web pages."""
-        return RootResource(self.api().app.resource(), self._pages().app.resource())
-
-    def _pages(self) -> WebUi:
-        store = self.store
-        forecaster = Forecaster(
-            store=store, capacity=self.scheduler.capacity, clock=self.clock, now=self.now
-        )
-        return WebUi(
-            store=store,
-            scheduler=self.scheduler,
-            tasks=TaskService(store, self.now),
-            charts=ChartCache(store=store, forecaster=forecaster, clock=self.clock, now=self.now),
-            now=self.now,
-            node=lambda: "node",
-            tokens=lambda: self.tokens,
-            logins=LoginThrottle(self.clock.seconds),
-        )
-
-    def replace_long_poll(self, **settings: Any) -> None:
-        """Serve clients that wait with other settings."""
-        self.waits = LongPoll(store=self.store, clock=self.clock, **settings)
-        self.store.changes.subscribe(self.waits.on_changes)
-        self.http = self._http()
+    @property
+    def scheduler(self) -> Scheduler:
+        """The scheduler."""
+        return self.parts.scheduler
 
     def restart(self, **settings: Any) -> None:
         """Kill the daemon with its timers, and start another one on the same database."""
@@ -119,9 +77,7 @@ class World:
         for timer in list(self.clock.getDelayedCalls()):
             timer.cancel()
         self.caller = FakeCaller(self.now, self.caller.status)
-        self.waits = LongPoll(store=self.store, clock=self.clock)
-        self.scheduler = self._scheduler(**settings)
-        self.http = self._http()
+        self.build(**settings)
         self.scheduler.start()
 
     def put(self, name: str = "task", at: int = NOON, **more: Any) -> Definition:

@@ -12,11 +12,10 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 
 from callme import __version__
-from callme.api.routes import Api
 from callme.core.task import State
 from callme.core.times import Key
 from callme.core.transitions import PutCondition
-from callme.security.address_policy import AddressPolicy, parse_network
+from callme.security.address_policy import parse_network
 from callme.store import tasks
 from tests.helpers.api_client import AT, BASE, BODY, KEY, ask, pointers, put
 from tests.helpers.logs import LoggedFailures
@@ -275,7 +274,7 @@ def test_content_type_of_the_body_is_checked(world: World, kind: str, status: in
     "host", ["169.254.169.254", "[::ffff:a9fe:a9fe]", "[fd00:ec2::254]", "10.0.0.1"]
 )
 def test_denied_callback_address_is_refused(host: str) -> None:
-    world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
+    world = World(deny_network=[parse_network("10.0.0.0/8")])
     response = put(world, callback=f"http://{host}/")
     assert (response.status, pointers(response)) == (422, ["/callback"])
     # The standard library's own form, which differs from Python 3.13 on.
@@ -730,14 +729,7 @@ def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
     world.scheduler.start()
     put_it, committing = partial(world.store.run, tasks.put), Deferred[Any]()
     world.store.overrides[tasks.put] = lambda *args, **kwargs: committing
-    api = Api(
-        store=world.store,
-        scheduler=world.scheduler,
-        clock=world.clock,
-        now=world.now,
-        metrics=world.metrics,
-    )
-    http: Any = StubTreq(api.app.resource())
+    http: Any = StubTreq(world.parts.api.app.resource())
     body = json.dumps({**BODY, "trigger_at": NOON}).encode()
     pending = http.put(f"{BASE}/task/task", data=body)
     http.flush()

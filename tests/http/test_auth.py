@@ -30,7 +30,7 @@ def token_file(tmp_path: Path) -> Path:
 def connect(world: World, gate: Gate) -> Client:
     if gate.file is not None:
         world.tokens = gate.file.value
-    return Client(world, BoundedSite(world.resource(), world.clock, gate))
+    return Client(world, BoundedSite(world.parts.site.resource, world.clock, gate))
 
 
 def ask(client: Client, *arguments: bytes, host: bytes = b"localhost") -> int:
@@ -391,7 +391,7 @@ def test_refusal_with_tokens_is_counted_once(
 ) -> None:
     counted: list[Refusal] = []
     gate = Gate(file=load_tokens(token_file))
-    site = BoundedSite(world.resource(), world.clock, gate, count_refusal=counted.append)
+    site = BoundedSite(world.parts.site.resource, world.clock, gate, count_refusal=counted.append)
     Client(world, site).send(request_head)
     assert counted == [reason]
     good = Client(world, site)
@@ -413,7 +413,7 @@ def test_refusal_without_tokens_is_counted_once(
     world: World, request_head: bytes, reason: Refusal
 ) -> None:
     counted: list[Refusal] = []
-    site = BoundedSite(world.resource(), world.clock, Gate(), count_refusal=counted.append)
+    site = BoundedSite(world.parts.site.resource, world.clock, Gate(), count_refusal=counted.append)
     Client(world, site).send(request_head)
     assert counted == [reason]
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from callme.api.batch import MAX_TASKS, TASKS_PER_SLICE
 from callme.api.strict_json import MAX_ITEM_LENGTH
-from callme.security.address_policy import AddressPolicy, parse_network
+from callme.security.address_policy import parse_network
 from callme.store import tasks
 from callme.store.interface import StoreUnavailable
 from tests.helpers.logs import LoggedFailures
@@ -209,7 +209,7 @@ def test_large_batch_yields_to_the_reactor(world: World, monkeypatch: pytest.Mon
 
 
 def test_batch_denies_the_same_addresses_as_put() -> None:
-    world = World(networks=AddressPolicy(denied=[parse_network("10.0.0.0/8")]))
+    world = World(deny_network=[parse_network("10.0.0.0/8")])
     hosts = ["10.0.0.1", "169.254.169.254", "192.0.2.1"]
     tasks = [one(f"t{n}", callback=f"http://{host}/") for n, host in enumerate(hosts)]
     assert [told["status"] for told in responses(world, tasks)] == [422, 422, 201]

@@ -279,7 +279,7 @@ def test_daemon_process_survives_hostile_requests(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("target", [b"/", b"/metrics", b"/status/", b"/page/find"])
 def test_header_that_is_not_utf_8_is_accepted(world: World, target: bytes) -> None:
-    client = Client(world, BoundedSite(world.resource(), world.clock))
+    client = Client(world, BoundedSite(world.parts.site.resource, world.clock))
     headers = [b"Accept", b"Cookie", b"Content-Type", b"Sec-Fetch-Mode", b"If-None-Match"]
     lines = b"".join(b"%s: \xff\r\n" % name for name in headers)
     client.send(b"GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % (target, lines))

@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> SecretFile[Tokens]:
 def client(world: World, file: SecretFile[Tokens]) -> Client:
     world.tokens = file.value
     gate = Gate(file=file, now=world.now)
-    return Client(world, BoundedSite(world.resource(), world.clock, gate))
+    return Client(world, BoundedSite(world.parts.site.resource, world.clock, gate))
 
 
 class Answer:
@@ -308,7 +308,7 @@ def test_large_form_is_refused(client: Client) -> None:
 
 def test_form_without_tokens_requires_the_origin(world: World) -> None:
     key = world.put("x", LATER).key
-    client = Client(world, BoundedSite(world.resource(), world.clock, Gate()))
+    client = Client(world, BoundedSite(world.parts.site.resource, world.clock, Gate()))
     path = f"/page/delete/{key}"
     fields = {"expected_state": "scheduled"}
     for origin in (b"X: y", b"Origin: null", b"Origin: http://evil.example"):

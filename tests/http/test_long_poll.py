@@ -168,7 +168,7 @@ def test_long_poll_of_a_deleted_task_is_not_found(world: World, change: str) -> 
     assert other.status == 404
     CHANGES[change](world)
     assert waiting.look().status == 404
-    assert not world.waits.count
+    assert not world.parts.long_poll.count
 
 
 def test_replacement_of_a_task_is_a_change(world: World) -> None:
@@ -212,7 +212,7 @@ def test_disconnected_client_is_removed(world: World) -> None:
     waiting = Waiting(world)
     assert len(world.clock.getDelayedCalls()) == 1
     waiting.hang_up()
-    assert not world.waits.count
+    assert not world.parts.long_poll.count
     assert world.clock.getDelayedCalls() == []
 
 
@@ -262,7 +262,7 @@ def test_change_during_the_first_query_is_noticed(world: World) -> None:
 
 
 def test_number_of_long_polls_is_limited(world: World) -> None:
-    world.replace_long_poll(max_waiters=1)
+    world.build(max_connections=1)
     world.put(at=AT)
     first, second = Waiting(world), Waiting(world)
     assert (first.status, second.status) == (None, 429)
@@ -274,7 +274,7 @@ def test_shutdown_answers_every_long_poll(world: World) -> None:
     for minute in range(3):
         world.put(at=AT + 60 * minute)
     waiting = [Waiting(world, f"/status/task@{AT + 60 * n}?wait=60") for n in (0, 0, 1, 2)]
-    world.waits.close()
+    world.parts.long_poll.close()
     assert [one.look().status for one in waiting] == [200] * 4
     assert Waiting(world).status == 200
     assert world.clock.getDelayedCalls() == []
@@ -282,7 +282,7 @@ def test_shutdown_answers_every_long_poll(world: World) -> None:
 
 def test_closing_site_answers_long_polls_first(world: World) -> None:
     world.put(at=AT)
-    site = BoundedSite(world.api().app.resource(), world.clock, max_connections=1)
+    site = BoundedSite(world.parts.api.app.resource(), world.clock, max_connections=1)
     first = Client(world, site)
     first.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
     with pytest.raises(ConnectionRefusedError):
@@ -290,7 +290,7 @@ def test_closing_site_answers_long_polls_first(world: World) -> None:
     world.turn_to(NOON + 60)
     assert first.status() == 200
     first.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
-    world.waits.close()
+    world.parts.long_poll.close()
     closed = site.close()
     assert not closed.called
     world.turn_to(NOON + 60)
@@ -301,12 +301,12 @@ def test_closing_site_answers_long_polls_first(world: World) -> None:
 
 def test_disconnected_long_poll_frees_its_place(world: World) -> None:
     world.put(at=AT)
-    site = BoundedSite(world.api().app.resource(), world.clock)
+    site = BoundedSite(world.parts.api.app.resource(), world.clock)
     waiting = Client(world, site)
     waiting.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
-    assert world.waits.count
+    assert world.parts.long_poll.count
     waiting.hang_up()
-    assert not world.waits.count
+    assert not world.parts.long_poll.count
 
 
 def test_failed_query_is_repeated(world: World) -> None:
@@ -323,7 +323,7 @@ def test_failed_query_is_repeated(world: World) -> None:
 
 
 def test_change_by_another_daemon_is_noticed_within_a_second(world: World) -> None:
-    world.replace_long_poll(is_shared=True)
+    world.build(is_shared=True)
     world.put(at=AT)
     world.put("other", AT)
     waiting, other = Waiting(world), Waiting(world, f"/status/other@{AT}?wait=60")
@@ -342,7 +342,7 @@ def test_change_by_another_daemon_is_noticed_within_a_second(world: World) -> No
 def test_many_long_polls_share_one_query(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = 20
     monkeypatch.setattr("callme.api.long_poll.READ_BATCH", at_once)
-    world.replace_long_poll(is_shared=True)
+    world.build(is_shared=True)
     count = 2 * at_once + 1
     for minute in range(count):
         world.put(at=AT + 60 * minute)

@@ -191,7 +191,7 @@ def test_slow_task_count_is_not_awaited_and_becomes_rarer(world: World) -> None:
     figures = world.result(world.store.query(stats.store_stats, NOON, count=True))
 
     def written() -> str:
-        writing = Deferred.fromCoroutine(world.metrics.write(None))
+        writing = Deferred.fromCoroutine(world.parts.metrics.write(None))
         slow.asking.pop().callback(figures)
         return world.result(writing)[0].decode()
 
@@ -229,7 +229,7 @@ def test_unavailable_database_leaves_the_other_metrics(world: World) -> None:
 
 def test_slow_database_delays_the_scrape_by_two_seconds_at_most(world: World) -> None:
     SlowStore(world)
-    writing = Deferred.fromCoroutine(world.metrics.write(None))
+    writing = Deferred.fromCoroutine(world.parts.metrics.write(None))
     world.clock.advance(1.9)
     assert not writing.called
     world.clock.advance(0.1)

@@ -15,7 +15,7 @@ from callme.core.parameters import MAX_PAYLOAD_BYTES
 from callme.core.representation import task_to_dict
 from callme.core.task import Attempt, Claim, Reason, State, Task, Transition
 from callme.core.times import MAX_NAME_LENGTH, Key
-from callme.security.address_policy import AddressPolicy, parse_network
+from callme.security.address_policy import parse_network
 from callme.store import queue, tasks
 from tests.helpers.api_client import ask
 from tests.helpers.scraping import samples, value
@@ -307,11 +307,12 @@ def test_notification_url_is_validated_like_a_callback(
 
 @pytest.mark.parametrize("name", ["on_failure", "on_success"])
 def test_denied_notification_address_is_refused(name: str) -> None:
-    for networks, reason in (
-        (AddressPolicy(denied=[parse_network("10.0.0.0/8")]), "--deny-network"),
-        (AddressPolicy(public_only=True), "--public-only"),
-    ):
-        world = World(networks=networks)
+    settings: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"deny_network": [parse_network("10.0.0.0/8")]}, "--deny-network"),
+        ({"public_only": True}, "--public-only"),
+    )
+    for networks, reason in settings:
+        world = World(**networks)
         response = ask(world, "PUT", PATH, BODY | {name: "http://10.0.0.1/"})
         assert (response.status, response.json["errors"][0]["pointer"]) == (422, f"/{name}")
         assert reason in response.json["errors"][0]["detail"]

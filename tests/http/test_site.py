@@ -9,7 +9,6 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
-from callme.api.routes import Api
 from callme.server.channel import (
     CLOSE_SECONDS,
     IDLE_SECONDS,
@@ -221,7 +220,7 @@ def test_idle_connection_is_closed(client: Client) -> None:
 
 
 def test_idle_time_is_configurable(world: World) -> None:
-    site = BoundedSite(world.resource(), world.clock, idle_seconds=620)
+    site = BoundedSite(world.parts.site.resource, world.clock, idle_seconds=620)
     client = Client(world, site)
     client.send(GET)
     assert client.status() == 200
@@ -385,14 +384,7 @@ def test_closing_site_closes_a_connection_after_its_response(world: World) -> No
 @pytest.fixture
 def small(world: World) -> BoundedSite:
     """A site that buffers a thousand bytes for all clients together."""
-    api = Api(
-        store=world.store,
-        scheduler=world.scheduler,
-        clock=world.clock,
-        now=world.now,
-        metrics=world.metrics,
-    )
-    return BoundedSite(api.app.resource(), world.clock, max_buffered_bytes=1000)
+    return BoundedSite(world.parts.api.app.resource(), world.clock, max_buffered_bytes=1000)
 
 
 def test_largest_body_is_shed_when_buffers_are_full(world: World, small: BoundedSite) -> None:
@@ -482,14 +474,7 @@ def test_read_response_releases_its_buffer(world: World, small: BoundedSite) -> 
 
 @pytest.fixture
 def site(world: World) -> BoundedSite:
-    api = Api(
-        store=world.store,
-        scheduler=world.scheduler,
-        clock=world.clock,
-        now=world.now,
-        metrics=world.metrics,
-    )
-    return BoundedSite(api.app.resource(), world.clock, max_connections=3)
+    return BoundedSite(world.parts.api.app.resource(), world.clock, max_connections=3)
 
 
 def test_new_connection_evicts_the_longest_idle(world: World, site: BoundedSite) -> None:

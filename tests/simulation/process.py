@@ -120,7 +120,7 @@ class Process:
         self.settings = options.settings
         self._database = open_database(path)
         self.daemon = Unsignalled(self.settings, self._database, self.reactor, now=timeline.wall)
-        store: Any = self.daemon._store
+        store: Any = self.daemon.parts.store
         self.connections.join(store._writer, self.reactor)
         self.connections.join(store._readers, self.reactor)
         self.daemon.privilegedStartService()

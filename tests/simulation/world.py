@@ -101,7 +101,7 @@ class World:
         self.process = self.service.process = Process(
             self.timeline, self.disk, self.network, path, self.arguments, self._news_take
         )
-        self.process.daemon._store.changes.subscribe(partial(self._on_changes, path))
+        self.process.daemon.parts.store.changes.subscribe(partial(self._on_changes, path))
 
     def _on_changes(self, path: Path, changes: Changes) -> None:
         """Judge whether what is published is on disk."""

@@ -21,7 +21,7 @@ HOST = "sink.example:80"
 @pytest.fixture
 def shared() -> Iterator[World]:
     """A daemon that polls every half second for work of its peers."""
-    world = World(between=0.5)
+    world = World(is_shared=True)
     world.scheduler.start()
     world.turn_to(NOON + 10)
     yield world

@@ -62,7 +62,7 @@ def test_ticks_follow_a_wall_clock_that_drifts() -> None:
     world = World()
     world.now = lambda: NOON + (world.clock.seconds() - NOON) * 1.01
     world.caller.now = world.now
-    world.scheduler = world._scheduler()
+    world.build()
     for minute in range(1, 100):
         world.put(f"n{minute}", NOON + 60 * minute)
     world.scheduler.start()
@@ -81,7 +81,7 @@ def test_clock_step_back_during_a_tick_skips_no_minute(step: Any, forth: bool) -
     ahead = 0.0
     world.now = lambda: world.clock.seconds() + ahead
     world.caller.now = world.now
-    world.scheduler = world._scheduler()
+    world.build()
     world.scheduler.start()
     world.put(at=NOON + 60)
     world.turn_to(NOON + 59)
@@ -526,7 +526,7 @@ def test_wall_clock_change_is_noticed_within_seconds(jump: int) -> None:
     offset = [0.0]
     world.now = lambda: world.clock.seconds() + offset[0]
     world.caller.now = world.now
-    world.scheduler = world._scheduler()
+    world.build()
     world.scheduler.start()
     world.turn_to(NOON + 20)
     world.put(at=NOON + 60 if jump > 0 else NOON + jump + 60)

@@ -19,7 +19,7 @@ HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that do not end the daemon; each is logged."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SignalHandlers:
     """The handlers of the signals that do not end the daemon.
 

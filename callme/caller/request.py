@@ -202,6 +202,9 @@ def request_headers(claim: Claim, identifier: str) -> list[tuple[str, str]]:
         ("Callme-Attempt", str(claim.number)),
         ("Callme-Trigger-At", str(definition.trigger_at)),
     ]
+    if claim.rescheduled_from not in (None, definition.trigger_at):
+        before = Key(definition.task_name, claim.rescheduled_from)
+        headers.append(("Callme-Rescheduled-From", _encoded_key(before)))
     return headers
 
 
@@ -228,7 +231,11 @@ def idempotency_key(key: Key, put_at_ms: int) -> str:
 
     :param put_at_ms: milliseconds since 1970.
     """
-    return f"{quote(str(key), safe='@').replace('.', '%2E')}.{put_at_ms}"
+    return f"{_encoded_key(key)}.{put_at_ms}"
+
+
+def _encoded_key(key: Key) -> str:
+    return quote(str(key), safe="@").replace(".", "%2E")
 
 
 def parse_retry_after(value: str, now: float) -> int | None:

@@ -19,6 +19,7 @@ OWN_HEADERS = SIGNATURE_HEADERS | {
     "accept-encoding",
     "idempotency-key",
     "callme-attempt",
+    "callme-rescheduled-from",
     "callme-trigger-at",
 }
 FRAMING_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})

@@ -173,6 +173,7 @@ class Claim:
     :ivar node: the name of the daemon.
     :ivar token: a number that identifies the claim where several daemons share a database.
     :ivar created_at_ms: when the definition was put: milliseconds since 1970.
+    :ivar rescheduled_from: the task's ``trigger_at`` before it was last rescheduled.
     """
 
     task_id: int
@@ -184,6 +185,7 @@ class Claim:
     node: str | None = None
     token: int = 0
     created_at_ms: int = 0
+    rescheduled_from: int | None = None
 
 
 @frozen(kw_only=True)

@@ -59,6 +59,7 @@ CLAIM = Columns(
         "host",
         "node",
         "created_at_ms",
+        "rescheduled_from",
     )
 )
 ATTEMPT = Columns(
@@ -161,6 +162,7 @@ def to_claim(row: NamedRow) -> Claim:
         node=row["node"],
         token=row.get("token", 0),
         created_at_ms=row["created_at_ms"],
+        rescheduled_from=row["rescheduled_from"],
     )
 
 

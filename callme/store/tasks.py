@@ -42,7 +42,7 @@ INSERT = f"""
 _REPLACE = f"""
     UPDATE task
     SET ({STORED_DEFINITION}, due_at) = ({STORED_DEFINITION.placeholders()}, ?),
-        attempts_used = 0, created_at_ms = ?
+        attempts_used = 0, created_at_ms = ?, rescheduled_from = NULL
     WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
 """
 _GET = f"SELECT {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
@@ -56,7 +56,8 @@ EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
 _MOVE = """
     UPDATE task
     SET trigger_at = ?, expires_at = ? + 60 * max_delay, due_at = ?, state = 'scheduled',
-        reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL
+        reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL,
+        rescheduled_from = ?
     WHERE task_id = ?
 """
 _CANDIDATE = Columns(("task_name", "trigger_at", "task_id", "state", "max_delay", "host"))
@@ -317,7 +318,7 @@ def reschedule(
         return Rescheduled(conflict=f"another task stands at {to}")
     if decision is MoveDecision.TOO_LATE:
         return Rescheduled(skipped=[(key, _SKIPPED[decision])])
-    cursor.execute(_MOVE, (trigger_at, trigger_at, trigger_at, task.task_id))
+    cursor.execute(_MOVE, (trigger_at, trigger_at, trigger_at, key.trigger_at, task.task_id))
     write.changes.keys.append(key)
     write.changes.add_due(task.host, trigger_at)
     return Rescheduled(moved=[(key, to)])
@@ -355,7 +356,7 @@ def reschedule_name(
         [(-MINUTE * task.task_id, task.task_id) for task in movable],
     )
     moves = list(zip(movable, minutes, strict=True))
-    cursor.executemany(_MOVE, [(to, to, to, task.task_id) for task, to in moves])
+    cursor.executemany(_MOVE, [(to, to, to, task.trigger_at, task.task_id) for task, to in moves])
     if moves:
         write.changes.names.append(task_name)
     for task, to in moves:

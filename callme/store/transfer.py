@@ -24,6 +24,7 @@ TASK_ROW = Columns(
         "lease_until",
         "node",
         "created_at_ms",
+        "rescheduled_from",
         "finished_at_ms",
     )
 )

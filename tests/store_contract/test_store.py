@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from callme.core.notification import build_notification
 from callme.core.representation import task_to_dict
-from callme.core.task import Definition, Reason, State, Transition
+from callme.core.task import Claim, Definition, Reason, State, Transition
 from callme.core.times import MAX_TIMESTAMP, Key
 from callme.core.transitions import (
     PutCondition,
@@ -586,6 +586,35 @@ async def test_a_task_may_be_rescheduled_to_its_own_minute(store: Store) -> None
     assert result is not None
     assert [(key, key)] == result.moved
     assert State.SCHEDULED is await state_of(store, key)
+
+
+async def test_claim_of_a_rescheduled_task_has_the_minute_before(store: Store) -> None:
+    (claim,) = [await claim_of(store, await put(store))]
+    assert claim.rescheduled_from is None
+    await store.write(queue.record, claim, Transition(state=State.FAILED, reason=None), NOW)
+    key = claim.definition.key
+    to = NOON + 60
+    await store.write(tasks.reschedule, key, to, NOW, include_all_states=False)
+    claim = await claim_of(store, Key("task", to), NOW + 60)
+    assert (claim.rescheduled_from, claim.definition.trigger_at) == (NOON, to)
+    await store.write(queue.record, claim, Transition(state=State.FAILED, reason=None), NOW + 60)
+    await store.write(tasks.reschedule_name, "task", to + 60, NOW + 60, include_all_states=False)
+    moved = Key("task", to + 60)
+    replaced = definition("task", moved.trigger_at, payload="other")
+    claim = await claim_of(store, moved, NOW + 120)
+    assert claim.rescheduled_from == to
+    await store.write(
+        queue.record, claim, Transition(state=State.SCHEDULED, due_at=moved.trigger_at), NOW + 120
+    )
+    await store.write(tasks.put, replaced, PutCondition.MUST_EXIST, NOW + 120)
+    claim = await claim_of(store, moved, NOW + 121)
+    assert (claim.rescheduled_from, claim.definition.payload) == (None, "other")
+
+
+async def claim_of(store: Store, key: Key, now: float = NOW) -> Claim:
+    (claim,) = await store.write(queue.claim, {HOST: 1}, now)
+    assert claim.definition.key == key
+    return claim
 
 
 async def test_reschedule_does_not_overwrite_a_task(store: Store) -> None:

@@ -43,6 +43,23 @@ def test_request_has_the_headers_of_every_callback() -> None:
     } == headers()
 
 
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [(None, None), (NOON, None), (NOON - 60, f"task@{NOON - 60}")],
+)
+def test_rescheduled_task_tells_its_key_before(before: int | None, expected: str | None) -> None:
+    claim = Claim(
+        task_id=1,
+        number=1,
+        definition=definition(),
+        attempts_used=1,
+        claimed_at_ms=NOON * 1000,
+        host="sink.example:80",
+        rescheduled_from=before,
+    )
+    assert dict(request_headers(claim, "task.7")).get("Callme-Rescheduled-From") == expected
+
+
 def test_task_headers_come_first_and_unchanged() -> None:
     sent = headers(headers={"x-Mixed": "A b", "content-type": "text/csv"}, payload="{}")
     assert list(sent)[:3] == ["x-Mixed", "content-type", "User-Agent"]

@@ -39,6 +39,7 @@ CREATE TABLE task (
     holder               BIGINT, -- the node_id of the daemon that holds the claim
     token                BIGINT, -- tells this claim from every other
     created_at_ms        BIGINT  NOT NULL,
+    rescheduled_from     BIGINT,           -- its trigger_at before it was last rescheduled
     finished_at_ms       BIGINT,
     UNIQUE (task_name, trigger_at)
 );

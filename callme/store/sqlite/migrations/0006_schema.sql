@@ -27,6 +27,7 @@ CREATE TABLE task (
     lease_until          INTEGER,
     node                 TEXT,             -- the name of the daemon whose attempt it is
     created_at_ms        INTEGER NOT NULL,
+    rescheduled_from     INTEGER,          -- its trigger_at before it was last rescheduled
     finished_at_ms       INTEGER,
     UNIQUE (task_name, trigger_at)
 );

@@ -88,7 +88,7 @@ class Agent:
         self._assign(self._now(), released=connection, reusable=reusable)
 
     def distrust(self, origin: Origin) -> None:
-        """Keep no connection of an origin for a while: it closed one that it had not said to."""
+        """Keep no connection of an origin for a while: it closes them without notice."""
         for connection in self._pool.distrust(origin, self._now()):
             connection.close()
 
@@ -141,7 +141,8 @@ class Exchange:
     :param agent: sends it.
     :param fresh: whether it must go over a new connection.
     :param has_more: returns whether more requests to its host wait.
-    :param start: called when the request starts; returns further lines of its head.
+    :param start_headers: called when the request starts; returns further lines of its head.
+    :ivar connecting: the attempt to make its connection.
     :ivar closes: whether its connection serves no other request.
     :ivar reused: whether its connection has served another one.
     """
@@ -221,7 +222,7 @@ class Exchange:
 
     def fail(self, failure: BaseException) -> None:
         """End without one."""
-        self._connection = None
+        self._connection = self.connecting = None
         if (done := self._done) is not None:
             self._done = None
             if isinstance(failure, StaleConnection):

@@ -213,6 +213,8 @@ class Call:
 
     def _outcome(self, **result: Any) -> Outcome:
         self._caller.timers.cancel(self._deadline)
+        # They refer to this call: it is freed at once only without a cycle.
+        del self._deadline, self._exchange
         duration = self._caller.clock.seconds() - self._began
         return Outcome(
             started_at_ms=to_ms(self.started_at), duration_ms=round(duration * 1000), **result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import socket
 import time
@@ -25,12 +26,13 @@ from twisted.python.failure import Failure
 
 from callme import __version__
 from callme.caller import resolver, tls
-from callme.caller.call import HttpCaller
+from callme.caller.agent import Exchange
+from callme.caller.call import Call, HttpCaller
 from callme.caller.connection import Connection as CallersConnection
 from callme.caller.egress import EgressFilteringReactor, ForbiddenAddress
 from callme.caller.failures import describe_failure
 from callme.caller.request import idempotency_key
-from callme.caller.response import MAX_BODY, STORED_BODY, NotHTTP
+from callme.caller.response import MAX_BODY, STORED_BODY, NotHTTP, Response
 from callme.core.task import Claim, Outcome, Reason
 from callme.core.times import Key
 from callme.security.address_policy import AddressPolicy, parse_network
@@ -706,6 +708,28 @@ async def test_connection_with_an_unread_payload_is_closed_in_time(
     transport.resumeProducing()
     await connection.lost
     await caller.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [OK, b"SSH-2.0-x\r\n", lambda c: c.hang_up(), b"HTTP/1.1 200 OK\r\n\r\nx"]
+)
+async def test_call_leaves_nothing_behind(
+    caller: HttpCaller, endpoint: Endpoint, answer: Any
+) -> None:
+    """Not even for the garbage collector, which looks for cycles seldom."""
+    endpoint.answer = answer
+    endpoint.close = True
+    await call(caller, endpoint)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            await call(caller, endpoint)
+        await deferLater(reactor, 0.01)
+        left = [one for one in gc.get_objects() if type(one) in (Call, Exchange, Response)]
+        assert left == []
+    finally:
+        gc.enable()
 
 
 async def test_tcp_keepalive_is_enabled(

@@ -35,6 +35,7 @@ from .security.tokens import Tokens
 from .server.auth import Gate
 from .server.listen import address_of, connection_limits_for, endpoint_of
 from .server.router import RootResource
+from .server.service_manager import ServiceManager
 from .server.signals import SignalHandlers
 from .server.site import BoundedSite
 from .store.database import Store
@@ -287,6 +288,7 @@ class Daemon(Service):
             )
         )
         self._endpoint = endpoint_of(reactor, settings.port)
+        self._manager = ServiceManager(clock=clock, makes_progress=self.parts.scheduler.makes_progress)
         self._port: IListeningPort | None = None
         files = [file for file in (token_file, key_file) if file is not None]
         self._signals = SignalHandlers(reactor, files)
@@ -310,6 +312,7 @@ class Daemon(Service):
         log.info("{line}", line=line)
         self._clock.start()
         self._reactor.callWhenRunning(self.parts.scheduler.start)
+        self._reactor.callWhenRunning(self._manager.ready, f"listens on {address}")
         # Last: it takes a moment, and the handler of SIGTERM must be in place before.
         self._reactor.callWhenRunning(freeze_gc)
 
@@ -349,6 +352,7 @@ class Daemon(Service):
 
     async def _stop(self) -> None:
         log.info("callme stops")
+        self._manager.stopping()
         if self._port is not None:
             await defer.maybeDeferred(self._port.stopListening)
         self.parts.long_poll.close()
@@ -358,6 +362,7 @@ class Daemon(Service):
         await closing
         await self.parts.caller.close()
         await self.parts.store.close()
+        self._manager.close()
         self._clock.stop()
         # Not before: calls were in flight, and the default of these signals is to end them.
         self._signals.restore()

@@ -83,11 +83,11 @@ class Scheduler:
         self._ticked_minute = 0
         self._last_tick: float | None = None
         # By the clock of the timers: the wall clock may be set.
-        self._last_success = clock.seconds()
+        self._last_success = self._last_tick_end = clock.seconds()
 
     def start(self) -> None:
         """Catch up with what fell due meanwhile, then tick at every minute."""
-        self._last_success = self._clock.seconds()
+        self._last_success = self._last_tick_end = self._clock.seconds()
         self._align_to_minute()
         self.tick()
         if self._others is not None:
@@ -144,6 +144,7 @@ class Scheduler:
             self._tick_failed(Failure())
         finally:
             self._ticking = False
+            self._last_tick_end = self._clock.seconds()
         self._retention.purge()
 
     async def _look(self) -> None:
@@ -188,6 +189,14 @@ class Scheduler:
     def capacity(self) -> Capacity:
         """Say how fast calls can be made."""
         return self._dispatcher.capacity
+
+    def makes_progress(self) -> bool:
+        """Return whether ticks end, successfully or not.
+
+        A tick that fails because the database is down ends; a restart would not help it.
+        """
+        hangs = self._clock.seconds() - self._last_tick_end >= TICK_TIMEOUT_SECONDS
+        return self._stopping or not hangs
 
     def health(self) -> Health:
         """Say how the scheduler is."""

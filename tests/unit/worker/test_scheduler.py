@@ -567,6 +567,25 @@ def test_health_reports_whether_ticks_happen(world: World) -> None:
     assert world.scheduler.health().ticking
 
 
+def test_failing_ticks_are_progress(world: World) -> None:
+    world.scheduler.start()
+    world.store.is_broken = True
+    world.turn_to(NOON + 2 * TICK_TIMEOUT_SECONDS)
+    assert not world.scheduler.health().ticking
+    assert world.scheduler.makes_progress()
+
+
+def test_tick_that_never_ends_is_no_progress(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.store, "write", lambda *_, **__: Deferred())
+    world.scheduler.start()
+    world.turn_to(NOON + TICK_TIMEOUT_SECONDS - 1)
+    assert world.scheduler.makes_progress()
+    world.turn_to(NOON + TICK_TIMEOUT_SECONDS)
+    assert not world.scheduler.makes_progress()
+    stop(world)
+    assert world.scheduler.makes_progress()
+
+
 def test_finished_tasks_are_purged_after_the_retention_period() -> None:
     world = World(retention=1)
     for number in range(1200):

@@ -1,17 +1,65 @@
 """Packaging; the settings of the tools are in pyproject.toml."""
 
+from __future__ import annotations
+
+import gzip
+import os
 import re
+import tarfile
+import time
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "callme" / "__init__.py").read_text())
 assert VERSION is not None
-PSYCOPG = "psycopg[binary]>=3.2"
+# The modes of the files in a wheel must not depend on who builds it.
+os.umask(0o022)
+PSYCOPG = "psycopg[binary]>=3.2.2"
+
+
+class ReproducibleSdist(sdist):  # type: ignore[misc]  # setuptools is untyped here
+    """A source archive that depends on the content of the files and SOURCE_DATE_EPOCH only.
+
+    setuptools stores the times, owners and modes of the files on the builder's disk.
+    """
+
+    def make_archive(
+        self,
+        base_name: str,
+        format: str,  # noqa: A002
+        root_dir: str | None = None,
+        base_dir: str | None = None,
+        **_: object,
+    ) -> str:
+        """Write the archive, and return its path."""
+        assert base_dir is not None
+        assert format == "gztar", "only the default format is reproducible"
+        built_at = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+        def normalize(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+            entry.mtime = built_at
+            entry.uid = entry.gid = 0
+            entry.uname = entry.gname = ""
+            entry.mode = 0o755 if entry.isdir() else 0o644
+            return entry
+
+        path = f"{base_name}.tar.gz"
+        with (
+            open(path, "wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=built_at) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archive.add(base_dir, filter=normalize)  # it sorts the entries of directories
+        return path
+
 
 setup(
-    name="callme",
+    cmdclass={"sdist": ReproducibleSdist},
+    # On PyPI, the name callme belongs to another project.
+    name="callme-daemon",
     version=VERSION[1],
     description="The daemon that calls you back: HTTP callbacks on the minute.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
@@ -47,17 +95,17 @@ setup(
     },
     install_requires=[
         "attrs>=23.2",
-        "cryptography>=42.0",
+        "cryptography>=45.0.7",
         "httptools>=0.6.4",
         "hyperlink>=21.0",
         "klein>=24.8",
         "prometheus-client>=0.21",
-        "pyOpenSSL>=24.0",
+        "pyOpenSSL>=25.3",
         "service-identity>=24.2",
-        "treq>=24.9.1",
-        "twisted[tls]>=24.10",
+        "treq>=26.7",
+        "twisted[tls]>=26.10",
         "werkzeug>=3.0",
-        "zope.interface>=6.0",
+        "zope.interface>=8.0",
     ],
     extras_require={
         # The binary package brings its own libpq, so that pip alone can install it. To use the
@@ -67,8 +115,8 @@ setup(
             "coverage[toml]>=7.6",
             "hypothesis>=6.100",
             "icalendar>=6.3",
-            "jsonschema-rs>=0.30",
-            "openapi-spec-validator>=0.7",
+            "jsonschema-rs>=0.37",
+            "openapi-spec-validator>=0.7.1",
             PSYCOPG,
             "pytest>=8.2",
             "pytest-twisted>=1.14.3",
@@ -93,7 +141,7 @@ setup(
     },
     zip_safe=False,
     classifiers=[
-        "Development Status :: 4 - Beta",
+        "Development Status :: 5 - Production/Stable",
         "Environment :: No Input/Output (Daemon)",
         "Framework :: Twisted",
         "Intended Audience :: Developers",
@@ -104,6 +152,7 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Internet :: WWW/HTTP",
         "Typing :: Typed",
     ],

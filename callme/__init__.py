@@ -1,3 +1,3 @@
 """callme: the daemon that calls you back, on the minute."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

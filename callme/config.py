@@ -210,7 +210,7 @@ class Settings:
         default="callme.sqlite",
         text="an SQLite file for one daemon; it is created if necessary and readable by its "
         "owner only. Or `postgresql://user@host/database` for any number of daemons (needs "
-        "`pip install 'callme[postgresql]'`): see [several machines](scaling.md)",
+        "the extra `postgresql`): see [several machines](scaling.md)",
     )
     concurrency: int = _field(
         Option,

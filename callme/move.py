@@ -44,7 +44,7 @@ def open_endpoint(database: str, *, must_exist: bool) -> TransferEndpoint:
         from .store.postgresql.transfer import PostgresqlEndpoint  # noqa: PLC0415
     except ImportError as error:
         raise CannotOpen(
-            f"postgresql://... needs psycopg ({error}): pip install 'callme[postgresql]'"
+            f"postgresql://... needs psycopg ({error}): pip install 'callme-daemon[postgresql]'"
         ) from error
     return PostgresqlEndpoint(database)
 

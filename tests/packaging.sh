@@ -1,11 +1,31 @@
 #!/usr/bin/env bash
 # Each way to install callme must show it to twistd: pip install ., pip install -e ., the wheel.
+# Two builds of the same sources must be equal, byte by byte.
 set -euo pipefail
+source=$PWD
 work=$(mktemp -d "${1:?a directory to work in}/packaging.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 git ls-files -z | xargs -0 cp --parents -t "$work"
 cd "$work"
-python -m build --quiet --wheel --outdir "$work/dist" .
+
+# The second build has other times, modes and paths, and another order of directory entries.
+export SOURCE_DATE_EPOCH=1767225600
+python -m build --quiet --outdir "$work/dist" .
+(
+    umask 077
+    mkdir "$work/again"
+    git -C "$source" ls-files -z | sort -rz | (cd "$source" && xargs -0 cp --parents --no-preserve=all -t "$work/again")
+    cd "$work/again"
+    python -m build --quiet --outdir "$work/again/dist" .
+)
+for file in "$work"/dist/*; do
+    cmp "$file" "$work/again/dist/${file##*/}" || { echo "${file##*/} is not reproducible"; exit 1; }
+done
+unset SOURCE_DATE_EPOCH
+rm -rf "$work/again"
+ls "$work"/dist/callme_daemon-*.tar.gz >/dev/null
+echo "two builds are equal"
+
 for what in . "-e ." "$work"/dist/*.whl; do
     rm -rf "$work/venv" "$work/build" "$work"/*.egg-info
     python -m venv "$work/venv"
@@ -18,8 +38,12 @@ for what in . "-e ." "$work"/dist/*.whl; do
     "$work/venv/bin/twistd" callme --version
     "$work/venv/bin/twistd" callme --help >"$work/help"
     grep -q -- --database "$work/help"
-    "$work/venv/bin/python" -c "from callme.store.sqlite.file import migrations; assert migrations().numbered"
-    "$work/venv/bin/python" -c "from callme.webui.routes import Pages; from callme.webui.layout import ASSETS; assert len(ASSETS) == 3"
+    "$work/venv/bin/python" -c "from callme.store.sqlite.database import migrations; assert migrations()"
+    "$work/venv/bin/python" -c "from callme.webui.routes import WebUi; from callme.webui.layout import ASSETS; assert len(ASSETS) == 3"
     cd "$work"
     echo "pip install ${what##*/}: callme is there"
 done
+
+# The command that errors and pages name installs psycopg, and keeps the callme that is there.
+"$work/venv/bin/pip" install --quiet 'callme-daemon[postgresql]'
+"$work/venv/bin/python" -c "import psycopg; from callme.store.postgresql.database import open_server"

@@ -36,7 +36,8 @@ def _open_server(url: str, node: str) -> Server:
         from .postgresql.setup import open_server  # noqa: PLC0415
     except ImportError as error:
         raise CannotOpen(
-            f"--database postgresql://... needs psycopg ({error}): pip install 'callme[postgresql]'"
+            f"--database postgresql://... needs psycopg ({error}): "
+            "pip install 'callme-daemon[postgresql]'"
         ) from error
     return open_server(url, node or None)
 

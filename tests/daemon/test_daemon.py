@@ -190,7 +190,7 @@ def test_sigterm_does_not_wait_for_idle_clients(daemon: Daemon) -> None:
 def test_missing_postgresql_driver_names_the_package_to_install(tmp_path: Path) -> None:
     (tmp_path / "psycopg.py").write_text("raise ImportError('it is not here')")
     done = twistd(tmp_path, "--database=postgresql://me@host/db", PYTHONPATH=str(tmp_path))
-    refused(done, r"needs psycopg \(it is not here\): pip install 'callme\[postgresql\]'")
+    refused(done, r"needs psycopg \(it is not here\): pip install 'callme-daemon\[postgresql\]'")
 
 
 def test_unreachable_server_is_reported_without_the_password(tmp_path: Path) -> None:

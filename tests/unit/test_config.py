@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from callme import __version__
 from callme.config import Options, Settings
 
 DEFAULTS = Settings(
@@ -150,7 +151,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse("--version")
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith("callme 0.")
+    assert capsys.readouterr().out.startswith(f"callme {__version__}")
 
 
 def test_networks_are_given_singly_or_as_a_list() -> None:
@@ -192,6 +193,6 @@ def test_help_of_options_is_plain_text(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         parse("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "(needs pip install 'callme[postgresql]'): see several machines. [default:" in text
+    assert "(needs the extra postgresql): see several machines. [default:" in text
     assert "a Twisted endpoint description. [default: tcp:6777:interface=127.0.0.1]" in text
     assert "`" not in text

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..security.hosts import is_loopback
+from .certificates import RenewedCertificates, directory_of
 from .connection_limits import EVICTION_HEADROOM
 
 log = Logger(namespace="callme")
@@ -116,7 +117,7 @@ def check_bindable(description: str) -> bool:
     """
     failures: list[Failure] = []
     probe = _BindProbe()
-    listening = maybeDeferred(serverFromString(probe, description).listen, Factory())
+    listening = maybeDeferred(_server(probe, description).listen, Factory())
     listening.addErrback(failures.append)
     for failure in failures:
         error = failure.value
@@ -207,7 +208,7 @@ def endpoint_of(reactor: Any, description: str) -> IStreamServerEndpoint:
     because a client's kernel repeats an attempt that found the queue full only after 1 s.
     """
     kind, _, rest = description.partition(":")
-    if kind in ("tcp", "tcp6", "ssl", "unix"):
+    if kind in ("tcp", "tcp6", "ssl", "tls", "unix"):
         # A backlog that the description itself gives as a keyword comes later and wins. One given
         # by position is a second value for the parameter: a TypeError, and it is used alone.
         with suppress(TypeError):
@@ -216,8 +217,17 @@ def endpoint_of(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 def _server(reactor: Any, description: str) -> IStreamServerEndpoint:
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    return endpoint
+    endpoint: Any = serverFromString(reactor, description)
+    if description.startswith("tls:"):
+        try:
+            endpoint.connectionCreator = RenewedCertificates(
+                directory=directory_of(description),
+                load=lambda: serverFromString(reactor, description).connectionCreator,
+            )
+        except ValueError as error:
+            raise CannotListen(f"cannot listen on {description}: {error}") from None
+    server: IStreamServerEndpoint = endpoint
+    return server
 
 
 def address_of(port: IListeningPort | None, description: str) -> str:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import subprocess
+from importlib.metadata import requires
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import callme
 from tests.helpers.documentation import ROOT
 
+LOCK = ROOT / "deploy/requirements.txt"
 TOOLS = {"build", "pip-tools", "pre-commit", "ruff", "tox", "uv"}
 """Projects of others that a line may name."""
 OWN = re.compile(
     r"""callme-daemon(\[\w+\])?          # the name of the distribution
       | \.(\[[\w,]+\])?                  # a checkout
-      | (\$\(echo\ )?[./\w-]*\.whl.*     # a wheel that was built here
+      | (\$\(echo\ )?[./\w*-]*\.whl.*     # a wheel that was built here
       | ["']?\$.*                        # a variable of a script
     """,
     re.VERBOSE,
@@ -50,7 +54,9 @@ def sources() -> list[str]:
     return [
         name
         for name in listed.stdout.splitlines()
-        if not name.startswith(("tests/interop/", "benchmarks/", "tests/docs/test_installing.py"))
+        if not name.startswith(
+            ("tests/interop/", "benchmarks/", "findings/", "tests/docs/test_installing.py")
+        )
         and (ROOT / name).is_file()
         and re.search(r"(\.(md|py|sh|ini|service|socket|yaml|toml)|Dockerfile|/run|/readme)$", name)
     ]
@@ -74,6 +80,16 @@ def test_another_project_would_be_found() -> None:
     assert requirements("pip install -q -r a.txt callme tox") == ["callme", "tox"]
     assert not OWN.fullmatch("callme[postgresql]")
     assert not OWN.fullmatch("callme")
+
+
+def test_image_has_a_permitted_version_of_each_dependency() -> None:
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", LOCK.read_text(), re.MULTILINE))
+    needed = [Requirement(text) for text in requires("callme-daemon") or ()]
+    for requirement in needed:
+        if requirement.marker is None or requirement.marker.evaluate({"extra": "postgresql"}):
+            name = canonicalize_name(requirement.name)
+            assert name in locked, f"{name}: run tox run -e lock"
+            assert requirement.specifier.contains(locked[name]), f"{name}: run tox run -e lock"
 
 
 def test_version_is_described_in_the_changelog() -> None:

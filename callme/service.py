@@ -288,7 +288,9 @@ class Daemon(Service):
             )
         )
         self._endpoint = endpoint_of(reactor, settings.port)
-        self._manager = ServiceManager(clock=clock, makes_progress=self.parts.scheduler.makes_progress)
+        self._manager = ServiceManager(
+            clock=clock, makes_progress=self.parts.scheduler.makes_progress
+        )
         self._port: IListeningPort | None = None
         files = [file for file in (token_file, key_file) if file is not None]
         self._signals = SignalHandlers(reactor, files)

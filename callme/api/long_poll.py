@@ -13,11 +13,10 @@ from twisted.python.failure import Failure
 
 from ..core.task import State, Task
 from ..core.times import Key
-from ..errors import quoted
 from ..store import tasks
 from ..store.changes import Changes
 from ..store.database import Store
-from ..store.interface import StoreUnavailable, TaskVersion
+from ..store.interface import TaskVersion, log_store_failure
 
 log = Logger(namespace="callme")
 
@@ -217,11 +216,7 @@ class LongPoll:
                         await deferLater(self._clock, 0)
 
     def _read_failed(self, keys: Iterable[Key], failure: Failure) -> None:
-        if failure.check(StoreUnavailable):
-            error = quoted(str(failure.value), 300)
-            log.error("long-poll query failed: {error}; retrying soon", error=error)
-        else:
-            log.failure("long-poll query failed; retrying soon", failure)
+        log_store_failure(log, "long-poll query failed", failure, is_retried=True)
         for key in keys:
             for waiter in self._waiters_for(key):
                 if waiter.timed_out:

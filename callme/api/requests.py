@@ -73,7 +73,7 @@ def parse_selector(request: IRequest, path: str, ending: str = "") -> Key | str 
         parse_task_name(text.removesuffix(ending) or text)
         return text
     except InvalidValue as error:
-        raise Problem(400, str(error), [FieldError("task", str(error))]) from None
+        raise Problem(400, str(error), errors=[FieldError("task", str(error))]) from None
 
 
 def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]:
@@ -155,7 +155,7 @@ def _check_type(request: IRequest, accepted: Sequence[bytes]) -> None:
 
 def _bad_body(detail: str) -> Problem:
     # The empty pointer refers to the whole body (RFC 6901, section 5).
-    return Problem(400, detail, [FieldError("", detail)])
+    return Problem(400, detail, errors=[FieldError("", detail)])
 
 
 def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
@@ -188,7 +188,7 @@ def _unquoted(raw: bytes) -> str:
 
 
 def _bad_query(name: str, detail: str) -> Problem:
-    return Problem(400, f"{quoted(name)} {detail}", [FieldError(ascii(name)[1:-1], detail)])
+    return Problem(400, f"{quoted(name)} {detail}", errors=[FieldError(ascii(name)[1:-1], detail)])
 
 
 def parse_flag(query: dict[str, str], name: str) -> bool:

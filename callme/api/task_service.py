@@ -37,7 +37,7 @@ def put_problem(definition: Definition, result: PutResult) -> Problem | None:
     if result.outcome is PutOutcome.NEVER_RUNS:
         last = rfc3339(definition.expires_at * 1000)
         detail = f"max_delay has passed: the call had to start before {last}"
-        return Problem(status, text, [FieldError("/trigger_at", detail)])
+        return Problem(status, text, errors=[FieldError("/trigger_at", detail)])
     task = result.task
     state = "" if task is None else task.state.value
     return Problem(
@@ -88,7 +88,7 @@ class TaskService:
             raise Problem(
                 422,
                 "no task could run at that time",
-                [FieldError("/trigger_at", "is max_delay or more in the past")],
+                errors=[FieldError("/trigger_at", "is max_delay or more in the past")],
             )
         return result
 

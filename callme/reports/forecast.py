@@ -145,7 +145,7 @@ def fleet_load(
     """
     known = {max(load.minute, begin) for load in saturated}
     rest = [
-        MinuteLoad(minute, None, calls, MAX_TIMESTAMP)
+        MinuteLoad(minute=minute, host=None, calls=calls, expires_at=MAX_TIMESTAMP)
         for minute, calls in calls_by_minute.items()
         if minute not in known
     ]
@@ -175,7 +175,9 @@ def fold_backlog(loads: Iterable[MinuteLoad], begin: int) -> Sequence[MinuteLoad
         calls, expires_at = load.calls, load.expires_at
         if (merged := minutes.get(minute)) is not None:
             calls, expires_at = calls + merged.calls, min(expires_at, merged.expires_at)
-        minutes[minute] = MinuteLoad(minute, load.host, calls, expires_at)
+        minutes[minute] = MinuteLoad(
+            minute=minute, host=load.host, calls=calls, expires_at=expires_at
+        )
     return [minutes[minute] for minute in sorted(minutes)]
 
 

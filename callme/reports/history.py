@@ -122,7 +122,7 @@ def aggregate(minutes: Sequence[MinuteOutcomes], begin: int) -> Bucket:
     """Return the outcomes of several minutes as one bucket."""
     lateness: Counter[int] = Counter()
     for outcomes in minutes:
-        lateness.update(outcomes.lateness)
+        lateness.update(outcomes.lateness_ms)
     return Bucket(
         begin=begin,
         succeeded=sum(outcomes.succeeded for outcomes in minutes),

@@ -43,7 +43,7 @@ class Problem(Exception):
 
     status: int
     detail: str
-    errors: Iterable[FieldError] = ()
+    errors: Iterable[FieldError] = field(default=(), kw_only=True)
     headers: Mapping[str, str] = field(factory=dict, kw_only=True)
     extensions: Mapping[str, Any] = field(factory=dict, kw_only=True)
     refusal: Refusal | None = field(default=None, kw_only=True)
@@ -52,7 +52,7 @@ class Problem(Exception):
     def of(cls, invalid: Invalid) -> Problem:
         """Return the problem that reports an invalid input."""
         details = (f"{e.pointer.lstrip('/')}: {e.detail}" for e in invalid.errors[:3])
-        return cls(422, "; ".join(details), invalid.errors)
+        return cls(422, "; ".join(details), errors=invalid.errors)
 
     @property
     def title(self) -> str:

@@ -20,7 +20,7 @@ MIN_BATCH = 100
 """The least number of waiting writes that a transaction takes; the more, the less each costs."""
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class GroupCommit(Generic[O]):
     """Queue of operations that runs as many in one transaction as are waiting, in order.
 

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import field, frozen
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..core.task import Definition, Reason, State, Task
 from ..core.times import Key
 from ..core.transitions import PutOutcome
+from ..errors import quoted
 
 
-@frozen
+@frozen(kw_only=True)
 class Event:
     """A task in a calendar.
 
@@ -27,7 +30,7 @@ class Event:
     host: str
 
 
-@frozen
+@frozen(kw_only=True)
 class CalendarData:
     """What a calendar is made of.
 
@@ -43,7 +46,7 @@ class CalendarData:
     more_failed: bool = False
 
 
-@frozen
+@frozen(kw_only=True)
 class MinuteLoad:
     """Calls that are to be made in one minute.
 
@@ -76,11 +79,11 @@ class DueLoad:
     hosts: Sequence[MinuteLoad]
 
 
-@frozen
+@frozen(kw_only=True)
 class MinuteOutcomes:
     """The tasks that ended in one minute.
 
-    :ivar lateness: how many of their first attempts were how late, by milliseconds that are
+    :ivar lateness_ms: how many of their first attempts were how late, by milliseconds that are
         rounded down to two digits. Later attempts are late by what ``retry_delay`` asks, and
         what failed as ``too_late`` had none.
     """
@@ -88,7 +91,7 @@ class MinuteOutcomes:
     minute: int
     succeeded: int
     failed: int
-    lateness: Mapping[int, int] = field(factory=dict)
+    lateness_ms: Mapping[int, int] = field(factory=dict)
 
 
 class Cursor(Protocol):
@@ -145,6 +148,21 @@ class StoreUnavailable(Exception):
     """The database cannot be used just now; its text says why. Worth trying again."""
 
 
+def log_store_failure(
+    log: Logger, event: str, failure: Failure, *, is_retried: bool = False
+) -> None:
+    """Log that an access to the store failed: as one line if the store is unavailable.
+
+    :param event: the start of the line, such as ``"purging failed"``.
+    :param is_retried: whether the line ends with ``"; retrying soon"``.
+    """
+    then = "; retrying soon" if is_retried else ""
+    if failure.check(StoreUnavailable):
+        log.error(f"{event}: {{error}}{then}", error=quoted(str(failure.value), 300))
+    else:
+        log.failure(f"{event}{then}", failure)
+
+
 class CannotOpen(Exception):
     """The database cannot be used at all; its text is one line that says why."""
 
@@ -161,7 +179,7 @@ class PutResult:
     task: Task | None
 
 
-@frozen
+@frozen(kw_only=True)
 class TaskVersion:
     """What tells a task from what it becomes next.
 
@@ -176,7 +194,11 @@ class TaskVersion:
     @classmethod
     def of(cls, task: Task) -> TaskVersion:
         """Return what tells this task from what it becomes next."""
-        return cls(task.state, task.created_at_ms, task.attempts_used)
+        return cls(
+            state=task.state,
+            created_at_ms=task.created_at_ms,
+            attempts_used=task.attempts_used,
+        )
 
 
 @frozen
@@ -187,7 +209,7 @@ class Page:
     next: Key | None
 
 
-@frozen
+@frozen(kw_only=True)
 class Rescheduled:
     """What a reschedule did.
 
@@ -221,7 +243,7 @@ class DueScan:
     more: bool
 
 
-@frozen
+@frozen(kw_only=True)
 class StoreStats:
     """How much there is in the store.
 
@@ -239,24 +261,24 @@ class StoreStats:
     tasks: Mapping[tuple[State, Reason | None], int] | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class InFlightCall:
     """A call that is being made.
 
     :ivar host: the ``host:port`` that it goes to.
     :ivar number: the number of the attempt.
-    :ivar since: when the task was taken to be called, milliseconds since 1970.
+    :ivar since_ms: when the task was taken to be called, milliseconds since 1970.
     :ivar node: the name of the daemon that makes it.
     """
 
     key: Key
     host: str
     number: int
-    since: int
+    since_ms: int
     node: str | None
 
 
-@frozen
+@frozen(kw_only=True)
 class ActivitySnapshot:
     """What is going on, and what failed last.
 
@@ -270,7 +292,7 @@ class ActivitySnapshot:
     failures: Sequence[Task]
 
 
-@frozen
+@frozen(kw_only=True)
 class StartupCounts:
     """How the tasks stand as a daemon starts.
 
@@ -284,7 +306,7 @@ class StartupCounts:
     running: int
 
 
-@frozen
+@frozen(kw_only=True)
 class PutPreview:
     """What is to be known of a task before it is put.
 

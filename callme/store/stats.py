@@ -159,7 +159,9 @@ def _counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
 
 def startup_counts(cursor: Cursor, now: float) -> StartupCounts:
     """Return the counts that a starting daemon reports."""
-    return StartupCounts(_one(cursor, _SCHEDULED), backlog(cursor, now), _one(cursor, _RUNNING))
+    return StartupCounts(
+        scheduled=_one(cursor, _SCHEDULED), due=backlog(cursor, now), running=_one(cursor, _RUNNING)
+    )
 
 
 def _one(cursor: Cursor, query: str, *values: object) -> int:
@@ -170,9 +172,12 @@ def recent_activity(cursor: Cursor, limit: int) -> ActivitySnapshot:
     """Return the running calls and the last failures, up to ``limit`` of either."""
     rows = cursor.execute(_IN_FLIGHT, (limit,)).fetchall()
     return ActivitySnapshot(
-        _one(cursor, _RUNNING),
-        [InFlightCall(Key(name, at), *rest) for name, at, *rest in rows],
-        [to_task(TASK.name(row)) for row in cursor.execute(_FAILURES, (limit,))],
+        running=_one(cursor, _RUNNING),
+        in_flight=[
+            InFlightCall(key=Key(name, at), host=host, number=number, since_ms=since_ms, node=node)
+            for name, at, host, number, since_ms, node in rows
+        ],
+        failures=[to_task(TASK.name(row)) for row in cursor.execute(_FAILURES, (limit,))],
     )
 
 
@@ -193,7 +198,9 @@ def _outcomes(minute: int, rows: Sequence[tuple[int, str, int | None, int]]) -> 
         if late is not None:
             lateness[late] = lateness.get(late, 0) + count
     succeeded = sum(count for *_, count in rows) - failed
-    return MinuteOutcomes(minute * MINUTE, succeeded, failed, lateness)
+    return MinuteOutcomes(
+        minute=minute * MINUTE, succeeded=succeeded, failed=failed, lateness_ms=lateness
+    )
 
 
 def preview_put(
@@ -226,7 +233,7 @@ def preview_put(
             counted = due_at <= minute if begun else due_at == minute
             calls -= counted
             to_host -= counted and _host(cursor, definition) == host
-        found.append(PutPreview(existing, calls, to_host))
+        found.append(PutPreview(existing=existing, calls=calls, calls_to_host=to_host))
     return found
 
 
@@ -292,7 +299,10 @@ def due_counts_by_minute(cursor: Cursor, begin: int, until: int) -> Mapping[int,
 def load_by_minute(cursor: Cursor, first: int, last: int) -> Sequence[MinuteLoad]:
     """Return the calls to all hosts due from ``first`` to ``last`` (seconds since 1970)."""
     rows = cursor.execute(_LOADS, (first, last)).fetchall()
-    return [MinuteLoad(due_at, None, calls, expires) for due_at, calls, expires in rows]
+    return [
+        MinuteLoad(minute=due_at, host=None, calls=calls, expires_at=expires)
+        for due_at, calls, expires in rows
+    ]
 
 
 def load_by_minute_and_host(
@@ -304,7 +314,10 @@ def load_by_minute_and_host(
         :data:`MAX_LOADS` loads are returned, the earliest first.
     """
     rows = cursor.execute(_LOADS_OF_HOSTS, (first, last, more_than)).fetchall()
-    return [MinuteLoad(*row) for row in rows]
+    return [
+        MinuteLoad(minute=due_at, host=host, calls=calls, expires_at=expires_at)
+        for due_at, host, calls, expires_at in rows
+    ]
 
 
 def calendar(
@@ -326,10 +339,10 @@ def calendar(
         scheduled = cursor.execute(_NEXT_SCHEDULED_OF_NAME, (task_name, until, most)).fetchall()
         failed = cursor.execute(_LAST_FAILED_OF_NAME, (task_name, since, most)).fetchall()
     return CalendarData(
-        [_event(row) for row in scheduled[:limit]],
-        [_event(row) for row in failed[:limit]],
-        len(scheduled) > limit,
-        len(failed) > limit,
+        scheduled=[_event(row) for row in scheduled[:limit]],
+        failed=[_event(row) for row in failed[:limit]],
+        more_scheduled=len(scheduled) > limit,
+        more_failed=len(failed) > limit,
     )
 
 
@@ -337,4 +350,9 @@ def _event(row: Row) -> Event:
     named = _EVENT_COLUMNS.name(row)
     task = to_task(named)
     changed_at_ms = max(task.created_at_ms, named["claimed_at_ms"] or 0, task.finished_at_ms or 0)
-    return Event(task, changed_at_ms, named["last_attempt"], named["host"])
+    return Event(
+        task=task,
+        changed_at_ms=changed_at_ms,
+        last_attempt=named["last_attempt"],
+        host=named["host"],
+    )

@@ -164,7 +164,7 @@ def get_if_modified(
 
 
 def _version(state: str, created_at_ms: int, attempts_used: int) -> TaskVersion:
-    return TaskVersion(State(state), created_at_ms, attempts_used)
+    return TaskVersion(state=State(state), created_at_ms=created_at_ms, attempts_used=attempts_used)
 
 
 def list_page(
@@ -361,7 +361,9 @@ def reschedule_name(
         write.changes.names.append(task_name)
     for task, to in moves:
         write.changes.add_due(task.host, to)
-    return Rescheduled([(task.key, Key(task_name, to)) for task, to in moves], skipped)
+    return Rescheduled(
+        moved=[(task.key, Key(task_name, to)) for task, to in moves], skipped=skipped
+    )
 
 
 def _free_minutes(first: int, number: int, taken: Container[int]) -> list[int]:

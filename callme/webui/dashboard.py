@@ -207,8 +207,8 @@ def _in_flight(data: DashboardData) -> Tag:
             minute(call.key.trigger_at),
             f"{call.number}",
             escape_invisible(call.host),
-            timestamp(call.since),
-            duration(max(0, to_ms(data.now) - call.since)),
+            timestamp(call.since_ms),
+            duration(max(0, to_ms(data.now) - call.since_ms)),
             bdi(call.node or "\u2013"),
         )
         for call in activity.in_flight

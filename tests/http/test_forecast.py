@@ -77,5 +77,9 @@ def test_forecast_counts_due_tasks_in_the_first_minute(world: World) -> None:
     told = World.result(forecaster(world.store, Capacity(1, 1), world.clock).forecast(1))
     assert told.minutes == {NOON: 100}
     of_fleet, of_host = told.overloads
-    assert of_fleet == overload(MinuteLoad(NOON, None, 100, NOON + 60), NOON + 99, 40)
-    assert of_host == overload(MinuteLoad(NOON, HOST, 100, NOON + 60), NOON + 99, 40)
+    assert of_fleet == overload(
+        MinuteLoad(minute=NOON, host=None, calls=100, expires_at=NOON + 60), NOON + 99, 40
+    )
+    assert of_host == overload(
+        MinuteLoad(minute=NOON, host=HOST, calls=100, expires_at=NOON + 60), NOON + 99, 40
+    )

@@ -207,7 +207,10 @@ def test_calendar_of_many_failures_is_truncated_with_a_note() -> None:
         created_at_ms=NOON * 1000,
         finished_at_ms=NOON * 1000,
     )
-    agenda = CalendarData(failed=[Event(failed, NOON * 1000, 0, "h:80")], more_failed=True)
+    agenda = CalendarData(
+        failed=[Event(task=failed, changed_at_ms=NOON * 1000, last_attempt=0, host="h:80")],
+        more_failed=True,
+    )
     told = str(read(whole(agenda))["DESCRIPTION"])
     assert told.endswith(" More failed: only those since 2027-01-15T12:00:00.000Z are included.")
 
@@ -293,7 +296,9 @@ def test_text_round_trips_without_control_characters(value: str) -> None:
         created_at_ms=NOON * 1000,
         finished_at_ms=NOON * 1000,
     )
-    agenda = CalendarData(failed=[Event(task, NOON * 1000, 0, "h:80")])
+    agenda = CalendarData(
+        failed=[Event(task=task, changed_at_ms=NOON * 1000, last_attempt=0, host="h:80")]
+    )
     (event,) = read(whole(agenda)).walk("VEVENT")
     assert event["SUMMARY"] == f"{name[:255]}: failed"
     shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", " ", value.replace("\r\n", "\n"))

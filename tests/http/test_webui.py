@@ -125,7 +125,7 @@ def test_dashboard_covers_the_chosen_hours(ticking: World) -> None:
 def test_headline_names_the_problem(ticking: World) -> None:
     ticking.put("x", LATER)
     ticking.store.overrides[stats.store_stats] = lambda now, count=False: ticking.store._read(
-        lambda _: StoreStats(MAX_BACKLOG_COUNT, 91.0, 0)
+        lambda _: StoreStats(backlog=MAX_BACKLOG_COUNT, oldest_due=91.0, size=0)
     )
     page = visit(ticking, "/")
     assert page.h1 == "Calls are late: 10,000 or more tasks due, the oldest for 1 min 31 s"

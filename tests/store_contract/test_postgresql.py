@@ -602,7 +602,7 @@ async def test_slow_write_does_not_fail_its_batch(daemons: Any) -> None:
 async def test_silent_server_times_out(cluster: Cluster) -> None:
     proxy = Silence(cluster.port)
     url = cluster.url("contract").replace(str(cluster.port), str(proxy.port))
-    one = Connections(url, 1, 1, reactor, reactor)
+    one = Connections(conninfo=url, size=1, seconds=1, reactor=reactor, clock=reactor)
 
     def ask(connection: psycopg.Connection) -> Any:
         return connection.execute("SELECT 1").fetchone()

@@ -50,7 +50,7 @@ async def test_preview_counts_calls_beside_the_task(store: Store) -> None:
     assert standing == [await store.read(tasks.get, one.key) for one in asked]
     assert [one is None for one in standing] == [True, False, False, True, False, False]
     assert await store.read(stats.preview_put, [], NOW) == []
-    assert found[0] == PutPreview(None, 2, 1)
+    assert found[0] == PutPreview(existing=None, calls=2, calls_to_host=1)
 
 
 async def test_calls_ahead_are_counted(store: Store) -> None:
@@ -78,13 +78,13 @@ async def test_loads_are_counted_by_minute_and_host(store: Store) -> None:
     await put_in(store, State.SUCCEEDED, "z", NOON - 60)
     late = NOON + 60 + 60 * 525_600
     assert await read(store, load_by_minute, 0, NOON + 60) == [
-        MinuteLoad(NOON, None, 4, NOON + 300),
-        MinuteLoad(NOON + 60, None, 1, late),
+        MinuteLoad(minute=NOON, host=None, calls=4, expires_at=NOON + 300),
+        MinuteLoad(minute=NOON + 60, host=None, calls=1, expires_at=late),
     ]
     of_hosts = [
-        MinuteLoad(NOON, "a:80", 3, NOON + 300),
-        MinuteLoad(NOON, "b:80", 1, NOON + 480),
-        MinuteLoad(NOON + 60, "a:80", 1, late),
+        MinuteLoad(minute=NOON, host="a:80", calls=3, expires_at=NOON + 300),
+        MinuteLoad(minute=NOON, host="b:80", calls=1, expires_at=NOON + 480),
+        MinuteLoad(minute=NOON + 60, host="a:80", calls=1, expires_at=late),
     ]
     for first, last, more_than, expected in (
         (NOON, NOON + 60, 0, of_hosts),
@@ -111,7 +111,9 @@ async def test_due_load_extends_spans_from_the_first_minute_to_the_backlog(store
         (NOON, 1),
         (NOON + 60, 2),
     ]
-    assert load.hosts == [MinuteLoad(NOON + 60, "a:80", 2, NOON + 3660)]
+    assert load.hosts == [
+        MinuteLoad(minute=NOON + 60, host="a:80", calls=2, expires_at=NOON + 3660)
+    ]
     assert [one.minute for one in (await due_load(NOON + 60, NOON + 60)).fleet] == [NOON + 60]
 
 
@@ -135,7 +137,7 @@ async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> N
     for name in (None, "b"):
         assert await store.read(
             stats.calendar, name, until=NOON + 180, failed_since=NOON + 1, limit=5
-        ) == CalendarData([], [])
+        ) == CalendarData(scheduled=[], failed=[])
     few = await store.read(stats.calendar, None, until=NOON + 241, failed_since=NOON, limit=1)
     assert few is not None
     assert [event.task.key for event in few.scheduled] == [early]

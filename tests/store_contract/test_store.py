@@ -978,9 +978,11 @@ async def test_history_counts_ends_by_minute(store: Store) -> None:
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at + later)
     assert await store.read(stats.history, NOON) == [
-        MinuteOutcomes(NOON, 2, 1, {0: 1, 1200: 1, 59000: 1}),
-        MinuteOutcomes(NOON + 60, 1, 0, {0: 1}),
-        MinuteOutcomes(NOON + 60 + 12_300, 1, 0, {12_340_000: 1}),
+        MinuteOutcomes(minute=NOON, succeeded=2, failed=1, lateness_ms={0: 1, 1200: 1, 59000: 1}),
+        MinuteOutcomes(minute=NOON + 60, succeeded=1, failed=0, lateness_ms={0: 1}),
+        MinuteOutcomes(
+            minute=NOON + 60 + 12_300, succeeded=1, failed=0, lateness_ms={12_340_000: 1}
+        ),
     ]
     assert [one.minute for one in await store.read(stats.history, NOON + 60)] == [
         NOON + 60,
@@ -994,7 +996,9 @@ async def test_history_measures_lateness_of_first_attempts_only(store: Store) ->
     for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at)
-    assert await store.read(stats.history, NOON) == [MinuteOutcomes(NOON + 60, 0, 1, {1000: 1})]
+    assert await store.read(stats.history, NOON) == [
+        MinuteOutcomes(minute=NOON + 60, succeeded=0, failed=1, lateness_ms={1000: 1})
+    ]
     moved = await store.write(
         tasks.reschedule, key, NOON + 120, NOON + 100, include_all_states=False
     )
@@ -1002,14 +1006,20 @@ async def test_history_measures_lateness_of_first_attempts_only(store: Store) ->
     assert await store.read(stats.history, NOON) == []
     (claim,) = await claim_all(store, now=NOON + 123)
     await finish(store, claim, 200, NOON + 123)
-    assert await store.read(stats.history, NOON) == [MinuteOutcomes(NOON + 120, 1, 0, {3000: 1})]
+    assert await store.read(stats.history, NOON) == [
+        MinuteOutcomes(minute=NOON + 120, succeeded=1, failed=0, lateness_ms={3000: 1})
+    ]
     await put(store, "late", NOON, max_delay=1)
     await store.write(queue.expire_overdue, NOON + 180)
-    assert (await store.read(stats.history, NOON))[1:] == [MinuteOutcomes(NOON + 180, 0, 1, {})]
+    assert (await store.read(stats.history, NOON))[1:] == [
+        MinuteOutcomes(minute=NOON + 180, succeeded=0, failed=1, lateness_ms={})
+    ]
 
 
 async def test_activity_lists_calls_in_flight_and_last_failures(store: Store) -> None:
-    assert await store.read(stats.recent_activity, 2) == ActivitySnapshot(0, [], [])
+    assert await store.read(stats.recent_activity, 2) == ActivitySnapshot(
+        running=0, in_flight=[], failures=[]
+    )
     for number in range(3):
         await put_in(store, State.FAILED, f"failed{number}", NOON + 60 * number)
     for number in range(3):
@@ -1018,7 +1028,11 @@ async def test_activity_lists_calls_in_flight_and_last_failures(store: Store) ->
     assert glance.running == 3
     assert glance.in_flight == [
         InFlightCall(
-            Key(f"running{n}", NOON + 600 + 60 * n), HOST, 1, (NOON + 600 + 60 * n) * 1000, "node"
+            key=Key(f"running{n}", NOON + 600 + 60 * n),
+            host=HOST,
+            number=1,
+            since_ms=(NOON + 600 + 60 * n) * 1000,
+            node="node",
         )
         for n in (0, 1)
     ]

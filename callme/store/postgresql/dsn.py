@@ -15,7 +15,7 @@ def is_url(database: str) -> bool:
     return database.startswith(("postgresql://", "postgres://"))
 
 
-@frozen
+@frozen(kw_only=True)
 class Server:
     """A database that callme has looked at: reachable, and of the newest schema.
 

@@ -117,18 +117,26 @@ class PostgresqlStore(Store):
         self._tokens = count(random.getrandbits(62))
         # By token of a claim whose result was lost: when that was.
         self._in_doubt: dict[int, float] = {}
-        self._writer = Connections(server.conninfo, 1, WORK_SECONDS, reactor, clock)
-        self._readers = Connections(server.conninfo, READERS, WORK_SECONDS, reactor, clock)
+        self._writer = Connections(
+            conninfo=server.conninfo, size=1, seconds=WORK_SECONDS, reactor=reactor, clock=clock
+        )
+        self._readers = Connections(
+            conninfo=server.conninfo,
+            size=READERS,
+            seconds=WORK_SECONDS,
+            reactor=reactor,
+            clock=clock,
+        )
         self._heartbeats = Connections(
-            server.conninfo,
-            1,
-            HEARTBEAT_WORK_SECONDS,
-            reactor,
-            clock,
-            lambda connection: take_name(connection, node()),
+            conninfo=server.conninfo,
+            size=1,
+            seconds=HEARTBEAT_WORK_SECONDS,
+            reactor=reactor,
+            clock=clock,
+            opened=lambda connection: take_name(connection, node()),
         )
         self._commits: GroupCommit[Operation] = GroupCommit(
-            clock, self._transact, _fails_all, self.changes.publish
+            clock=clock, transact=self._transact, fails_all=_fails_all, publish=self.changes.publish
         )
         self.overrides.update(
             {

@@ -176,6 +176,7 @@ class Connections:
 
     def __init__(
         self,
+        *,
         conninfo: str,
         size: int,
         seconds: int,

@@ -72,11 +72,11 @@ def open_server(url: str, name: str | None = None) -> Server:
             major, minor = divmod(connection.info.server_version, 10_000)
             version = f"{major}.{minor}"
             if name is None:
-                return Server(conninfo, shown, version)
+                return Server(conninfo=conninfo, shown=shown, version=version)
             _check_name(connection, name, shown)
             # The name must be nobody else's until the daemon has said that it lives.
             stack.pop_all()
-            return Server(conninfo, shown, version, starting=connection)
+            return Server(conninfo=conninfo, shown=shown, version=version, starting=connection)
     except psycopg.Error as error:
         raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
 

@@ -44,7 +44,10 @@ class SqliteStore(Store):
         self._writer = _pool(database, configure_writer, 1, reactor)
         self._readers = _pool(database, configure_reader, READERS, reactor)
         self._commits: GroupCommit[Operation] = GroupCommit(
-            clock or reactor, self._transact, _fails_all, self.changes.publish
+            clock=clock or reactor,
+            transact=self._transact,
+            fails_all=_fails_all,
+            publish=self.changes.publish,
         )
 
     @property

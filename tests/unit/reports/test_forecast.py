@@ -72,7 +72,7 @@ def test_lateness_of_the_last_call_follows_the_rate(
 
 def test_minute_is_overloaded_if_its_last_call_is_late() -> None:
     def load(calls: int) -> MinuteLoad:
-        return MinuteLoad(NOON, HOST, calls, NOON + 60)
+        return MinuteLoad(minute=NOON, host=HOST, calls=calls, expires_at=NOON + 60)
 
     # Five start at once, and two a second follow.
     assert find_overloads(TEN, [load(124)], NOON) == []
@@ -82,7 +82,7 @@ def test_minute_is_overloaded_if_its_last_call_is_late() -> None:
 
 def test_backlog_delays_the_next_minutes() -> None:
     first, second, third = (
-        MinuteLoad(at, HOST, calls, at + most)
+        MinuteLoad(minute=at, host=HOST, calls=calls, expires_at=at + most)
         for at, calls, most in (
             (NOON, 245, 600),
             (NOON + 60, 5, 60),
@@ -95,17 +95,17 @@ def test_backlog_delays_the_next_minutes() -> None:
 
 def test_expired_calls_leave_the_backlog() -> None:
     first, second = (
-        MinuteLoad(NOON, HOST, 1000, NOON + 60),
-        MinuteLoad(NOON + 60, HOST, 1, NOON + 120),
+        MinuteLoad(minute=NOON, host=HOST, calls=1000, expires_at=NOON + 60),
+        MinuteLoad(minute=NOON + 60, host=HOST, calls=1, expires_at=NOON + 120),
     )
     assert find_overloads(TEN, [first, second], NOON) == [overload(first, NOON + 497.5, 876)]
 
 
 def test_backlog_is_kept_in_total_and_per_host() -> None:
-    every = MinuteLoad(NOON, None, 10_000, NOON + 600)
+    every = MinuteLoad(minute=NOON, host=None, calls=10_000, expires_at=NOON + 600)
     loads = [
-        MinuteLoad(NOON, OTHER, 9_000, NOON + 600),
-        MinuteLoad(NOON, HOST, 9, NOON + 600),
+        MinuteLoad(minute=NOON, host=OTHER, calls=9_000, expires_at=NOON + 600),
+        MinuteLoad(minute=NOON, host=HOST, calls=9, expires_at=NOON + 600),
         every,
     ]
     found = find_overloads(TEN, loads, NOON)
@@ -117,13 +117,13 @@ def test_backlog_is_kept_in_total_and_per_host() -> None:
 
 def test_due_tasks_count_in_the_first_minute() -> None:
     loads = [
-        MinuteLoad(NOON - 120, HOST, 3, FAR),
-        MinuteLoad(NOON, HOST, 4, NOON + 60),
-        MinuteLoad(NOON + 60, HOST, 1, FAR),
+        MinuteLoad(minute=NOON - 120, host=HOST, calls=3, expires_at=FAR),
+        MinuteLoad(minute=NOON, host=HOST, calls=4, expires_at=NOON + 60),
+        MinuteLoad(minute=NOON + 60, host=HOST, calls=1, expires_at=FAR),
     ]
     assert fold_backlog(loads, NOON) == [
-        MinuteLoad(NOON, HOST, 7, NOON + 60),
-        MinuteLoad(NOON + 60, HOST, 1, FAR),
+        MinuteLoad(minute=NOON, host=HOST, calls=7, expires_at=NOON + 60),
+        MinuteLoad(minute=NOON + 60, host=HOST, calls=1, expires_at=FAR),
     ]
 
 
@@ -142,7 +142,10 @@ def test_host_with_sustainable_load_is_never_overloaded(capacity: Capacity, coun
     calls = capacity.sustainable_per_minute
     if calls > 60 * capacity.calls_per_second(HOST):
         return  # Less than one call a minute, which is the minimum reported.
-    loads = [MinuteLoad(at, HOST, calls, at + 60) for at in minutes(*range(count))]
+    loads = [
+        MinuteLoad(minute=at, host=HOST, calls=calls, expires_at=at + 60)
+        for at in minutes(*range(count))
+    ]
     assert find_overloads(capacity, loads, NOON) == []
 
 
@@ -168,7 +171,8 @@ def test_saturated_span_covers_overloaded_minutes() -> None:
 )
 def test_overloads_lie_within_the_saturated_span(drawn: dict[int, tuple[int, int]]) -> None:
     loads = [
-        MinuteLoad(at, None, calls, at + 60 * most) for at, (calls, most) in sorted(drawn.items())
+        MinuteLoad(minute=at, host=None, calls=calls, expires_at=at + 60 * most)
+        for at, (calls, most) in sorted(drawn.items())
     ]
     calls_ahead = {load.minute: load.calls for load in loads}
     first, last = saturated_span(TEN, calls_ahead, NOON) or (0, -1)

@@ -60,7 +60,10 @@ class Crowd(InstantStore):
             DueLoad(
                 by_minute={NOON: 1000 * self.hosts},
                 fleet=[],
-                hosts=[MinuteLoad(NOON, host, 1000, NOON + 60) for host in hosts],
+                hosts=[
+                    MinuteLoad(minute=NOON, host=host, calls=1000, expires_at=NOON + 60)
+                    for host in hosts
+                ],
             )
         )
 

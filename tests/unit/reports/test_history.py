@@ -37,11 +37,11 @@ def test_percentile_is_the_nearest_rank(values: list[int], percent: int) -> None
 
 def test_minutes_are_grouped_into_steps() -> None:
     minutes = [
-        MinuteOutcomes(NOON - 60, 9, 9),
-        MinuteOutcomes(NOON, 1, 2, {10: 3}),
-        MinuteOutcomes(NOON + 240, 3, 0, {20: 2, 10: 1}),
-        MinuteOutcomes(NOON + 300, 0, 1),
-        MinuteOutcomes(NOON + 600, 9, 9),
+        MinuteOutcomes(minute=NOON - 60, succeeded=9, failed=9),
+        MinuteOutcomes(minute=NOON, succeeded=1, failed=2, lateness_ms={10: 3}),
+        MinuteOutcomes(minute=NOON + 240, succeeded=3, failed=0, lateness_ms={20: 2, 10: 1}),
+        MinuteOutcomes(minute=NOON + 300, succeeded=0, failed=1),
+        MinuteOutcomes(minute=NOON + 600, succeeded=9, failed=9),
     ]
     assert bucketize(minutes, NOON, 2, 5) == [
         Bucket(begin=NOON, succeeded=4, failed=2, p50_ms=10, p99_ms=20),

@@ -26,10 +26,10 @@ class Database:
         self.published: list[Changes] = []
         self.running: list[tuple[Sequence[Operation], Deferred[tuple[list[Any], Changes]]]] = []
         self.commits: GroupCommit[Operation] = GroupCommit(
-            self.clock,
-            self.transact,
-            lambda failure: failure.check(Locked) is not None,
-            self.published.append,
+            clock=self.clock,
+            transact=self.transact,
+            fails_all=lambda failure: failure.check(Locked) is not None,
+            publish=self.published.append,
             max_batch=3,
         )
 

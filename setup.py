@@ -74,6 +74,7 @@ setup(
         "callme.api.openapi",
         "callme.caller",
         "callme.core",
+        "callme.core.text",
         "callme.metrics",
         "callme.reports",
         "callme.security",
@@ -104,6 +105,8 @@ setup(
         "service-identity>=24.2",
         "treq>=26.7",
         "twisted[tls]>=26.10",
+        # Zones of local times: those of the system differ between machines.
+        "tzdata>=2024.1",
         "werkzeug>=3.0",
         "zope.interface>=8.0",
     ],

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import lru_cache
 
 from attrs import frozen
 
 from ..errors import InvalidValue, quoted
-from .json_schema import Schema, integer, string
+from .json_schema import Schema, string
+from .text import durations, zones
 
 MINUTE = 60
 """Seconds of a minute."""
@@ -26,20 +28,50 @@ _KEY_TAIL = len('@253402300799"')
 """Characters of the longest minute at the end of a quoted key."""
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 _RELATIVE = re.compile(r"\+([0-9]{1,12})([mhd])")
-_UNIX = re.compile(r"[0-9]{1,15}")
+_PRESENT = ("+0m", "0m", "now")
+"""The forms of the present minute."""
+_UNIX = re.compile(r"([0-9]{1,21})(?:\.[0-9]{1,21})?")
 _RFC3339 = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
-    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.[0-9]+)?)?"
+    r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
 )
+# RFC 9557, without its tags: a time zone, with or without the mark "!", which changes nothing for
+# a zone that callme must understand anyway.
+_ZONED = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)"
+    r"([Zz]|[+-][0-9]{2}:?[0-9]{2})?\[!?([A-Za-z0-9_.+/-]{1,64})\]"
+)
+_TIME_BEGIN = re.compile(r"[0-9+P]|now$|$")
 _NOT_IN_NAMES = re.compile(r"[@/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _EXPECTED = (
-    "expected a Unix timestamp, +<integer> followed by m, h or d, "
-    "or an RFC 3339 time with an offset such as 2028-11-26T00:00:00Z"
+    "expected a Unix timestamp, a time with an offset such as 2028-11-26T09:00Z, "
+    "a local time with a zone such as 2028-11-26T09:00[Europe/Berlin], or a duration such as +6h"
 )
+_FORMS_WITHOUT_MEANING = (
+    (
+        re.compile(r"@[A-Za-z].*|[0-9*/,A-Za-z?#-]+(?:\s+[0-9*/,A-Za-z?#-]+){4,5}"),
+        "callme has no recurring tasks: "
+        "docs/migrating.md, section From cron, has two ways to repeat a task",
+    ),
+    (
+        re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*", re.ASCII),
+        "expected an offset or a zone after it, such as Z, +01:00 or [Europe/Berlin]",
+    ),
+    (
+        re.compile(r"\d{4}-\d\d-\d\d", re.ASCII),
+        "expected a time of day and an offset after it, such as T09:00Z",
+    ),
+    (re.compile(r"\+\d+", re.ASCII), "expected a unit after it: w, d, h, m or s"),
+    (
+        re.compile(r"\+?P.*[YM].*"),
+        "a year and a month have no fixed length: expected weeks, days, hours, minutes, seconds",
+    ),
+)
+"""Texts that clients send and that are not accepted, each with the way out."""
 
 # No pattern needs to exclude surrogates, which the parser refuses: UTF-8 has none.
 _IN_NAMES = _NOT_IN_NAMES.pattern.replace(r"\ud800-\udfff", "").replace("[", "[^")
-_ABSOLUTE = f"{_UNIX.pattern}|{_RFC3339.pattern}"
+_ABSOLUTE = f"{_UNIX.pattern}|{_RFC3339.pattern}|{_ZONED.pattern}"
 NAME_SCHEMA = string(
     f"1 to {MAX_NAME_LENGTH} characters of Unicode, no `@`, no `/`, no control characters.",
     minLength=1,
@@ -48,18 +80,19 @@ NAME_SCHEMA = string(
     examples=["trial-end"],
 )
 TIME_SCHEMA: Schema = {
-    "description": "Minute of the call: a Unix timestamp or an RFC 3339 time with an offset, which"
-    " is rounded down to its minute; or `+<integer>` followed by `m`, `h` or `d`, which is rounded"
-    " up to a whole minute (`+0m` is the present minute). From 1970 to the year 9999.",
+    "description": "Minute of the call. An absolute time is rounded down to its minute: a Unix"
+    " timestamp, a time with an offset, or a local time with a zone (RFC 9557). A duration from now"
+    " is rounded up to a whole minute: `+90s`, `6h`, `1d12h`, `+2w`, `PT5M`. `now` and `+0m` are"
+    " the present minute. From 1970 to the year 9999.",
     "anyOf": [
-        string(pattern=f"^(?:{_RELATIVE.pattern}|{_ABSOLUTE})$"),
-        integer(0, MAX_TIMESTAMP),
+        string(pattern=f"^(?:now|{durations.PATTERN}|{_ABSOLUTE})$"),
+        {"type": "number", "minimum": 0, "exclusiveMaximum": MAX_TIMESTAMP + 1},
     ],
-    "examples": ["+6h", "1858809600", "2028-11-26T00:00:00Z"],
+    "examples": ["+6h", "1858809600", "2028-11-26T09:00Z", "2028-11-26T09:00[Europe/Berlin]"],
 }
 ABSOLUTE_TIME_SCHEMA = string(
-    "A Unix timestamp or an RFC 3339 time with an offset, which is rounded down to its minute."
-    " From 1970 to the year 9999.",
+    "A Unix timestamp, a time with an offset, or a local time with a zone, which is rounded down"
+    " to its minute. From 1970 to the year 9999.",
     pattern=f"^(?:{_ABSOLUTE})$",
     examples=["1858809600"],
 )
@@ -101,42 +134,95 @@ def next_minute(now: float) -> int:
     return floor_to_minute(now) + MINUTE
 
 
-def parse_trigger(value: object, now: float) -> int:
+Warn = Callable[[str], None]
+"""Receives a sentence about an input that is accepted and perhaps not meant."""
+
+
+def _ignore(warning: str) -> None:
+    """Receive a warning that is not reported."""
+
+
+def parse_trigger(value: object, now: float, warn: Warn = _ignore) -> int:
     """Return the minute that a ``trigger_at`` means at the time ``now``.
 
-    An absolute time is rounded down to its minute. A relative time is rounded up, except for
-    ``+0m``, which is the present minute.
+    An absolute time is rounded down to its minute. A duration is rounded up, except for ``now``
+    and ``+0m``, which are the present minute.
 
+    :param warn: called for a local time that its zone skips or has twice.
     :raises InvalidValue: when it has none of the accepted forms, or is before 1970 or after the
         year 9999.
     """
-    if isinstance(value, str) and (match := _RELATIVE.fullmatch(value)):
-        if value == "+0m":
+    if isinstance(value, str):
+        if value in _PRESENT:
             return floor_to_minute(now)
-        return _bounded(ceil_to_minute(now + int(match[1]) * _UNITS[match[2]]), value)
-    return parse_absolute(value)
+        # The most frequent form has a pattern of its own, which is faster.
+        if match := _RELATIVE.fullmatch(value):
+            return _bounded(ceil_to_minute(now + int(match[1]) * _UNITS[match[2]]), value)
+        if match := _UNIX.fullmatch(value):
+            return _from_number(int(match[1]), value)
+        if (seconds := durations.parse_duration(value)) is not None:
+            return _bounded(ceil_to_minute(now + seconds), value)
+    return parse_absolute(value, warn)
 
 
-def parse_absolute(value: object) -> int:
+def parse_absolute(value: object, warn: Warn = _ignore) -> int:
     """Return the minute that contains an absolute ``trigger_at``.
 
-    :raises InvalidValue: as :func:`parse_trigger` does, and for a relative time.
+    :raises InvalidValue: as :func:`parse_trigger` does, and for a duration.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return _bounded(value, value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _from_number(value, value)
     if not isinstance(value, str):
         raise InvalidValue(f"{quoted(value)} is not a time: {_EXPECTED}")
-    if _UNIX.fullmatch(value):
-        return _bounded(int(value), value)
+    if match := _UNIX.fullmatch(value):
+        return _from_number(int(match[1]), value)
     if match := _RFC3339.fullmatch(value):
         return _bounded(_from_rfc3339(match), value)
-    raise InvalidValue(f"{quoted(value)} is not a time: {_EXPECTED}")
+    if match := _ZONED.fullmatch(value):
+        return _bounded(_from_rfc9557(match, warn), value)
+    raise InvalidValue(f"{quoted(value)} is not a time: {_advice(value)}")
+
+
+def _advice(value: str) -> str:
+    """Return the way out for a text that is not a time."""
+    # No form is longer, and the patterns need not be fast.
+    if len(value) <= 100:
+        for pattern, advice in _FORMS_WITHOUT_MEANING:
+            if pattern.fullmatch(value):
+                return advice
+    return _EXPECTED
+
+
+def _from_rfc9557(match: re.Match[str], warn: Warn) -> int:
+    """Return the Unix timestamp of a time with a zone (RFC 9557, section 4.1)."""
+    text, offset, name = match[1], match[2], match[3]
+    written = _RFC3339.fullmatch(f"{text}{offset or 'Z'}")
+    assert written is not None
+    timestamp = _from_rfc3339(written)
+    try:
+        if offset is None:
+            local = datetime.fromtimestamp(timestamp, timezone.utc).replace(tzinfo=None)
+            timestamp, warning = zones.local_to_utc(local, name)
+            if warning:
+                warn(warning)
+            return timestamp
+        # Z states no local offset (RFC 9557, section 2.2), so that nothing can disagree.
+        local_offset = zones.offset_at(timestamp, name)
+    except (ValueError, OverflowError) as error:
+        reason = error if isinstance(error, InvalidValue) else "it is out of range"
+        raise InvalidValue(f"{quoted(match[0])} is not a time: {reason}") from None
+    if offset not in ("Z", "z") and _offset_seconds(written) != local_offset:
+        sign, minutes = "-" if local_offset < 0 else "+", abs(local_offset) // MINUTE
+        raise InvalidValue(
+            f"{quoted(match[0])} is not a time: the offset of {name} is "
+            f"{sign}{minutes // 60:02d}:{minutes % 60:02d} then; leave out the offset or the zone"
+        )
+    return timestamp
 
 
 def _from_rfc3339(match: re.Match[str]) -> int:
     """Return the Unix timestamp of an RFC 3339 date-time (section 5.6)."""
-    year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
-    offset_hours, offset_minutes = int(match[8] or 0), int(match[9] or 0)
+    year, month, day, hour, minute, second = (int(match[i] or 0) for i in range(1, 7))
     # RFC 3339 allows :60 for a leap second. Unix time counts it as the first second of the next
     # minute, but the client means the minute that it wrote.
     if second == 60:
@@ -145,10 +231,15 @@ def _from_rfc3339(match: re.Match[str]) -> int:
         local = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc)
     except ValueError as error:
         raise InvalidValue(f"{quoted(match[0])} is not a time: {error}") from None
-    if offset_hours > 23 or offset_minutes > 59:
+    return int(local.timestamp()) - _offset_seconds(match)
+
+
+def _offset_seconds(match: re.Match[str]) -> int:
+    """Return the offset of an RFC 3339 date-time in seconds east of UTC."""
+    hours, minutes = int(match[8] or 0), int(match[9] or 0)
+    if hours > 23 or minutes > 59:
         raise InvalidValue(f"{quoted(match[0])} is not a time: its offset is out of range")
-    offset = offset_hours * 3600 + offset_minutes * 60
-    return int(local.timestamp()) + (offset if match[7] == "-" else -offset)
+    return (hours * 3600 + minutes * 60) * (-1 if match[7] == "-" else 1)
 
 
 def _bounded(seconds: int, value: object) -> int:
@@ -157,6 +248,19 @@ def _bounded(seconds: int, value: object) -> int:
             f"{quoted(value)} is out of range: expected a time from 1970 to the year 9999"
         )
     return floor_to_minute(seconds)
+
+
+def _from_number(seconds: float, value: object) -> int:
+    """Return the minute of a Unix timestamp, whose fraction of a second is dropped."""
+    if 0 <= seconds < MAX_TIMESTAMP + 1:
+        return floor_to_minute(seconds)
+    for unit, factor in (("milli", 1000), ("micro", 10**6), ("nano", 10**9)):
+        if 0 < seconds <= MAX_TIMESTAMP * factor:
+            raise InvalidValue(
+                f"{quoted(value)} is out of range: it looks like {unit}seconds, "
+                f"expected seconds since 1970: divide it by {factor:,}"
+            )
+    return _bounded(-1, value)
 
 
 def parse_task_name(value: object) -> str:
@@ -187,7 +291,16 @@ def parse_key(text: str) -> Key:
     name, at, when = text.partition("@")
     if not at:
         raise InvalidValue(f"{quoted(text)} is not a key: expected <task_name>@<trigger_at>")
-    return Key(parse_task_name(name), parse_absolute(when))
+    try:
+        return Key(parse_task_name(name), parse_absolute(when))
+    except InvalidValue as error:
+        raise InvalidValue(f"{error}{name_with_at(when)}") from None
+
+
+def name_with_at(when: str) -> str:
+    """Return the advice for a text after ``@`` in a URL that belongs to a name, if it does."""
+    # Each accepted time begins so.
+    return "" if _TIME_BEGIN.match(when) else "; '@' separates name and time: a name has no '@'"
 
 
 def to_ms(seconds: float) -> int:

@@ -1,0 +1,1 @@
+"""Texts that people write: durations, names of time zones, misspelt words."""

@@ -41,7 +41,7 @@ html_extra_path = ["extra"]
 CONTENTS = {
     "Use callme": ["tour", "recipes", "migrating", "api", "reference", "glossary"],
     "Operate callme": ["operations", "exposing", "page", "monitoring", "scaling"],
-    "Understand callme": ["inside", "performance", "security"],
+    "Understand callme": ["inside", "performance", "interop", "security"],
     "Work on callme": [
         "../CONTRIBUTING",
         "development",

@@ -22,7 +22,7 @@ AT_ONCE = 4
 """Calls in flight: few, because http.server lets few connections queue."""
 TESTED = (
     *("gunicorn sync", "gunicorn gthread", "uvicorn", "waitress", "aiohttp", "tornado"),
-    "http_server",
+    "http.server",
 )
 
 

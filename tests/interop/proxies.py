@@ -226,7 +226,7 @@ def check_open(site: Site) -> dict[str, str]:
     found = {"without tokens": str(site.ask("GET", "/status/", headers={}))}
     if not site.proxy.is_documented:
         # The documented configurations are for a callme with tokens.
-        found["... current responses"] = _caching(site, LOCAL)
+        found["current responses without tokens"] = _caching(site, LOCAL)
     return found
 
 

@@ -16,8 +16,8 @@ from .workloads import Result
 INTRODUCTION = """# Interoperability
 
 `tox run -e interop -- --write docs/interop.md` runs callme among real programs from PyPI, npm and
-Debian, and writes this page. Everything runs on loopback, one server at a time, in about half an
-hour. It is not part of CI. The versions are pinned in `requirements.txt`, `package.json` and
+Debian, and writes this page. Everything runs on loopback, one server at a time, in about twenty
+minutes. It is not part of CI. The versions are pinned in `requirements.txt`, `package.json` and
 `debian.txt` in `tests/interop/`; the run stores PyPI's and npm's packages in `.tox/interop` and
 installs Debian's with `apt-get`, so use a container.
 """
@@ -42,7 +42,16 @@ more. They are a second long if the server keeps no connection, or keeps it for 
 In each cell, `failed` is the number of tasks that failed, and how many of these the server served;
 `later` is the number of tasks whose next attempt waits for the next minute, and `again` the number
 of attempts that repeated a failed one. The seconds count from the creation of the tasks to the end
-of the last task. `doubles` is the number of tasks that the server served more than once.
+of the last task; they are no benchmark, as the daemon and the server share two processors.
+`doubles` is the number of tasks that the server served more than once.
+"""
+REMARKS = """Failures that no client can avoid:
+
+- cheroot, http.server and wsgiref let five connections queue, Django ten. If more arrive at once,
+  the system completes connections that the server never sees: they are reset, or time out. With
+  `--per-host 4`, no call to these servers fails.
+- uvicorn closes connections that it has accepted, but not read from, when a worker reaches
+  `--limit-max-requests`. The requests fail on new connections too.
 """
 CLIENTS = """## Clients
 
@@ -52,8 +61,10 @@ and `GET` of a task that does not exist. The result lists each unexpected status
 """
 PROXIES = """## Proxies
 
-*Least* is a configuration with nothing but the address of callme; *documented* is the file in
-`deploy/proxies/`.
+*Least* is a configuration with nothing but the address of callme. *Documented* is one of these
+files: [nginx](../deploy/proxies/nginx.conf), [Apache httpd](../deploy/proxies/apache.conf),
+[HAProxy](../deploy/proxies/haproxy.cfg), [Caddy](../deploy/proxies/Caddyfile),
+[Varnish](../deploy/proxies/varnish.vcl).
 
 - **API**: tasks with unusual names are created, read, moved and deleted.
 - **form**: a browser logs in on the web page.
@@ -97,7 +108,12 @@ class Report:
         where = f"callme {__version__}, Python {platform.python_version()}, {now:%Y-%m-%d}."
         parts = [INTRODUCTION, where]
         if self.servers:
-            parts += [SERVERS.format(tasks=f"{self.tasks:,}"), self._servers(), self._failures()]
+            parts += [
+                SERVERS.format(tasks=f"{self.tasks:,}"),
+                self._servers(),
+                self._failures(),
+                REMARKS,
+            ]
         if self.clients:
             parts += [CLIENTS, self._clients()]
         if self.proxies:

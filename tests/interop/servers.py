@@ -47,20 +47,20 @@ class Server:
     reload: signal.Signals | None = None
 
 
-def python_server(kind: str, package: str, keep_alive: float | None = None) -> Server:
+def python_server(name: str, kind: str, package: str, keep_alive: float | None = None) -> Server:
     """Return a server that ``apps/endpoint.py`` starts."""
     command = ("{python}", str(APPS / "endpoint.py"), kind, "{port}")
-    return Server(name=kind, command=command, package=package, keep_alive=keep_alive)
+    return Server(name=name, command=command, package=package, keep_alive=keep_alive)
 
 
-def java_server(name: str, package: str, keep_alive: float, *jars: str) -> Server:
+def java_server(name: str, kind: str, package: str, keep_alive: float, *jars: str) -> Server:
     """Return a server that a Java program of ``apps/`` embeds."""
     classpath = ":".join(f"{JAVA}/{jar}.jar" for jar in jars)
     command = (
         "java",
         "-cp",
         classpath or ".",
-        str(APPS / f"{name}Endpoint.java"),
+        str(APPS / f"{kind}Endpoint.java"),
         "{port}",
         "{work}",
     )
@@ -123,14 +123,14 @@ SERVERS = (
         package="pypi:waitress",
         keep_alive=120,
     ),
-    python_server("cheroot", "pypi:cheroot", 10),
-    python_server("werkzeug", "pypi:werkzeug"),
-    python_server("django", "pypi:django"),
-    python_server("aiohttp", "pypi:aiohttp", 75),
-    python_server("tornado", "pypi:tornado", 3600),
-    python_server("twisted", "pypi:twisted", 60),
-    python_server("http_server", "command:python3"),
-    python_server("wsgiref", "command:python3"),
+    python_server("cheroot", "cheroot", "pypi:cheroot", 10),
+    python_server("Werkzeug", "werkzeug", "pypi:werkzeug"),
+    python_server("Django runserver", "django", "pypi:django"),
+    python_server("aiohttp", "aiohttp", "pypi:aiohttp", 75),
+    python_server("tornado", "tornado", "pypi:tornado", 3600),
+    python_server("twisted.web", "twisted", "pypi:twisted", 60),
+    python_server("http.server", "http_server", "command:python3"),
+    python_server("wsgiref", "wsgiref", "command:python3"),
     Server(
         name="node http",
         command=("node", "{apps}/node_http.mjs", "{port}"),
@@ -222,13 +222,13 @@ SERVERS = (
         ),
         package="debian:libplack-perl",
     ),
-    java_server("Jdk", "command:java", 30),
+    java_server("JDK HttpServer", "Jdk", "command:java", 30),
     java_server(
-        *("Tomcat", "debian:libtomcat10-embed-java", 60),
+        *("Tomcat", "Tomcat", "debian:libtomcat10-embed-java", 60),
         *("tomcat10-embed-core", "tomcat10-annotations-api"),
     ),
     java_server(
-        *("Jetty", "debian:libjetty9-java", 30),
+        *("Jetty", "Jetty", "debian:libjetty9-java", 30),
         *("jetty9-server", "jetty9-http", "jetty9-io", "jetty9-util", "servlet-api"),
     ),
 )

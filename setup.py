@@ -76,6 +76,7 @@ setup(
         "callme.core",
         "callme.core.text",
         "callme.metrics",
+        "callme.process",
         "callme.reports",
         "callme.security",
         "callme.server",

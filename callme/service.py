@@ -26,7 +26,9 @@ from .caller.call import HttpCaller
 from .config import Settings
 from .metrics.counters import Counters
 from .metrics.exporter import MetricsExporter
-from .monotonic_clock import MonotonicClock
+from .process.monotonic_clock import MonotonicClock
+from .process.service_manager import ServiceManager
+from .process.signals import SignalHandlers
 from .reports.forecaster import Forecaster
 from .security.login_throttle import LoginThrottle
 from .security.secret_file import SecretFile
@@ -35,8 +37,6 @@ from .security.tokens import Tokens
 from .server.auth import Gate
 from .server.listen import address_of, connection_limits_for, endpoint_of
 from .server.router import RootResource
-from .server.service_manager import ServiceManager
-from .server.signals import SignalHandlers
 from .server.site import BoundedSite
 from .store.database import Store
 from .store.interface import StartupCounts

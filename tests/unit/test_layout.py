@@ -20,8 +20,8 @@ TEST_MODULES = sorted(
 ORDER = (
     "callme",
     "callme.errors",
-    "callme.monotonic_clock",
     "callme.security",
+    "callme.process",
     "callme.core",
     "callme.store",
     "callme.caller",

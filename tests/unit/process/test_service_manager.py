@@ -11,7 +11,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
-from callme.server.service_manager import ServiceManager
+from callme.process.service_manager import ServiceManager
 
 
 @define

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock, LoopingCall
 from zope.interface.verify import verifyObject
 
-from callme.monotonic_clock import WATCH_SECONDS, MonotonicClock
+from callme.process.monotonic_clock import WATCH_SECONDS, MonotonicClock
 
 HOUR = 3600.0
 

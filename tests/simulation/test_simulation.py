@@ -49,7 +49,7 @@ def test_mutation_of_callme_is_detected(
 ) -> None:
     """The seed that detected it last is tried first."""
     with mutation.applied():
-        seeds = [mutation.seed, *range(100)]
+        seeds = [mutation.seed, *range(200)]
         assert any(scenario.run(seed).broken for seed in seeds)
     logged_failures.failures.clear()
 

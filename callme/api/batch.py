@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import define
 from twisted.internet.defer import Deferred
@@ -14,7 +14,7 @@ from twisted.web.iweb import IRequest
 from ..core.parameters import parse_definition
 from ..core.task import Definition
 from ..core.transitions import PutOutcome
-from ..errors import Invalid
+from ..errors import FieldError, Invalid
 from ..security.address_policy import AddressPolicy
 from ..server.problem import Problem
 from ..store import stats, tasks
@@ -22,7 +22,7 @@ from ..store.database import Store
 from ..store.interface import PutPreview, PutResult
 from .dry_run import DryRun
 from .requests import parse_items, parse_object
-from .responses import JSON, encode_results
+from .responses import JSON, add_warnings, encode_results
 from .task_service import put_problem
 
 MAX_TASKS = 10_000
@@ -101,10 +101,12 @@ class Batch:
         """Put one slice; return the results of its tasks, in order."""
         results: list[JSON | None] = []
         definitions: list[Definition] = []
+        warnings: list[list[FieldError]] = []
         for value in values:
+            about: list[FieldError] = []
             try:
                 definition = parse_definition(
-                    parse_object(value), self._now, networks=self._networks
+                    parse_object(value), self._now, networks=self._networks, warnings=about
                 )
             except Invalid as error:
                 results.append(Problem.of(error).to_dict())
@@ -113,13 +115,14 @@ class Batch:
             else:
                 results.append(None)
                 definitions.append(definition)
+                warnings.append(about)
         if self._dry_run is None:
             putting = self._put(definitions)
         else:
             putting = self._preview(self._dry_run, definitions)
 
         def in_order(put_results: Iterable[JSON]) -> list[JSON]:
-            remaining = iter(put_results)
+            remaining = iter(_with_warnings(put_results, warnings))
             return [next(remaining) if result is None else result for result in results]
 
         return putting.addCallback(in_order)
@@ -128,7 +131,10 @@ class Batch:
         """Put the valid tasks of a slice; return their results."""
 
         def encode(results: Sequence[PutResult]) -> list[JSON]:
-            return list(map(_to_dict, definitions, results))
+            return [
+                _to_dict(definition, result, self._now)
+                for definition, result in zip(definitions, results, strict=True)
+            ]
 
         return self._store.write(tasks.put_many, definitions, self._now).addCallback(encode)
 
@@ -144,8 +150,18 @@ class Batch:
         return self._store.read(stats.preview_put, definitions, self._now).addCallback(encode)
 
 
-def _to_dict(definition: Definition, result: PutResult) -> JSON:
-    problem = put_problem(definition, result)
+def _with_warnings(
+    results: Iterable[JSON], warnings: Iterable[Iterable[FieldError]]
+) -> Iterator[JSON]:
+    """Yield results, those that are no problem with their warnings."""
+    for result, about in zip(results, warnings, strict=True):
+        if result["status"] < 400:
+            add_warnings(result, about)
+        yield result
+
+
+def _to_dict(definition: Definition, result: PutResult, now: float) -> JSON:
+    problem = put_problem(definition, result, now)
     if problem is not None:
         return problem.to_dict()
     status = 201 if result.outcome is PutOutcome.CREATED else 200

@@ -93,7 +93,7 @@ class DryRun:
 
     def batch_result(self, definition: Definition, put: PutForecast) -> JSON:
         """Return the result of one task of a batch, which may be a problem."""
-        problem = put_problem(definition, put.result)
+        problem = put_problem(definition, put.result, self._now)
         if problem is not None:
             return problem.to_dict()
         task = put.result.task

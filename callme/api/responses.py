@@ -15,6 +15,7 @@ from twisted.web.iweb import IRequest
 from ..core.representation import task_summary
 from ..core.task import Task
 from ..core.times import Key
+from ..errors import FieldError
 from ..server.problem import (
     CALENDAR_TYPE,
     JSON_TYPE,
@@ -132,10 +133,13 @@ def _send(
     return body
 
 
+_PRETTY = frozenset({b"pretty", b"pretty=", b"pretty=true", b"pretty=1", b"pretty=yes"})
+
+
 def wants_pretty(request: IRequest) -> bool:
     """Return whether to indent the response. An error is indented too, so any query is accepted."""
     parts = request.uri.partition(b"?")[2].split(b"&")
-    return any(part in (b"pretty", b"pretty=", b"pretty=true") for part in parts)
+    return any(part.lower() in _PRETTY for part in parts)
 
 
 def task_url(prefix: str, key: Key) -> str:
@@ -194,6 +198,13 @@ def batch_response(request: IRequest, parts: Sequence[bytes]) -> bytes:
     if wants_pretty(request):
         return _send(request, JSON_TYPE, 200, {}, b"[\n  " + b",\n  ".join(parts) + b"\n]\n")
     return _send(request, JSON_TYPE, 200, {}, b"[" + b",".join(parts) + b"]\n")
+
+
+def add_warnings(members: JSON, warnings: Iterable[FieldError]) -> None:
+    """Add a list of warnings to the members of a response, unless it is empty."""
+    items = [{"pointer": warning.pointer, "detail": warning.detail} for warning in warnings]
+    if items:
+        members["warnings"] = items
 
 
 def skipped_items(skipped: Iterable[tuple[Key, str]]) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from ..core.representation import task_to_dict
 from ..core.task import State
 from ..core.times import Key, floor_to_minute, rfc3339, to_ms
 from ..core.transitions import PutOutcome
+from ..errors import FieldError
 from ..metrics.exporter import MetricsExporter
 from ..reports.forecaster import Forecaster
 from ..security.address_policy import AddressPolicy
@@ -52,6 +53,7 @@ from .requests import (
 from .responses import (
     VARIES,
     PageReader,
+    add_warnings,
     batch_response,
     encoded_response,
     json_response,
@@ -132,6 +134,7 @@ class Api:
         dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
         body = parse_body(request)
         now = self._now()
+        warnings: list[FieldError] = []
         name, at, trigger_at = strip_trailing_slash(request, path).partition("@")
         definition = parse_definition(
             body,
@@ -139,6 +142,7 @@ class Api:
             task_name=name or None,
             trigger_at=trigger_at if at else None,
             networks=self._networks,
+            warnings=warnings,
         )
         condition = parse_condition(request)
         if dry_run:
@@ -148,13 +152,16 @@ class Api:
             result = forecast.result
         else:
             result = await self._store.write(tasks.put, definition, condition, now)
-        problem = put_problem(definition, result)
+        problem = put_problem(definition, result, now)
         if problem is not None:
             raise problem
         if dry_run:
-            return json_response(request, dry_runs.response(definition, forecast))
+            members = dry_runs.response(definition, forecast)
+            add_warnings(members, warnings)
+            return json_response(request, members)
         assert result.task is not None
         members = task_to_dict(result.task)
+        add_warnings(members, warnings)
         if result.outcome is PutOutcome.CREATED:
             return json_response(
                 request, members, 201, {"Location": task_url("/task/", definition.key)}

@@ -125,7 +125,7 @@ class Call:
         self.started_at = self._caller.now()
         self._began = self._caller.clock.seconds()
         self._identifier = idempotency_key(definition.key, self.claim.created_at_ms)
-        self._payload = definition.payload.encode("utf-8")
+        self._payload = definition.body
         self._exchange = Exchange(
             agent=self._caller.agent,
             # An attempt that has no successor is not spent on a connection that may be closed.

@@ -192,8 +192,10 @@ def request_headers(claim: Claim, identifier: str) -> list[tuple[str, str]]:
     definition = claim.definition
     headers = list(definition.headers.items())
     names = {name.lower() for name in definition.headers}
-    if definition.payload and "content-type" not in names:
-        headers.append(("Content-Type", content_type(definition.payload)))
+    if definition.has_payload and "content-type" not in names:
+        octets = bool(definition.payload_base64)
+        kind = "application/octet-stream" if octets else content_type(definition.payload)
+        headers.append(("Content-Type", kind))
     if "user-agent" not in names:
         headers.append(("User-Agent", USER_AGENT))
     headers += [

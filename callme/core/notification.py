@@ -83,10 +83,12 @@ def _payload(members: dict[str, Any]) -> str:
     """
     text = _encode(members)
     if len(text.encode()) > MAX_PAYLOAD_BYTES:
-        text = _encode(members | {"payload": ""})
+        members = {**members, "payload": ""}
+        members.pop("payload_base64", None)
+        text = _encode(members)
     if len(text.encode()) > MAX_PAYLOAD_BYTES:
         last = members["attempts"][-MAX_LISTED_ATTEMPTS:]
-        text = _encode(members | {"payload": "", "attempts": last})
+        text = _encode(members | {"attempts": last})
     return text
 
 

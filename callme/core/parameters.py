@@ -8,6 +8,9 @@ migration of each database.
 
 from __future__ import annotations
 
+import json
+import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
@@ -49,20 +52,24 @@ from .json_schema import (
     string,
     without_bounds,
 )
+from .put_warnings import warnings_about
 from .task import Definition
-from .times import MAX_NAME_LENGTH, parse_task_name, parse_trigger
+from .text.nearest import Nearest
+from .times import MAX_NAME_LENGTH, name_with_at, parse_task_name, parse_trigger
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_RETRY = 1_000
 MAX_MINUTES = 525_600
 MAX_TIMEOUT_SECONDS = 1_800
 MAX_METHOD_LENGTH = 32
-MIN_STATUS, MAX_STATUS = 100, 599
+MIN_STATUS, MAX_STATUS = 200, 599
 MAX_LIST_LENGTH = 100
 MAX_ERRORS = 20
 """Maximum errors reported of one body."""
 FORBIDDEN_METHODS = ("CONNECT", "TRACE")
-STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_STATUS = re.compile(r"[0-9]{3}")
 _DEFAULT_NETWORKS = AddressPolicy()
 _FRAMING = ", ".join(f"`{name.title()}`" for name in sorted(FRAMING_HEADERS))
 
@@ -72,10 +79,12 @@ class Context(NamedTuple):
 
     :ivar now: the server's time, from which relative times count: seconds since 1970.
     :ivar networks: the addresses that callbacks may go to.
+    :ivar warn: receives a sentence about a time that is accepted and perhaps not meant.
     """
 
     now: float
     networks: AddressPolicy
+    warn: Callable[[str], None]
 
 
 Parser = Callable[[object, Context], Any]
@@ -153,23 +162,57 @@ def _parse_method(value: object) -> str:
 
 
 def _parse_payload(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        value = _compact(value)
     if not isinstance(value, str):
         # The payload is left out of the error: it may contain secrets.
-        raise InvalidValue(f"{json_type(value)} is not accepted: expected a string")
-    size = len(value.encode())
-    if size > MAX_PAYLOAD_BYTES:
-        raise InvalidValue(f"a payload of {size:,} bytes: expected at most {MAX_PAYLOAD_BYTES:,}")
+        raise InvalidValue(
+            f"{json_type(value)} is not accepted: expected a string, an object or a list"
+        )
+    _check_payload_size(len(value.encode()))
     return value
 
 
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _parse_base64(value: object) -> str:
+    """Return base64 (RFC 4648, section 4) in its one canonical form."""
+    if not isinstance(value, str):
+        raise InvalidValue(f"{json_type(value)} is not accepted: expected a string of base64")
+    if not _BASE64.fullmatch(value):
+        # The text is left out of the error: it may contain secrets.
+        raise InvalidValue(
+            "the text is not base64: expected A-Z, a-z, 0-9, + and /, padded with = (RFC 4648)"
+        )
+    data = b64decode(value)
+    _check_payload_size(len(data))
+    return b64encode(data).decode("ascii")
+
+
+def _check_payload_size(size: int) -> None:
+    if size > MAX_PAYLOAD_BYTES:
+        raise InvalidValue(f"a payload of {size:,} bytes: expected at most {MAX_PAYLOAD_BYTES:,}")
+
+
 def _parse_status(value: object) -> int | str:
-    if isinstance(value, str) and value.lower() in STATUS_CLASSES:
-        return value.lower()
+    if isinstance(value, str):
+        if value.lower() in STATUS_CLASSES:
+            return value.lower()
+        if _STATUS.fullmatch(value):
+            value = int(value)
     if type(value) is int and MIN_STATUS <= value <= MAX_STATUS:
         return value
-    raise InvalidValue(
-        f'{quoted(value)} is not accepted: expected a status from 100 to 599 or a class like "2xx"'
-    )
+    raise InvalidValue(f"{quoted(value)} is not accepted: {_status_advice(value)}")
+
+
+def _status_advice(value: object) -> str:
+    """Return what was expected in the place of a status."""
+    if isinstance(value, str) and "," in value:
+        return "expected a list, such as [200, 204]"
+    if value == "1xx" or (type(value) is int and 100 <= value < MIN_STATUS):
+        return f"a 1xx is never a final response; expected a status from {MIN_STATUS} to 599"
+    return f'expected a status from {MIN_STATUS} to {MAX_STATUS} or a class like "2xx"'
 
 
 def _parse_statuses(value: object) -> tuple[int | str, ...]:
@@ -210,6 +253,10 @@ def _bounded(minimum: int, maximum: int, unit: str = "") -> Parser:
     return lambda value, _: _integer(value, minimum, maximum, unit)
 
 
+def _parse_trigger(value: object, context: Context) -> int:
+    return parse_trigger(value, context.now, context.warn)
+
+
 def _parse_url(value: object, context: Context) -> str:
     return parse_callback(value, context.networks)
 
@@ -233,10 +280,10 @@ PARAMETERS = (
     ),
     Parameter(
         name="trigger_at",
-        parse=lambda value, context: parse_trigger(value, context.now),
+        parse=_parse_trigger,
         schema=ref("Time"),
         response_schema=string("Minute of the call: a Unix timestamp.", pattern="^[0-9]+$"),
-        type_name="string or integer",
+        type_name="string or number",
         documentation="Minute of the call: one of the forms under *Times*.",
         column=TIMESTAMP,
         to_json=str,
@@ -266,10 +313,32 @@ PARAMETERS = (
     Parameter(
         name="payload",
         parse=_plain(_parse_payload),
-        schema=string(maxLength=MAX_PAYLOAD_BYTES),
-        type_name="string",
-        documentation=f"Body of the request: at most {MAX_PAYLOAD_BYTES:,} bytes of UTF-8.",
+        schema={
+            "anyOf": [
+                string(maxLength=MAX_PAYLOAD_BYTES),
+                {"type": "object"},
+                {"type": "array", "items": {}},
+            ],
+            "examples": ["plain text", {"to": "ada", "items": [1, 2]}],
+        },
+        response_schema=string("Body of the request."),
+        type_name="string, object or list",
+        documentation=f"Body of the request: at most {MAX_PAYLOAD_BYTES:,} bytes of UTF-8. An "
+        "object or a list is sent as compact JSON.",
         column=LONG_TEXT,
+        is_listed=False,
+    ),
+    Parameter(
+        name="payload_base64",
+        parse=_plain(_parse_base64),
+        schema=string(
+            maxLength=-(-MAX_PAYLOAD_BYTES // 3) * 4,
+            pattern=f"^{_BASE64.pattern}$",
+            contentEncoding="base64",
+            examples=["AP8BgA=="],
+        ),
+        type_name="string",
+        documentation="Instead of `payload`: bytes, in base64 (RFC 4648, section 4).",
         is_listed=False,
     ),
     Parameter(
@@ -292,7 +361,7 @@ PARAMETERS = (
             {
                 "anyOf": [
                     integer(MIN_STATUS, MAX_STATUS),
-                    string(pattern="^[1-5][Xx]{2}$", examples=["2xx"]),
+                    string(pattern="^[2-5](?:[0-9]{2}|[Xx]{2})$", examples=["2xx"]),
                 ]
             },
             MAX_LIST_LENGTH,
@@ -368,6 +437,16 @@ PARAMETERS = (
 )
 """Every parameter of a task, in the order of JSON and of the columns."""
 _PARSERS = {parameter.name: parameter.parse for parameter in PARAMETERS}
+_NEAREST = Nearest(_PARSERS)
+_ALIASES = {
+    **dict.fromkeys(("url", "uri", "endpoint", "target", "webhook"), "callback"),
+    **dict.fromkeys(("method", "http_method", "verb"), "callback_method"),
+    **dict.fromkeys(("body", "data", "json", "content"), "payload"),
+    **dict.fromkeys(("at", "when", "time", "delay", "run_at", "schedule"), "trigger_at"),
+    **dict.fromkeys(("status", "expected_status"), "expected_http_status"),
+    **dict.fromkeys(("name", "id"), "task_name"),
+}
+"""Names that other schedulers have for a parameter."""
 _REQUIRED = {parameter.name: parameter for parameter in PARAMETERS if parameter.is_required}
 
 
@@ -378,6 +457,7 @@ def parse_definition(
     task_name: str | None = None,
     trigger_at: str | None = None,
     networks: AddressPolicy = _DEFAULT_NETWORKS,
+    warnings: list[FieldError] | None = None,
 ) -> Definition:
     """Return the definition that a request's body and its URL describe.
 
@@ -386,10 +466,12 @@ def parse_definition(
     :param task_name: the name in the URL, if it has one.
     :param trigger_at: the time in the URL, if it has one.
     :param networks: the addresses that callbacks may go to.
+    :param warnings: receives what is accepted and perhaps not meant.
     :raises Invalid: with every field that is unknown, missing, out of bounds, of the wrong type,
         or at odds with the URL.
     """
-    context = Context(now, networks)
+    time_warnings: list[str] = []
+    context = Context(now, networks, time_warnings.append)
     errors: list[FieldError] = []
     from_url = _parse_url_parts({"task_name": task_name, "trigger_at": trigger_at}, context, errors)
     values = dict(from_url)
@@ -405,11 +487,20 @@ def parse_definition(
             if name in from_url and values[name] != from_url[name]:
                 detail = f"{quoted(value)} and the URL's {quoted(from_url[name])} disagree"
                 errors.append(FieldError(f"/{name}", detail))
+    if "payload_base64" in body and "payload" in body:
+        errors.append(
+            FieldError("/payload_base64", "is given beside payload: expected one of them")
+        )
     if not _REQUIRED.keys() <= values.keys():
         errors += _missing(values, errors)
     if errors:
         raise Invalid(errors)
-    return Definition(**values)
+    definition = Definition(**values)
+    if warnings is not None:
+        # The same time in the URL and in the body has the same warning.
+        warnings += [FieldError("/trigger_at", text) for text in dict.fromkeys(time_warnings)]
+        warnings += warnings_about(definition, body, now)
+    return definition
 
 
 def _parse_url_parts(
@@ -422,7 +513,8 @@ def _parse_url_parts(
             try:
                 values[name] = _PARSERS[name](text, context)
             except InvalidValue as error:
-                errors.append(FieldError(name + error.at, str(error)))
+                advice = name_with_at(text) if name == "trigger_at" else ""
+                errors.append(FieldError(name + error.at, f"{error}{advice}"))
     return values
 
 
@@ -437,5 +529,7 @@ def _missing(values: Mapping[str, Any], errors: Iterable[FieldError]) -> list[Fi
 
 
 def _refuse_unknown(name: str) -> NoReturn:
+    nearest = _ALIASES.get(name.lower()) or _NEAREST.find(name)
+    advice = f"did you mean {nearest}? Expected" if nearest else "expected"
     expected = ", ".join(sorted(_PARSERS))
-    raise InvalidValue(f"{quoted(name)} is not a parameter: expected one of {expected}")
+    raise InvalidValue(f"{quoted(name)} is not a parameter: {advice} one of {expected}")

@@ -27,7 +27,7 @@ def task_summary(task: Task) -> dict[str, Any]:
     """Return a task for lists and errors: without payload, attempts and values of headers."""
     members = _task(task)
     for name in _UNLISTED:
-        del members[name]
+        members.pop(name, None)
     for name, redact in _REDACT:
         members[name] = redact(getattr(task.definition, name))
     return members
@@ -36,6 +36,8 @@ def task_summary(task: Task) -> dict[str, Any]:
 def _task(task: Task) -> dict[str, Any]:
     members: dict[str, Any] = {"task": str(task.key)}
     members.update(zip(_NAMES, _values(task.definition), strict=True))
+    # The body of the request occurs once: as it was given.
+    del members["payload" if members["payload_base64"] else "payload_base64"]
     for name, to_json in _TO_JSON:
         members[name] = to_json(members[name])
     members["state"] = task.state.value

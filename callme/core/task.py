@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from enum import Enum
 
@@ -37,6 +38,8 @@ class Definition:
     Attributes that may contain a secret are left out of its ``repr``, which tracebacks display.
 
     :ivar trigger_at: the minute of the call: seconds since 1970.
+    :ivar payload: the body of the request as text; empty where it has none or is bytes.
+    :ivar payload_base64: the body of the request as bytes in base64.
     :ivar expected_http_status: statuses (``204``) and classes (``"2xx"``) that count as success;
         never empty.
     :ivar retry: attempts after the first one.
@@ -52,6 +55,7 @@ class Definition:
     callback: str = field(repr=False)
     callback_method: str = "GET"
     payload: str = field(default="", repr=False)
+    payload_base64: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     expected_http_status: tuple[int | str, ...] = (200,)
     retry: int = 1
@@ -65,6 +69,18 @@ class Definition:
     def key(self) -> Key:
         """The identifier of the task."""
         return Key(self.task_name, self.trigger_at)
+
+    @property
+    def has_payload(self) -> bool:
+        """Return whether the request has a body."""
+        return bool(self.payload or self.payload_base64)
+
+    @property
+    def body(self) -> bytes:
+        """The body of the request."""
+        if self.payload_base64:
+            return b64decode(self.payload_base64)
+        return self.payload.encode("utf-8")
 
     @property
     def expires_at(self) -> int:

@@ -188,12 +188,13 @@ def _headers(task: Task) -> Tag | str:
 
 
 def _payload(task: Task) -> Tag | str:
-    payload = task.definition.payload
+    payload = task.definition.payload or task.definition.payload_base64
     if not payload:
         return ""
     beginning, omitted = truncate(payload)
+    encoding = " in base64" if task.definition.payload_base64 else ""
     return tags.details(
-        tags.summary(f"Payload, {pluralize(len(payload), 'character')}"),
+        tags.summary(f"Payload{encoding}, {pluralize(len(payload), 'character')}"),
         tags.pre(escape_invisible(beginning, _LINE_CONTROLS)),
         tags.p(f"{omitted:,} more characters are omitted.") if omitted else "",
         id="payload",

@@ -217,7 +217,7 @@ def _type(schema: Part) -> str:
         return f"`{json.dumps(schema['const'])}`"
     if "enum" in schema:
         return " or ".join(f"`{json.dumps(one)}`" for one in schema["enum"])
-    kind: str = schema["type"]
+    kind: str = schema.get("type", "value")
     if kind == "array":
         return f"list of {_type(schema['items'])}" + _bounds(schema, "Items", " of them")
     if kind == "string":

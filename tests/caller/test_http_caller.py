@@ -134,6 +134,13 @@ async def test_request_has_method_headers_and_body_of_the_task(
     )
 
 
+async def test_payload_in_base64_is_sent_as_bytes(caller: HttpCaller, endpoint: Endpoint) -> None:
+    await call(caller, endpoint, callback_method="POST", payload_base64="AP8BgA==")
+    head, _, body = endpoint.requests[0].partition(b"\r\n\r\n")
+    assert body == b"\x00\xff\x01\x80"
+    assert b"\r\nContent-Type: application/octet-stream\r\n" in head
+
+
 async def test_connection_in_use_is_not_dropped_as_idle() -> None:
     caller = HttpCaller(reactor, time.time, 10, max_idle_connections=1)
     slow, other = Endpoint(), Endpoint()

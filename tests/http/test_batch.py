@@ -55,7 +55,7 @@ def test_batch_results_equal_those_of_single_puts(world: World) -> None:
             one("new"),
             one("bad", retry=-1, colour="red"),
             one("standing"),
-            one("standing", payload="x", max_delay=10),
+            one("standing", payload="x", callback_method="GET", max_delay=10),
             one("new"),
             one("new", payload="other"),
             one("late", trigger_at=NOON - 6000),
@@ -125,6 +125,31 @@ def test_unreadable_batch_is_refused(world: World, data: bytes, status: int) -> 
     response = send(world, data)
     assert response.code == status
     assert list(world.result(world.store.read(tasks.list_page)).tasks) == []
+
+
+def test_ndjson_sent_as_json_is_refused_with_the_way_out(world: World) -> None:
+    data = b"\n".join(json.dumps(one(name)).encode() for name in "ab")
+    response = send(world, data)
+    assert response.code == 400
+    assert "application/x-ndjson" in world.result(response.json())["detail"]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+def test_byte_order_mark_of_a_batch_is_skipped(world: World, kind: str) -> None:
+    data = json.dumps(one("a")).encode()
+    data = b"[" + data + b"]" if kind == "application/json" else data + b"\n"
+    text = world.result(send(world, b"\xef\xbb\xbf" + data, kind).text())
+    assert '"status":201' in text
+
+
+@pytest.mark.parametrize("query", ["", "?dry_run"])
+def test_batch_results_have_the_warnings_of_their_tasks(world: World, query: str) -> None:
+    items = [one("a", payload={}), one("b"), one("late", payload={}, trigger_at=NOON - 6000)]
+    data = json.dumps(items).encode()
+    found = world.result(send(world, data, query=query).json())
+    assert [answer["status"] for answer in found] == [201, 201, 422]
+    assert [warning["pointer"] for warning in found[0]["warnings"]] == ["/callback_method"]
+    assert "warnings" not in found[1] | found[2]
 
 
 def test_too_long_line_is_refused(world: World) -> None:

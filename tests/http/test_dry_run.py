@@ -35,7 +35,13 @@ def batch(world: World, tasks: list[Any], query: str = "?dry_run") -> list[Any]:
 def test_dry_run_reports_what_a_put_would_do(world: World) -> None:
     world.put("beside", AT)
     world.put("elsewhere", AT, callback="http://other.example/")
-    body = {**BODY, "retry": 2, "payload": "p", "on_failure": "http://told.example/"}
+    body = {
+        **BODY,
+        "callback_method": "PUT",
+        "retry": 2,
+        "payload": "p",
+        "on_failure": "http://told.example/",
+    }
     response = ask(world, "PUT", "/task/task?dry_run", body)
     assert (response.status, response.header("location")) == (200, None)
     members = response.json

@@ -145,6 +145,16 @@ async def test_expired_task_has_its_notification(store: Store) -> None:
     assert json.loads(made.definition.payload)["reason"] == "too_late"
 
 
+async def test_payload_in_base64_round_trips_through_the_store(store: Store) -> None:
+    made = definition("bytes", payload_base64="AP8BgA==")
+    await store.write(tasks.put, made, PutCondition.NONE, NOW)
+    task = await store.read(tasks.get, made.key)
+    assert task is not None
+    assert task.definition == made
+    (claim,) = await claim_all(store)
+    assert claim.definition.body == b"\x00\xff\x01\x80"
+
+
 async def test_task_round_trips_through_the_store(store: Store) -> None:
     made = definition(
         "näme \U0001f600'\"%_",

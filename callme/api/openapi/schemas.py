@@ -15,6 +15,9 @@ EXAMPLE = {"trigger_at": "+6h", "callback": "http://example.com/run-it"}
 """The first task of the tour."""
 
 
+_WARNINGS = array(ref("Warning"), "Only in the response to a `PUT`, and only if there are any.")
+
+
 def request_schemas() -> dict[str, Schema]:
     """Return the schemas of requests, by name."""
     parameters = {
@@ -112,8 +115,17 @@ def _task_schemas() -> dict[str, Schema]:
             description="A request made for a task.",
         ),
         "Task": response_object(
-            task | {"attempts": attempts},
-            description="A task with its payload and attempts.",
+            task | {"attempts": attempts, "warnings": _WARNINGS},
+            optional=(*unlisted, "warnings"),
+            description="A task with its payload and attempts. It has `payload_base64` in the place"
+            " of `payload` where the `PUT` had that.",
+        ),
+        "Warning": response_object(
+            {
+                "pointer": string("A JSON Pointer to a parameter."),
+                "detail": string("A sentence for a person."),
+            },
+            description="What is accepted and perhaps not meant.",
         ),
         "ListedTask": response_object(
             listed_task, description="A task in a list: without payload and attempts."
@@ -157,6 +169,7 @@ def _put_schemas() -> dict[str, Schema]:
         ),
         "rate": ref("Rate"),
         "host_rate": ref("Rate"),
+        "warnings": _WARNINGS,
     }
     return {
         "PutPreview": response_object(
@@ -172,7 +185,9 @@ def _put_schemas() -> dict[str, Schema]:
                     "description": "201: created. 200: the same task exists.",
                 },
                 "task": ref("Key"),
-            }
+                "warnings": _WARNINGS,
+            },
+            optional=("warnings",),
         ),
         "BatchResults": array(
             {"anyOf": [ref("PutPreview"), ref("PutResult"), ref("PutProblem")]},

@@ -30,5 +30,14 @@ def parse_duration(text: str) -> float | None:
     )
 
 
+def rough_duration(seconds: float) -> str:
+    """Return a duration for people, in its largest fitting unit: ``3 days``."""
+    for unit, length in (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds / length)
+            return f"{count:,} {unit}{'' if count == 1 else 's'}"
+    return "less than a minute"
+
+
 def _count(text: str) -> float:
     return float(text) if "." in text else int(text)

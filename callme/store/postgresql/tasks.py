@@ -147,15 +147,19 @@ def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Seq
     return [tasks.without_created_task(result) for result in send_puts(write, puts)()]
 
 
+def _payload_length(one: PutCall) -> int:
+    return len(one.definition.payload) + len(one.definition.payload_base64)
+
+
 def _in_parts(puts: Sequence[PutCall]) -> Iterator[list[PutCall]]:
     """Split puts so that each part fits into one statement."""
     part: list[PutCall] = []
     text = 0
     for one in puts:
-        text += len(one.definition.payload)
+        text += _payload_length(one)
         if part and (len(part) == _STATEMENT_LIMIT or text > _STATEMENT_CHARACTERS):
             yield part
-            part, text = [], len(one.definition.payload)
+            part, text = [], _payload_length(one)
         part.append(one)
     if part:
         yield part

@@ -82,6 +82,13 @@ def test_content_type_is_guessed_from_the_payload(payload: str, kind: str) -> No
     assert kind == headers(payload=payload)["Content-Type"]
 
 
+def test_bytes_are_sent_as_octets_unless_the_task_names_a_type() -> None:
+    assert headers(payload_base64="AP8BgA==")["Content-Type"] == "application/octet-stream"
+    sent = headers(payload_base64="AP8BgA==", headers={"content-type": "image/png"})
+    assert sent["content-type"] == "image/png"
+    assert "Content-Type" not in sent
+
+
 def test_user_agent_of_the_task_replaces_the_default() -> None:
     sent = headers(headers={"user-agent": "mine/1"})
     assert sent["user-agent"] == "mine/1"

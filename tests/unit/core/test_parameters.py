@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from callme.core.callback_url import host_of
 from callme.core.headers import looks_secret, redact_secrets
 from callme.core.parameters import parse_definition
+from callme.core.put_warnings import attempts_that_fit
 from callme.core.task import Definition
-from callme.errors import Invalid
+from callme.errors import FieldError, Invalid
+from callme.reports.forecast import attempts_at
 from callme.security.address_policy import AddressPolicy, parse_network
 
 NOW = 1_800_014_437.25
@@ -35,6 +37,7 @@ def test_omitted_parameters_have_the_documented_defaults() -> None:
             callback="http://example.com/",
             callback_method="GET",
             payload="",
+            payload_base64="",
             headers={},
             expected_http_status=(200,),
             retry=1,
@@ -52,7 +55,19 @@ def test_omitted_parameters_have_the_documented_defaults() -> None:
         ({"callback_method": "post"}, "callback_method", "POST"),
         ({"callback_method": "X-y!"}, "callback_method", "X-Y!"),
         ({"payload": "é" * 131_072}, "payload", "é" * 131_072),
+        ({"payload": {"b": [1, 2.5, None], "a": "é"}}, "payload", '{"b":[1,2.5,null],"a":"é"}'),
+        ({"payload": [1, {}]}, "payload", "[1,{}]"),
+        ({"payload": {}}, "payload", "{}"),
+        ({"payload": ["x" * 262_140]}, "payload", f'["{"x" * 262_140}"]'),
+        ({"payload_base64": "AP8BgA=="}, "payload_base64", "AP8BgA=="),
+        ({"payload_base64": "AB=="}, "payload_base64", "AA=="),
+        ({"payload_base64": ""}, "payload_base64", ""),
+        ({"payload_base64": "AAAA" * 87_381}, "payload_base64", "AAAA" * 87_381),
+        ({"payload_base64": "AP8BgA=="}, "body", b"\x00\xff\x01\x80"),
+        ({"payload": "é"}, "body", b"\xc3\xa9"),
         ({"expected_http_status": 204}, "expected_http_status", (204,)),
+        ({"expected_http_status": "204"}, "expected_http_status", (204,)),
+        ({"expected_http_status": ["204", "2xx", 204]}, "expected_http_status", (204, "2xx")),
         ({"expected_http_status": "2XX"}, "expected_http_status", ("2xx",)),
         ({"expected_http_status": [404, "2xx", 404]}, "expected_http_status", ("2xx", 404)),
         ({"retry": 0}, "retry", 0),
@@ -115,13 +130,31 @@ def test_valid_value_is_accepted(body: dict[str, Any], field: str, expected: obj
         ({"callback_method": "GE T"}, "/callback_method"),
         ({"callback_method": ""}, "/callback_method"),
         ({"callback_method": 5}, "/callback_method"),
-        ({"payload": {"a": 1}}, "/payload"),
+        ({"payload": 1}, "/payload"),
+        ({"payload": True}, "/payload"),
+        ({"payload": ["x" * 262_141]}, "/payload"),
+        ({"payload_base64": "AAAA" * 87_382}, "/payload_base64"),
+        ({"payload_base64": "A"}, "/payload_base64"),
+        ({"payload_base64": "AA"}, "/payload_base64"),
+        ({"payload_base64": "AA==AA=="}, "/payload_base64"),
+        ({"payload_base64": "AA\n=="}, "/payload_base64"),
+        ({"payload_base64": "_-8="}, "/payload_base64"),
+        ({"payload_base64": "é"}, "/payload_base64"),
+        ({"payload_base64": []}, "/payload_base64"),
+        ({"payload_base64": None}, "/payload_base64"),
+        ({"payload_base64": "AAAA", "payload": "a"}, "/payload_base64"),
+        ({"payload_base64": "", "payload": ""}, "/payload_base64"),
         ({"payload": "x" * 262_145}, "/payload"),
         ({"payload": None}, "/payload"),
         ({"expected_http_status": 99}, "/expected_http_status"),
         ({"expected_http_status": 600}, "/expected_http_status"),
         ({"expected_http_status": "6xx"}, "/expected_http_status"),
-        ({"expected_http_status": "200"}, "/expected_http_status"),
+        ({"expected_http_status": 199}, "/expected_http_status"),
+        ({"expected_http_status": "1xx"}, "/expected_http_status"),
+        ({"expected_http_status": "99"}, "/expected_http_status"),
+        ({"expected_http_status": "100"}, "/expected_http_status"),
+        ({"expected_http_status": "600"}, "/expected_http_status"),
+        ({"expected_http_status": "200,204"}, "/expected_http_status"),
         ({"expected_http_status": []}, "/expected_http_status"),
         ({"expected_http_status": [200] * 101}, "/expected_http_status"),
         ({"expected_http_status": [200, True]}, "/expected_http_status/1"),
@@ -184,6 +217,121 @@ def test_invalid_value_is_refused_by_name(body: dict[str, Any], pointer: str) ->
     found = refused(**body)
     assert [pointer] == [at for at, _ in found]
     assert all(detail.isascii() and 10 < len(detail) < 500 for _, detail in found)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"retries": 3}, "did you mean retry?"),
+        ({"url": "http://a/"}, "did you mean callback?"),
+        ({"body": "x"}, "did you mean payload?"),
+        ({"delay": 5}, "did you mean trigger_at?"),
+        ({"expected_status": 200}, "did you mean expected_http_status?"),
+        ({"retry_dealy": 5}, "did you mean retry_delay?"),
+        ({"colour": 5}, "is not a parameter: expected one of callback"),
+        ({"expected_http_status": "200,204"}, "expected a list, such as [200, 204]"),
+        ({"expected_http_status": 100}, "a 1xx is never a final response"),
+        ({"expected_http_status": "1xx"}, "a 1xx is never a final response"),
+        ({"payload": 5}, "a number is not accepted: expected a string, an object or a list"),
+        ({"payload_base64": "AA"}, "is not base64"),
+        ({"payload_base64": "AAAA", "payload": "a"}, "is given beside payload"),
+    ],
+)
+def test_invalid_value_is_refused_with_the_way_out(body: dict[str, Any], expected: str) -> None:
+    ((_, detail),) = refused(**body)
+    assert expected in detail
+
+
+def test_address_as_a_name_in_the_url_is_refused_with_the_way_out() -> None:
+    with pytest.raises(Invalid, match="a name has no '@'") as caught:
+        parse_definition(LEAST, NOW, task_name="bob", trigger_at="example.com")
+    assert next(error.pointer for error in caught.value.errors) == "trigger_at"
+    with pytest.raises(Invalid) as caught:
+        parse_definition(LEAST, NOW, task_name="bob", trigger_at="20281126T0900")
+    assert "a name has no" not in str(caught.value)
+
+
+def test_every_accepted_time_may_stand_in_the_url() -> None:
+    body = {"callback": LEAST["callback"]}
+    for text in ("+6h", "1d12h", "now", "PT5M", "2028-11-26 09:00[Europe/Berlin]", "1858809637.5"):
+        made = parse_definition(body, NOW, task_name="name", trigger_at=text)
+        assert made.trigger_at == parse(trigger_at=text).trigger_at
+
+
+def warned(name: str | None = "name", at: str | None = None, **body: Any) -> list[tuple[str, str]]:
+    warnings: list[FieldError] = []
+    parse_definition({**LEAST, **body}, NOW, task_name=name, trigger_at=at, warnings=warnings)
+    return [(warning.pointer, warning.detail) for warning in warnings]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"callback_method": "POST", "payload": "a"},
+        {"callback_method": "GET", "payload": "a"},
+        {"payload": "", "retry": 9},
+        {"retry": 1000, "retry_delay": 0},
+        {"retry": 2, "retry_delay": [4, 5]},
+        {"trigger_at": "2028-03-26T03:30[Europe/Berlin]"},
+    ],
+)
+def test_plain_definition_has_no_warnings(body: dict[str, Any]) -> None:
+    assert warned(**body) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "expected"),
+    [
+        ({"payload": "a"}, "/callback_method", "sent with GET, the default"),
+        ({"payload": {}}, "/callback_method", "sent with GET, the default"),
+        ({"payload_base64": "AAAA"}, "/callback_method", "sent with GET, the default"),
+        ({"retry": 20, "retry_delay": 5}, "/max_delay", "2 of 21 attempts fit before max_delay"),
+        ({"retry": 10}, "/max_delay", "10 of 11 attempts fit"),
+        (
+            {"max_delay": 1},
+            "/max_delay",
+            "1 of 2 attempts fit before max_delay, which ends 1 m",
+        ),
+        (
+            {"trigger_at": "2028-03-26T02:30[Europe/Berlin]"},
+            "/trigger_at",
+            "2028-03-26T02:30[Europe/Berlin] is skipped by the zone: it becomes 03:30",
+        ),
+        (
+            {"trigger_at": "2028-10-29T02:30[Europe/Berlin]"},
+            "/trigger_at",
+            "2028-10-29T02:30[Europe/Berlin] occurs twice: the first one is used",
+        ),
+    ],
+)
+def test_definition_that_is_perhaps_not_meant_has_a_warning(
+    body: dict[str, Any], pointer: str, expected: str
+) -> None:
+    ((at, detail),) = warned(**body)
+    assert at == pointer
+    assert expected in detail
+
+
+def test_warning_of_a_time_in_url_and_body_is_given_once() -> None:
+    text = "2028-10-29T02:30[Europe/Berlin]"
+    assert [at for at, _ in warned(at=text, trigger_at=text)] == ["/trigger_at"]
+
+
+@given(
+    retry=st.integers(0, 30),
+    delays=st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    max_delay=st.integers(1, 60),
+    ago=st.integers(0, 20),
+)
+def test_attempts_that_fit_are_those_of_a_dry_run(
+    retry: int, delays: list[int], max_delay: int, ago: int
+) -> None:
+    made = parse(
+        trigger_at=int(NOW) - ago * 60, retry=retry, retry_delay=delays, max_delay=max_delay
+    )
+    if made.expires_at > NOW:
+        assert attempts_that_fit(made, NOW) == len(attempts_at(made, NOW))
 
 
 def test_all_errors_are_reported_together() -> None:
@@ -307,6 +455,7 @@ FIELDS = [
     "callback",
     "callback_method",
     "payload",
+    "payload_base64",
     "headers",
     "expected_http_status",
     "retry",

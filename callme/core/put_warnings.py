@@ -1,0 +1,48 @@
+"""Warnings about definitions that are valid and probably not meant."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+from ..errors import FieldError
+from .task import Definition
+from .times import MINUTE, floor_to_minute
+
+
+def warnings_about(
+    definition: Definition, given: Container[str], now: float
+) -> Iterator[FieldError]:
+    """Yield a warning for each trait of a definition that its client perhaps did not mean.
+
+    :param given: the names of the parameters that the client gave.
+    :param now: the server's time: seconds since 1970.
+    """
+    if definition.has_payload and "callback_method" not in given:
+        yield FieldError(
+            "/callback_method",
+            f"the payload is sent with {definition.callback_method}, the default: "
+            "set callback_method to POST if the endpoint expects that",
+        )
+    attempts, fitting = 1 + definition.retry, attempts_that_fit(definition, now)
+    if fitting < attempts:
+        minutes = definition.max_delay
+        yield FieldError(
+            "/max_delay",
+            f"{fitting:,} of {attempts:,} attempts fit before max_delay, which ends "
+            f"{minutes:,} minute{'' if minutes == 1 else 's'} after trigger_at",
+        )
+
+
+def attempts_that_fit(definition: Definition, now: float) -> int:
+    """Return how many attempts can start before ``max_delay``, if each fails in its own minute."""
+    most = 1 + definition.retry
+    at = max(definition.trigger_at, floor_to_minute(now))
+    delays, last = definition.retry_delay, definition.expires_at - 1
+    for fitting in range(1, min(len(delays), most)):
+        at += MINUTE * delays[fitting - 1]
+        if at > last:
+            return fitting
+    # From here on, the last delay repeats.
+    if delays[-1] == 0 or at > last:
+        return most
+    return min(most, min(len(delays), most) + (last - at) // (MINUTE * delays[-1]))

@@ -18,6 +18,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from . import __version__
+from .core.text.nearest import Nearest
 from .errors import InvalidValue
 from .security.address_policy import AddressPolicy, parse_network
 from .security.hosts import parse_origin
@@ -35,6 +36,8 @@ _MAX_PORT = 65_535
 _DEFAULT_PORT = "tcp:6777:interface=127.0.0.1"
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
+_NO_OPTION = re.compile(r"CALLME_(?:URL|TOKEN|(?:.*_)?SERVICE_(?:HOST|PORT.*)|PORT_[0-9]+_.*)$")
+"""Variables of clients, and those that Kubernetes sets for a service named callme."""
 _NO_REACTOR = object()
 
 
@@ -367,7 +370,21 @@ class Options(usage.Options):
         if arguments:
             raise usage.UsageError(f"{arguments[0]!r} is not an option; see twistd callme --help")
 
+    def _check_environment(self) -> None:
+        """Refuse a variable that is no option, so that a typo does not become a default."""
+        known = {option.variable for option in OPTIONS.values()}
+        for name in sorted(self._environ):
+            if name.startswith("CALLME_") and name not in known and not _NO_OPTION.match(name):
+                nearest = Nearest(OPTIONS).find(name.removeprefix("CALLME_"))
+                advice = (
+                    f"did you mean {OPTIONS[nearest].variable}?"
+                    if nearest
+                    else "see twistd callme --help"
+                )
+                raise usage.UsageError(f"{name} in the environment is not an option: {advice}")
+
     def postOptions(self) -> None:
+        self._check_environment()
         given = {**self, **self._lists}
         self.settings = Settings(
             **{name: option.read(given, self._environ) for name, option in OPTIONS.items()}

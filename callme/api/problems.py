@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..core.text.nearest import Nearest
 from ..errors import Invalid, quoted
 from ..server.problem import RETRY_LATER, Problem, set_head
 from ..server.refusals import Refusal
 from ..store.interface import StoreUnavailable
 from .long_poll import TooManyWaiters
 
+_ENDPOINTS = (
+    "task",
+    "status",
+    "batch",
+    "reschedule",
+    "forecast",
+    "healthz",
+    "metrics",
+    "openapi.json",
+)
+_OF_TASKS = ("task", "status", "reschedule")
+"""Endpoints whose path has more than one segment."""
+_NEAREST = Nearest(_ENDPOINTS)
+_ALIASES = {
+    **dict.fromkeys(("job", "jobs", "schedule", "schedules", "callback", "callbacks"), "task"),
+    **dict.fromkeys(("ping", "live", "livez", "ready", "readyz", "up"), "healthz"),
+    **dict.fromkeys(("docs", "redoc", "swagger", "swagger.json", "api-docs"), "openapi.json"),
+}
+"""First segments of the paths of other programs."""
+_PREFIX = re.compile(r"/(?:api/)?(?:v[0-9]+/)?")
 log = Logger(namespace="callme")
 
 
@@ -32,12 +55,14 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             return Problem(429, detail, headers=RETRY_LATER, refusal=Refusal.OVERLOAD)
         case MethodNotAllowed() as error:
             method = quoted(request.method.decode("latin-1"))
-            allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
-            detail = f"the method {method} is not allowed here"
+            methods = {*(error.valid_methods or ()), "OPTIONS"}
+            use = "PUT" if "PUT" in methods and request.method == b"POST" else ""
+            allowed = ", ".join(sorted(methods))
+            detail = f"the method {method} is not allowed here: use {use or allowed}"
             return Problem(405, detail, headers={"Allow": allowed})
         case HTTPException():
             # Whatever else the router raises, such as a redirect, there is nothing at the path.
-            return Problem(404, "there is nothing at this path")
+            return Problem(404, f"there is nothing at this path{_way_out(request.path)}")
     log.failure("request failed", failure)
     return Problem(500, "callme failed to respond; see its log")
 
@@ -52,3 +77,17 @@ def is_options(request: IRequest, problem: Problem) -> bool:
         return False
     set_head(request, 204, problem.headers)
     return True
+
+
+def _way_out(path: bytes) -> str:
+    """Return the advice for a path that does not exist; empty where none is near."""
+    text = path.decode("latin-1")
+    begin = _PREFIX.match(text)
+    first, _, rest = text[begin.end() if begin else 1 :].partition("/")
+    nearest = _ALIASES.get(first) or _NEAREST.find(first)
+    if nearest is None:
+        return ": /openapi.json describes the API"
+    if nearest not in _OF_TASKS:
+        return f": did you mean /{nearest}?"
+    rest = quoted(rest)[1:-1] or ("" if nearest != "reschedule" else "<task_name>")
+    return f": did you mean /{nearest}/{rest}?"

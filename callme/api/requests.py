@@ -10,6 +10,7 @@ from twisted.web.iweb import IRequest
 
 from ..core.parameters import MAX_ERRORS
 from ..core.task import State
+from ..core.text.nearest import Nearest
 from ..core.times import Key, next_minute, parse_key, parse_task_name, parse_trigger
 from ..core.transitions import PutCondition
 from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
@@ -30,8 +31,19 @@ Many proxies give up after 60 s without a response.
 """
 PAGING = ("start_from", "future_only", "limit", "state")
 """The query parameters of a list."""
-_JSON_TYPES = (b"", b"application/json", b"application/x-www-form-urlencoded")
-"""Media types of a JSON body, with the default of ``curl --data``."""
+_JSON_TYPES = (
+    b"",
+    b"application/json",
+    b"application/octet-stream",
+    b"application/x-www-form-urlencoded",
+    b"text/plain",
+)
+"""Media types of a JSON body, with those that clients send by default: ``curl --data`` the form's,
+``fetch`` that of text."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FORM = re.compile(rb"[A-Za-z_][A-Za-z0-9_.\[\]-]*=")
+_TRUE = ("", "true", "1", "yes")
+_FALSE = ("false", "0", "no")
 # A line from its first character that is not white space in JSON: blank lines do not match.
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -82,8 +94,7 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
     :param required: refuse an empty body instead of returning an empty object.
     :raises Problem: when the body is not a JSON object.
     """
-    _check_type(request, _JSON_TYPES)
-    data = request.content.read()
+    data = _read(request, _JSON_TYPES)
     if not data.strip():
         if required:
             raise _bad_body("the body is empty: expected a JSON object")
@@ -91,8 +102,22 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
     try:
         value = strict_json.decode(data)
     except InvalidValue as error:
-        raise _bad_body(str(error)) from None
+        raise _bad_body(_advice(data) or str(error)) from None
     return parse_object(value)
+
+
+def _advice(data: bytes) -> str:
+    """Return the way out for a body that is not JSON; empty where none is known."""
+    if data.startswith(b"@"):
+        return (
+            "the body is the name of a file: send its content, "
+            "as curl --data @file does and --data-raw does not"
+        )
+    if _FORM.match(data):
+        return 'the body looks like a form: expected a JSON object, such as {"trigger_at": "+6h"}'
+    if data.startswith(b"\x1f\x8b"):
+        return "the body is compressed with gzip: send it as it is"
+    return ""
 
 
 def parse_object(value: object) -> dict[str, object]:
@@ -113,8 +138,7 @@ def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
 
     :raises Problem: when the batch as a whole cannot be parsed: then the caller must put no task.
     """
-    _check_type(request, (*_JSON_TYPES, NDJSON_TYPE))
-    data = request.content.read()
+    data = _read(request, (*_JSON_TYPES, NDJSON_TYPE))
     try:
         if is_ndjson(request):
             yield from _lines(data)
@@ -123,7 +147,10 @@ def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
     except strict_json.ItemTooLong as error:
         raise Problem(413, str(error)) from None
     except InvalidValue as error:
-        raise _bad_body(str(error)) from None
+        advice = _advice(data)
+        if not advice and data.lstrip().startswith(b"{") and not is_ndjson(request):
+            advice = f"{error}: send one object a line with Content-Type: application/x-ndjson"
+        raise _bad_body(advice or str(error)) from None
 
 
 def _lines(data: bytes) -> Iterator[tuple[object, int]]:
@@ -147,10 +174,21 @@ def _content_type(request: IRequest) -> bytes:
     return media_type.strip().lower()
 
 
-def _check_type(request: IRequest, accepted: Sequence[bytes]) -> None:
+def _read(request: IRequest, accepted: Sequence[bytes]) -> bytes:
+    """Return the body of a request, without a byte order mark (RFC 8259, section 8.1).
+
+    :raises Problem: when its media type is not accepted, or it is encoded.
+    """
+    encoding = (request.getHeader(b"content-encoding") or b"").strip().lower()
+    if encoding not in (b"", b"identity"):
+        # RFC 9110, section 15.5.16.
+        detail = f"the Content-Encoding is {quoted(encoding.decode('latin-1'))}: expected none"
+        raise Problem(415, detail, headers={"Accept-Encoding": "identity"})
     if (media_type := _content_type(request)) not in accepted:
         value = quoted(media_type.decode("latin-1"))
         raise Problem(415, f"the Content-Type is {value}: expected application/json")
+    data: bytes = request.content.read()
+    return data.removeprefix(_BYTE_ORDER_MARK)
 
 
 def _bad_body(detail: str) -> Problem:
@@ -171,8 +209,10 @@ def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
         raw_name, _, raw_value = part.replace(b"+", b" ").partition(b"=")
         name, value = _unquoted(raw_name), _unquoted(raw_value)
         if name != "pretty" and name not in known:
-            expected = ", ".join([*known, "pretty"])
-            raise _bad_query(name, f"is not a parameter here: expected {expected}")
+            names = [*known, "pretty"]
+            nearest = Nearest(names).find(name)
+            advice = f"did you mean {nearest}? Expected" if nearest else "expected"
+            raise _bad_query(name, f"is not a parameter here: {advice} {', '.join(names)}")
         if name in query:
             raise _bad_query(name, "is given twice")
         query[name] = value
@@ -193,10 +233,10 @@ def _bad_query(name: str, detail: str) -> Problem:
 
 def parse_flag(query: dict[str, str], name: str) -> bool:
     """Return a flag, which is false where it is absent and true as a bare name."""
-    value = query.get(name, "false")
-    if value not in ("", "true", "false"):
-        raise _bad_query(name, f"is {quoted(value)}: expected true or false")
-    return value != "false"
+    value = query.get(name, "false").lower()
+    if value not in _TRUE + _FALSE:
+        raise _bad_query(name, f"is {quoted(query[name])}: expected true or false")
+    return value in _TRUE
 
 
 def parse_limit(value: str | None) -> int:

@@ -8,6 +8,7 @@ from attrs import define
 
 from ..core.representation import task_summary
 from ..core.task import Definition, Reason
+from ..core.text.durations import rough_duration
 from ..core.times import Key, rfc3339
 from ..core.transitions import PutOutcome
 from ..errors import FieldError
@@ -28,7 +29,7 @@ _REFUSALS = {
 }
 
 
-def put_problem(definition: Definition, result: PutResult) -> Problem | None:
+def put_problem(definition: Definition, result: PutResult, now: float) -> Problem | None:
     """Return the problem of a put that was refused; ``None`` for any other."""
     refusal = _REFUSALS.get(result.outcome)
     if refusal is None:
@@ -36,8 +37,9 @@ def put_problem(definition: Definition, result: PutResult) -> Problem | None:
     status, text = refusal
     if result.outcome is PutOutcome.NEVER_RUNS:
         last = rfc3339(definition.expires_at * 1000)
-        detail = f"max_delay has passed: the call had to start before {last}"
-        return Problem(status, text, errors=[FieldError("/trigger_at", detail)])
+        past = f"trigger_at is {rough_duration(now - definition.trigger_at)} in the past"
+        detail = f"max_delay has passed: {past}, and the call had to start before {last}"
+        return Problem(status, f"{text}: {past}", errors=[FieldError("/trigger_at", detail)])
     task = result.task
     state = "" if task is None else task.state.value
     return Problem(

@@ -177,7 +177,10 @@ def _attempt(claim: Claim, outcome: Outcome, reason: Reason | None, detail: str)
 
 def _unexpected(definition: Definition, status: int | None) -> str:
     expected = " or ".join(str(one) for one in definition.expected_http_status)
-    return f"the endpoint answered {status}, expected {expected}"
+    hint = ""
+    if status is not None and 200 <= status < 300:
+        hint = ' ("expected_http_status": "2xx" accepts any success)'
+    return f"the endpoint answered {status}, expected {expected}{hint}"
 
 
 def _delay(definition: Definition) -> str:

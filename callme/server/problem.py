@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from attrs import field, frozen
+from twisted.web.http import datetimeToString
 from twisted.web.iweb import IRequest
 
 from ..errors import FieldError, Invalid
@@ -17,6 +18,8 @@ JSON_TYPE = b"application/json"
 CALENDAR_TYPE = b"text/calendar"
 NDJSON_TYPE = b"application/x-ndjson"
 PROBLEM_TYPE = b"application/problem+json"
+_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""Phrases of RFC 9110 for which Python before 3.13 has those of older specifications."""
 SAFE_HEADERS = {
     # A cache would respond with an earlier state (RFC 9111, section 4.2.2).
     "Cache-Control": "no-store",
@@ -57,7 +60,7 @@ class Problem(Exception):
     @property
     def title(self) -> str:
         """The reason phrase of the status."""
-        return HTTPStatus(self.status).phrase
+        return reason_phrase(self.status)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the problem details as a JSON object."""
@@ -92,9 +95,14 @@ def problem_response(request: IRequest, problem: Problem, *, pretty: bool = Fals
     return body
 
 
+def reason_phrase(status: int) -> str:
+    """Return the reason phrase of a status (RFC 9110, section 15)."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
+
+
 def set_head(request: IRequest, status: int, headers: Mapping[str, str]) -> None:
     """Set the status and the headers of a response; names and values are ASCII."""
-    request.setResponseCode(status, HTTPStatus(status).phrase.encode("ascii"))
+    request.setResponseCode(status, reason_phrase(status).encode("ascii"))
     for name, value in headers.items():
         request.setHeader(name.encode("ascii"), value.encode("ascii"))
 
@@ -108,7 +116,8 @@ def raw_response(problem: Problem, *, with_body: bool) -> bytes:
     """
     headers, body = problem.encode()
     lines = [f"HTTP/1.1 {problem.status} {problem.title}"]
-    headers = {**SAFE_HEADERS, **headers, "Connection": "close"}
+    date = {"Date": datetimeToString().decode("ascii")}
+    headers = {**date, **SAFE_HEADERS, **headers, "Connection": "close"}
     lines += [f"{name}: {value}" for name, value in headers.items()]
     head = "\r\n".join([*lines, "", ""]).encode("ascii")
     return head + body if with_body else head

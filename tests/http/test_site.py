@@ -135,6 +135,8 @@ def test_larger_chunked_body_is_refused_and_discarded(client: Client) -> None:
 )
 def test_hostile_request_gets_json(client: Client, data: bytes, status: int) -> None:
     client.send(data)
+    # RFC 9110, section 6.6.1.
+    assert client.transport.value().count(b"\r\nDate: ") == 1
     assert client.status() == status
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -173,6 +174,27 @@ def test_flag_can_be_set_in_the_environment(value: str) -> None:
     assert parse("--public-only") == parse(CALLME_PUBLIC_ONLY=value)
     assert parse(CALLME_PUBLIC_ONLY=value).networks.public_only
     assert parse(CALLME_PUBLIC_ONLY="") == parse(CALLME_PUBLIC_ONLY="false") == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("CALLME_PER_HSOT", "did you mean CALLME_PER_HOST?"),
+        ("CALLME_DATABSE", "did you mean CALLME_DATABASE?"),
+        ("CALLME_COLOUR", "see twistd callme --help"),
+        ("CALLME_", "see twistd callme --help"),
+    ],
+)
+def test_unknown_variable_ends_the_start(name: str, expected: str) -> None:
+    with pytest.raises(SystemExit, match=re.escape(expected)) as ended:
+        parse(**{name: "3"})
+    assert f"{name} in the environment is not an option" in str(ended.value)
+
+
+def test_variables_of_clients_and_of_kubernetes_are_no_options() -> None:
+    names = ("CALLME_URL", "CALLME_TOKEN", "CALLME_SERVICE_HOST", "CALLME_SERVICE_PORT_HTTP")
+    others = ("CALLME_PORT_6777_TCP_ADDR", "CALLME_WEB_SERVICE_PORT", "MY_CALLME_X", "callme_x")
+    assert parse(**dict.fromkeys(names + others, "x")) == DEFAULTS
 
 
 def test_zsh_completion_covers_options_and_files(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,10 @@ _PROBLEMS = {
         f"The body is larger than {MAX_BODY:,} bytes; that of a batch is larger than"
         f" {MAX_BATCH:,} bytes or has more than {MAX_TASKS:,} tasks.",
     ),
-    "UnsupportedMediaType": (415, "The `Content-Type` of the body is not JSON."),
+    "UnsupportedMediaType": (
+        415,
+        "The `Content-Type` of the body is not JSON, or the body has a `Content-Encoding`.",
+    ),
     "Invalid": (422, "A parameter is wrong, or the task could never run."),
     "TooManyRequests": (429, "Clients send more to callme at once than it buffers."),
     "TooManyWaiters": (429, "Too many clients use `wait`. Or as in `TooManyRequests`."),
@@ -92,6 +95,11 @@ _HEADERS = {
     "TooManyRequests": _RETRY_AFTER,
     "TooManyWaiters": _RETRY_AFTER,
     "Unavailable": _RETRY_AFTER,
+    "UnsupportedMediaType": {
+        "Accept-Encoding": header(
+            string(enum=["identity"]), "In the response to an encoded body.", required=False
+        )
+    },
 }
 _COMMON_ERRORS = (
     "BadRequest",

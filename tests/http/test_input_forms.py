@@ -1,0 +1,184 @@
+"""Forms of requests that people and libraries send: accepted, or refused with the way out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.helpers.api_client import AT, BODY, ask, pointers, put
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+
+def test_payload_may_be_an_object_or_a_list(world: World) -> None:
+    made = put(world, "object", callback_method="POST", payload={"b": [1, 2.5], "a": "é"})
+    assert (made.status, made.json["payload"]) == (201, '{"b":[1,2.5],"a":"é"}')
+    assert "payload_base64" not in made.json
+    again = put(world, "object", callback_method="POST", payload='{"b":[1,2.5],"a":"é"}')
+    assert again.status == 200
+
+
+def test_payload_may_be_bytes_in_base64(world: World) -> None:
+    made = put(world, callback_method="POST", payload_base64="AP8BgA==")
+    assert (made.status, made.json["payload_base64"]) == (201, "AP8BgA==")
+    assert "payload" not in made.json
+    stored = ask(world, "GET", f"/task/task@{AT}").json
+    assert stored["payload_base64"] == "AP8BgA=="
+    (listed,) = ask(world, "GET", "/status/").json["tasks"]
+    assert not listed.keys() & {"payload", "payload_base64"}
+    both = put(world, "both", payload="a", payload_base64="AAAA")
+    assert (both.status, pointers(both)) == (422, ["/payload_base64"])
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("+6h", NOON + 6 * 3600),
+        ("1d12h", NOON + 36 * 3600),
+        ("now", NOON),
+        ("2028-11-26 09:00[Europe/Berlin]", 1858838400),
+        ("2028-11-26T09:00%2B0100", 1858838400),
+        ("2028-11-26T09:00+0100", 1858838400),
+    ],
+)
+def test_any_accepted_time_may_stand_in_the_url(world: World, at: str, expected: int) -> None:
+    made = ask(world, "PUT", f"/task/a@{quote(at, safe='+%')}", {"callback": BODY["callback"]})
+    assert (made.status, made.json["trigger_at"]) == (201, str(expected))
+
+
+def test_byte_order_mark_is_skipped(world: World) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(BODY).encode()
+    assert ask(world, "PUT", "/task/task", body).status == 201
+    assert ask(world, "POST", "/reschedule/task?all", b"\xef\xbb\xbf").status == 200
+    twice = ask(world, "PUT", "/task/task", b"\xef\xbb\xbf" + body)
+    assert twice.status == 400
+
+
+@pytest.mark.parametrize("value", ["", "=true", "=1", "=yes", "=True", "=YES"])
+def test_flag_may_be_written_as_people_write_it(world: World, value: str) -> None:
+    put(world)
+    assert ask(world, "POST", f"/reschedule/task?all{value}&pretty{value}").text.startswith("{\n")
+    for no in ("false", "0", "no", "False"):
+        answer = ask(world, "GET", f"/status/?future_only={no}&pretty={no}")
+        assert (answer.status, answer.text[:9]) == (200, '{"tasks":')
+
+
+@pytest.mark.parametrize(
+    ("more", "pointers"),
+    [
+        ({}, None),
+        ({"payload": "a"}, ["/callback_method"]),
+        ({"retry": 20, "retry_delay": 5}, ["/max_delay"]),
+        ({"trigger_at": "2028-10-29T02:30[Europe/Berlin]"}, ["/trigger_at"]),
+        (
+            {"trigger_at": "2028-03-26T02:30[Europe/Berlin]", "payload": {}, "max_delay": 1},
+            ["/trigger_at", "/callback_method", "/max_delay"],
+        ),
+    ],
+)
+def test_created_kept_and_previewed_tasks_have_warnings(
+    world: World, more: dict[str, Any], pointers: list[str] | None
+) -> None:
+    for query, status in (("?dry_run", 200), ("", 201), ("", 200), ("?dry_run", 200)):
+        answer = ask(world, "PUT", f"/task/task{query}", {**BODY, **more})
+        found = [warning["pointer"] for warning in answer.json.get("warnings", [])]
+        assert (answer.status, found or None) == (status, pointers)
+        assert ("warnings" in answer.json) is (pointers is not None)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"@task.json", "the name of a file"),
+        (b"trigger_at=%2B6h&callback=http://a/", "looks like a form"),
+        (gzip.compress(b"{}", mtime=0), "compressed with gzip"),
+        (b"{trigger_at: 5}", "is not JSON"),
+    ],
+)
+def test_body_that_is_not_json_is_refused_with_the_way_out(
+    world: World, body: bytes, expected: str
+) -> None:
+    answer = ask(world, "PUT", "/task/task", body)
+    assert answer.status == 400
+    assert expected in answer.json["detail"]
+
+
+@pytest.mark.parametrize("path", ["/task/task", "/batch"])
+def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: str) -> None:
+    method = "POST" if path == "/batch" else "PUT"
+    for encoding in ("gzip", "identity, br", "GZip"):
+        headers = {"Content-Encoding": encoding}
+        answer = ask(world, method, path, json.dumps(BODY).encode(), headers)
+        assert (answer.status, answer.header("accept-encoding")) == (415, "identity")
+    accepted = ask(world, "PUT", "/task/task", BODY, {"Content-Encoding": "identity"})
+    assert accepted.status == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "expected"),
+    [
+        ("POST", "/task/x", 405, "use PUT"),
+        ("POST", "/task/", 405, "use PUT"),
+        ("PATCH", "/task/x", 405, "use DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("GET", "/tasks/x", 404, "did you mean /task/x?"),
+        ("PUT", "/api/v1/tasks/x", 404, "did you mean /task/x?"),
+        ("GET", "/jobs", 404, "did you mean /task/?"),
+        ("GET", "/health", 404, "did you mean /healthz?"),
+        ("GET", "/readyz", 404, "did you mean /healthz?"),
+        ("GET", "/docs", 404, "did you mean /openapi.json?"),
+        ("GET", "/metric/x", 404, "did you mean /metrics?"),
+        ("POST", "/reschedule/", 404, "did you mean /reschedule/<task_name>?"),
+        ("GET", "/xyz", 404, "/openapi.json describes the API"),
+        ("GET", "/tasks/%00%C3%A9%22", 404, "did you mean /task/%00%C3%A9%22?"),
+        ("GET", "/status/?limt=5", 400, "did you mean limit?"),
+        ("GET", "/status/?page=5", 400, "expected start_from, future_only, limit, state, pretty"),
+        ("GET", "/status/bob@example.com", 400, "a name has no '@'"),
+    ],
+)
+def test_request_is_refused_with_the_way_out(
+    world: World, method: str, path: str, status: int, expected: str
+) -> None:
+    answer = ask(world, method, path)
+    assert answer.status == status
+    assert expected in answer.json["detail"]
+
+
+def test_address_as_a_name_is_refused_with_the_way_out(world: World) -> None:
+    for path in ("/task/bob@example.com", "/task/bob%40example.com"):
+        answer = ask(world, "PUT", path, BODY)
+        assert answer.status == 422
+        assert "a name has no '@'" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (660, "11 minutes"),
+        (3_600, "1 hour"),
+        (3 * 86_400, "3 days"),
+        (4 * 31_557_600, "4 years"),
+    ],
+)
+def test_past_time_says_how_far_it_is_past(world: World, seconds: int, expected: str) -> None:
+    answer = put(world, trigger_at=NOON - seconds)
+    assert answer.status == 422
+    assert f"trigger_at is {expected} in the past" in answer.json["detail"]
+    assert answer.json["title"] == "Unprocessable Content"
+
+
+def test_success_that_was_not_expected_is_explained(world: World) -> None:
+    world.caller.status = 204
+    world.scheduler.start()
+    task = world.put(retry=0)
+    world.turn_to(NOON + 60)
+    detail = ask(world, "GET", f"/task/{task.key}").json["attempts"][0]["detail"]
+    assert '"expected_http_status": "2xx" accepts any success' in detail
+    world.caller.status = 500
+    task = world.put("other", NOON + 120, retry=0)
+    world.turn_to(NOON + 120)
+    detail = ask(world, "GET", f"/task/{task.key}").json["attempts"][0]["detail"]
+    assert "2xx" not in detail

@@ -497,9 +497,7 @@ def parse_definition(
         raise Invalid(errors)
     definition = Definition(**values)
     if warnings is not None:
-        # The same time in the URL and in the body has the same warning.
-        warnings += [FieldError("/trigger_at", text) for text in dict.fromkeys(time_warnings)]
-        warnings += warnings_about(definition, body, now)
+        warnings += warnings_about(definition, body, now, time_warnings)
     return definition
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from ..errors import FieldError
 from .task import Definition
@@ -10,19 +10,30 @@ from .times import MINUTE, floor_to_minute
 
 
 def warnings_about(
-    definition: Definition, given: Container[str], now: float
+    definition: Definition,
+    given: Container[str],
+    now: float,
+    about_time: Iterable[str] = (),
 ) -> Iterator[FieldError]:
     """Yield a warning for each trait of a definition that its client perhaps did not mean.
 
     :param given: the names of the parameters that the client gave.
     :param now: the server's time: seconds since 1970.
+    :param about_time: warnings about its ``trigger_at``; the same time in the URL and in the body
+        has the same one.
     """
+    for detail in dict.fromkeys(about_time):
+        yield FieldError("/trigger_at", detail)
     if definition.has_payload and "callback_method" not in given:
         yield FieldError(
             "/callback_method",
             f"the payload is sent with {definition.callback_method}, the default: "
             "set callback_method to POST if the endpoint expects that",
         )
+    # Nearly every definition passes this upper bound, which is cheap.
+    longest = definition.retry * max(definition.retry_delay)
+    if longest < definition.max_delay and definition.trigger_at >= now:
+        return
     attempts, fitting = 1 + definition.retry, attempts_that_fit(definition, now)
     if fitting < attempts:
         minutes = definition.max_delay

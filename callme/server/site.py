@@ -78,8 +78,9 @@ class BoundedRequest(Request):
                     self.responseHeaders.setRawHeaders(name, [value])
             if self.code >= 400 and (reason := self.getComponent(IRefusal)) is not None:
                 self.channel.record_refusal(reason)
-            # Twisted sets it in Request.process() only (RFC 9110, section 6.6.1).
-            self.setHeader(b"date", http.datetimeToString())
+            if not self.responseHeaders.hasHeader(b"date"):
+                # Twisted sets it in Request.process() only (RFC 9110, section 6.6.1).
+                self.setHeader(b"date", http.datetimeToString())
         super().write(data)
 
     def process(self) -> None:

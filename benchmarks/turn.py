@@ -23,6 +23,7 @@ from callme.core.task import State
 from callme.service import Daemon
 from callme.store import tasks
 from callme.store.sqlite.file import open_database
+from callme.worker.dispatcher import Phase
 
 AHEAD = 1.0
 """Seconds from the daemon's start to the turn."""
@@ -75,7 +76,7 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
             lateness.append(whole.attempts[0].lateness_ms)
         lateness.sort()
         times = await (await treq.get(f"http://127.0.0.1:{asked.port}/times")).json()
-        daemon.parts.scheduler._dispatcher._cutting_off = True
+        daemon.parts.scheduler._dispatcher._phase = Phase.CUTTING_OFF
         for calling in list(daemon.parts.scheduler._dispatcher._calls.values()):
             calling.cancel()
         await daemon.stopService()

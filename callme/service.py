@@ -192,16 +192,17 @@ def build(environment: Environment) -> Parts:
 
 
 def _scheduler(environment: Environment) -> Scheduler:
-    settings, store, clock = environment.settings, environment.store, environment.clock
+    settings, store = environment.settings, environment.store
+    clock, now = environment.clock, environment.now
     return Scheduler(
-        store,
-        environment.caller,
-        Pruner(store, clock, environment.now, settings.retention),
-        clock,
-        environment.now,
-        settings.concurrency,
-        settings.per_host,
-        POLL_SECONDS if environment.is_shared else None,
+        store=store,
+        caller=environment.caller,
+        pruner=Pruner(store=store, clock=clock, now=now, retention_days=settings.retention),
+        clock=clock,
+        now=now,
+        concurrency=settings.concurrency,
+        per_host=settings.per_host,
+        poll_seconds=POLL_SECONDS if environment.is_shared else None,
     )
 
 

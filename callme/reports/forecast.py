@@ -109,7 +109,7 @@ def lateness(
 
 def _wait(capacity: Capacity, calls: float, host: str | None) -> float:
     """Return how long the last of several calls waits for its slot, in seconds."""
-    return max(0.0, calls - capacity.places(host)) / capacity.calls_per_second(host)
+    return max(0.0, calls - capacity.slots(host)) / capacity.calls_per_second(host)
 
 
 def saturated_span(

@@ -1,1 +1,1 @@
-"""The scheduler, and all that runs between its tick and a recorded attempt."""
+"""The worker: it finds due tasks, makes their calls, and records the results."""

@@ -1,4 +1,4 @@
-"""Between two ticks: what other daemons on one database put, give back, or leave as they die."""
+"""The poller of a shared database: the heartbeat, and tasks that other daemons leave due."""
 
 from __future__ import annotations
 
@@ -20,59 +20,66 @@ from .dispatcher import Dispatcher
 log = Logger(namespace="callme")
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Poller:
-    """Looks every so often, and tells the others that this daemon lives.
+    """The poller, which works between ticks.
 
-    :param now: the wall clock: seconds since 1970.
-    :param clock: what sets timers.
-    :param seconds: between two looks.
+    Other daemons put tasks, return claims, and leave orphans when they die.
+
+    :param clock: sets timers.
+    :param now: the wall clock, seconds since 1970.
+    :param interval_seconds: the interval between polls.
     """
 
     _store: Store
     _dispatcher: Dispatcher
     _clock: IReactorTime
     _now: Callable[[], float]
-    _seconds: float
-    _looking: LoopingCall | None = field(default=None, init=False)
-    _alive_at: float = field(default=0, init=False)
+    _interval_seconds: float
+    _polling: LoopingCall | None = field(default=None, init=False)
+    # On the monotonic clock.
+    _last_heartbeat: float = field(default=0, init=False)
     _failing: bool = field(default=False, init=False)
 
     def start(self) -> None:
-        """Begin to look."""
-        self._alive_at = self._clock.seconds()
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = self._clock
-        self._looking.start(self._seconds, now=False)
+        """Begin to poll."""
+        self._last_heartbeat = self._clock.seconds()
+        self._polling = LoopingCall(self._poll)
+        self._polling.clock = self._clock
+        self._polling.start(self._interval_seconds, now=False)
 
-    def _look(self) -> Deferred[None]:
-        looking = Deferred.fromCoroutine(self._look_once())
-        return looking.addCallbacks(self._looked, self._failed)
+    def _poll(self) -> Deferred[None]:
+        polling = Deferred.fromCoroutine(self._poll_once())
+        return polling.addCallbacks(self._succeeded, self._failed)
 
-    async def _look_once(self) -> None:
-        if self._clock.seconds() - self._alive_at >= HEARTBEAT_SECONDS:
-            self._alive_at = self._clock.seconds()
-            orphans = await self._store.write(queue.take_orphans, self._now())
-            self._dispatcher.recover_orphans(orphans)
+    async def _poll_once(self) -> None:
+        if self._clock.seconds() - self._last_heartbeat >= HEARTBEAT_SECONDS:
+            await self._send_heartbeat()
         hosts = await self._store.read(queue.hosts_with_due_tasks, self._now())
         self._dispatcher.notify_due(hosts)
 
-    def _looked(self, _: None) -> None:
+    async def _send_heartbeat(self) -> None:
+        """Send the heartbeat, which also takes the orphans of dead daemons."""
+        self._last_heartbeat = self._clock.seconds()
+        orphans = await self._store.write(queue.take_orphans, self._now())
+        self._dispatcher.recover_orphans(orphans)
+
+    def _succeeded(self, _: None) -> None:
         self._failing = False
 
     def _failed(self, failure: Failure) -> None:
-        # Once is enough: requests and ticks say the same, and it is tried again soon.
+        # The first failure of an outage is logged, as requests and ticks log it too.
         if failure.check(StoreUnavailable):
             if not self._failing:
                 error = quoted(str(failure.value), 300)
-                log.error("looking for what is due failed: {error}", error=error)
+                log.error("polling for due tasks failed: {error}", error=error)
         else:
-            log.failure("looking for what is due failed", failure)
-        # As soon as the database is there again, the others must know that this one lives.
-        self._alive_at = 0
+            log.failure("polling for due tasks failed", failure)
+        # The heartbeat is sent as soon as the database is back, or this daemon counts as dead.
+        self._last_heartbeat = 0
         self._failing = True
 
     def stop(self) -> None:
-        """Look no more."""
-        if self._looking is not None and self._looking.running:
-            self._looking.stop()
+        """Stop polling."""
+        if self._polling is not None and self._polling.running:
+            self._polling.stop()

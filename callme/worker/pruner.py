@@ -1,4 +1,4 @@
-"""Finished tasks are forgotten after some days, a few at a time."""
+"""The pruner: it deletes old tasks, in small batches."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from ..store.interface import StoreUnavailable
 
 log = Logger(namespace="callme")
 
-BATCH = 500
-"""How many finished tasks one transaction forgets."""
-PAUSE = 0.1
-"""Seconds between two such transactions: other writes have the database meanwhile."""
-DAY = 86_400
+PURGE_BATCH = 500
+"""Maximum number of tasks that one transaction deletes."""
+PAUSE_SECONDS = 0.1
+"""Pause between such transactions, in which other writes get their turn."""
+SECONDS_PER_DAY = 86_400
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Pruner:
-    """Forgets what finished long ago.
+    """The pruner of finished tasks.
 
-    :param now: the wall clock: seconds since 1970.
-    :param days: how long a finished task is kept; 0 keeps it for ever.
+    :param clock: sets timers.
+    :param now: the wall clock, seconds since 1970.
+    :param retention_days: how long finished tasks are kept, in days; 0 keeps them indefinitely.
     """
 
     _store: Store
     _clock: IReactorTime
     _now: Callable[[], float]
-    _days: int
+    _retention_days: int
     _purging: Deferred[None] | None = field(default=None, init=False)
 
     def purge(self) -> None:
-        """Forget what is old enough, unless that is being done already; returns at once."""
-        if self._days and self._purging is None:
+        """Begin to delete old tasks unless that is in progress; return at once."""
+        if self._retention_days and self._purging is None:
             self._purging = Deferred.fromCoroutine(self._purge())
             self._purging.addErrback(self._purge_failed).addCallback(self._purge_ended)
 
     async def _purge(self) -> None:
-        before = self._now() - self._days * DAY
-        while await self._store.write(queue.purge, before, BATCH) == BATCH:
-            await deferLater(self._clock, PAUSE)
+        finished_before = self._now() - self._retention_days * SECONDS_PER_DAY
+        while await self._store.write(queue.purge, finished_before, PURGE_BATCH) == PURGE_BATCH:
+            await deferLater(self._clock, PAUSE_SECONDS)
 
     def _purge_failed(self, failure: Failure) -> None:
         if failure.check(StoreUnavailable):
@@ -60,6 +61,6 @@ class Pruner:
         self._purging = None
 
     def stop(self) -> None:
-        """Leave the rest for another time."""
+        """Stop; the next purge deletes the rest."""
         if self._purging is not None:
             self._purging.cancel()

@@ -1,8 +1,9 @@
-"""The minute's tick: find what is due, whatever happens."""
+"""The scheduler: it ticks at each minute to find due tasks, and repeats a tick that fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, auto
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -17,25 +18,28 @@ from ..store import queue
 from ..store.changes import Changes
 from ..store.database import Store
 from ..store.interface import StoreUnavailable
-from .dispatcher import RETRY_SECONDS, Caller, Dispatcher
+from .dispatcher import Caller, Dispatcher
 from .poller import Poller
 from .pruner import Pruner
+from .recorder import RETRY_SECONDS
+from .slots import Slots
 from .throughput import Capacity
 
 log = Logger(namespace="callme")
 
 CLOCK_CHECK_SECONDS = 5
-"""How often, at least, the wall clock is looked at: it may have been set."""
+"""Maximum interval between checks of the wall clock, which may be set at any time."""
 TICK_TIMEOUT_SECONDS = 90
-"""How old the last tick may be before the scheduler counts as stopped."""
+"""Age of the last successful tick from which the scheduler counts as stopped."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Health:
-    """How the scheduler is.
+    """The state of the scheduler.
 
-    :ivar ticking: whether it has ticked as it should.
-    :ivar last_tick: when it last ticked, seconds since 1970; ``None`` before the first.
+    :ivar ticking: whether the scheduler runs, and its last tick is recent enough.
+    :ivar last_tick: the time of the last tick, in seconds since 1970; ``None`` before the first.
+    :ivar calls_in_flight: the number of calls in flight.
     """
 
     ticking: bool
@@ -43,61 +47,84 @@ class Health:
     calls_in_flight: int
 
 
-class Scheduler:
-    """Calls what is due, on the minute.
+class TickState(Enum):
+    """The states of the scheduler between its start and its stop."""
 
-    :param now: the wall clock: seconds since 1970.
-    :param clock: what sets timers.
-    :param concurrency: calls under way at once.
-    :param per_host: ... of them to one host and port.
-    :param between: seconds between looks for what other daemons leave, where there are any.
+    IDLE = auto()
+    TICKING = auto()
+    TICK_AGAIN = auto()
+    STOPPED = auto()
+
+
+class Scheduler:
+    """The scheduler of calls, on the minute.
+
+    :param pruner: deletes old tasks after each tick.
+    :param clock: sets timers.
+    :param now: the wall clock, seconds since 1970.
+    :param concurrency: the maximum number of calls in flight.
+    :param per_host: the maximum number of calls in flight to one host and port.
+    :param poll_seconds: the interval between polls for the work of other daemons; ``None`` if
+        no other daemon uses the database.
     """
 
     def __init__(
         self,
+        *,
         store: Store,
         caller: Caller,
-        retention: Pruner,
+        pruner: Pruner,
         clock: IReactorTime,
         now: Callable[[], float],
-        concurrency: int = 256,
-        per_host: int = 64,
-        between: float | None = None,
+        concurrency: int,
+        per_host: int,
+        poll_seconds: float | None = None,
     ) -> None:
         self._store = store
-        self._retention = retention
+        self._pruner = pruner
         self._clock = clock
         self._wall = now
         self._last_wall_time = 0.0
         self._clock_went_back = False
         self._dispatcher = Dispatcher(
-            store, caller, clock, self._now, concurrency, per_host, self._tick_failed
+            store=store,
+            caller=caller,
+            clock=clock,
+            now=self._now,
+            slots=Slots(concurrency=concurrency, per_host=per_host),
+            on_claim_failure=self._tick_failed,
         )
+        self._poller: Poller | None = None
+        if poll_seconds is not None:
+            self._poller = Poller(
+                store=store,
+                dispatcher=self._dispatcher,
+                clock=clock,
+                now=now,
+                interval_seconds=poll_seconds,
+            )
         self._minute: LoopingCall | None = None
-        self._others = (
-            None if between is None else Poller(store, self._dispatcher, clock, now, between)
-        )
         self._retry: IDelayedCall | None = None
-        self._ticking = self._again = False
-        self._recovered = self._stopping = False
+        self._state = TickState.IDLE
+        self._orphans_recovered = False
         self._ticked_minute = 0
         self._last_tick: float | None = None
-        # By the clock of the timers: the wall clock may be set.
+        # On the monotonic clock, as the wall clock may be set.
         self._last_success = self._last_tick_end = clock.seconds()
 
     def start(self) -> None:
-        """Catch up with what fell due meanwhile, then tick at every minute."""
+        """Call what fell due before the start, then tick at every minute."""
         self._last_success = self._last_tick_end = self._clock.seconds()
         self._align_to_minute()
         self.tick()
-        if self._others is not None:
-            self._others.start()
+        if self._poller is not None:
+            self._poller.start()
 
     def _now(self) -> float:
-        """Read the wall clock, and note if it was set back.
+        """Return the wall-clock time, and note if the clock was set back.
 
-        Where it was so in the middle of a tick, that tick did not see what is due in the
-        minute that it began in: there must be another one.
+        If that happens during a tick, the tick has not seen what is due in the minute that it
+        began in, so another tick is necessary.
         """
         now = self._wall()
         self._clock_went_back = self._clock_went_back or now < self._last_wall_time
@@ -105,8 +132,8 @@ class Scheduler:
         return now
 
     def _align_to_minute(self) -> None:
-        # A loop of 60 s counted from its start would drift away from the wall clock, and
-        # one that sleeps the whole minute would not see that the clock was set.
+        # A loop of 60 s counted from its start would drift away from the wall clock, and a loop
+        # that sleeps for a whole minute would not notice a clock that is set.
         self._minute = LoopingCall(self._check_wall_clock)
         self._minute.clock = self._clock
         self._minute.start(min(CLOCK_CHECK_SECONDS, MINUTE - self._now() % MINUTE), now=False)
@@ -119,50 +146,53 @@ class Scheduler:
             self.tick()
 
     def on_changes(self, changes: Changes) -> None:
-        """Call what a commit has scheduled and is due before the next tick."""
+        """Call the tasks that a commit made due before the next tick."""
         self._dispatcher.on_changes(changes)
 
     def tick(self) -> None:
-        """Find what is due and launch it; returns at once, and never raises."""
+        """Find due tasks and start their calls; return at once, and never raise."""
         self._ticked_minute = floor_to_minute(self._now())
         self._clock_went_back = False
-        if self._ticking:
-            # What has fallen due since that tick looked must not wait for the next minute.
-            self._again = True
-        elif not self._stopping:
-            self._ticking = True
+        if self._state is TickState.TICKING:
+            # Tasks may have fallen due since that tick read them, and the next one is a minute
+            # away.
+            self._state = TickState.TICK_AGAIN
+        elif self._state is TickState.IDLE:
+            self._state = TickState.TICKING
             ticking = Deferred.fromCoroutine(self._tick())
             ticking.addErrback(lambda failure: log.failure("a tick failed", failure))
 
     async def _tick(self) -> None:
         try:
-            self._again = True
-            while self._again and not self._stopping:
-                self._again = False
-                await self._look()
+            await self._scan_due()
+            while self._state is TickState.TICK_AGAIN:
+                self._state = TickState.TICKING
+                await self._scan_due()
         except Exception:
             self._tick_failed(Failure())
         finally:
-            self._ticking = False
+            if self._state is not TickState.STOPPED:
+                self._state = TickState.IDLE
             self._last_tick_end = self._clock.seconds()
-        self._retention.purge()
+        self._pruner.purge()
 
-    async def _look(self) -> None:
-        """Look once at what the database has for us."""
-        # Where no other daemon uses it, every claim in it at the start is a dead one's.
-        orphans = await self._store.write(
-            queue.take_orphans, self._now(), every=not self._recovered
-        )
-        if self._stopping:
+    async def _scan_due(self) -> None:
+        """Recover orphans, fail expired tasks, and notify the dispatcher of due ones."""
+        # If no other daemon uses the database, every claim that is in it at the start is an
+        # orphan.
+        every = not self._orphans_recovered
+        orphans = await self._store.write(queue.take_orphans, self._now(), every=every)
+        if self._state is TickState.STOPPED:
             return
-        self._recovered = True
+        self._orphans_recovered = True
         self._dispatcher.recover_orphans(orphans)
         self._dispatcher.open()
-        self._dispatcher.reset_responsive_hosts()
+        self._dispatcher.begin_minute()
         due = await self._store.write(queue.expire_overdue, self._now())
         self._last_tick = self._now()
         self._last_success = self._clock.seconds()
-        self._again = self._again or due.more
+        if due.more and self._state is TickState.TICKING:
+            self._state = TickState.TICK_AGAIN
         self._dispatcher.notify_due(due.hosts)
 
     def _tick_failed(self, failure: Failure) -> None:
@@ -171,23 +201,24 @@ class Scheduler:
             log.error("the tick failed: {error}; trying again soon", error=error)
         else:
             log.failure("the tick failed; trying again soon", failure)
-        if not self._stopping and (self._retry is None or not self._retry.active()):
+        is_stopped = self._state is TickState.STOPPED
+        if not is_stopped and (self._retry is None or not self._retry.active()):
             self._retry = self._clock.callLater(RETRY_SECONDS, self.tick)
 
-    async def stop(self, grace: float, then: float) -> None:
-        """Stop ticking, and close the dispatcher: see :meth:`Dispatcher.close`."""
-        self._stopping = True
+    async def stop(self, grace_seconds: float, flush_seconds: float) -> None:
+        """Stop ticking, and drain the dispatcher: see :meth:`Dispatcher.drain`."""
+        self._state = TickState.STOPPED
         if self._minute is not None and self._minute.running:
             self._minute.stop()
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
-        if self._others is not None:
-            self._others.stop()
-        self._retention.stop()
-        await self._dispatcher.close(grace, then)
+        if self._poller is not None:
+            self._poller.stop()
+        self._pruner.stop()
+        await self._dispatcher.drain(grace_seconds, flush_seconds)
 
     def capacity(self) -> Capacity:
-        """Say how fast calls can be made."""
+        """Return the measured rate and durations of calls, and their limits."""
         return self._dispatcher.capacity
 
     def makes_progress(self) -> bool:
@@ -196,13 +227,13 @@ class Scheduler:
         A tick that fails because the database is down ends; a restart would not help it.
         """
         hangs = self._clock.seconds() - self._last_tick_end >= TICK_TIMEOUT_SECONDS
-        return self._stopping or not hangs
+        return self._state is TickState.STOPPED or not hangs
 
     def health(self) -> Health:
-        """Say how the scheduler is."""
-        stale = self._clock.seconds() - self._last_success >= TICK_TIMEOUT_SECONDS
+        """Return the state of the scheduler."""
+        is_stale = self._clock.seconds() - self._last_success >= TICK_TIMEOUT_SECONDS
         return Health(
-            ticking=not self._stopping and not stale,
+            ticking=self._state is not TickState.STOPPED and not is_stale,
             last_tick=self._last_tick,
             calls_in_flight=self._dispatcher.calls_in_flight,
         )

@@ -16,6 +16,7 @@ from callme.core.task import State, Task
 from callme.core.transitions import PutCondition
 from callme.store import tasks
 from callme.worker.dispatcher import Dispatcher
+from callme.worker.slots import Slots
 from tests.helpers.endpoint import OK, Connection, Endpoint, listen, shut
 from tests.helpers.instant_store import InstantStore
 from tests.helpers.tasks import NOON, definition
@@ -45,9 +46,8 @@ async def call_all(endpoint: Endpoint, retry: int) -> list[Task]:
         caller=caller,
         clock=reactor,
         now=now,
-        concurrency=256,
-        per_host=64,
-        claim_failed=lambda failure: None,
+        slots=Slots(concurrency=256, per_host=64),
+        on_claim_failure=lambda failure: None,
     )
     keys = []
     for number in range(TASKS):

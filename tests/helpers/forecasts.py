@@ -14,7 +14,7 @@ from tests.helpers.tasks import NOON
 
 HOST = "sink.example:80"
 OTHER = "other.example:443"
-TEN = Capacity(10, 5, rate=10.0, duration=1.0, durations={HOST: 2.5})
+TEN = Capacity(concurrency=10, per_host=5, rate=10.0, duration=1.0, durations={HOST: 2.5})
 """Ten calls a second in all, two to the host, five to any other."""
 FAR = NOON + 10**6
 

@@ -74,7 +74,9 @@ def test_forecast_lists_overloaded_minutes_by_host(world: World) -> None:
 def test_forecast_counts_due_tasks_in_the_first_minute(world: World) -> None:
     for number in range(100):
         world.put(f"task-{number}", NOON - 60 * (number % 2), max_delay=1 + number % 2)
-    told = World.result(forecaster(world.store, Capacity(1, 1), world.clock).forecast(1))
+    told = World.result(
+        forecaster(world.store, Capacity(concurrency=1, per_host=1), world.clock).forecast(1)
+    )
     assert told.minutes == {NOON: 100}
     of_fleet, of_host = told.overloads
     assert of_fleet == overload(

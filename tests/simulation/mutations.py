@@ -30,7 +30,8 @@ from callme.store.sqlite import engine
 from callme.store.sqlite.engine import SqliteStore
 from callme.worker import dispatcher, scheduler
 from callme.worker.dispatcher import Dispatcher
-from callme.worker.scheduler import Scheduler
+from callme.worker.recorder import Recorder, claim_id
+from callme.worker.scheduler import Scheduler, TickState
 
 Patch = Any
 
@@ -194,13 +195,13 @@ def _() -> list[Patch]:
 def _() -> list[Patch]:
     def changed(self: Any, claims: Any) -> None:
         for claim in claims:
-            if (claim.task_id, claim.number) not in self._unrecorded:
-                self._unrecorded[claim.task_id, claim.number] = claim
-                self._record(
+            if claim_id(claim) not in self._unrecorded:
+                self.add(claim)
+                self.record(
                     claim, Transition(state=State.SCHEDULED, due_at=claim.definition.trigger_at)
                 )
 
-    return [patch.object(Dispatcher, "recover_orphans", changed)]
+    return [patch.object(Recorder, "recover_orphans", changed)]
 
 
 @mutation("a call is repeated at once after a broken connection", 0)
@@ -245,8 +246,8 @@ def _() -> list[Patch]:
 
 @mutation("the calls in flight exceed the slots by one", 0)
 def _() -> list[Patch]:
-    def changed(real: Any, free: int, *args: Any, **named: Any) -> Any:
-        return real(free + 1, *args, **named)
+    def changed(real: Any, free_slots: int, **named: Any) -> Any:
+        return real(free_slots + 1, **named)
 
     return [_around(dispatcher, "allocate_slots", changed)]
 
@@ -266,11 +267,8 @@ def _() -> list[Patch]:
 @mutation("a call ignores that the clock was stepped back", 23)
 def _() -> list[Patch]:
     def changed(self: Any, claim: Any) -> None:
-        self._unrecorded[claim.task_id, claim.number] = claim
-        self._in_flight[claim.host] = self._in_flight.get(claim.host, 0) + 1
-        calling = self._caller.call(claim, self._has_more)
-        self._calls[claim.task_id, claim.number] = calling
-        calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
+        self._recorder.add(claim)
+        self._call(claim)
 
     return [patch.object(Dispatcher, "_launch", changed)]
 
@@ -324,7 +322,7 @@ def _() -> list[Patch]:
 @mutation("the first failure of a tick ends all ticks", 3)
 def _() -> list[Patch]:
     def changed(self: Any, failure: Any) -> None:
-        self._ticking = True
+        self._state = TickState.TICKING
         self._minute.stop()
 
     return [patch.object(Scheduler, "_tick_failed", changed)]

@@ -130,11 +130,11 @@ def test_due_tasks_count_in_the_first_minute() -> None:
 @given(
     st.builds(
         Capacity,
-        st.integers(1, 300),
-        st.integers(1, 300),
-        st.none() | st.floats(0.1, 1e4),
-        st.none() | st.floats(0, 1800),
-        st.dictionaries(st.just(HOST), st.floats(0, 1800)),
+        concurrency=st.integers(1, 300),
+        per_host=st.integers(1, 300),
+        rate=st.none() | st.floats(0.1, 1e4),
+        duration=st.none() | st.floats(0, 1800),
+        durations=st.dictionaries(st.just(HOST), st.floats(0, 1800)),
     ),
     st.integers(1, 20),
 )

@@ -40,7 +40,9 @@ def test_forecast_is_read_in_one_transaction(world: World) -> None:
         return result
 
     world.store._read = counted
-    told = World.result(forecaster(world.store, Capacity(1, 1), world.clock).forecast(1))
+    told = World.result(
+        forecaster(world.store, Capacity(concurrency=1, per_host=1), world.clock).forecast(1)
+    )
     assert len(told.overloads) == 2
     assert len(reads) == 1
 
@@ -70,13 +72,13 @@ class Crowd(InstantStore):
 
 def test_truncated_forecast_gives_its_end() -> None:
     store = Crowd()
-    narrow = Capacity(10**7, 10)
+    narrow = Capacity(concurrency=10**7, per_host=10)
     for hosts, complete in ((MAX_OVERLOADS, True), (MAX_OVERLOADS + 1, False), (MAX_LOADS, False)):
         store.hosts = hosts
         told = World.result(forecaster(store, narrow, clock_at(NOON + 1)).forecast(24))
         assert (told.complete, len(told.overloads)) == (complete, MAX_OVERLOADS)
     # Few hosts are overloaded, but more may be beyond the end of the query.
-    roomy = Capacity(10**7, 1000)
+    roomy = Capacity(concurrency=10**7, per_host=1000)
     cut = World.result(forecaster(store, roomy, clock_at(NOON)).forecast(1))
     assert (cut.complete, cut.overloads) == (False, [])
     store.close()
@@ -107,7 +109,7 @@ def slow() -> Iterator[Slow]:
 
 def slow_forecaster(store: Slow) -> tuple[Forecaster, Clock]:
     clock = clock_at(NOON)
-    return forecaster(store, Capacity(256, 64), clock), clock
+    return forecaster(store, Capacity(concurrency=256, per_host=64), clock), clock
 
 
 def test_forecast_is_shared_and_cached(slow: Slow) -> None:

@@ -14,7 +14,9 @@ from zope.interface import implementer
 from callme.core.task import Claim, Outcome, Reason, State
 from callme.core.times import Key
 from callme.store.interface import StoreUnavailable
-from callme.worker.dispatcher import RETRY_SECONDS, Dispatcher
+from callme.worker.dispatcher import Dispatcher
+from callme.worker.recorder import RETRY_SECONDS
+from callme.worker.slots import Slots
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
@@ -42,13 +44,12 @@ class Dispatching:
         wall_clock: Callable[[], float] | None = None,
     ) -> Dispatcher:
         made = Dispatcher(
-            self.world.store,
-            self.world.caller,
-            self.world.clock,
-            wall_clock or self.world.now,
-            concurrency,
-            per_host,
-            self.failed_claims.append,
+            store=self.world.store,
+            caller=self.world.caller,
+            clock=self.world.clock,
+            now=wall_clock or self.world.now,
+            slots=Slots(concurrency=concurrency, per_host=per_host),
+            on_claim_failure=self.failed_claims.append,
         )
         self.world.store.changes.subscribe(made.on_changes)
         return made
@@ -65,10 +66,12 @@ class Dispatching:
     def notify(self, *hosts: str) -> None:
         self.dispatcher.notify_due(hosts)
 
-    def close(self, grace: float = 3, then: float = 1) -> list[Any]:
+    def close(self, grace_seconds: float = 3, flush_seconds: float = 1) -> list[Any]:
         """Begin to close the dispatcher; return a list that gets an item at the end."""
         closed: list[Any] = []
-        Deferred.fromCoroutine(self.dispatcher.close(grace, then)).addCallback(closed.append)
+        Deferred.fromCoroutine(self.dispatcher.drain(grace_seconds, flush_seconds)).addCallback(
+            closed.append
+        )
         return closed
 
     @property
@@ -169,7 +172,7 @@ def test_host_that_no_longer_answers_loses_the_reserved_slots(dispatching: Dispa
     second = dispatching.put("second", "quick.example:80")
     dispatching.notify("quick.example:80")
     dispatching.world.caller.end(first, 200)
-    dispatching.dispatcher.reset_responsive_hosts()
+    dispatching.dispatcher.begin_minute()
     outcome = Outcome(
         started_at_ms=NOON * 1000, duration_ms=5, status=None, reason=Reason.CONNECTION_FAILED
     )
@@ -317,7 +320,7 @@ def test_close_waits_for_calls_in_flight(dispatching: Dispatching) -> None:
     dispatching.start()
     dispatching.put()
     dispatching.notify(HOST)
-    closed = dispatching.close(grace=3)
+    closed = dispatching.close(grace_seconds=3)
     dispatching.world.clock.advance(2)
     assert closed == []
     dispatching.world.caller.end(TASK, 200)
@@ -330,7 +333,7 @@ def test_close_records_cancelled_calls_as_interrupted(dispatching: Dispatching) 
     dispatching.put()
     dispatching.put("once", retry=0)
     dispatching.notify(HOST)
-    closed = dispatching.close(grace=3)
+    closed = dispatching.close(grace_seconds=3)
     dispatching.world.clock.advance(3)
     assert len(closed) == 1
     assert len(dispatching.world.caller.cancelled) == 2
@@ -345,7 +348,7 @@ def test_close_ends_although_nothing_can_be_recorded(dispatching: Dispatching) -
     dispatching.put()
     dispatching.notify(HOST)
     dispatching.world.store.is_broken = True
-    closed = dispatching.close(grace=3, then=1)
+    closed = dispatching.close(grace_seconds=3, flush_seconds=1)
     dispatching.world.clock.advance(3)
     assert closed == []
     dispatching.world.clock.advance(1)

@@ -12,8 +12,8 @@ from callme.core.task import Outcome, Reason, State
 from callme.core.times import Key
 from callme.store import queue, tasks
 from callme.store.interface import StoreUnavailable
-from callme.worker import dispatcher
-from callme.worker.dispatcher import RETRY_SECONDS
+from callme.worker import host_memory
+from callme.worker.recorder import RETRY_SECONDS
 from callme.worker.scheduler import TICK_TIMEOUT_SECONDS
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.tasks import NOON
@@ -212,7 +212,7 @@ def test_responsive_host_does_not_wait_for_thousands_that_hang() -> None:
 
 
 def test_latest_responsive_hosts_are_remembered(monkeypatch: Any) -> None:
-    monkeypatch.setattr(dispatcher, "MAX_TRACKED_HOSTS", 1)
+    monkeypatch.setattr(host_memory, "MAX_TRACKED_HOSTS", 1)
     world = World()
     world.put("old", callback="http://old.example/")
     world.put("good")

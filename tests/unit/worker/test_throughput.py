@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from callme.worker.throughput import MAX_HOSTS, MIN_SAMPLES, Capacity, ThroughputMeter
+from callme.worker.throughput import MAX_MEASURED_HOSTS, MIN_SAMPLES, Capacity, ThroughputMeter
 from tests.helpers.forecasts import HOST, OTHER, TEN
 from tests.helpers.world import World
 
@@ -15,37 +15,40 @@ def test_capacity_combines_measured_and_assumed_rates() -> None:
     assert (TEN.calls_per_second(HOST), TEN.calls_per_second(OTHER)) == (2, 5)
     assert TEN.is_measured()
     assert (TEN.is_measured(HOST), TEN.is_measured(OTHER)) == (True, False)
-    nothing = Capacity(256, 64)
+    nothing = Capacity(concurrency=256, per_host=64)
     assert (nothing.calls_per_second(), nothing.calls_per_second(HOST)) == (256, 64)
     assert not nothing.is_measured()
-    only_durations = Capacity(256, 64, duration=0.5, durations={HOST: 0.0})
+    only_durations = Capacity(concurrency=256, per_host=64, duration=0.5, durations={HOST: 0.0})
     assert only_durations.calls_per_second() == 512
     assert only_durations.calls_per_second(HOST) == 512
-    assert Capacity(4, 64).calls_per_second(HOST) == 4
+    assert Capacity(concurrency=4, per_host=64).calls_per_second(HOST) == 4
     # A few calls of 3 ms do not prove that 256 calls at once would be as fast.
-    short = Capacity(256, 64, duration=0.003, durations={HOST: 0.003})
+    short = Capacity(concurrency=256, per_host=64, duration=0.003, durations={HOST: 0.003})
     assert (short.calls_per_second(), short.calls_per_second(HOST)) == (1000, 1000)
-    assert Capacity(256, 64, rate=4000.0, duration=0.003).calls_per_second() == 4000
+    assert (
+        Capacity(concurrency=256, per_host=64, rate=4000.0, duration=0.003).calls_per_second()
+        == 4000
+    )
 
 
 def test_throughput_counts_calls_while_slots_are_short() -> None:
     clock = Clock()
-    pace = ThroughputMeter(clock.seconds)
-    assert pace.capacity(256, 64) == Capacity(256, 64)
+    meter = ThroughputMeter(clock.seconds)
+    assert meter.capacity(256, 64) == Capacity(concurrency=256, per_host=64)
     for _ in range(MIN_SAMPLES):
-        pace.ended(HOST, 100)
+        meter.record_call(HOST, 100)
     clock.advance(1000)
-    assert pace.capacity(256, 64).rate is None
-    assert pace.capacity(256, 64).duration == pytest.approx(0.1)
-    pace.room(short=True)
+    assert meter.capacity(256, 64).rate is None
+    assert meter.capacity(256, 64).duration == pytest.approx(0.1)
+    meter.set_saturated(True)
     for _ in range(MIN_SAMPLES):
         clock.advance(0.1)
-        pace.ended(HOST, 300)
-    assert pace.capacity(256, 64).rate == pytest.approx(10)
-    pace.room(short=False)
+        meter.record_call(HOST, 300)
+    assert meter.capacity(256, 64).rate == pytest.approx(10)
+    meter.set_saturated(False)
     clock.advance(1000)
-    pace.ended(OTHER, None)
-    capacity = pace.capacity(256, 64)
+    meter.record_call(OTHER, None)
+    capacity = meter.capacity(256, 64)
     assert capacity.rate == pytest.approx(10)
     assert list(capacity.durations) == [HOST]
     assert 0.2 < capacity.durations[HOST] <= 0.3
@@ -53,27 +56,27 @@ def test_throughput_counts_calls_while_slots_are_short() -> None:
 
 def test_throughput_forgets_old_samples() -> None:
     clock = Clock()
-    pace = ThroughputMeter(clock.seconds)
+    meter = ThroughputMeter(clock.seconds)
     for rate in (10, 200):
         for _ in range(300):
-            pace.room(short=True)
+            meter.set_saturated(True)
             clock.advance(1)
             for _ in range(rate):
-                pace.ended(HOST, None)
-    assert pace.capacity(256, 64).rate == pytest.approx(200, rel=0.05)
-    pace.ended(HOST, 1)
-    for number in range(MAX_HOSTS):
-        pace.ended(f"host-{number}", 5)
-    durations = pace.capacity(256, 64).durations
+                meter.record_call(HOST, None)
+    assert meter.capacity(256, 64).rate == pytest.approx(200, rel=0.05)
+    meter.record_call(HOST, 1)
+    for number in range(MAX_MEASURED_HOSTS):
+        meter.record_call(f"host-{number}", 5)
+    durations = meter.capacity(256, 64).durations
     assert HOST not in durations
-    assert len(durations) == MAX_HOSTS
+    assert len(durations) == MAX_MEASURED_HOSTS
 
 
 def test_scheduler_measures_throughput(world: World) -> None:
     world.restart(concurrency=4, per_host=2)
     for number in range(400):
         world.put(f"task-{number}", callback=f"http://host-{number % 4}/")
-    assert world.scheduler.capacity() == Capacity(4, 2)
+    assert world.scheduler.capacity() == Capacity(concurrency=4, per_host=2)
     world.caller.status = None
     world.clock.advance(60)
     second = 0

@@ -1,0 +1,118 @@
+"""The recorder: stores the results of claims, and repeats a write until it succeeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import define, evolve, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..core import transitions
+from ..core.task import Claim, Outcome, Transition
+from ..core.times import quoted_key
+from ..errors import quoted
+from ..store import queue
+from ..store.database import Store
+from ..store.interface import StoreUnavailable
+from .attempt_log import AttemptLog
+
+log = Logger(namespace="callme")
+
+RETRY_SECONDS = 2.0
+"""Interval after which a failed write is repeated."""
+
+
+def claim_id(claim: Claim) -> tuple[int, int]:
+    """Return the task and the number of a claim.
+
+    A task alone would not do: if a claim was lost, its call may last longer than the next claim.
+    """
+    return claim.task_id, claim.number
+
+
+@define(eq=False, kw_only=True)
+class Recorder:
+    """The claims without a stored result, and the writes that store it.
+
+    :param clock: sets the timers of repeated writes.
+    :param now: the wall clock, seconds since 1970.
+    :param attempt_log: logs each attempt that ends.
+    :param on_released: is called when a result is stored, or is found to be of a lost claim.
+    """
+
+    _store: Store
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    _attempt_log: AttemptLog
+    _on_released: Callable[[], None]
+    _unrecorded: dict[tuple[int, int], Claim] = field(factory=dict, init=False)
+
+    @property
+    def has_unrecorded(self) -> bool:
+        """Return whether there are claims without a stored result."""
+        return bool(self._unrecorded)
+
+    def add(self, claim: Claim) -> None:
+        """Note a claim, whose result follows."""
+        self._unrecorded[claim_id(claim)] = claim
+
+    def recover_orphans(self, claims: Iterable[Claim]) -> None:
+        """Store that claims without a living owner were interrupted.
+
+        Claims that wait for their result here are left out: only their lease has ended.
+        """
+        for claim in claims:
+            if claim_id(claim) not in self._unrecorded:
+                self.add(claim)
+                self.record_attempt(claim, transitions.interrupted(claim))
+
+    def record_attempt(self, claim: Claim, outcome: Outcome) -> None:
+        """Log the outcome of an attempt, and store the transition that it leads to."""
+        transition = transitions.decide_after_attempt(claim, outcome, self._now())
+        self._attempt_log.ended(claim, transition)
+        self.record(claim, transition)
+
+    def record(self, claim: Claim, transition: Transition) -> None:
+        """Store a transition; repeat the write until it succeeds."""
+
+        def stored(is_ours: bool) -> None:
+            self._release(claim)
+            if not is_ours:
+                log.error(
+                    "{task} attempt {number} ended, but its claim was lost: not stored",
+                    task=quoted_key(claim.definition.key),
+                    number=claim.number,
+                )
+
+        def failed(failure: Failure) -> None:
+            following = transition
+            log.error(
+                "the attempt of {task} could not be recorded: {error}; trying again soon",
+                task=quoted_key(claim.definition.key),
+                error=quoted(str(failure.value), 300),
+            )
+            if not failure.check(StoreUnavailable):
+                log.failure("the database refused a record", failure)
+                following = _without_response_data(transition)
+            self._clock.callLater(RETRY_SECONDS, self.record, claim, following)
+
+        recording = self._store.write(queue.record, claim, transition, self._now())
+        recording.addCallbacks(stored, failed)
+        recording.addErrback(lambda failure: log.failure("a record failed", failure))
+
+    def _release(self, claim: Claim) -> None:
+        if self._unrecorded.get(claim_id(claim)) is claim:
+            del self._unrecorded[claim_id(claim)]
+        self._on_released()
+
+
+def _without_response_data(transition: Transition) -> Transition:
+    """Return a transition without the data of the response, which the database may refuse."""
+    if transition.attempt is None:
+        return transition
+    detail = "the response could not be recorded"
+    return evolve(
+        transition, attempt=evolve(transition.attempt, status=None, detail=detail, body="")
+    )

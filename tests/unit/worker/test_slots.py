@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from callme.worker.slots import Slots
+
+HOST, OTHER = "sink.example:80", "other.example:80"
+
+
+def test_taken_slots_are_counted_by_host_until_their_release() -> None:
+    slots = Slots(concurrency=3, per_host=2)
+    for host in (HOST, HOST, OTHER):
+        slots.take(host)
+    assert (slots.free, slots.in_flight) == (0, {HOST: 2, OTHER: 1})
+    assert (slots.has_room(HOST), slots.has_room(OTHER)) == (False, True)
+    slots.release(OTHER)
+    slots.release(HOST)
+    assert (slots.free, slots.in_flight) == (2, {HOST: 1})
+    assert slots.has_room(HOST)
+
+
+def test_reserve_is_at_most_half_and_leaves_a_host_its_limit() -> None:
+    assert Slots(concurrency=256, per_host=64).reserve == 128
+    assert Slots(concurrency=100, per_host=70).reserve == 30
+    assert Slots(concurrency=10, per_host=10).reserve == 0
+    assert Slots(concurrency=10, per_host=64).reserve == 0

@@ -1,4 +1,4 @@
-"""What this daemon counts itself, from its start on."""
+"""Prometheus counters and histograms of this daemon, counted from its start."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class BoundedChannel(HTTPChannel):
 
     @property
     def sheddable(self) -> bool:
-        """Whether the buffered bytes may be discarded: no request is being processed with them."""
+        """True if buffered bytes may be discarded: no request in progress depends on them."""
         return not self._responding or self._buffered_bytes > 0
 
     def shed(self) -> None:

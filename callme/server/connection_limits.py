@@ -36,7 +36,7 @@ class BufferBudget(Generic[C]):
 
     @property
     def exceeded(self) -> bool:
-        """Whether more bytes are buffered than the limit."""
+        """True if more bytes are buffered than the limit."""
         return self._total > self.max_bytes
 
     def largest(self, eligible: Callable[[C], bool]) -> C | None:
@@ -91,7 +91,7 @@ class ConnectionRegistry(Generic[C]):
 
     @property
     def full(self) -> bool:
-        """Whether another connection needs an eviction."""
+        """True if another connection needs an eviction."""
         return len(self.connections) >= self.max_connections
 
     def pop_evictable(self) -> C | None:

@@ -1,1 +1,1 @@
-"""Where tasks live: the port that callme sees, and the databases behind it."""
+"""The store of tasks: its interface, queries and operations, and the two databases."""

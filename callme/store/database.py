@@ -1,4 +1,4 @@
-"""The door to the store: queries and operations, each a plain function, run through it.
+"""The access to the store: it runs queries and operations, each a plain function.
 
 A call is one transaction. The functions are in :mod:`callme.store.tasks`,
 :mod:`callme.store.queue` and :mod:`callme.store.stats`.
@@ -47,11 +47,11 @@ class Operation:
 
 
 class Store(ABC):
-    """Tasks on disk. All methods are called on the reactor's thread.
+    """Tasks on disk. All methods must be called in the reactor's thread.
 
     A Deferred fails with :class:`callme.store.interface.StoreUnavailable` while the database
-    cannot be used; nothing is half done then. Cancelling it stops the waiting, never the
-    transaction nor the publication of its changes.
+    cannot be used; nothing is half done then. Cancelling a Deferred drops the result, but neither
+    the transaction nor the publication of its changes.
 
     :ivar changes: publishes the changes of each commit, just before its results are returned.
     :ivar overrides: replacements of queries and operations that a database runs in a way of its
@@ -94,7 +94,7 @@ class Store(ABC):
     @property
     @abstractmethod
     def is_writable(self) -> bool:
-        """True if the last write found a database that takes any. The database is not asked."""
+        """False from a write that found the database unusable until a later one succeeds."""
 
     @abstractmethod
     def close(self) -> Deferred[None]:

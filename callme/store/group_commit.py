@@ -5,6 +5,7 @@ A commit that is synced to disk costs the same for one write as for hundreds.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -14,15 +15,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from .changes import Changes
+from .database import Operation, Store
+from .interface import StoreUnavailable
 
 O = TypeVar("O")  # noqa: E741 - the operation
 MIN_BATCH = 100
-"""The least number of waiting writes that a transaction takes; the more, the less each costs."""
+"""Number of queued writes up to which a transaction takes all: the more, the less each costs."""
 
 
 @define(eq=False, kw_only=True)
 class GroupCommit(Generic[O]):
-    """Queue of operations that runs as many in one transaction as are waiting, in order.
+    """Queue of operations that runs all that are queued in one transaction, in order.
 
     Each caller gets the result or the error of its own operation, after the commit. If one
     operation fails, the transaction is undone and each of its operations is repeated in a
@@ -30,12 +33,12 @@ class GroupCommit(Generic[O]):
 
     :param transact: runs operations in one transaction, on another thread, and commits it;
         returns their results and what they changed.
-    :param fails_all: returns whether an error would meet every operation, so that repeating them
-        one by one is of no use.
+    :param fails_all: returns whether an error would meet every operation, so that it is useless
+        to repeat them one by one.
     :param publish: called with the changes of each commit.
     :param max_batch: the maximum number of operations in a transaction.
-    :ivar failing: whether a transaction met an error that every one would meet, and none was
-        committed since, here or by other ways: see :meth:`mark_healthy`.
+    :ivar failing: whether a transaction met an error that every operation would meet, and no
+        write has succeeded since, in this queue or outside (:meth:`mark_healthy`).
     """
 
     _clock: IReactorTime
@@ -53,13 +56,13 @@ class GroupCommit(Generic[O]):
         """Run an operation in the next transaction; its Deferred fires after the commit.
 
         The operation may run more than once, each time from the same state. Cancelling the
-        Deferred stops the waiting, never the operation.
+        Deferred drops the result, not the operation.
         """
         result: Deferred[Any] = Deferred()
         self._queue.append((operation, result))
         if not self._busy:
             self._busy = True
-            # Not at once: other writes of this turn of the reactor join the transaction.
+            # Deferred, so that other writes of this turn of the reactor join the transaction.
             self._clock.callLater(0, self._next)
         return result
 
@@ -88,14 +91,14 @@ class GroupCommit(Generic[O]):
             self._retry_singly -= 1
             count = 1
         else:
-            # Of a long queue, half: the other half is written while results of this one
+            # A long queue is halved: the second half is written while the results of the first
             # are returned.
             count = min(self._max_batch, max(MIN_BATCH, len(self._queue) // 2))
         batch, self._queue = self._queue[:count], self._queue[count:]
         return batch
 
     def mark_healthy(self) -> None:
-        """Note that the database has just taken a write by another way."""
+        """Record that a write outside of this queue has succeeded."""
         self.failing = False
 
     def _committed(
@@ -123,3 +126,44 @@ class GroupCommit(Generic[O]):
             for _, waiter in batch:
                 waiter.errback(failure)
         self._next()
+
+
+class GroupCommitStore(Store):
+    """A store whose writes go through a group commit.
+
+    :param node: returns the daemon's name, which attempts carry.
+    :param clock: sets the timers.
+    """
+
+    def __init__(self, node: Callable[[], str], clock: IReactorTime) -> None:
+        super().__init__()
+        self._node = node
+        self._clock = clock
+        self._commits: GroupCommit[Operation] = GroupCommit(
+            clock=clock,
+            transact=self._transact,
+            fails_all=self._fails_all,
+            publish=self.changes.publish,
+        )
+
+    @property
+    def is_writable(self) -> bool:
+        return not self._commits.failing
+
+    def _write(self, operation: Operation) -> Deferred[Any]:
+        return self._commits.write(operation)
+
+    @abstractmethod
+    def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
+        """Run operations in one transaction; return their results and changes."""
+
+    @staticmethod
+    def _fails_all(failure: Failure) -> bool:
+        return failure.check(StoreUnavailable) is not None
+
+    def close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._close())
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Finish the writes in progress and release the database."""

@@ -19,7 +19,7 @@ from ..errors import quoted
 class Event:
     """A task in a calendar.
 
-    :ivar changed_at: when it last changed, milliseconds since 1970.
+    :ivar changed_at_ms: the time of its last change, milliseconds since 1970.
     :ivar last_attempt: the number of its last attempt; 0 before the first.
     :ivar host: the ``host:port`` that it calls.
     """
@@ -32,12 +32,12 @@ class Event:
 
 @frozen(kw_only=True)
 class CalendarData:
-    """What a calendar is made of.
+    """The tasks in a calendar.
 
-    :ivar scheduled: the next ones first.
+    :ivar scheduled: the earliest first.
     :ivar failed: the latest first.
-    :ivar more_scheduled: whether there are more than those.
-    :ivar more_failed: the same of the failed ones.
+    :ivar more_scheduled: whether scheduled tasks were left out.
+    :ivar more_failed: whether failed tasks were left out.
     """
 
     scheduled: Sequence[Event] = ()
@@ -48,10 +48,12 @@ class CalendarData:
 
 @frozen(kw_only=True)
 class MinuteLoad:
-    """Calls that are to be made in one minute.
+    """The calls due in one minute, to one host or to all hosts.
 
-    :ivar host: the ``host:port`` that they go to; ``None`` for those to all hosts.
-    :ivar expires_at: the earliest second from which on one of them may not start any more.
+    :ivar minute: its first second since 1970.
+    :ivar host: the ``host:port`` that is called; ``None`` for all hosts.
+    :ivar expires_at: the earliest deadline of these calls, seconds since 1970: at that time the
+        call can no longer start.
     """
 
     minute: int
@@ -83,9 +85,10 @@ class DueLoad:
 class MinuteOutcomes:
     """The tasks that ended in one minute.
 
-    :ivar lateness_ms: how many of their first attempts were how late, by milliseconds that are
-        rounded down to two digits. Later attempts are late by what ``retry_delay`` asks, and
-        what failed as ``too_late`` had none.
+    :ivar minute: its first second since 1970.
+    :ivar lateness_ms: the number of first attempts by lateness in milliseconds, rounded down to
+        two digits. Later attempts are left out, because ``retry_delay`` sets their times, and a
+        task that failed as ``too_late`` has no attempt.
     """
 
     minute: int
@@ -131,21 +134,21 @@ class Cursor(Protocol):
 
 
 HEARTBEAT_SECONDS = 5
-"""How often a daemon says that it lives, where others share its database."""
+"""Interval between the heartbeats of a daemon that shares its database, in seconds."""
 
 MAX_LOADS = 2000
-"""Loads of single hosts that one look returns."""
-
+"""Maximum number of loads of single hosts that one query returns."""
 
 MAX_BACKLOG_COUNT = 10_000
-"""Due tasks that :func:`callme.store.stats.store_stats` counts at most: more may take 0.1 s."""
+"""Maximum number of due tasks that :func:`callme.store.stats.store_stats` counts: more may take
+0.1 s."""
 
 PAGE_CHARACTERS = 1024 * 1024
-"""Characters of the tasks of a page, after which no further one is put on it."""
+"""Number of characters from which on a page takes no further task."""
 
 
 class StoreUnavailable(Exception):
-    """The database cannot be used just now; its text says why. Worth trying again."""
+    """The database cannot be used at the moment; the text gives the reason. A retry may succeed."""
 
 
 def log_store_failure(
@@ -164,15 +167,15 @@ def log_store_failure(
 
 
 class CannotOpen(Exception):
-    """The database cannot be used at all; its text is one line that says why."""
+    """The database cannot be opened; the text is one line that gives the reason."""
 
 
 @frozen
 class PutResult:
     """The result of a put.
 
-    :ivar task: the task that is under the key now; ``None`` if there is none, or if the task was
-        created by a batch.
+    :ivar task: the task that is under the key now; ``None`` if there is none, or if a batch
+        created it.
     """
 
     outcome: PutOutcome
@@ -181,10 +184,10 @@ class PutResult:
 
 @frozen(kw_only=True)
 class TaskVersion:
-    """What tells a task from what it becomes next.
+    """The version of a task: it differs after every change.
 
-    :ivar created_at_ms: another once it was replaced.
-    :ivar attempts_used: one more after an attempt that left it ``scheduled``.
+    :ivar created_at_ms: changes when the task is replaced.
+    :ivar attempts_used: changes when an attempt leaves the task ``scheduled``.
     """
 
     state: State
@@ -193,7 +196,7 @@ class TaskVersion:
 
     @classmethod
     def of(cls, task: Task) -> TaskVersion:
-        """Return what tells this task from what it becomes next."""
+        """Return the version of a task."""
         return cls(
             state=task.state,
             created_at_ms=task.created_at_ms,
@@ -203,7 +206,10 @@ class TaskVersion:
 
 @frozen
 class Page:
-    """Some tasks in the order of their keys, and where the rest begin, if there is a rest."""
+    """A page of tasks in the order of their keys.
+
+    :ivar next: the first key of the next page; ``None`` on the last page.
+    """
 
     tasks: Sequence[Task]
     next: Key | None
@@ -211,11 +217,11 @@ class Page:
 
 @frozen(kw_only=True)
 class Rescheduled:
-    """What a reschedule did.
+    """The result of a reschedule.
 
-    :ivar moved: the old and the new key of each task moved.
-    :ivar skipped: the key of each task left alone, and why.
-    :ivar conflict: for one task: why nothing was done; ``None`` otherwise.
+    :ivar moved: the old and the new key of each task that was moved.
+    :ivar skipped: the key of each selected task that was not moved, and the reason.
+    :ivar conflict: the reason why nothing was done; ``None`` otherwise.
     """
 
     moved: Sequence[tuple[Key, Key]] = ()
@@ -225,7 +231,11 @@ class Rescheduled:
 
 @frozen
 class Deleted:
-    """What a delete did: how many tasks are gone, and which are left as they are running."""
+    """The result of a delete.
+
+    :ivar count: the number of deleted tasks.
+    :ivar running: the keys of tasks that were not deleted because they are running.
+    """
 
     count: int
     running: Sequence[Key] = ()
@@ -236,7 +246,7 @@ class DueScan:
     """The result of a scan for due tasks.
 
     :ivar hosts: the ``host:port`` of every task whose minute has come.
-    :ivar more: whether more tasks are too late than one transaction fails.
+    :ivar more: whether overdue tasks remain, because one transaction fails only so many.
     """
 
     hosts: Sequence[str]
@@ -245,14 +255,14 @@ class DueScan:
 
 @frozen(kw_only=True)
 class StoreStats:
-    """How much there is in the store.
+    """The size of the store and of its backlog.
 
-    :ivar backlog: tasks that are due and wait to be claimed, at most
+    :ivar backlog: the number of due tasks that are not claimed, at most
         :data:`MAX_BACKLOG_COUNT`.
-    :ivar oldest_due: how many seconds the longest due of them has been due; 0 without any.
-    :ivar size: bytes that the tasks and their attempts take in the database.
-    :ivar tasks: how many tasks there are of each state and, of failed ones, each reason; of what
-        there is none, 0. ``None`` unless they were asked to be counted.
+    :ivar oldest_due: the seconds since the oldest of them became due; 0 without a backlog.
+    :ivar size: the bytes that tasks and attempts take in the database.
+    :ivar tasks: the number of tasks of each state and, for failed tasks, each reason, zeros
+        included. ``None`` if they were not counted.
     """
 
     backlog: int
@@ -263,12 +273,12 @@ class StoreStats:
 
 @frozen(kw_only=True)
 class InFlightCall:
-    """A call that is being made.
+    """A call in flight.
 
-    :ivar host: the ``host:port`` that it goes to.
+    :ivar host: the ``host:port`` that is called.
     :ivar number: the number of the attempt.
-    :ivar since_ms: when the task was taken to be called, milliseconds since 1970.
-    :ivar node: the name of the daemon that makes it.
+    :ivar since_ms: the time of the claim, milliseconds since 1970.
+    :ivar node: the name of the daemon that makes the call.
     """
 
     key: Key
@@ -280,11 +290,11 @@ class InFlightCall:
 
 @frozen(kw_only=True)
 class ActivitySnapshot:
-    """What is going on, and what failed last.
+    """The calls in flight and the latest failures.
 
-    :ivar running: how many tasks are ``running``.
-    :ivar in_flight: some of them, those first that have been for longest.
-    :ivar failures: tasks that failed, the last one first.
+    :ivar running: the number of ``running`` tasks.
+    :ivar in_flight: some of their calls, the longest running first.
+    :ivar failures: failed tasks, the latest first.
     """
 
     running: int
@@ -294,11 +304,11 @@ class ActivitySnapshot:
 
 @frozen(kw_only=True)
 class StartupCounts:
-    """How the tasks stand as a daemon starts.
+    """The numbers of tasks when a daemon starts.
 
-    :ivar scheduled: how many are ``scheduled``.
-    :ivar due: ... and due: where no other daemon runs, they were missed.
-    :ivar running: how many are ``running``: where no other daemon runs, they were interrupted.
+    :ivar scheduled: the number of ``scheduled`` tasks.
+    :ivar due: the number of these that are due: without another daemon, they were missed.
+    :ivar running: the number of ``running`` tasks: without another daemon, they were interrupted.
     """
 
     scheduled: int
@@ -308,11 +318,11 @@ class StartupCounts:
 
 @frozen(kw_only=True)
 class PutPreview:
-    """What is to be known of a task before it is put.
+    """The existing task and the calls that a put would meet.
 
-    :ivar existing: the task under its key.
-    :ivar calls: how many other tasks are due when it is.
-    :ivar calls_to_host: ... of them to its host.
+    :ivar existing: the task under the key.
+    :ivar calls: the number of other tasks due at the same time.
+    :ivar calls_to_host: the number of these that call the same host.
     """
 
     existing: Task | None

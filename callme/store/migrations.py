@@ -16,10 +16,10 @@ _UPGRADE = re.compile(r"upgrade_(\d{4})\.sql")
 
 @frozen(kw_only=True)
 class Migrations:
-    """The ways to the newest schema.
+    """The migrations to the newest schema.
 
     :ivar numbered: SQL by the schema version that it makes; the first one, the baseline, makes
-        its version of an empty database.
+        its version from an empty database.
     :ivar upgrades: SQL by the schema version that it raises to that of the baseline.
     """
 

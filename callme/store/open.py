@@ -1,4 +1,4 @@
-"""Access to the database of a daemon, be it a file (SQLite) or a server (PostgreSQL)."""
+"""Factories for the database of a daemon: a file (SQLite) or a server (PostgreSQL)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .sqlite.file import DatabaseFile, open_database, startup_counts_of
 
 
 def open_store_database(database: str, node: str, rundir: str) -> DatabaseFile | Server:
-    """Return the database of a name, certain to be usable.
+    """Check a database, migrate it to the newest schema, and return it.
 
     :param database: a path, or PostgreSQL's URL.
-    :param node: the daemon's name, which no other may have; empty if it has none of its own.
+    :param node: the daemon's name, which no other daemon may have; empty for a generated name.
     :param rundir: the directory that a path is relative to.
     :raises CannotOpen: if it cannot be used.
     """
@@ -48,7 +48,11 @@ def create_store(
     node: Callable[[], str],
     clock: IReactorTime,
 ) -> Store:
-    """Return the store on a database that was opened."""
+    """Return the store on an open database.
+
+    :param node: returns the daemon's name, which attempts carry.
+    :param clock: sets the timers.
+    """
     if isinstance(database, DatabaseFile):
         return SqliteStore(database, reactor, node, clock)
     from .postgresql.engine import PostgresqlStore  # noqa: PLC0415 - as above
@@ -69,4 +73,4 @@ def describe(database: DatabaseFile | Server) -> str:
     """Return the name of a database for the log."""
     if isinstance(database, DatabaseFile):
         return f"{database.path} (SQLite {sqlite3.sqlite_version})"
-    return f"{database.shown} (PostgreSQL {database.version})"
+    return f"{database.display_url} (PostgreSQL {database.version})"

@@ -246,7 +246,7 @@ def test_daemons_wait_during_the_move_of_a_server(
     url: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     side = move.open_endpoint(url, must_exist=False)
-    monkeypatch.setattr("callme.store.postgresql.setup.MIGRATING_SECONDS", 1)
+    monkeypatch.setattr("callme.store.postgresql.setup.MIGRATION_TIMEOUT_SECONDS", 1)
     with pytest.raises(CannotOpen, match="lock timeout"):
         open_server(url)
     side.close()

@@ -436,7 +436,7 @@ async def test_restarted_daemon_rescues_its_own_claims_at_once(daemons: Any) -> 
         taken = await alive(again, NOW + 1)
         if taken:
             break
-        again._node = None
+        again._own_member = None
         await deferLater(reactor, 0.01)
     assert [claim.node for claim in taken] == ["name"]
 
@@ -470,7 +470,7 @@ async def test_concurrent_starts_with_one_node_name_admit_one(daemons: Any, serv
     other.release()
     a = daemons("a", first)
     await alive(a, NOW)
-    assert first.starting.closed, "one connection less, now that it lives"
+    assert first.name_lock.closed, "one connection less, now that it lives"
     with pytest.raises(CannotOpen, match="give it another --node"):
         open_server(server.conninfo, "a")
 
@@ -549,7 +549,7 @@ async def test_connection_closed_while_idle_is_replaced_silently(
     pools = [one._pool for one in (daemon._writer, daemon._readers)]
     used = [connection for one in pools for connection in one.connections.values()]
     # The last message of the server arrives before the end of the connection.
-    wait_for(lambda: all(map(pool._has_ended, used)))
+    wait_for(lambda: all(map(pool._is_closed, used)))
     await put(daemon, "after")
     assert await daemon.read(tasks.get, definition("after").key) is not None
 
@@ -610,7 +610,7 @@ async def test_silent_server_times_out(cluster: Cluster) -> None:
     assert await one.run(ask) == (1,)
     proxy.silent = True
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="no answer within 1 s"):
+    with pytest.raises(StoreUnavailable, match="no response within 1 s"):
         await one.run(ask)
     assert time.monotonic() - began < 5
     proxy.silent = False
@@ -845,7 +845,7 @@ def test_unusable_database_is_a_one_line_error(cluster: Cluster, url: str, messa
 
 
 def test_old_server_version_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "OLDEST_POSTGRESQL", 990_000)
+    monkeypatch.setattr(setup, "MIN_SERVER_VERSION", 990_000)
     with pytest.raises(CannotOpen, match="or newer is needed"):
         open_server(server.conninfo)
 
@@ -913,7 +913,7 @@ def filled(
             "task_host",
         ),
         (postgresql_queue.DUE_HOSTS, {"ms": 1000}, "task_due"),
-        (membership._ALIVE, {"ms": 1000, "me": 1, "token": 1}, "task_running"),
+        (membership._HEARTBEAT, {"ms": 1000, "me": 1, "token": 1}, "task_running"),
         (postgresql_queue._RECORD, ('[{"task_id": 1}]', [1, 2, 3]), "task_pkey"),
         (queue._PURGE, (1000, 500), "task_finished"),
         (queue._TOO_LATE, (1000, 1000, 1000), "task_due"),

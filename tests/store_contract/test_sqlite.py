@@ -144,7 +144,7 @@ def test_newline_in_a_path_is_escaped(tmp_path: Path) -> None:
 
 
 def test_old_sqlite_version_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "OLDEST_SQLITE", (99, 0, 0))
+    monkeypatch.setattr(file, "MIN_SQLITE_VERSION", (99, 0, 0))
     with pytest.raises(CannotOpen, match="is too old"):
         open_database(path)
 

@@ -1,4 +1,4 @@
-"""A cursor that takes the statements which all databases share, and the transaction around it."""
+"""The cursor for statements that all databases share, and the transaction around it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Text(Loader):
 
 
 class PostgresqlCursor:
-    """Implements :class:`callme.store.interface.Cursor` by cursors of psycopg's.
+    """Implements :class:`callme.store.interface.Cursor` with psycopg's cursors.
 
     In a transaction statements are sent one behind the other without waiting, until the result
     of one is needed. The cursor that :meth:`execute` returns remains that of its own statement
@@ -114,7 +114,7 @@ def in_transaction(
     *,
     use_client_clock: bool = False,
 ) -> T:
-    """Do some work in one transaction."""
+    """Run work in one transaction, its statements in a pipeline."""
     # libpq is older than 14 where the system's own is used and the system is old.
     pipelined = psycopg.Pipeline.is_supported()
     with connection.pipeline() if pipelined else contextlib.nullcontext():

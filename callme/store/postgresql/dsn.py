@@ -1,4 +1,4 @@
-"""Which PostgreSQL database a daemon shares with others; no driver is needed to say so."""
+"""The address of a PostgreSQL database; this module works without psycopg."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from typing import Any
 from attrs import field, frozen
 
 SCHEMA = "callme"
-"""The schema that holds the tables, so that they meet nobody else's."""
+"""The schema of callme's tables, apart from those of other programs."""
 
 
 def is_url(database: str) -> bool:
-    """Whether a ``--database`` names a PostgreSQL server, not a file."""
+    """Return whether ``--database`` names a PostgreSQL server, not a file."""
     return database.startswith(("postgresql://", "postgres://"))
 
 
 @frozen(kw_only=True)
 class Server:
-    """A database that callme has looked at: reachable, and of the newest schema.
+    """A PostgreSQL database that was reachable and has the newest schema.
 
-    :ivar conninfo: what libpq needs to connect; may hold a password.
-    :ivar shown: the same for people, without secrets.
-    :ivar version: the server's.
-    :ivar own_time: whether the daemon's clock counts, not the database's: where a test or
-        a benchmark turns it.
-    :ivar starting: the connection that keeps the daemon's name from others, where it was told one.
+    :ivar conninfo: libpq's connection string, which may contain a password.
+    :ivar display_url: the URL for people, without secrets.
+    :ivar version: the version of the server.
+    :ivar use_client_clock: whether the daemon's clock decides, not the database's: for tests and
+        benchmarks, which set it.
+    :ivar name_lock: the connection that reserves the daemon's configured name until its first
+        heartbeat.
     """
 
     conninfo: str = field(repr=False)
-    shown: str
+    display_url: str
     version: str
     use_client_clock: bool = False
-    starting: Any = field(default=None, repr=False, eq=False)
+    name_lock: Any = field(default=None, repr=False, eq=False)
 
     def release(self) -> None:
-        """Keep the name no longer: the daemon lives, and has it."""
-        if self.starting is not None:
-            self.starting.close()
+        """Close the connection that reserves the name: that of the heartbeat holds it now."""
+        if self.name_lock is not None:
+            self.name_lock.close()

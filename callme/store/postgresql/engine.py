@@ -20,8 +20,8 @@ from ...core.task import Claim, Task
 from ...core.times import Key, to_ms
 from .. import queue, tasks
 from ..changes import Changes
-from ..database import Operation, Store, Write
-from ..group_commit import GroupCommit
+from ..database import Operation, Write
+from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable, TaskVersion
 from .cursor import PostgresqlCursor, in_transaction
 from .dsn import Server
@@ -34,18 +34,22 @@ from .tasks import PutCall, get_if_modified, put_many, send_puts
 T = TypeVar("T")
 READERS = 3
 WORK_SECONDS = 25
-"""Time that a transaction may take before its connection is given up."""
+"""Time limit of a transaction, after which its connection is closed."""
 HEARTBEAT_WORK_SECONDS = 8
 """The same for a heartbeat, which must be repeated well before this daemon counts as dead."""
 IN_DOUBT_SECONDS = 60
 """Time within which the server may still commit a claim whose connection ended."""
-LEAVE_SECONDS = 3.0
-"""Time that the writes in progress may take at the end."""
-_TRIES = 3
-# The transaction is undone, by no fault of its own: another daemon was in its way.
-_TRY_AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
-# Errors that one operation may cause, and from which the others need not suffer.
-_OF_ONE_OPERATION = (errors.QueryCanceled, errors.LockNotAvailable, errors.TransactionRollback)
+CLOSE_STEP_SECONDS = 3.0
+"""Time limit of each step of closing."""
+_MAX_TRIES = 3
+# Conflicts with another daemon: the transaction is rolled back, and can succeed when repeated.
+_RETRIED_ERRORS = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
+# Errors that a single operation may cause: the others of its transaction are then run singly.
+_SINGLE_OPERATION_ERRORS = (
+    errors.QueryCanceled,
+    errors.LockNotAvailable,
+    errors.TransactionRollback,
+)
 
 _PIPELINED: dict[Callable[..., Any], tuple[type, Callable[..., Callable[[], Sequence[Any]]]]] = {
     tasks.put: (PutCall, send_puts),
@@ -90,15 +94,15 @@ def _receive(sent: list[Callable[[], Sequence[Any]]]) -> list[Any]:
     return received
 
 
-class PostgresqlStore(Store):
-    """Tasks in a PostgreSQL database.
+class PostgresqlStore(GroupCommitStore):
+    """The store in a PostgreSQL database.
 
-    An operation that fails because its connection ended may have been committed. A put, a delete
-    and a purge may be repeated as they are. A record that exists already counts as stored. The
-    tasks that a claim took, if it took any, are found by its token before the next one takes more.
+    An operation whose connection ended may have been committed. A put, a delete and a purge can
+    simply be repeated. A record that exists already counts as stored. A claim is in doubt: its
+    token finds the tasks that it took before the next claim takes more.
 
     :param server: the database, of the newest schema.
-    :param node: returns the daemon's name, which attempts carry.
+    :param node: as in :class:`callme.store.group_commit.GroupCommitStore`.
     :param clock: sets the timers; the reactor by default.
     """
 
@@ -109,13 +113,12 @@ class PostgresqlStore(Store):
         node: Callable[[], str],
         clock: IReactorTime | None = None,
     ) -> None:
-        super().__init__()
+        clock = clock or reactor
+        super().__init__(node, clock)
         self._server = server
-        self._clock = clock = clock or reactor
-        self._name = node
-        self._node: Member | None = None
+        self._own_member: Member | None = None
         self._tokens = count(random.getrandbits(62))
-        # By token of a claim whose result was lost: when that was.
+        # Tokens of claims whose results were lost, and the times at which they were.
         self._in_doubt: dict[int, float] = {}
         self._writer = Connections(
             conninfo=server.conninfo, size=1, seconds=WORK_SECONDS, reactor=reactor, clock=clock
@@ -133,10 +136,7 @@ class PostgresqlStore(Store):
             seconds=HEARTBEAT_WORK_SECONDS,
             reactor=reactor,
             clock=clock,
-            opened=lambda connection: take_name(connection, node()),
-        )
-        self._commits: GroupCommit[Operation] = GroupCommit(
-            clock=clock, transact=self._transact, fails_all=_fails_all, publish=self.changes.publish
+            on_open=lambda connection: take_name(connection, node()),
         )
         self.overrides.update(
             {
@@ -147,24 +147,18 @@ class PostgresqlStore(Store):
             }
         )
 
-    @property
-    def is_writable(self) -> bool:
-        return not self._commits.failing
-
-    def close(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._close())
-
     async def _close(self) -> None:
-        await self._within(LEAVE_SECONDS, self._commits.idle())
-        if self._node is not None and self._node.node_id is not None:
-            # Without it, the peers take over only after a while.
-            await self._within(LEAVE_SECONDS, self._heartbeats.run(self._node.leave))
+        await self._within(CLOSE_STEP_SECONDS, self._commits.idle())
+        member = self._own_member
+        if member is not None and member.node_id is not None:
+            # Without it, the other daemons take over claims only after a timeout.
+            await self._within(CLOSE_STEP_SECONDS, self._heartbeats.run(member.deregister))
         for connections in (self._heartbeats, self._readers, self._writer):
             connections.close()
         self._server.release()
 
     async def _within(self, seconds: float, doing: Deferred[None]) -> None:
-        """Wait for something, but not for long, and not for its success."""
+        """Wait for a Deferred, at most some seconds; ignore an unavailable database."""
         doing.addTimeout(seconds, self._clock)
         await doing.addErrback(lambda failure: failure.trap(StoreUnavailable, defer.TimeoutError))
 
@@ -204,7 +198,7 @@ class PostgresqlStore(Store):
         )
 
     def _take_orphans(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
-        # A start says nothing of the other daemons: no claim is this one's by then.
+        # ``every`` changes nothing: claims of live daemons are never orphaned, start or not.
         beat = partial(
             self._member().heartbeat, now=now, ms=self._given_ms(now), token=next(self._tokens)
         )
@@ -213,7 +207,7 @@ class PostgresqlStore(Store):
     def _taken(self, result: tuple[Sequence[Claim], Changes]) -> Sequence[Claim]:
         claims, changes = result
         self._server.release()
-        # A heartbeat is a write: a daemon without any other would count as failing.
+        # A heartbeat is a write: an idle daemon has no other that would end a failure.
         self._commits.mark_healthy()
         self.changes.publish(changes)
         return claims
@@ -231,27 +225,24 @@ class PostgresqlStore(Store):
         return self._heartbeats.run(read)
 
     def _member(self) -> Member:
-        if self._node is None:
-            # Only now: the process id may have changed since the store was made.
-            self._node = Member(self._name())
-        return self._node
+        if self._own_member is None:
+            # Not in the constructor: the name may contain the process id, which a fork changes.
+            self._own_member = Member(self._node())
+        return self._own_member
 
     def _given_ms(self, now: float) -> int | None:
         return to_ms(now) if self._server.use_client_clock else None
 
-    def _write(self, operation: Operation) -> Deferred[Any]:
-        return self._commits.write(operation)
-
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
         def run(cursor: PostgresqlCursor) -> tuple[list[Any], Changes]:
-            write = Write(cursor=cursor, node=self._name)
+            write = Write(cursor=cursor, node=self._node)
             return run_all(write, operations), write.changes
 
         def work(connection: psycopg.Connection) -> tuple[list[Any], Changes]:
-            for _ in range(_TRIES - 1):
+            for _ in range(_MAX_TRIES - 1):
                 try:
                     return self._in_transaction(connection, b"BEGIN", run)
-                except _TRY_AGAIN:
+                except _RETRIED_ERRORS:
                     connection.execute("ROLLBACK")
             return self._in_transaction(connection, b"BEGIN", run)
 
@@ -268,9 +259,9 @@ class PostgresqlStore(Store):
             connection, begin, work, use_client_clock=self._server.use_client_clock
         )
 
-
-def _fails_all(failure: Failure) -> bool:
-    cause = failure.value.__cause__ if failure.value is not None else None
-    if failure.check(StoreUnavailable) is None:
-        return False
-    return not isinstance(cause, _OF_ONE_OPERATION)
+    @staticmethod
+    def _fails_all(failure: Failure) -> bool:
+        cause = failure.value.__cause__ if failure.value is not None else None
+        return GroupCommitStore._fails_all(failure) and not isinstance(
+            cause, _SINGLE_OPERATION_ERRORS
+        )

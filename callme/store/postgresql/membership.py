@@ -1,8 +1,8 @@
-"""Who lives: each daemon says so every few seconds; whose word is missed for long is dead.
+"""Membership in a fleet: heartbeats, the detection of dead daemons, the rescue of their claims.
 
-The time is the database's alone. A daemon that was itself away, frozen or cut off, or whose
-database was, judges nobody until it has been steady for as long as that takes: after a
-restart of the database all have been away, and none is dead.
+Only the database's time counts. A daemon that missed heartbeats itself declares no other daemon
+dead until its own have been regular for the whole timeout: after a restart of the database all
+daemons have missed some, and none is dead.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .cursor import PostgresqlCursor, in_transaction
 from .queue import NOW, TOKEN_CLAIM
 from .setup import PEER_TIMEOUT_SECONDS, take_name
 
-_GAP_SECONDS = 3 * HEARTBEAT_SECONDS
-"""After how long a silence a daemon is no longer steady."""
-_AT_ONCE = 1000
-"""How many claims of the dead one statement takes over."""
+_MAX_GAP_SECONDS = 3 * HEARTBEAT_SECONDS
+"""Maximum time between regular heartbeats, in seconds."""
+_RESCUE_LIMIT = 1000
+"""Maximum number of claims that one heartbeat rescues."""
 
-# One statement, in the order of its parts: say that I live, delete whom I judge dead, take over
-# the claims that no row in node stands for. A claim of my own whose lease has ended is one whose
-# answer I never had.
-_ALIVE = f"""
+# One statement that updates the daemon's own row, deletes the rows of dead daemons, and takes over
+# orphaned claims. A claim is orphaned if its holder has no row. A claim of this daemon is orphaned
+# if its lease has ended: then the result of the claim was lost, and the call was never made.
+_HEARTBEAT = f"""
     WITH time AS (SELECT {NOW} AS ms),
     me AS (
         UPDATE node
         SET seen_at_ms = ms,
-            stable_since_ms = CASE WHEN ms - seen_at_ms > {_GAP_SECONDS * 1000} THEN ms
+            stable_since_ms = CASE WHEN ms - seen_at_ms > {_MAX_GAP_SECONDS * 1000} THEN ms
                 ELSE stable_since_ms END
         FROM time WHERE node_id = %(me)s RETURNING node_id, stable_since_ms
     ), dead AS (
@@ -52,7 +52,7 @@ _ALIVE = f"""
             OR holder IN (SELECT node_id FROM dead)
             OR holder = %(me)s AND lease_until <= {NOW} / 1000
         )
-        LIMIT {_AT_ONCE} FOR UPDATE SKIP LOCKED
+        LIMIT {_RESCUE_LIMIT} FOR UPDATE SKIP LOCKED
     ), taken AS (
         UPDATE task
         SET token = CASE WHEN holder = %(me)s THEN token ELSE %(token)s END,
@@ -68,14 +68,14 @@ _REGISTER = f"""
     INSERT INTO node (name, seen_at_ms, stable_since_ms)
     SELECT %(name)s, ms, ms FROM (SELECT {NOW} AS ms) AS time RETURNING node_id
 """
-_KEEP = "UPDATE task SET holder = ? WHERE state = 'running' AND holder = ?"
+_KEEP_CLAIMS = "UPDATE task SET holder = ? WHERE state = 'running' AND holder = ?"
 
 
 @define(eq=False)
 class Member:
-    """One run of a daemon: this one, as the others see it.
+    """A daemon as a member of its fleet.
 
-    :ivar node_id: its number; ``None`` before it has said for the first time that it lives.
+    :ivar node_id: the number of its row; ``None`` before the first heartbeat.
     """
 
     name: str
@@ -84,49 +84,49 @@ class Member:
     def heartbeat(
         self, connection: psycopg.Connection, now: float, ms: int | None, token: int
     ) -> tuple[Sequence[Claim], Changes]:
-        """Say that this daemon lives, and take over the claims of those that do not.
+        """Send a heartbeat, and take over the claims of dead daemons.
 
-        :param now: the daemon's own time.
-        :param ms: the time that decides; ``None`` for the database's.
-        :param token: what tells what is taken over from every other claim.
+        :param now: the daemon's own time, seconds since 1970.
+        :param ms: the time that decides, milliseconds since 1970; ``None`` for the database's.
+        :param token: the unique token that claims which are taken over get.
         """
         cursor = PostgresqlCursor(connection)
         if self.node_id is None:
             self.node_id = self._register(connection, ms)
-        rows = self._say(cursor, ms, token)
+        rows = self._send_heartbeat(cursor, ms, token)
         if not rows[0][0]:
-            # Others took this daemon for dead: its claims are theirs. It is a new one now.
+            # The row is gone: another daemon declared this one dead and owns its claims.
             self.node_id = self._register(connection, ms)
-            rows = self._say(cursor, ms, token)
+            rows = self._send_heartbeat(cursor, ms, token)
         taken = [TOKEN_CLAIM.name(row) for _, _, *row in rows if row[0] is not None]
         if not taken:
             return [], Changes()
 
-        # A corrupt row fails, and its notification is put: both or neither.
+        # One transaction fails a corrupt task and puts its notification.
         def decode(cursor: PostgresqlCursor) -> tuple[Sequence[Claim], Changes]:
             write = Write(cursor=cursor, node=lambda: self.name)
             return decode_or_fail(write, taken, now), write.changes
 
         return in_transaction(connection, b"BEGIN", decode)
 
-    def _say(self, cursor: PostgresqlCursor, ms: int | None, token: int) -> list[Row]:
+    def _send_heartbeat(self, cursor: PostgresqlCursor, ms: int | None, token: int) -> list[Row]:
         values = {"ms": ms, "me": self.node_id, "token": token}
-        return cursor.execute(_ALIVE, values).fetchall()
+        return cursor.execute(_HEARTBEAT, values).fetchall()
 
     def _register(self, connection: psycopg.Connection, ms: int | None) -> int:
         named = take_name(connection, self.name)
 
         def register(cursor: PostgresqlCursor) -> int:
             if named:
-                # Whoever had the name is gone, and need not be missed first.
+                # The lock of the name was free: its last owner is gone.
                 cursor.execute("DELETE FROM node WHERE name = ?", (self.name,))
             node_id: int = cursor.execute(_REGISTER, {"name": self.name, "ms": ms}).fetchone()[0]
-            # What nobody has taken from us meanwhile is still ours.
-            cursor.execute(_KEEP, (node_id, self.node_id))
+            # Claims of the previous row that no daemon has taken over are still this daemon's.
+            cursor.execute(_KEEP_CLAIMS, (node_id, self.node_id))
             return node_id
 
         return in_transaction(connection, b"BEGIN", register)
 
-    def leave(self, connection: psycopg.Connection) -> None:
-        """Say that this daemon ends: what it leaves behind is anybody's at once."""
+    def deregister(self, connection: psycopg.Connection) -> None:
+        """Delete this daemon's row: others take over its claims without a timeout."""
         connection.execute("DELETE FROM node WHERE node_id = %s", (self.node_id,))

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, through adbapi: replaced when they end, given up when they hang."""
+"""Pools of connections to PostgreSQL: closed ones are replaced, and work is limited in time."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from .cursor import Text
 from .dsn import SCHEMA
 
 T = TypeVar("T")
-_AT_FAULT_IS_THE_STATEMENT = (
+_STATEMENT_ERRORS = (
     psycopg.IntegrityError,
     psycopg.ProgrammingError,
     psycopg.DataError,
     psycopg.NotSupportedError,
 )
 
-# What one session may take of the server, and how soon the server gives up a daemon that is
-# silent: frozen in the middle of a transaction, or behind a network that is gone. Each statement
-# has its index, in the order that it wants. Left to itself the server would now and then gather
-# all that is due and sort it, for each claim: its statistics of a table whose rows change their
-# state all the time are never right.
+# The timeouts limit a statement, and a daemon that is silent because it was suspended in a
+# transaction or because its network is down. The planner must use the index that each statement
+# is written for: its statistics are never right for a table whose rows change their state all the
+# time, so that it would sometimes read and sort all due tasks for each claim.
 _SESSION = f"""
     SET search_path = {SCHEMA};
     SET statement_timeout = '%ds';
@@ -53,51 +52,51 @@ _SESSION = f"""
 """
 
 
-class _Link(adbapi.Connection):
-    """What adbapi gives to whoever runs in one of its threads.
+class _ThreadConnection(adbapi.Connection):
+    """The connection of one of adbapi's threads.
 
-    Transactions are begun and ended where the work is done: psycopg's connections
-    are in autocommit, and a statement that stands alone costs no more than itself.
+    The work itself begins and ends transactions: connections are in autocommit mode, so that a
+    single statement costs no BEGIN and COMMIT.
     """
 
     _pool: Any
 
     def __init__(self, pool: Any) -> None:
-        # adbapi would connect here, outside of every deadline of ours.
+        # adbapi would connect here, before the timeout of the work applies.
         self._pool = pool
         self._connection: Any = None
 
-    def live(self) -> psycopg.Connection:
-        """Return the thread's connection: a new one where the last one has ended."""
+    def checkout(self) -> psycopg.Connection:
+        """Return the thread's connection, a new one if it was closed."""
         self._connection = self._pool.connections.get(self._pool.threadID())
-        if self._connection is not None and _has_ended(self._connection):
-            self.drop()
+        if self._connection is not None and _is_closed(self._connection):
+            self.discard()
         if self._connection is None:
             self._connection = self._pool.connect()
         connection: psycopg.Connection = self._connection
         return connection
 
-    def drop(self) -> None:
-        """Close the thread's connection; the next one to ask gets a new one."""
+    def discard(self) -> None:
+        """Close the thread's connection; the next checkout opens a new one."""
         if self._connection is not None:
             self._pool.connections.pop(self._pool.threadID(), None)
             self._connection.close()
             self._connection = None
 
     def commit(self) -> None:
-        """Do nothing: the work has."""
+        """Do nothing: the work ends its transactions."""
 
     def rollback(self) -> None:
-        """Do nothing: the work has."""
+        """Do nothing: the work ends its transactions."""
 
 
-def _has_ended(connection: psycopg.Connection) -> bool:
-    """Whether a connection that nobody uses has been closed, by the server most likely."""
+def _is_closed(connection: psycopg.Connection) -> bool:
+    """Return whether an idle connection was closed, most likely by the server."""
     if connection.closed:
         return True
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    # What comes unasked is notices, and the last words of a server that shuts down.
+    # An idle connection receives only notices, and the error of a server that shuts down.
     while poll.poll(0):
         try:
             connection.pgconn.consume_input()
@@ -109,50 +108,50 @@ def _has_ended(connection: psycopg.Connection) -> bool:
 
 
 class _Work:
-    """One piece of work on a connection, which another thread may cut off."""
+    """A piece of work on a connection, which another thread may cancel."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._connection: psycopg.Connection | None = None
-        self._cut_off = False
+        self._is_cancelled = False
 
-    def run(self, link: _Link, work: Callable[[psycopg.Connection], T]) -> T:
-        """Do it, in a thread of the pool's."""
-        connection = link.live()
+    def run(self, thread: _ThreadConnection, work: Callable[[psycopg.Connection], T]) -> T:
+        """Run the work, in a thread of the pool."""
+        connection = thread.checkout()
         try:
             with self._lock:
-                self._raise_if_cut_off()
+                self._raise_if_cancelled()
                 self._connection = connection
             return work(connection)
         except psycopg.Error as error:
             with self._lock:
                 self._connection = None
-                self._raise_if_cut_off(error)
+                self._raise_if_cancelled(error)
             raise
         finally:
             with self._lock:
                 self._connection = None
-            if not _is_idle(connection):
-                link.drop()
+            if not _is_reusable(connection):
+                thread.discard()
 
-    def _raise_if_cut_off(self, error: Exception | None = None) -> None:
-        if self._cut_off:
-            raise psycopg.OperationalError(f"no answer within {self._seconds:g} s") from error
+    def _raise_if_cancelled(self, error: Exception | None = None) -> None:
+        if self._is_cancelled:
+            raise psycopg.OperationalError(f"no response within {self._seconds:g} s") from error
 
-    def cut_off(self) -> None:
-        """Close the connection under the work: whoever waits for it to answer is told."""
+    def cancel(self) -> None:
+        """Shut down the connection, so that the work fails."""
         with self._lock:
-            self._cut_off = True
+            self._is_cancelled = True
             if self._connection is not None and not self._connection.closed:
                 wire = socket.socket(fileno=os.dup(self._connection.fileno()))
-                # It may have ended by itself just now.
+                # The connection may have ended at this moment.
                 with wire, contextlib.suppress(OSError):
                     wire.shutdown(socket.SHUT_RDWR)
 
 
-def _is_idle(connection: psycopg.Connection) -> bool:
-    """Whether a connection can serve again; one left in a transaction is brought out of it."""
+def _is_reusable(connection: psycopg.Connection) -> bool:
+    """Return whether a connection can be used again, after a rollback of an open transaction."""
     if connection.closed:
         return False
     status = connection.info.transaction_status
@@ -166,12 +165,13 @@ def _is_idle(connection: psycopg.Connection) -> bool:
 
 
 class Connections:
-    """Up to so many connections, each in a thread of its own.
+    """A pool of connections, each in a thread of its own.
 
-    :param seconds: how long one piece of work may take: longer than the server lets a
-        statement take, so that only a server that is not heard any more is given up.
-    :param clock: what sets timers.
-    :param opened: what is done with each new connection.
+    :param size: the maximum number of connections.
+    :param seconds: the time limit of a piece of work: longer than the server's limit of a
+        statement, so that only work on an unresponsive server reaches it.
+    :param clock: sets the timers.
+    :param on_open: called with each new connection.
     """
 
     def __init__(
@@ -182,11 +182,11 @@ class Connections:
         seconds: int,
         reactor: IReactorTime,
         clock: IReactorTime,
-        opened: Callable[[psycopg.Connection], object] = lambda _: None,
+        on_open: Callable[[psycopg.Connection], object] = lambda _: None,
     ) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._opened = opened
+        self._on_open = on_open
         self._running: set[_Work] = set()
         self._pool = adbapi.ConnectionPool(
             "psycopg",
@@ -197,29 +197,29 @@ class Connections:
             cp_reactor=reactor,
             cp_noisy=False,
             autocommit=True,
-            # A pooler between may give each transaction another session.
+            # Through a connection pooler each transaction may get another session.
             prepare_threshold=None,
         )
-        self._pool.connectionFactory = _Link
+        self._pool.connectionFactory = _ThreadConnection
 
     def _open(self, connection: psycopg.Connection) -> None:
         try:
             connection.adapters.register_loader("bytea", Text)
             connection.execute((_SESSION % max(1, self._seconds - 5)).encode())
-            self._opened(connection)
+            self._on_open(connection)
         except BaseException:
             connection.close()
             raise
 
     def run(self, work: Callable[[psycopg.Connection], T]) -> Deferred[T]:
-        """Do some work on a connection, in another thread.
+        """Run work on a connection, in another thread.
 
-        It fails with :class:`StoreUnavailable` where the database is at fault, and with what
-        the database says where the statement is.
+        The Deferred fails with :class:`StoreUnavailable` if the database is at fault, and with
+        psycopg's error if the statement is.
         """
         piece = _Work(self._seconds)
         self._running.add(piece)
-        timer = self._clock.callLater(self._seconds, piece.cut_off)
+        timer = self._clock.callLater(self._seconds, piece.cancel)
 
         def ended(result: T) -> T:
             self._running.discard(piece)
@@ -231,24 +231,24 @@ class Connections:
         return running.addBoth(ended).addErrback(_unavailable)
 
     def close(self) -> None:
-        """Cut off what is still under way, and close the connections."""
+        """Cancel the work in progress, and close the connections."""
         for piece in self._running:
-            piece.cut_off()
+            piece.cancel()
         self._pool.close()
 
 
 def _unavailable(failure: Failure) -> Failure:
-    """Say what callers need to know: whether the database is at fault, not the statement.
+    """Raise StoreUnavailable if the database is at fault, and not the statement.
 
-    The server tells the whole of a row that breaks a rule, payload and headers included:
-    only the sentence that comes before it is passed on.
+    Only the primary message is kept: the server's details repeat the row that violates a
+    constraint, payload and headers included.
     """
     error = failure.value
     if not isinstance(error, psycopg.Error):
         return failure
-    said = " ".join((error.diag.message_primary or str(error)).split())
-    repeated = type(error)(said)
-    if isinstance(error, _AT_FAULT_IS_THE_STATEMENT):
+    message = " ".join((error.diag.message_primary or str(error)).split())
+    repeated = type(error)(message)
+    if isinstance(error, _STATEMENT_ERRORS):
         raise repeated from None
-    # The cause tells whether every write would meet it, or this one alone.
-    raise StoreUnavailable(f"the database cannot be used: {said}") from repeated
+    # The engine decides by the cause whether every operation would meet this error.
+    raise StoreUnavailable(f"the database cannot be used: {message}") from repeated

@@ -30,7 +30,7 @@ DUE_HOSTS = f"""
 IN_DOUBT_HOSTS = "SELECT DISTINCT host FROM task WHERE state = 'running' AND token = ANY(?)"
 
 # Materialized, so that it runs once: a LIMIT with SKIP LOCKED would find other tasks each time.
-# A claim must neither be early nor too late by the daemon's own clock either.
+# A claim must be neither early nor too late, by the database's clock and by the daemon's.
 _CLAIM = f"""
     WITH chosen AS MATERIALIZED (
         SELECT due.task_id FROM unnest(%(hosts)s::text[], %(most)s::int[]) AS share (host, most)
@@ -78,9 +78,9 @@ _TYPES = {
     "unspent": "int",
     **_ATTEMPT_TYPES,
 }
-# A token exists only while its task is running, so that the state need not be compared: the
-# index of running tasks is full of dead entries. The task_ids are given a second time by
-# themselves so that the planner knows how few they are.
+# The token alone is compared: only a running task has one, and a condition on the state would
+# make the planner use the index of running tasks, which is full of dead entries. The task_ids are
+# also passed as an array, so that the planner knows how few they are.
 _RECORD = f"""
     WITH transition AS MATERIALIZED (
         SELECT * FROM json_to_recordset(?::json)
@@ -109,8 +109,9 @@ _RECORD = f"""
 class ClaimCall:
     """The arguments of a claim: see :func:`callme.store.queue.claim`.
 
-    :ivar now: the daemon's own time, before which nothing may start either.
-    :ivar ms: the time that decides, in ms; ``None`` for the database's.
+    :ivar now: the daemon's own time, seconds since 1970; no call may start before its minute by
+        this time either.
+    :ivar ms: the time that decides, milliseconds since 1970; ``None`` for the database's.
     :ivar in_doubt: tokens of claims whose result was lost: the tasks that they took are returned
         before any others are taken, as they have not been called.
     """

@@ -1,4 +1,4 @@
-"""The database: looked at before the daemon says that it runs, brought to the newest schema."""
+"""Preparation of a database before the daemon starts: checks, migrations, the daemon's name."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ..stats import startup_counts
 from .cursor import PostgresqlCursor
 from .dsn import SCHEMA, Server
 
-OLDEST_POSTGRESQL = 120_000
+MIN_SERVER_VERSION = 120_000
 """The first release with ``AS MATERIALIZED``: 12."""
 PEER_TIMEOUT_SECONDS = 30
-"""After how long without a sign of life a daemon counts as dead."""
-MIGRATING_SECONDS = 300
-"""How long a daemon that starts waits for another one that migrates the database."""
-_LOCKS = 0x63616C6D
-"""The first of the two numbers of each advisory lock that callme takes."""
+"""Time without a heartbeat after which a daemon counts as dead, in seconds."""
+MIGRATION_TIMEOUT_SECONDS = 300
+"""Time that a daemon that starts waits for the migration of another one, in seconds."""
+_LOCK_CLASS = 0x63616C6D
+"""First of the two numbers of each advisory lock of callme."""
 _MIGRATION_LOCK = 1
-_STARTING = _LOCKS + 1
-"""The same, of the locks of names whose daemons have not yet said that they live."""
+_STARTING_LOCK_CLASS = _LOCK_CLASS + 1
+"""The same for the names of daemons that have not sent a heartbeat yet."""
 
-# How soon a network that is silent is noticed, in seconds but for tcp_user_timeout. What is
-# set in the URL goes before.
+# Timeouts for a silent network, in seconds, tcp_user_timeout in milliseconds. Parameters of the
+# URL take precedence.
 _NETWORK: dict[str, str | int] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -36,7 +36,7 @@ _NETWORK: dict[str, str | int] = {
     "application_name": "callme",
 }
 
-_CREATE = f"""
+_CREATE_SCHEMA = f"""
     CREATE SCHEMA IF NOT EXISTS {SCHEMA};
     SET LOCAL search_path = {SCHEMA};
     CREATE TABLE IF NOT EXISTS migration (
@@ -46,18 +46,17 @@ _CREATE = f"""
 
 
 def open_server(url: str, name: str | None = None) -> Server:
-    """Look at a database, and bring it to the newest schema.
+    """Check a database and migrate it to the newest schema.
 
-    :param name: the name that the daemon is told to have; no other living one may have it.
+    :param name: the daemon's configured name, which no other live daemon may have.
     :raises CannotOpen: when it cannot be reached, its schema is of a newer callme, or
         another daemon has the name.
     """
     try:
-        # Where both say something, the URL has the last word.
-        asked = conninfo_to_dict(url)
-        conninfo = make_conninfo(url, **{k: v for k, v in _NETWORK.items() if k not in asked})
+        given = conninfo_to_dict(url)
+        conninfo = make_conninfo(url, **{k: v for k, v in _NETWORK.items() if k not in given})
     except psycopg.Error as error:
-        # It would repeat the URL, and the password in it.
+        # psycopg's text would repeat the URL, and the password in it.
         raise CannotOpen(
             "--database is not a URL that PostgreSQL knows: expected "
             "postgresql://user@host:5432/database"
@@ -66,23 +65,25 @@ def open_server(url: str, name: str | None = None) -> Server:
         with ExitStack() as stack:
             connection = psycopg.connect(conninfo, autocommit=True)
             stack.callback(connection.close)
-            shown = _shown(connection.info)
-            _check(connection, shown)
-            migrate(connection, shown)
+            display_url = _display_url_of(connection.info)
+            _check(connection, display_url)
+            migrate(connection, display_url)
             major, minor = divmod(connection.info.server_version, 10_000)
             version = f"{major}.{minor}"
             if name is None:
-                return Server(conninfo=conninfo, shown=shown, version=version)
-            _check_name(connection, name, shown)
-            # The name must be nobody else's until the daemon has said that it lives.
+                return Server(conninfo=conninfo, display_url=display_url, version=version)
+            _check_name(connection, name, display_url)
+            # This connection reserves the name until the first heartbeat.
             stack.pop_all()
-            return Server(conninfo=conninfo, shown=shown, version=version, starting=connection)
+            return Server(
+                conninfo=conninfo, display_url=display_url, version=version, name_lock=connection
+            )
     except psycopg.Error as error:
         raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
 
 
 def startup_counts_of(server: Server, now: float) -> StartupCounts:
-    """Say how the tasks stand.
+    """Return the counts that a starting daemon reports.
 
     :raises CannotOpen: when the database cannot be reached any more.
     """
@@ -94,16 +95,16 @@ def startup_counts_of(server: Server, now: float) -> StartupCounts:
         raise CannotOpen(f"PostgreSQL: {' '.join(str(error).split())}") from error
 
 
-def _shown(info: psycopg.ConnectionInfo) -> str:
+def _display_url_of(info: psycopg.ConnectionInfo) -> str:
     return f"postgresql://{info.user}@{info.host}:{info.port}/{info.dbname}"
 
 
-def _check(connection: psycopg.Connection, shown: str) -> None:
-    if connection.info.server_version < OLDEST_POSTGRESQL:
-        raise CannotOpen(f"{shown}: PostgreSQL 12 or newer is needed")
+def _check(connection: psycopg.Connection, display_url: str) -> None:
+    if connection.info.server_version < MIN_SERVER_VERSION:
+        raise CannotOpen(f"{display_url}: PostgreSQL 12 or newer is needed")
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
-        raise CannotOpen(f"{shown}: the database's encoding is {encoding}, not UTF8")
+        raise CannotOpen(f"{display_url}: the database's encoding is {encoding}, not UTF8")
 
 
 def migrations() -> Migrations:
@@ -121,23 +122,23 @@ def migrate(connection: psycopg.Connection, name: str) -> None:
     :raises CannotOpen: if the schema is of a newer callme, or too old.
     """
     with connection.transaction():
-        connection.execute(f"SET LOCAL lock_timeout = '{MIGRATING_SECONDS}s'".encode())
-        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCKS, _MIGRATION_LOCK))
+        connection.execute(f"SET LOCAL lock_timeout = '{MIGRATION_TIMEOUT_SECONDS}s'".encode())
+        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK_CLASS, _MIGRATION_LOCK))
         pending = migrations().pending(schema_version(connection), name)
         if pending:
-            connection.execute(_CREATE.encode())
+            connection.execute(_CREATE_SCHEMA.encode())
         for number, script in pending:
             connection.execute(script.encode())
             connection.execute("INSERT INTO migration (number) VALUES (%s)", (number,))
 
 
 def hold_migrations(connection: psycopg.Connection) -> None:
-    """Let daemons that start wait for as long as the connection lasts."""
-    connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCKS, _MIGRATION_LOCK))
+    """Block daemons that start until the connection ends."""
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCK_CLASS, _MIGRATION_LOCK))
 
 
 def schema_version(connection: psycopg.Connection) -> int:
-    """Return the number of the last migration that the database has seen; 0 without any."""
+    """Return the number of the database's last migration; 0 without any."""
     table = f"{SCHEMA}.migration"
     found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
     if found != (True,):
@@ -146,19 +147,21 @@ def schema_version(connection: psycopg.Connection) -> int:
     return 0 if row is None or row[0] is None else int(row[0])
 
 
-def _check_name(connection: psycopg.Connection, name: str, shown: str) -> None:
-    """Refuse a name that another daemon has: one that holds its lock, and was seen just now.
+def _check_name(connection: psycopg.Connection, name: str, display_url: str) -> None:
+    """Refuse the name of a live daemon; reserve any other until the connection ends.
 
-    A lock alone may be that of a connection whose daemon is gone without a word; a row
-    alone that of one which was killed. A daemon that starts at the same moment has neither
-    yet, and holds another lock, as this one does from now on until the connection ends.
+    A live daemon holds the lock of its name and has sent a heartbeat recently. A daemon that
+    vanished may leave a connection that still holds the lock; one that was killed leaves a recent
+    heartbeat. Daemons that start have neither yet: a second lock excludes them from each other.
     """
-    taken = CannotOpen(f"another callme daemon named {name} uses {shown}: give it another --node")
-    if not _try_lock(connection, _STARTING, name):
+    taken = CannotOpen(
+        f"another callme daemon named {name} uses {display_url}: give it another --node"
+    )
+    if not _try_lock(connection, _STARTING_LOCK_CLASS, name):
         raise taken
     if take_name(connection, name):
-        # It is the connection that says that the daemon lives which is to have it.
-        connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_LOCKS, name))
+        # Released, because the connection of the heartbeat will hold this lock.
+        connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_LOCK_CLASS, name))
         return
     row = connection.execute(
         f"SELECT 1 FROM {SCHEMA}.node WHERE name = %s AND seen_at_ms > "
@@ -170,8 +173,8 @@ def _check_name(connection: psycopg.Connection, name: str, shown: str) -> None:
 
 
 def take_name(connection: psycopg.Connection, name: str) -> bool:
-    """Take a daemon's name for as long as the connection lasts, unless another one has it."""
-    return _try_lock(connection, _LOCKS, name)
+    """Lock a daemon's name until the connection ends; return whether it was free."""
+    return _try_lock(connection, _LOCK_CLASS, name)
 
 
 def _try_lock(connection: psycopg.Connection, kind: int, name: str) -> bool:

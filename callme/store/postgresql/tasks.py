@@ -32,7 +32,7 @@ _STATEMENT_LIMIT = 200
 _STATEMENT_CHARACTERS = 4 * 1024 * 1024
 """Maximum number of characters of their payloads, but for one that is larger by itself."""
 _GIVEN = Columns((*STORED_DEFINITION, "created_at_ms"))
-# JSON has no bytes: they are given as hexadecimal digits.
+# JSON has no type for bytes: they are passed as hexadecimal digits.
 _TYPES = {one.name: one.column.postgresql_type.replace("bytea", "text") for one in PARAMETERS} | {
     "host": "text",
     "expires_at": "bigint",
@@ -54,7 +54,7 @@ _EXISTING = f"""
 _EXISTING_COLUMNS = Columns((*TASK, "task_id"))
 _ATTEMPTS = f"SELECT {ATTEMPT}, task_id FROM attempt WHERE task_id = ANY(?) ORDER BY number"
 _ATTEMPT_COLUMNS = Columns((*ATTEMPT, "task_id"))
-# COLLATE is explicit: the names given have the collation of the database, those of tasks "C".
+# COLLATE is explicit, because the array has the database's collation and the table has "C".
 _MODIFIED = """
     SELECT known.task_name, known.trigger_at
     FROM unnest(?::text[], ?::bigint[], ?::text[], ?::bigint[], ?::int[])
@@ -91,7 +91,7 @@ def send_puts(write: Write, puts: Sequence[PutCall]) -> Callable[[], list[PutRes
     first: dict[Key, PutCall] = {}
     for one in puts:
         first.setdefault(one.definition.key, one)
-    # All daemons use one order: two that put the same tasks may wait, but never deadlock.
+    # All daemons use the same order, so that two that put the same tasks cannot deadlock.
     fresh = [first[key] for key in sorted(first) if first[key].may_create]
     creating = [_send_creation(write.cursor, some) for some in _in_parts(fresh)]
 

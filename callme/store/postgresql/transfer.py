@@ -29,7 +29,7 @@ class PostgresqlEndpoint(TransferEndpoint):
 
     def __init__(self, url: str) -> None:
         server = open_server(url)
-        self.name = server.shown
+        self.name = server.display_url
         self._connection = psycopg.connect(server.conninfo, autocommit=True)
         try:
             self._connection.adapters.register_loader("bytea", Text)

@@ -1,4 +1,4 @@
-"""A cursor of SQLite's that answers what the shared queries and operations need to know."""
+"""SQLite's cursor for the queries and operations that all databases share."""
 
 from __future__ import annotations
 

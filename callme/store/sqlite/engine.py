@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..changes import Changes
-from ..database import Operation, Store, Write
-from ..group_commit import GroupCommit
+from ..database import Operation, Write
+from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable
 from .cursor import SqliteCursor
 from .file import DatabaseFile, configure_reader, configure_writer
@@ -23,11 +23,11 @@ READERS = 3
 _STATEMENT_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 
 
-class SqliteStore(Store):
-    """Tasks in one SQLite file.
+class SqliteStore(GroupCommitStore):
+    """The store in a SQLite file.
 
-    :param database: the file, already claimed and of the newest schema.
-    :param node: returns the daemon's name, which attempts carry.
+    :param database: the file, locked and of the newest schema.
+    :param node: as in :class:`callme.store.group_commit.GroupCommitStore`.
     :param clock: sets the timers; the reactor by default.
     """
 
@@ -38,34 +38,17 @@ class SqliteStore(Store):
         node: Callable[[], str],
         clock: IReactorTime | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(node, clock or reactor)
         self._database = database
-        self._node = node
         self._writer = _pool(database, configure_writer, 1, reactor)
         self._readers = _pool(database, configure_reader, READERS, reactor)
-        self._commits: GroupCommit[Operation] = GroupCommit(
-            clock=clock or reactor,
-            transact=self._transact,
-            fails_all=_fails_all,
-            publish=self.changes.publish,
-        )
-
-    @property
-    def is_writable(self) -> bool:
-        return not self._commits.failing
-
-    def close(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
         await self._commits.idle()
-        # The writer last: the last connection to close checkpoints, and readers must not.
+        # The writer is closed last: the last connection checkpoints, which readers must not.
         self._readers.close()
         self._writer.close()
         self._database.release()
-
-    def _write(self, operation: Operation) -> Deferred[Any]:
-        return self._commits.write(operation)
 
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
         def run(cursor: SqliteCursor) -> tuple[list[Any], Changes]:
@@ -91,7 +74,7 @@ def _pool(
         cp_max=size,
         cp_openfun=configure,
         cp_reactor=reactor,
-        # sqlite3 begins no transaction by itself then: each begins explicitly.
+        # Transactions begin explicitly, never by sqlite3 itself.
         isolation_level=None,
         # adbapi uses a connection from one thread only, but closes it from another.
         check_same_thread=False,
@@ -120,7 +103,3 @@ def _unavailable(failure: Failure) -> Failure:
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _STATEMENT_ERRORS):
         raise StoreUnavailable(f"the database cannot be used: {error}") from error
     return failure
-
-
-def _fails_all(failure: Failure) -> bool:
-    return failure.check(StoreUnavailable) is not None

@@ -1,7 +1,7 @@
-"""The database file: claimed for one daemon, checked, brought to the newest schema.
+"""The database file: locked for one daemon, checked, migrated to the newest schema.
 
-All of it is done once, before the daemon says that it runs, so that whatever is
-wrong is one line on the terminal of whoever started it.
+This happens once, before the daemon goes to the background, so that each error is one line on
+the operator's terminal.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ..stats import startup_counts
 from .cursor import SqliteCursor
 
 APPLICATION_ID = 0x63616C6D
-"""What ``PRAGMA application_id`` says in a file of callme's: "calm" in ASCII."""
-OLDEST_SQLITE = (3, 35, 0)
+"""The value of ``PRAGMA application_id`` in callme's files: "calm" in ASCII."""
+MIN_SQLITE_VERSION = (3, 35, 0)
 """The first release with ``RETURNING``."""
 BUSY_SECONDS = 2
-"""How long a statement waits for another program's lock before it fails."""
+"""Time that a statement waits for another program's lock before it fails, in seconds."""
 CHECKPOINT_PAGES = 8000
-"""Pages (of 4 KiB) in the write-ahead log from which on a commit carries them over."""
+"""Pages (of 4 KiB) in the write-ahead log from which on a commit checkpoints them."""
 CACHE_KIB = 16 * 1024
-"""Memory for pages of the database that the writer may use."""
-_CHECKED_WHOLE = 64 * 1024 * 1024
-"""Files up to this many bytes are checked page by page at start: about 0.1 s."""
+"""Memory for the page cache of the connection that writes."""
+_MAX_CHECKED_BYTES = 64 * 1024 * 1024
+"""Maximum size of a file that is checked page by page at start: this takes about 0.1 s."""
 
 
 @frozen
 class DatabaseFile:
-    """A database file that this process alone may use, until it ends.
+    """A database file that this process has locked until it ends.
 
     :ivar path: absolute.
     :ivar lock: the descriptor that holds the lock; it survives a fork. It must
@@ -47,19 +47,19 @@ class DatabaseFile:
     lock: int
 
     def release(self) -> None:
-        """Let another process use the file; every connection must be closed."""
+        """Unlock the file; every connection must be closed."""
         os.close(self.lock)
 
 
 def open_database(path: Path) -> DatabaseFile:
-    """Claim a database file for this process and bring it to the newest schema.
+    """Lock a database file for this process and migrate it to the newest schema.
 
-    The file is created, for its owner alone, where there is none.
+    A missing file is created, for its owner alone.
 
     :raises CannotOpen: when another daemon uses the file, when it is damaged, of
         another program or of a newer callme, or cannot be written.
     """
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+    if sqlite3.sqlite_version_info < MIN_SQLITE_VERSION:
         raise CannotOpen(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
     try:
         path = path.absolute()
@@ -70,15 +70,15 @@ def open_database(path: Path) -> DatabaseFile:
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             _check(connection, path)
-            # Only now: another program's file is none of ours to close to others.
+            # After the check, because the mode of another program's file must not change.
             os.fchmod(lock, 0o600)
             configure_writer(connection)
-            migrate(connection, _named(path))
+            migrate(connection, _printable(path))
         finally:
             connection.close()
     except (OSError, sqlite3.Error) as error:
         os.close(lock)
-        raise CannotOpen(f"{_named(path)}: {error}") from error
+        raise CannotOpen(f"{_printable(path)}: {error}") from error
     except CannotOpen:
         os.close(lock)
         raise
@@ -86,7 +86,7 @@ def open_database(path: Path) -> DatabaseFile:
 
 
 def startup_counts_of(database: DatabaseFile, now: float) -> StartupCounts:
-    """Say how the tasks stand, before anything else uses the file.
+    """Return the counts that a starting daemon reports, before any store uses the file.
 
     :raises CannotOpen: when it cannot be read.
     """
@@ -98,28 +98,30 @@ def startup_counts_of(database: DatabaseFile, now: float) -> StartupCounts:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise CannotOpen(f"{_named(database.path)}: {error}") from error
+        raise CannotOpen(f"{_printable(database.path)}: {error}") from error
 
 
 def _lock(path: Path) -> int:
     if not path.parent.is_dir():
-        raise CannotOpen(f"{_named(path)}: the directory {_named(path.parent)} does not exist")
+        raise CannotOpen(
+            f"{_printable(path)}: the directory {_printable(path.parent)} does not exist"
+        )
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise CannotOpen(f"{_named(path)}: {error.strerror}") from error
+        raise CannotOpen(f"{_printable(path)}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(lock).st_mode):
         os.close(lock)
-        raise CannotOpen(f"{_named(path)} is not a file that can hold a database")
+        raise CannotOpen(f"{_printable(path)} is not a file that can hold a database")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        raise CannotOpen(f"{_named(path)} is in use by another callme daemon") from error
+        raise CannotOpen(f"{_printable(path)} is in use by another callme daemon") from error
     return lock
 
 
-def _named(path: Path) -> str:
+def _printable(path: Path) -> str:
     """Return a path as one line."""
     return str(path) if str(path).isprintable() else ascii(str(path))
 
@@ -129,12 +131,12 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     application_id = _pragma(connection, "application_id")
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application_id != APPLICATION_ID and not (empty and application_id == 0):
-        raise CannotOpen(f"{_named(path)} is a database of another program")
-    migrations().pending(_pragma(connection, "user_version"), _named(path))
-    if path.stat().st_size <= _CHECKED_WHOLE:
+        raise CannotOpen(f"{_printable(path)} is a database of another program")
+    migrations().pending(_pragma(connection, "user_version"), _printable(path))
+    if path.stat().st_size <= _MAX_CHECKED_BYTES:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise CannotOpen(f"{_named(path)} is damaged: {' '.join(found.split())}")
+            raise CannotOpen(f"{_printable(path)} is damaged: {' '.join(found.split())}")
 
 
 def migrations() -> Migrations:
@@ -172,20 +174,20 @@ def _statements(script: str) -> list[str]:
 
 
 def configure_writer(connection: sqlite3.Connection) -> None:
-    """Set what the one connection that writes needs; see SQLite's pragma documentation."""
+    """Configure the only connection that writes; see SQLite's pragma documentation."""
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA journal_mode = WAL")
     # NORMAL may lose an acknowledged commit in WAL mode when the power goes.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    # A page that many commits change is carried over to the database once: eight times
-    # SQLite's own limit, 32 MB of write-ahead log at most, costs a PUT half as much.
+    # A checkpoint writes a page once, however many commits changed it. Eight times SQLite's
+    # default, at most 32 MB of write-ahead log, halves the cost of a PUT.
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
 
 def configure_reader(connection: sqlite3.Connection) -> None:
-    """Set what a connection needs that only reads.
+    """Configure a connection that only reads.
 
     It never checkpoints: until SQLite 3.51.3 two connections that write or
     checkpoint at the same time can damage a database in WAL mode.

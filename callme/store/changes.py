@@ -55,8 +55,8 @@ class Changes:
     def changed(self) -> Iterator[Key]:
         """Yield the key of every single task that changed, perhaps more than once."""
         yield from self.keys
-        for one in self.transitions:
-            yield one.key
+        for transition in self.transitions:
+            yield transition.key
 
 
 @define(eq=False)

@@ -47,7 +47,9 @@ TASK_STATE = Columns(
     ("state", "reason", "detail", "due_at", "attempts_used", "created_at_ms", "finished_at_ms")
 )
 TASK = Columns((*DEFINITION, *TASK_STATE))
-SUMMARY = TASK.select(**{one.name: "''" for one in PARAMETERS if not one.is_listed})
+SUMMARY = TASK.select(
+    **{parameter.name: "''" for parameter in PARAMETERS if not parameter.is_listed}
+)
 """The columns of :data:`TASK` for SQL, empty where lists leave out a parameter."""
 CLAIM = Columns(
     (
@@ -79,9 +81,13 @@ ATTEMPT = Columns(
 _values = attrgetter(*DEFINITION)
 _pick = itemgetter(*DEFINITION)
 _ENCODERS = tuple(
-    (place, one.column.encode) for place, one in enumerate(PARAMETERS) if one.column.encode
+    (place, parameter.column.encode)
+    for place, parameter in enumerate(PARAMETERS)
+    if parameter.column.encode
 )
-_DECODERS = tuple((one.name, one.column.decode) for one in PARAMETERS if one.column.decode)
+_DECODERS = tuple(
+    (parameter.name, parameter.column.decode) for parameter in PARAMETERS if parameter.column.decode
+)
 
 
 class CorruptRow(Exception):

@@ -144,8 +144,8 @@ def claim(write: Write, shares: Mapping[str, int], now: float) -> Sequence[Claim
 
 def in_claim_order(changes: Changes, claims: list[Claim]) -> list[Claim]:
     """Return claims, which are changes, the longest due first: RETURNING promises no order."""
-    claims.sort(key=lambda one: (one.definition.trigger_at, one.task_id))
-    changes.keys += [one.definition.key for one in claims]
+    claims.sort(key=lambda claim: (claim.definition.trigger_at, claim.task_id))
+    changes.keys += [claim.definition.key for claim in claims]
     return claims
 
 
@@ -228,13 +228,13 @@ def finish_record(
         stored it.
     """
     changes, definition = write.changes, claim.definition
-    one = TaskTransition(
+    task_transition = TaskTransition(
         key=definition.key, transition=transition, attempts_used=claim.attempts_used
     )
     if not stored and not _was_recorded(write.cursor, claim, transition):
-        changes.lost.append(one)
+        changes.lost.append(task_transition)
         return False
-    changes.transitions.append(one)
+    changes.transitions.append(task_transition)
     if transition.due_at is not None:
         changes.add_due(claim.host, transition.due_at)
     url = notification_url(definition, transition)
@@ -263,16 +263,18 @@ def enqueue_notification(write: Write, key: Key, now: float) -> None:
     """
     cursor = write.cursor
     ended = get(cursor, key)
-    made = None if ended is None else build_notification(ended, now)
-    while made is not None:
-        values = cursor.definition_values(made)
-        cursor.execute(INSERT, (*values, made.trigger_at, to_ms(now)))
+    notification = None if ended is None else build_notification(ended, now)
+    while notification is not None:
+        values = cursor.definition_values(notification)
+        cursor.execute(INSERT, (*values, notification.trigger_at, to_ms(now)))
         if cursor.rowcount:
-            write.changes.add_due(host_of(made.callback), made.trigger_at)
+            write.changes.add_due(host_of(notification.callback), notification.trigger_at)
             return
-        free = cursor.execute(_NEXT_FREE, (made.task_name, made.trigger_at)).fetchone()
-        # If there is none, another daemon has deleted what was in the way.
-        made = made if free is None else evolve(made, trigger_at=free[0])
+        free = cursor.execute(
+            _NEXT_FREE, (notification.task_name, notification.trigger_at)
+        ).fetchone()
+        # If there is no free minute, another daemon has deleted the task in the way.
+        notification = notification if free is None else evolve(notification, trigger_at=free[0])
 
 
 def purge(write: Write, finished_before: float, limit: int) -> int:

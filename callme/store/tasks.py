@@ -102,17 +102,23 @@ _CREATED = PutResult(PutOutcome.CREATED, None)
 
 def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Sequence[PutResult]:
     """Put tasks in order, without a condition; results leave out the tasks that are created."""
-    if_absent = (decide_put(None, one, PutCondition.NONE, now) for one in definitions)
+    if_absent = (decide_put(None, definition, PutCondition.NONE, now) for definition in definitions)
     may_create_all = all(outcome is PutOutcome.CREATED for outcome in if_absent)
     if may_create_all and _create_all(write, definitions, now):
         return [_CREATED] * len(definitions)
-    return [without_created_task(put(write, one, PutCondition.NONE, now)) for one in definitions]
+    return [
+        without_created_task(put(write, definition, PutCondition.NONE, now))
+        for definition in definitions
+    ]
 
 
 def _create_all(write: Write, definitions: Sequence[Definition], now: float) -> bool:
     """Create tasks in one statement, or none of them if one exists already."""
     cursor, ms = write.cursor, to_ms(now)
-    rows = [(*cursor.definition_values(one), one.trigger_at, ms) for one in definitions]
+    rows = [
+        (*cursor.definition_values(definition), definition.trigger_at, ms)
+        for definition in definitions
+    ]
     cursor.execute("SAVEPOINT many")
     cursor.executemany(INSERT, rows)
     all_new = cursor.rowcount == len(rows)
@@ -120,8 +126,8 @@ def _create_all(write: Write, definitions: Sequence[Definition], now: float) -> 
         cursor.execute("ROLLBACK TO many")
     cursor.execute("RELEASE many")
     if all_new:
-        for row, one in zip(rows, definitions, strict=True):
-            write.changes.add_due(row[_HOST], one.trigger_at)
+        for row, definition in zip(rows, definitions, strict=True):
+            write.changes.add_due(row[_HOST], definition.trigger_at)
     return all_new
 
 
@@ -141,7 +147,7 @@ def _get(cursor: Cursor, query: str, key: Key) -> Task | None:
         return None
     named = _TASK_ID.name(row)
     attempts = cursor.execute(_ATTEMPTS, (named["task_id"],)).fetchall()
-    return to_task(named, tuple(to_attempt(ATTEMPT.name(one)) for one in attempts))
+    return to_task(named, tuple(to_attempt(ATTEMPT.name(attempt)) for attempt in attempts))
 
 
 def get_if_modified(
@@ -290,7 +296,7 @@ _SKIPPED = {
     MoveDecision.RUNNING: State.RUNNING.value,
     MoveDecision.TOO_LATE: Reason.TOO_LATE.value,
 }
-"""The reasons for which a task that was asked for is left where it is."""
+"""The reasons why a selected task is not moved."""
 
 
 def reschedule(
@@ -370,6 +376,6 @@ def _free_minutes(first: int, number: int, taken: Container[int]) -> list[int]:
     """Return the first minutes from one on that are not taken."""
     return list(
         itertools.islice(
-            (one for one in itertools.count(first, MINUTE) if one not in taken), number
+            (minute for minute in itertools.count(first, MINUTE) if minute not in taken), number
         )
     )

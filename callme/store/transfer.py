@@ -99,7 +99,7 @@ class TransferEndpoint(ABC):
         return self._between(f"SELECT {TASK_ROW} FROM task", after, to)
 
     def attempts(self, after: int, to: int) -> Iterator[Row]:
-        """Yield the attempts of those."""
+        """Yield the attempts of these tasks."""
         return self._between(f"SELECT {ATTEMPT_ROW} FROM attempt", after, to)
 
     def _between(self, select: str, after: int, to: int) -> Iterator[Row]:

@@ -16,7 +16,9 @@ from ...core.task import Definition
 from ..codec import STORED_DEFINITION, Row, definition_values
 
 T = TypeVar("T")
-BINARY = tuple(one.name for one in PARAMETERS if one.column.postgresql_type == "bytea")
+BINARY = tuple(
+    parameter.name for parameter in PARAMETERS if parameter.column.postgresql_type == "bytea"
+)
 """Parameters that are stored as bytes: text that may contain NUL."""
 _BINARY_PLACES = tuple(STORED_DEFINITION.index(name) for name in BINARY)
 

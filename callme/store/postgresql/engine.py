@@ -72,14 +72,14 @@ def run_all(write: Write, operations: Sequence[Operation]) -> list[Any]:
     """
     results: list[Any] = []
     sent: list[Callable[[], Sequence[Any]]] = []
-    for function, group in groupby(operations, key=lambda one: one.function):
+    for function, group in groupby(operations, key=lambda operation: operation.function):
         if function in _PIPELINED:
             arguments, send = _PIPELINED[function]
-            sent.append(send(write, [_bind(arguments, one) for one in group]))
+            sent.append(send(write, [_bind(arguments, operation) for operation in group]))
             continue
         results += _receive(sent)
         run = _REPLACED.get(function, function)
-        results += [run(write, *one.args, **one.kwargs) for one in group]
+        results += [run(write, *operation.args, **operation.kwargs) for operation in group]
     return results + _receive(sent)
 
 

@@ -193,10 +193,10 @@ def _attempt_row(attempt: Attempt | None) -> dict[str, object]:
 def send_records(write: Write, records: Sequence[RecordCall]) -> Callable[[], list[bool]]:
     """Send the statements of records; return what receives whether each claim was valid."""
     parts = []
-    for some in _without_repeats(records):
-        values = json.dumps([one.row() for one in some])
-        task_ids = [one.claim.task_id for one in some]
-        parts.append((some, write.cursor.execute(_RECORD, (values, task_ids))))
+    for part in _without_repeats(records):
+        values = json.dumps([record.row() for record in part])
+        task_ids = [record.claim.task_id for record in part]
+        parts.append((part, write.cursor.execute(_RECORD, (values, task_ids))))
 
     return lambda: [valid for part in parts for valid in _receive_records(write, *part)]
 
@@ -205,19 +205,19 @@ def _receive_records(
     write: Write, records: Sequence[RecordCall], recording: Cursor
 ) -> Iterator[bool]:
     stored = {task_id for (task_id,) in recording}
-    for one in records:
-        is_stored = one.claim.task_id in stored
-        yield finish_record(write, one.claim, one.transition, one.now, stored=is_stored)
+    for record in records:
+        is_stored = record.claim.task_id in stored
+        yield finish_record(write, record.claim, record.transition, record.now, stored=is_stored)
 
 
 def _without_repeats(records: Iterable[RecordCall]) -> Iterator[list[RecordCall]]:
     """Split records so that none of the parts has two of one task."""
     part: dict[int, RecordCall] = {}
-    for one in records:
-        if one.claim.task_id in part or len(part) == _STATEMENT_LIMIT:
+    for record in records:
+        if record.claim.task_id in part or len(part) == _STATEMENT_LIMIT:
             yield list(part.values())
             part = {}
-        part[one.claim.task_id] = one
+        part[record.claim.task_id] = record
     if part:
         yield list(part.values())
 

@@ -33,7 +33,10 @@ _STATEMENT_CHARACTERS = 4 * 1024 * 1024
 """Maximum number of characters of their payloads, but for one that is larger by itself."""
 _GIVEN = Columns((*STORED_DEFINITION, "created_at_ms"))
 # JSON has no type for bytes: they are passed as hexadecimal digits.
-_TYPES = {one.name: one.column.postgresql_type.replace("bytea", "text") for one in PARAMETERS} | {
+_TYPES = {
+    parameter.name: parameter.column.postgresql_type.replace("bytea", "text")
+    for parameter in PARAMETERS
+} | {
     "host": "text",
     "expires_at": "bigint",
     "created_at_ms": "bigint",
@@ -89,11 +92,11 @@ def send_puts(write: Write, puts: Sequence[PutCall]) -> Callable[[], list[PutRes
     """Send the statements of many puts; return what receives their results."""
     # Of several under one key the first goes into the statement that creates tasks.
     first: dict[Key, PutCall] = {}
-    for one in puts:
-        first.setdefault(one.definition.key, one)
+    for call in puts:
+        first.setdefault(call.definition.key, call)
     # All daemons use the same order, so that two that put the same tasks cannot deadlock.
     fresh = [first[key] for key in sorted(first) if first[key].may_create]
-    creating = [_send_creation(write.cursor, some) for some in _in_parts(fresh)]
+    creating = [_send_creation(write.cursor, part) for part in _in_parts(fresh)]
 
     def receive() -> list[PutResult]:
         created = {Key(*row) for _, creation in creating for row in creation}
@@ -107,7 +110,7 @@ def send_puts(write: Write, puts: Sequence[PutCall]) -> Callable[[], list[PutRes
 
 
 def _send_creation(cursor: Cursor, puts: Sequence[PutCall]) -> tuple[list[dict[str, Any]], Cursor]:
-    rows = [_GIVEN.name(one.row()) for one in puts]
+    rows = [_GIVEN.name(call.row()) for call in puts]
     for row in rows:
         row.update((name, row[name].encode().hex()) for name in BINARY)
     return rows, cursor.execute(_CREATE, (json.dumps(rows),))
@@ -116,25 +119,25 @@ def _send_creation(cursor: Cursor, puts: Sequence[PutCall]) -> tuple[list[dict[s
 def _put_results(
     write: Write, puts: Sequence[PutCall], first: Mapping[Key, PutCall], created: Container[Key]
 ) -> list[PutResult]:
-    rest = [one for one in puts if one is not first[one.definition.key]]
-    rest += [one for key, one in first.items() if key not in created]
-    found = _existing(write.cursor, {one.definition.key for one in rest}) if rest else {}
+    rest = [call for call in puts if call is not first[call.definition.key]]
+    rest += [call for key, call in first.items() if key not in created]
+    found = _existing(write.cursor, {call.definition.key for call in rest}) if rest else {}
     results = []
-    for one in puts:
-        key = one.definition.key
-        if key in created and one is first[key]:
-            task = new_task(one.definition, one.now)
+    for call in puts:
+        key = call.definition.key
+        if key in created and call is first[key]:
+            task = new_task(call.definition, call.now)
             results.append(PutResult(PutOutcome.CREATED, task))
         else:
-            results.append(_put_on(write, one, found.get(key)))
+            results.append(_put_on(write, call, found.get(key)))
     return results
 
 
-def _put_on(write: Write, one: PutCall, existing: Task | None) -> PutResult:
+def _put_on(write: Write, call: PutCall, existing: Task | None) -> PutResult:
     """Return the result of a put that creates no task; one that may replace it locks it first."""
-    outcome = decide_put(existing, one.definition, one.condition, one.now)
+    outcome = decide_put(existing, call.definition, call.condition, call.now)
     if existing is None or outcome is PutOutcome.REPLACED:
-        return tasks.put(write, one.definition, one.condition, one.now)
+        return tasks.put(write, call.definition, call.condition, call.now)
     return PutResult(outcome, existing)
 
 
@@ -147,20 +150,21 @@ def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Seq
     return [tasks.without_created_task(result) for result in send_puts(write, puts)()]
 
 
-def _payload_length(one: PutCall) -> int:
-    return len(one.definition.payload) + len(one.definition.payload_base64)
+def _payload_length(call: PutCall) -> int:
+    return len(call.definition.payload) + len(call.definition.payload_base64)
 
 
 def _in_parts(puts: Sequence[PutCall]) -> Iterator[list[PutCall]]:
     """Split puts so that each part fits into one statement."""
     part: list[PutCall] = []
     text = 0
-    for one in puts:
-        text += _payload_length(one)
+    for call in puts:
+        length = _payload_length(call)
+        text += length
         if part and (len(part) == _STATEMENT_LIMIT or text > _STATEMENT_CHARACTERS):
             yield part
-            part, text = [], _payload_length(one)
-        part.append(one)
+            part, text = [], length
+        part.append(call)
     if part:
         yield part
 
@@ -174,8 +178,8 @@ def _existing(cursor: Cursor, keys: Iterable[Key]) -> dict[Key, Task]:
     for values in cursor.execute(_ATTEMPTS, (list(attempts),)):
         attempt = _ATTEMPT_COLUMNS.name(values)
         attempts[attempt.pop("task_id")].append(to_attempt(attempt))
-    made = [to_task(row, tuple(attempts[row["task_id"]])) for row in rows]
-    return {task.key: task for task in made}
+    tasks_found = [to_task(row, tuple(attempts[row["task_id"]])) for row in rows]
+    return {task.key: task for task in tasks_found}
 
 
 def get_if_modified(

@@ -59,8 +59,12 @@ def log() -> Iterator[list[str]]:
 
 
 WRONG: list[Any] = [
-    {"payload": {"password": CANARY}},
-    {"payload": [CANARY]},
+    {"payload": {"password": CANARY, "more": "x" * 262_144}},
+    {"payload": [f"{CANARY}\ud800"]},
+    {"payload": {f"{CANARY}\ud800": 1}},
+    {"payload_base64": CANARY + "!"},
+    {"payload_base64": [CANARY]},
+    {"payload": "a", "payload_base64": CANARY},
     {"payload": CANARY + "x" * 262_144},
     {"payload": f"{CANARY}\ud800"},
     {"headers": CANARY},

@@ -17,6 +17,7 @@ CREATE TABLE task (
     callback             TEXT    NOT NULL,
     callback_method      TEXT    NOT NULL,
     payload              BYTEA   NOT NULL, -- UTF-8: a TEXT holds no NUL
+    payload_base64       TEXT    NOT NULL DEFAULT '', -- a payload of bytes; empty where it is text
     headers              TEXT    NOT NULL, -- a JSON object
     expected_http_status TEXT    NOT NULL, -- a JSON list
     retry                INTEGER NOT NULL,

@@ -14,3 +14,5 @@ ALTER TABLE task RENAME COLUMN finished_at TO finished_at_ms;
 ALTER TABLE attempt RENAME COLUMN started_at TO started_at_ms;
 
 ALTER TABLE task ADD COLUMN rescheduled_from BIGINT;
+
+ALTER TABLE task ADD COLUMN payload_base64 TEXT NOT NULL DEFAULT '';

@@ -7,6 +7,7 @@ CREATE TABLE task (
     callback             TEXT    NOT NULL,
     callback_method      TEXT    NOT NULL,
     payload              TEXT    NOT NULL,
+    payload_base64       TEXT    NOT NULL DEFAULT '', -- a payload of bytes; empty where it is text
     headers              TEXT    NOT NULL, -- a JSON object
     expected_http_status TEXT    NOT NULL, -- a JSON list
     retry                INTEGER NOT NULL,

@@ -174,7 +174,8 @@ class Scheduler:
             if self._state is not TickState.STOPPED:
                 self._state = TickState.IDLE
             self._last_tick_end = self._clock.seconds()
-        self._pruner.purge()
+        if self._state is not TickState.STOPPED:
+            self._pruner.purge()
 
     async def _scan_due(self) -> None:
         """Recover orphans, fail expired tasks, and notify the dispatcher of due ones."""

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 
 from callme.core.task import Outcome, Reason, State
 from callme.core.times import Key
@@ -505,6 +505,22 @@ def test_tick_during_stop_starts_no_calls(world: World, step: Any) -> None:
     assert len(stopped) == 1
     assert world.caller.calls == []
     assert world.task(TASK).state is State.SCHEDULED
+
+
+def test_tick_that_ends_after_the_stop_purges_nothing(world: World) -> None:
+    waiting: Deferred[Any] = Deferred()
+    purged: list[Any] = []
+    world.store.overrides[queue.expire_overdue] = lambda now: waiting
+
+    def purge(*args: Any) -> Deferred[int]:
+        purged.append(args)
+        return succeed(0)
+
+    world.store.overrides[queue.purge] = purge
+    world.scheduler.start()
+    stop(world)
+    world.store.run(queue.expire_overdue, NOON).addCallback(waiting.callback)
+    assert purged == []
 
 
 def test_refused_record_is_stored_without_response_data(

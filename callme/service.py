@@ -363,7 +363,8 @@ class Daemon(Service):
         closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         await self.parts.scheduler.stop(GRACE_SECONDS, FLUSH_SECONDS)
         await closing
-        await self.parts.caller.close()
+        closing = self.parts.caller.close().addTimeout(RESPONSE_SECONDS, self._clock)
+        await closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         await self.parts.store.close()
         self._manager.close()
         self._clock.stop()

@@ -117,7 +117,7 @@ class Call:
     _exchange: Exchange = field(init=False)
     _deadline: Timer = field(init=False)
     _identifier: str = field(init=False)
-    _payload: bytes = field(init=False)
+    _payload: bytes = field(default=b"", init=False)
     _body: bytes = field(default=b"", init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -125,7 +125,6 @@ class Call:
         self.started_at = self._caller.now()
         self._began = self._caller.clock.seconds()
         self._identifier = idempotency_key(definition.key, self.claim.created_at_ms)
-        self._payload = definition.body
         self._exchange = Exchange(
             agent=self._caller.agent,
             # An attempt that has no successor is not spent on a connection that may be closed.
@@ -146,6 +145,7 @@ class Call:
 
     def _send(self) -> Deferred[Any]:
         definition = self.claim.definition
+        self._payload = definition.body
         return HTTPClient(self._exchange, _NO_COOKIES, BytesProducer).request(
             definition.callback_method,
             verbatim_url(definition.callback),

@@ -25,7 +25,8 @@ def describe_failure(failure: BaseException) -> str:
         if isinstance(failure, kind):
             return sentence
     if isinstance(failure, TLSError):
-        entries = failure.args[0] if failure.args else []
+        # A SysCallError has an errno in the place of the list.
+        entries = failure.args[0] if failure.args and isinstance(failure.args[0], list) else []
         reasons = [entry[2] for entry in entries if len(entry) > 2]
         return f"the TLS handshake failed: {', '.join(reasons) or 'no reason given'}"
     return f"the call failed: {type(failure).__name__}"

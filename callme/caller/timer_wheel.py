@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+log = Logger(namespace="callme")
 
 TICKS_PER_SECOND = 10
 """Timers fire at a tick, the first one that is not too early."""
@@ -58,4 +61,8 @@ class TimerWheel:
     def _expire(self, tick: int) -> None:
         del self._delayed_calls[tick]
         for timer in self._ticks.pop(tick):
-            timer.expire()
+            try:
+                timer.expire()
+            except Exception:
+                # The other timers of the tick are the deadlines of other calls.
+                log.failure("a timer failed")

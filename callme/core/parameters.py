@@ -389,8 +389,8 @@ PARAMETERS = (
         schema=one_or_many(integer(0, MAX_MINUTES), MAX_LIST_LENGTH),
         type_name="integer or list",
         documentation="Minutes between the end of an attempt and the start of the next one, "
-        f"rounded to the nearest whole minute, 0 to {MAX_MINUTES:,}; the last one of a list "
-        "repeats: `[1, 5, 30]`.",
+        f"rounded to the nearest whole minute, 0 to {MAX_MINUTES:,}; in a list, the last "
+        "delay repeats: `[1, 5, 30]`.",
         label="Retry delay",
         to_text=lambda delays: f"{', then '.join(map(str, delays))} min",
         column=JSON_LIST,

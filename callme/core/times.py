@@ -309,8 +309,12 @@ def to_ms(seconds: float) -> int:
 
 
 def rfc3339(milliseconds: int) -> str:
-    """Return a time in milliseconds since 1970 as RFC 3339 with milliseconds, in UTC."""
-    seconds, rest = divmod(milliseconds, 1000)
+    """Return a time in milliseconds since 1970 as RFC 3339 with milliseconds, in UTC.
+
+    A time after the year 9999, which a ``max_delay`` can reach, is the end of that year: RFC 3339
+    has no later one.
+    """
+    seconds, rest = divmod(min(milliseconds, 1000 * MAX_TIMESTAMP + 999), 1000)
     return f"{_second(seconds)}.{rest:03d}Z"
 
 

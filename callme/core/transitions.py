@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from .task import Attempt, Claim, Definition, Outcome, Reason, State, Task, Transition
-from .times import MAX_TIMESTAMP, MINUTE, ceil_to_minute, floor_to_minute, next_minute, rfc3339
+from .times import MAX_TIMESTAMP, MINUTE, ceil_to_minute, floor_to_minute, rfc3339
 
 
 class PutCondition(Enum):
@@ -113,16 +113,12 @@ def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
     Normally that is the whole minute nearest to ``retry_delay`` minutes after the
     attempt ended, so that a delay of 1 is half a minute or more; 0 is at once. A
     ``Retry-After`` postpones it to the minute it names, but not past the last one that
-    ``max_delay`` allows. An interrupted attempt is made again at the next minute, or at
-    once where the next minute would be too late. After a stale connection, the next
-    attempt follows at once.
+    ``max_delay`` allows. After an interrupted attempt or a stale connection, for which the
+    endpoint is not to blame, the next attempt follows at once.
     """
     definition = claim.definition
-    if outcome.stale_connection:
+    if outcome.stale_connection or outcome.reason is Reason.INTERRUPTED:
         return floor_to_minute(now)
-    if outcome.reason is Reason.INTERRUPTED:
-        due_at = next_minute(now)
-        return due_at if due_at < definition.expires_at else floor_to_minute(now)
     delays = definition.retry_delay
     delay = delays[min(claim.attempts_used, len(delays)) - 1]
     due_at = floor_to_minute(now + MINUTE * delay + MINUTE / 2 if delay else now)

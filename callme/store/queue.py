@@ -138,7 +138,11 @@ def claim(write: Write, shares: Mapping[str, int], now: float) -> Sequence[Claim
         taken = write.cursor.execute(
             _CLAIM, (to_ms(now), int(now) + LEASE_MARGIN, node, host, now, now, share)
         ).fetchall()
-        claims += decode_or_fail(write, map(CLAIM.name, taken), now)
+        readable = decode_or_fail(write, map(CLAIM.name, taken), now)
+        if len(readable) < len(taken):
+            # The share was not used up, but the host may have more tasks.
+            write.changes.add_due(host, int(now))
+        claims += readable
     return in_claim_order(write.changes, claims)
 
 

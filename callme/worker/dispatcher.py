@@ -9,7 +9,7 @@ from typing import Protocol
 
 from attrs import define, field
 from twisted.internet import defer
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -81,6 +81,8 @@ class Dispatcher:
     _due_hosts: dict[str, None] = field(factory=dict, init=False)
     # The claim in progress: its maximum number of tasks by host.
     _claiming: Mapping[str, int] | None = field(default=None, init=False)
+    # Tasks of a claim are being launched, and do not all occupy their slots yet.
+    _is_launching: bool = field(default=False, init=False)
     _calls: dict[tuple[int, int], Deferred[Outcome]] = field(factory=dict, init=False)
     _drained: list[Deferred[None]] = field(factory=list, init=False)
 
@@ -139,7 +141,8 @@ class Dispatcher:
 
     def _claim(self) -> None:
         """Claim as many due tasks as there are free slots, with one claim at a time."""
-        if self._claiming is not None or self._phase is not Phase.OPEN or not self._due_hosts:
+        is_busy = self._claiming is not None or self._is_launching
+        if is_busy or self._phase is not Phase.OPEN or not self._due_hosts:
             return
         shares = allocate_slots(
             self._slots.free,
@@ -167,8 +170,11 @@ class Dispatcher:
         self._due_hosts.update(
             dict.fromkeys(host for host, share in shares.items() if claimed[host] >= share)
         )
+        # A call may end at once. The next claim waits until all of these have their slots.
+        self._is_launching = True
         for claim in claims:
             self._launch(claim)
+        self._is_launching = False
         # This stops at the first host below its own limit. Few hosts can be at their limit.
         self._meter.set_saturated(any(self._slots.has_room(host) for host in self._due_hosts))
         self._claim()
@@ -199,7 +205,8 @@ class Dispatcher:
 
     def _call(self, claim: Claim) -> None:
         self._slots.take(claim.host)
-        calling = self._calls[claim_id(claim)] = self._caller.call(claim, self._has_more)
+        calling = maybeDeferred(self._caller.call, claim, self._has_more)
+        self._calls[claim_id(claim)] = calling
         calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
         calling.addErrback(lambda failure: log.failure("the end of a call failed", failure))
 

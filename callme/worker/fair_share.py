@@ -38,7 +38,7 @@ def allocate_slots(
     levels = [(in_flight.get(host, 0), turn, host) for turn, host in enumerate(due_hosts)]
     heapq.heapify(levels)
     shares: dict[str, int] = {}
-    while free_slots and levels:
+    while free_slots > 0 and levels:
         level, turn, host = levels[0]
         if free_slots > reserve or host in responsive:
             limit = per_host

@@ -36,7 +36,7 @@ def encode_lines(context: Any, value: Any) -> bytes:
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     # Values in a path are percent-encoded already.
-    path = {name: unquote(str(value)) for name, value in case.path_parameters.items()}
+    path = {name: unquote(in_path(value)) for name, value in case.path_parameters.items()}
     if case.method == "PUT" and is_a("Time", path.get("trigger_at")):
         path["trigger_at"] = future(path["trigger_at"], case.body)
     elif is_a("AbsoluteTime", path.get("trigger_at")):
@@ -58,6 +58,11 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     # The validity of the request has not changed. Without this, schemathesis checks it
     # again, and takes the percent-encoded path for the decoded one.
     case._record_starting_state()
+
+
+def in_path(value: Any) -> str:
+    """Return a value as people write it in a path: a number without its fraction."""
+    return str(int(value) if isinstance(value, float) else value)
 
 
 def whole_numbers(value: Any) -> Any:
@@ -116,6 +121,11 @@ def tame(body: dict[str, Any], path: dict[str, Any]) -> None:
     for name in ("callback", "on_failure", "on_success"):
         if body.get(name) is not None and is_parameter(name, body[name]):
             body[name] = CLOSED
+    if "payload" in body and all(
+        is_parameter(name, body.get(name)) for name in ("payload", "payload_base64")
+    ):
+        # Each is valid, but not both.
+        del body["payload"]
     if is_parameter("headers", body.get("headers")):
         body["headers"] = accepted(body["headers"], parse_headers, {})
 
@@ -140,8 +150,9 @@ def future(value: Any, salt: object) -> Any:
     of the same key.
     """
     minute = zlib.crc32(repr((value, salt)).encode()) % 1_000_000
-    if isinstance(value, int):
-        return FAR + 60 * minute
-    if value.startswith("+"):
+    if isinstance(value, (int, float)):
+        return type(value)(FAR + 60 * minute)
+    if not value[:4].isdigit():
+        # A duration, or the present.
         return f"+{60 + minute}m"
     return str(FAR + 60 * minute) if value.isdigit() else rfc3339(1000 * (FAR + 60 * minute))

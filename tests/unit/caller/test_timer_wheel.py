@@ -3,6 +3,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 
 from callme.caller.timer_wheel import TimerWheel
+from tests.helpers.logs import LoggedFailures
 
 
 def test_deadline_fires_on_time_and_not_early() -> None:
@@ -44,3 +45,13 @@ def test_deadline_may_cancel_another_of_its_slot() -> None:
     wheel.set(1, lambda: wheel.cancel(other))
     clock.advance(1)
     assert done in ([], ["other"])
+
+
+def test_failing_timer_leaves_the_others_of_its_tick(logged_failures: LoggedFailures) -> None:
+    clock, done = Clock(), list[str]()
+    wheel = TimerWheel(clock)
+    wheel.set(1, lambda: 1 / 0)
+    wheel.set(1, lambda: done.append("other"))
+    clock.advance(1)
+    assert done == ["other"]
+    assert logged_failures.flush(ZeroDivisionError) == 1

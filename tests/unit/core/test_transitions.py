@@ -160,21 +160,15 @@ def test_retry_after_postpones_the_retry_within_max_delay(retry_after: int, expe
     assert expected == next_attempt_at(claim(), outcome, NOON + 1)
 
 
-def test_interrupted_attempt_is_retried_at_the_next_minute() -> None:
+def test_interrupted_attempt_is_retried_at_once() -> None:
     transition = decide_after_attempt(claim(retry_delay=5), interrupted(claim()), NOON + 90)
-    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 120)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 60)
     assert transition.attempt is not None
     assert (
         transition.attempt.reason,
         transition.attempt.lateness_ms,
         transition.attempt.duration_ms,
     ) == (Reason.INTERRUPTED, 20, None)
-
-
-def test_interrupted_attempt_is_retried_at_once_if_the_minute_is_too_late() -> None:
-    made = claim(max_delay=1)
-    transition = decide_after_attempt(made, interrupted(made), NOON + 30)
-    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON)
 
 
 @pytest.mark.parametrize(("used", "now"), [(2, NOON + 90), (1, NOON + 600)])

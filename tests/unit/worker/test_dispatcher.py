@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -233,7 +233,7 @@ def test_error_of_the_caller_is_recorded_as_interrupted(
 
     dispatching.world.caller.failing = fail_call
     dispatching.start()
-    dispatching.put()
+    dispatching.put(retry=0)
     dispatching.notify(HOST)
     assert logged_failures.flush(ZeroDivisionError) == 1
     task = dispatching.world.task(TASK)
@@ -299,7 +299,7 @@ def test_notification_of_a_recorded_end_is_called_at_once(dispatching: Dispatchi
 
 def test_orphan_is_recorded_as_interrupted_once(dispatching: Dispatching) -> None:
     dispatching.start()
-    dispatching.put()
+    dispatching.put(retry=0)
     dispatching.notify(HOST)
     (_, claim) = dispatching.world.caller.calls[0]
     dispatching.dispatcher.recover_orphans([claim])
@@ -307,7 +307,7 @@ def test_orphan_is_recorded_as_interrupted_once(dispatching: Dispatching) -> Non
     other = dispatching.make()
     other.recover_orphans([claim])
     task = dispatching.world.task(TASK)
-    assert (task.state, task.due_at) == (State.SCHEDULED, NOON + 60)
+    assert (task.state, task.reason) == (State.FAILED, Reason.INTERRUPTED)
     assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]
     other.recover_orphans([claim])
     assert len(dispatching.world.task(TASK).attempts or ()) == 1
@@ -365,3 +365,39 @@ def test_closed_dispatcher_claims_nothing(dispatching: Dispatching) -> None:
     dispatching.notify(HOST)
     assert dispatching.calls == []
     assert dispatching.world.task(TASK).attempts_used == 0
+
+
+# Calls that end at once
+
+
+def test_calls_that_end_at_once_leave_no_room_for_more_than_the_slots(world: World) -> None:
+    """A call to a forbidden address ends before the tasks claimed with it have their slots."""
+    in_flight: list[int] = []
+
+    def call(claim: Claim) -> Deferred[Outcome]:
+        in_flight.append(world.scheduler.health().calls_in_flight)
+        ends_at_once = claim.definition.task_name.startswith("quick")
+        return succeed(Outcome(started_at_ms=0, status=200)) if ends_at_once else Deferred()
+
+    world.build(concurrency=4, per_host=4)
+    world.caller.failing = call
+    for number in range(12):
+        world.put(f"quick{number}")
+        world.put(f"slow{number}")
+    world.scheduler.start()
+    assert max(in_flight) < 4
+    assert world.scheduler.health().calls_in_flight == 4
+
+
+def test_caller_that_raises_frees_its_slot(world: World, logged_failures: LoggedFailures) -> None:
+    def call(claim: Claim) -> Deferred[Outcome]:
+        raise ZeroDivisionError
+
+    world.caller.failing = call
+    world.put(retry=0)
+    world.put("other", retry=0)
+    world.scheduler.start()
+    assert logged_failures.flush(ZeroDivisionError) == 2
+    assert world.scheduler.health().calls_in_flight == 0
+    assert world.task(TASK).reason is Reason.INTERRUPTED
+    assert world.task(Key("other", NOON)).reason is Reason.INTERRUPTED

@@ -122,3 +122,16 @@ def test_allocation_respects_limits_and_wastes_no_slot(
     if not reserve:
         for host in shares:
             assert levels[host] <= min(levels.values()) + 1
+
+
+def test_negative_number_of_free_slots_allocates_none() -> None:
+    shares = allocate_slots(
+        -1,
+        per_host=64,
+        in_flight={},
+        due_hosts=["a:80"],
+        reserve=128,
+        responsive={"a:80"},
+        recently_responsive={},
+    )
+    assert shares == {}

@@ -155,14 +155,13 @@ def _with_warnings(
 ) -> Iterator[JSON]:
     """Yield results, those that are no problem with their warnings."""
     for result, about in zip(results, warnings, strict=True):
-        if result["status"] < 400:
+        if about and result["status"] < 400:
             add_warnings(result, about)
         yield result
 
 
 def _to_dict(definition: Definition, result: PutResult, now: float) -> JSON:
+    if result.outcome is PutOutcome.CREATED:
+        return {"status": 201, "task": str(definition.key)}
     problem = put_problem(definition, result, now)
-    if problem is not None:
-        return problem.to_dict()
-    status = 201 if result.outcome is PutOutcome.CREATED else 200
-    return {"status": status, "task": str(definition.key)}
+    return {"status": 200, "task": str(definition.key)} if problem is None else problem.to_dict()

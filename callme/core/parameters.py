@@ -473,7 +473,7 @@ def parse_definition(
     time_warnings: list[str] = []
     context = Context(now, networks, time_warnings.append)
     errors: list[FieldError] = []
-    from_url = _parse_url_parts({"task_name": task_name, "trigger_at": trigger_at}, context, errors)
+    from_url = _parse_url_parts(task_name, trigger_at, context, errors)
     values = dict(from_url)
     for name, value in body.items():
         if len(errors) >= MAX_ERRORS:
@@ -502,11 +502,13 @@ def parse_definition(
 
 
 def _parse_url_parts(
-    parts: Mapping[str, str | None], context: Context, errors: list[FieldError]
+    task_name: str | None, trigger_at: str | None, context: Context, errors: list[FieldError]
 ) -> dict[str, Any]:
     """Return the values of the parameters in the URL; add the errors in them to ``errors``."""
-    values = {}
-    for name, text in parts.items():
+    values: dict[str, Any] = {}
+    if task_name is None and trigger_at is None:
+        return values
+    for name, text in (("task_name", task_name), ("trigger_at", trigger_at)):
         if text is not None:
             try:
                 values[name] = _PARSERS[name](text, context)

@@ -37,16 +37,18 @@ ENOUGH = 10
 """Number of breaches of the promise after which a world ends."""
 
 
-def _on_record(one: TaskTransition) -> tuple[str, tuple[object, ...]]:
-    """Return the statement that finds a published transition, and its values."""
+def _contradiction(one: TaskTransition) -> tuple[str, tuple[object, ...]]:
+    """Return the statement that finds a task without its published transition, and its values.
+
+    A task that is not found says nothing: a client may have moved or deleted it in the same
+    transaction.
+    """
     key, attempt = (one.key.task_name, one.key.trigger_at), one.transition.attempt
-    where = "FROM task WHERE task_name = ? AND trigger_at = ?"
-    if attempt is not None:
-        return f"SELECT 1 FROM attempt WHERE task_id = (SELECT task_id {where}) AND number = ?", (
-            *key,
-            attempt.number,
-        )
-    return f"SELECT 1 {where} AND state = ?", (*key, one.transition.state.value)
+    task = "SELECT 1 FROM task WHERE task_name = ? AND trigger_at = ?"
+    if attempt is None:
+        return f"{task} AND state != ?", (*key, one.transition.state.value)
+    recorded = "SELECT 1 FROM attempt WHERE task_id = task.task_id AND number = ?"
+    return f"{task} AND NOT EXISTS ({recorded})", (*key, attempt.number)
 
 
 class Enough(Exception):
@@ -109,7 +111,7 @@ class World:
             return
         with closing(sqlite3.connect(path)) as connection:
             for one in changes.transitions:
-                if not connection.execute(*_on_record(one)).fetchone():
+                if connection.execute(*_contradiction(one)).fetchone():
                     self.checker.breaks(f"{one.key} is published, but not committed: {one}")
 
     def _news_take(self) -> float:

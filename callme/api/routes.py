@@ -94,23 +94,10 @@ class Api:
     _now: Callable[[], float]
     _metrics: MetricsExporter
     _networks: AddressPolicy = field(factory=AddressPolicy)
-    _long_poll: LongPoll = field()
-    _forecaster: Forecaster = field()
+    _long_poll: LongPoll
+    _forecaster: Forecaster
     _task_service: TaskService = field(init=False)
     _page_reader: PageReader = field(init=False)
-
-    @_long_poll.default
-    def _default_long_poll(self) -> LongPoll:
-        return LongPoll(store=self._store, clock=self._clock)
-
-    @_forecaster.default
-    def _default_forecaster(self) -> Forecaster:
-        return Forecaster(
-            store=self._store,
-            capacity=self._scheduler.capacity,
-            clock=self._clock,
-            now=self._now,
-        )
 
     @_task_service.default
     def _default_task_service(self) -> TaskService:

@@ -11,10 +11,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import quoted
 from ..store import queue
 from ..store.database import Store
-from ..store.interface import HEARTBEAT_SECONDS, StoreUnavailable
+from ..store.interface import HEARTBEAT_SECONDS, StoreUnavailable, log_store_failure
 from .dispatcher import Dispatcher
 
 log = Logger(namespace="callme")
@@ -69,12 +68,8 @@ class Poller:
 
     def _failed(self, failure: Failure) -> None:
         # The first failure of an outage is logged, as requests and ticks log it too.
-        if failure.check(StoreUnavailable):
-            if not self._failing:
-                error = quoted(str(failure.value), 300)
-                log.error("polling for due tasks failed: {error}", error=error)
-        else:
-            log.failure("polling for due tasks failed", failure)
+        if not self._failing or not failure.check(StoreUnavailable):
+            log_store_failure(log, "polling for due tasks failed", failure)
         # The heartbeat is sent as soon as the database is back, or this daemon counts as dead.
         self._last_heartbeat = 0
         self._failing = True

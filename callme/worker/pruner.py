@@ -11,10 +11,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import quoted
 from ..store import queue
 from ..store.database import Store
-from ..store.interface import StoreUnavailable
+from ..store.interface import log_store_failure
 
 log = Logger(namespace="callme")
 
@@ -52,10 +51,8 @@ class Pruner:
             await deferLater(self._clock, PAUSE_SECONDS)
 
     def _purge_failed(self, failure: Failure) -> None:
-        if failure.check(StoreUnavailable):
-            log.error("purging failed: {error}", error=quoted(str(failure.value), 300))
-        elif not failure.check(CancelledError):
-            log.failure("purging failed", failure)
+        if not failure.check(CancelledError):
+            log_store_failure(log, "purging failed", failure)
 
     def _purge_ended(self, _: None) -> None:
         self._purging = None

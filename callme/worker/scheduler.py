@@ -13,11 +13,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.times import MINUTE, floor_to_minute
-from ..errors import quoted
 from ..store import queue
 from ..store.changes import Changes
 from ..store.database import Store
-from ..store.interface import StoreUnavailable
+from ..store.interface import log_store_failure
 from .dispatcher import Caller, Dispatcher
 from .poller import Poller
 from .pruner import Pruner
@@ -197,11 +196,7 @@ class Scheduler:
         self._dispatcher.notify_due(due.hosts)
 
     def _tick_failed(self, failure: Failure) -> None:
-        if failure.check(StoreUnavailable):
-            error = quoted(str(failure.value), 300)
-            log.error("the tick failed: {error}; trying again soon", error=error)
-        else:
-            log.failure("the tick failed; trying again soon", failure)
+        log_store_failure(log, "the tick failed", failure, is_retried=True)
         is_stopped = self._state is TickState.STOPPED
         if not is_stopped and (self._retry is None or not self._retry.active()):
             self._retry = self._clock.callLater(RETRY_SECONDS, self.tick)

@@ -116,12 +116,15 @@ class Connection(TwistedProtocol):
     def _write(self, data: bytes) -> None:
         """Write at once what the system takes at once, and leave the rest to the reactor.
 
-        The transport has nothing to write: the response to an earlier request has arrived.
+        The transport has nothing to write: a connection with a rest serves no other request.
         """
         if self.origin.scheme == "http":
             # If it fails, the transport will find out, and fail in its own way.
             with suppress(OSError):
                 data = data[self._tcp.getHandle().send(data) :]
+            if data:
+                # An early response may end the request while its rest is still to be written.
+                self._may_be_writing = True
         if data:
             self.transport.write(data)  # type: ignore[union-attr]
 
@@ -206,7 +209,7 @@ class Connection(TwistedProtocol):
         # The connection is free before its request ends: another one may begin right then.
         if not response.complete:
             self.drop()
-        elif request.closes or not response.reusable:
+        elif request.closes or self._may_be_writing or not response.reusable:
             self._released(self, False)
         elif request.has_more():
             self._released(self, True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -177,27 +177,29 @@ class LongPoll:
     async def _read_dirty(self) -> None:
         try:
             while self._dirty:
-                versions: dict[Key, TaskVersion | None] = {}
-                for key in self._dirty:
-                    self._add_version(key, versions)
+                readers = {key: self._readers_of(key) for key in self._dirty}
                 self._dirty.clear()
-                if versions:
-                    await self._read_versions(versions)
+                if readers := {key: found for key, found in readers.items() if found}:
+                    await self._read_for(readers)
         finally:
             self._reading = False
 
-    def _add_version(self, key: Key, versions: dict[Key, TaskVersion | None]) -> None:
-        """Add the version of a task that all its clients know; ``None`` where they differ."""
-        known = []
+    def _readers_of(self, key: Key) -> list[_Waiter]:
+        """Return the waiters of a task that a read which starts now concerns."""
+        readers = []
         for waiter in self._waiters_for(key):
             if waiter.version is None:
                 waiter.is_stale = True
             else:
-                known.append(None if waiter.timed_out else waiter.version)
-        if known:
-            versions[key] = known[0] if len(set(known)) == 1 else None
+                readers.append(waiter)
+        return readers
 
-    async def _read_versions(self, versions: Mapping[Key, TaskVersion | None]) -> None:
+    async def _read_for(self, readers: Mapping[Key, Sequence[_Waiter]]) -> None:
+        """Read tasks, and resolve the waiters that they concern.
+
+        A waiter that comes during the read may know a newer version than the one that is read.
+        """
+        versions = {key: _common_version(waiters) for key, waiters in readers.items()}
         try:
             found = await self._store.read(tasks.get_if_modified, versions, READ_BATCH)
         except Exception:
@@ -208,8 +210,8 @@ class LongPoll:
         resolved = 0
         for key, task in found.items():
             now = None if task is None else TaskVersion.of(task)
-            for waiter in self._waiters_for(key):
-                if waiter.version is not None and (waiter.timed_out or waiter.version != now):
+            for waiter in readers[key]:
+                if waiter.timed_out or waiter.version != now:
                     _resolve(waiter, task)
                     resolved += 1
                     if resolved % RESPONSES_PER_TURN == 0:
@@ -225,6 +227,12 @@ class LongPoll:
         if left and (self._retry is None or not self._retry.active()):
             # All tasks: those whose read failed in the meantime are among them.
             self._retry = self._clock.callLater(POLL_SECONDS, self._mark_all_dirty)
+
+
+def _common_version(waiters: Iterable[_Waiter]) -> TaskVersion | None:
+    """Return the version of a task that all of its waiters know; ``None`` where they differ."""
+    known = {None if waiter.timed_out else waiter.version for waiter in waiters}
+    return known.pop() if len(known) == 1 else None
 
 
 def _resolve(waiter: _Waiter, result: Task | Failure | None) -> None:

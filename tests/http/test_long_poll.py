@@ -261,6 +261,25 @@ def test_change_during_the_first_query_is_noticed(world: World) -> None:
     assert waiting.look().status == 404
 
 
+def test_read_in_progress_is_not_the_answer_to_a_newer_waiter(world: World) -> None:
+    world.put(at=AT)
+    early = Waiting(world)
+    older = world.store.query(tasks.get_if_modified, {KEY: None}, 1)
+    reading: Deferred[Any] = Deferred()
+    world.store.overrides[tasks.get_if_modified] = lambda *_: reading
+    world.turn_to(NOON + 1)
+    body = {"callback": "http://other.example/"}
+    ask(world, "PUT", f"/task/{KEY}", body, {"If-Match": "*"})
+    early.look()
+    del world.store.overrides[tasks.get_if_modified]
+    # This client knows the task of now, and the read in progress has found the one before.
+    late = Waiting(world)
+    reading.callback(world.result(older))
+    assert late.look().status is None
+    ask(world, "DELETE", f"/task/{KEY}")
+    assert (early.look().status, late.look().status) == (404, 404)
+
+
 def test_number_of_long_polls_is_limited(world: World) -> None:
     world.build(max_connections=1)
     world.put(at=AT)

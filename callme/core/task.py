@@ -213,7 +213,8 @@ class Outcome:
     :ivar status: the status of the response, if one arrived.
     :ivar reason: the reason for the lack of a status; ``None`` when there is one.
     :ivar detail: a sentence for a person; empty when the status is enough.
-    :ivar retry_after: the time in the response's ``Retry-After``: seconds since 1970.
+    :ivar retry_after: the earliest start of the next attempt, as in the response's
+        ``Retry-After``: seconds since 1970.
     :ivar stale_connection: whether the endpoint closed a kept connection just as it was used
         again, so that the failure says nothing about the endpoint.
     """

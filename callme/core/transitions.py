@@ -117,7 +117,8 @@ def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
     endpoint is not to blame, the next attempt follows at once.
     """
     definition = claim.definition
-    if outcome.stale_connection or outcome.reason is Reason.INTERRUPTED:
+    is_cut_off = outcome.reason is Reason.INTERRUPTED and outcome.retry_after is None
+    if outcome.stale_connection or is_cut_off:
         return floor_to_minute(now)
     delays = definition.retry_delay
     delay = delays[min(claim.attempts_used, len(delays)) - 1]
@@ -154,6 +155,20 @@ def interrupted(claim: Claim) -> Outcome:
         started_at_ms=claim.claimed_at_ms,
         reason=Reason.INTERRUPTED,
         detail="callme stopped during the call: whether the endpoint acted on it is unknown",
+    )
+
+
+def caller_failed(claim: Claim, now: float) -> Outcome:
+    """Return the outcome of an attempt that an error in callme itself ended at ``now``.
+
+    The error may end the next attempt too, which therefore waits for the next minute at least.
+    """
+    return Outcome(
+        started_at_ms=claim.claimed_at_ms,
+        reason=Reason.INTERRUPTED,
+        detail="an error in callme ended the call, and is in its log: whether the endpoint acted "
+        "on it is unknown",
+        retry_after=floor_to_minute(now) + MINUTE,
     )
 
 

@@ -223,9 +223,11 @@ class Dispatcher:
 
     def _call_failed(self, failure: Failure, claim: Claim) -> None:
         """Handle a cancelled call, or an error in the caller itself."""
-        if not failure.check(CancelledError):
-            log.failure("the call of {task} failed", failure, task=quoted_key(claim.definition.key))
-        self._called(transitions.interrupted(claim), claim)
+        if failure.check(CancelledError):
+            self._called(transitions.interrupted(claim), claim)
+            return
+        log.failure("the call of {task} failed", failure, task=quoted_key(claim.definition.key))
+        self._called(transitions.caller_failed(claim, self._now()), claim)
 
     # The end
 

@@ -401,3 +401,38 @@ def test_caller_that_raises_frees_its_slot(world: World, logged_failures: Logged
     assert world.scheduler.health().calls_in_flight == 0
     assert world.task(TASK).reason is Reason.INTERRUPTED
     assert world.task(Key("other", NOON)).reason is Reason.INTERRUPTED
+
+
+@pytest.mark.parametrize("retry_delay", [0, 1, 3])
+def test_caller_that_raises_costs_one_attempt_a_minute(
+    world: World, logged_failures: LoggedFailures, retry_delay: int
+) -> None:
+    def call(claim: Claim) -> Deferred[Outcome]:
+        raise ZeroDivisionError
+
+    world.caller.failing = call
+    world.put(retry=5, retry_delay=retry_delay)
+    world.scheduler.start()
+    assert world.task(TASK).attempts_used == 1
+    world.turn_to(NOON + 60 * max(1, retry_delay) - 1)
+    assert world.task(TASK).attempts_used == 1
+    world.caller.failing = None
+    world.turn_to(NOON + 60 * max(1, retry_delay))
+    assert world.task(TASK).state is State.SUCCEEDED
+    assert logged_failures.flush(ZeroDivisionError) == 1
+
+
+def test_failed_record_is_one_line_that_names_the_task(world: World, log_lines: list[str]) -> None:
+    world.put("a {name} with braces", retry=0)
+    world.caller.status = None
+    world.scheduler.start()
+    world.store.is_full = True
+    world.caller.end(Key("a {name} with braces", NOON), 200)
+    (line,) = [line for line in log_lines if "recording" in line]
+    assert line == (
+        f'recording an attempt of "a {{name}} with braces@{NOON}" failed: "disk is full"; '
+        "retrying soon"
+    )
+    world.store.is_full = False
+    world.turn_to(NOON + RETRY_SECONDS)
+    assert world.task(Key("a {name} with braces", NOON)).state is State.SUCCEEDED

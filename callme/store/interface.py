@@ -161,9 +161,10 @@ def log_store_failure(
     """
     then = "; retrying soon" if is_retried else ""
     if failure.check(StoreUnavailable):
-        log.error(f"{event}: {{error}}{then}", error=quoted(str(failure.value), 300))
+        error = quoted(str(failure.value), 300)
+        log.error(f"{{event}}: {{error}}{then}", event=event, error=error)
     else:
-        log.failure(f"{event}{then}", failure)
+        log.failure(f"{{event}}{then}", failure, event=event)
 
 
 class CannotOpen(Exception):

@@ -12,10 +12,9 @@ from twisted.python.failure import Failure
 from ..core import transitions
 from ..core.task import Claim, Outcome, Transition
 from ..core.times import quoted_key
-from ..errors import quoted
 from ..store import queue
 from ..store.database import Store
-from ..store.interface import StoreUnavailable
+from ..store.interface import StoreUnavailable, log_store_failure
 from .attempt_log import AttemptLog
 
 log = Logger(namespace="callme")
@@ -88,13 +87,9 @@ class Recorder:
 
         def failed(failure: Failure) -> None:
             following = transition
-            log.error(
-                "the attempt of {task} could not be recorded: {error}; trying again soon",
-                task=quoted_key(claim.definition.key),
-                error=quoted(str(failure.value), 300),
-            )
+            event = f"recording an attempt of {quoted_key(claim.definition.key)} failed"
+            log_store_failure(log, event, failure, is_retried=True)
             if not failure.check(StoreUnavailable):
-                log.failure("the database refused a record", failure)
                 following = _without_response_data(transition)
             self._clock.callLater(RETRY_SECONDS, self.record, claim, following)
 

@@ -17,7 +17,7 @@ from .server.auth import Gate
 from .server.listen import CannotListen, check_bindable
 from .service import Daemon, startup_message
 from .store.interface import CannotOpen
-from .store.open import open_store_database, startup_counts
+from .store.open import open_store_database, release, startup_counts
 from .store.sqlite.file import DatabaseFile
 
 __all__ = ["Options", "makeService"]
@@ -64,9 +64,13 @@ def makeService(options: Options) -> Daemon:
         gate = _gate(settings, exposed, rundir)
         key_file = _key_file(settings, rundir)
         database = open_store_database(settings.database, settings.node, rundir)
-        if isinstance(database, DatabaseFile):
-            _change_owner(twistd, database.path)
-        counts = startup_counts(database)
+        try:
+            if isinstance(database, DatabaseFile):
+                _change_owner(twistd, database.path)
+            counts = startup_counts(database)
+        except BaseException:
+            release(database)
+            raise
     except (CannotOpen, CannotListen, UnusableFile, UncheckedNames) as error:
         raise SystemExit(f"callme: {error}") from None
     if options.parent and not options.parent.get("nodaemon", True):

@@ -60,6 +60,12 @@ def create_store(
     return PostgresqlStore(database, reactor, node, clock)
 
 
+def release(database: DatabaseFile | Server) -> None:
+    """Give up an open database that no store uses."""
+    if isinstance(database, DatabaseFile):
+        database.release()
+
+
 def startup_counts(database: DatabaseFile | Server) -> StartupCounts:
     """Return the counts that a starting daemon reports."""
     if isinstance(database, DatabaseFile):

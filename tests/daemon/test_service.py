@@ -289,6 +289,8 @@ def test_failed_change_of_owner_is_a_one_line_error(
     monkeypatch.setattr(os, "chown", refuse)
     with pytest.raises(SystemExit, match=r"callme: .*x\.sqlite cannot be changed: Operation"):
         makeService(options(tmp_path, "--database=x.sqlite", uid=123))
+    # The database was released: it opens again in the same process.
+    open_database(tmp_path / "x.sqlite").release()
 
 
 def test_start_without_certificate_checks_is_refused(

@@ -106,8 +106,8 @@ def encoded_response(request: IRequest, encoded: Callable[[bool], bytes]) -> byt
 
 
 def text_response(request: IRequest, content_type: bytes, text: bytes) -> bytes:
-    """Set the head of a response that is not JSON; return its body."""
-    return _send(request, content_type, 200, {}, text)
+    """Set the head of a response that is text of a negotiated type; return its body."""
+    return _send(request, content_type, 200, VARIES, text)
 
 
 def calendar_response(request: IRequest, calendar: bytes) -> bytes:

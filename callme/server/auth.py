@@ -23,7 +23,8 @@ SESSION_COOKIES = ("__Host-callme", "callme")
 """Names of the session cookie; the first is used over TLS (RFC 6265bis, section 4.1.3)."""
 _MAX_SESSIONS = 16
 """Maximum number of cookies of a request that are verified: each costs a digest per token."""
-_CHALLENGE = 'Bearer realm="callme"'
+CHALLENGE = 'Bearer realm="callme"'
+"""The challenge of a response with status 401 (RFC 6750, section 3)."""
 _HEALTH_PATHS = (b"/healthz", b"/healthz/")
 _OWN_SITES = (b"same-origin", b"none")
 """Values of ``Sec-Fetch-Site`` for callme's own web pages and for the user."""
@@ -238,5 +239,5 @@ def _token_required() -> Problem:
 
 def _challenge(status: int, detail: str, error: str = "", *, refusal: Refusal) -> Problem:
     """Return a problem with the challenge that RFC 6750, section 3, requires."""
-    headers = {"WWW-Authenticate": _CHALLENGE + error}
+    headers = {"WWW-Authenticate": CHALLENGE + error}
     return Problem(status, detail, headers=headers, refusal=refusal)

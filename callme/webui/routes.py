@@ -31,7 +31,7 @@ from ..errors import Invalid, quoted
 from ..security.login_throttle import LoginThrottle
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
-from ..server.auth import IAnonymous
+from ..server.auth import CHALLENGE, IAnonymous
 from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
 from ..server.problem import Problem, set_head
 from ..server.refusals import Refusal, mark_refused, peer_name
@@ -257,7 +257,7 @@ class WebUi:
         linked = request.getHeader(b"sec-fetch-site") in (b"cross-site", b"same-site")
         page = LogIn(after, error, linked=linked)
         if status == 401:
-            request.setHeader(b"www-authenticate", b'Bearer realm="callme"')
+            request.setHeader(b"www-authenticate", CHALLENGE.encode())
         return self._layout(request, "Log in", page, None, status=status)
 
     async def _get_task(self, request: Request, path: str) -> Task:

@@ -17,10 +17,13 @@ def scrape(world: World, accept: str | None = None) -> tuple[str, str]:
     world.http.flush()
     response = world.result(pending)
     text = world.result(response.text("utf-8"))
-    kind = response.headers.getRawHeaders("content-type")[0]
-    check_response("GET", "/metrics", response.code, {"content-type": kind}, text)
+    received = {
+        name.decode().lower(): values[0].decode()
+        for name, values in response.headers.getAllRawHeaders()
+    }
+    check_response("GET", "/metrics", response.code, received, text)
     assert response.code == 200
-    return text, kind
+    return text, received["content-type"]
 
 
 def samples(world: World) -> Samples:

@@ -341,6 +341,7 @@ def _metrics() -> Operation:
                 "description": "The metrics.",
                 "content": content(string("The text format of Prometheus, 0.0.4."), TEXT)
                 | content(string("OpenMetrics 1.0.0."), OPENMETRICS),
+                "headers": {"Vary": header(string())},
             }
         },
         without="Unavailable",

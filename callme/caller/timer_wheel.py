@@ -45,7 +45,7 @@ class TimerWheel:
         else:
             self._ticks[tick] = {timer: None}
             delay = max(0.0, tick / TICKS_PER_SECOND - now)
-            self._delayed_calls[tick] = self._clock.callLater(delay, self._expire, tick)
+            self._delayed_calls[tick] = self._clock.callLater(delay, self._read_first, tick)
         return timer
 
     def cancel(self, timer: Timer) -> None:
@@ -57,6 +57,14 @@ class TimerWheel:
         if not timers:
             del self._ticks[timer.tick]
             self._delayed_calls.pop(timer.tick).cancel()
+
+    def _read_first(self, tick: int) -> None:
+        """Let the reactor read its sockets once more before the timers of a tick expire.
+
+        A process that was stopped or a machine that was suspended finds its timers expired before
+        it reads what has arrived in the meantime.
+        """
+        self._delayed_calls[tick] = self._clock.callLater(0, self._expire, tick)
 
     def _expire(self, tick: int) -> None:
         del self._delayed_calls[tick]

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -237,7 +237,11 @@ class BoundedSite(Site):
                 break
             largest.shed()
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> Deferred[None]:
+        # After a pause of the process, requests that have arrived are read before they are late.
+        return deferLater(self.clock, 0, self._check_deadlines)
+
+    def _check_deadlines(self) -> None:
         now = self.clock.seconds()
         for channel in list(self.registry.connections):
             channel.check_deadline(now)

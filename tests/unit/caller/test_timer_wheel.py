@@ -58,3 +58,31 @@ def test_failing_timer_leaves_the_others_of_its_tick(logged_failures: LoggedFail
     clock.advance(1)
     assert done == ["other"]
     assert logged_failures.flush(ZeroDivisionError) == 1
+
+
+def test_sockets_are_read_once_more_before_a_deadline_expires() -> None:
+    """The reactor runs all expired timers before it reads: see its main loop."""
+
+    class Reactor(Clock):
+        """A clock that reads between the timers that expire together and those set by them."""
+
+        def advance(self, amount: float) -> None:
+            self.rightNow += amount
+            expired, self.calls = list(self.calls), []
+            for delayed in expired:
+                delayed.func(*delayed.args)
+            arrived()
+            super().advance(0)
+
+    clock, done = Reactor(), list[str]()
+    wheel = TimerWheel(clock)
+    answered = wheel.set(1, lambda: done.append("answered"))
+    wheel.set(1, lambda: done.append("silent"))
+
+    def arrived() -> None:
+        wheel.cancel(answered)
+
+    # The process was stopped for a minute.
+    clock.advance(60)
+    assert done == ["silent"]
+    assert clock.getDelayedCalls() == []

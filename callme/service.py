@@ -169,7 +169,7 @@ def build(environment: Environment) -> Parts:
     )
     webui = _webui(environment, scheduler, forecaster)
     site = BoundedSite(
-        RootResource(api.app.resource(), webui.app.resource()),
+        RootResource(api.resource(), webui.app.resource()),
         clock,
         environment.gate,
         max_connections=connections,

@@ -10,6 +10,7 @@ from klein import Klein
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
 
 from .. import __version__
 from ..core.parameters import parse_definition
@@ -24,7 +25,7 @@ from ..security.address_policy import AddressPolicy
 from ..server.auth import IAnonymous
 from ..server.negotiation import wants_calendar
 from ..server.problem import Problem, problem_response
-from ..server.router import AnyPathConverter
+from ..server.router import AnyPathConverter, AppResource
 from ..store import queue, stats, tasks
 from ..store.database import Store
 from ..store.interface import StoreUnavailable
@@ -301,7 +302,10 @@ class Api:
 
     # Errors
 
-    @app.handle_errors(Exception)
+    def resource(self) -> IResource:
+        """Return the resource of all paths of the API."""
+        return AppResource(self.app, self._failed)
+
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         problem = problem_for(request, failure)
         if is_options(request, problem):

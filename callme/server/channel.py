@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol, cast
 
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from ..security.hosts import path_of
@@ -90,6 +91,7 @@ class BoundedChannel(HTTPChannel):
     _deadline = 0.0
     _refused = False
     _closing = False
+    _host: IAddress | None = None
 
     def connectionMade(self) -> None:
         self._site = cast(SiteProtocol, self.factory)
@@ -210,6 +212,19 @@ class BoundedChannel(HTTPChannel):
         if self._write_paused:
             self._buffered_bytes += len(data)
             self._update_usage()
+
+    def getHost(self) -> IAddress:
+        # Twisted asks the system anew for each request; the address does not change.
+        if self._host is None:
+            self._host = super().getHost()
+        return self._host
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        # Twisted writes each name and each value to the transport on its own.
+        lines = [b"%b %b %b" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            lines += [b"%b: %b" % (name, value) for value in values]
+        self.write(b"\r\n".join([*lines, b"\r\n"]))
 
     def check_deadline(self, now: float) -> None:
         """Close the connection if its deadline has passed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -100,11 +101,16 @@ def reason_phrase(status: int) -> str:
     return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
+@cache
+def _reason(status: int) -> bytes:
+    return reason_phrase(status).encode("ascii")
+
+
 def set_head(request: IRequest, status: int, headers: Mapping[str, str]) -> None:
     """Set the status and the headers of a response; names and values are ASCII."""
-    request.setResponseCode(status, reason_phrase(status).encode("ascii"))
+    request.setResponseCode(status, _reason(status))
     for name, value in headers.items():
-        request.setHeader(name.encode("ascii"), value.encode("ascii"))
+        request.responseHeaders.setRawHeaders(name, [value])
 
 
 def raw_response(problem: Problem, *, with_body: bool) -> bytes:

@@ -1,13 +1,24 @@
-"""Routing: the root resource, which gives each request to the web UI or to the API."""
+"""Routing: the root resource, and that of the API's Klein app, which calls its handlers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from klein import Klein
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.routing import PathConverter
 
 from .negotiation import wants_html
 from .paths import OVERVIEW, is_page
+
+log = Logger(namespace="callme")
 
 
 class RootResource(Resource):
@@ -33,6 +44,68 @@ class RootResource(Resource):
             for_web_ui = is_page(path)
         result: bytes | int = (self._web_ui if for_web_ui else self._api).render(request)
         return result
+
+
+class AppResource(Resource):
+    """The resource of all paths of a Klein app.
+
+    The resource that Klein makes binds its URL map, parses the URL and adapts the request anew
+    for each request, to find what no handler here uses: half of the time of a short response.
+
+    :param app: the app; its handlers return bytes, or coroutines or Deferreds of bytes.
+    :param on_error: returns the response to a request that failed, in the place of Klein's error
+        handlers: it sets the head and returns the body.
+    """
+
+    isLeaf = True
+
+    def __init__(self, app: Klein, on_error: Callable[[IRequest, Failure], bytes]) -> None:
+        super().__init__()
+        self._app = app
+        self._on_error = on_error
+        # No rule depends on the host.
+        self._urls = app.url_map.bind("callme")
+
+    def render(self, request: Request) -> int:
+        """Respond to a request: at once, or later where the handler waits.
+
+        A handler that waits is cancelled when its client hangs up.
+        """
+        try:
+            # The site rejects what is not UTF-8.
+            path = unquote_to_bytes(request.path).decode("utf-8")
+            endpoint, arguments = self._urls.match(path, request.method.decode("latin-1"))
+            result: Any = self._app.execute_endpoint(endpoint, request, **arguments)
+        except Exception:
+            result = self._on_error(request, Failure())
+        if isinstance(result, Deferred):
+            self._respond_later(request, result)
+        else:
+            _respond(request, result)
+        return NOT_DONE_YET
+
+    def _respond_later(self, request: Request, result: Deferred[bytes]) -> None:
+        finished = request.notifyFinish()
+        finished.addErrback(lambda _: result.cancel())
+
+        def recover(failure: Failure) -> bytes:
+            if not finished.called:
+                return self._on_error(request, failure)
+            if not failure.check(CancelledError):
+                log.failure("request failed after its client hung up", failure)
+            return b""
+
+        def respond(body: bytes) -> None:
+            if not finished.called:
+                _respond(request, body)
+
+        result.addErrback(recover).addCallback(respond)
+        result.addErrback(lambda failure: log.failure("response not written", failure))
+
+
+def _respond(request: Request, body: bytes) -> None:
+    request.write(body)
+    request.finish()
 
 
 class AnyPathConverter(PathConverter):

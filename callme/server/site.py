@@ -13,7 +13,8 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import http
+from twisted.web.http import Request as HttpRequest
+from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
@@ -33,7 +34,11 @@ SERVER = b"callme"
 """The value of the ``Server`` header."""
 METHODS = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
 """All methods that the server knows, as the value of an ``Allow`` header."""
-_SAFE_HEADERS = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
+_DEFAULT_HEADERS = [
+    (b"server", SERVER),
+    *((name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()),
+]
+"""Headers of every response that does not set them itself, besides ``Date``."""
 FULL_LOG_SECONDS = 60.0
 """Minimum interval between two log lines about too many clients."""
 
@@ -69,21 +74,18 @@ class BoundedRequest(Request):
         self.content = self._body = BytesIO()
 
     def write(self, data: bytes) -> None:
-        # Every response passes here, Twisted's own included, whose Server header would reveal
-        # its version.
-        if not self.startedWriting:
-            self.setHeader(b"server", SERVER)
-            for name, value in _SAFE_HEADERS:
-                if not self.responseHeaders.hasHeader(name):
-                    self.responseHeaders.setRawHeaders(name, [value])
-            if self.code >= 400 and (reason := self.getComponent(IRefusal)) is not None:
+        if not self.startedWriting and self.code >= 400:
+            reason = self.getComponent(IRefusal)
+            if reason is not None:
                 self.channel.record_refusal(reason)
-            if not self.responseHeaders.hasHeader(b"date"):
-                # Twisted sets it in Request.process() only (RFC 9110, section 6.6.1).
-                self.setHeader(b"date", http.datetimeToString())
         super().write(data)
 
     def process(self) -> None:
+        headers = self.responseHeaders
+        # RFC 9110, section 6.6.1.
+        headers.setRawHeaders(b"date", [datetimeToString()])
+        for name, value in _DEFAULT_HEADERS:
+            headers.setRawHeaders(name, [value])
         if self._has_ambiguous_framing():
             self.channel.persistent = False
             self.setHeader(b"connection", b"close")
@@ -112,10 +114,20 @@ class BoundedRequest(Request):
         except UnicodeDecodeError:
             self._refuse(Problem(400, "the path is not percent-encoded UTF-8"))
             return
+        self._render()
+
+    def _render(self) -> None:
+        """Have the site's resource respond, as Twisted does, which would reveal its version."""
+        self.site = cast(Site, self.channel.factory)
         # Klein encodes the host, which fails for some malicious ones. No response of callme
         # depends on it.
         self.requestHeaders.setRawHeaders(b"host", [b"callme"])
-        super().process()
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        try:
+            self.render(self.site.resource)
+        except Exception:
+            self.processingFailed(Failure())
 
     def _has_ambiguous_framing(self) -> bool:
         # Twisted takes the coding "identity", which HTTP/1.1 no longer has, for no coding at
@@ -246,7 +258,7 @@ class BoundedSite(Site):
         for channel in list(self.registry.connections):
             channel.check_deadline(now)
 
-    def log(self, request: http.Request) -> None:
+    def log(self, request: HttpRequest) -> None:
         """Log nothing: there is no access log; attempts are logged and stored with their tasks."""
 
     def close(self) -> Deferred[None]:

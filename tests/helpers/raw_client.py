@@ -37,7 +37,7 @@ class Client:
         """Connect; without room, raise :exc:`ConnectionRefusedError`."""
         self.world = world
         self.site = site or BoundedSite(
-            world.parts.api.app.resource(),
+            world.parts.api.resource(),
             world.clock,
         )
         self.transport = Transport()

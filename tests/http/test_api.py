@@ -730,7 +730,7 @@ def test_put_of_a_disconnected_client_is_stored(world: World) -> None:
     world.scheduler.start()
     put_it, committing = partial(world.store.run, tasks.put), Deferred[Any]()
     world.store.overrides[tasks.put] = lambda *args, **kwargs: committing
-    http: Any = StubTreq(world.parts.api.app.resource())
+    http: Any = StubTreq(world.parts.api.resource())
     body = json.dumps({**BODY, "trigger_at": NOON}).encode()
     pending = http.put(f"{BASE}/task/task", data=body)
     http.flush()

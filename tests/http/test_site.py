@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
+from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
 
 from callme.server.channel import (
     CLOSE_SECONDS,
@@ -386,7 +388,7 @@ def test_closing_site_closes_a_connection_after_its_response(world: World) -> No
 @pytest.fixture
 def small(world: World) -> BoundedSite:
     """A site that buffers a thousand bytes for all clients together."""
-    return BoundedSite(world.parts.api.app.resource(), world.clock, max_buffered_bytes=1000)
+    return BoundedSite(world.parts.api.resource(), world.clock, max_buffered_bytes=1000)
 
 
 def test_largest_body_is_shed_when_buffers_are_full(world: World, small: BoundedSite) -> None:
@@ -476,7 +478,7 @@ def test_read_response_releases_its_buffer(world: World, small: BoundedSite) -> 
 
 @pytest.fixture
 def site(world: World) -> BoundedSite:
-    return BoundedSite(world.parts.api.app.resource(), world.clock, max_connections=3)
+    return BoundedSite(world.parts.api.resource(), world.clock, max_connections=3)
 
 
 def test_new_connection_evicts_the_longest_idle(world: World, site: BoundedSite) -> None:
@@ -569,10 +571,19 @@ def test_full_server_is_logged_now_and_then(world: World, site: BoundedSite) -> 
     assert [formatEvent(event) for event in events] == [message, message]
 
 
+class BrokenResource(Resource):
+    """A resource that fails."""
+
+    isLeaf = True
+
+    def render(self, request: IRequest) -> bytes:
+        raise ZeroDivisionError
+
+
 def test_error_outside_the_api_gets_json(
     client: Client, logged_failures: LoggedFailures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.site, "getResourceFor", lambda request: 1 / 0)
+    monkeypatch.setattr(client.site, "resource", BrokenResource())
     client.send(GET)
     assert client.status() == 500
     assert logged_failures.flush(ZeroDivisionError) >= 1

@@ -203,6 +203,8 @@ def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
     :raises Problem: when a parameter is unknown or occurs twice.
     """
     query: dict[str, str] = {}
+    if b"?" not in request.uri:
+        return query
     for part in request.uri.partition(b"?")[2].split(b"&"):
         if not part:
             continue

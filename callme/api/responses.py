@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IRequest
 
-from ..core.representation import task_summary
+from ..core.representation import encode_task, task_summary, task_to_dict
 from ..core.task import Task
 from ..core.times import Key
 from ..errors import FieldError
@@ -95,6 +95,22 @@ def json_response(
 ) -> bytes:
     """Set the head of a JSON response; return its body."""
     return _write(request, JSON_TYPE, status, headers or {}, members)
+
+
+def task_response(
+    request: IRequest,
+    task: Task,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    warnings: Sequence[FieldError] = (),
+) -> bytes:
+    """Set the head of a response with one task; return its body."""
+    if warnings or wants_pretty(request):
+        members = task_to_dict(task)
+        add_warnings(members, warnings)
+        return json_response(request, members, status, headers)
+    return _send(request, JSON_TYPE, status, headers or {}, encode_task(task).encode() + b"\n")
 
 
 def encoded_response(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:

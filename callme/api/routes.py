@@ -14,7 +14,6 @@ from twisted.web.resource import IResource
 
 from .. import __version__
 from ..core.parameters import parse_definition
-from ..core.representation import task_to_dict
 from ..core.task import State
 from ..core.times import Key, floor_to_minute, rfc3339, to_ms
 from ..core.transitions import PutOutcome
@@ -60,6 +59,7 @@ from .responses import (
     json_response,
     page_response,
     skipped_items,
+    task_response,
     task_url,
     text_response,
     wants_pretty,
@@ -148,13 +148,10 @@ class Api:
             add_warnings(members, warnings)
             return json_response(request, members)
         assert result.task is not None
-        members = task_to_dict(result.task)
-        add_warnings(members, warnings)
-        if result.outcome is PutOutcome.CREATED:
-            return json_response(
-                request, members, 201, {"Location": task_url("/task/", definition.key)}
-            )
-        return json_response(request, members)
+        if result.outcome is not PutOutcome.CREATED:
+            return task_response(request, result.task, warnings=warnings)
+        location = {"Location": task_url("/task/", definition.key)}
+        return task_response(request, result.task, status=201, headers=location, warnings=warnings)
 
     @app.route("/batch", methods=["POST"], strict_slashes=False)
     async def batch(self, request: IRequest) -> bytes:
@@ -185,7 +182,7 @@ class Api:
                 task = await self._store.read(tasks.get, target)
             if task is None:
                 raise Problem(404, f"there is no task {target}")
-            return json_response(request, task_to_dict(task))
+            return task_response(request, task)
         if wants_calendar(request.getHeader(b"accept")):
             return await calendar_of(self._store, request, target, self._now(), self._clock)
         query = parse_query(request, PAGING)

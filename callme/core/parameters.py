@@ -133,9 +133,14 @@ class Parameter:
         return attrs.fields_dict(Definition)[self.name].default is attrs.NOTHING
 
     @property
+    def default_value(self) -> Any:
+        """Return the attribute's default, of a parameter that is not required."""
+        return getattr(_DEFAULTS, self.name)
+
+    @property
     def default(self) -> Any:
         """Return the default, as JSON, of a parameter that is not required."""
-        value = getattr(_DEFAULTS, self.name)
+        value = self.default_value
         return value if self.to_json is None else self.to_json(value)
 
 

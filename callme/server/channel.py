@@ -15,7 +15,7 @@ from ..security.hosts import path_of
 from .auth import Gate
 from .connection_limits import BufferBudget, ConnectionRegistry
 from .paths import MAX_FORM, is_page
-from .problem import RETRY_LATER, Problem, raw_response
+from .problem import RETRY_LATER, Problem, fixed_headers, raw_response
 from .refusals import Refusal, Refusals, peer_name
 
 MAX_BODY = 1024 * 1024
@@ -221,10 +221,10 @@ class BoundedChannel(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         # Twisted writes each name and each value to the transport on its own.
-        lines = [b"%b %b %b" % (version, code, reason)]
+        lines = [b"%b %b %b\r\n" % (version, code, reason), fixed_headers()]
         for name, values in headers.getAllRawHeaders():
-            lines += [b"%b: %b" % (name, value) for value in values]
-        self.write(b"\r\n".join([*lines, b"\r\n"]))
+            lines += [b"%b: %b\r\n" % (name, value) for value in values]
+        self.write(b"".join([*lines, b"\r\n"]))
 
     def check_deadline(self, now: float) -> None:
         """Close the connection if its deadline has passed.

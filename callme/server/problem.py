@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -21,14 +22,17 @@ NDJSON_TYPE = b"application/x-ndjson"
 PROBLEM_TYPE = b"application/problem+json"
 _PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 """Phrases of RFC 9110 for which Python before 3.13 has those of older specifications."""
-SAFE_HEADERS = {
-    # A cache would respond with an earlier state (RFC 9111, section 4.2.2).
-    "Cache-Control": "no-store",
+NO_STORE = ("Cache-Control", "no-store")
+"""Header of every response that sets no other: a cache would respond with an earlier state (RFC
+9111, section 4.2.2)."""
+FIXED_HEADERS = (
+    # Twisted's own would reveal its version.
+    b"Server: callme\r\n"
     # A web page of another site can neither read a response nor load it as a script or an image.
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-"""Headers of every response that does not set them itself."""
+    b"X-Content-Type-Options: nosniff\r\n"
+    b"Cross-Origin-Resource-Policy: same-origin\r\n"
+)
+"""Headers of every response, as they are sent."""
 RETRY_LATER = {"Retry-After": "2"}
 """Header of a problem that is over soon: the client may repeat the request after 2 s."""
 
@@ -122,11 +126,21 @@ def raw_response(problem: Problem, *, with_body: bool) -> bytes:
     """
     headers, body = problem.encode()
     lines = [f"HTTP/1.1 {problem.status} {problem.title}"]
-    date = {"Date": datetimeToString().decode("ascii")}
-    headers = {**date, **SAFE_HEADERS, **headers, "Connection": "close"}
+    headers = dict([NO_STORE]) | headers | {"Connection": "close"}
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    head = "\r\n".join([*lines, "", ""]).encode("ascii")
+    head = "\r\n".join([*lines, ""]).encode("ascii") + fixed_headers() + b"\r\n"
     return head + body if with_body else head
+
+
+def fixed_headers() -> bytes:
+    """Return the lines of the headers that every response has now."""
+    return _with_date(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _with_date(now: int) -> bytes:
+    # RFC 9110, section 6.6.1.
+    return b"%bDate: %b\r\n" % (FIXED_HEADERS, datetimeToString(now))
 
 
 def encode(members: object, pretty: bool = False) -> bytes:

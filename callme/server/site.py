@@ -14,14 +14,13 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request as HttpRequest
-from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from .auth import Gate
 from .channel import IDLE_SECONDS, BoundedChannel
 from .connection_limits import EVICTION_HEADROOM, BufferBudget, ConnectionRegistry
-from .problem import SAFE_HEADERS, Problem, problem_response, set_head
+from .problem import NO_STORE, Problem, problem_response, set_head
 from .refusals import IRefusal, Refusal, Refusals, peer_name
 
 log = Logger(namespace="callme")
@@ -30,15 +29,9 @@ MAX_BUFFERED_BYTES = 128 * 1024 * 1024
 """Maximum number of bytes of bodies and responses buffered for all clients together."""
 SWEEP_SECONDS = 1
 """Interval at which the deadlines of all connections are checked."""
-SERVER = b"callme"
-"""The value of the ``Server`` header."""
 METHODS = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
 """All methods that the server knows, as the value of an ``Allow`` header."""
-_DEFAULT_HEADERS = [
-    (b"server", SERVER),
-    *((name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()),
-]
-"""Headers of every response that does not set them itself, besides ``Date``."""
+_NO_STORE = (NO_STORE[0].encode(), [NO_STORE[1].encode()])
 FULL_LOG_SECONDS = 60.0
 """Minimum interval between two log lines about too many clients."""
 
@@ -81,11 +74,7 @@ class BoundedRequest(Request):
         super().write(data)
 
     def process(self) -> None:
-        headers = self.responseHeaders
-        # RFC 9110, section 6.6.1.
-        headers.setRawHeaders(b"date", [datetimeToString()])
-        for name, value in _DEFAULT_HEADERS:
-            headers.setRawHeaders(name, [value])
+        self.responseHeaders.setRawHeaders(*_NO_STORE)
         if self._has_ambiguous_framing():
             self.channel.persistent = False
             self.setHeader(b"connection", b"close")

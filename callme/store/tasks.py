@@ -34,11 +34,22 @@ from .interface import (
 )
 
 _MAX_CHARACTER = "\U0010ffff"
-INSERT = f"""
-    INSERT INTO task ({STORED_DEFINITION}, state, due_at, created_at_ms)
-    VALUES ({STORED_DEFINITION.placeholders()}, 'scheduled', ?, ?)
-    ON CONFLICT (task_name, trigger_at) DO NOTHING
-"""
+
+
+def insert_statement(rows: int) -> str:
+    """Return the statement that inserts scheduled tasks whose keys are free.
+
+    Its values are, for each row, those of the definition, ``due_at`` and ``created_at_ms``.
+    """
+    row = f"({STORED_DEFINITION.placeholders()}, 'scheduled', ?, ?)"
+    return f"""
+        INSERT INTO task ({STORED_DEFINITION}, state, due_at, created_at_ms)
+        VALUES {", ".join([row] * rows)}
+        ON CONFLICT (task_name, trigger_at) DO NOTHING
+    """
+
+
+INSERT = insert_statement(1)
 _REPLACE = f"""
     UPDATE task
     SET ({STORED_DEFINITION}, due_at) = ({STORED_DEFINITION.placeholders()}, ?),
@@ -97,43 +108,20 @@ def put(write: Write, definition: Definition, condition: PutCondition, now: floa
 
 
 _HOST = STORED_DEFINITION.index("host")
-_CREATED = PutResult(PutOutcome.CREATED, None)
+CREATED = PutResult(PutOutcome.CREATED, None)
 
 
 def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Sequence[PutResult]:
     """Put tasks in order, without a condition; results leave out the tasks that are created."""
-    if_absent = (decide_put(None, definition, PutCondition.NONE, now) for definition in definitions)
-    may_create_all = all(outcome is PutOutcome.CREATED for outcome in if_absent)
-    if may_create_all and _create_all(write, definitions, now):
-        return [_CREATED] * len(definitions)
     return [
         without_created_task(put(write, definition, PutCondition.NONE, now))
         for definition in definitions
     ]
 
 
-def _create_all(write: Write, definitions: Sequence[Definition], now: float) -> bool:
-    """Create tasks in one statement, or none of them if one exists already."""
-    cursor, ms = write.cursor, to_ms(now)
-    rows = [
-        (*cursor.definition_values(definition), definition.trigger_at, ms)
-        for definition in definitions
-    ]
-    cursor.execute("SAVEPOINT many")
-    cursor.executemany(INSERT, rows)
-    all_new = cursor.rowcount == len(rows)
-    if not all_new:
-        cursor.execute("ROLLBACK TO many")
-    cursor.execute("RELEASE many")
-    if all_new:
-        for row, definition in zip(rows, definitions, strict=True):
-            write.changes.add_due(row[_HOST], definition.trigger_at)
-    return all_new
-
-
 def without_created_task(result: PutResult) -> PutResult:
     """Return a result as batches have it."""
-    return _CREATED if result.outcome is PutOutcome.CREATED else result
+    return CREATED if result.outcome is PutOutcome.CREATED else result
 
 
 def get(cursor: Cursor, key: Key) -> Task | None:

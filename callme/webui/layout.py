@@ -75,14 +75,11 @@ POLICY = "; ".join(
 HEADERS = {
     "content-type": "text/html; charset=utf-8",
     "content-security-policy": POLICY,
-    "cache-control": "no-store",
     # Other sites receive no referrer. With no-referrer, browsers would send forms with
     # "Origin: null" (Fetch, section 3.1), and callme could not detect cross-origin forms.
     "referrer-policy": "same-origin",
-    "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 _IMMUTABLE = "public, max-age=31536000, immutable"

@@ -17,6 +17,7 @@ from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable
 from .cursor import SqliteCursor
 from .file import DatabaseFile, configure_reader, configure_writer
+from .tasks import run_all
 
 T = TypeVar("T")
 READERS = 3
@@ -53,7 +54,7 @@ class SqliteStore(GroupCommitStore):
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
         def run(cursor: SqliteCursor) -> tuple[list[Any], Changes]:
             write = Write(cursor=cursor, node=self._node)
-            return [operation.run(write) for operation in operations], write.changes
+            return run_all(write, operations), write.changes
 
         return _in_pool(self._writer, "BEGIN IMMEDIATE", run)
 

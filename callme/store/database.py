@@ -41,6 +41,10 @@ class Operation:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
+    def run(self, write: Write) -> Any:
+        """Make the call."""
+        return self.function(write, *self.args, **self.kwargs)
+
 
 class Store(ABC):
     """Tasks on disk. All methods must be called in the reactor's thread.

@@ -34,9 +34,10 @@ def run_all(write: Write, operations: Sequence[Operation]) -> list[Any]:
         if function is tasks.put:
             puts = [_put_call(*operation.args, **operation.kwargs) for operation in group]
             results += put_all(write, puts)
+        elif function is tasks.put_many:
+            results += [put_many(write, *operation.args, **operation.kwargs) for operation in group]
         else:
-            run = put_many if function is tasks.put_many else function
-            results += [run(write, *operation.args, **operation.kwargs) for operation in group]
+            results += [operation.run(write) for operation in group]
     return results
 
 

@@ -81,7 +81,15 @@ _RECORD = """
     WHERE task_id = ? AND last_attempt = ? AND state = 'running'
 """
 _TASK_ATTEMPT = Columns(("task_id", *ATTEMPT))
-_ATTEMPT = f"INSERT INTO attempt ({_TASK_ATTEMPT}) VALUES ({_TASK_ATTEMPT.placeholders()})"
+
+
+def insert_attempts_statement(rows: int) -> str:
+    """Return the statement that inserts attempts: for each row ``task_id``, then their values."""
+    values = ", ".join([f"({_TASK_ATTEMPT.placeholders()})"] * rows)
+    return f"INSERT INTO attempt ({_TASK_ATTEMPT}) VALUES {values}"
+
+
+_ATTEMPT = insert_attempts_statement(1)
 _RECORDED = """
     SELECT status, reason FROM attempt
     WHERE task_id = ? AND number = ? AND started_at_ms = ? AND node = ?
@@ -202,14 +210,15 @@ def record(write: Write, claim: Claim, transition: Transition, now: float) -> bo
     :return: ``False`` if the claim was no longer valid, and nothing was stored.
     """
     cursor = write.cursor
-    cursor.execute(_RECORD, (*_record_values(transition, now), claim.task_id, claim.number))
+    cursor.execute(_RECORD, (*record_values(transition, now), claim.task_id, claim.number))
     stored = cursor.rowcount > 0
     if stored and (attempt := transition.attempt) is not None:
         cursor.execute(_ATTEMPT, (claim.task_id, *attempt_values(attempt)))
     return finish_record(write, claim, transition, now, stored=stored)
 
 
-def _record_values(transition: Transition, now: float) -> Row:
+def record_values(transition: Transition, now: float) -> Row:
+    """Return the new state, reason, detail and times, and twice whether the attempt is unspent."""
     unspent = transition.attempt is None
     return (
         transition.state.value,

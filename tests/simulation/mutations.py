@@ -26,8 +26,7 @@ from callme.store.changes import ChangeFeed, Changes
 from callme.store.database import Operation, Store
 from callme.store.group_commit import GroupCommit
 from callme.store.interface import Deleted, PutResult
-from callme.store.sqlite import engine
-from callme.store.sqlite import tasks as sqlite_tasks
+from callme.store.sqlite import bulk, engine
 from callme.store.sqlite.engine import SqliteStore
 from callme.worker import dispatcher, scheduler
 from callme.worker.dispatcher import Dispatcher
@@ -168,7 +167,7 @@ def _() -> list[Patch]:
         results = [*real(write, definitions[:-1], now), PutResult(PutOutcome.CREATED, None)]
         return results[: len(definitions)]
 
-    return [_around(sqlite_tasks, "put_many", changed)]
+    return [_around(bulk, "put_many", changed)]
 
 
 # Never more than 1 + retry

@@ -15,9 +15,9 @@ from ..changes import Changes
 from ..database import Operation, Write
 from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable
+from .bulk import run_all
 from .cursor import SqliteCursor
 from .file import DatabaseFile, configure_reader, configure_writer
-from .tasks import run_all
 
 T = TypeVar("T")
 READERS = 3

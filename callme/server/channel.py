@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, cast
 
 from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
@@ -92,6 +93,8 @@ class BoundedChannel(HTTPChannel):
     _refused = False
     _closing = False
     _host: IAddress | None = None
+    # The head of the current response, not written yet.
+    _head = b""
 
     def connectionMade(self) -> None:
         self._site = cast(SiteProtocol, self.factory)
@@ -168,7 +171,12 @@ class BoundedChannel(HTTPChannel):
         self._expire_in(RESPONSE_SECONDS)
         super().allContentReceived()
 
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        self.write(b"".join(iovec))
+
     def requestDone(self, request: Request) -> None:
+        if self._head:
+            self.write(b"")
         if self._body_size:
             self._body_size = 0
             self._update_usage()
@@ -208,6 +216,8 @@ class BoundedChannel(HTTPChannel):
         super().resumeProducing()
 
     def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
         super().write(data)
         if self._write_paused:
             self._buffered_bytes += len(data)
@@ -224,7 +234,8 @@ class BoundedChannel(HTTPChannel):
         lines = [b"%b %b %b\r\n" % (version, code, reason), fixed_headers()]
         for name, values in headers.getAllRawHeaders():
             lines += [b"%b: %b\r\n" % (name, value) for value in values]
-        self.write(b"".join([*lines, b"\r\n"]))
+        # It is written with the body, or at the end of a response that has none.
+        self._head = b"".join([*lines, b"\r\n"])
 
     def check_deadline(self, now: float) -> None:
         """Close the connection if its deadline has passed.

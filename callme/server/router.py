@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -19,6 +20,7 @@ from .negotiation import wants_html
 from .paths import OVERVIEW, is_page
 
 log = Logger(namespace="callme")
+_RULE = re.compile(r"/[^/<]*(?:/<path:path>)?")
 
 
 class RootResource(Resource):
@@ -52,7 +54,8 @@ class AppResource(Resource):
     The resource that Klein makes binds its URL map, parses the URL and adapts the request anew
     for each request, to find what no handler here uses: half of the time of a short response.
 
-    :param app: the app; its handlers return bytes, or coroutines or Deferreds of bytes.
+    :param app: the app; its handlers return bytes, or coroutines or Deferreds of bytes. Each rule
+        is a segment, or a segment and ``<path:path>``.
     :param on_error: returns the response to a request that failed, in the place of Klein's error
         handlers: it sets the head and returns the body.
     """
@@ -61,10 +64,12 @@ class AppResource(Resource):
 
     def __init__(self, app: Klein, on_error: Callable[[IRequest, Failure], bytes]) -> None:
         super().__init__()
+        assert all(_RULE.fullmatch(rule.rule) for rule in app.url_map.iter_rules())
         self._app = app
         self._on_error = on_error
         # No rule depends on the host.
         self._urls = app.url_map.bind("callme")
+        self._matches: dict[tuple[str, str, str], str] = {}
 
     def render(self, request: Request) -> int:
         """Respond to a request: at once, or later where the handler waits.
@@ -74,7 +79,7 @@ class AppResource(Resource):
         try:
             # The site rejects what is not UTF-8.
             path = unquote_to_bytes(request.path).decode("utf-8")
-            endpoint, arguments = self._urls.match(path, request.method.decode("latin-1"))
+            endpoint, arguments = self._match(path, request.method.decode("latin-1"))
             result: Any = self._app.execute_endpoint(endpoint, request, **arguments)
         except Exception:
             result = self._on_error(request, Failure())
@@ -83,6 +88,25 @@ class AppResource(Resource):
         else:
             _respond(request, result)
         return NOT_DONE_YET
+
+    def _match(self, path: str, method: str) -> tuple[str, Mapping[str, str]]:
+        """Return the endpoint of a path, and its arguments.
+
+        The first match of a segment and a method is remembered: what follows the segment makes
+        no difference, but for whether anything does.
+
+        :raises HTTPException: when there is none.
+        """
+        segment, slash, rest = path[1:].partition("/")
+        shape = (method, segment, "/*" if rest else slash)
+        arguments = {"path": rest} if rest else {}
+        known = self._matches.get(shape)
+        if known is None:
+            known, found = self._urls.match(path, method)
+            if found != arguments:
+                return known, found
+            self._matches[shape] = known
+        return known, arguments
 
     def _respond_later(self, request: Request, result: Deferred[bytes]) -> None:
         finished = request.notifyFinish()

@@ -395,7 +395,8 @@ PARAMETERS = (
         type_name="integer or list",
         documentation="Minutes between the end of an attempt and the start of the next one, "
         f"rounded to the nearest whole minute, 0 to {MAX_MINUTES:,}; in a list, the last "
-        "delay repeats: `[1, 5, 30]`.",
+        "delay repeats: `[1, 5, 30]`. After 0, the next attempt follows at once; from the eleventh "
+        "attempt on, it waits 1 s, then 2 s, up to a minute.",
         label="Retry delay",
         to_text=lambda delays: f"{', then '.join(map(str, delays))} min",
         column=JSON_LIST,

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from ..errors import FieldError
 from .task import Definition
 from .times import MINUTE, floor_to_minute
+from .transitions import PROMPT_ATTEMPTS, prompt_delay
 
 
 def warnings_about(
@@ -31,7 +32,8 @@ def warnings_about(
             "set callback_method to POST if the endpoint expects that",
         )
     # Nearly every definition passes this upper bound, which is cheap.
-    longest = definition.retry * max(definition.retry_delay)
+    longest_prompt = 1 if definition.retry >= PROMPT_ATTEMPTS else 0
+    longest = definition.retry * max(longest_prompt, *definition.retry_delay)
     if longest < definition.max_delay and definition.trigger_at >= now:
         return
     attempts, fitting = 1 + definition.retry, attempts_that_fit(definition, now)
@@ -50,10 +52,28 @@ def attempts_that_fit(definition: Definition, now: float) -> int:
     at = max(definition.trigger_at, floor_to_minute(now))
     delays, last = definition.retry_delay, definition.expires_at - 1
     for fitting in range(1, min(len(delays), most)):
-        at += MINUTE * delays[fitting - 1]
+        if delay := delays[fitting - 1]:
+            at = floor_to_minute(at + MINUTE / 2) + MINUTE * delay
+        else:
+            at += prompt_delay(fitting)
         if at > last:
             return fitting
     # From here on, the last delay repeats.
-    if delays[-1] == 0 or at > last:
+    if at > last:
         return most
+    if delays[-1] == 0:
+        return _prompt_attempts(min(len(delays), most), most, last - at)
+    at = floor_to_minute(at + MINUTE / 2)
     return min(most, min(len(delays), most) + (last - at) // (MINUTE * delays[-1]))
+
+
+def _prompt_attempts(begun: int, most: int, seconds: int) -> int:
+    """Return how many attempts start within some seconds of one, if ``retry_delay`` is 0.
+
+    :param begun: the number of that attempt.
+    """
+    for number in range(begun, most):
+        seconds -= prompt_delay(number)
+        if seconds < 0:
+            return number
+    return most

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from .task import Attempt, Claim, Definition, Outcome, Reason, State, Task, Transition
 from .times import MAX_TIMESTAMP, MINUTE, ceil_to_minute, floor_to_minute, rfc3339
+
+PROMPT_ATTEMPTS = 10
+"""Number of attempts of a task that may follow each other without a delay."""
 
 
 class PutCondition(Enum):
@@ -108,13 +112,15 @@ def decide_after_attempt(claim: Claim, outcome: Outcome, now: float) -> Transiti
 
 
 def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
-    """Return the minute of the attempt after one that failed at ``now``.
+    """Return the time of the attempt after one that failed at ``now``, in seconds since 1970.
 
     Normally that is the whole minute nearest to ``retry_delay`` minutes after the
-    attempt ended, so that a delay of 1 is half a minute or more; 0 is at once. A
-    ``Retry-After`` postpones it to the minute it names, but not past the last one that
-    ``max_delay`` allows. After an interrupted attempt or a stale connection, for which the
-    endpoint is not to blame, the next attempt follows at once.
+    attempt ended, so that a delay of 1 is half a minute or more; 0 is at once for the first
+    :data:`PROMPT_ATTEMPTS` attempts. After that, each attempt waits a second longer than the one
+    before, up to a minute: one task must not flood an endpoint. A ``Retry-After`` postpones
+    the attempt to the minute it names, but not past the last one that ``max_delay`` allows. After
+    an interrupted attempt or a stale connection, for which the endpoint is not to blame, the next
+    attempt follows at once.
     """
     definition = claim.definition
     is_cut_off = outcome.reason is Reason.INTERRUPTED and outcome.retry_after is None
@@ -122,11 +128,20 @@ def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
         return floor_to_minute(now)
     delays = definition.retry_delay
     delay = delays[min(claim.attempts_used, len(delays)) - 1]
-    due_at = floor_to_minute(now + MINUTE * delay + MINUTE / 2 if delay else now)
+    if delay:
+        due_at = floor_to_minute(now + MINUTE * delay + MINUTE / 2)
+    else:
+        seconds = prompt_delay(claim.attempts_used)
+        due_at = math.ceil(now + seconds) if seconds else floor_to_minute(now)
     if outcome.retry_after is not None:
         asked = ceil_to_minute(min(outcome.retry_after, MAX_TIMESTAMP))
         due_at = max(due_at, min(asked, definition.expires_at - MINUTE))
     return due_at
+
+
+def prompt_delay(attempts_used: int) -> int:
+    """Return the seconds before the next attempt of a task whose ``retry_delay`` is 0."""
+    return min(MINUTE, max(0, attempts_used + 1 - PROMPT_ATTEMPTS))
 
 
 def is_too_late(definition: Definition, now: float) -> bool:

@@ -8,7 +8,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from ..core.task import Transition
-from ..core.times import Key
+from ..core.times import MINUTE, Key
 
 log = Logger(namespace="callme")
 
@@ -34,6 +34,8 @@ class Changes:
     :ivar names: task names of which every task may have changed or be gone.
     :ivar due_hosts: each ``host:port`` with tasks that the transaction schedules, and the second
         since 1970 at which the first of them is due.
+    :ivar due_soon: each ``host:port`` with a task that the transaction schedules for a second
+        within a minute, and that second.
     :ivar transitions: ends of attempts and of tasks.
     :ivar lost: transitions that were not stored, as their claim was no longer valid.
     :ivar operations: the number of operations in the transaction; 0 for a heartbeat.
@@ -42,12 +44,15 @@ class Changes:
     keys: list[Key] = field(factory=list)
     names: list[str] = field(factory=list)
     due_hosts: dict[str, int] = field(factory=dict)
+    due_soon: set[tuple[str, int]] = field(factory=set)
     transitions: list[TaskTransition] = field(factory=list)
     lost: list[TaskTransition] = field(factory=list)
     operations: int = 0
 
     def add_due(self, host: str, due_at: int) -> None:
         """Add a task of a host that is scheduled now."""
+        if due_at % MINUTE:
+            self.due_soon.add((host, due_at))
         known = self.due_hosts.get(host)
         if known is None or due_at < known:
             self.due_hosts[host] = due_at

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from ..core.callback_url import host_of
 from ..core.task import Definition, Reason, State
-from ..core.times import MINUTE, Key
+from ..core.times import MINUTE, Key, floor_to_minute
 from .codec import SUMMARY, TASK, Columns, Row, to_task
 from .interface import (
     MAX_BACKLOG_COUNT,
@@ -299,10 +299,22 @@ def due_counts_by_minute(cursor: Cursor, begin: int, until: int) -> Mapping[int,
 def load_by_minute(cursor: Cursor, first: int, last: int) -> Sequence[MinuteLoad]:
     """Return the calls to all hosts due from ``first`` to ``last`` (seconds since 1970)."""
     rows = cursor.execute(_LOADS, (first, last)).fetchall()
-    return [
-        MinuteLoad(minute=due_at, host=None, calls=calls, expires_at=expires)
-        for due_at, calls, expires in rows
-    ]
+    return _by_minute((due_at, None, calls, expires_at) for due_at, calls, expires_at in rows)
+
+
+def _by_minute(rows: Iterable[tuple[int, str | None, int, int]]) -> Sequence[MinuteLoad]:
+    """Add up the calls of each minute and host: a retry may be due at any second."""
+    loads: dict[tuple[int, str | None], MinuteLoad] = {}
+    for due_at, host, calls, expires_at in rows:
+        minute = floor_to_minute(due_at)
+        other = loads.get((minute, host))
+        loads[minute, host] = MinuteLoad(
+            minute=minute,
+            host=host,
+            calls=calls + (0 if other is None else other.calls),
+            expires_at=expires_at if other is None else min(expires_at, other.expires_at),
+        )
+    return list(loads.values())
 
 
 def load_by_minute_and_host(
@@ -314,10 +326,7 @@ def load_by_minute_and_host(
         :data:`MAX_LOADS` loads are returned, the earliest first.
     """
     rows = cursor.execute(_LOADS_OF_HOSTS, (first, last, more_than)).fetchall()
-    return [
-        MinuteLoad(minute=due_at, host=host, calls=calls, expires_at=expires_at)
-        for due_at, host, calls, expires_at in rows
-    ]
+    return _by_minute(rows)
 
 
 def calendar(

@@ -271,7 +271,7 @@ def warned(name: str | None = "name", at: str | None = None, **body: Any) -> lis
         {"callback_method": "POST", "payload": "a"},
         {"callback_method": "GET", "payload": "a"},
         {"payload": "", "retry": 9},
-        {"retry": 1000, "retry_delay": 0},
+        {"retry": 43, "retry_delay": 0},
         {"retry": 2, "retry_delay": [4, 5]},
         {"trigger_at": "2028-03-26T03:30[Europe/Berlin]"},
     ],
@@ -288,6 +288,7 @@ def test_plain_definition_has_no_warnings(body: dict[str, Any]) -> None:
         ({"payload_base64": "AAAA"}, "/callback_method", "sent with GET, the default"),
         ({"retry": 20, "retry_delay": 5}, "/max_delay", "2 of 21 attempts fit before max_delay"),
         ({"retry": 10}, "/max_delay", "10 of 11 attempts fit"),
+        ({"retry": 1000, "retry_delay": 0}, "/max_delay", "44 of 1,001 attempts fit"),
         (
             {"max_delay": 1},
             "/max_delay",

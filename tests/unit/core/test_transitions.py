@@ -54,6 +54,23 @@ def test_failed_attempt_is_retried_after_retry_delay() -> None:
     assert transition.attempt.detail == "the endpoint answered 500, expected 200"
 
 
+@pytest.mark.parametrize(
+    ("used", "due_at"), [(1, 0), (9, 0), (10, 31), (11, 32), (12, 33), (69, 90), (500, 90)]
+)
+def test_attempts_without_delay_wait_after_the_tenth(used: int, due_at: int) -> None:
+    made = claim(used, retry=1000, retry_delay=[0])
+    transition = decide_after_attempt(made, answered(500), NOON + 29.5)
+    assert transition.due_at == NOON + due_at
+
+
+def test_stale_connection_does_not_wait_after_the_tenth_attempt() -> None:
+    stale = Outcome(
+        started_at_ms=NOON * 1000, reason=Reason.CONNECTION_FAILED, stale_connection=True
+    )
+    made = claim(50, retry=1000, retry_delay=[0])
+    assert decide_after_attempt(made, stale, NOON + 29.5).due_at == NOON
+
+
 def test_redirect_is_not_followed() -> None:
     assert (
         State.SUCCEEDED

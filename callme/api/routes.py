@@ -270,6 +270,7 @@ class Api:
                 "last_tick": last_tick,
                 "backlog": backlog,
                 "calls_in_flight": health.calls_in_flight,
+                "saturated_seconds": int(health.saturated_seconds),
             },
             200 if healthy else 503,
         )

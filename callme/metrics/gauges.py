@@ -69,6 +69,11 @@ class GaugeCollector(Collector):
             "The largest number of calls in flight (--concurrency).",
             gauges.concurrency,
         )
+        yield _gauge(
+            "callme_saturated_seconds",
+            "For how long calls have found no free slot; 0 if none wait.",
+            health.saturated_seconds,
+        )
         if health.last_tick is not None:
             yield _gauge(
                 "callme_last_tick_timestamp_seconds",

@@ -10,7 +10,7 @@ from typing import Protocol
 from attrs import define, field
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -85,6 +85,8 @@ class Dispatcher:
     _is_launching: bool = field(default=False, init=False)
     _calls: dict[tuple[int, int], Deferred[Outcome]] = field(factory=dict, init=False)
     _drained: list[Deferred[None]] = field(factory=list, init=False)
+    # Timers for tasks that are due between two ticks, by host and second.
+    _wakeups: dict[tuple[str, int], IDelayedCall] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._attempt_log = AttemptLog(self._now)
@@ -103,6 +105,11 @@ class Dispatcher:
         return len(self._calls)
 
     @property
+    def saturated_seconds(self) -> float:
+        """The time for which calls have found no free slot, in seconds; else 0."""
+        return self._meter.saturated_seconds
+
+    @property
     def capacity(self) -> Capacity:
         """The measured rate and durations of calls, and their limits."""
         return self._meter.capacity(self._slots.concurrency, self._slots.per_host)
@@ -113,8 +120,7 @@ class Dispatcher:
             self._phase = Phase.OPEN
 
     def begin_minute(self) -> None:
-        """Forget which hosts have responded in the last minute, and flush the log."""
-        self._hosts.begin_minute()
+        """Flush the log of the last minute."""
         self._attempt_log.flush()
 
     def recover_orphans(self, claims: Iterable[Claim]) -> None:
@@ -131,6 +137,21 @@ class Dispatcher:
         now = self._now()
         if due := [host for host, due_at in changes.due_hosts.items() if due_at <= now]:
             self.notify_due(due)
+        for host, due_at in changes.due_soon:
+            self._wake_at(host, due_at)
+
+    def _wake_at(self, host: str, due_at: int) -> None:
+        """Claim a host's tasks at a second at which no tick does."""
+        seconds = due_at - self._now()
+        if seconds <= 0:
+            self.notify_due([host])
+        elif (host, due_at) not in self._wakeups and self._phase in (Phase.NEW, Phase.OPEN):
+            self._wakeups[host, due_at] = self._clock.callLater(seconds, self._wake, host, due_at)
+
+    def _wake(self, host: str, due_at: int) -> None:
+        del self._wakeups[host, due_at]
+        # The wall clock may have been set back, or may be behind by a fraction of a second.
+        self._wake_at(host, due_at)
 
     # Claims
 
@@ -144,16 +165,15 @@ class Dispatcher:
         is_busy = self._claiming is not None or self._is_launching
         if is_busy or self._phase is not Phase.OPEN or not self._due_hosts:
             return
+        seconds = self._clock.seconds()
         shares = allocate_slots(
-            self._slots.free,
-            per_host=self._slots.per_host,
-            in_flight=self._slots.in_flight,
+            self._slots,
             due_hosts=self._due_hosts,
-            reserve=self._slots.reserve,
-            responsive=self._hosts.responsive,
-            recently_responsive=self._hosts.recently_responsive,
+            trust=lambda host: self._hosts.trust(host, seconds),
+            newcomers=self._hosts.newcomers(),
         )
         if not shares:
+            self._note_saturation()
             return
         self._claiming = shares
         for host in shares:
@@ -175,8 +195,7 @@ class Dispatcher:
         for claim in claims:
             self._launch(claim)
         self._is_launching = False
-        # This stops at the first host below its own limit. Few hosts can be at their limit.
-        self._meter.set_saturated(any(self._slots.has_room(host) for host in self._due_hosts))
+        self._note_saturation()
         self._claim()
         self._check_drained()
 
@@ -185,6 +204,10 @@ class Dispatcher:
         self._due_hosts.update(dict.fromkeys(shares))
         self._on_claim_failure(failure)
         self._check_drained()
+
+    def _note_saturation(self) -> None:
+        # This stops at the first host below its own limit. Few hosts can be at their limit.
+        self._meter.set_saturated(any(self._slots.has_room(host) for host in self._due_hosts))
 
     def _has_more(self, host: str) -> bool:
         return host in self._due_hosts or (self._claiming is not None and host in self._claiming)
@@ -205,6 +228,7 @@ class Dispatcher:
 
     def _call(self, claim: Claim) -> None:
         self._slots.take(claim.host)
+        self._hosts.begin_call(claim.host, claim_id(claim), self._clock.seconds())
         calling = maybeDeferred(self._caller.call, claim, self._has_more)
         self._calls[claim_id(claim)] = calling
         calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
@@ -214,7 +238,8 @@ class Dispatcher:
         del self._calls[claim_id(claim)]
         self._slots.release(claim.host)
         self._meter.record_call(claim.host, outcome.duration_ms)
-        self._hosts.record_call(claim.host, responded=outcome.status is not None)
+        responded = outcome.status is not None
+        self._hosts.end_call(claim.host, claim_id(claim), responded=responded)
         if self._phase is Phase.CUTTING_OFF and outcome.status is None:
             # The call was cancelled, so its outcome means nothing.
             outcome = transitions.interrupted(claim)
@@ -239,6 +264,9 @@ class Dispatcher:
         :param flush_seconds: time limit for storing the results of those.
         """
         self._phase = Phase.DRAINING
+        for wakeup in self._wakeups.values():
+            wakeup.cancel()
+        self._wakeups.clear()
         await self._wait_until_drained(grace_seconds)
         self._phase = Phase.CUTTING_OFF
         for calling in list(self._calls.values()):

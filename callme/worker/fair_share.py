@@ -3,53 +3,86 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+from attrs import define
+
+from .host_memory import Trust
+from .slots import Slots
+
+LAST_PLACES_LIMIT = 2
+"""Calls in flight from which on a host gets none of the last free slots."""
 
 
 def allocate_slots(
-    free_slots: int,
+    slots: Slots,
     *,
-    per_host: int,
-    in_flight: Mapping[str, int],
     due_hosts: Iterable[str],
-    reserve: int = 0,
-    responsive: Container[str] = (),
-    recently_responsive: Container[str] = (),
+    trust: Callable[[str], Trust],
+    newcomers: int = 0,
 ) -> dict[str, int]:
     """Return how many tasks to claim for each host, so that no host exceeds its limit.
 
     Each slot goes to the host with the fewest calls in flight, so that hosts whose calls hang do
     not crowd out a host whose calls end quickly. Of hosts with equally many, the first of
-    ``due_hosts`` comes first.
+    ``due_hosts`` comes first. The fewer slots are free, the fewer hosts get one:
 
-    :param free_slots: the number of calls that may start.
-    :param per_host: the maximum number of calls in flight to one host.
-    :param in_flight: the number of calls in flight by host.
+    - Of the reserve, hosts that do not respond promptly get only few slots each (4, or an eighth
+      of ``per_host`` if that is more).
+    - Of its second half, hosts get none unless they responded to their last call.
+    - Of the last slots, hosts with :data:`LAST_PLACES_LIMIT` calls in flight get none, even if
+      they respond: hosts that stop to respond all at once leave room for the other hosts.
+
+    A host that was never called gets one slot even of these, but a flood of such hosts does not.
+
     :param due_hosts: the hosts with due tasks, the one served longest ago first.
-    :param reserve: the number of free slots that hosts which may hang must leave. They are only
-        for ``responsive`` hosts, and for hosts with few calls in flight (4, or an eighth of
-        ``per_host`` if that is more).
-    :param responsive: the hosts that have responded since the last tick.
-    :param recently_responsive: the hosts that responded to their last call. Half of the reserve
-        is only for these and for responsive ones: there may be more hosts that hang than slots,
-        each with few calls in flight.
+    :param trust: returns the trust in a host, with regard to its calls in flight.
+    :param newcomers: the number of hosts with calls in flight of which none has ended yet.
     """
-    small_host_limit = min(per_host, max(4, per_host // 8))
+    rule = _Rule(slots=slots, trust=trust, newcomers=newcomers)
+    in_flight: Mapping[str, int] = slots.in_flight
     levels = [(in_flight.get(host, 0), turn, host) for turn, host in enumerate(due_hosts)]
     heapq.heapify(levels)
     shares: dict[str, int] = {}
-    while free_slots > 0 and levels:
+    free = slots.free
+    while free > 0 and levels:
         level, turn, host = levels[0]
-        if free_slots > reserve or host in responsive:
-            limit = per_host
-        elif free_slots > reserve // 2 or host in recently_responsive:
-            limit = small_host_limit
-        else:
-            limit = 0
-        if level >= limit:
+        if level >= rule.limit(host, free):
             heapq.heappop(levels)
-        else:
-            shares[host] = shares.get(host, 0) + 1
-            free_slots -= 1
-            heapq.heapreplace(levels, (level + 1, turn, host))
+            continue
+        if level == 0:
+            rule.admit(host)
+        shares[host] = shares.get(host, 0) + 1
+        free -= 1
+        heapq.heapreplace(levels, (level + 1, turn, host))
     return shares
+
+
+@define(eq=False, kw_only=True)
+class _Rule:
+    """The limits of hosts during one allocation."""
+
+    slots: Slots
+    trust: Callable[[str], Trust]
+    newcomers: int
+
+    def limit(self, host: str, free: int) -> int:
+        """Return the number of calls in flight below which a host gets one of the free slots."""
+        slots = self.slots
+        unreserved = free - slots.last_places
+        if unreserved > slots.reserve:
+            return slots.per_host
+        trust = self.trust(host)
+        if unreserved <= 0 and trust >= Trust.KNOWN:
+            return min(LAST_PLACES_LIMIT, slots.per_host)
+        if trust is Trust.RESPONSIVE:
+            return slots.per_host
+        if unreserved > slots.reserve // 2 or trust is Trust.KNOWN:
+            return slots.few
+        is_admitted = trust is Trust.UNKNOWN and self.newcomers < slots.last_places // 2
+        return 1 if is_admitted else 0
+
+    def admit(self, host: str) -> None:
+        """Count a host that gets its first slot."""
+        if self.trust(host) is Trust.UNKNOWN:
+            self.newcomers += 1

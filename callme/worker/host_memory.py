@@ -1,34 +1,95 @@
-"""The memory of hosts that have responded: claims prefer them to hosts that may hang."""
+"""The memory of how hosts respond: claims prefer hosts that respond to those that may hang."""
 
 from __future__ import annotations
+
+from collections.abc import Hashable
+from enum import IntEnum
 
 from attrs import define, field
 
 MAX_TRACKED_HOSTS = 10_000
 """Maximum number of hosts whose last call is remembered."""
+PROMPT_SECONDS = 2.0
+"""Age of its oldest call in flight from which on a host does not count as responding."""
+
+
+class Trust(IntEnum):
+    """The trust in a host's next responses."""
+
+    UNRESPONSIVE = 0
+    """Its last call had no response, or a call has been in flight for long."""
+    UNKNOWN = 1
+    """None of its calls has ended."""
+    KNOWN = 2
+    """It responded to its last call."""
+    RESPONSIVE = 3
+    """It has responded since its oldest call in flight began, often enough for their number."""
+
+
+@define(eq=False)
+class _OpenCalls:
+    """The calls to one host that are in flight.
+
+    :ivar responses: the number of responses since none was in flight.
+    :ivar begun: when each call began, and the number of responses before it; the oldest first.
+    """
+
+    responses: int = 0
+    begun: dict[Hashable, tuple[float, int]] = field(factory=dict)
+
+    def oldest(self) -> tuple[float, int]:
+        """Return when the oldest call began, and the number of responses since."""
+        began_at, responses_before = next(iter(self.begun.values()))
+        return began_at, self.responses - responses_before
 
 
 @define(eq=False)
 class HostMemory:
-    """The hosts that have responded to calls.
+    """The hosts that are called, and how they have responded."""
 
-    :ivar responsive: the hosts that have responded since the last tick.
-    :ivar recently_responsive: the hosts that responded to their last call, the one called
-        longest ago first; at most :data:`MAX_TRACKED_HOSTS`.
-    """
+    # Whether hosts responded to their last call, the one called longest ago first.
+    _responded: dict[str, bool] = field(factory=dict, init=False)
+    _open: dict[str, _OpenCalls] = field(factory=dict, init=False)
 
-    responsive: set[str] = field(factory=set, init=False)
-    recently_responsive: dict[str, None] = field(factory=dict, init=False)
+    def begin_call(self, host: str, call: Hashable, now: float) -> None:
+        """Remember a call that begins.
 
-    def record_call(self, host: str, *, responded: bool) -> None:
+        :param call: identifies it among the calls in flight.
+        :param now: the monotonic clock, in seconds.
+        """
+        calls = self._open.get(host)
+        if calls is None:
+            calls = self._open[host] = _OpenCalls()
+        calls.begun[call] = now, calls.responses
+
+    def end_call(self, host: str, call: Hashable, *, responded: bool) -> None:
         """Remember whether a host has responded to a call."""
-        self.recently_responsive.pop(host, None)
-        if responded:
-            self.responsive.add(host)
-            self.recently_responsive[host] = None
-            if len(self.recently_responsive) > MAX_TRACKED_HOSTS:
-                del self.recently_responsive[next(iter(self.recently_responsive))]
+        calls = self._open[host]
+        del calls.begun[call]
+        calls.responses += responded
+        if not calls.begun:
+            del self._open[host]
+        self._responded.pop(host, None)
+        self._responded[host] = responded
+        if len(self._responded) > MAX_TRACKED_HOSTS:
+            del self._responded[next(iter(self._responded))]
 
-    def begin_minute(self) -> None:
-        """Forget which hosts have responded since the last tick: they may hang by now."""
-        self.responsive.clear()
+    def trust(self, host: str, now: float) -> Trust:
+        """Return the trust in a host, with regard to its calls in flight."""
+        responded = self._responded.get(host)
+        calls = self._open.get(host)
+        if calls is not None:
+            began_at, responses = calls.oldest()
+            if responded is False or now - began_at >= PROMPT_SECONDS:
+                return Trust.UNRESPONSIVE
+            # The responses count against the calls in flight: a host that responds to one call
+            # and then hangs must not get more.
+            if responses * 2 >= len(calls.begun):
+                return Trust.RESPONSIVE
+        if responded is None:
+            return Trust.UNKNOWN
+        return Trust.KNOWN if responded else Trust.UNRESPONSIVE
+
+    def newcomers(self) -> int:
+        """Return the number of hosts with calls in flight of which none has ended yet."""
+        return sum(host not in self._responded for host in self._open)

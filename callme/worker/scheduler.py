@@ -39,11 +39,13 @@ class Health:
     :ivar ticking: whether the scheduler runs, and its last tick is recent enough.
     :ivar last_tick: the time of the last tick, in seconds since 1970; ``None`` before the first.
     :ivar calls_in_flight: the number of calls in flight.
+    :ivar saturated_seconds: for how long calls have found no free slot; 0 if none wait.
     """
 
     ticking: bool
     last_tick: float | None
     calls_in_flight: int
+    saturated_seconds: float = 0.0
 
 
 class TickState(Enum):
@@ -232,4 +234,5 @@ class Scheduler:
             ticking=self._state is not TickState.STOPPED and not is_stale,
             last_tick=self._last_tick,
             calls_in_flight=self._dispatcher.calls_in_flight,
+            saturated_seconds=self._dispatcher.saturated_seconds,
         )

@@ -32,6 +32,16 @@ class Slots:
         """
         return max(0, min(self.concurrency // 2, self.concurrency - self.per_host))
 
+    @property
+    def last_places(self) -> int:
+        """The number of slots beyond the reserve that are only for hosts with hardly any calls."""
+        return max(0, min(self.concurrency // 16, self.concurrency - self.per_host - self.reserve))
+
+    @property
+    def few(self) -> int:
+        """The number of calls in flight that count as few for one host."""
+        return min(self.per_host, max(4, self.per_host // 8))
+
     def take(self, host: str) -> None:
         """Give a slot to a call to this host."""
         self.free -= 1

@@ -100,6 +100,8 @@ class ThroughputMeter:
 
     _seconds: Callable[[], float]
     _saturated_since: float | None = field(default=None, init=False)
+    # The beginning of an uninterrupted saturation.
+    _first_saturated: float | None = field(default=None, init=False)
     # The duration of saturation in seconds, and the number of calls that ended during it.
     _saturated_seconds: float = field(default=0.0, init=False)
     _calls: float = field(default=0.0, init=False)
@@ -112,9 +114,18 @@ class ThroughputMeter:
         if self._saturated_since is not None:
             self._saturated_seconds += now - self._saturated_since
         self._saturated_since = now if is_saturated else None
+        if not is_saturated:
+            self._first_saturated = None
+        elif self._first_saturated is None:
+            self._first_saturated = now
         if self._saturated_seconds > WINDOW_SECONDS:
             self._saturated_seconds /= 2
             self._calls /= 2
+
+    @property
+    def saturated_seconds(self) -> float:
+        """The time for which slots have been saturated without interruption, in seconds."""
+        return 0.0 if self._first_saturated is None else self._seconds() - self._first_saturated
 
     def record_call(self, host: str, duration_ms: int | None) -> None:
         """Add a call that has ended."""

@@ -684,6 +684,7 @@ def test_healthz_reports_the_scheduler(world: World) -> None:
             "last_tick": "2027-01-15T12:00:00.000Z",
             "backlog": 6,
             "calls_in_flight": 64,
+            "saturated_seconds": 0,
         },
     )
     world.clock.rightNow += 100
@@ -700,6 +701,7 @@ def test_healthz_fails_while_the_database_is_unavailable(world: World) -> None:
         "last_tick": "2027-01-15T12:00:00.000Z",
         "backlog": None,
         "calls_in_flight": 0,
+        "saturated_seconds": 0,
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from typing import Any
 from unittest.mock import patch
 
@@ -246,8 +247,10 @@ def _() -> list[Patch]:
 
 @mutation("the calls in flight exceed the slots by one", 0)
 def _() -> list[Patch]:
-    def changed(real: Any, free_slots: int, **named: Any) -> Any:
-        return real(free_slots + 1, **named)
+    def changed(real: Any, slots: Any, **named: Any) -> Any:
+        larger = copy(slots)
+        larger.free += 1
+        return real(larger, **named)
 
     return [_around(dispatcher, "allocate_slots", changed)]
 

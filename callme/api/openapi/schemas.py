@@ -306,6 +306,9 @@ def _health() -> Schema:
         "last_tick": nullable(timestamp("Time of the scheduler's last run.")),
         "backlog": nullable(count("Due tasks that are not claimed; null where it is unknown.")),
         "calls_in_flight": count("Calls in flight of this daemon."),
+        "saturated_seconds": count(
+            "Seconds for which calls have found no free slot; 0 if none wait."
+        ),
     }
     return response_object(
         members,

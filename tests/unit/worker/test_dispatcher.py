@@ -172,7 +172,6 @@ def test_host_that_no_longer_answers_loses_the_reserved_slots(dispatching: Dispa
     second = dispatching.put("second", "quick.example:80")
     dispatching.notify("quick.example:80")
     dispatching.world.caller.end(first, 200)
-    dispatching.dispatcher.begin_minute()
     outcome = Outcome(
         started_at_ms=NOON * 1000, duration_ms=5, status=None, reason=Reason.CONNECTION_FAILED
     )

@@ -1,32 +1,77 @@
 from __future__ import annotations
 
-from callme.worker.host_memory import MAX_TRACKED_HOSTS, HostMemory
+from callme.worker.host_memory import MAX_TRACKED_HOSTS, PROMPT_SECONDS, HostMemory, Trust
 
 
-def test_host_that_does_not_respond_is_no_longer_recently_responsive() -> None:
+def call_once(hosts: HostMemory, host: str, *, responded: bool) -> None:
+    hosts.begin_call(host, "once", 0.0)
+    hosts.end_call(host, "once", responded=responded)
+
+
+def test_trust_without_calls_in_flight_follows_from_the_last_call() -> None:
     hosts = HostMemory()
-    hosts.record_call("a", responded=True)
-    hosts.record_call("b", responded=True)
-    hosts.record_call("a", responded=False)
-    assert list(hosts.recently_responsive) == ["b"]
-    # It has responded in this minute.
-    assert hosts.responsive == {"a", "b"}
+    assert hosts.trust("a", 0) is Trust.UNKNOWN
+    call_once(hosts, "a", responded=True)
+    assert hosts.trust("a", 0) is Trust.KNOWN
+    call_once(hosts, "a", responded=False)
+    assert hosts.trust("a", 0) is Trust.UNRESPONSIVE
 
 
-def test_new_minute_forgets_responsive_hosts_only() -> None:
+def test_responses_count_against_the_calls_in_flight() -> None:
     hosts = HostMemory()
-    hosts.record_call("a", responded=True)
-    hosts.begin_minute()
-    assert hosts.responsive == set()
-    assert list(hosts.recently_responsive) == ["a"]
+    for call in range(4):
+        hosts.begin_call("a", call, 0.0)
+    assert hosts.trust("a", 0) is Trust.UNKNOWN
+    hosts.end_call("a", 0, responded=True)
+    assert hosts.trust("a", 0) is Trust.KNOWN, "one response, three calls in flight"
+    hosts.end_call("a", 1, responded=True)
+    assert hosts.trust("a", 0) is Trust.RESPONSIVE
+
+
+def test_responses_before_the_oldest_call_in_flight_do_not_count() -> None:
+    hosts = HostMemory()
+    hosts.begin_call("a", "first", 0.0)
+    hosts.begin_call("a", "second", 0.0)
+    hosts.end_call("a", "first", responded=True)
+    hosts.begin_call("a", "third", 1.0)
+    assert hosts.trust("a", 1) is Trust.RESPONSIVE
+    hosts.end_call("a", "second", responded=True)
+    assert hosts.trust("a", 1) is Trust.RESPONSIVE
+    hosts.begin_call("a", "fourth", 1.0)
+    hosts.end_call("a", "third", responded=True)
+    assert hosts.trust("a", 1) is Trust.RESPONSIVE
+    for call in range(3):
+        hosts.begin_call("a", call, 1.0)
+    assert hosts.trust("a", 1) is Trust.KNOWN, "one response since the oldest of four calls"
+
+
+def test_host_with_an_old_call_in_flight_is_unresponsive() -> None:
+    hosts = HostMemory()
+    call_once(hosts, "a", responded=True)
+    hosts.begin_call("a", "old", 0.0)
+    hosts.begin_call("a", "new", 1.0)
+    hosts.end_call("a", "new", responded=True)
+    assert hosts.trust("a", PROMPT_SECONDS - 0.1) is Trust.RESPONSIVE
+    assert hosts.trust("a", PROMPT_SECONDS) is Trust.UNRESPONSIVE
+    hosts.end_call("a", "old", responded=True)
+    assert hosts.trust("a", PROMPT_SECONDS) is Trust.KNOWN
+
+
+def test_newcomers_are_hosts_of_which_no_call_has_ended() -> None:
+    hosts = HostMemory()
+    call_once(hosts, "known", responded=False)
+    for host in ("known", "new", "newer"):
+        hosts.begin_call(host, "call", 0.0)
+    assert hosts.newcomers() == 2
+    hosts.end_call("new", "call", responded=False)
+    assert hosts.newcomers() == 1
 
 
 def test_hosts_called_longest_ago_are_evicted() -> None:
     hosts = HostMemory()
     for number in range(MAX_TRACKED_HOSTS):
-        hosts.record_call(f"h{number}", responded=True)
-    hosts.record_call("h0", responded=True)
-    hosts.record_call("new", responded=True)
-    assert len(hosts.recently_responsive) == MAX_TRACKED_HOSTS
-    assert "h1" not in hosts.recently_responsive
-    assert list(hosts.recently_responsive)[-2:] == ["h0", "new"]
+        call_once(hosts, f"h{number}", responded=True)
+    call_once(hosts, "h0", responded=True)
+    call_once(hosts, "new", responded=True)
+    assert hosts.trust("h1", 0) is Trust.UNKNOWN
+    assert {hosts.trust(host, 0) for host in ("h0", "h2", "new")} == {Trust.KNOWN}

@@ -181,6 +181,10 @@ def test_many_hanging_hosts_leave_slots_for_a_responsive_one() -> None:
     first = [key for key in world.caller.pending if key.task_name.startswith("good")]
     world.caller.end(first[0], 200)
     good = [key for key in world.caller.pending if key.task_name.startswith("good")]
+    assert len(good) == 8, "one response is not enough for more than few calls"
+    for _ in range(4):
+        world.caller.end(good.pop(), 200)
+    good = [key for key in world.caller.pending if key.task_name.startswith("good")]
     assert len(good) == 64, "as many as there may be to one host"
     while good:
         world.caller.end(good.pop(), 200)
@@ -225,6 +229,67 @@ def test_latest_responsive_hosts_are_remembered(monkeypatch: Any) -> None:
     world.turn_to(NOON + 60)
     assert world.caller.called[-1] == f"good@{NOON + 60}"
     assert f"old@{NOON + 60}" not in world.caller.called
+    world.close()
+
+
+def test_attempts_without_delay_slow_down_between_two_ticks() -> None:
+    world = World()
+    world.caller.status = 500
+    world.put(retry=1000, retry_delay=[0])
+    world.put("other", retry=1000, retry_delay=[0])
+    world.scheduler.start()
+    world.turn_to(NOON + 30)
+    times = [time - NOON for time, claim in world.caller.calls if claim.definition.key == TASK]
+    # After the tenth attempt, the next waits 1 s, and each a second longer than the one before.
+    assert times == [*[0.0] * 10, 1, 3, 6, 10, 15, 21, 28]
+    assert len(world.caller.calls) == 2 * len(times)
+    stopping = Deferred.fromCoroutine(world.scheduler.stop(0, 0))
+    world.turn_to(NOON + 120)
+    world.result(stopping)
+    assert len(world.caller.calls) == 2 * len(times), "a stopped scheduler makes no calls"
+    world.close()
+
+
+def test_wakeup_between_ticks_waits_for_a_wall_clock_that_was_set_back() -> None:
+    world = World()
+    world.caller.status = 500
+    behind = 0.0
+    world.now = lambda: world.clock.seconds() - behind
+    world.caller.now = world.now
+    world.build()
+    world.put(retry=10, retry_delay=[0])
+    world.scheduler.start()
+    assert len(world.caller.calls) == 10
+    behind = 0.5
+    world.turn_to(NOON + 1)
+    assert len(world.caller.calls) == 10
+    world.turn_to(NOON + 2)
+    assert len(world.caller.calls) == 11
+    world.close()
+
+
+def test_health_says_for_how_long_due_calls_have_been_waiting_for_a_slot() -> None:
+    world = World(concurrency=2, per_host=2)
+    world.caller.status = None
+    for host in ("a", "b", "c"):
+        world.put(host, callback=f"http://{host}.example/")
+    world.scheduler.start()
+    world.turn_to(NOON + 50)
+    assert world.scheduler.health().saturated_seconds == 50
+    for name in ("a", "b"):
+        world.caller.end(Key(name, NOON), 200)
+    assert world.scheduler.health().saturated_seconds == 0
+    world.close()
+
+
+def test_host_at_its_own_limit_does_not_count_as_saturation() -> None:
+    world = World(concurrency=10, per_host=2)
+    world.caller.status = None
+    for number in range(3):
+        world.put(f"n{number}")
+    world.scheduler.start()
+    world.turn_to(NOON + 50)
+    assert world.scheduler.health().saturated_seconds == 0
     world.close()
 
 

@@ -22,3 +22,10 @@ def test_reserve_is_at_most_half_and_leaves_a_host_its_limit() -> None:
     assert Slots(concurrency=100, per_host=70).reserve == 30
     assert Slots(concurrency=10, per_host=10).reserve == 0
     assert Slots(concurrency=10, per_host=64).reserve == 0
+
+
+def test_last_places_lie_beyond_the_reserve() -> None:
+    assert Slots(concurrency=256, per_host=64).last_places == 16
+    assert Slots(concurrency=256, per_host=125).last_places == 3
+    assert Slots(concurrency=256, per_host=256).last_places == 0
+    assert Slots(concurrency=8, per_host=2).last_places == 0

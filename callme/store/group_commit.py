@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -19,8 +19,16 @@ from .database import Operation, Store
 from .interface import StoreUnavailable
 
 O = TypeVar("O")  # noqa: E741 - the operation
+_Queued: TypeAlias = tuple[O, Deferred[Any], float]
+"""An operation, the Deferred of its result, and the time since which it waits."""
 MIN_BATCH = 100
 """Number of queued writes up to which a transaction takes all: the more, the less each costs."""
+MAX_AGE_SECONDS = 4
+"""Age of a queued write from which on it fails with a transaction that no write would survive.
+
+A write thus waits for at most one more time limit of a transaction than its own."""
+MAX_AGE_SINGLY_SECONDS = 18
+"""The same where a single write of the transaction may be at fault, in seconds."""
 
 
 @define(eq=False, kw_only=True)
@@ -29,7 +37,8 @@ class GroupCommit(Generic[O]):
 
     Each caller gets the result or the error of its own operation, after the commit. If one
     operation fails, the transaction is undone and each of its operations is repeated in a
-    transaction of its own, so that none suffers from its neighbours.
+    transaction of its own, so that none suffers from its neighbours. Writes that have waited for
+    long then fail with it: clients need a response in time more than one more attempt.
 
     :param transact: runs operations in one transaction, on another thread, and commits it;
         returns their results and what they changed.
@@ -47,7 +56,7 @@ class GroupCommit(Generic[O]):
     _publish: Callable[[Changes], None]
     _max_batch: int = 500
     failing: bool = field(default=False, init=False)
-    _queue: list[tuple[O, Deferred[Any]]] = field(factory=list, init=False)
+    _queue: list[_Queued[O]] = field(factory=list, init=False)
     _retry_singly: int = field(default=0, init=False)
     _busy: bool = field(default=False, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)
@@ -59,7 +68,7 @@ class GroupCommit(Generic[O]):
         Deferred drops the result, not the operation.
         """
         result: Deferred[Any] = Deferred()
-        self._queue.append((operation, result))
+        self._queue.append((operation, result, self._clock.seconds()))
         if not self._busy:
             self._busy = True
             # Deferred, so that other writes of this turn of the reactor join the transaction.
@@ -83,10 +92,10 @@ class GroupCommit(Generic[O]):
             for waiter in idle:
                 waiter.callback(None)
             return
-        running = self._transact([operation for operation, _ in batch])
+        running = self._transact([operation for operation, _, _ in batch])
         running.addCallbacks(self._committed, self._failed, (batch,), {}, (batch,))
 
-    def _take(self) -> list[tuple[O, Deferred[Any]]]:
+    def _take(self) -> list[_Queued[O]]:
         if self._retry_singly:
             self._retry_singly -= 1
             count = 1
@@ -101,9 +110,11 @@ class GroupCommit(Generic[O]):
         """Record that a write outside of this queue has succeeded."""
         self.failing = False
 
-    def _committed(
-        self, committed: tuple[list[Any], Changes], batch: Sequence[tuple[O, Deferred[Any]]]
-    ) -> None:
+    def mark_failing(self) -> None:
+        """Record that a write outside of this queue has found the database unusable."""
+        self.failing = True
+
+    def _committed(self, committed: tuple[list[Any], Changes], batch: Sequence[_Queued[O]]) -> None:
         results, changes = committed
         self.mark_healthy()
         goes_on = bool(self._queue)
@@ -111,21 +122,35 @@ class GroupCommit(Generic[O]):
             self._next()
         changes.operations = len(batch)
         self._publish(changes)
-        for (_, waiter), result in zip(batch, results, strict=True):
+        for (_, waiter, _), result in zip(batch, results, strict=True):
             waiter.callback(result)
         if not goes_on:
             self._next()
 
-    def _failed(self, failure: Failure, batch: Sequence[tuple[O, Deferred[Any]]]) -> None:
+    def _failed(self, failure: Failure, batch: Sequence[_Queued[O]]) -> None:
         fails_all = self._fails_all(failure)
         self.failing = self.failing or fails_all
+        failed: Sequence[_Queued[O]] = batch
         if len(batch) > 1 and not fails_all:
             self._queue[:0] = batch
             self._retry_singly = len(batch)
-        else:
-            for _, waiter in batch:
-                waiter.errback(failure)
+            failed = []
+        if fails_all:
+            failed = [*failed, *self._take_older(MAX_AGE_SECONDS)]
+        elif failure.check(StoreUnavailable):
+            failed = [*failed, *self._take_older(MAX_AGE_SINGLY_SECONDS)]
+        for _, waiter, _ in failed:
+            waiter.errback(failure)
         self._next()
+
+    def _take_older(self, seconds: float) -> list[_Queued[O]]:
+        """Remove the writes that have waited for some seconds from the queue."""
+        before = self._clock.seconds() - seconds
+        older = [queued for queued in self._queue if queued[2] <= before]
+        singly = self._queue[: self._retry_singly]
+        self._retry_singly = sum(since > before for _, _, since in singly)
+        self._queue = [queued for queued in self._queue if queued[2] > before]
+        return older
 
 
 class GroupCommitStore(Store):

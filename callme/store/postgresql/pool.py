@@ -9,8 +9,11 @@ import socket
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import psycopg
+from attrs import define, field
+from psycopg import errors
 from psycopg.pq import ConnStatus, TransactionStatus
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred
@@ -20,6 +23,7 @@ from twisted.python.failure import Failure
 from ..interface import StoreUnavailable
 from .cursor import Text
 from .dsn import SCHEMA
+from .setup import NEEDS_SESSIONS, backend_pid
 
 T = TypeVar("T")
 _STATEMENT_ERRORS = (
@@ -27,6 +31,16 @@ _STATEMENT_ERRORS = (
     psycopg.ProgrammingError,
     psycopg.DataError,
     psycopg.NotSupportedError,
+)
+# These are ProgrammingErrors too, but callme's statements fit its schema: the operator, or a
+# restore of the database, has revoked rights, or renamed or dropped what they need.
+_ADMINISTRATION_ERRORS = (
+    errors.InsufficientPrivilege,
+    errors.InvalidSchemaName,
+    errors.UndefinedTable,
+    errors.UndefinedColumn,
+    errors.UndefinedFunction,
+    errors.UndefinedObject,
 )
 
 # The timeouts limit a statement, and a daemon that is silent because it was suspended in a
@@ -36,7 +50,7 @@ _STATEMENT_ERRORS = (
 _SESSION = f"""
     SET search_path = {SCHEMA};
     SET statement_timeout = '%ds';
-    SET lock_timeout = '10s';
+    SET lock_timeout = '5s';
     SET idle_in_transaction_session_timeout = '20s';
     SET tcp_keepalives_idle = 5;
     SET tcp_keepalives_interval = 2;
@@ -50,6 +64,38 @@ _SESSION = f"""
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') = 'off';
 """
+
+_TABLE_LOCK = """
+    SELECT relation::regclass::text, pid FROM pg_locks
+    WHERE locktype = 'relation' AND pid <> pg_backend_pid()
+        AND relation IN (to_regclass('task'), to_regclass('attempt'), to_regclass('node'))
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    ORDER BY granted DESC LIMIT 1
+"""
+_PIDS: WeakKeyDictionary[psycopg.Connection, int] = WeakKeyDictionary()
+"""The server's process of each session; of a pooler's connections libpq has another number."""
+
+
+def ensure_own_session(connection: psycopg.Connection, pid: int) -> None:
+    """Refuse a connection whose transactions run in sessions that it shares with others.
+
+    :param pid: the process that served a transaction.
+    :raises psycopg.OperationalError: if another one served the first.
+    """
+    if pid != _PIDS[connection]:
+        raise psycopg.OperationalError(NEEDS_SESSIONS)
+
+
+def ensure_no_table_lock(connection: psycopg.Connection) -> None:
+    """Do nothing, unless a whole table is locked against writes, or is about to be.
+
+    :raises psycopg.OperationalError: if it is.
+    """
+    found = connection.execute(_TABLE_LOCK).fetchone()
+    if found is not None:
+        table, pid = found
+        raise psycopg.OperationalError(f"the table {table} is locked by the process {pid}")
 
 
 class _ThreadConnection(adbapi.Connection):
@@ -107,11 +153,47 @@ def _is_closed(connection: psycopg.Connection) -> bool:
     return False
 
 
+@define(eq=False)
+class AbandonedCommits:
+    """Sessions whose work was given up, though the server may still be committing it.
+
+    A commit that waits for a synchronous standby is ended neither by a timeout of the server nor
+    by the end of its client. If callme went on to write, each attempt would leave one more of
+    these sessions behind, until the server has none left for anyone.
+    """
+
+    _pids: frozenset[int] = field(default=frozenset(), init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    def add(self, pid: int) -> None:
+        """Note a session."""
+        with self._lock:
+            self._pids |= {pid}
+
+    def ensure_none(self, connection: psycopg.Connection) -> None:
+        """Forget the sessions that no longer wait.
+
+        :raises psycopg.OperationalError: if there are others.
+        """
+        pids = self._pids
+        if not pids:
+            return
+        found = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid = ANY(%s)",
+            (list(pids),),
+        ).fetchall()
+        with self._lock:
+            self._pids -= pids - {pid for (pid,) in found}
+        if found:
+            raise psycopg.OperationalError("a commit waits for a synchronous standby")
+
+
 class _Work:
     """A piece of work on a connection, which another thread may cancel."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, abandoned: AbandonedCommits) -> None:
         self._seconds = seconds
+        self._abandoned = abandoned
         self._lock = threading.Lock()
         self._connection: psycopg.Connection | None = None
         self._is_cancelled = False
@@ -123,8 +205,13 @@ class _Work:
             with self._lock:
                 self._raise_if_cancelled()
                 self._connection = connection
+            self._abandoned.ensure_none(connection)
             return work(connection)
         except psycopg.Error as error:
+            if isinstance(error, errors.ReadOnlySqlTransaction):
+                # The server is a standby now, or was when the session began. A new session looks
+                # for one that can be written.
+                connection.close()
             with self._lock:
                 self._connection = None
                 self._raise_if_cancelled(error)
@@ -143,11 +230,15 @@ class _Work:
         """Shut down the connection, so that the work fails."""
         with self._lock:
             self._is_cancelled = True
-            if self._connection is not None and not self._connection.closed:
-                wire = socket.socket(fileno=os.dup(self._connection.fileno()))
-                # The connection may have ended at this moment.
-                with wire, contextlib.suppress(OSError):
-                    wire.shutdown(socket.SHUT_RDWR)
+            if self._connection is None or self._connection.closed:
+                return
+            self._abandoned.add(_PIDS[self._connection])
+            # The connection may have ended at this moment.
+            with (
+                contextlib.suppress(OSError, psycopg.Error),
+                socket.socket(fileno=os.dup(self._connection.fileno())) as wire,
+            ):
+                wire.shutdown(socket.SHUT_RDWR)
 
 
 def _is_reusable(connection: psycopg.Connection) -> bool:
@@ -171,6 +262,8 @@ class Connections:
     :param seconds: the time limit of a piece of work: longer than the server's limit of a
         statement, so that only work on an unresponsive server reaches it.
     :param clock: sets the timers.
+    :param abandoned: where work that is given up is noted; while a commit among it is still in
+        progress, all further work fails.
     :param on_open: called with each new connection.
     """
 
@@ -182,8 +275,10 @@ class Connections:
         seconds: int,
         reactor: IReactorTime,
         clock: IReactorTime,
+        abandoned: AbandonedCommits | None = None,
         on_open: Callable[[psycopg.Connection], object] = lambda _: None,
     ) -> None:
+        self._abandoned = abandoned or AbandonedCommits()
         self._seconds = seconds
         self._clock = clock
         self._on_open = on_open
@@ -206,6 +301,7 @@ class Connections:
         try:
             connection.adapters.register_loader("bytea", Text)
             connection.execute((_SESSION % max(1, self._seconds - 5)).encode())
+            _PIDS[connection] = backend_pid(connection)
             self._on_open(connection)
         except BaseException:
             connection.close()
@@ -217,7 +313,7 @@ class Connections:
         The Deferred fails with :class:`StoreUnavailable` if the database is at fault, and with
         psycopg's error if the statement is.
         """
-        piece = _Work(self._seconds)
+        piece = _Work(self._seconds, self._abandoned)
         self._running.add(piece)
         timer = self._clock.callLater(self._seconds, piece.cancel)
 
@@ -248,7 +344,7 @@ def _unavailable(failure: Failure) -> Failure:
         return failure
     message = " ".join((error.diag.message_primary or str(error)).split())
     repeated = type(error)(message)
-    if isinstance(error, _STATEMENT_ERRORS):
+    if isinstance(error, _STATEMENT_ERRORS) and not isinstance(error, _ADMINISTRATION_ERRORS):
         raise repeated from None
     # The engine decides by the cause whether every operation would meet this error.
     raise StoreUnavailable(f"the database cannot be used: {message}") from repeated

@@ -6,12 +6,13 @@ The time that decides is the database's, unless a time is given with the stateme
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
 from ...core.task import Attempt, Claim, State, Transition
-from ...core.times import to_ms
+from ...core.times import floor_to_minute, to_ms
 from ..codec import ATTEMPT, CLAIM, Columns, Row, attempt_values
 from ..database import Write
 from ..interface import Cursor
@@ -151,9 +152,26 @@ def _send_claim(write: Write, call: ClaimCall) -> Callable[[], Sequence[Claim]]:
     if call.in_doubt:
         before = write.cursor.execute(_CLAIMED_BEFORE, (list(call.in_doubt),)).fetchall()
         if before:
-            return lambda: decode(before)
+            return lambda: _within_shares(write, call, decode(before))
     claiming = write.cursor.execute(_CLAIM, call.values())
     return lambda: decode(claiming.fetchall())
+
+
+def _within_shares(write: Write, call: ClaimCall, claims: Sequence[Claim]) -> Sequence[Claim]:
+    """Return as many claims as there are slots for now, and give the others back unspent."""
+    left = Counter(call.shares)
+    launched: list[Claim] = []
+    returned: list[RecordCall] = []
+    for claim in claims:
+        if left[claim.host] > 0:
+            left[claim.host] -= 1
+            launched.append(claim)
+            continue
+        due_at = max(floor_to_minute(call.now), claim.definition.trigger_at)
+        transition = Transition(state=State.SCHEDULED, due_at=due_at)
+        returned.append(RecordCall(claim=claim, transition=transition, now=call.now))
+    send_records(write, returned)()
+    return launched
 
 
 @frozen(kw_only=True)

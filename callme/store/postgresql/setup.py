@@ -25,8 +25,13 @@ _MIGRATION_LOCK = 1
 _STARTING_LOCK_CLASS = _LOCK_CLASS + 1
 """The same for the names of daemons that have not sent a heartbeat yet."""
 
-# Timeouts for a silent network, in seconds, tcp_user_timeout in milliseconds. Parameters of the
-# URL take precedence.
+NEEDS_SESSIONS = (
+    "a connection pooler gives each transaction another session: callme needs a session for each "
+    "connection (PgBouncer: pool_mode=session)"
+)
+
+# Timeouts for a silent network, in seconds, tcp_user_timeout in milliseconds. After a failover
+# the address may lead to a standby. Parameters of the URL take precedence.
 _NETWORK: dict[str, str | int] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -34,6 +39,7 @@ _NETWORK: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
     "application_name": "callme",
+    "target_session_attrs": "read-write",
 }
 
 _CREATE_SCHEMA = f"""
@@ -67,6 +73,7 @@ def open_server(url: str, name: str | None = None) -> Server:
             stack.callback(connection.close)
             display_url = _display_url_of(connection.info)
             _check(connection, display_url)
+            _refuse_transaction_pooling(connection, conninfo, display_url)
             migrate(connection, display_url)
             major, minor = divmod(connection.info.server_version, 10_000)
             version = f"{major}.{minor}"
@@ -105,6 +112,28 @@ def _check(connection: psycopg.Connection, display_url: str) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise CannotOpen(f"{display_url}: the database's encoding is {encoding}, not UTF8")
+
+
+def backend_pid(connection: psycopg.Connection) -> int:
+    """Return the number of the server's process that serves a connection."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _refuse_transaction_pooling(
+    connection: psycopg.Connection, conninfo: str, display_url: str
+) -> None:
+    """Refuse a pooler that gives each transaction another session, before callme leaves any traces.
+
+    Such a pooler lends the session that was used last, or the one that was not used for longest,
+    to the next transaction. The transaction of a second connection thus gets either the session
+    of the first, or one that moves the first to another.
+    """
+    pid = backend_pid(connection)
+    with psycopg.connect(conninfo, autocommit=True) as other, other.transaction():
+        if backend_pid(other) == pid or backend_pid(connection) != pid:
+            raise CannotOpen(f"{display_url}: {NEEDS_SESSIONS}")
 
 
 def migrations() -> Migrations:

@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from callme.store.changes import Changes
-from callme.store.group_commit import GroupCommit
+from callme.store.group_commit import MAX_AGE_SECONDS, MAX_AGE_SINGLY_SECONDS, GroupCommit
+from callme.store.interface import StoreUnavailable
 
 Operation = Callable[[list[str]], Any]
 
@@ -139,3 +140,48 @@ def test_store_is_unhealthy_from_a_batch_error_until_a_commit() -> None:
         database.clock.advance(0)
         database.finish(error)
         assert database.commits.failing is failing
+
+
+def test_error_of_all_fails_queued_writes_that_have_waited_for_long() -> None:
+    database, responses = Database(), list[Any]()
+    database.write("a", responses)
+    database.clock.advance(0)
+    database.write("old", responses)
+    database.clock.advance(MAX_AGE_SECONDS)
+    database.write("young", responses)
+    database.finish(Locked())
+    assert values(responses) == ["Locked()", "Locked()"]
+    database.finish()
+    assert values(responses)[2:] == ["YOUNG"]
+
+
+def test_slow_error_of_one_fails_what_would_wait_for_too_long_singly() -> None:
+    database, responses = Database(), list[Any]()
+    for text in "ab":
+        database.write(text, responses)
+    database.clock.advance(0)
+    database.write("c", responses)
+    database.clock.advance(MAX_AGE_SINGLY_SECONDS - 1)
+    database.finish(StoreUnavailable("slow"))
+    assert responses == []
+    database.write("d", responses)
+    database.clock.advance(1)
+    database.finish(StoreUnavailable("slow"))
+    assert values(responses) == ["StoreUnavailable('slow')"] * 3
+    # The rest is written together again.
+    database.write("e", responses)
+    database.finish()
+    database.finish()
+    assert values(responses)[3:] == ["D", "E"]
+    assert database.committed == [["d"], ["e"]]
+    assert not database.commits.failing
+
+
+def test_error_outside_of_the_queue_counts_until_a_write_succeeds() -> None:
+    database, responses = Database(), list[Any]()
+    database.commits.mark_failing()
+    assert database.commits.failing
+    database.write("a", responses)
+    database.clock.advance(0)
+    database.finish()
+    assert not database.commits.failing

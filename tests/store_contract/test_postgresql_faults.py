@@ -1,0 +1,336 @@
+"""PostgreSQL under administration and failover: standbys, locks, rights, poolers, clocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_twisted
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import DeferredList
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+
+from callme.core.times import Key
+from callme.core.transitions import PutCondition
+from callme.store import queue, tasks
+from callme.store.database import Write
+from callme.store.interface import CannotOpen, StoreUnavailable
+from callme.store.postgresql import pool
+from callme.store.postgresql.dsn import SCHEMA, Server
+from callme.store.postgresql.engine import PostgresqlStore
+from callme.store.postgresql.membership import ClockWatch
+from callme.store.postgresql.pool import AbandonedCommits, Connections
+from callme.store.postgresql.setup import open_server
+from tests.helpers.postgres import Cluster, PgBouncer
+from tests.helpers.processes import wait_for
+from tests.helpers.stores import HOST, NOW, claim_all, put
+from tests.helpers.tasks import NOON, definition
+
+
+@pytest_twisted.async_yield_fixture
+async def daemon(server: Server) -> AsyncIterator[PostgresqlStore]:
+    daemon = PostgresqlStore(server, reactor, lambda: "a")
+    yield daemon
+    await daemon.close()
+
+
+@pytest.fixture
+def admin(cluster: Cluster) -> Iterator[psycopg.Connection]:
+    """A session of the operator."""
+    with cluster.connect("contract") as connection:
+        yield connection
+
+
+@pytest.fixture
+def short_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = pool._SESSION.replace("lock_timeout = '5s'", "lock_timeout = '300ms'")
+    assert session != pool._SESSION
+    monkeypatch.setattr(pool, "_SESSION", session)
+
+
+# Standbys
+
+
+async def test_session_that_became_read_only_is_replaced(daemon: PostgresqlStore) -> None:
+    def become_read_only(write: Write) -> None:
+        write.cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+
+    await daemon.write(become_read_only)
+    with pytest.raises(StoreUnavailable, match="read-only transaction"):
+        await put(daemon)
+    assert not daemon.is_writable
+    await put(daemon)
+    assert daemon.is_writable
+
+
+async def test_server_that_is_read_only_is_left_for_one_that_is_not(
+    daemon: PostgresqlStore, admin: psycopg.Connection
+) -> None:
+    await put(daemon, "before")
+    try:
+        admin.execute("ALTER DATABASE contract SET default_transaction_read_only = on")
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = 'contract' AND pid <> pg_backend_pid()"
+        )
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await put(daemon)
+    finally:
+        admin.execute("ALTER DATABASE contract RESET default_transaction_read_only")
+    await put(daemon, "after")
+
+
+def sessions_in_wait(admin: psycopg.Connection) -> int:
+    counted = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    row = admin.execute(counted).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_commits_without_a_synchronous_standby_take_one_session(
+    server: Server, admin: psycopg.Connection
+) -> None:
+    abandoned = AbandonedCommits()
+    some: Any = {"conninfo": server.conninfo, "reactor": reactor, "clock": reactor}
+    one, other = (Connections(**some, size=1, seconds=1, abandoned=abandoned) for _ in range(2))
+
+    def write(connection: psycopg.Connection) -> None:
+        connection.execute("INSERT INTO node (name, seen_at_ms, stable_since_ms) VALUES ('', 0, 0)")
+
+    await one.run(write)
+    try:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
+        admin.execute("SELECT pg_reload_conf()")
+        # The server needs a moment to apply the setting.
+        failures: list[Failure] = []
+        while not failures:
+            await one.run(write).addErrback(failures.append)
+        assert "no response within 1 s" in failures[0].getErrorMessage()
+        for connections in (one, other, one):
+            with pytest.raises(StoreUnavailable, match="waits for a synchronous standby"):
+                await connections.run(write)
+        assert sessions_in_wait(admin) == 1
+    finally:
+        admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        admin.execute("SELECT pg_reload_conf()")
+    wait_for(lambda: not sessions_in_wait(admin))
+    await one.run(write)
+    await other.run(write)
+    one.close()
+    other.close()
+
+
+# Locks
+
+
+@pytest.mark.usefixtures("short_lock_timeout")
+async def test_locked_table_fails_all_waiting_writes_together(
+    daemon: PostgresqlStore, admin: psycopg.Connection
+) -> None:
+    await put(daemon, "before")
+    with admin.transaction():
+        admin.execute(f"LOCK TABLE {SCHEMA}.task".encode())
+        began = time.monotonic()
+        results: Any = await DeferredList(
+            [
+                daemon.write(tasks.put, definition(f"n{n}"), PutCondition.NONE, NOW)
+                for n in range(20)
+            ],
+            consumeErrors=True,
+        )
+        assert time.monotonic() - began < 2 * 0.3 + 0.2
+        assert not daemon.is_writable
+    for succeeded, failure in results:
+        assert not succeeded
+        assert failure.check(StoreUnavailable)
+        assert "the table task is locked by the process" in failure.getErrorMessage()
+    await put(daemon, "after")
+    assert daemon.is_writable
+
+
+@pytest.mark.usefixtures("short_lock_timeout")
+async def test_locked_row_fails_only_its_own_write(
+    daemon: PostgresqlStore, admin: psycopg.Connection
+) -> None:
+    key = await put(daemon, "locked")
+    with admin.transaction():
+        admin.execute(f"SELECT FROM {SCHEMA}.task FOR UPDATE".encode())
+        deleting = daemon.write(tasks.delete, key)
+        other = daemon.write(tasks.put, definition("other"), PutCondition.NONE, NOW)
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await deleting
+        assert (await other).task is not None
+    assert daemon.is_writable
+
+
+@pytest.mark.usefixtures("short_lock_timeout")
+async def test_locked_table_makes_an_idle_daemon_unwritable(
+    daemon: PostgresqlStore, admin: psycopg.Connection
+) -> None:
+    await daemon.write(queue.take_orphans, NOW)
+    with admin.transaction():
+        admin.execute(f"LOCK TABLE {SCHEMA}.task".encode())
+        with pytest.raises(StoreUnavailable):
+            await daemon.write(queue.take_orphans, NOW)
+        assert not daemon.is_writable
+    await daemon.write(queue.take_orphans, NOW)
+    assert daemon.is_writable
+
+
+# Administration
+
+
+async def test_renamed_schema_is_unavailable_until_it_is_back(
+    daemon: PostgresqlStore, admin: psycopg.Connection
+) -> None:
+    await put(daemon, "before")
+    admin.execute(f"ALTER SCHEMA {SCHEMA} RENAME TO elsewhere".encode())
+    try:
+        for writing in (put(daemon), daemon.read(tasks.get, Key("before", NOON))):
+            with pytest.raises(StoreUnavailable, match="does not exist"):
+                await writing
+    finally:
+        admin.execute(f"ALTER SCHEMA elsewhere RENAME TO {SCHEMA}".encode())
+    await put(daemon)
+
+
+async def test_revoked_rights_are_unavailable_until_they_are_back(
+    daemon: PostgresqlStore, server: Server, admin: psycopg.Connection
+) -> None:
+    admin.execute("CREATE ROLE clerk LOGIN")
+    admin.execute(f"GRANT ALL ON SCHEMA {SCHEMA} TO clerk".encode())
+    admin.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO clerk".encode())
+    conninfo = psycopg.conninfo.make_conninfo(server.conninfo, user="clerk")
+    clerk = PostgresqlStore(evolve(server, conninfo=conninfo), reactor, lambda: "clerk")
+    with pytest.raises(StoreUnavailable, match="permission denied"):
+        await put(clerk)
+    assert not clerk.is_writable
+    admin.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {SCHEMA} TO clerk".encode())
+    await put(clerk)
+    await clerk.close()
+    admin.execute("DROP OWNED BY clerk")
+    admin.execute("DROP ROLE clerk")
+
+
+# Poolers
+
+
+def test_pooler_of_transactions_is_refused_and_keeps_no_traces(
+    cluster: Cluster, server: Server
+) -> None:
+    pooler = PgBouncer(cluster, "transaction")
+    try:
+        for _ in range(2):
+            with pytest.raises(CannotOpen, match="pool_mode=session") as refused:
+                open_server(pooler.url("contract"), "a")
+            assert "\n" not in str(refused.value)
+        with psycopg.connect(pooler.url("contract"), autocommit=True) as other:
+            assert other.execute("SHOW search_path").fetchone() == ('"$user", public',)
+            locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+            assert other.execute(locks).fetchone() == (0,)
+    finally:
+        pooler.close()
+
+
+async def test_pooler_of_sessions_is_supported(cluster: Cluster, server: Server) -> None:
+    pooler = PgBouncer(cluster, "session")
+    through = evolve(open_server(pooler.url("contract"), "a"), use_client_clock=True)
+    daemon = PostgresqlStore(through, reactor, lambda: "a")
+    await daemon.write(queue.take_orphans, NOW)
+    await put(daemon)
+    assert len(await claim_all(daemon)) == 1
+    await daemon.close()
+    pooler.close()
+
+
+async def test_heartbeat_in_another_session_is_unavailable(
+    daemon: PostgresqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await daemon.write(queue.take_orphans, NOW)
+    (connection,) = daemon._heartbeats._pool.connections.values()
+    monkeypatch.setitem(pool._PIDS, connection, 1)
+    with pytest.raises(StoreUnavailable, match="pool_mode=session"):
+        await daemon.write(queue.take_orphans, NOW)
+    assert not daemon.is_writable
+
+
+# Claims in doubt
+
+
+async def test_claims_in_doubt_beyond_the_free_slots_are_given_back(
+    daemon: PostgresqlStore,
+) -> None:
+    for name in "abc":
+        await put(daemon, name)
+    await daemon.write(queue.take_orphans, NOW)
+    transact = daemon._commits._transact
+
+    def lose(operations: Any) -> Any:
+        daemon._commits._transact = transact
+        return transact(operations).addCallback(lambda _: daemon_is_lost())
+
+    def daemon_is_lost() -> None:
+        raise StoreUnavailable("lost")
+
+    daemon._commits._transact = lose
+    with pytest.raises(StoreUnavailable, match="lost"):
+        await claim_all(daemon)
+    (first,) = await claim_all(daemon, 1)
+    rest = await daemon.write(queue.claim, {HOST: 9}, NOW)
+    assert {claim.definition.task_name for claim in (first, *rest)} == set("abc")
+    assert {(claim.number, claim.attempts_used) for claim in (first, *rest)} == {(1, 1)}
+
+
+async def test_giving_up_work_on_a_connection_that_ended_raises_nothing(server: Server) -> None:
+    work = pool._Work(1, AbandonedCommits())
+    connection = psycopg.connect(server.conninfo)
+    pool._PIDS[connection] = 1
+
+    class Ended:
+        """A connection that ends between the check and the use of its descriptor."""
+
+        closed = False
+
+        def fileno(self) -> int:
+            raise psycopg.OperationalError("the connection is lost")
+
+    connection.close()
+    ended: Any = Ended()
+    pool._PIDS[ended] = 1
+    work._connection = ended
+    work.cancel()
+
+
+# Clocks
+
+
+async def test_clock_that_differs_from_the_databases_is_logged_once_a_minute(
+    server: Server,
+) -> None:
+    daemon = PostgresqlStore(evolve(server, use_client_clock=False), reactor, lambda: "a")
+    now = time.time()
+    with capturedLogs() as captured:
+        await daemon.write(queue.take_orphans, now)
+        assert captured == []
+        for seconds in (90, 95):
+            await daemon.write(queue.take_orphans, now + seconds)
+        await daemon.write(queue.take_orphans, now - 90)
+    ahead, behind = (event["log_format"].format(**event) for event in captured)
+    assert "this daemon's clock is 90.0 s ahead of the database's" in ahead
+    assert "s behind the database's" in behind
+    await daemon.close()
+
+
+@pytest.mark.parametrize(("sent_at", "count"), [(102.1, 1), (101.9, 0), (88.1, 0), (87.9, 1)])
+def test_clock_difference_allows_for_the_duration_of_the_request(
+    sent_at: float, count: int
+) -> None:
+    with capturedLogs() as captured:
+        ClockWatch().compare(sent_at=sent_at, duration_seconds=10, database_ms=100_000)
+    assert len(captured) == count

@@ -29,6 +29,7 @@ from .metrics.exporter import MetricsExporter
 from .process.monotonic_clock import MonotonicClock
 from .process.service_manager import ServiceManager
 from .process.signals import SignalHandlers
+from .process.turns import TurnMonitor
 from .reports.forecaster import Forecaster
 from .security.login_throttle import LoginThrottle
 from .security.secret_file import SecretFile
@@ -105,6 +106,7 @@ class Environment:
     :ivar gate: authorizes requests.
     :ivar tokens: returns the tokens that open a session; ``None`` if no login is required.
     :ivar is_shared: whether other daemons use the same database.
+    :ivar longest_turn: returns the longest turn of the reactor in seconds, if it is known.
     """
 
     settings: Settings
@@ -116,6 +118,7 @@ class Environment:
     gate: Gate = field(factory=Gate)
     tokens: Callable[[], Tokens | None] = lambda: None
     is_shared: bool = False
+    longest_turn: Callable[[], float | None] = lambda: None
 
 
 @frozen(kw_only=True, eq=False)
@@ -217,6 +220,7 @@ def _metrics(
         now=environment.now,
         node=environment.node,
         concurrency=environment.settings.concurrency,
+        longest_turn=environment.longest_turn,
     )
 
 
@@ -265,6 +269,7 @@ class Daemon(Service):
         self.key_file = key_file
         self._startup_counts = startup_counts
         self._clock = clock = MonotonicClock(reactor)
+        self._turns = TurnMonitor()
         token_file = self._gate.file
         caller = HttpCaller(
             reactor,
@@ -286,6 +291,7 @@ class Daemon(Service):
                 gate=self._gate,
                 tokens=lambda: None if token_file is None else token_file.value,
                 is_shared=not isinstance(database, DatabaseFile),
+                longest_turn=self._turns.longest_seconds,
             )
         )
         self._endpoint = endpoint_of(reactor, settings.port)
@@ -314,6 +320,7 @@ class Daemon(Service):
         line = startup_message(address, self._database, self._node(), self._startup_counts)
         log.info("{line}", line=line)
         self._clock.start()
+        self._reactor.callWhenRunning(self._turns.install, self._reactor)
         self._reactor.callWhenRunning(self.parts.scheduler.start)
         self._reactor.callWhenRunning(self._manager.ready, f"listens on {address}")
         # Last: it takes a moment, and the handler of SIGTERM must be in place before.
@@ -367,6 +374,7 @@ class Daemon(Service):
         await closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         await self.parts.store.close()
         self._manager.close()
+        self._turns.uninstall(self._reactor)
         self._clock.stop()
         # Not before: calls were in flight, and the default of these signals is to end them.
         self._signals.restore()

@@ -42,6 +42,7 @@ class MetricsExporter:
     :param now: the wall clock, seconds since 1970.
     :param node: returns the daemon's name.
     :param concurrency: the largest number of calls in flight.
+    :param longest_turn: returns the longest turn of the reactor in seconds, if it is known.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class MetricsExporter:
         now: Callable[[], float],
         node: Callable[[], str],
         concurrency: int,
+        longest_turn: Callable[[], float | None],
     ) -> None:
         self._registry = registry
         self._store = store
@@ -62,6 +64,7 @@ class MetricsExporter:
         self._now = now
         self._node = node
         self._concurrency = concurrency
+        self._longest_turn = longest_turn
         self._gauges: Gauges | None = None
         self._counts = SingleFlight(
             fetch=self._count_tasks,
@@ -81,6 +84,7 @@ class MetricsExporter:
         self._gauges = Gauges(
             node=self._node(),
             concurrency=self._concurrency,
+            longest_turn=self._longest_turn(),
             health=self._health(),
             stats=stats,
             tasks=self._counts.last(),

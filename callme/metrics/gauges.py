@@ -32,12 +32,14 @@ class Gauges:
 
     :ivar node: the daemon's name.
     :ivar concurrency: the largest number of calls in flight.
+    :ivar longest_turn: the longest turn of the reactor in seconds; ``None`` if it is unknown.
     :ivar stats: figures of the database; ``None`` while it cannot be queried.
     :ivar tasks: the counts of all tasks; ``None`` before the first count.
     """
 
     node: str
     concurrency: int
+    longest_turn: float | None
     health: Health
     stats: StoreStats | None
     tasks: TaskCounts | None
@@ -74,6 +76,12 @@ class GaugeCollector(Collector):
             "For how long calls have found no free slot; 0 if none wait.",
             health.saturated_seconds,
         )
+        if gauges.longest_turn is not None:
+            yield _gauge(
+                "callme_reactor_longest_turn_seconds",
+                "Processor time of the longest turn of the reactor in the last one to two minutes.",
+                gauges.longest_turn,
+            )
         if health.last_tick is not None:
             yield _gauge(
                 "callme_last_tick_timestamp_seconds",

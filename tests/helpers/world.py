@@ -62,6 +62,7 @@ class World:
                 node=lambda: "node",
                 tokens=lambda: self.tokens,
                 is_shared=is_shared,
+                longest_turn=lambda: 0.004,
             )
         )
         self.http: Any = StubTreq(self.parts.site.resource)

@@ -231,6 +231,7 @@ def _webui(environment: Environment, scheduler: Scheduler, forecaster: Forecaste
         scheduler=scheduler,
         tasks=TaskService(store, now),
         charts=ChartCache(store=store, forecaster=forecaster, clock=clock, now=now),
+        clock=clock,
         now=now,
         node=environment.node,
         tokens=environment.tokens,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 
 from attrs import define
 from twisted.internet.defer import Deferred
@@ -22,7 +24,7 @@ from ..store.database import Store
 from ..store.interface import PutPreview, PutResult
 from .dry_run import DryRun
 from .requests import parse_items, parse_object
-from .responses import JSON, add_warnings, encode_results
+from .responses import BYTES_PER_TURN, JSON, add_warnings, encode_results
 from .task_service import put_problem
 
 MAX_TASKS = 10_000
@@ -30,8 +32,12 @@ TASKS_PER_SLICE = 100
 """Tasks that are parsed, and written, at a time: about a millisecond of work."""
 SLICES_AHEAD = 10
 """Maximum slices that are being written at once: those that wait share a transaction."""
+RESULTS_PER_PART = 20
+"""Results that are encoded at a time: up to 6 ms where each has a large existing task."""
 CHARACTERS_PER_SLICE = 128 * 1024
 """Characters that are decoded at a time."""
+
+_Results = Callable[[], Iterable[JSON]]
 
 
 @define(eq=False, kw_only=True)
@@ -57,7 +63,7 @@ class Batch:
         """
         values = await self._decode(request)
         parts: list[bytes] = []
-        writing: deque[Deferred[list[JSON]]] = deque()
+        writing: deque[Deferred[_Results]] = deque()
         # A dry run must see the tasks before each slice, so that its slices run one at a time.
         ahead = SLICES_AHEAD if self._dry_run is None else 1
         try:
@@ -74,11 +80,17 @@ class Batch:
                 left.addErrback(lambda _: None)
         return parts
 
-    @staticmethod
     async def _collect(
-        request: IRequest, writing: Deferred[list[JSON]], parts: list[bytes]
+        self, request: IRequest, writing: Deferred[_Results], parts: list[bytes]
     ) -> None:
-        parts.append(encode_results(request, await writing))
+        results = iter((await writing)())
+        written = 0
+        while some := list(islice(results, RESULTS_PER_PART)):
+            if written > BYTES_PER_TURN:
+                written = 0
+                await self._yield_to_reactor()
+            parts.append(encode_results(request, some))
+            written += len(parts[-1])
 
     async def _decode(self, request: IRequest) -> list[object]:
         values: list[object] = []
@@ -97,8 +109,8 @@ class Batch:
         """Return after the reactor has run other work."""
         await deferLater(self._clock, 0)
 
-    def _write(self, values: Sequence[object]) -> Deferred[list[JSON]]:
-        """Put one slice; return the results of its tasks, in order."""
+    def _write(self, values: Sequence[object]) -> Deferred[_Results]:
+        """Put one slice; return what makes the results of its tasks, in order."""
         results: list[JSON | None] = []
         definitions: list[Definition] = []
         warnings: list[list[FieldError]] = []
@@ -121,33 +133,35 @@ class Batch:
         else:
             putting = self._preview(self._dry_run, definitions)
 
-        def in_order(put_results: Iterable[JSON]) -> list[JSON]:
-            remaining = iter(_with_warnings(put_results, warnings))
-            return [next(remaining) if result is None else result for result in results]
+        def in_order(put_results: _Results) -> Iterable[JSON]:
+            remaining = iter(_with_warnings(put_results(), warnings))
+            return (next(remaining) if result is None else result for result in results)
 
-        return putting.addCallback(in_order)
+        return putting.addCallback(lambda put_results: partial(in_order, put_results))
 
-    def _put(self, definitions: Sequence[Definition]) -> Deferred[list[JSON]]:
-        """Put the valid tasks of a slice; return their results."""
+    def _put(self, definitions: Sequence[Definition]) -> Deferred[_Results]:
+        """Put the valid tasks of a slice; return what makes their results."""
 
-        def encode(results: Sequence[PutResult]) -> list[JSON]:
-            return [
+        def encode(results: Sequence[PutResult]) -> Iterable[JSON]:
+            return (
                 _to_dict(definition, result, self._now)
                 for definition, result in zip(definitions, results, strict=True)
-            ]
+            )
 
-        return self._store.write(tasks.put_many, definitions, self._now).addCallback(encode)
+        putting = self._store.write(tasks.put_many, definitions, self._now)
+        return putting.addCallback(lambda results: partial(encode, results))
 
-    def _preview(self, dry_run: DryRun, definitions: Sequence[Definition]) -> Deferred[list[JSON]]:
-        """Return the results that the puts of a slice would have."""
+    def _preview(self, dry_run: DryRun, definitions: Sequence[Definition]) -> Deferred[_Results]:
+        """Return what makes the results that the puts of a slice would have."""
 
-        def encode(previews: Sequence[PutPreview]) -> list[JSON]:
-            return [
+        def encode(previews: Sequence[PutPreview]) -> Iterable[JSON]:
+            return (
                 dry_run.batch_result(definition, dry_run.put(definition, preview))
                 for definition, preview in zip(definitions, previews, strict=True)
-            ]
+            )
 
-        return self._store.read(stats.preview_put, definitions, self._now).addCallback(encode)
+        reading = self._store.read(stats.preview_put, definitions, self._now)
+        return reading.addCallback(lambda previews: partial(encode, previews))
 
 
 def _with_warnings(

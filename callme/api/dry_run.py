@@ -70,8 +70,7 @@ class DryRun:
         outcome = decide_put(existing, definition, condition, self._now)
         task = existing
         if outcome in (PutOutcome.CREATED, PutOutcome.REPLACED):
-            attempts = existing.attempts if existing is not None else ()
-            task = new_task(definition, self._now, attempts)
+            task = new_task(definition, self._now, existing)
         # All tasks whose minute has begun are due at the same time: now.
         minute = None if definition.trigger_at <= self._now else definition.trigger_at
         host = host_of(definition.callback)
@@ -124,18 +123,21 @@ class DryRun:
 
 
 def forecast_to_dict(result: Forecast) -> JSON:
-    """Return a forecast as JSON: calls by minute, and overloaded minutes by host."""
+    """Return a forecast as JSON: calls by minute, and overloaded minutes by host.
+
+    Its long lists are iterators.
+    """
     return {
         "as_of": rfc3339(to_ms(result.as_of)),
         "from": rfc3339(result.begin * 1000),
         "until": rfc3339(result.until * 1000),
         "calls": sum(result.minutes.values()),
         "rate": rate(result.capacity),
-        "minutes": [
+        "minutes": (
             {"minute": rfc3339(minute * 1000), "calls": calls}
             for minute, calls in result.minutes.items()
-        ],
-        "overloaded": [
+        ),
+        "overloaded": (
             {
                 "host": host,
                 "rate": rate(result.capacity, host),
@@ -144,7 +146,7 @@ def forecast_to_dict(result: Forecast) -> JSON:
             for host, overloads in groupby(
                 result.overloads, key=lambda overload: overload.load.host
             )
-        ],
+        ),
         "complete": result.complete,
     }
 

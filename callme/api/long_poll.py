@@ -23,7 +23,10 @@ log = Logger(namespace="callme")
 READ_BATCH = 250
 """Maximum tasks that are read in one transaction, and so are in memory at once."""
 RESPONSES_PER_TURN = 50
-"""Responses after which the reactor runs other work: some ten milliseconds."""
+"""Small responses after which the reactor runs other work: some ten milliseconds."""
+CHARACTERS_PER_TURN = 250_000
+"""Characters of large responses after which it does."""
+_RESPONSE_COST = CHARACTERS_PER_TURN // RESPONSES_PER_TURN
 POLL_SECONDS = 1.0
 """Interval between reads of the changes of other daemons, and before a failed read is repeated."""
 _ENDED = (State.SUCCEEDED, State.FAILED)
@@ -207,14 +210,15 @@ class LongPoll:
             return
         if len(found) >= READ_BATCH:
             self._dirty.update(dict.fromkeys(key for key in versions if key not in found))
-        resolved = 0
+        written = 0
         for key, task in found.items():
             now = None if task is None else TaskVersion.of(task)
             for waiter in readers[key]:
                 if waiter.timed_out or waiter.version != now:
                     _resolve(waiter, task)
-                    resolved += 1
-                    if resolved % RESPONSES_PER_TURN == 0:
+                    written += _RESPONSE_COST + (0 if task is None else _characters(task))
+                    if written >= CHARACTERS_PER_TURN:
+                        written = 0
                         await deferLater(self._clock, 0)
 
     def _read_failed(self, keys: Iterable[Key], failure: Failure) -> None:
@@ -233,6 +237,12 @@ def _common_version(waiters: Iterable[_Waiter]) -> TaskVersion | None:
     """Return the version of a task that all of its waiters know; ``None`` where they differ."""
     known = {None if waiter.timed_out else waiter.version for waiter in waiters}
     return known.pop() if len(known) == 1 else None
+
+
+def _characters(task: Task) -> int:
+    """Return the number of characters of a task that may be large."""
+    bodies = sum(len(attempt.body) + len(attempt.detail) for attempt in task.attempts or ())
+    return len(task.definition.payload) + len(task.definition.payload_base64) + bodies
 
 
 def _resolve(waiter: _Waiter, result: Task | Failure | None) -> None:

@@ -19,6 +19,7 @@ from . import strict_json
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
+MAX_ATTEMPT_NUMBER = 999_999_999
 DEFAULT_HOURS = 24
 MAX_HOURS = 168
 """Maximum hours of a forecast: a week."""
@@ -244,6 +245,13 @@ def parse_flag(query: dict[str, str], name: str) -> bool:
 def parse_limit(value: str | None) -> int:
     """Return the maximum number of tasks on a page."""
     return _number("limit", value, default=DEFAULT_LIMIT, maximum=MAX_LIMIT)
+
+
+def parse_attempts_from(value: str | None) -> int | None:
+    """Return the number of the attempt at which a page of attempts starts, backwards."""
+    if value is None:
+        return None
+    return _number("start_from", value, default=0, maximum=MAX_ATTEMPT_NUMBER)
 
 
 def parse_wait(value: str | None) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -29,6 +30,8 @@ from .requests import is_ndjson
 T = TypeVar("T")
 MAX_CONCURRENT_PAGES = 2
 """Pages that are read and encoded at once: one reading connection is left for other queries."""
+ITEMS_PER_TURN = 200
+"""Items of a list that are encoded before the reactor runs other work."""
 BYTES_PER_TURN = 16 * 1024
 """Bytes that are encoded before the reactor runs other work: up to a millisecond."""
 
@@ -113,6 +116,45 @@ def task_response(
     return _send(request, JSON_TYPE, status, headers or {}, encode_task(task).encode() + b"\n")
 
 
+async def sliced_response(request: IRequest, members: JSON, clock: IReactorTime) -> bytes:
+    """Set the head of a JSON response; return its body, encoded in slices.
+
+    :param members: a value that is an iterator is a list of any length.
+    :param clock: schedules other work between two slices.
+    """
+    pretty = wants_pretty(request)
+    colon, comma = (b": ", b",\n  ") if pretty else (b":", b",")
+    parts: list[bytes] = []
+    for name, value in members.items():
+        parts += [comma if parts else b"", encode(name).strip(), colon]
+        if isinstance(value, Iterator):
+            parts += [part async for part in _list_parts(value, pretty, clock)]
+        else:
+            parts.append(_indented(encode(value, pretty).strip(), pretty))
+    ends = (b"{\n  ", b"\n}\n") if pretty else (b"{", b"}\n")
+    return _send(request, JSON_TYPE, 200, {}, b"".join([ends[0], *parts, ends[1]]))
+
+
+async def _list_parts(
+    items: Iterator[object], pretty: bool, clock: IReactorTime
+) -> AsyncIterator[bytes]:
+    """Yield the parts of a list that is a member of an object."""
+    before = b"["
+    while some := list(islice(items, ITEMS_PER_TURN)):
+        if before != b"[":
+            await deferLater(clock, 0)
+        # Without the brackets, and with the line feed before the first item.
+        encoded = _indented(encode(some, pretty).strip(), pretty)[1:-1]
+        yield before + encoded.rstrip()
+        before = b","
+    yield b"[]" if before == b"[" else b"\n  ]" if pretty else b"]"
+
+
+def _indented(encoded: bytes, pretty: bool) -> bytes:
+    # JSON escapes a line feed in a string, so that each one here is between members.
+    return encoded.replace(b"\n", b"\n  ") if pretty else encoded
+
+
 def encoded_response(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:
     """Set the head of a response whose JSON exists already; return its body.
 
@@ -170,6 +212,17 @@ def encode_item(task: Task, pretty: bool) -> bytes:
     return encoded.replace(b"\n", b"\n    ") if pretty else encoded
 
 
+def next_link(path: str, query: dict[str, str], start_from: str | None) -> dict[str, str]:
+    """Return the header that links to the next page (RFC 8288), or none without a next page.
+
+    :param query: the parameters of the request.
+    """
+    if start_from is None:
+        return {}
+    following = urlencode(query | {"start_from": start_from}, quote_via=quote, safe="@")
+    return {"Link": f'<{path}?{following}>; rel="next"'}
+
+
 def page_response(
     request: IRequest, page: Page, items: Sequence[bytes], name: str | None, query: dict[str, str]
 ) -> bytes:
@@ -180,12 +233,10 @@ def page_response(
     :param query: the parameters of the request.
     """
     members: dict[str, Any] = {"tasks": []}
-    headers = dict(VARIES)
     if page.next is not None:
         members["next"] = str(page.next)
-        following = urlencode(query | {"start_from": members["next"]}, quote_via=quote, safe="@")
-        path = f"/status/{quote(name or '', safe='')}"
-        headers["Link"] = f'<{path}?{following}>; rel="next"'
+    path = f"/status/{quote(name or '', safe='')}"
+    headers = VARIES | next_link(path, query, members.get("next"))
     pretty = wants_pretty(request)
     before, _, after = encode(members, pretty).partition(b"[]")
     if items and pretty:
@@ -223,6 +274,6 @@ def add_warnings(members: JSON, warnings: Iterable[FieldError]) -> None:
         members["warnings"] = items
 
 
-def skipped_items(skipped: Iterable[tuple[Key, str]]) -> list[dict[str, str]]:
-    """Return the tasks that were skipped, each with the reason, as JSON."""
-    return [{"task": str(key), "reason": reason} for key, reason in skipped]
+def skipped_items(skipped: Iterable[tuple[Key, str]]) -> Iterator[dict[str, str]]:
+    """Yield the tasks that were skipped, each with the reason, as JSON."""
+    return ({"task": str(key), "reason": reason} for key, reason in skipped)

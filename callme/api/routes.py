@@ -14,7 +14,7 @@ from twisted.web.resource import IResource
 
 from .. import __version__
 from ..core.parameters import parse_definition
-from ..core.task import State
+from ..core.task import State, Task
 from ..core.times import Key, floor_to_minute, rfc3339, to_ms
 from ..core.transitions import PutOutcome
 from ..errors import FieldError
@@ -37,6 +37,7 @@ from .openapi.operations import served as openapi_document
 from .problems import is_options, problem_for
 from .requests import (
     PAGING,
+    parse_attempts_from,
     parse_body,
     parse_condition,
     parse_flag,
@@ -57,8 +58,10 @@ from .responses import (
     batch_response,
     encoded_response,
     json_response,
+    next_link,
     page_response,
     skipped_items,
+    sliced_response,
     task_response,
     task_url,
     text_response,
@@ -175,14 +178,7 @@ class Api:
         """Return one task, a list or a calendar of the tasks of a name or of all tasks."""
         target = parse_selector(request, path, ICS)
         if isinstance(target, Key):
-            seconds = parse_wait(parse_query(request, ("wait",)).get("wait"))
-            if seconds:
-                task = await self._long_poll.wait(target, seconds)
-            else:
-                task = await self._store.read(tasks.get, target)
-            if task is None:
-                raise Problem(404, f"there is no task {target}")
-            return task_response(request, task)
+            return await self._task(request, target)
         if wants_calendar(request.getHeader(b"accept")):
             return await calendar_of(self._store, request, target, self._now(), self._clock)
         query = parse_query(request, PAGING)
@@ -200,6 +196,22 @@ class Api:
             return await calendar_at(self._store, request, target, self._now(), self._clock)
         return page_response(request, *found, target, query)
 
+    async def _task(self, request: IRequest, key: Key) -> bytes:
+        query = parse_query(request, ("wait", "start_from"))
+        attempts_to = parse_attempts_from(query.get("start_from"))
+        task: Task | None = None
+        if seconds := parse_wait(query.get("wait")):
+            task = await self._long_poll.wait(key, seconds)
+        if not seconds or attempts_to is not None:
+            task = await self._store.read(tasks.get, key, attempts_to)
+        if task is None:
+            raise Problem(404, f"there is no task {key}")
+        query.pop("wait", None)
+        earlier = task.earlier_attempts
+        start_from = None if earlier is None else str(earlier)
+        headers = next_link(task_url("/status/", key), query, start_from)
+        return task_response(request, task, headers=headers)
+
     @app.route("/reschedule/<path:path>", methods=["POST"])
     async def reschedule(self, request: IRequest, path: str) -> bytes:
         """Move failed tasks, or all, to another minute."""
@@ -215,13 +227,11 @@ class Api:
         result = await self._task_service.reschedule(
             target, trigger_at, include_all_states=include_all_states
         )
-        return json_response(
-            request,
-            {
-                "rescheduled": [{"from": str(old), "to": str(new)} for old, new in result.moved],
-                "skipped": skipped_items(result.skipped),
-            },
-        )
+        members = {
+            "rescheduled": ({"from": str(old), "to": str(new)} for old, new in result.moved),
+            "skipped": skipped_items(result.skipped),
+        }
+        return await sliced_response(request, members, self._clock)
 
     @app.route("/task/<path:path>", methods=["DELETE"])
     async def delete(self, request: IRequest, path: str) -> bytes:
@@ -233,9 +243,8 @@ class Api:
         deleted = await self._task_service.delete(target)
         if not isinstance(target, Key):
             running = [(key, State.RUNNING.value) for key in deleted.running]
-            return json_response(
-                request, {"deleted": deleted.count, "skipped": skipped_items(running)}
-            )
+            members = {"deleted": deleted.count, "skipped": skipped_items(running)}
+            return await sliced_response(request, members, self._clock)
         request.setResponseCode(204)
         return b""
 
@@ -243,7 +252,8 @@ class Api:
     async def forecast(self, request: IRequest) -> bytes:
         """Return the forecast."""
         hours = parse_hours(parse_query(request, ("hours",)).get("hours"))
-        return json_response(request, forecast_to_dict(await self._forecaster.forecast(hours)))
+        members = forecast_to_dict(await self._forecaster.forecast(hours))
+        return await sliced_response(request, members, self._clock)
 
     @app.route("/healthz", methods=["GET"], strict_slashes=False)
     async def healthz(self, request: IRequest) -> bytes:

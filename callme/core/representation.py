@@ -19,10 +19,11 @@ _UNLISTED = tuple(parameter.name for parameter in PARAMETERS if not parameter.is
 
 
 def task_to_dict(task: Task) -> dict[str, Any]:
-    """Return a task with its payload and attempts; the values of secret headers are masked."""
-    members = _task(task)
-    members["attempts"] = [_attempt(attempt) for attempt in task.attempts or ()]
-    return members
+    """Return a task with its payload and attempts; the values of secret headers are masked.
+
+    ``attempts_dropped`` and ``next`` are absent where there are no further attempts.
+    """
+    return {**_task(task), **_attempts(task)}
 
 
 def task_summary(task: Task) -> dict[str, Any]:
@@ -50,6 +51,15 @@ def _task(task: Task) -> dict[str, Any]:
     members["next_attempt_at"] = _time(None if task.due_at is None else task.due_at * 1000)
     members["created_at"] = _time(task.created_at_ms)
     members["finished_at"] = _time(task.finished_at_ms)
+    return members
+
+
+def _attempts(task: Task) -> dict[str, Any]:
+    members: dict[str, Any] = {"attempts": [_attempt(attempt) for attempt in task.attempts or ()]}
+    if task.first_attempt > 1:
+        members["attempts_dropped"] = task.first_attempt - 1
+    if (earlier := task.earlier_attempts) is not None:
+        members["next"] = str(earlier)
     return members
 
 
@@ -86,7 +96,8 @@ def encode_task(task: Task) -> str:
         )
     ]
     del members[_PAYLOAD if definition.payload_base64 else _PAYLOAD_BASE64]
-    attempts = _encode([_attempt(attempt) for attempt in task.attempts]) if task.attempts else "[]"
+    has_attempts = task.attempts or task.first_attempt > 1
+    attempts = _encode(_attempts(task))[1:] if has_attempts else '"attempts":[]}'
     next_at = None if task.due_at is None else task.due_at * 1000
     return (
         f'{{"task":{_encode_text(str(task.key))},{",".join(members)},"state":"{task.state.value}",'
@@ -94,7 +105,7 @@ def encode_task(task: Task) -> str:
         f'"detail":{_encode_text(task.detail)},"attempts_used":{task.attempts_used},'
         f'"attempts_left":{task.attempts_left},"next_attempt_at":{_token(_time(next_at))},'
         f'"created_at":{_token(_time(task.created_at_ms))},'
-        f'"finished_at":{_token(_time(task.finished_at_ms))},"attempts":{attempts}}}'
+        f'"finished_at":{_token(_time(task.finished_at_ms))},{attempts}'
     )
 
 

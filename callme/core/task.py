@@ -93,6 +93,12 @@ class Definition:
         return status in expected or f"{status // 100}xx" in expected
 
 
+MAX_ATTEMPTS = 1_000
+"""How many attempts of a task are on record: the last ones."""
+ATTEMPTS_PER_PAGE = 100
+"""How many attempts of a task are read, and are in a response, at a time."""
+
+
 @frozen(kw_only=True)
 class Attempt:
     """The record of one request that was made for a task.
@@ -127,8 +133,11 @@ class Task:
         task is ``scheduled``.
     :ivar attempts_used: attempts, of the ``1 + retry``, since the task was last put or rescheduled.
     :ivar created_at_ms: milliseconds since 1970, as is ``finished_at_ms``.
-    :ivar attempts: every attempt on record, with those before a reschedule, in order; ``None``
-        where the query did not read them.
+    :ivar attempts: a page of the attempts on record, with those before a reschedule, in order;
+        ``None`` where the query did not read them.
+    :ivar first_attempt: the number of the first attempt on record; 1 unless there were more than
+        :data:`MAX_ATTEMPTS`.
+    :ivar last_attempt: the number of the last attempt on record; 0 without any.
     :ivar is_corrupt: whether the stored definition cannot be read: then ``definition`` holds
         defaults in the place of what is unreadable.
     """
@@ -142,12 +151,21 @@ class Task:
     created_at_ms: int
     finished_at_ms: int | None
     attempts: tuple[Attempt, ...] | None = None
+    first_attempt: int = 1
+    last_attempt: int = 0
     is_corrupt: bool = False
 
     @property
     def key(self) -> Key:
         """The identifier of the task."""
         return self.definition.key
+
+    @property
+    def earlier_attempts(self) -> int | None:
+        """The number of the last attempt before those in ``attempts``; ``None`` without one."""
+        if not self.attempts or self.attempts[0].number <= self.first_attempt:
+            return None
+        return self.attempts[0].number - 1
 
     @property
     def attempts_left(self) -> int:
@@ -157,11 +175,11 @@ class Task:
         return max(0, 1 + self.definition.retry - self.attempts_used)
 
 
-def new_task(definition: Definition, now: float, attempts: tuple[Attempt, ...] | None = ()) -> Task:
+def new_task(definition: Definition, now: float, replaced: Task | None = None) -> Task:
     """Return the task that a new definition creates, or that replaces another task.
 
     :param now: seconds since 1970.
-    :param attempts: the attempts of the task that it replaces.
+    :param replaced: the other task, whose attempts stay on record.
     """
     return Task(
         definition=definition,
@@ -172,7 +190,9 @@ def new_task(definition: Definition, now: float, attempts: tuple[Attempt, ...] |
         attempts_used=0,
         created_at_ms=to_ms(now),
         finished_at_ms=None,
-        attempts=attempts,
+        attempts=() if replaced is None else replaced.attempts,
+        first_attempt=1 if replaced is None else replaced.first_attempt,
+        last_attempt=0 if replaced is None else replaced.last_attempt,
     )
 
 

@@ -31,8 +31,13 @@ class TurnMonitor:
     _longest_before: float = field(default=0.0, init=False)
 
     def install(self, reactor: Any) -> None:
-        """Measure the turns of a reactor; call it in the reactor's thread."""
-        iterate = reactor.doIteration
+        """Measure the turns of a reactor; call it in the reactor's thread.
+
+        A reactor with a main loop of its own, such as that of asyncio, has no turns to measure.
+        """
+        iterate = getattr(reactor, "doIteration", None)
+        if iterate is None:
+            return
 
         def do_iteration(delay: float | None) -> None:
             self.begin_turn()
@@ -43,7 +48,7 @@ class TurnMonitor:
 
     def uninstall(self, reactor: Any) -> None:
         """Measure no further turns."""
-        reactor.__dict__.pop("doIteration", None)
+        vars(reactor).pop("doIteration", None)
 
     def begin_turn(self) -> None:
         """Note that a turn begins, and that the one before has ended."""

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from ..core.callback_url import host_of
 from ..core.notification import build_notification, notification_url
-from ..core.task import Claim, State, Transition
+from ..core.task import MAX_ATTEMPTS, Claim, State, Transition
 from ..core.times import Key, to_ms
 from ..core.transitions import too_late, unreadable
 from .changes import Changes, TaskTransition
@@ -90,6 +90,8 @@ def insert_attempts_statement(rows: int) -> str:
 
 
 _ATTEMPT = insert_attempts_statement(1)
+# Only the last attempts stay on record.
+_DROP = "DELETE FROM attempt WHERE task_id = ? AND number <= ?"
 _RECORDED = """
     SELECT status, reason FROM attempt
     WHERE task_id = ? AND number = ? AND started_at_ms = ? AND node = ?
@@ -217,6 +219,12 @@ def record(write: Write, claim: Claim, transition: Transition, now: float) -> bo
     return finish_record(write, claim, transition, now, stored=stored)
 
 
+def _drop_attempts(cursor: Cursor, claim: Claim) -> None:
+    """Drop the attempts of a task that are too many with that of a claim."""
+    if claim.number > MAX_ATTEMPTS:
+        cursor.execute(_DROP, (claim.task_id, claim.number - MAX_ATTEMPTS))
+
+
 def record_values(transition: Transition, now: float) -> Row:
     """Return the new state, reason, detail and times, and twice whether the attempt is unspent."""
     unspent = transition.attempt is None
@@ -234,7 +242,7 @@ def record_values(transition: Transition, now: float) -> Row:
 def finish_record(
     write: Write, claim: Claim, transition: Transition, now: float, *, stored: bool
 ) -> bool:
-    """Note the changes of a record, and put the notification of the task's end.
+    """Note the changes of a record, drop old attempts, and put the notification of the end.
 
     :param stored: whether this transaction has stored it.
     :return: whether it is on record: an earlier transaction whose result was lost may have
@@ -248,6 +256,7 @@ def finish_record(
         changes.lost.append(task_transition)
         return False
     changes.transitions.append(task_transition)
+    _drop_attempts(write.cursor, claim)
     if transition.due_at is not None:
         changes.add_due(claim.host, transition.due_at)
     url = notification_url(definition, transition)

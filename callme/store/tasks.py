@@ -6,9 +6,17 @@ import itertools
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from ..core.task import Definition, Reason, State, Task, new_task
+from ..core.task import (
+    ATTEMPTS_PER_PAGE,
+    Attempt,
+    Definition,
+    Reason,
+    State,
+    Task,
+    new_task,
+)
 from ..core.times import MAX_TIMESTAMP, MINUTE, Key, to_ms
 from ..core.transitions import MoveDecision, PutCondition, PutOutcome, decide_move, decide_put
 from .codec import (
@@ -17,6 +25,7 @@ from .codec import (
     SUMMARY,
     TASK,
     Columns,
+    NamedRow,
     Row,
     to_attempt,
     to_key,
@@ -62,7 +71,15 @@ _TASK_ID = Columns((*TASK, "task_id"))
 _VERSION = (
     "SELECT state, created_at_ms, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
 )
-_ATTEMPTS = f"SELECT {ATTEMPT} FROM attempt WHERE task_id = ? ORDER BY number"
+_ATTEMPTS = f"""
+    SELECT {ATTEMPT} FROM attempt WHERE task_id = ? AND number <= ?
+    ORDER BY number DESC LIMIT {ATTEMPTS_PER_PAGE}
+"""
+_ON_RECORD = """
+    SELECT (SELECT min(number) FROM attempt WHERE task_id = ?),
+        (SELECT max(number) FROM attempt WHERE task_id = ?)
+"""
+_LAST_NUMBER = 2**31 - 1
 EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
 _MOVE = """
     UPDATE task
@@ -104,7 +121,7 @@ def put(write: Write, definition: Definition, condition: PutCondition, now: floa
     cursor.execute(_REPLACE, (*values, definition.trigger_at, to_ms(now), *key))
     write.changes.keys.append(definition.key)
     write.changes.add_due(values[_HOST], definition.trigger_at)
-    return PutResult(outcome, new_task(definition, now, existing.attempts))
+    return PutResult(outcome, new_task(definition, now, existing))
 
 
 _HOST = STORED_DEFINITION.index("host")
@@ -124,18 +141,39 @@ def without_created_task(result: PutResult) -> PutResult:
     return CREATED if result.outcome is PutOutcome.CREATED else result
 
 
-def get(cursor: Cursor, key: Key) -> Task | None:
-    """Return one task with its attempts, or ``None``."""
-    return _get(cursor, _GET, key)
+def get(cursor: Cursor, key: Key, attempts_to: int | None = None) -> Task | None:
+    """Return one task with a page of its attempts, or ``None``.
+
+    :param attempts_to: the number of the last attempt on the page; by default the last of all.
+    """
+    return _get(cursor, _GET, key, attempts_to)
 
 
-def _get(cursor: Cursor, query: str, key: Key) -> Task | None:
+def _get(cursor: Cursor, query: str, key: Key, attempts_to: int | None = None) -> Task | None:
     row = cursor.execute(query, (key.task_name, key.trigger_at)).fetchone()
     if row is None:
         return None
     named = _TASK_ID.name(row)
-    attempts = cursor.execute(_ATTEMPTS, (named["task_id"],)).fetchall()
-    return to_task(named, tuple(to_attempt(ATTEMPT.name(attempt)) for attempt in attempts))
+    last = _LAST_NUMBER if attempts_to is None else attempts_to
+    found = cursor.execute(_ATTEMPTS, (named["task_id"], last)).fetchall()
+    attempts = tuple(to_attempt(ATTEMPT.name(attempt)) for attempt in reversed(found))
+    return with_attempts(cursor, named, attempts, is_last_page=attempts_to is None)
+
+
+def with_attempts(
+    cursor: Cursor, row: NamedRow, attempts: tuple[Attempt, ...], *, is_last_page: bool = True
+) -> Task:
+    """Return the task in a row with a page of its attempts.
+
+    :param row: has its ``task_id`` too.
+    :param is_last_page: whether the page has the last of its attempts, if it has any.
+    """
+    first, last = 1, attempts[-1].number if attempts else 0
+    if not is_last_page or (attempts and attempts[0].number > 1):
+        task_id = row["task_id"]
+        found = cursor.execute(_ON_RECORD, (task_id, task_id)).fetchone()
+        first, last = found[0] or 1, found[1] or 0
+    return evolve(to_task(row, attempts), first_attempt=first, last_attempt=last)
 
 
 def get_if_modified(

@@ -11,6 +11,7 @@ from attrs import define, evolve, field
 from klein import Klein
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
@@ -18,6 +19,7 @@ from twisted.web.template import Tag, flattenString, tags
 
 from ..api.problems import is_options, problem_for
 from ..api.requests import (
+    parse_attempts_from,
     parse_new_time,
     parse_query,
     parse_selector,
@@ -76,6 +78,7 @@ class WebUi:
 
     :param tasks: performs the actions.
     :param charts: the chart panels of the dashboard.
+    :param clock: schedules other work while a page is rendered.
     :param now: the wall clock, seconds since 1970.
     :param node: returns the daemon's name.
     :param tokens: returns the tokens that open a session; ``None`` if no login is required.
@@ -86,6 +89,7 @@ class WebUi:
     _scheduler: Scheduler
     _tasks: TaskService
     _charts: ChartCache
+    _clock: IReactorTime
     _now: Callable[[], float]
     _node: Callable[[], str]
     _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
@@ -129,9 +133,11 @@ class WebUi:
     async def task(self, request: Request, path: str) -> Layout:
         """Return the page of one task."""
         viewer = current_viewer(request)
-        done = parse_query(request, ("done",)).get("done", "")
-        task = await self._get_task(request, path)
-        page = TaskPage(TaskDetail(task=task, viewer=viewer, flash=_FLASHES.get(done, "")))
+        parameters = parse_query(request, ("done", "start_from"))
+        attempts_to = parse_attempts_from(parameters.get("start_from"))
+        task = await self._get_task(request, path, attempts_to)
+        done = _FLASHES.get(parameters.get("done", ""), "")
+        page = TaskPage(TaskDetail(task=task, viewer=viewer, clock=self._clock, flash=done))
         title = f"{task.key.task_name}: {task.state.value}"
         return self._layout(request, title, page, viewer, live=True)
 
@@ -155,7 +161,7 @@ class WebUi:
         )
         assert page is not None
         title = f"{prefix}\u2026" if prefix else "All tasks"
-        results = render_results(SearchResults(prefix=prefix, only=only, page=page))
+        results = render_results(SearchResults(prefix=prefix, only=only, page=page), self._clock)
         return self._layout(request, title, results, viewer)
 
     @app.route("/page/static/<name>", methods=["GET"])
@@ -260,11 +266,11 @@ class WebUi:
             request.setHeader(b"www-authenticate", CHALLENGE.encode())
         return self._layout(request, "Log in", page, None, status=status)
 
-    async def _get_task(self, request: Request, path: str) -> Task:
+    async def _get_task(self, request: Request, path: str, attempts_to: int | None = None) -> Task:
         key = parse_selector(request, path)
         if not isinstance(key, Key):
             raise Problem(404, "the path has no task key: expected NAME@MINUTE")
-        task = await self._store.read(tasks.get, key)
+        task = await self._store.read(tasks.get, key, attempts_to)
         if task is None:
             raise Problem(404, f"task {key} not found: it may have been rescheduled or deleted")
         return task

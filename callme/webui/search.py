@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.template import Tag, tags
 
 from ..core.task import State, Task
@@ -12,6 +13,7 @@ from .widgets import (
     Renderable,
     escape_invisible,
     failure_reason,
+    in_slices,
     minute,
     pluralize,
     query,
@@ -38,8 +40,11 @@ class SearchResults:
     page: Page
 
 
-def render_results(results: SearchResults) -> list[Tag]:
-    """Return the main part of the page."""
+def render_results(results: SearchResults, clock: IReactorTime) -> list[Tag]:
+    """Return the main part of the page.
+
+    :param clock: schedules other work while it is rendered.
+    """
     kind = "tasks" if results.only is None else f"{results.only.value} tasks"
     title = "All tasks" if results.only is None else kind.capitalize()
     if results.prefix:
@@ -51,7 +56,7 @@ def render_results(results: SearchResults) -> list[Tag]:
     listed = table(
         f"{pluralize(len(results.page.tasks), 'task')}, by name and minute",
         ["Task", "Minute", "State", "Next attempt", "Ended", "Reason"],
-        [_row(task) for task in results.page.tasks],
+        in_slices(map(_row, results.page.tasks), clock),
         "wide",
     )
     if results.page.next is None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
 from ..core.headers import redact_secrets
 from ..core.parameters import PARAMETERS
 from ..core.task import Attempt, State, Task
-from ..server.paths import DELETE, FIND, RESCHEDULE, url_for
+from ..server.paths import DELETE, FIND, RESCHEDULE, TASK, url_for
 from .layout import Viewer
 from .widgets import (
     Renderable,
@@ -21,6 +22,7 @@ from .widgets import (
     escape_invisible,
     failure_reason,
     flash,
+    in_slices,
     minute,
     pluralize,
     query,
@@ -40,11 +42,13 @@ _LINE_CONTROLS = "\n\t"
 class TaskDetail:
     """The content of a task's page.
 
+    :ivar clock: schedules other work while the page is rendered.
     :ivar flash: the message about an action that has just been completed, if any.
     """
 
     task: Task
     viewer: Viewer
+    clock: IReactorTime
     flash: str = ""
 
 
@@ -66,7 +70,7 @@ class TaskPage(Element):
             state=state(task.state),
             summary=summary(task),
             actions=_actions(task) if self._detail.viewer.may_change else "",
-            attempts=_attempts(task),
+            attempts=_attempts(task, self._detail.clock),
             definition=definition_list(_definition(task)),
             headers=_headers(task),
             payload=_payload(task),
@@ -91,7 +95,7 @@ def summary(task: Task) -> list[Renderable]:
 
 
 def _running_number(task: Task) -> int:
-    return max((attempt.number for attempt in task.attempts or ()), default=0) + 1
+    return task.last_attempt + 1
 
 
 def _actions(task: Task) -> Tag:
@@ -105,19 +109,39 @@ def _actions(task: Task) -> Tag:
     )
 
 
-def _attempts(task: Task) -> Tag:
-    attempts = task.attempts or ()
-    rows = [
-        _row(attempt, _next_step(task, place, attempts))
-        for place, attempt in enumerate(attempts, start=1)
-    ]
-    if task.state is State.RUNNING:
-        rows.append((str(_running_number(task)), "\u2013", "", "", "", "in flight", "", ""))
-    if not rows:
+def _attempts(task: Task, clock: IReactorTime) -> Renderable:
+    count = len(task.attempts or ()) + _is_running_shown(task)
+    if not count:
         ended = task.finished_at_ms is not None
         return tags.p("No attempt was made." if ended else "No attempts yet.", class_="none")
     columns = ["#No.", "Started", "#Lateness", "#Duration", "#Status", "Outcome", "Daemon", "Next"]
-    return table(pluralize(len(rows), "attempt"), columns, rows, "wide")
+    listed = table(
+        pluralize(count, "attempt"), columns, in_slices(_attempt_rows(task), clock), "wide"
+    )
+    return [listed, _earlier_attempts(task)]
+
+
+def _is_running_shown(task: Task) -> bool:
+    """Return whether the attempts on the page are the last ones, and another one is in flight."""
+    is_last_page = not task.attempts or task.attempts[-1].number == task.last_attempt
+    return task.state is State.RUNNING and is_last_page
+
+
+def _attempt_rows(task: Task) -> Iterator[Sequence[Renderable]]:
+    attempts = task.attempts or ()
+    for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
+        yield _row(attempt, _next_step(task, attempt, following))
+    if _is_running_shown(task):
+        yield (str(_running_number(task)), "\u2013", "", "", "", "in flight", "", "")
+
+
+def _earlier_attempts(task: Task) -> Tag | str:
+    if (earlier := task.earlier_attempts) is not None:
+        href = url_for(TASK, task.key) + query(start_from=earlier)
+        return tags.p(tags.a("Earlier attempts", href=href, rel="next"), class_="more")
+    if dropped := task.first_attempt - 1:
+        return tags.p(f"{pluralize(dropped, 'attempt')} before these are no longer on record.")
+    return ""
 
 
 def _row(attempt: Attempt, next_step: Renderable) -> Sequence[Renderable]:
@@ -140,21 +164,24 @@ def _row(attempt: Attempt, next_step: Renderable) -> Sequence[Renderable]:
     )
 
 
-def _next_step(task: Task, place: int, attempts: Sequence[Attempt]) -> Renderable:
+def _next_step(task: Task, attempt: Attempt, following: Attempt | None) -> Renderable:
     """Return what followed an attempt.
 
-    :param place: its place in ``attempts``, from 1.
+    :param following: the next attempt on the page; ``None`` for the last one.
     """
     # The last attempt before the task was rescheduled; 0 if it was not.
-    before_reschedule = len(attempts) - task.attempts_used + (task.state is State.RUNNING)
-    if place < len(attempts):
-        if place == before_reschedule:
+    before_reschedule = task.last_attempt - task.attempts_used + (task.state is State.RUNNING)
+    if attempt.number < task.last_attempt:
+        if attempt.number == before_reschedule:
             return "rescheduled"
-        return ["retried at ", timestamp(attempts[place].started_at_ms)]
+        if following is None:
+            return "retried"
+        return ["retried at ", timestamp(following.started_at_ms)]
     if task.state is State.RUNNING:
-        return "rescheduled, in flight" if place == before_reschedule else "retry in flight"
+        moved = attempt.number == before_reschedule
+        return "rescheduled, in flight" if moved else "retry in flight"
     if task.state is State.SCHEDULED and task.due_at is not None:
-        kind = "rescheduled to " if place == before_reschedule else "retry at "
+        kind = "rescheduled to " if attempt.number == before_reschedule else "retry at "
         return [kind, minute(task.due_at)]
     if task.state is State.SUCCEEDED:
         return "done"

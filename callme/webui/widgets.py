@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from importlib.resources import files
+from typing import Union
 from urllib.parse import quote
 
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.web.template import Flattenable, Tag, XMLString, tags
 
 from ..core.task import Reason, State
@@ -18,6 +22,8 @@ MAX_TEXT_LENGTH = 4_000
 # Joiners do not reorder text, and are needed: in Persian, and in emoji.
 _JOINERS = "\u200c\u200d"
 _HIDDEN = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+ROWS_PER_TURN = 8
+"""Rows after which the reactor runs other work: up to a millisecond each."""
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
 
@@ -113,6 +119,8 @@ def query(**values: object) -> str:
 
 Renderable = Flattenable
 """A text, a tag, or a list of them."""
+Row = Union[Sequence[Renderable], "Deferred[str]"]
+"""The cells of a row of a table; or a pause, which renders nothing."""
 
 _SIGNS = {
     State.SCHEDULED: "\u25cb",
@@ -143,10 +151,10 @@ def failure_reason(reason: Reason | None, detail: str) -> Renderable:
     return tags.span(tags.code(reason.value), " ", escape_invisible(detail), class_="reason")
 
 
-def table(
-    caption: str, columns: Sequence[str], rows: Iterable[Sequence[Renderable]], kind: str = ""
-) -> Tag:
+def table(caption: str, columns: Sequence[str], rows: Iterable[Row], kind: str = "") -> Tag:
     """Return a table; on a narrow screen each of its cells has the label of its column.
+
+    It can be rendered once: it takes its rows as it is rendered.
 
     :param columns: the headings; a leading ``#`` marks a column of numbers.
     """
@@ -157,21 +165,40 @@ def table(
     head = tags.tr(role="row")
     for label, is_numeric in zip(labels, numeric, strict=True):
         head(_cell(tags.th(label, scope="col", role="columnheader"), is_numeric))
-    body = tags.tbody(role="rowgroup")
+    return tags.table(
+        tags.caption(caption),
+        tags.thead(head, role="rowgroup"),
+        tags.tbody(_lines(labels, numeric, rows), role="rowgroup"),
+        role="table",
+        class_=f"rows {kind}".strip(),
+    )
+
+
+def _lines(
+    labels: Sequence[str], numeric: Sequence[bool], rows: Iterable[Row]
+) -> Generator[Renderable, None, None]:
+    """Yield the lines of a table as the page is rendered."""
     for row in rows:
+        if isinstance(row, Deferred):
+            yield row
+            continue
         line = tags.tr(role="row")
         for label, is_numeric, content in zip(labels, numeric, row, strict=True):
             cell = _cell(tags.td(content, role="cell"), is_numeric)
             cell.attributes["data-label"] = label
             line(cell)
-        body(line)
-    return tags.table(
-        tags.caption(caption),
-        tags.thead(head, role="rowgroup"),
-        body,
-        role="table",
-        class_=f"rows {kind}".strip(),
-    )
+        yield line
+
+
+def in_slices(rows: Iterable[Sequence[Renderable]], clock: IReactorTime) -> Iterator[Row]:
+    """Yield the rows of a table, and let the reactor run other work between some of them.
+
+    :param rows: is best a generator, so that a row is made as it is rendered.
+    """
+    for number, row in enumerate(rows):
+        if number and number % ROWS_PER_TURN == 0:
+            yield deferLater(clock, 0, lambda: "")
+        yield row
 
 
 def _cell(cell: Tag, is_numeric: bool) -> Tag:

@@ -114,5 +114,9 @@ def visit(
         allow_redirects=False,
     )
     world.http.flush()
+    # A long page is rendered in slices.
+    for _ in range(20):
+        world.clock.advance(0)
+        world.http.flush()
     response = world.result(pending)
     return Page(response.code, response.headers, world.result(response.text("utf-8")))

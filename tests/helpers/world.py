@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from callme.config import Settings
-from callme.core.task import Definition, Task
-from callme.core.times import Key
-from callme.core.transitions import PutCondition
+from callme.core.task import Definition, Outcome, Task
+from callme.core.times import Key, to_ms
+from callme.core.transitions import PutCondition, decide_after_attempt
 from callme.security.tokens import Tokens
 from callme.service import Environment, Parts, build
-from callme.store import tasks
+from callme.store import queue, tasks
 from callme.store.changes import ChangeFeed, Changes
 from callme.worker.scheduler import Scheduler
 from tests.helpers.fake_caller import FakeCaller
@@ -88,6 +88,16 @@ class World:
         now = min(self.now(), made.expires_at - 1)
         self.result(self.store.elsewhere(tasks.put, made, PutCondition.NONE, now))
         return made
+
+    def attempt(self, key: Key, count: int) -> None:
+        """Make attempts of a task as another daemon would, an hour apart, which all fail."""
+        for hour in range(count):
+            now = key.trigger_at + 3600.0 * hour
+            shares = {"sink.example:80": 1}
+            (claim,) = self.result(self.store.elsewhere(queue.claim, shares, now))
+            outcome = Outcome(started_at_ms=to_ms(now), duration_ms=5, status=500)
+            transition = decide_after_attempt(claim, outcome, now)
+            self.result(self.store.elsewhere(queue.record, claim, transition, now))
 
     def notify_due(self, *hosts: str) -> None:
         """Let the daemon know that hosts have due tasks."""

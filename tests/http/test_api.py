@@ -661,8 +661,28 @@ def test_every_endpoint_reports_an_unavailable_database(world: World) -> None:
     assert put(world).status == 200
 
 
+def test_attempts_are_paged(world: World) -> None:
+    world.put("n", retry=109)
+    world.attempt(Key("n", NOON), 110)
+    path = f"/status/n@{NOON}"
+    response = ask(world, "GET", path)
+    numbers = [attempt["number"] for attempt in response.json["attempts"]]
+    assert numbers == [*range(11, 111)]
+    assert "attempts_dropped" not in response.json
+    while "next" in response.json:
+        link = f'<{path}?start_from={response.json["next"]}>; rel="next"'
+        assert response.header("link") == link
+        assert ask(world, "GET", f"{path}?wait=0&start_from=105").json["next"] == "5"
+        response = ask(world, "GET", f"{path}?start_from={response.json['next']}")
+        numbers = [attempt["number"] for attempt in response.json["attempts"]] + numbers
+    assert numbers == [*range(1, 111)]
+    assert response.header("link") is None
+    for wrong in ("", "0", "-1", "n", f"n@{NOON}", "1" * 30):
+        assert ask(world, "GET", f"{path}?start_from={wrong}").status == 400
+
+
 def test_internal_error_is_json_and_logged(world: World, logged_failures: LoggedFailures) -> None:
-    world.store.overrides[tasks.get] = lambda key: 1 / 0
+    world.store.overrides[tasks.get] = lambda *_: 1 / 0
     response = ask(world, "GET", f"/status/{KEY}")
     assert response.status == 500
     assert "ZeroDivision" not in response.text

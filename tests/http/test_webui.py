@@ -17,7 +17,7 @@ from callme.core.task import State
 from callme.core.times import Key
 from callme.reports.history import MIN_TTL_SECONDS
 from callme.security.tokens import Tokens
-from callme.store import stats, tasks
+from callme.store import queue, stats, tasks
 from callme.store.interface import MAX_BACKLOG_COUNT, StoreStats, StoreUnavailable
 from callme.webui import charts
 from callme.webui.chart_panels import FAILURE_TTL_SECONDS, MAX_PAST_AGE_SECONDS
@@ -468,6 +468,32 @@ def test_search_results_have_several_pages(ticking: World) -> None:
     rest = visit(ticking, page.links["Next page"])
     assert [row[0] for row in rest.rows("1 task")] == ["t100"]
     assert "Next page" not in rest.links
+
+
+def test_attempts_have_several_pages(world: World) -> None:
+    world.put("n", retry=104)
+    world.attempt(Key("n", NOON), 105)
+    page = visit(world, f"/page/task/n@{NOON}")
+    rows = page.rows("100 attempts")
+    assert [row[0] for row in rows] == [str(number) for number in range(6, 106)]
+    assert rows[-1][-1] == "given up"
+    rest = visit(world, page.links["Earlier attempts"])
+    earlier = rest.rows("5 attempts")
+    assert [row[0] for row in earlier] == ["1", "2", "3", "4", "5"]
+    assert earlier[-1][-1] == "retried"
+    assert "Earlier attempts" not in rest.links
+    assert visit(world, f"/page/task/n@{NOON}?start_from=x").status == 400
+
+
+def test_page_counts_the_attempts_that_are_no_longer_on_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "MAX_ATTEMPTS", 3)
+    world.put("n", retry=9)
+    world.attempt(Key("n", NOON), 10)
+    page = visit(world, f"/page/task/n@{NOON}")
+    assert [row[0] for row in page.rows("3 attempts")] == ["8", "9", "10"]
+    assert "7 attempts before these are no longer on record." in page.text
 
 
 # Forms

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from callme.core.notification import build_notification
 from callme.core.representation import task_to_dict
-from callme.core.task import Claim, Definition, Reason, State, Transition
+from callme.core.task import ATTEMPTS_PER_PAGE, Claim, Definition, Reason, State, Transition
 from callme.core.times import MAX_TIMESTAMP, Key
 from callme.core.transitions import (
     PutCondition,
@@ -1076,3 +1076,50 @@ async def test_page_is_filtered_by_name_prefix(store: Store, prefix: str, names:
         rest = await store.read(tasks.list_page, prefix=prefix, start_from=first.next)
         assert rest is not None
         assert [task.key.task_name for task in rest.tasks] == names[1:]
+
+
+async def attempt_repeatedly(store: Store, key: Key, attempts: int) -> None:
+    """Make attempts of a task, an hour apart, which all fail."""
+    await put(store, key.task_name, key.trigger_at, retry=attempts - 1)
+    for hour in range(attempts):
+        now = key.trigger_at + 3600.0 * hour
+        (claim,) = await claim_all(store, now=now)
+        await finish(store, claim, 500, now=now)
+
+
+async def test_attempts_are_read_in_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = Key("task", NOON)
+    await attempt_repeatedly(store, key, ATTEMPTS_PER_PAGE + 3)
+    last = await store.read(tasks.get, key)
+    assert last is not None
+    assert [attempt.number for attempt in last.attempts or ()] == [*range(4, 104)]
+    assert (last.first_attempt, last.last_attempt, last.earlier_attempts) == (1, 103, 3)
+    first = await store.read(tasks.get, key, last.earlier_attempts)
+    assert first is not None
+    assert [attempt.number for attempt in first.attempts or ()] == [1, 2, 3]
+    assert (first.first_attempt, first.last_attempt, first.earlier_attempts) == (1, 103, None)
+    assert await store.read(tasks.get_if_modified, {key: None}, 1) == {key: last}
+    beyond = await store.read(tasks.get, key, 999_999_999)
+    assert beyond == last
+
+
+async def test_only_the_last_attempts_stay_on_record(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "MAX_ATTEMPTS", 5)
+    key = Key("task", NOON)
+    await attempt_repeatedly(store, key, 5)
+    whole = await store.read(tasks.get, key)
+    assert whole is not None
+    assert [attempt.number for attempt in whole.attempts or ()] == [1, 2, 3, 4, 5]
+    await store.write(tasks.reschedule, key, NOON, NOON, include_all_states=False)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+    (claim,) = await claim_all(store, now=NOON + 3600)
+    await finish(store, claim, 200, now=NOON + 3600)
+    task = await store.read(tasks.get, key)
+    assert task is not None
+    assert [attempt.number for attempt in task.attempts or ()] == [3, 4, 5, 6, 7]
+    assert (task.first_attempt, task.last_attempt, task.earlier_attempts) == (3, 7, None)
+    assert await store.read(tasks.get_if_modified, {key: None}, 1) == {key: task}
+    assert task_to_dict(task)["attempts_dropped"] == 2

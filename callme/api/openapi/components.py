@@ -11,6 +11,7 @@ from ..batch import MAX_TASKS
 from ..requests import (
     DEFAULT_HOURS,
     DEFAULT_LIMIT,
+    MAX_ATTEMPT_NUMBER,
     MAX_HOURS,
     MAX_LIMIT,
     MAX_WAIT_SECONDS,
@@ -35,6 +36,11 @@ PARAMETERS: dict[str, Schema] = {
         "start_from",
         ref("Key"),
         "First key of the page, inclusive; in the list of a name it must have that name.",
+    ),
+    "attempts_from": query_parameter(
+        "start_from",
+        integer(1, MAX_ATTEMPT_NUMBER),
+        "Number of the last attempt in the response; by default the last one of the task.",
     ),
     "limit": query_parameter(
         "limit",

@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import __version__
 from ...core.json_schema import Schema, ref, string
+from ...core.task import ATTEMPTS_PER_PAGE, MAX_ATTEMPTS
 from ...server.channel import MAX_BATCH
 from ...server.problem import encode
 from ..batch import MAX_TASKS
@@ -197,8 +198,22 @@ def _get(operation_id: str) -> Operation:
     return _operation(
         operation_id,
         "Return a task with its payload and attempts.",
-        parameters=(_ABSOLUTE_TIME, "wait"),
-        successes={"200": response("The task and its attempts.", ref("Task"))},
+        f"The response has the last {ATTEMPTS_PER_PAGE} attempts, and a `next` where earlier ones"
+        f" are on record. The last {MAX_ATTEMPTS:,} attempts of a task are.",
+        parameters=(_ABSOLUTE_TIME, "wait", "attempts_from"),
+        successes={
+            "200": response(
+                "The task and its attempts.",
+                ref("Task"),
+                headers={
+                    "Link": header(
+                        string(),
+                        'The page of earlier attempts (`rel="next"`), if there is one.',
+                        required=False,
+                    )
+                },
+            )
+        },
         errors=("NotFound", "TooManyWaiters"),
     )
 

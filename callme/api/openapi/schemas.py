@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.json_schema import Schema, array, integer, nullable, ref, string
 from ...core.parameters import PARAMETERS
-from ...core.task import Reason, State
+from ...core.task import ATTEMPTS_PER_PAGE, MAX_ATTEMPTS, Reason, State
 from ...core.times import ABSOLUTE_TIME_SCHEMA, KEY_SCHEMA, NAME_SCHEMA, TIME_SCHEMA
 from ...reports.forecast import MAX_OVERLOADS
 from ..batch import MAX_TASKS
@@ -96,7 +96,6 @@ def _task_schemas() -> dict[str, Schema]:
     }
     unlisted = {parameter.name for parameter in PARAMETERS if not parameter.is_listed}
     listed_task = {name: schema for name, schema in task.items() if name not in unlisted}
-    attempts = array(ref("Attempt"), "The attempts that have ended.")
     return {
         "Attempt": response_object(
             {
@@ -115,8 +114,8 @@ def _task_schemas() -> dict[str, Schema]:
             description="A request made for a task.",
         ),
         "Task": response_object(
-            task | {"attempts": attempts, "warnings": _WARNINGS},
-            optional=(*unlisted, "warnings"),
+            task | _attempt_members() | {"warnings": _WARNINGS},
+            optional=(*unlisted, "attempts_dropped", "next", "warnings"),
             description="A task with its payload and attempts. It has `payload_base64` in the place"
             " of `payload` where the `PUT` had that.",
         ),
@@ -136,6 +135,25 @@ def _task_schemas() -> dict[str, Schema]:
                 "next": ref("Key", "The `start_from` of the next page, if there is one."),
             },
             optional=("next",),
+        ),
+    }
+
+
+def _attempt_members() -> dict[str, Schema]:
+    """Return the schemas of the members of a task that describe its attempts."""
+    return {
+        "attempts": array(
+            ref("Attempt"),
+            "Attempts that have ended, in order; at most"
+            f" {ATTEMPTS_PER_PAGE}, the last ones unless the request has a `start_from`.",
+            maxItems=ATTEMPTS_PER_PAGE,
+        ),
+        "attempts_dropped": count(
+            f"Attempts before the last {MAX_ATTEMPTS:,}, which are no longer on record, if any.", 1
+        ),
+        "next": string(
+            "The `start_from` of the page of earlier attempts, if there is one.",
+            pattern="^[0-9]+$",
         ),
     }
 

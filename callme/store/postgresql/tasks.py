@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from ...core.parameters import PARAMETERS
-from ...core.task import Definition, Task, new_task
+from ...core.task import ATTEMPTS_PER_PAGE, Definition, Task, new_task
 from ...core.times import Key, to_ms
 from ...core.transitions import PutCondition, PutOutcome, decide_put
 from .. import tasks
@@ -21,7 +21,6 @@ from ..codec import (
     Row,
     definition_values,
     to_attempt,
-    to_task,
 )
 from ..database import Write
 from ..interface import Cursor, PutResult, TaskVersion
@@ -55,7 +54,12 @@ _EXISTING = f"""
     WHERE (task_name, trigger_at) IN (SELECT * FROM unnest(?::text[], ?::bigint[]))
 """
 _EXISTING_COLUMNS = Columns((*TASK, "task_id"))
-_ATTEMPTS = f"SELECT {ATTEMPT}, task_id FROM attempt WHERE task_id = ANY(?) ORDER BY number"
+_ATTEMPTS = f"""
+    SELECT {ATTEMPT}, task_id FROM unnest(?::bigint[]) AS task (id) CROSS JOIN LATERAL (
+        SELECT {ATTEMPT}, task_id FROM attempt WHERE task_id = task.id
+        ORDER BY number DESC LIMIT {ATTEMPTS_PER_PAGE}
+    ) AS last ORDER BY number
+"""
 _ATTEMPT_COLUMNS = Columns((*ATTEMPT, "task_id"))
 # COLLATE is explicit, because the array has the database's collation and the table has "C".
 _MODIFIED = """
@@ -178,7 +182,9 @@ def _existing(cursor: Cursor, keys: Iterable[Key]) -> dict[Key, Task]:
     for values in cursor.execute(_ATTEMPTS, (list(attempts),)):
         attempt = _ATTEMPT_COLUMNS.name(values)
         attempts[attempt.pop("task_id")].append(to_attempt(attempt))
-    tasks_found = [to_task(row, tuple(attempts[row["task_id"]])) for row in rows]
+    tasks_found = [
+        tasks.with_attempts(cursor, row, tuple(attempts[row["task_id"]])) for row in rows
+    ]
     return {task.key: task for task in tasks_found}
 
 

@@ -67,3 +67,9 @@ def test_uninstalled_monitor_measures_nothing() -> None:
     reactor.turn(9.0)
     reactor.turn(0.0)
     assert monitor.longest_seconds() == 0.5
+
+
+def test_reactor_with_a_loop_of_its_own_is_not_measured() -> None:
+    reactor, monitor = object(), TurnMonitor()
+    monitor.install(reactor)
+    assert monitor.longest_seconds() is None

@@ -1,0 +1,259 @@
+"""The longest turn of the reactor for each operation, on a store that is full to its bounds."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from callme.api.openapi.operations import document
+from callme.core.task import MAX_ATTEMPTS, Attempt, Reason
+from callme.core.times import Key
+from callme.store.codec import ATTEMPT, attempt_values
+from callme.webui.chart_panels import HOURS
+from callme.webui.routes import WebUi
+from tests.helpers.raw_client import Client
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+MAX_TURN_MS = 20.0
+"""The bound of one turn of the reactor, whatever is stored and requested."""
+REFERENCE_MS = 9.0
+"""What :func:`reference_work` takes on the machine that the bound is stated for, or a bit more."""
+RUNS = 3
+"""How often an operation that takes too long is repeated: the least of its longest turns counts."""
+
+NAME = "\N{GRINNING FACE}" * 255
+KEY = Key(NAME, NOON + 60)
+URL = "http://sink.example/" + "x" * 2000
+LARGE: dict[str, Any] = {
+    "callback": URL,
+    "headers": {f"X-{number:02}": "\xe9" * 30 for number in range(99)},
+    "expected_http_status": list(range(200, 300)),
+    "retry": 1000,
+    "retry_delay": list(range(100)),
+}
+"""Parameters of the largest kind, without a payload."""
+FAIL = """
+    UPDATE task SET state = 'failed', reason = 'timeout', due_at = NULL, finished_at_ms = 1,
+        last_attempt = 1000, attempts_used = 1000
+    WHERE task_name = ?
+"""
+
+
+def fill(world: World) -> None:
+    """Fill one task and its attempts, the list of its name, and the list of all tasks."""
+    world.put(NAME, KEY.trigger_at, payload="\x01" * 256 * 1024, **LARGE)
+    for number in range(1, 2000):
+        world.put(NAME, KEY.trigger_at + 60 * number, **LARGE)
+        host = f"http://host{number}.example/"
+        world.put(f"{number:04}{NAME[4:]}", NOON + 60 * number, callback=host)
+    connection = world.store.connection
+    connection.execute("BEGIN")
+    connection.execute(FAIL, (NAME,))
+    (task_id,) = connection.execute(
+        "SELECT task_id FROM task WHERE task_name = ? AND trigger_at = ?",
+        (NAME, KEY.trigger_at),
+    ).fetchone()
+    attempts = [
+        Attempt(
+            number=number,
+            started_at_ms=NOON * 1000,
+            lateness_ms=0,
+            duration_ms=1,
+            status=500,
+            reason=Reason.UNEXPECTED_STATUS,
+            detail="\x01" * 500,
+            body="\x01" * 1024,
+            node="node",
+        )
+        for number in range(1, MAX_ATTEMPTS + 1)
+    ]
+    connection.executemany(
+        f"INSERT INTO attempt (task_id, {ATTEMPT}) VALUES (?, {ATTEMPT.placeholders()})",
+        [(task_id, *attempt_values(attempt)) for attempt in attempts],
+    )
+    connection.execute("COMMIT")
+
+
+class Turns:
+    """A world whose turns of the reactor are measured; the store works in turns of its own.
+
+    :ivar longest_ms: the longest turn since it was last set, in ms of processor time.
+    """
+
+    def __init__(self) -> None:
+        self.world = World()
+        fill(self.world)
+        self._filled = self.world.store.connection
+        self.longest_ms = 0.0
+        self._call_later = self.world.clock.callLater
+        clock: Any = self.world.clock
+        clock.callLater = self._measured_later
+        self._read = self.world.store._read
+        self.world.store._read = self._read_elsewhere
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a turn."""
+        began = time.thread_time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.longest_ms = max(self.longest_ms, 1000 * (time.thread_time() - began))
+
+    def _measured_later(self, delay: float, function: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._call_later(delay, self.run, function, *args, **kwargs)
+
+    def _read_elsewhere(self, query: Any) -> Deferred[Any]:
+        """Read as a thread does: not in a turn, and with the result in the next one."""
+        result: Deferred[Any] = Deferred()
+        self._call_later(0, lambda: self._deliver(self._read(query), result))
+        return result
+
+    def _deliver(self, found: Deferred[Any], result: Deferred[Any]) -> None:
+        self._call_later(0, self.run, found.chainDeferred, result)
+
+    def restored(self) -> World:
+        """Return the world with its store as it was filled."""
+        if self.world.store.connection is not self._filled:
+            self.world.store.connection.close()
+        self.world.store.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.world.store.connection.execute("PRAGMA foreign_keys = ON")
+        self._filled.backup(self.world.store.connection)
+        return self.world
+
+    def longest_of(self, request: bytes) -> tuple[float, int]:
+        """Return the longest turn of a request in ms, and the status of its response."""
+        self.restored()
+        client = Client(self.world, self.world.parts.site)
+        gc.collect()
+        self.longest_ms = 0.0
+        self.run(client.send, request)
+        while not (response := client.transport.value()):
+            self.world.clock.advance(0)
+        for _ in range(1000):
+            self.world.clock.advance(0)
+        self.run(client.hang_up)
+        longest_ms, self.longest_ms = self.longest_ms, 0.0
+        return longest_ms, int(response[9:12])
+
+
+def api_requests() -> Iterator[tuple[str, bytes]]:
+    """Yield a name and a request for each operation of the API, plain and with every maximum."""
+    described = document()
+    path = {"task_name": quote(NAME), "trigger_at": KEY.trigger_at}
+    for template, operations in described["paths"].items():
+        for method in sorted(operations.keys() - {"parameters"}):
+            operation = operations[method]
+            most = "&".join(["pretty", *_maxima(described, operation)])
+            for query in ("", most):
+                yield (
+                    f"{method.upper()} {template}?{query}",
+                    _request(method, f"{template.format(**path)}?{query}", _body(operation)),
+                )
+
+
+def _maxima(described: Any, operation: Any) -> Iterator[str]:
+    shared = described["components"]["parameters"]
+    for given in operation["parameters"]:
+        reference = given.get("$ref", "").rsplit("/", 1)[-1]
+        parameter = shared[reference] if reference else given
+        schema, name = parameter["schema"], parameter["name"]
+        if parameter["in"] != "query" or name in ("pretty", "wait", "dry_run"):
+            continue
+        if schema.get("type") == "boolean":
+            yield name
+        elif "maximum" in schema:
+            yield f"{name}={min(schema['maximum'], MAX_ATTEMPTS)}"
+
+
+def _body(operation: Any) -> object:
+    if "requestBody" not in operation:
+        return None
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    kind = schema.rsplit("/", 1)[1]
+    if kind == "Batch":
+        task = {"task_name": NAME, "callback": "http://other.example/"}
+        return [task | {"trigger_at": KEY.trigger_at + 60 * number} for number in range(1000)]
+    if kind == "NewTime":
+        return {"trigger_at": "+5m"}
+    return {"callback": "http://other.example/", "task_name": NAME, "trigger_at": KEY.trigger_at}
+
+
+def page_requests() -> Iterator[tuple[str, bytes]]:
+    """Yield a name and a request for each route of the web UI."""
+    for rule in WebUi.app.url_map.iter_rules():
+        path = rule.rule.replace("<path:path>", quote(str(KEY))).replace("<name>", "x")
+        query = f"?hours={max(HOURS)}" if path == "/" else ""
+        for method in sorted((rule.methods or set()) & {"GET", "POST"}):
+            yield f"{method} {rule.rule}", _request(method, path + query, None, "text/html")
+
+
+def _request(method: str, target: str, body: object, accept: str = "*/*") -> bytes:
+    content = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method.upper()} {target} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n"
+        f"Origin: http://localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+def reference_work() -> float:
+    """Return how long a fixed piece of work takes now, in ms of processor time."""
+    began = time.thread_time()
+    json.loads(json.dumps([{"number": number, "text": "x" * 20} for number in range(8000)]))
+    return 1000 * (time.thread_time() - began)
+
+
+@pytest.fixture(scope="module")
+def turns() -> Iterator[Turns]:
+    made = Turns()
+    yield made
+    made.world.close()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [pytest.param(one, id=name) for name, one in [*api_requests(), *page_requests()]],
+)
+def test_no_turn_of_the_reactor_exceeds_its_bound(turns: Turns, request_bytes: bytes) -> None:
+    """A slower machine has a longer bound, and a turn that another program slows is repeated."""
+    for _ in range(RUNS):
+        slowness = max(1.0, reference_work() / REFERENCE_MS)
+        longest_ms, status = turns.longest_of(request_bytes)
+        assert status < 500
+        if longest_ms <= MAX_TURN_MS * slowness:
+            return
+    pytest.fail(f"a turn took {longest_ms:.1f} ms of processor time")
+
+
+def test_long_polls_of_a_large_task_are_answered_in_several_turns(turns: Turns) -> None:
+    """Each response is some megabytes: they are not all written at once."""
+    world = turns.restored()
+    world.store.connection.execute(
+        "UPDATE task SET state = 'scheduled', reason = NULL, due_at = trigger_at,"
+        " finished_at_ms = NULL WHERE task_name = ?",
+        (NAME,),
+    )
+    request = _request("get", f"/status/{quote(NAME)}@{KEY.trigger_at}?wait=60", None)
+    clients = [Client(world, world.parts.site) for _ in range(20)]
+    for client in clients:
+        client.send(request)
+    for _ in range(200):
+        world.clock.advance(0)
+    assert world.parts.long_poll.count == len(clients)
+    turns.longest_ms = 0.0
+    world.clock.advance(60)
+    for _ in range(200):
+        world.clock.advance(0)
+    assert all(client.transport.value().startswith(b"HTTP/1.1 200") for client in clients)
+    assert turns.longest_ms <= 2 * MAX_TURN_MS * max(1.0, reference_work() / REFERENCE_MS)
+    for client in clients:
+        client.hang_up()

@@ -23,6 +23,7 @@ from .errors import InvalidValue
 from .security.address_policy import AddressPolicy, parse_network
 from .security.hosts import parse_origin
 from .security.iana import Network
+from .security.outgoing import ForHost, Proxy, parse_client_certificate, parse_proxy
 from .store.postgresql.dsn import is_url
 
 MAX_CALLS = 10_000
@@ -281,6 +282,27 @@ class Settings:
         Flag,
         parse=_parse_flag,
         text="call only globally reachable addresses and allowed networks",
+    )
+    proxy: tuple[ForHost[Proxy | None], ...] = _field(
+        ListOption,
+        parse=parse_proxy,
+        text="the HTTP proxy for calls: `http://proxy:3128`, `HOST=http://proxy:3128` for one "
+        "host, or `HOST=direct` for none. See [a proxy for calls]"
+        "(exposing.md#a-proxy-for-calls). You can repeat the option",
+    )
+    ca_file: tuple[str, ...] = _field(
+        ListOption,
+        parse=_parse_path,
+        text="a PEM file of certificate authorities whose endpoints callme trusts, in addition to "
+        "those of the system. You can repeat the option",
+    )
+    client_cert: tuple[ForHost[str], ...] = _field(
+        ListOption,
+        parse=parse_client_certificate,
+        text="`HOST=PATH`: a PEM file with the certificate and the key by which callme identifies "
+        "itself to a host. See [private authorities and client certificates]"
+        "(exposing.md#private-authorities-and-client-certificates). SIGHUP reloads the file. You "
+        "can repeat the option",
     )
     signing_key_file: str | None = _field(
         Option,

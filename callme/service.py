@@ -23,6 +23,7 @@ from .api.long_poll import LongPoll
 from .api.routes import Api
 from .api.task_service import TaskService
 from .caller.call import HttpCaller
+from .caller.tls import TLSContexts
 from .config import Settings
 from .metrics.counters import Counters
 from .metrics.exporter import MetricsExporter
@@ -246,6 +247,7 @@ class Daemon(Service):
     :param now: the wall clock, seconds since 1970.
     :param gate: authorizes requests.
     :param startup_counts: the counts for the startup message, if known.
+    :param contexts: the contexts of TLS connections to endpoints.
     :ivar key_file: the file of the keys that callbacks are signed with.
     :ivar parts: the parts.
     """
@@ -261,6 +263,7 @@ class Daemon(Service):
         now: Callable[[], float] = time.time,
         gate: Gate | None = None,
         key_file: SecretFile[SigningKeys] | None = None,
+        contexts: TLSContexts | None = None,
         startup_counts: StartupCounts | None = None,
     ) -> None:
         self._settings = settings
@@ -280,6 +283,8 @@ class Daemon(Service):
             max_idle_connections=settings.concurrency,
             networks=settings.networks,
             keys=lambda: SigningKeys() if key_file is None else key_file.value,
+            contexts=contexts,
+            proxies=settings.proxy,
         )
         self.parts = build(
             Environment(
@@ -300,7 +305,9 @@ class Daemon(Service):
             clock=clock, makes_progress=self.parts.scheduler.makes_progress
         )
         self._port: IListeningPort | None = None
-        files = [file for file in (token_file, key_file) if file is not None]
+        files: list[SecretFile[Any]] = [file for file in (token_file, key_file) if file is not None]
+        if contexts is not None:
+            files += contexts.files
         self._signals = SignalHandlers(reactor, files)
 
     def _node(self) -> str:

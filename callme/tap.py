@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .caller.tls import UncheckedNames, self_check
+from .caller.tls import (
+    ClientCertificate,
+    TLSContexts,
+    UncheckedNames,
+    load_authorities,
+    self_check,
+)
 from .config import Options, Settings
 from .security.privileges import load_codecs, unwritable_path
 from .security.secret_file import SecretFile, UnusableFile
@@ -39,6 +45,14 @@ def load_keys(path: Path) -> SecretFile[SigningKeys]:
     return SecretFile(path=path, kind="signing key", parse=SigningKeys.parse)
 
 
+def load_client_certificate(path: Path) -> SecretFile[ClientCertificate]:
+    """Return the file of a client certificate at a path.
+
+    :raises UnusableFile: when it cannot be used.
+    """
+    return SecretFile(path=path, kind="client certificate", parse=ClientCertificate.parse)
+
+
 def makeService(options: Options) -> Daemon:
     """Return the daemon, after checking that it can start.
 
@@ -63,6 +77,7 @@ def makeService(options: Options) -> Daemon:
         exposed = check_bindable(settings.port)
         gate = _gate(settings, exposed, rundir)
         key_file = _key_file(settings, rundir)
+        contexts = _contexts(settings, rundir)
         database = open_store_database(settings.database, settings.node, rundir)
         try:
             if isinstance(database, DatabaseFile):
@@ -77,7 +92,15 @@ def makeService(options: Options) -> Daemon:
         # In the background twistd logs to a file, so the message is printed here. The default
         # name of the daemon contains its process id, which is not known yet.
         print(startup_message(settings.port, database, settings.node, counts))  # noqa: T201
-    return Daemon(settings, database, reactor, gate=gate, key_file=key_file, startup_counts=counts)
+    return Daemon(
+        settings,
+        database,
+        reactor,
+        gate=gate,
+        key_file=key_file,
+        contexts=contexts,
+        startup_counts=counts,
+    )
 
 
 def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
@@ -101,6 +124,20 @@ def _key_file(settings: Settings, rundir: str) -> SecretFile[SigningKeys] | None
     if settings.signing_key_file is None:
         return None
     return load_keys(Path(rundir, settings.signing_key_file).absolute())
+
+
+def _contexts(settings: Settings, rundir: str) -> TLSContexts:
+    return TLSContexts(
+        authorities=[
+            authority
+            for path in settings.ca_file
+            for authority in load_authorities(Path(rundir, path).absolute())
+        ],
+        certificates=[
+            setting.with_value(load_client_certificate(Path(rundir, setting.value).absolute()))
+            for setting in settings.client_cert
+        ],
+    )
 
 
 def _change_owner(twistd: Mapping[str, Any], path: Path) -> None:

@@ -7,7 +7,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 from attrs import define, field
-from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
@@ -24,7 +23,7 @@ from .pool import Origin, Pool
 from .request import BytesProducer, RequestHeaders, Target, parse_target, request_bytes
 from .response import Response
 from .timer_wheel import Timer, TimerWheel
-from .tls import TLSClient
+from .tls import TLSClient, TLSContexts
 
 
 class Agent:
@@ -32,7 +31,7 @@ class Agent:
 
     :param outbound: makes connections.
     :param timers: those of the monotonic clock.
-    :param context: returns the context of TLS connections; called when there is a first one.
+    :param contexts: the contexts of TLS connections.
     """
 
     def __init__(
@@ -40,13 +39,13 @@ class Agent:
         outbound: Outbound,
         timers: TimerWheel,
         pool: Pool[Connection],
-        context: Callable[[], SSL.Context],
+        contexts: TLSContexts,
     ) -> None:
         self._outbound = outbound
         self._now = outbound.clock.seconds
         self._timers = timers
         self._pool = pool
-        self._context = lru_cache(maxsize=1)(context)
+        self._contexts = contexts
         self._endpoint = lru_cache(maxsize=1024)(self._make_endpoint)
         self._factory = lru_cache(maxsize=1024)(partial(_Factory, self._connection))
         # A dict, unlike a set, has an order that is the same in each run.
@@ -76,7 +75,7 @@ class Agent:
             outbound=self._outbound, host=origin.host, port=origin.port
         )
         if origin.scheme == "https":
-            endpoint = wrapClientTLS(TLSClient(self._context(), origin.host), endpoint)
+            endpoint = wrapClientTLS(TLSClient(self._contexts, origin.host), endpoint)
         return endpoint
 
     def _connection(self, origin: Origin) -> Connection:

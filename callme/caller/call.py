@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from ..core.task import Claim, Outcome, Reason
 from ..core.times import to_ms
 from ..security.address_policy import AddressPolicy
+from ..security.outgoing import ForHost, Proxy
 from ..security.signing import SigningKeys
 from .agent import Agent, Exchange
 from .egress import ForbiddenAddress, Outbound
@@ -31,7 +32,7 @@ from .request import (
 )
 from .resolver import Lookup, system_lookup
 from .timer_wheel import Timer, TimerWheel
-from .tls import trusting_context
+from .tls import TLSContexts
 
 MAX_IDLE_CONNECTIONS = 256
 _NO_COOKIES = NullCookieJar()
@@ -61,6 +62,8 @@ class HttpCaller:
     :param clock: sets the deadlines: the reactor, unless there is a monotonic clock.
     :param max_idle_connections: connections to keep for all hosts together.
     :param lookup: returns the addresses of a name: the system's lookup, except in tests.
+    :param contexts: the contexts of TLS connections, in place of ``trust_root``.
+    :param proxies: the proxies for hosts.
     """
 
     def __init__(  # noqa: PLR0913 - one for each thing that a test or a setting chooses
@@ -75,6 +78,8 @@ class HttpCaller:
         networks: AddressPolicy = _DEFAULT_POLICY,
         keys: Callable[[], SigningKeys] = SigningKeys,
         lookup: Lookup = system_lookup,
+        contexts: TLSContexts | None = None,
+        proxies: Sequence[ForHost[Proxy | None]] = (),
     ) -> None:
         self.reactor = reactor
         self.clock: IReactorTime = clock or reactor
@@ -82,10 +87,10 @@ class HttpCaller:
         self.now = now
         self.keys = keys
         self.agent = Agent(
-            Outbound(reactor, self.clock, networks, lookup),
+            Outbound(reactor, self.clock, networks, lookup, proxies=proxies),
             self.timers,
             Pool(per_host, max_idle_connections),
-            lambda: trusting_context(trust_root),
+            contexts or TLSContexts(trust_root=trust_root),
         )
 
     def call(self, claim: Claim, has_more: Callable[[str], bool] = _always) -> Deferred[Outcome]:
@@ -205,7 +210,7 @@ class Call:
             reason, detail = Reason.FORBIDDEN_ADDRESS, str(error)
         elif isinstance(error, Expired):
             timeout = self.claim.definition.timeout
-            reason, detail = Reason.TIMEOUT, f"no answer within {timeout} s"
+            reason, detail = Reason.TIMEOUT, f"no response within {timeout} s"
         else:
             reason, detail = Reason.CONNECTION_FAILED, describe_failure(error)
         stale = isinstance(error, StaleConnection)

@@ -13,13 +13,17 @@ class StaleConnection(Exception):
     """A kept connection was closed before a byte of the response arrived."""
 
 
+class ProxyFailure(Exception):
+    """A proxy made no connection to the endpoint; its text says why."""
+
+
 class UnaskedData(Exception):
     """An endpoint sent data before it was sent a request."""
 
 
 def describe_failure(failure: BaseException) -> str:
     """Return in one human sentence why a call got no response."""
-    if isinstance(failure, (CertificateRefused, NotHTTP)):
+    if isinstance(failure, (CertificateRefused, NotHTTP, ProxyFailure)):
         return str(failure)
     for kind, sentence in _SENTENCES:
         if isinstance(failure, kind):
@@ -40,7 +44,7 @@ _SENTENCES: list[tuple[type[BaseException], str]] = [
     (error.NoRouteError, "there is no route to the host"),
     (error.TimeoutError, "the host did not accept a connection in time"),
     (error.ConnectError, "no connection could be made"),
-    (error.ConnectionDone, "the endpoint closed the connection without an answer"),
-    (error.ConnectionLost, "the connection broke before an answer came"),
-    (error.ConnectionAborted, "the connection was given up before an answer came"),
+    (error.ConnectionDone, "the endpoint closed the connection without a response"),
+    (error.ConnectionLost, "the connection broke before a response came"),
+    (error.ConnectionAborted, "the connection was given up before a response came"),
 ]

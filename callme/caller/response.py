@@ -31,7 +31,7 @@ _DONE = Failure(ResponseDone())
 class NotHTTP(Exception):
     """A response that is not HTTP/1, or whose framing has no meaning."""
 
-    def __init__(self, sentence: str = "the endpoint's answer is not HTTP") -> None:
+    def __init__(self, sentence: str = "the endpoint's response is not HTTP") -> None:
         super().__init__(sentence)
 
 

@@ -1,13 +1,15 @@
-"""TLS to endpoints: which certificates are trusted, and for which host."""
+"""TLS to endpoints: which certificates are trusted, for which host, and which ones callme shows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
@@ -17,6 +19,9 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import CertificateOptions, platformTrust
 from zope.interface import implementer
+
+from ..security.outgoing import ForHost, find_for_host
+from ..security.secret_file import SecretFile, UnusableFile
 
 # OpenSSL's numbers (x509_vfy.h) for what users can do something about.
 _REFUSALS = {
@@ -79,15 +84,107 @@ def _is_address(host: str) -> bool:
     return isIPAddress(host) or isIPv6Address(host)
 
 
-def trusting_context(trust_root: Any = None) -> SSL.Context:
-    """Return a context for connections to servers whose certificates are trusted.
+@define(eq=False)
+class ClientCertificate:
+    """A certificate by which callme identifies itself to an endpoint, with its key.
 
-    :param trust_root: as for :class:`~twisted.internet.ssl.CertificateOptions`; by default
-        the authorities that the system trusts.
+    :ivar chain: the certificate, then its intermediate ones.
     """
-    options = CertificateOptions(trustRoot=platformTrust() if trust_root is None else trust_root)
-    context: SSL.Context = options.getContext()
-    return context
+
+    key: Any
+    chain: Sequence[x509.Certificate]
+
+    def __len__(self) -> int:
+        return len(self.chain)
+
+    @classmethod
+    def parse(cls, text: str) -> ClientCertificate:
+        """Return the certificate of a PEM file that also contains its unencrypted key.
+
+        :raises ValueError: when there is no certificate or no key, or when they do not match. The
+            text repeats nothing of the file.
+        """
+        data = text.encode("utf-8")
+        try:
+            chain = x509.load_pem_x509_certificates(data)
+        except Exception:
+            raise ValueError("it contains no certificate in PEM that can be read") from None
+        try:
+            key = serialization.load_pem_private_key(data, password=None)
+        except Exception:
+            raise ValueError("it contains no unencrypted private key in PEM") from None
+        certificate = cls(key, chain)
+        try:
+            certificate.use_in(SSL.Context(SSL.TLS_METHOD))
+        except Exception:
+            raise ValueError("its key is not the one of its first certificate") from None
+        return certificate
+
+    def use_in(self, context: SSL.Context) -> None:
+        """Make connections of a context present the certificate."""
+        context.use_certificate(self.chain[0])
+        for intermediate in self.chain[1:]:
+            context.add_extra_chain_cert(intermediate)
+        context.use_privatekey(self.key)
+        context.check_privatekey()
+
+
+def load_authorities(path: Path) -> list[x509.Certificate]:
+    """Return the certificates of a PEM file.
+
+    :raises UnusableFile: when it cannot be read or contains none.
+    """
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise UnusableFile("certificate authority", path, error.strerror) from None
+    except ValueError:
+        reason = "it contains no certificate in PEM that can be read"
+        raise UnusableFile("certificate authority", path, reason) from None
+
+
+@define(eq=False, kw_only=True)
+class TLSContexts:
+    """The contexts of connections to endpoints: one for each client certificate, and one without.
+
+    :param trust_root: as for :class:`~twisted.internet.ssl.CertificateOptions`; by default the
+        authorities that the system trusts.
+    :param authorities: further authorities to trust.
+    :param certificates: the client certificates for hosts.
+    """
+
+    _trust_root: Any = None
+    _authorities: Sequence[x509.Certificate] = ()
+    _certificates: Sequence[ForHost[SecretFile[ClientCertificate]]] = ()
+    _made: dict[SecretFile[ClientCertificate] | None, tuple[object, SSL.Context]] = field(
+        factory=dict, init=False
+    )
+
+    @property
+    def files(self) -> list[SecretFile[ClientCertificate]]:
+        """The files of client certificates, which can be reloaded."""
+        return [setting.value for setting in self._certificates]
+
+    def for_host(self, host: str) -> SSL.Context:
+        """Return the context for connections to a host."""
+        file = find_for_host(self._certificates, host)
+        certificate = None if file is None else file.value
+        made_for, context = self._made.get(file, (self, None))
+        if context is None or made_for is not certificate:
+            context = self._make(certificate)
+            self._made[file] = certificate, context
+        return context
+
+    def _make(self, certificate: ClientCertificate | None) -> SSL.Context:
+        root = platformTrust() if self._trust_root is None else self._trust_root
+        context: SSL.Context = CertificateOptions(trustRoot=root).getContext()
+        store = context.get_cert_store()
+        assert store is not None
+        for authority in self._authorities:
+            store.add_cert(X509.from_cryptography(authority))
+        if certificate is not None:
+            certificate.use_in(context)
+        return context
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -101,7 +198,7 @@ class TLSClient:
     :param host: an address, or a name in ASCII.
     """
 
-    _context: SSL.Context
+    _contexts: TLSContexts
     host: str
     _server_name: bytes | None = field(init=False)
 
@@ -112,7 +209,7 @@ class TLSClient:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """Return the TLS side of a connection, which notes why it refuses a certificate."""
-        connection = SSL.Connection(self._context, None)
+        connection = SSL.Connection(self._contexts.for_host(self.host), None)
         if self._server_name is not None:
             connection.set_tlsext_host_name(self._server_name)
         errors: list[tuple[int, int]] = []

@@ -206,7 +206,7 @@ def _unexpected(definition: Definition, status: int | None) -> str:
     hint = ""
     if status is not None and 200 <= status < 300:
         hint = ' ("expected_http_status": "2xx" accepts any success)'
-    return f"the endpoint answered {status}, expected {expected}{hint}"
+    return f"the endpoint responded with {status}, expected {expected}{hint}"
 
 
 def _delay(definition: Definition) -> str:

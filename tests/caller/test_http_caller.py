@@ -267,8 +267,8 @@ async def test_head_that_ends_early_keeps_its_status(
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda c: c.hang_up(), "closed the connection without an answer"),
-        (lambda c: c.reset(), "the connection broke before an answer came"),
+        (lambda c: c.hang_up(), "closed the connection without a response"),
+        (lambda c: c.reset(), "the connection broke before a response came"),
         (b"SSH-2.0-OpenSSH_9\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 banana OK\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: banana\r\n\r\n", "not HTTP"),
@@ -339,7 +339,7 @@ async def test_deadline_covers_the_response_head(
     endpoint.answer = answer
     outcome = await expire(patient, endpoint)
     assert (outcome.status, outcome.reason) == (None, Reason.TIMEOUT)
-    assert outcome.detail == "no answer within 7 s"
+    assert outcome.detail == "no response within 7 s"
 
 
 async def test_endless_response_head_ends_at_the_deadline(
@@ -1265,7 +1265,7 @@ async def test_hanging_tls_handshake_ends_at_the_deadline() -> None:
         (SSL.Error([("lib", "f", "unsafe")]), "the TLS handshake failed: unsafe"),
         (SSL.Error(), "the TLS handshake failed: no reason given"),
         (ValueError("secret"), "the call failed: ValueError"),
-        (NotHTTP(), "the endpoint's answer is not HTTP"),
+        (NotHTTP(), "the endpoint's response is not HTTP"),
     ],
 )
 def test_failure_is_explained_in_words(failure: Exception, message: str) -> None:

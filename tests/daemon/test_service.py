@@ -139,6 +139,30 @@ def test_database_file_is_owned_by_the_user_of_the_daemon(
     assert given == [(tmp_path / "callme.sqlite", 123, -1)]
 
 
+@pytest.mark.parametrize(
+    ("option", "content", "mode", "said"),
+    [
+        (
+            "--ca-file=pem",
+            "x",
+            0o644,
+            "the certificate authority file .*no certificate",
+        ),
+        ("--ca-file=missing", "x", 0o644, "the certificate authority file .*: No such file"),
+        ("--client-cert=a.example=pem", "x", 0o600, "the client certificate file .*no certificate"),
+        ("--client-cert=a.example=pem", "x", 0o644, "the client certificate file .*its mode 644"),
+    ],
+)
+def test_unusable_certificate_file_is_a_one_line_error(
+    tmp_path: Path, option: str, content: str, mode: int, said: str
+) -> None:
+    (tmp_path / "pem").write_text(content)
+    (tmp_path / "pem").chmod(mode)
+    with pytest.raises(SystemExit, match=f"callme: {said}") as ended:
+        makeService(options(tmp_path, option))
+    assert "\n" not in str(ended.value)
+
+
 def test_unusable_key_file_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("hunter2")
     (tmp_path / "keys").chmod(0o600)

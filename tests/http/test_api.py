@@ -318,7 +318,7 @@ def test_task_lists_every_attempt(world: World) -> None:
     response = ask(world, "GET", f"/status/task@{NOON}").json
     assert (response["state"], response["reason"]) == ("failed", "unexpected_status")
     assert (response["attempts_used"], response["attempts_left"]) == (2, 0)
-    detail = "the endpoint answered 500, expected 200; all 2 attempts are used"
+    detail = "the endpoint responded with 500, expected 200; all 2 attempts are used"
     assert response["detail"] == detail
     assert response["attempts"][1] == {
         "number": 2,
@@ -327,7 +327,7 @@ def test_task_lists_every_attempt(world: World) -> None:
         "duration_ms": 5,
         "status": 500,
         "reason": "unexpected_status",
-        "detail": "the endpoint answered 500, expected 200",
+        "detail": "the endpoint responded with 500, expected 200",
         "body": "",
         "node": "node",
     }

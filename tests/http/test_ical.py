@@ -125,7 +125,8 @@ def test_retry_and_failure_share_the_uid_of_the_task(world: World) -> None:
     assert failed["DTSTART"].dt == at(NOON + 60)
     assert failed["CATEGORIES"].cats == ["failed"]
     assert failed["DESCRIPTION"].endswith(
-        "2 of 2 attempts used\nthe endpoint answered 500, expected 200; all 2 attempts are used"
+        "2 of 2 attempts used\n"
+        "the endpoint responded with 500, expected 200; all 2 attempts are used"
     )
     assert first["UID"] == retry["UID"] == failed["UID"]
     assert [event["SEQUENCE"] for event in (first, retry, failed)] == [0, 1, 3]

@@ -94,7 +94,8 @@ def test_dashboard_shows_past_present_and_due_tasks(ticking: World) -> None:
             "2027-01-15 12:00:00",
             "bad",
             "2027-01-15 12:00",
-            "unexpected_status the endpoint answered 500, expected 200; the only attempt is used",
+            "unexpected_status the endpoint responded with 500, expected 200; "
+            "the only attempt is used",
             "Reschedule\u2026",
         ]
     ]
@@ -328,7 +329,7 @@ def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     ticking.turn_to(NOON + 65)
     page = visit(ticking, path)
     assert "scheduled, due 2027-01-15 12:01; next attempt at 2027-01-15 12:02." in page.main
-    why = "failed unexpected_status the endpoint answered 503, expected 200"
+    why = "failed unexpected_status the endpoint responded with 503, expected 200"
     first = ["1", "2027-01-15 12:01:00", "0 ms", "5 ms", "503", why, "node"]
     assert page.rows("1 attempt") == [[*first, "retry at 2027-01-15 12:02"]]
     ticking.caller.status = None

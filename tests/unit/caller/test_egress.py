@@ -124,7 +124,7 @@ class FakeOutbound:
     def resolve(self, name: str) -> Deferred[Any]:
         return succeed(self.names.get(name, []))
 
-    def endpoint(self, address: str, port: int) -> Any:
+    def endpoint(self, address: str, port: int, host: str) -> Any:
         outbound = self
 
         @implementer(IStreamClientEndpoint)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from service_identity import CertificateError, VerificationError, exceptions
 
 from callme.caller import tls
 from callme.caller.tls import (
     CertificateRefused,
+    ClientCertificate,
     UncheckedNames,
     check_name,
     describe_refusal,
     self_check,
 )
+from tests.helpers.certificates import make_certificate
 
 
 def test_self_check_passes() -> None:
@@ -69,3 +72,32 @@ def test_missing_certificate_is_refused() -> None:
 def test_refusal_of_openssl_is_explained(errors: Any, message: str | None) -> None:
     described = describe_refusal(errors)
     assert described == message or (message is not None and str(described).startswith(message))
+
+
+def pem_pair(name: str) -> tuple[str, str]:
+    """Return a certificate and its key, in PEM."""
+    key, certificate = make_certificate(name)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+def test_client_certificate_has_a_chain_and_a_key() -> None:
+    (first, key), (second, _) = pem_pair("a.example"), pem_pair("b.example")
+    assert len(ClientCertificate.parse(first + second + key)) == 2
+    assert len(ClientCertificate.parse(key + first)) == 1
+
+
+def test_unusable_client_certificate_is_refused_without_its_content() -> None:
+    (first, key), (_, other_key) = pem_pair("a.example"), pem_pair("b.example")
+    for text, message in (
+        (key, "it contains no certificate in PEM that can be read"),
+        (first, "it contains no unencrypted private key in PEM"),
+        (first + other_key, "its key is not the one of its first certificate"),
+    ):
+        with pytest.raises(ValueError, match="it") as error:
+            ClientCertificate.parse(text)
+        assert str(error.value) == message

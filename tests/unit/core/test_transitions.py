@@ -51,7 +51,7 @@ def test_failed_attempt_is_retried_after_retry_delay() -> None:
     assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 60)
     assert transition.attempt is not None
     assert Reason.UNEXPECTED_STATUS is transition.attempt.reason
-    assert transition.attempt.detail == "the endpoint answered 500, expected 200"
+    assert transition.attempt.detail == "the endpoint responded with 500, expected 200"
 
 
 @pytest.mark.parametrize(

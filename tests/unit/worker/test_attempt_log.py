@@ -36,9 +36,9 @@ def test_each_attempt_is_logged(world: World, lines: list[str]) -> None:
     world.turn_to(NOON + 60)
     assert lines == [
         f'"bad@{NOON}" attempt 1 failed: unexpected_status '
-        '("the endpoint answered 500, expected 200"); next attempt 2027-01-15T12:01:00.000Z',
+        '("the endpoint responded with 500, expected 200"); next attempt 2027-01-15T12:01:00.000Z',
         f'"bad@{NOON}" attempt 2 failed: unexpected_status '
-        '("the endpoint answered 500, expected 200"); the task failed',
+        '("the endpoint responded with 500, expected 200"); the task failed',
     ]
 
 

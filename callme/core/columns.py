@@ -54,9 +54,17 @@ def _encode_list(values: tuple[int | str, ...]) -> str:
 
 @lru_cache(maxsize=256)
 def _decode_list(text: str) -> tuple[int | str, ...]:
-    value = json.loads(text)
-    if not isinstance(value, list) or not value:
+    items = _decode_items(text)
+    if not items:
         raise ValueError("expected a JSON list with items")
+    return items
+
+
+@lru_cache(maxsize=256)
+def _decode_items(text: str) -> tuple[int | str, ...]:
+    value = json.loads(text)
+    if not isinstance(value, list):
+        raise ValueError("expected a JSON list")
     return tuple(value)
 
 
@@ -70,4 +78,7 @@ JSON_OBJECT = Column(
 )
 JSON_LIST = Column(
     sqlite_type="TEXT", postgresql_type="text", encode=_encode_list, decode=_decode_list
+)
+JSON_LIST_OR_EMPTY = Column(
+    sqlite_type="TEXT", postgresql_type="text", encode=_encode_list, decode=_decode_items
 )

@@ -40,9 +40,9 @@ def nullable(schema: Schema, description: str = "") -> Schema:
     return _described({"anyOf": [schema, {"type": "null"}]}, description)
 
 
-def one_or_many(item: Schema, maximum: int) -> Schema:
-    """Return the schema of a value, or of a list of 1 to ``maximum`` such values."""
-    return {"anyOf": [item, array(item, minItems=1, maxItems=maximum)]}
+def one_or_many(item: Schema, maximum: int, *, minimum: int = 1) -> Schema:
+    """Return the schema of a value, or of a list of ``minimum`` to ``maximum`` such values."""
+    return {"anyOf": [item, array(item, minItems=minimum, maxItems=maximum)]}
 
 
 def any_case(words: Iterable[str]) -> str:

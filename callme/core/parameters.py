@@ -23,6 +23,7 @@ from .callback_url import CALLBACK_SCHEMA, MAX_URL_LENGTH, parse_callback
 from .columns import (
     INTEGER,
     JSON_LIST,
+    JSON_LIST_OR_EMPTY,
     JSON_OBJECT,
     LONG_TEXT,
     TEXT,
@@ -54,6 +55,7 @@ from .json_schema import (
 )
 from .put_warnings import warnings_about
 from .task import Definition
+from .text.labels import LABELS_SCHEMA, MAX_LABELS, MAX_VALUE_LENGTH, parse_labels
 from .text.nearest import Nearest
 from .times import MAX_NAME_LENGTH, name_with_at, parse_task_name, parse_trigger
 
@@ -220,8 +222,8 @@ def _status_advice(value: object) -> str:
     return f'expected a status from {MIN_STATUS} to {MAX_STATUS} or a class like "2xx"'
 
 
-def _parse_statuses(value: object) -> tuple[int | str, ...]:
-    statuses = _parse_each(value, _parse_status)
+def _parse_statuses(value: object, minimum: int = 1) -> tuple[int | str, ...]:
+    statuses = _parse_each(value, _parse_status, minimum)
     # Sorted and without repeats, so that equal sets of statuses make equal definitions.
     return tuple(sorted(dict.fromkeys(statuses), key=str))
 
@@ -233,12 +235,17 @@ def _parse_retry_delay(value: object) -> tuple[int, ...]:
     return tuple(delays)
 
 
-def _parse_each(value: object, parse: Callable[[object], Any]) -> tuple[Any, ...]:
+def _parse_no_retry_statuses(value: object) -> tuple[int | str, ...]:
+    return _parse_statuses(value, minimum=0)
+
+
+def _parse_each(value: object, parse: Callable[[object], Any], minimum: int = 1) -> tuple[Any, ...]:
     """Return the parsed value, or the parsed values of a list."""
     if not isinstance(value, list):
         return (parse(value),)
-    if not 1 <= len(value) <= MAX_LIST_LENGTH:
-        raise InvalidValue(f"a list of {len(value)}: expected 1 to {MAX_LIST_LENGTH} values")
+    if not minimum <= len(value) <= MAX_LIST_LENGTH:
+        bounds = f"{minimum} to {MAX_LIST_LENGTH}"
+        raise InvalidValue(f"a list of {len(value)}: expected {bounds} values")
     parsed = []
     for index, item in enumerate(value):
         try:
@@ -273,6 +280,18 @@ def _parse_optional_url(value: object, context: Context) -> str | None:
 def _one_or_all(values: tuple[Any, ...]) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
+
+def _join(statuses: Iterable[int | str]) -> str:
+    return ", ".join(map(str, statuses))
+
+
+_STATUS_SCHEMA = {
+    "anyOf": [
+        integer(MIN_STATUS, MAX_STATUS),
+        string(pattern="^[2-5](?:[0-9]{2}|[Xx]{2})$", examples=["2xx"]),
+    ]
+}
+_ANY_STATUS_SCHEMA = {"anyOf": [{"type": "integer"}, string()]}
 
 PARAMETERS = (
     Parameter(
@@ -362,21 +381,26 @@ PARAMETERS = (
     Parameter(
         name="expected_http_status",
         parse=_plain(_parse_statuses),
-        schema=one_or_many(
-            {
-                "anyOf": [
-                    integer(MIN_STATUS, MAX_STATUS),
-                    string(pattern="^[2-5](?:[0-9]{2}|[Xx]{2})$", examples=["2xx"]),
-                ]
-            },
-            MAX_LIST_LENGTH,
-        ),
-        response_schema=one_or_many({"anyOf": [{"type": "integer"}, string()]}, MAX_LIST_LENGTH),
+        schema=one_or_many(_STATUS_SCHEMA, MAX_LIST_LENGTH),
+        response_schema=one_or_many(_ANY_STATUS_SCHEMA, MAX_LIST_LENGTH),
         type_name="integer, string or list",
         documentation='Statuses that count as success: `204`, `"2xx"`, `["2xx", 404]`.',
         label="Expected status",
-        to_text=lambda statuses: ", ".join(map(str, statuses)),
+        to_text=_join,
         column=JSON_LIST,
+        to_json=_one_or_all,
+    ),
+    Parameter(
+        name="no_retry_http_status",
+        parse=_plain(_parse_no_retry_statuses),
+        schema=one_or_many(_STATUS_SCHEMA, MAX_LIST_LENGTH, minimum=0),
+        response_schema=one_or_many(_ANY_STATUS_SCHEMA, MAX_LIST_LENGTH, minimum=0),
+        type_name="integer, string or list",
+        documentation="Statuses after which no further attempt is made, unless they count as "
+        'success: `410`, `[410, "4xx"]`.',
+        label="Not retried after",
+        to_text=_join,
+        column=JSON_LIST_OR_EMPTY,
         to_json=_one_or_all,
     ),
     Parameter(
@@ -439,6 +463,18 @@ PARAMETERS = (
             ("on_failure", "failed", "On failure"),
             ("on_success", "succeeded", "On success"),
         )
+    ),
+    Parameter(
+        name="labels",
+        parse=_plain(parse_labels),
+        schema=LABELS_SCHEMA,
+        type_name="object of strings",
+        documentation=f"To find tasks by: at most {MAX_LABELS}. A key has 1 to 64 characters of "
+        f"`a-z`, `0-9`, `_`, `.` and `-`; a value has at most {MAX_VALUE_LENGTH} characters, none "
+        "of them a control character. They are not sent with the request.",
+        label="Labels",
+        to_text=lambda labels: ", ".join(f"{key}: {value}" for key, value in labels.items()),
+        column=JSON_OBJECT,
     ),
 )
 """Every parameter of a task, in the order of JSON and of the columns."""

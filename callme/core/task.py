@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import Enum
 
 from attrs import field, frozen
@@ -42,12 +42,14 @@ class Definition:
     :ivar payload_base64: the body of the request as bytes in base64.
     :ivar expected_http_status: statuses (``204``) and classes (``"2xx"``) that count as success;
         never empty.
+    :ivar no_retry_http_status: statuses and classes after which no further attempt is made.
     :ivar retry: attempts after the first one.
     :ivar retry_delay: minutes between attempts; the last one repeats; never empty.
     :ivar max_delay: minutes after ``trigger_at`` from which on no request starts.
     :ivar timeout: seconds for the whole call, from connecting to the last byte.
     :ivar on_failure: the URL to notify of the task's failure.
     :ivar on_success: the URL to notify of the task's success.
+    :ivar labels: values by key, to find tasks by; they are not sent.
     """
 
     task_name: str
@@ -58,12 +60,14 @@ class Definition:
     payload_base64: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     expected_http_status: tuple[int | str, ...] = (200,)
+    no_retry_http_status: tuple[int | str, ...] = ()
     retry: int = 1
     retry_delay: tuple[int, ...] = (1,)
     max_delay: int = 10
     timeout: int = 30
     on_failure: str | None = field(default=None, repr=False)
     on_success: str | None = field(default=None, repr=False)
+    labels: Mapping[str, str] = field(factory=dict)
 
     @property
     def key(self) -> Key:
@@ -89,8 +93,15 @@ class Definition:
 
     def expects(self, status: int) -> bool:
         """Return whether a response with this status is a success."""
-        expected = self.expected_http_status
-        return status in expected or f"{status // 100}xx" in expected
+        return _matches(status, self.expected_http_status)
+
+    def gives_up_after(self, status: int) -> bool:
+        """Return whether no further attempt is made after a response with this status."""
+        return _matches(status, self.no_retry_http_status)
+
+
+def _matches(status: int, statuses: Container[int | str]) -> bool:
+    return status in statuses or f"{status // 100}xx" in statuses
 
 
 MAX_ATTEMPTS = 1_000

@@ -98,6 +98,9 @@ def decide_after_attempt(claim: Claim, outcome: Outcome, now: float) -> Transiti
     attempt = _attempt(claim, outcome, reason, detail)
     if reason is Reason.FORBIDDEN_ADDRESS:
         return Transition(state=State.FAILED, reason=reason, detail=detail, attempt=attempt)
+    if outcome.status is not None and definition.gives_up_after(outcome.status):
+        final = f"{detail}; no_retry_http_status allows no further attempt"
+        return Transition(state=State.FAILED, reason=reason, detail=final, attempt=attempt)
     if claim.attempts_used > definition.retry:
         allowed = 1 + definition.retry
         used = "the only attempt is used" if allowed == 1 else f"all {allowed} attempts are used"

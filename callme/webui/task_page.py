@@ -199,7 +199,8 @@ def _definition(task: Task) -> Iterable[tuple[str, Renderable]]:
         value = getattr(definition, parameter.name)
         if parameter.label is not None and value is not None:
             text = escape_invisible(parameter.to_text(value))
-            yield parameter.label, tags.code(text) if parameter.is_code else text
+            if text:
+                yield parameter.label, tags.code(text) if parameter.is_code else text
     yield "Created", timestamp(task.created_at_ms)
 
 

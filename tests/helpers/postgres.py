@@ -118,7 +118,9 @@ class Cluster:
         """Delete all rows of a database."""
         with self.connect(database) as connection:
             # Connections of a store that has just been closed may still hold locks.
-            connection.execute(f"TRUNCATE {SCHEMA}.task, {SCHEMA}.attempt, {SCHEMA}.node".encode())
+            tables = ("task", "task_label", "attempt", "node")
+            names = ", ".join(f"{SCHEMA}.{table}" for table in tables)
+            connection.execute(f"TRUNCATE {names}".encode())
 
     def close(self) -> None:
         try:

@@ -16,7 +16,7 @@ from callme.core.task import Outcome, State, Task
 from callme.core.transitions import PutCondition, decide_after_attempt
 from callme.store import queue, tasks
 from callme.store.database import Store
-from callme.store.interface import CannotOpen
+from callme.store.interface import CannotOpen, Cursor
 from callme.store.postgresql.dsn import SCHEMA
 from callme.store.postgresql.engine import PostgresqlStore
 from callme.store.postgresql.membership import Member
@@ -52,6 +52,7 @@ async def fill(store: Store, count: int = 30) -> None:
         more: dict[str, Any] = {
             "payload": "a\0b \U0001f600\\",
             "headers": {"X-A": "\\é"},
+            "labels": {"number": str(number)},
             "retry": number % 2,
             # Without notification URLs, as notifications would be additional tasks.
             "on_failure": "http://told.example/bad" if number >= 20 else None,
@@ -76,6 +77,11 @@ async def all_of(store: Store) -> list[Task]:
     return [task for task in whole if task is not None]
 
 
+def labels_in(cursor: Cursor) -> list[tuple[Any, ...]]:
+    rows = cursor.execute("SELECT key, value FROM task_label ORDER BY value")
+    return [tuple(row) for row in rows]
+
+
 async def sqlite_tasks(path: Path) -> list[Task]:
     store = SqliteStore(open_database(path), reactor, lambda: "b")
     found = await all_of(store)
@@ -94,8 +100,10 @@ async def test_move_there_and_back_preserves_all_rows(
     store = SqliteStore(open_database(path), reactor, lambda: "a")
     await fill(store)
     before = await all_of(store)
+    labels = await store.read(labels_in)
     await store.close()
     assert {task.state for task in before} == set(State)
+    assert [value for _, value in labels] == sorted(str(number) for number in range(30))
     told = {(task.definition.on_failure, task.definition.on_success) for task in before}
     bad, good = "http://told.example/bad", "http://told.example/good"
     assert told == {(None, None), (bad, None), (bad, good)}
@@ -107,6 +115,7 @@ async def test_move_there_and_back_preserves_all_rows(
         assert source == target != "0"
     there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
     assert before == await all_of(there)
+    assert labels == await there.read(labels_in)
     # Row ids continue after the copied ones, and running tasks are orphans now.
     await there.write(tasks.put, definition("new"), PutCondition.NONE, NOON)
     await there.write(tasks.delete, definition("new").key)

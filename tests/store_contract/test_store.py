@@ -162,8 +162,10 @@ async def test_task_round_trips_through_the_store(store: Store) -> None:
         payload="\0 ünï \U0001f600",
         headers={"X-A": "é"},
         expected_http_status=["2xx", 404],
+        no_retry_http_status=[410],
         retry_delay=[1, 2],
         timeout=7,
+        labels={"customer": '"42" é \U0001f600'},
         on_failure="http://a.example/",
         on_success="http://b.example/",
     )

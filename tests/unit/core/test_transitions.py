@@ -89,6 +89,33 @@ def test_last_failed_attempt_fails_the_task(retry: int, used: int, detail: str) 
     assert transition.detail.endswith(detail)
 
 
+@pytest.mark.parametrize(
+    ("statuses", "status", "state"),
+    [
+        ([410], 410, State.FAILED),
+        (["4xx"], 404, State.FAILED),
+        ([410], 500, State.SCHEDULED),
+        ("2xx", 200, State.SUCCEEDED),
+        ("2xx", 204, State.FAILED),
+    ],
+)
+def test_status_that_forbids_a_retry_fails_the_task(
+    statuses: Any, status: int, state: State
+) -> None:
+    made = claim(retry=3, no_retry_http_status=statuses)
+    transition = decide_after_attempt(made, answered(status), NOON + 1)
+    assert state is transition.state
+    if state is State.FAILED:
+        assert transition.reason is Reason.UNEXPECTED_STATUS
+        assert "no_retry_http_status" in transition.detail
+
+
+def test_failure_without_a_status_is_retried_despite_no_retry_http_status() -> None:
+    made = claim(no_retry_http_status=["2xx", "3xx", "4xx", "5xx"])
+    outcome = Outcome(started_at_ms=NOON * 1000, reason=Reason.TIMEOUT)
+    assert decide_after_attempt(made, outcome, NOON + 1).state is State.SCHEDULED
+
+
 def test_retry_past_max_delay_is_not_scheduled() -> None:
     transition = decide_after_attempt(claim(retry=5, max_delay=2), answered(500), NOON + 30)
     assert (transition.state, transition.reason) == (State.FAILED, Reason.UNEXPECTED_STATUS)

@@ -1,0 +1,60 @@
+"""Labels of a task: values by key, and the text ``key:value`` that selects one."""
+
+from __future__ import annotations
+
+import re
+
+from ...errors import InvalidValue, json_type, pointer_token, quoted
+from ..json_schema import Schema, string
+
+MAX_LABELS = 16
+MAX_VALUE_LENGTH = 256
+_KEY = re.compile(r"[a-z0-9_.-]{1,64}")
+# PostgreSQL stores no NUL, and an operator sees no other control character.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+LABELS_SCHEMA: Schema = {
+    "type": "object",
+    "maxProperties": MAX_LABELS,
+    "propertyNames": {"pattern": f"^{_KEY.pattern}$"},
+    "additionalProperties": string(maxLength=MAX_VALUE_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+    "examples": [{"customer": "42"}],
+}
+
+
+def parse_labels(value: object) -> dict[str, str]:
+    """Return the labels of a task, in the order of their keys.
+
+    :raises InvalidValue: when the value is not an object of at most 16 such labels.
+    """
+    if not isinstance(value, dict):
+        raise InvalidValue(f"{json_type(value)} is not an object of keys and values")
+    if len(value) > MAX_LABELS:
+        raise InvalidValue(f"{len(value)} labels: expected at most {MAX_LABELS}")
+    for key, content in value.items():
+        _check_key(key)
+        if not isinstance(content, str):
+            raise InvalidValue(
+                f"{quoted(content)} is not a value: expected a string", pointer_token(key)
+            )
+        _check_value(content, pointer_token(key))
+    # Sorted, so that the same labels make the same text in the database.
+    return dict(sorted(value.items()))
+
+
+def _check_key(key: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise InvalidValue(
+            f"{quoted(key)} is not the key of a label: "
+            "expected 1 to 64 characters of a-z, 0-9, _, . and -"
+        )
+
+
+def _check_value(value: str, pointer: str = "") -> None:
+    if len(value) > MAX_VALUE_LENGTH:
+        raise InvalidValue(
+            f"a value of {len(value)} characters: expected at most {MAX_VALUE_LENGTH}", pointer
+        )
+    if bad := _CONTROL.search(value):
+        raise InvalidValue(
+            f"{quoted(value)} contains {bad[0]!a}: expected no control characters", pointer
+        )

@@ -29,6 +29,7 @@ from .store.postgresql.dsn import is_url
 MAX_CALLS = 10_000
 MAX_RETENTION_DAYS = 36_500
 MAX_CONNECTIONS = 100_000
+MAX_GRACE_SECONDS = 3_600
 MAX_NODE_LENGTH = 255
 MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 5, 3600
 
@@ -228,6 +229,13 @@ class Settings:
         default="64",
         text=f"the maximum number of calls in flight to one host and port, 1 to {MAX_CALLS:,}",
     )
+    grace: int = _field(
+        Option,
+        parse=_integer(0, MAX_GRACE_SECONDS),
+        default="10",
+        text="the number of seconds that calls in flight may take to end after SIGTERM, 0 to "
+        f"{MAX_GRACE_SECONDS:,}; then callme cuts them off",
+    )
     retention: int = _field(
         Option,
         parse=_integer(0, MAX_RETENTION_DAYS),
@@ -239,7 +247,8 @@ class Settings:
         Option,
         parse=_parse_path,
         text="a file of tokens, one per line. Clients must send one of them: `Authorization: "
-        "Bearer <token>`. A line `read:<token>` permits `GET` only. SIGHUP reloads the file",
+        "Bearer <token>`. A line is `[read:]<token> [label] [prefix=<names>]`: see "
+        "[Tokens](exposing.md#tokens). SIGHUP reloads the file",
     )
     no_auth: bool = _field(
         Flag, parse=_parse_flag, text="allow other machines to connect without a token"

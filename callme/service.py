@@ -31,6 +31,7 @@ from .process.monotonic_clock import MonotonicClock
 from .process.service_manager import ServiceManager
 from .process.signals import SignalHandlers
 from .process.turns import TurnMonitor
+from .reports.audit_log import AuditLog
 from .reports.forecaster import Forecaster
 from .security.login_throttle import LoginThrottle
 from .security.secret_file import SecretFile
@@ -53,10 +54,8 @@ from .worker.scheduler import Scheduler
 
 log = Logger(namespace="callme")
 
-GRACE_SECONDS = 10.0
-"""Time limit for calls in flight to end after SIGTERM."""
 FLUSH_SECONDS = 2.0
-"""Time limit after that for storing the results of calls that were cut off."""
+"""Time limit for storing the results of calls that were cut off after the grace."""
 RESPONSE_SECONDS = 2.0
 """Time limit for responses in progress after SIGTERM."""
 POLL_SECONDS = 0.5
@@ -133,6 +132,7 @@ class Parts:
     store: Store
     caller: Caller
     counters: Counters
+    audit: AuditLog
     long_poll: LongPoll
     scheduler: Scheduler
     forecaster: Forecaster
@@ -157,6 +157,7 @@ def build(environment: Environment) -> Parts:
     scheduler = _scheduler(environment)
     for subscriber in (counters, long_poll, scheduler):
         store.changes.subscribe(subscriber.on_changes)
+    audit = AuditLog(environment.now)
     forecaster = Forecaster(
         store=store, capacity=scheduler.capacity, clock=clock, now=environment.now
     )
@@ -166,12 +167,13 @@ def build(environment: Environment) -> Parts:
         scheduler=scheduler,
         clock=clock,
         now=environment.now,
+        audit=audit,
         metrics=metrics,
         networks=settings.networks,
         long_poll=long_poll,
         forecaster=forecaster,
     )
-    webui = _webui(environment, scheduler, forecaster)
+    webui = _webui(environment, scheduler, forecaster, audit)
     site = BoundedSite(
         RootResource(api.resource(), webui.app.resource()),
         clock,
@@ -185,6 +187,7 @@ def build(environment: Environment) -> Parts:
         store=store,
         caller=environment.caller,
         counters=counters,
+        audit=audit,
         long_poll=long_poll,
         scheduler=scheduler,
         forecaster=forecaster,
@@ -225,12 +228,14 @@ def _metrics(
     )
 
 
-def _webui(environment: Environment, scheduler: Scheduler, forecaster: Forecaster) -> WebUi:
+def _webui(
+    environment: Environment, scheduler: Scheduler, forecaster: Forecaster, audit: AuditLog
+) -> WebUi:
     store, clock, now = environment.store, environment.clock, environment.now
     return WebUi(
         store=store,
         scheduler=scheduler,
-        tasks=TaskService(store, now),
+        tasks=TaskService(store=store, now=now, audit=audit),
         charts=ChartCache(store=store, forecaster=forecaster, clock=clock, now=now),
         clock=clock,
         now=now,
@@ -376,8 +381,9 @@ class Daemon(Service):
         self.parts.long_poll.close()
         closing = self.parts.site.close().addTimeout(RESPONSE_SECONDS, self._clock)
         closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
-        await self.parts.scheduler.stop(GRACE_SECONDS, FLUSH_SECONDS)
+        await self.parts.scheduler.stop(self._settings.grace, FLUSH_SECONDS)
         await closing
+        self.parts.audit.flush()
         closing = self.parts.caller.close().addTimeout(RESPONSE_SECONDS, self._clock)
         await closing.addErrback(lambda failure: failure.trap(defer.TimeoutError) and None)
         await self.parts.store.close()

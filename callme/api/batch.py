@@ -17,7 +17,9 @@ from ..core.parameters import parse_definition
 from ..core.task import Definition
 from ..core.transitions import PutOutcome
 from ..errors import FieldError, Invalid
+from ..reports.audit_log import AuditLog
 from ..security.address_policy import AddressPolicy
+from ..server.auth import Author
 from ..server.problem import Problem
 from ..store import stats, tasks
 from ..store.database import Store
@@ -47,6 +49,8 @@ class Batch:
     :param clock: schedules other work between two slices.
     :param now: the server's time at the start of the batch: seconds since 1970.
     :param networks: the addresses that callbacks may go to.
+    :param check_name: raises :exc:`Problem` for a name that the client may not use.
+    :param by: the client.
     :param dry_run: previews the puts; ``None`` to put the tasks.
     """
 
@@ -54,6 +58,9 @@ class Batch:
     _clock: IReactorTime
     _now: float
     _networks: AddressPolicy
+    _check_name: Callable[[str], None]
+    _audit: AuditLog
+    _by: Author
     _dry_run: DryRun | None = None
 
     async def put(self, request: IRequest) -> list[bytes]:
@@ -120,6 +127,7 @@ class Batch:
                 definition = parse_definition(
                     parse_object(value), self._now, networks=self._networks, warnings=about
                 )
+                self._check_name(definition.task_name)
             except Invalid as error:
                 results.append(Problem.of(error).to_dict())
             except Problem as problem:
@@ -148,8 +156,12 @@ class Batch:
                 for definition, result in zip(definitions, results, strict=True)
             )
 
-        putting = self._store.write(tasks.put_many, definitions, self._now)
-        return putting.addCallback(lambda results: partial(encode, results))
+        def stored(results: Sequence[PutResult]) -> _Results:
+            for definition, result in zip(definitions, results, strict=True):
+                self._audit.put(self._by, definition.key, result.outcome)
+            return partial(encode, results)
+
+        return self._store.write(tasks.put_many, definitions, self._now).addCallback(stored)
 
     def _preview(self, dry_run: DryRun, definitions: Sequence[Definition]) -> Deferred[_Results]:
         """Return what makes the results that the puts of a slice would have."""

@@ -19,9 +19,10 @@ from ..core.times import Key, floor_to_minute, rfc3339, to_ms
 from ..core.transitions import PutOutcome
 from ..errors import FieldError
 from ..metrics.exporter import MetricsExporter
+from ..reports.audit_log import AuditLog
 from ..reports.forecaster import Forecaster
 from ..security.address_policy import AddressPolicy
-from ..server.auth import IAnonymous
+from ..server.auth import IAnonymous, access_of, author_of, check_name
 from ..server.negotiation import wants_calendar
 from ..server.problem import Problem, problem_response
 from ..server.router import AnyPathConverter, AppResource
@@ -86,6 +87,7 @@ class Api:
 
     :param clock: schedules other work between the parts of a long response.
     :param now: the wall clock: seconds since 1970.
+    :param audit: logs the changes.
     :param metrics: writes the metrics.
     :param networks: the addresses that callbacks may go to.
     :param long_poll: the clients that wait for a task to change.
@@ -96,6 +98,7 @@ class Api:
     _scheduler: Scheduler
     _clock: IReactorTime
     _now: Callable[[], float]
+    _audit: AuditLog
     _metrics: MetricsExporter
     _networks: AddressPolicy = field(factory=AddressPolicy)
     _long_poll: LongPoll
@@ -105,7 +108,7 @@ class Api:
 
     @_task_service.default
     def _default_task_service(self) -> TaskService:
-        return TaskService(self._store, self._now)
+        return TaskService(store=self._store, now=self._now, audit=self._audit)
 
     @_page_reader.default
     def _default_page_reader(self) -> PageReader:
@@ -135,6 +138,7 @@ class Api:
             networks=self._networks,
             warnings=warnings,
         )
+        check_name(request, definition.task_name)
         condition = parse_condition(request)
         if dry_run:
             dry_runs = DryRun(self._scheduler.capacity(), now)
@@ -151,6 +155,7 @@ class Api:
             add_warnings(members, warnings)
             return json_response(request, members)
         assert result.task is not None
+        self._audit.put(author_of(request), definition.key, result.outcome)
         if result.outcome is not PutOutcome.CREATED:
             return task_response(request, result.task, warnings=warnings)
         location = {"Location": task_url("/task/", definition.key)}
@@ -166,6 +171,9 @@ class Api:
             clock=self._clock,
             now=now,
             networks=self._networks,
+            check_name=partial(check_name, request),
+            audit=self._audit,
+            by=author_of(request),
             dry_run=DryRun(self._scheduler.capacity(), now) if dry_run else None,
         )
         return batch_response(request, await batch.put(request))
@@ -177,9 +185,15 @@ class Api:
     async def status(self, request: IRequest, path: str = "") -> bytes:
         """Return one task, a list or a calendar of the tasks of a name or of all tasks."""
         target = parse_selector(request, path, ICS)
+        prefix = access_of(request).prefix
+        if prefix and target in (None, ICS):
+            # Only the list has a form for a part of all names.
+            target = None
+        elif target is not None:
+            check_name(request, target.task_name if isinstance(target, Key) else target)
         if isinstance(target, Key):
             return await self._task(request, target)
-        if wants_calendar(request.getHeader(b"accept")):
+        if wants_calendar(request.getHeader(b"accept")) and (target or not prefix):
             return await calendar_of(self._store, request, target, self._now(), self._clock)
         query = parse_query(request, PAGING)
         read = partial(
@@ -190,6 +204,7 @@ class Api:
             limit=parse_limit(query.get("limit")),
             after=floor_to_minute(self._now()) if parse_flag(query, "future_only") else None,
             state=parse_state(query.get("state")),
+            prefix=prefix,
         )
         found = await self._page_reader.page(read, wants_pretty(request))
         if found is None:
@@ -224,8 +239,12 @@ class Api:
             raise Problem(
                 404, "the path names no task: expected /reschedule/<task_name>[@<trigger_at>]"
             )
+        check_name(request, target.task_name if isinstance(target, Key) else target)
         result = await self._task_service.reschedule(
-            target, trigger_at, include_all_states=include_all_states
+            target,
+            trigger_at,
+            include_all_states=include_all_states,
+            by=author_of(request),
         )
         members = {
             "rescheduled": ({"from": str(old), "to": str(new)} for old, new in result.moved),
@@ -240,7 +259,8 @@ class Api:
         target = parse_selector(request, path)
         if target is None:
             raise Problem(404, "the path names no task: expected /task/<task_name>[@<trigger_at>]")
-        deleted = await self._task_service.delete(target)
+        check_name(request, target.task_name if isinstance(target, Key) else target)
+        deleted = await self._task_service.delete(target, by=author_of(request))
         if not isinstance(target, Key):
             running = [(key, State.RUNNING.value) for key in deleted.running]
             members = {"deleted": deleted.count, "skipped": skipped_items(running)}

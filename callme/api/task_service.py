@@ -12,6 +12,8 @@ from ..core.text.durations import rough_duration
 from ..core.times import Key, rfc3339
 from ..core.transitions import PutOutcome
 from ..errors import FieldError
+from ..reports.audit_log import AuditLog
+from ..server.auth import Author
 from ..server.problem import Problem
 from ..store import tasks
 from ..store.database import Store
@@ -49,21 +51,24 @@ def put_problem(definition: Definition, result: PutResult, now: float) -> Proble
     )
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class TaskService:
     """Commands on existing tasks; one that cannot be done raises :exc:`Problem`.
 
     :param now: the wall clock: seconds since 1970.
+    :param audit: logs the changes.
     """
 
     _store: Store
     _now: Callable[[], float]
+    _audit: AuditLog
 
     async def reschedule(
-        self, target: Key | str, trigger_at: int, *, include_all_states: bool
+        self, target: Key | str, trigger_at: int, *, include_all_states: bool, by: Author
     ) -> Rescheduled:
         """Move one task, or those of a name, to another minute.
 
+        :param by: the client that asks for it.
         :raises Problem: when there is no such task, or when none of them can be moved.
         """
         now = self._now()
@@ -92,11 +97,14 @@ class TaskService:
                 "no task could run at that time",
                 errors=[FieldError("/trigger_at", "is max_delay or more in the past")],
             )
+        for old, new in result.moved:
+            self._audit.rescheduled(by, old, new)
         return result
 
-    async def delete(self, target: Key | str) -> Deleted:
+    async def delete(self, target: Key | str, *, by: Author) -> Deleted:
         """Cancel and delete one task, or those of a name.
 
+        :param by: the client that asks for it.
         :raises Problem: when there is no such task, or when it is running.
         """
         if isinstance(target, Key):
@@ -107,4 +115,5 @@ class TaskService:
             raise Problem(404, f"there is no task {target}")
         if isinstance(target, Key) and deleted.running:
             raise Problem(409, f"{target} is running: it cannot be deleted now")
+        self._audit.deleted(by, target, deleted.count)
         return deleted

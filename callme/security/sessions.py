@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from attrs import field, frozen
 
-from .tokens import Permission, Tokens
+from .tokens import Access, Tokens
 
 SESSION_SECONDS = 12 * 3600
 """Lifetime of a session, in seconds."""
@@ -25,12 +25,12 @@ _SESSION = re.compile(r"([0-9]{1,15})\.([A-Za-z0-9_-]{1,64})\.([0-9a-f]{64})")
 class Session:
     """A session that was verified.
 
-    :ivar permission: the permission of the token that opened it.
+    :ivar access: the access of the token that opened it.
     :ivar csrf_token: the value that every form of this session must contain. A page of
         another origin cannot know it.
     """
 
-    permission: Permission
+    access: Access
     csrf_token: str = field(repr=False)
 
 
@@ -68,9 +68,9 @@ def session_of(tokens: Tokens, text: str, now: float) -> Session | None:
         return None
     claims = f"{match[1]}.{match[2]}"
     found = None
-    for digest, permission in tokens:
+    for digest, access in tokens:
         if hmac.compare_digest(_signature(digest, "session", claims), match[3]):
-            found = Session(permission, _signature(digest, "form", claims))
+            found = Session(access, _signature(digest, "form", claims))
     return found
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from itertools import chain, islice
 
 from attrs import define, frozen
+from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from zope.interface import Attribute, Interface, alsoProvides, implementer
 
+from ..errors import quoted
 from ..security.hosts import authority_of, is_local, origin_of, path_of, printable
 from ..security.secret_file import SecretFile
 from ..security.sessions import Session, is_well_formed, session_of
-from ..security.tokens import Permission, Tokens
+from ..security.tokens import FULL_ACCESS, Access, Permission, Tokens
 from .negotiation import wants_html
 from .paths import LOGIN, LOGOUT, OVERVIEW, is_page, is_public
 from .problem import Problem
-from .refusals import Refusal
+from .refusals import Refusal, peer_name
 
 SESSION_COOKIES = ("__Host-callme", "callme")
 """Names of the session cookie; the first is used over TLS (RFC 6265bis, section 4.1.3)."""
@@ -26,6 +29,10 @@ _MAX_SESSIONS = 16
 CHALLENGE = 'Bearer realm="callme"'
 """The challenge of a response with status 401 (RFC 6750, section 3)."""
 _HEALTH_PATHS = (b"/healthz", b"/healthz/")
+_LIMITED_PATHS = re.compile(
+    rb"/(?:(?:task|status|batch|reschedule)(?:/|$)|(?:healthz|openapi\.json)/?$)"
+)
+"""Paths that a token with a prefix permits: all others are about all tasks."""
 _OWN_SITES = (b"same-origin", b"none")
 """Values of ``Sec-Fetch-Site`` for callme's own web pages and for the user."""
 _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
@@ -53,6 +60,55 @@ class UserSession:
     session: Session
 
 
+class AuthorizedRequest(Request):
+    """A request that a :class:`Gate` has authorized.
+
+    :ivar access: the access that its credentials give.
+    :ivar request_id: identifies it in the log and in the response's ``X-Request-Id``.
+    """
+
+    access: Access = FULL_ACCESS
+    request_id = ""
+
+
+@frozen(kw_only=True)
+class Author:
+    """The client behind a change, for the log.
+
+    :ivar name: the label of its token, or its address.
+    :ivar request_id: identifies its request.
+    """
+
+    name: str
+    request_id: str
+
+
+def author_of(request: IRequest) -> Author:
+    """Return the author of the changes that a request makes."""
+    label = access_of(request).label or peer_name(request.getClientAddress())
+    return Author(name=label, request_id=getattr(request, "request_id", ""))
+
+
+def access_of(request: IRequest) -> Access:
+    """Return the access that the credentials of a request give."""
+    return getattr(request, "access", FULL_ACCESS)
+
+
+def check_name(request: IRequest, task_name: str) -> None:
+    """Check that the credentials of a request permit to see and change tasks of a name.
+
+    :raises Problem: when they do not. It says nothing about whether such a task exists.
+    """
+    prefix = access_of(request).prefix
+    if not task_name.startswith(prefix):
+        raise _out_of_prefix(prefix)
+
+
+def _out_of_prefix(prefix: str) -> Problem:
+    detail = f"this token is limited to tasks whose names begin with {quoted(prefix)}"
+    return Problem(403, detail, refusal=Refusal.PREFIX)
+
+
 @define(kw_only=True)
 class Gate:
     """The authorization of every request.
@@ -71,7 +127,7 @@ class Gate:
     now: Callable[[], float] = time.time
 
     def authorize(
-        self, request: Request, method: bytes, target: bytes, version: bytes
+        self, request: AuthorizedRequest, method: bytes, target: bytes, version: bytes
     ) -> Problem | None:
         """Return the problem to reject a request with, or ``None``; needs only its head.
 
@@ -106,7 +162,7 @@ class Gate:
     def _check_token(
         self,
         tokens: Tokens,
-        request: Request,
+        request: AuthorizedRequest,
         method: bytes,
         path: bytes,
         authority: bytes | None,
@@ -114,8 +170,12 @@ class Gate:
         # With a token, host and origin need no check: no browser sends a token by itself for a
         # web page. It does send the session's cookie, so sessions are checked below.
         values = request.requestHeaders.getRawHeaders(b"authorization")
-        permission = tokens.permission_of(values[0] if values else None)
-        safe = method in _SAFE_METHODS
+        access = tokens.access_of(values[0] if values else None)
+        permission, safe = access.permission, method in _SAFE_METHODS
+        if permission in (Permission.READ, Permission.WRITE):
+            request.access = access
+            if access.prefix and not _LIMITED_PATHS.match(path):
+                return _out_of_prefix(access.prefix)
         if permission is Permission.WRITE:
             return None
         if permission is Permission.READ and safe:
@@ -144,7 +204,7 @@ class Gate:
             origin_of(scheme, authority) for scheme in (b"http", b"https")
         )
 
-    def _is_own(self, origin: bytes, request: Request, authority: bytes | None) -> bool:
+    def _is_own(self, origin: bytes, request: AuthorizedRequest, authority: bytes | None) -> bool:
         """Return whether an origin (RFC 6454) is that of callme's own web pages."""
         origin = origin.lower()
         if origin in self.origins:
@@ -155,7 +215,7 @@ class Gate:
         return origin == origin_of(b"https" if request.isSecure() else b"http", authority)
 
     def _check_origin(
-        self, request: Request, method: bytes, path: bytes, authority: bytes | None
+        self, request: AuthorizedRequest, method: bytes, path: bytes, authority: bytes | None
     ) -> Problem | None:
         # Browsers send one origin; it is "null" for one that they conceal.
         origins = list(request.requestHeaders.getRawHeaders(b"origin", []))
@@ -175,7 +235,7 @@ class Gate:
         return None
 
     def _check_session(
-        self, tokens: Tokens, request: Request, method: bytes, path: bytes
+        self, tokens: Tokens, request: AuthorizedRequest, method: bytes, path: bytes
     ) -> Problem | None:
         now = self.now()
         cookies = islice(filter(is_well_formed, _cookies(request)), _MAX_SESSIONS)
@@ -188,17 +248,18 @@ class Gate:
             alsoProvides(request, IAnonymous)
             return None
         if (
-            session.permission is Permission.READ
+            session.access.permission is Permission.READ
             and method not in _SAFE_METHODS
             and path not in (LOGIN.encode(), LOGOUT.encode())
         ):
             detail = "this session is read-only: log in with another token"
             return Problem(403, detail, refusal=Refusal.READ_ONLY)
+        request.access = session.access
         request.setComponent(IUserSession, UserSession(session))
         return None
 
 
-def _is_cross_site(request: Request, method: bytes, path: bytes) -> bool:
+def _is_cross_site(request: AuthorizedRequest, method: bytes, path: bytes) -> bool:
     """Return whether a web page of another site makes a request (W3C, Fetch Metadata).
 
     Browsers say so even where they send no ``Origin``. A link to a web page may be followed from

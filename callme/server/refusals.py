@@ -32,6 +32,7 @@ class Refusal(Enum):
     TOKEN_MISSING = "token_missing"  # noqa: S105
     TOKEN_WRONG = "token_wrong"  # noqa: S105
     READ_ONLY = "read_only"
+    PREFIX = "prefix"
     LOGIN_WRONG = "login_wrong"
     LOGIN_TOO_OFTEN = "login_too_often"
     CROSS_ORIGIN = "cross_origin"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from io import BytesIO
+from secrets import token_hex
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -15,9 +17,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request as HttpRequest
 from twisted.web.resource import IResource
-from twisted.web.server import Request, Site
+from twisted.web.server import Site
 
-from .auth import Gate
+from .auth import AuthorizedRequest, Gate
 from .channel import IDLE_SECONDS, BoundedChannel
 from .connection_limits import EVICTION_HEADROOM, BufferBudget, ConnectionRegistry
 from .problem import NO_STORE, Problem, problem_response, set_head
@@ -32,11 +34,13 @@ SWEEP_SECONDS = 1
 METHODS = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
 """All methods that the server knows, as the value of an ``Allow`` header."""
 _NO_STORE = (NO_STORE[0].encode(), [NO_STORE[1].encode()])
+_REQUEST_ID = b"x-request-id"
+_VALID_ID = re.compile(rb"[!-~]{1,128}")
 FULL_LOG_SECONDS = 60.0
 """Minimum interval between two log lines about too many clients."""
 
 
-class BoundedRequest(Request):
+class BoundedRequest(AuthorizedRequest):
     """A request whose body is bounded and stays in memory.
 
     :ivar problem: the error to respond with instead of processing the request.
@@ -75,6 +79,10 @@ class BoundedRequest(Request):
 
     def process(self) -> None:
         self.responseHeaders.setRawHeaders(*_NO_STORE)
+        (given,) = self.requestHeaders.getRawHeaders(_REQUEST_ID, [b""])[:1]
+        identifier = given if _VALID_ID.fullmatch(given) else token_hex(8).encode()
+        self.request_id = identifier.decode("ascii")
+        self.responseHeaders.setRawHeaders(_REQUEST_ID, [identifier])
         if self._has_ambiguous_framing():
             self.channel.persistent = False
             self.setHeader(b"connection", b"close")

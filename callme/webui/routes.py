@@ -33,7 +33,7 @@ from ..errors import Invalid, quoted
 from ..security.login_throttle import LoginThrottle
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
-from ..server.auth import CHALLENGE, IAnonymous
+from ..server.auth import CHALLENGE, Author, IAnonymous, author_of
 from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
 from ..server.problem import Problem, set_head
 from ..server.refusals import Refusal, mark_refused, peer_name
@@ -178,10 +178,10 @@ class WebUi:
         """Return the form for a new minute, or reschedule the task."""
         return await self._confirm(request, path, RescheduleForm, self._reschedule)
 
-    async def _reschedule(self, task: Task, fields: dict[str, str]) -> str:
+    async def _reschedule(self, task: Task, fields: dict[str, str], by: Author) -> str:
         time = fields.get(TIME_FIELD, "").strip()
         trigger_at = parse_new_time({TIME_FIELD: time} if time else {}, self._now())
-        result = await self._tasks.reschedule(task.key, trigger_at, include_all_states=True)
+        result = await self._tasks.reschedule(task.key, trigger_at, include_all_states=True, by=by)
         if not result.moved:
             raise Problem(409, f"{task.key} is running: it cannot be rescheduled now")
         (_, new_key), *_ = result.moved
@@ -192,8 +192,8 @@ class WebUi:
         """Return the form that confirms a deletion, or delete the task."""
         return await self._confirm(request, path, DeleteForm, self._delete)
 
-    async def _delete(self, task: Task, fields: dict[str, str]) -> str:
-        await self._tasks.delete(task.key)
+    async def _delete(self, task: Task, fields: dict[str, str], by: Author) -> str:
+        await self._tasks.delete(task.key, by=by)
         return OVERVIEW + query(done="deleted")
 
     async def _confirm(
@@ -201,11 +201,12 @@ class WebUi:
         request: Request,
         path: str,
         form: type[ConfirmationForm],
-        act: Callable[[Task, dict[str, str]], Coroutine[Deferred[Any], Any, str]],
+        act: Callable[[Task, dict[str, str], Author], Coroutine[Deferred[Any], Any, str]],
     ) -> Layout | bytes:
         """Return the form that confirms an action on a task, or perform the action.
 
-        :param act: performs it, given the task and the form's fields; returns the next path.
+        :param act: performs it, given the task, the form's fields and the client; returns the
+            next path.
         """
         viewer = current_viewer(request)
         if not viewer.may_change:
@@ -217,7 +218,7 @@ class WebUi:
             check_csrf(request, fields)
             try:
                 _check_state(fields, task)
-                return redirect(request, await act(task, fields))
+                return redirect(request, await act(task, fields, author_of(request)))
             except (Problem, Invalid) as error:
                 problem = error if isinstance(error, Problem) else Problem.of(error)
                 time, status = fields.get(TIME_FIELD, "").strip(), problem.status
@@ -244,6 +245,13 @@ class WebUi:
             request.setHeader(b"retry-after", b"%d" % math.ceil(wait))
             message = f"Too many failed logins. Try again in {math.ceil(wait)} s."
             return self._login_form(request, after, 429, message)
+        access = tokens.access_by(token)
+        if access is not None and access.prefix:
+            message = (
+                f"This token is limited to tasks whose names begin with {access.prefix}: "
+                "these pages show all tasks. Use it with the API."
+            )
+            return self._login_form(request, after, 403, message)
         session = open_session(tokens, token, self._now(), secrets.token_urlsafe(16))
         if session is None:
             self._logins.failed(peer)

@@ -30,7 +30,7 @@ def current_viewer(request: IRequest) -> Viewer:
     user = cast(Request, request).getComponent(IUserSession)
     if user is None:
         return Viewer(may_change=not IReadOnly.providedBy(request))
-    return Viewer(user.session.permission is Permission.WRITE, user.session.csrf_token)
+    return Viewer(user.session.access.permission is Permission.WRITE, user.session.csrf_token)
 
 
 def set_session(request: Request, session: str, seconds: int) -> None:

@@ -33,6 +33,7 @@ ORDER = (
     "callme.webui",
     "callme.config",
     "callme.service",
+    "callme.log",
     "callme.move",
     "callme.tap",
 )

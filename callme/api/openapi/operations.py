@@ -32,7 +32,8 @@ and keeps a record.
 
 A trailing slash of a path is ignored. A path that allows `GET` allows `HEAD`. `OPTIONS` is \
 answered with `204` and `Allow`, other methods with `405` and `Allow`. Every response has \
-`Cache-Control: no-store`. Every error is `application/problem+json` (RFC 9457). Unknown \
+`Cache-Control: no-store`, and the `X-Request-Id` of its request, or one that callme makes. Every \
+error is `application/problem+json` (RFC 9457). Unknown \
 parameters are refused."""
 
 

@@ -24,7 +24,7 @@ def test_session_has_the_permission_of_its_token() -> None:
     for token, right in ((WRITES, Permission.WRITE), (READS, Permission.READ)):
         session = session_of(TOKEN_SET, opened(token), NOON)
         assert session is not None
-        assert session.permission is right
+        assert session.access.permission is right
     for wrong in (b"", b"read:s3cret-of-the-reader", WRITES[:-1], b"\xff"):
         assert open_session(TOKEN_SET, wrong, NOON, "n") is None
 
@@ -43,7 +43,7 @@ def test_session_ends_with_its_token() -> None:
     assert session_of(Tokens.parse("another-token-of-theirs"), text, NOON) is None
     lowered = session_of(Tokens.parse("read:s3cret-of-the-writer"), text, NOON)
     assert lowered is not None
-    assert lowered.permission is Permission.READ
+    assert lowered.access.permission is Permission.READ
 
 
 @given(st.integers(0), st.characters(codec="latin-1"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from callme.worker.attempt_log import LINES_PER_SECOND
+from callme.process.log_limit import LINES_PER_SECOND
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
 

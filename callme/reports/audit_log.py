@@ -1,0 +1,71 @@
+"""The audit log: one line for each change that a client makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from ..core.times import Key, quoted_key
+from ..core.transitions import PutOutcome
+from ..errors import quoted
+from ..process.log_limit import LogLimit
+from ..server.auth import Author
+
+log = Logger(namespace="callme")
+_VERBS = {PutOutcome.CREATED: "created", PutOutcome.REPLACED: "replaced"}
+
+
+def _log_omitted(count: int, kind: tuple[str, str]) -> None:
+    name, verb = kind
+    log.info("{by} {verb} {count} more tasks in that second", by=name, verb=verb, count=count)
+
+
+@define(eq=False)
+class AuditLog:
+    """The log of changes: who made them, by which request, to which tasks.
+
+    Of the tasks that one client creates or replaces in a second, the first get a line each and
+    the others are counted.
+
+    :param now: the wall clock, seconds since 1970.
+    """
+
+    _now: Callable[[], float]
+    _limit: LogLimit[tuple[str, str]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._limit = LogLimit(self._now, _log_omitted)
+
+    def put(self, by: Author, key: Key, outcome: PutOutcome) -> None:
+        """Log a put, unless it changed nothing."""
+        verb = _VERBS.get(outcome)
+        if verb is not None and self._limit.has_line((by.name, verb)):
+            self._log(by, verb, quoted_key(key))
+
+    def rescheduled(self, by: Author, old: Key, new: Key) -> None:
+        """Log that a task was moved to another minute."""
+        if self._limit.has_line((by.name, "rescheduled")):
+            self._log(by, "rescheduled", f"{quoted_key(old)} to {new.trigger_at}")
+
+    def deleted(self, by: Author, target: Key | str, count: int) -> None:
+        """Log the deletion of a task, or of those of a name."""
+        if isinstance(target, Key):
+            self._log(by, "deleted", quoted_key(target))
+        elif count:
+            self._log(by, "deleted", f"{count:,} tasks named {quoted(target)}")
+
+    def flush(self) -> None:
+        """Log the number of changes that got no line."""
+        self._limit.flush()
+
+    @staticmethod
+    def _log(by: Author, verb: str, task: str) -> None:
+        log.info(
+            "{by} {verb} {task}, request {request_id}",
+            by=by.name,
+            verb=verb,
+            task=task,
+            request_id=by.request_id,
+        )

@@ -1,0 +1,109 @@
+"""The audit log, and the identifiers of requests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.logger import capturedLogs, formatEvent
+
+from callme.process.log_limit import LINES_PER_SECOND
+from callme.server.site import BoundedSite
+from tests.helpers.credentials import gate_for
+from tests.helpers.raw_client import Client, head
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+TOKEN = b"a-token-of-operations"
+LATER = NOON + 3600
+TASK = {"trigger_at": str(LATER), "callback": "http://example.com/"}
+
+
+@pytest.fixture
+def client(world: World, tmp_path: Path) -> Client:
+    gate = gate_for(tmp_path, f"{TOKEN.decode()} ops")
+    return Client(world, BoundedSite(world.parts.site.resource, world.clock, gate))
+
+
+def ask(client: Client, method: bytes, path: bytes, body: Any = None) -> list[str]:
+    """Send a request; return the log lines that it causes."""
+    data = b"" if body is None else json.dumps(body).encode()
+    headers = [
+        b"Authorization: Bearer " + TOKEN,
+        b"X-Request-Id: r-1",
+        b"Content-Length: %d" % len(data),
+    ]
+    with capturedLogs() as events:
+        client.send(head(method, path, *headers) + data)
+        client.world.clock.pump([0.0] * 50)
+    return [str(formatEvent(event)) for event in events]
+
+
+def test_each_change_is_logged_with_its_author_and_request(client: Client) -> None:
+    key = f"x@{LATER}"
+    assert ask(client, b"PUT", b"/task/x", TASK) == [f'ops created "{key}", request r-1']
+    assert ask(client, b"PUT", b"/task/x", TASK) == []
+    lines = ask(client, b"POST", b"/reschedule/x?all=true", {"trigger_at": str(LATER + 60)})
+    assert lines == [f'ops rescheduled "{key}" to {LATER + 60}, request r-1']
+    assert ask(client, b"DELETE", f"/task/x@{LATER + 60}".encode()) == [
+        f'ops deleted "x@{LATER + 60}", request r-1'
+    ]
+    assert ask(client, b"DELETE", b"/task/x") == []
+
+
+def test_replacement_is_logged_as_such(world: World) -> None:
+    client = Client(world, BoundedSite(world.parts.site.resource, world.clock))
+    for retry, verb in ((1, "created"), (2, "replaced")):
+        data = json.dumps({**TASK, "retry": retry}).encode()
+        with capturedLogs() as events:
+            client.send(
+                head(
+                    b"PUT",
+                    b"/task/x",
+                    *([b"If-Match: *"] if verb == "replaced" else []),
+                    b"X-Request-Id: abc",
+                    b"Content-Length: %d" % len(data),
+                )
+                + data
+            )
+        (line,) = [str(formatEvent(event)) for event in events]
+        assert line == f'192.168.1.1 {verb} "x@{LATER}", request abc'
+
+
+def test_many_puts_in_a_second_get_one_line_for_all_beyond_the_limit(client: Client) -> None:
+    batch = [{**TASK, "task_name": f"n{number}"} for number in range(LINES_PER_SECOND + 7)]
+    lines = ask(client, b"POST", b"/batch", batch)
+    assert len(lines) == LINES_PER_SECOND
+    client.world.clock.advance(1)
+    assert ask(client, b"PUT", b"/task/last", TASK) == [
+        "ops created 7 more tasks in that second",
+        f'ops created "last@{LATER}", request r-1',
+    ]
+
+
+def test_omitted_changes_are_logged_when_the_daemon_stops(client: Client) -> None:
+    batch = [{**TASK, "task_name": f"n{number}"} for number in range(LINES_PER_SECOND + 7)]
+    ask(client, b"POST", b"/batch", batch)
+    with capturedLogs() as events:
+        client.world.parts.audit.flush()
+    assert [formatEvent(event) for event in events] == ["ops created 7 more tasks in that second"]
+
+
+@pytest.mark.parametrize("given", [b"7f3a", b"a/b=c", b"x" * 128])
+def test_request_id_of_the_client_is_sent_back(client: Client, given: bytes) -> None:
+    client.send(head(b"GET", b"/healthz", b"X-Request-Id: " + given))
+    assert b"\r\nX-Request-Id: " + given + b"\r\n" in client.transport.value()
+
+
+@pytest.mark.parametrize("given", [[], [b""], [b"x" * 129], [b"a b"]])
+def test_request_without_a_usable_id_gets_one(client: Client, given: list[bytes]) -> None:
+    found = set()
+    for _ in range(3):
+        client.send(head(b"GET", b"/nowhere", *(b"X-Request-Id: " + one for one in given)))
+        sent = client.transport.value().partition(b"X-Request-Id: ")[2].partition(b"\r\n")[0]
+        client.transport.clear()
+        assert len(sent) == 16
+        found.add(sent)
+    assert len(found) == 3

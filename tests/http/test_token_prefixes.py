@@ -1,0 +1,120 @@
+"""Tokens with a prefix: they neither show nor change any task whose name begins otherwise."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from callme.api.openapi.operations import document
+from callme.core.times import Key
+from callme.server.site import BoundedSite
+from tests.helpers.credentials import gate_for
+from tests.helpers.raw_client import Client, head
+from tests.helpers.tasks import NOON
+from tests.helpers.world import World
+
+TOKEN = b"a-token-of-the-team-a"
+AUTHORIZATION = b"Authorization: Bearer " + TOKEN
+LATER = NOON + 3600
+FOREIGN = "someone-elses-task"
+
+
+def operations() -> Iterator[tuple[str, str]]:
+    """Return the method and the path of every operation of the API, on a task of another team."""
+    for path, item in document()["paths"].items():
+        named = path.replace("{trigger_at}", str(LATER))
+        for method in item.keys() - {"parameters", "summary", "description"}:
+            yield method.upper(), re.sub(r"\{\w+\}", FOREIGN, named)
+
+
+@pytest.fixture
+def client(world: World, tmp_path: Path) -> Client:
+    gate = gate_for(tmp_path, f"{TOKEN.decode()} team-a prefix=team-a.")
+    assert gate.file is not None
+    world.tokens = gate.file.value
+    return Client(world, BoundedSite(world.parts.site.resource, world.clock, gate))
+
+
+def ask(client: Client, method: str, path: str, body: object = None, *headers: bytes) -> str:
+    """Send a request with the token; return the response as it was sent."""
+    data = b"" if body is None else json.dumps(body).encode()
+    length = b"Content-Length: %d" % len(data)
+    client.send(head(method.encode(), path.encode(), AUTHORIZATION, length, *headers) + data)
+    for _ in range(20):
+        client.world.clock.advance(0)
+    response: str = client.transport.value().decode()
+    client.transport.clear()
+    return response
+
+
+def new_task(name: str) -> dict[str, str]:
+    return {"task_name": name, "trigger_at": str(LATER), "callback": "http://example.com/"}
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(operations()))
+def test_no_operation_shows_or_changes_a_task_of_another_prefix(
+    client: Client, method: str, path: str
+) -> None:
+    world = client.world
+    before = world.put(FOREIGN, LATER)
+    world.put("team-a.own", LATER)
+    body = [new_task(FOREIGN)] if "batch" in path else new_task(FOREIGN)
+    for accept in (b"application/json", b"text/calendar", b"text/html"):
+        for query in ("", "?wait=0", "?start_from=" + FOREIGN + "@0", "?all=true", "?dry_run=true"):
+            sent = body if method in ("PUT", "POST") and "reschedule" not in path else None
+            response = ask(client, method, path + query, sent, b"Accept: " + accept)
+            if FOREIGN in response:
+                # A text that repeats the request reveals nothing.
+                assert response.split()[1] in ("400", "403", "422"), response
+    stored = world.task(Key(FOREIGN, LATER))
+    assert stored.definition == before
+    assert stored.created_at_ms == world.task(Key("team-a.own", LATER)).created_at_ms
+
+
+@pytest.mark.parametrize("path", ["/", "/page/find", "/metrics", "/forecast", "/%74ask/", "/new/"])
+def test_path_about_all_tasks_is_refused(client: Client, path: str) -> None:
+    response = ask(client, "GET", path)
+    assert response.startswith("HTTP/1.1 403 ")
+    assert 'limited to tasks whose names begin with \\"team-a.\\"' in response
+
+
+@pytest.mark.parametrize("path", ["/status/", "/status", "/task/"])
+@pytest.mark.parametrize("accept", [b"application/json", b"text/calendar"])
+def test_list_has_only_the_tasks_of_the_prefix(client: Client, path: str, accept: bytes) -> None:
+    for name in ("team-a", "team-a.one", "team-a.two", "team-b", FOREIGN):
+        client.world.put(name, LATER)
+    response = ask(client, "GET", path, None, b"Accept: " + accept)
+    assert re.findall(r'"task_name":"([^"]*)"', response) == ["team-a.one", "team-a.two"]
+
+
+def test_own_tasks_can_be_put_read_moved_and_deleted(client: Client) -> None:
+    name = "team-a.x"
+    assert " 201 " in ask(client, "PUT", f"/task/{name}", new_task(name))
+    results = ask(client, "POST", "/batch", [new_task("team-a.y"), new_task(FOREIGN)])
+    assert re.findall(r'"status":([0-9]+)', results) == ["201", "403"]
+    assert " 200 " in ask(client, "GET", f"/status/{name}@{LATER}")
+    assert " 200 " in ask(client, "GET", f"/status/{name}.ics")
+    assert " 200 " in ask(client, "POST", f"/reschedule/{name}?all=true")
+    assert " 200 " in ask(client, "DELETE", f"/task/{name}")
+
+
+def test_login_with_such_a_token_is_refused_with_the_reason(client: Client) -> None:
+    form = b"token=" + TOKEN
+    client.send(
+        head(
+            b"POST",
+            b"/page/login",
+            b"Content-Type: application/x-www-form-urlencoded",
+            b"Content-Length: %d" % len(form),
+            b"Origin: http://localhost",
+        )
+        + form
+    )
+    response = client.transport.value().decode()
+    assert response.startswith("HTTP/1.1 403 ")
+    assert "limited to tasks whose names begin with team-a." in response
+    assert "Set-Cookie" not in response

@@ -40,6 +40,8 @@ class Service:
             return
         data = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", "Host: callme", "Connection: close"]
+        # callme would make a random one, and the same seed another log.
+        lines.append("X-Request-Id: simulated")
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         head = "\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""])
         exchange = Exchange(self, self.process, answered)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
@@ -23,15 +24,24 @@ MAX_BODY = 1024 * 1024
 """Maximum size of a request's body, in bytes."""
 MAX_BATCH = 16 * 1024 * 1024
 """Maximum size of the body of a batch, in bytes."""
+_PROBE_PATHS = (b"/healthz", b"/healthz/", b"/metrics", b"/metrics/")
+"""Paths that are served however many clients are connected."""
 _BATCH_PATHS = (b"/batch", b"/batch/")
 REQUEST_SECONDS = 30
 """Time limit for a request to arrive, from its first byte to its last."""
+SURPLUS_SECONDS = 5
+"""Time limit for the request of a client beyond the limit."""
 IDLE_SECONDS = 60
 """Time limit for an open connection without a request, unless the site has another."""
 CLOSE_SECONDS = 10
 """Time limit for a client to read the last response before its connection is dropped."""
 RESPONSE_SECONDS = 120
 """Time limit for a response; a working database takes much less."""
+
+
+def _too_many_clients() -> Problem:
+    detail = "too many clients are connected: repeat the request later"
+    return Problem(503, detail, headers=RETRY_LATER, refusal=Refusal.OVERLOAD)
 
 
 def _max_body(request_line: bytes) -> int:
@@ -73,7 +83,12 @@ class BoundedChannel(HTTPChannel):
 
     The site checks the deadlines of all its connections every second: a timer for each would
     have to be created and cancelled for each request.
+
+    :ivar is_surplus: whether the connection is beyond the limit: then it has one request, which is
+        served only if it is a probe, and otherwise refused before its body is read.
     """
+
+    is_surplus = False
 
     max_body = MAX_BODY
     # Twisted's own timer is restarted by every byte.
@@ -100,7 +115,7 @@ class BoundedChannel(HTTPChannel):
         self._site = cast(SiteProtocol, self.factory)
         super().connectionMade()
         self._site.channel_opened(self)
-        self._expire_in(REQUEST_SECONDS)
+        self._expire_in(SURPLUS_SECONDS if self.is_surplus else REQUEST_SECONDS)
         self._idle = False
 
     def dataReceived(self, data: bytes) -> None:
@@ -108,7 +123,7 @@ class BoundedChannel(HTTPChannel):
             return
         if self._idle:
             self._idle = False
-            self._site.registry.mark_reading(self)
+            self._site.registry.mark_reading(self, self._site.clock.seconds())
             self._expire_in(REQUEST_SECONDS)
         try:
             super().dataReceived(data)
@@ -119,13 +134,22 @@ class BoundedChannel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         request = self.requests[-1]
         method, target, version = self._request_line.split(b" ")
-        problem = self._site.gate.authorize(request, method, target, version)
+        if self.is_surplus and path_of(target) not in _PROBE_PATHS:
+            problem: Problem | None = _too_many_clients()
+        else:
+            problem = self._site.gate.authorize(request, method, target, version)
         if problem is None or self.length == 0:
             request.problem = problem
             super().allHeadersReceived()
         else:
             # The body of a rejected request is neither buffered nor waited for.
             self._reject(problem)
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        persistent = super().checkPersistence(request, version)
+        if self.is_surplus:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        return persistent and not self.is_surplus
 
     def rawDataReceived(self, data: bytes) -> None:
         if not self._refused:
@@ -182,7 +206,7 @@ class BoundedChannel(HTTPChannel):
             self._update_usage()
         self._responding = False
         self._idle = True
-        self._site.registry.mark_idle(self)
+        self._site.registry.mark_idle(self, self._site.clock.seconds())
         if self._site.closing:
             self.persistent = False
         self._closing = not self.persistent
@@ -249,7 +273,8 @@ class BoundedChannel(HTTPChannel):
         elif self._idle:
             self._close_gracefully()
         else:
-            self._refuse(408, f"the request took more than {REQUEST_SECONDS} s to arrive")
+            seconds = SURPLUS_SECONDS if self.is_surplus else REQUEST_SECONDS
+            self._refuse(408, f"the request took more than {seconds} s to arrive")
 
     def record_refusal(self, reason: Refusal) -> None:
         """Count a refused request of this connection."""
@@ -261,11 +286,28 @@ class BoundedChannel(HTTPChannel):
 
     def evict(self) -> None:
         """Close the connection to make room for another; an idle one sends its data first."""
-        if self._idle and not self._write_paused:
+        if self._refused or self._write_paused:
+            self.drop()
+        elif self._idle:
             self._close_gracefully()
-            self._site.registry.mark_busy(self)
+        elif self._reading:
+            self._reject(_too_many_clients())
+            self.loseConnection()
         else:
             self.drop()
+        self._site.registry.mark_busy(self)
+
+    def has_unread(self) -> bool:
+        """Return whether the client has sent what is not read yet."""
+        transport: Any = self.transport
+        get_handle = getattr(getattr(transport, "transport", transport), "getHandle", None)
+        if get_handle is None:
+            return False
+        try:
+            return bool(get_handle().recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            # There is nothing to read, or the connection is broken.
+            return False
 
     def close_when_idle(self) -> None:
         """Close the connection: at once if it is idle, else after the current response."""
@@ -308,7 +350,7 @@ class BoundedChannel(HTTPChannel):
 
     def _close_within(self, seconds: float) -> None:
         self._refused = self._closing = True
-        self._site.registry.mark_idle(self)
+        self._site.registry.mark_idle(self, self._site.clock.seconds())
         self._expire_in(seconds)
 
     def _expire_in(self, seconds: float) -> None:

@@ -204,15 +204,28 @@ class BoundedSite(Site):
         self._closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return a protocol for a new connection; at the limit, evict another for it."""
-        if self.registry.full:
-            self._log_full()
-            evicted = self.registry.pop_evictable()
-            if evicted is None:
-                self.refusals.record(Refusal.OVERLOAD, peer_name(addr))
-                return RejectedConnection()
+        """Return a protocol for a new connection; at the limit, evict another for it.
+
+        If none may be evicted, the connection is surplus: see :class:`BoundedChannel`.
+        """
+        is_surplus = self.registry.full and not self._make_room()
+        if is_surplus and self.registry.exhausted:
+            self.refusals.record(Refusal.OVERLOAD, peer_name(addr))
+            return RejectedConnection()
+        protocol: Any = super().buildProtocol(addr)
+        protocol.is_surplus = is_surplus
+        return protocol
+
+    def _make_room(self) -> bool:
+        """Evict a connection; return whether there is room for another one within the limit."""
+        self._log_full()
+        evicted = self.registry.pop_evictable(self.clock.seconds(), BoundedChannel.has_unread)
+        if evicted is not None:
             evicted.evict()
-        return super().buildProtocol(addr)
+            return True
+        if (dropped := self.registry.pop_surplus()) is not None:
+            dropped.drop()
+        return False
 
     def _log_full(self) -> None:
         if (now := self.clock.seconds()) - self._full_logged_at >= FULL_LOG_SECONDS:
@@ -224,7 +237,7 @@ class BoundedSite(Site):
 
     def channel_opened(self, channel: BoundedChannel) -> None:
         """Register a new connection."""
-        self.registry.add(channel)
+        self.registry.add(channel, self.clock.seconds(), is_surplus=channel.is_surplus)
         if not self._sweeping.running:
             self._sweeping.start(SWEEP_SECONDS, now=False)
 

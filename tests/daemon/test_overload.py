@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from callme.server.connection_limits import MIN_READING_SECONDS
 from tests.helpers.certificates import write_certificate
 from tests.helpers.credentials import write_token_file
 from tests.helpers.processes import NEEDS_CURL, Daemon, Sink, listens, wait_for
@@ -109,6 +110,8 @@ def test_low_descriptor_limit_is_shared_between_calls_and_clients(
         with ExitStack() as stack:
             for _ in range(150):
                 stack.enter_context(connected(daemon))
+            # Clients that have just connected may be about to send a request.
+            time.sleep(MIN_READING_SECONDS)
             keys = [daemon.put(f"n{n}", sink.url("/sleep/1"), retry=0) for n in range(60)]
             assert {daemon.until(key, "succeeded")["state"] for key in keys} == {"succeeded"}
         assert "Traceback" not in daemon.log()

@@ -21,12 +21,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from callme import __version__, tap
+from callme import __version__, service, tap
 from callme.caller import tls
 from callme.core.transitions import PutCondition
 from callme.server import listen
 from callme.server.auth import Gate
-from callme.server.connection_limits import EVICTION_HEADROOM
 from callme.server.listen import CannotListen, check_bindable
 from callme.store import queue, tasks
 from callme.store.database import Store
@@ -339,16 +338,16 @@ async def test_tls_port_serves_https(tmp_path: Path) -> None:
 
 
 async def test_tls_clients_without_room_are_disconnected(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error in the log would fail the test too."""
+    monkeypatch.setattr(service, "connection_limits_for", lambda *_: (1, 0))
     write_certificate(tmp_path)
     port = f"ssl:0:interface=127.0.0.1:privateKey={tmp_path}/key.pem:certKey={tmp_path}/cert.pem"
     daemon = makeService(options(tmp_path, f"--port={port}", "--max-connections=1"))
     daemon.startService()
     with ExitStack() as stack:
-        # More clients than the headroom for evicted connections; none sends anything.
-        clients = [stack.enter_context(socket.socket()) for _ in range(EVICTION_HEADROOM + 20)]
+        clients = [stack.enter_context(socket.socket()) for _ in range(20)]
         for client in clients:
             client.connect(("127.0.0.1", port_of(daemon)))
         for _ in range(10):

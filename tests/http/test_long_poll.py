@@ -301,7 +301,7 @@ def test_shutdown_answers_every_long_poll(world: World) -> None:
 
 def test_closing_site_answers_long_polls_first(world: World) -> None:
     world.put(at=AT)
-    site = BoundedSite(world.parts.api.resource(), world.clock, max_connections=1)
+    site = BoundedSite(world.parts.api.resource(), world.clock, max_connections=1, headroom=0)
     first = Client(world, site)
     first.send(b"GET /status/%s?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n" % str(KEY).encode())
     with pytest.raises(ConnectionRefusedError):

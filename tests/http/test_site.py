@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 
@@ -17,12 +20,20 @@ from callme.server.channel import (
     MAX_BODY,
     REQUEST_SECONDS,
     RESPONSE_SECONDS,
+    SURPLUS_SECONDS,
+    BoundedChannel,
 )
-from callme.server.connection_limits import EVICTION_HEADROOM
+from callme.server.connection_limits import (
+    EVICTION_HEADROOM,
+    MIN_IDLE_SECONDS,
+    MIN_READING_SECONDS,
+)
 from callme.server.site import FULL_LOG_SECONDS, BoundedSite
 from callme.store import tasks
+from tests.helpers.api_client import ask
 from tests.helpers.logs import LoggedFailures
-from tests.helpers.raw_client import BODY, GET, Client
+from tests.helpers.raw_client import BODY, GET, Client, head
+from tests.helpers.tasks import NOON
 from tests.helpers.world import World
 
 
@@ -488,6 +499,7 @@ def test_new_connection_evicts_the_longest_idle(world: World, site: BoundedSite)
     idle.send(GET[:5])
     idle.send(GET[5:])
     assert not silent.dropped
+    world.clock.advance(MIN_IDLE_SECONDS)
     new = Client(world, site)
     new.send(GET)
     assert new.status() == 200
@@ -505,6 +517,7 @@ def test_new_connection_evicts_one_that_does_not_read(world: World, site: Bounde
     idle, *_ = (Client(world, site) for _ in range(3))
     clogged(idle)
     idle.send(GET)
+    world.clock.advance(MIN_IDLE_SECONDS)
     Client(world, site)
     assert idle.dropped
 
@@ -513,6 +526,7 @@ def test_new_connection_evicts_the_slowest_request(world: World, site: BoundedSi
     first, second, third = (Client(world, site) for _ in range(3))
     second.send(GET[:5])
     third.send(put()[:-1])
+    world.clock.advance(MIN_READING_SECONDS)
     crowd = [Client(world, site)]
     assert first.dropped
     first.hang_up()
@@ -535,11 +549,15 @@ def test_connection_awaiting_a_response_is_not_evicted(world: World, site: Bound
     clients = [Client(world, site) for _ in range(3)]
     for client in clients:
         client.send(GET)
-    with pytest.raises(ConnectionRefusedError):
-        Client(world, site)
+    surplus = Client(world, site)
+    surplus.send(GET)
+    assert surplus.status() == 503
+    assert surplus.transport.disconnecting
+    surplus.hang_up()
     for response in waiting:
         response.callback(world.result(page()))
     assert [client.status() for client in clients] == [200] * 3
+    world.clock.advance(MIN_IDLE_SECONDS)
     Client(world, site)
     assert [client.transport.disconnecting for client in clients] == [True, False, False]
 
@@ -548,17 +566,110 @@ def test_rejected_connection_frees_its_place(world: World, site: BoundedSite) ->
     clients = [Client(world, site) for _ in range(3)]
     clients[2].send(put(b"/task/x", BODY, b"Origin: null"))
     assert clients[2].status() == 403
+    world.clock.advance(MIN_READING_SECONDS)
     Client(world, site)
     assert [client.dropped for client in clients] == [False, False, True]
 
 
 def test_evicted_connections_count_until_they_are_closed(world: World, site: BoundedSite) -> None:
-    clients = [Client(world, site) for _ in range(3 + EVICTION_HEADROOM)]
-    assert [client.dropped for client in clients] == [True] * EVICTION_HEADROOM + [False] * 3
+    clients = []
+    for _ in range(3 + EVICTION_HEADROOM):
+        clients.append(Client(world, site))
+        clients[-1].send(GET)
+        world.clock.advance(MIN_IDLE_SECONDS)
+    disconnected = [client.transport.disconnecting for client in clients]
+    assert disconnected == [True] * EVICTION_HEADROOM + [False] * 3
     with pytest.raises(ConnectionRefusedError):
         Client(world, site)
     clients[0].hang_up()
     Client(world, site)
+
+
+PROBES = [b"/healthz", b"/healthz/", b"/metrics", b"/metrics?pretty"]
+
+
+@pytest.fixture
+def flooded(world: World) -> BoundedSite:
+    """A site whose clients all wait for a response."""
+    site = BoundedSite(world.parts.api.resource(), world.clock, max_connections=3)
+    world.put(at=NOON + 3600)
+    for _ in range(3):
+        Client(world, site).send(head(b"GET", b"/status/task@%d?wait=50" % (NOON + 3600)))
+    assert world.parts.long_poll.count == 3
+    return site
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_probe_is_answered_though_no_client_may_be_evicted(
+    world: World, flooded: BoundedSite, path: bytes
+) -> None:
+    world.scheduler.start()
+    for _ in range(3 * EVICTION_HEADROOM):
+        # Each of the crowd remains connected, and sends nothing.
+        with suppress(ConnectionRefusedError):
+            Client(world, flooded)
+        for connection in [one for one in flooded.registry.connections if closes(one)]:
+            connection.connectionLost(Failure(ConnectionDone()))
+        probe = Client(world, flooded)
+        probe.send(head(b"GET", path))
+        assert probe.transport.value().startswith(b"HTTP/1.1 200")
+        assert b"\r\nConnection: close\r\n" in probe.transport.value()
+        assert probe.transport.disconnecting
+        probe.hang_up()
+
+
+def closes(channel: BoundedChannel) -> bool:
+    transport: Any = channel.transport
+    return bool(transport.disconnecting)
+
+
+def test_evicted_request_is_told_to_repeat_it_later(world: World, site: BoundedSite) -> None:
+    clients = [Client(world, site) for _ in range(3)]
+    clients[0].send(put()[:-1])
+    for client in clients[1:]:
+        client.send(GET[:5])
+    world.clock.advance(MIN_READING_SECONDS)
+    Client(world, site)
+    assert clients[0].transport.value().startswith(b"HTTP/1.1 503")
+    assert clients[0].transport.disconnecting
+
+
+def test_silent_surplus_connections_make_room_for_each_other(
+    world: World, flooded: BoundedSite
+) -> None:
+    crowd = [Client(world, flooded) for _ in range(EVICTION_HEADROOM // 2 + 1)]
+    assert [client.dropped for client in crowd] == [True] + [False] * (EVICTION_HEADROOM // 2)
+    world.turn_to(NOON + SURPLUS_SECONDS + 1)
+    assert all(client.transport.disconnecting for client in crowd)
+
+
+def test_surplus_request_is_refused_before_its_body_is_sent(
+    world: World, flooded: BoundedSite
+) -> None:
+    client = Client(world, flooded)
+    before, _, body = put(b"/task/x").partition(b"\r\n\r\n")
+    client.send(before + b"\r\n\r\n")
+    response = client.transport.value()
+    assert response.startswith(b"HTTP/1.1 503")
+    assert b"\r\nRetry-After: 2\r\n" in response
+    # The client is left to close the connection: it might not read the response otherwise.
+    assert not client.transport.disconnecting
+    client.send(body)
+    assert client.transport.value() == response
+    world.turn_to(NOON + 15)
+    assert client.dropped
+
+
+def test_request_that_was_sent_is_not_cut_off_by_a_crowd(world: World, site: BoundedSite) -> None:
+    clients = [Client(world, site) for _ in range(3)]
+    crowd = [Client(world, site) for _ in range(EVICTION_HEADROOM // 2)]
+    for client in clients:
+        client.send(put(b"/task/x"))
+        assert client.status() in (200, 201)
+    for client in crowd:
+        client.send(put(b"/task/y"))
+        assert client.status() == 503
+    assert ask(world, "GET", "/status/y").status == 404
 
 
 def test_full_server_is_logged_now_and_then(world: World, site: BoundedSite) -> None:

@@ -91,7 +91,7 @@ _PROBLEMS = {
     "TooManyRequests": (429, "Clients send more to callme at once than it buffers."),
     "TooManyWaiters": (429, "Too many clients use `wait`. Or as in `TooManyRequests`."),
     "HeadersTooLarge": (431, "The headers are too large."),
-    "Unavailable": (503, "The database is unavailable."),
+    "Unavailable": (503, "The database is unavailable, or too many clients are connected."),
 }
 _WITH_TASK = ("PutConflict", "PreconditionFailed")
 """Problems that have the existing task."""

@@ -39,7 +39,16 @@ html_copy_source = False
 html_extra_path = ["extra"]
 
 CONTENTS = {
-    "Use callme": ["tour", "recipes", "migrating", "api", "reference", "glossary"],
+    "Use callme": [
+        "tour",
+        "recipes",
+        "migrating",
+        "comparison",
+        "faq",
+        "api",
+        "reference",
+        "glossary",
+    ],
     "Operate callme": ["operations", "exposing", "page", "monitoring", "scaling"],
     "Understand callme": ["inside", "performance", "interop", "security"],
     "Work on callme": [

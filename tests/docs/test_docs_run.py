@@ -43,8 +43,9 @@ SECONDS = 90
 """Seconds in which a response must become the documented one: a minute may have to begin."""
 MINUTE_ENDS = 50
 """From this second of a minute on, commands that put due tasks wait for the next minute."""
-PORTS = ("6777", "8000")
-"""The ports of the daemon, and of the endpoint that some pages let it call."""
+DAEMON = "6777"
+PORTS = (DAEMON, "8000", "8001", "8002", "8003", "8004")
+"""The ports of the daemon, and of the programs of the pages: no two programs share one."""
 STATUS = "callme-status "
 # curl also prints the status, unless the page itself requests it.
 CURL = f"""#!/bin/sh
@@ -125,7 +126,7 @@ class Reader:
             self._start(step.text)
             return
         asks = "curl " in step.text or "python3 " in step.text
-        if asks and not listens(int(self._ports["6777"])):
+        if asks and not listens(int(self._ports[DAEMON])):
             self._start("twistd -n --pidfile= callme --port=6777 &")
         if '"+0m"' in step.text and time.time() % 60 > MINUTE_ENDS:
             # A state that ends with the minute must still be there when it is queried.
@@ -161,15 +162,14 @@ class Reader:
         self._minutes = minutes
 
     def _start(self, command: str) -> None:
-        """Start a command in the background; it replaces the one that used its port."""
-        text = command + "".join(
-            (self._directory / name).read_text() for name in re.findall(r"\w+\.py", command)
-        )
-        # A program calls the port of the daemon and listens on the other one.
-        port = "6777" if "twistd" in command else "8000"
-        assert port in text or self._ports[port] in text, "it listens on no port known here"
+        """Start a command in the background; a daemon replaces the one before it.
+
+        The pages tell the reader to stop the daemon, and never to stop another program.
+        """
+        port = DAEMON if "twistd" in command else self._port_of(command)
         before = self._running.pop(port, None)
         if before is not None:
+            assert port == DAEMON, f"port {port} belongs to a program that was started before"
             before.terminate()
             before.wait(SECONDS)
         with (self._directory / "log").open("ab") as log:
@@ -189,6 +189,15 @@ class Reader:
             return listens(int(self._ports[port]))
 
         wait_for(ready, SECONDS)
+
+    def _port_of(self, command: str) -> str:
+        """Return the documented port that a Python program listens on."""
+        text = "".join(
+            (self._directory / name).read_text() for name in re.findall(r"\w+\.py", command)
+        )
+        listens_on = re.findall(r'Server\(\("127\.0\.0\.1", (\d+)\)', text)
+        assert len(listens_on) == 1, "it does not listen on exactly one port"
+        return next(port for port, true in self._ports.items() if true == listens_on[0])
 
     def _log(self) -> str:
         log = self._directory / "log"

@@ -370,10 +370,10 @@ PARAMETERS = (
         parse=_plain(parse_headers),
         schema=HEADERS_SCHEMA,
         type_name="object of strings",
-        documentation=f"Sent with the request: at most {MAX_HEADERS}, of {MAX_HEADER_BYTES:,} "
-        f"bytes in all. Not accepted: {_FRAMING}, and "
-        "those that callme sends itself (`-` and `_` count as the same there). In responses, a "
-        f'value is `"{MASK}"` where the name looks secret; in lists and errors every value is.',
+        documentation=f"Headers of the request: at most {MAX_HEADERS}, with {MAX_HEADER_BYTES:,} "
+        f"bytes in all. callme rejects {_FRAMING}, and the headers that it sends itself (a `_` "
+        f'counts as a `-`). Responses replace a value by `"{MASK}"` if the name of the header '
+        "looks secret; lists and errors replace all values.",
         column=JSON_OBJECT,
         to_json=redact_secrets,
         redact=redact_all,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from attrs import frozen
 from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
@@ -15,6 +17,7 @@ from .widgets import Renderable, bdi, escape_invisible, flash, state, template
 EXPECTED_STATE_FIELD = "expected_state"
 """The form field with the task's state at the time the form was rendered."""
 TIME_FIELD = "trigger_at"
+_WITHOUT_ZONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
 
 
 @frozen(kw_only=True)
@@ -71,13 +74,18 @@ class ConfirmationForm(Element):
             tags.p(
                 tags.button(self.verb, class_=button_class),
                 " ",
-                tags.a("Cancel", href=url_for(TASK, task.key)),
+                tags.a("Back to the task", href=url_for(TASK, task.key)),
                 class_="actions",
             ),
             action=url_for(prefix, task.key),
             method="post",
             class_="confirm",
         )
+
+
+def time_in_utc(text: str) -> str:
+    """Return a time of the form, which means UTC if it names no zone, as the API accepts it."""
+    return f"{text}Z" if _WITHOUT_ZONE.fullmatch(text) else text
 
 
 class RescheduleForm(ConfirmationForm):
@@ -102,7 +110,7 @@ class RescheduleForm(ConfirmationForm):
         if confirmation.task.state is State.SUCCEEDED:
             effect = "The task has succeeded already. It is called again at the new time"
         return self._form(
-            tags.p(f"{effect}, with its full retry budget. Its past attempts stay on record."),
+            tags.p(f"{effect}, and has all its attempts again. Past attempts stay on record."),
             tags.p(tags.label("New time (UTC)")(for_="time"), field),
             tags.p(
                 tags.code("+5m"),
@@ -110,8 +118,10 @@ class RescheduleForm(ConfirmationForm):
                 tags.code("+2h"),
                 " or ",
                 tags.code("+1d"),
-                " from now, a time such as ",
-                tags.code("2028-11-26T00:00:00Z"),
+                " from now, a time in UTC such as ",
+                tags.code("2028-11-26 09:00"),
+                ", a local time such as ",
+                tags.code("2028-11-26T09:00[Europe/Berlin]"),
                 ", or a Unix timestamp. An empty field means the next minute.",
                 id="time-hint",
                 class_="hint",

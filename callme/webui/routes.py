@@ -52,6 +52,7 @@ from .forms import (
     DeleteForm,
     LogIn,
     RescheduleForm,
+    time_in_utc,
 )
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
 from .search import MAX_RESULTS, SearchResults, render_results
@@ -179,8 +180,12 @@ class WebUi:
         return await self._confirm(request, path, RescheduleForm, self._reschedule)
 
     async def _reschedule(self, task: Task, fields: dict[str, str], by: Author) -> str:
-        time = fields.get(TIME_FIELD, "").strip()
-        trigger_at = parse_new_time({TIME_FIELD: time} if time else {}, self._now())
+        time = time_in_utc(fields.get(TIME_FIELD, "").strip())
+        try:
+            trigger_at = parse_new_time({TIME_FIELD: time} if time else {}, self._now())
+        except Invalid as error:
+            # The form has one field, so its name would say nothing.
+            raise Problem(422, "; ".join(one.detail for one in error.errors)) from None
         result = await self._tasks.reschedule(task.key, trigger_at, include_all_states=True, by=by)
         if not result.moved:
             raise Problem(409, f"{task.key} is running: it cannot be rescheduled now")
@@ -277,10 +282,14 @@ class WebUi:
     async def _get_task(self, request: Request, path: str, attempts_to: int | None = None) -> Task:
         key = parse_selector(request, path)
         if not isinstance(key, Key):
-            raise Problem(404, "the path has no task key: expected NAME@MINUTE")
+            raise Problem(404, "this address names no task: expected NAME@MINUTE at its end")
         task = await self._store.read(tasks.get, key, attempts_to)
         if task is None:
-            raise Problem(404, f"task {key} not found: it may have been rescheduled or deleted")
+            raise Problem(
+                404,
+                f"there is no task {key}: it may have been rescheduled, deleted, or removed after "
+                "its retention",
+            )
         return task
 
     def _layout(

@@ -188,12 +188,18 @@ def _next_step(task: Task, attempt: Attempt, following: Attempt | None) -> Rende
     return "given up"
 
 
+def _attempt_counts(task: Task) -> str:
+    allowed, earlier = 1 + task.definition.retry, task.last_attempt - task.attempts_used
+    earlier += task.state is State.RUNNING
+    counts = f"{task.attempts_used} made, {task.attempts_left} left of {allowed}"
+    return f"{counts}, and {earlier} before it was rescheduled" if earlier > 0 else counts
+
+
 def _definition(task: Task) -> Iterable[tuple[str, Renderable]]:
     definition = task.definition
-    allowed = 1 + definition.retry
     yield "Key", tags.code(escape_invisible(str(task.key)))
     yield "Minute", minute(definition.trigger_at)
-    yield "Attempts", f"{task.attempts_used} made, {task.attempts_left} left of {allowed}"
+    yield "Attempts", _attempt_counts(task)
     yield "Expires", minute(definition.expires_at)
     for parameter in PARAMETERS:
         value = getattr(definition, parameter.name)

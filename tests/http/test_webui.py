@@ -360,6 +360,7 @@ def test_task_page_continues_after_a_reschedule(ticking: World) -> None:
     moved = to["rescheduled"][0]["to"]
     page = visit(ticking, f"/page/task/{moved}")
     assert page.rows("1 attempt")[0][-1] == "rescheduled to 2027-01-15 12:03"
+    assert page.facts["Attempts"] == "0 made, 1 left of 1, and 1 before it was rescheduled"
     ticking.turn_to(NOON + 185)
     page = visit(ticking, f"/page/task/{moved}")
     assert [row[-1] for row in page.rows("2 attempts")] == [
@@ -557,7 +558,18 @@ def test_invalid_time_is_reported_beside_its_field(
     assert all(page.all(f".//*[@id='{one}']") for one in described)
     (alert,) = page.texts(".//p[@role='alert']")
     assert message in alert
+    assert "trigger_at" not in alert
     assert ticking.task(key).state is State.FAILED
+
+
+def test_time_without_zone_in_the_form_means_utc(ticking: World) -> None:
+    for given in ("2027-01-15 12:07", "2027-01-15T12:07:00"):
+        key = fail(ticking, f"x{len(given)}")
+        fields = {"trigger_at": given, "expected_state": "failed"}
+        done = visit(ticking, f"/page/reschedule/{key}", fields)
+        assert (
+            done.header("location") == f"/page/task/{key.task_name}@{NOON + 420}?done=rescheduled"
+        )
 
 
 def test_form_deletes_a_task(ticking: World) -> None:

@@ -139,8 +139,19 @@ setup(
         ],
         # They make a site from the Markdown files; the site loads nothing from other servers.
         "docs": ["furo>=2024.8.6", "myst-parser>=4.0", "sphinx>=8.1"],
-        # Alternatives that the benchmarks compare with; arq also needs a Redis server.
-        "bench": ["aiohttp", "apscheduler<4", "arq", "huey", "requests", "sqlalchemy"],
+        # Alternatives that the benchmarks compare with; some also need a server.
+        "bench": [
+            "aiohttp",
+            "apscheduler<4",
+            "arq",
+            "asyncpg",
+            "dramatiq[redis]",
+            "greenstalk",
+            "huey",
+            "pgqueuer",
+            "requests",
+            "sqlalchemy",
+        ],
         "types": ["mypy>=1.15", "mypy-zope>=1.0.11", "types-PyYAML"],
     },
     zip_safe=False,

@@ -1,13 +1,20 @@
-"""What people use today, draining tasks that are due into the same endpoint, each with its client.
+"""Other tools that drain due jobs into the same endpoint, each with its usual client.
 
-``python -m benchmarks.peers {huey,apscheduler,arq} URL TASKS``: prints tasks per second. arq
-needs a Redis server on port 6379 of this machine.
+``python -m benchmarks.peers TOOL URL JOBS`` prints calls per second, from the start of the worker
+to the last call. The tools are huey, apscheduler, arq, dramatiq, bullmq, beanstalkd and pgqueuer.
+arq, dramatiq and bullmq need a Redis server on port 6379 of this machine, and bullmq also Node and
+npm. beanstalkd and pgqueuer need the programs of Debian's packages beanstalkd and postgresql, which
+are started here. Every store syncs to disk, except Redis by default: ``redis-server --appendonly
+yes --appendfsync always``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -129,6 +136,120 @@ def arq(url: str, tasks: int, directory: str) -> float:
     return asyncio.run(run())
 
 
+def dramatiq(url: str, tasks: int, directory: str) -> float:
+    import dramatiq as library
+    from dramatiq.brokers.redis import RedisBroker
+
+    broker = RedisBroker(url="redis://127.0.0.1:6379/0")
+    broker.flush_all()
+    library.set_broker(broker)
+    call = library.actor(max_retries=1)(get)
+    for _ in range(tasks):
+        call.send(url)
+    worker = library.Worker(broker, worker_threads=WORKERS)
+    began = time.perf_counter()
+    worker.start()
+    COUNTDOWN.done.wait()
+    elapsed = time.perf_counter() - began
+    worker.stop()
+    return tasks / elapsed
+
+
+def beanstalkd(url: str, tasks: int, directory: str) -> float:
+    import greenstalk
+
+    from tests.helpers.processes import free_port, listens, wait_for
+
+    port = free_port()
+    command = ["beanstalkd", "-l", "127.0.0.1", "-p", str(port), "-b", directory, "-f", "0"]
+    server = subprocess.Popen(command)
+    try:
+        wait_for(lambda: listens(port))
+        with greenstalk.Client(("127.0.0.1", port)) as client:
+            for _ in range(tasks):
+                client.put(url)
+        began = time.perf_counter()
+        for _ in range(WORKERS):
+            threading.Thread(target=_serve_beanstalkd, args=(port,), daemon=True).start()
+        COUNTDOWN.done.wait()
+        return tasks / (time.perf_counter() - began)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _serve_beanstalkd(port: int) -> None:
+    import greenstalk
+
+    with (
+        contextlib.suppress(greenstalk.Error, OSError),
+        greenstalk.Client(("127.0.0.1", port)) as client,
+    ):
+        while True:
+            job = client.reserve()
+            get(str(job.body))
+            client.delete(job)
+
+
+def pgqueuer(url: str, tasks: int, directory: str) -> float:
+    import aiohttp
+    import asyncpg
+    from pgqueuer.db import AsyncpgDriver
+    from pgqueuer.models import Job
+    from pgqueuer.qm import QueueManager
+    from pgqueuer.queries import Queries
+    from pgqueuer.types import QueueExecutionMode
+
+    from tests.helpers.postgres import Cluster
+
+    async def run(port: int) -> float:
+        connection = await asyncpg.connect(
+            host="127.0.0.1", port=port, user="callme", database="postgres"
+        )
+        driver = AsyncpgDriver(connection)
+        queries = Queries(driver)
+        await queries.install()
+        await queries.enqueue(["call"] * tasks, [url.encode()] * tasks, [0] * tasks)
+        manager = QueueManager(queries)
+        async with aiohttp.ClientSession() as session:
+
+            @manager.entrypoint("call")
+            async def call(job: Job) -> None:
+                async with session.get((job.payload or b"").decode()) as response:
+                    await response.read()
+                    assert response.status == 200
+                COUNTDOWN.one()
+
+            began = time.perf_counter()
+            await manager.run(batch_size=32, max_concurrent_tasks=64, mode=QueueExecutionMode.drain)
+            elapsed = time.perf_counter() - began
+            assert COUNTDOWN.done.is_set()
+        await connection.close()
+        return tasks / elapsed
+
+    cluster = Cluster(durable=True)
+    try:
+        return asyncio.run(run(cluster.port))
+    finally:
+        cluster.close()
+
+
+def bullmq(url: str, tasks: int, directory: str) -> float:
+    script = shutil.copy(Path(__file__).with_name("bullmq.mjs"), directory)
+    subprocess.run(
+        ["npm", "install", "--silent", "--no-audit", "--prefix", directory, "bullmq", "ioredis"],
+        check=True,
+    )
+    done = subprocess.run(
+        ["node", script, url, str(tasks)], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
+TOOLS = {
+    tool.__name__: tool for tool in (huey, apscheduler, arq, dramatiq, beanstalkd, pgqueuer, bullmq)
+}
+
 if __name__ == "__main__":
     which, endpoint, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
     COUNTDOWN = Countdown(number)
@@ -136,5 +257,5 @@ if __name__ == "__main__":
     sys.modules["benchmarks.peers"] = sys.modules["__main__"]
     get.__module__ = "benchmarks.peers"
     with tempfile.TemporaryDirectory() as folder:
-        rate = {"huey": huey, "apscheduler": apscheduler, "arq": arq}[which]
+        rate = TOOLS[which]
         print(f"{rate(endpoint, number, folder):.1f}")

@@ -1,23 +1,17 @@
 """Settings of Sphinx, which builds the site of the documentation: ``tox run -e docs``.
 
-The files are plain Markdown that can be read as they are. The site adds its contents and the
-reference, which is generated from the OpenAPI document.
+The files are plain Markdown that can be read as they are. The site adds its contents.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from reference import reference  # noqa: E402
-
 from callme import __version__  # noqa: E402
 
 project = "callme"
@@ -76,12 +70,10 @@ def _contents() -> str:
     return "\n".join(lines)
 
 
-def add_generated_text(_: Sphinx, name: str, source: list[str]) -> None:
-    """Add the contents or the reference to a page when Sphinx reads it."""
+def add_contents(_: Sphinx, name: str, source: list[str]) -> None:
+    """Add the contents to the first page when Sphinx reads it."""
     if name == root_doc:
         source[0] += "\n" + _contents()
-    elif name == "docs/reference":
-        source[0] += "\n" + reference()
 
 
 def reject_external_resources(app: Sphinx, _: Exception | None) -> None:
@@ -98,5 +90,5 @@ def reject_external_resources(app: Sphinx, _: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Connect the functions above to the events of Sphinx."""
-    app.connect("source-read", add_generated_text)
+    app.connect("source-read", add_contents)
     app.connect("build-finished", reject_external_resources)

@@ -1,10 +1,14 @@
-"""The reference of the HTTP API, as Markdown generated from the OpenAPI document."""
+"""The reference of the HTTP API, as Markdown generated from the OpenAPI document.
+
+Run this module to write docs/reference.md.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from callme.api.openapi.operations import document
@@ -12,6 +16,14 @@ from callme.api.openapi.operations import document
 Part = dict[str, Any]
 
 METHODS = ("get", "put", "post", "delete")
+PAGE = Path(__file__).parents[1] / "reference.md"
+INTRODUCTION = """\
+# Reference
+
+This page lists every operation, parameter, member and response of the HTTP API. It is generated
+from the [OpenAPI](https://www.openapis.org) document that every daemon serves at `/openapi.json`.
+Tests compare that document with the code. For an explanation with examples, see [the API](api.md).
+"""
 
 
 def reference() -> str:
@@ -50,7 +62,7 @@ class _Reference:
                 for method in METHODS:
                     if method in item and tag["name"] in item[method]["tags"]:
                         yield from self._operation(method, path, item)
-        yield from ("", "(common)=", "", "## Common parameters and responses", "")
+        yield from ("", "## Common parameters and responses", "")
         yield from self._parameters(
             {"$ref": ref} for kind, ref in self._shared if kind == "parameter"
         )
@@ -73,8 +85,7 @@ class _Reference:
 
     def _operation(self, method: str, path: str, item: Part) -> Iterator[str]:
         operation = item[method]
-        yield from ("", f"(operation-{operation['operationId']})=", "")
-        yield from (f"### `{method.upper()} {path}`", "", operation["summary"])
+        yield from ("", f"### `{method.upper()} {path}`", "", operation["summary"])
         if "description" in operation:
             yield from ("", operation["description"])
         parameters = [*item.get("parameters", ()), *operation["parameters"]]
@@ -90,7 +101,10 @@ class _Reference:
             kind for kind, ref in self._shared if kind != "parameter" and kind not in answers
         ]
         but = f", except {' and '.join(f'`{one}`' for one in missing)}" if missing else ""
-        yield from ("", f"[The common parameters and responses](#common) apply{but}.")
+        yield from (
+            "",
+            f"[The common parameters and responses](#common-parameters-and-responses) apply{but}.",
+        )
 
     def _parameters(self, parameters: Iterable[Part]) -> Iterator[str]:
         yield from _table(
@@ -122,7 +136,7 @@ class _Reference:
         return meaning, _contents(answer["content"]) if "content" in answer else "none"
 
     def _schema(self, name: str, schema: Part) -> Iterator[str]:
-        yield from ("", f"(schema-{name})=", "", f"### {name}", "")
+        yield from ("", f"### {name}", "")
         about = [schema.get("description", "")]
         if "properties" not in schema:
             about.append(f"Type: {_type(schema)}.")
@@ -165,7 +179,7 @@ class _Reference:
         required = [f"`{one}`" for one in schema.get("required", ())]
         but = f" except {' and '.join(missing)}" if missing else ""
         always = "all" if len(required) == len(schema["properties"]) else " and ".join(required)
-        return f"It has the members of [{like}](#schema-{like}){but}; {always} must be present."
+        return f"It has the members of [{like}](#{like.lower()}){but}; {always} must be present."
 
     def _meaning(self, member: str, schema: Part) -> str:
         """Return the meaning of a member, or that of the task parameter with its name."""
@@ -210,7 +224,7 @@ def _type(schema: Part) -> str:
     """Return the type of a value with its bounds."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#schema-{name})"
+        return f"[{name}](#{name.lower()})"
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
     if "const" in schema:
@@ -242,3 +256,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
         yield ""
         for row in (head, ("---",) * len(head), *made):
             yield f"| {' | '.join(row)} |"
+
+
+def whole_page() -> str:
+    """Return the whole page."""
+    return INTRODUCTION + reference()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(whole_page(), encoding="utf-8")

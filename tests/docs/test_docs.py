@@ -30,7 +30,7 @@ from tests.helpers.openapi_checks import PATHS, template_of
 sys.path.insert(0, str(ROOT / "docs/site"))
 
 from options import options_table
-from reference import reference
+from reference import PAGE, reference, whole_page
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 MOST_SKIPPED = 6
@@ -164,13 +164,22 @@ def test_every_operation_has_a_curl_line() -> None:
     assert sorted(wanted - shown) == []
 
 
+def test_reference_on_disk_is_the_one_of_the_document() -> None:
+    current = PAGE.read_text(encoding="utf-8") == whole_page()
+    assert current, "the API has changed: run python docs/site/reference.py"
+
+
 def test_reference_describes_every_parameter_and_member() -> None:
     text = reference()
     for template in PATHS:
         assert f" {template}`" in text
     assert "|  |\n" not in text, "something has no meaning"
     linked = set(re.findall(r"\]\(#([\w-]+)\)", text))
-    assert linked <= set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    # The anchors that GitHub and MyST give to headings.
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert linked
+    assert linked <= anchors
 
 
 # Comparison of output

@@ -275,6 +275,29 @@ def test_query_uses_its_index(path: Path, statement: str, index: str) -> None:
     assert not any(step.startswith("SCAN") or "ORDER BY" in step for step in plan), plan
 
 
+async def test_log_that_a_long_reader_let_grow_is_cut(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file, "CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr(file, "WAL_LIMIT_BYTES", 50 * 4096)
+    log = path.with_name(path.name + "-wal")
+
+    async def fill(name: str) -> None:
+        for number in range(20):
+            large = definition(f"{name}{number}", payload="x" * 50_000)
+            await store.write(tasks.put, large, PutCondition.NONE, NOW)
+
+    await fill("first")
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM task").fetchone()
+    await fill("second")
+    grown = log.stat().st_size
+    reader.close()
+    await fill("third")
+    assert log.stat().st_size < 150 * 4096 < grown
+
+
 async def test_locked_database_is_unavailable_and_loses_nothing(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

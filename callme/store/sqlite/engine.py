@@ -18,6 +18,7 @@ from ..interface import StoreUnavailable
 from .bulk import run_all
 from .cursor import SqliteCursor
 from .file import DatabaseFile, configure_reader, configure_writer
+from .guard import FileGuard
 
 T = TypeVar("T")
 READERS = 3
@@ -41,8 +42,22 @@ class SqliteStore(GroupCommitStore):
     ) -> None:
         super().__init__(node, clock or reactor)
         self._database = database
-        self._writer = _pool(database, configure_writer, 1, reactor)
-        self._readers = _pool(database, configure_reader, READERS, reactor)
+        self._guard = FileGuard(database)
+        self._writer = _pool(database, self._open_writer, 1, reactor)
+        self._readers = _pool(database, self._open_reader, READERS, reactor)
+
+    def _open_writer(self, connection: sqlite3.Connection) -> None:
+        configure_writer(connection)
+        self._guard.note_companions()
+
+    def _open_reader(self, connection: sqlite3.Connection) -> None:
+        # More readers are opened when there is more to read, at any time.
+        self._guard.check()
+        configure_reader(connection)
+
+    @property
+    def is_writable(self) -> bool:
+        return super().is_writable and self._guard.is_in_place
 
     async def _close(self) -> None:
         await self._commits.idle()
@@ -54,7 +69,9 @@ class SqliteStore(GroupCommitStore):
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
         def run(cursor: SqliteCursor) -> tuple[list[Any], Changes]:
             write = Write(cursor=cursor, node=self._node)
-            return run_all(write, operations), write.changes
+            results = run_all(write, operations)
+            self._guard.check_commit(cursor.connection)
+            return results, write.changes
 
         return _in_pool(self._writer, "BEGIN IMMEDIATE", run)
 
@@ -70,7 +87,9 @@ def _pool(
 ) -> adbapi.ConnectionPool:
     return adbapi.ConnectionPool(
         "sqlite3",
-        str(database.path),
+        # Without mode=rw SQLite would create a file that is gone.
+        f"{database.path.as_uri()}?mode=rw",
+        uri=True,
         cp_min=1,
         cp_max=size,
         cp_openfun=configure,

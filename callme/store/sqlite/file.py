@@ -12,7 +12,7 @@ import sqlite3
 import stat
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..interface import CannotOpen, StartupCounts
 from ..migrations import Migrations, read_migrations
@@ -27,6 +27,8 @@ BUSY_SECONDS = 2
 """Time that a statement waits for another program's lock before it fails, in seconds."""
 CHECKPOINT_PAGES = 8000
 """Pages (of 4 KiB) in the write-ahead log from which on a commit checkpoints them."""
+WAL_LIMIT_BYTES = CHECKPOINT_PAGES * 4096
+"""Size to which the write-ahead log is cut after a long reader let it grow."""
 CACHE_KIB = 16 * 1024
 """Memory for the page cache of the connection that writes."""
 _MAX_CHECKED_BYTES = 64 * 1024 * 1024
@@ -41,10 +43,17 @@ class DatabaseFile:
     :ivar lock: the descriptor that holds the lock; it survives a fork. It must
         not be closed while the database is open: POSIX drops all locks of a
         process on a file, SQLite's too, when it closes any descriptor of it.
+    :ivar identity: the device and the inode of the locked file.
     """
 
     path: Path
     lock: int
+    identity: tuple[int, int] = field(init=False)
+
+    @identity.default
+    def _read_identity(self) -> tuple[int, int]:
+        status = os.fstat(self.lock)
+        return status.st_dev, status.st_ino
 
     def release(self) -> None:
         """Unlock the file; every connection must be closed."""
@@ -183,6 +192,7 @@ def configure_writer(connection: sqlite3.Connection) -> None:
     # A checkpoint writes a page once, however many commits changed it. Eight times SQLite's
     # default, at most 32 MB of write-ahead log, halves the cost of a PUT.
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
 

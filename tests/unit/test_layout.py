@@ -35,6 +35,7 @@ ORDER = (
     "callme.service",
     "callme.log",
     "callme.move",
+    "callme.backup",
     "callme.tap",
 )
 """Each may import itself and those before it, but for the walls below."""

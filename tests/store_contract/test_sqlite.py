@@ -235,6 +235,58 @@ def test_file_of_an_older_schema_is_refused_in_one_line(path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("planted", "message"),
+    [
+        (
+            "CREATE TRIGGER spy AFTER INSERT ON task BEGIN"
+            " UPDATE task SET callback = 'http://evil/'; END",
+            "the trigger 'spy' is not callme's",
+        ),
+        ("CREATE VIEW seen AS SELECT * FROM task", "the view 'seen' is not callme's"),
+        ("CREATE TABLE other (x)", "the table 'other' is not callme's"),
+        ("CREATE INDEX slow ON task (payload)", "the index 'slow' is not callme's"),
+        ("DROP INDEX task_due", "the index 'task_due' is missing"),
+        (
+            "DROP INDEX task_due; CREATE INDEX task_due ON task (due_at)",
+            "the index 'task_due' was changed",
+        ),
+        ("ALTER TABLE task ADD COLUMN x TEXT", "the table 'task' was changed"),
+        (
+            "ALTER TABLE task ADD COLUMN x AS (upper(callback))",
+            "the table 'task' was changed",
+        ),
+        ('CREATE TABLE "a\nb" (x)', r"the table 'a\\nb' is not callme's"),
+    ],
+)
+def test_schema_of_another_program_is_refused_in_one_line(
+    path: Path, planted: str, message: str
+) -> None:
+    make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(planted)
+    with pytest.raises(CannotOpen, match=message) as refused:
+        open_database(path)
+    assert "\n" not in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_statistics_of_an_administrator_are_accepted(path: Path) -> None:
+    make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ANALYZE")
+    make(path)
+
+
+async def test_no_connection_trusts_the_schema(store: SqliteStore) -> None:
+    def settings(cursor: Cursor) -> list[int]:
+        names = ("trusted_schema", "cell_size_check")
+        return [cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    assert await store.write(lambda write: settings(write.cursor)) == [0, 1]
+    assert await store.read(settings) == [0, 1]
+
+
 async def test_every_connection_has_durable_settings(store: SqliteStore) -> None:
     def settings(cursor: Cursor) -> dict[str, object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "query_only", "wal_autocheckpoint")

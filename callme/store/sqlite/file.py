@@ -10,6 +10,7 @@ import fcntl
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 from attrs import field, frozen
@@ -18,6 +19,7 @@ from ..interface import CannotOpen, StartupCounts
 from ..migrations import Migrations, read_migrations
 from ..stats import startup_counts
 from .cursor import SqliteCursor
+from .schema import difference, read_schema
 
 APPLICATION_ID = 0x63616C6D
 """The value of ``PRAGMA application_id`` in callme's files: "calm" in ASCII."""
@@ -83,6 +85,7 @@ def open_database(path: Path) -> DatabaseFile:
             os.fchmod(lock, 0o600)
             configure_writer(connection)
             migrate(connection, _printable(path))
+            _check_schema(connection, path)
         finally:
             connection.close()
     except (OSError, sqlite3.Error) as error:
@@ -137,6 +140,7 @@ def _printable(path: Path) -> str:
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a file that is damaged, another program's, or of an unknown schema."""
+    _distrust(connection)
     application_id = _pragma(connection, "application_id")
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application_id != APPLICATION_ID and not (empty and application_id == 0):
@@ -146,6 +150,18 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise CannotOpen(f"{_printable(path)} is damaged: {' '.join(found.split())}")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a schema that the migrations did not make."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+        migrate(model)
+        found = difference(read_schema(connection), read_schema(model))
+    if found is not None:
+        raise CannotOpen(
+            f"{_printable(path)} does not have the schema that callme makes: {found}. Remove the "
+            "difference, or restore a backup"
+        )
 
 
 def migrations() -> Migrations:
@@ -182,8 +198,15 @@ def _statements(script: str) -> list[str]:
     return statements
 
 
+def _distrust(connection: sqlite3.Connection) -> None:
+    """Let SQLite check what it reads, and run no function that the schema names."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+
+
 def configure_writer(connection: sqlite3.Connection) -> None:
     """Configure the only connection that writes; see SQLite's pragma documentation."""
+    _distrust(connection)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA journal_mode = WAL")
     # NORMAL may lose an acknowledged commit in WAL mode when the power goes.
@@ -202,6 +225,7 @@ def configure_reader(connection: sqlite3.Connection) -> None:
     It never checkpoints: until SQLite 3.51.3 two connections that write or
     checkpoint at the same time can damage a database in WAL mode.
     """
+    _distrust(connection)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA query_only = ON")

@@ -291,6 +291,14 @@ async def test_malformed_response_is_a_failed_connection(
     assert len(endpoint.requests) == 1
 
 
+async def test_connection_of_a_malformed_response_is_closed(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    endpoint.answer = b"SSH-2.0-OpenSSH_9\r\n\r\n"
+    await call(caller, endpoint)
+    await endpoint.connections[0].lost.addTimeout(5, reactor)
+
+
 async def test_closed_port_is_a_failed_connection(caller: HttpCaller, endpoint: Endpoint) -> None:
     made = claim(endpoint)
     await maybeDeferred(endpoint.port.stopListening)

@@ -19,6 +19,7 @@ class FakeCaller:
     :ivar pending: the calls in flight by key.
     :ivar status: the status of every response, which is immediate; ``None`` leaves calls pending.
     :ivar failing: a function that replaces the call, in order to misbehave.
+    :ivar cancelled_outcome: the outcome of a call that is cancelled; ``None`` fails it.
     """
 
     now: Callable[[], float]
@@ -26,6 +27,7 @@ class FakeCaller:
     failing: Callable[[Claim], Deferred[Outcome]] | None = None
     calls: list[tuple[float, Claim]] = field(factory=list)
     pending: dict[Key, Deferred[Outcome]] = field(factory=dict)
+    cancelled_outcome: Outcome | None = None
     cancelled: list[Key] = field(factory=list)
 
     def call(
@@ -38,9 +40,14 @@ class FakeCaller:
         if self.status is not None:
             return succeed(outcome)
         key = claim.definition.key
-        ending: Deferred[Outcome] = Deferred(lambda _: self.cancelled.append(key))
+        ending: Deferred[Outcome] = Deferred(lambda cancelled: self._cancel(key, cancelled))
         self.pending[key] = ending
         return ending
+
+    def _cancel(self, key: Key, cancelled: Deferred[Outcome]) -> None:
+        self.cancelled.append(key)
+        if self.cancelled_outcome is not None:
+            cancelled.callback(self.cancelled_outcome)
 
     def end(self, key: Key, status: int) -> None:
         """End a pending call with a response of this status."""

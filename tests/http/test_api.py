@@ -492,6 +492,37 @@ def test_a_task_rescheduled_to_now_is_called_now(world: World) -> None:
     assert len(world.caller.calls) == calls + 1
 
 
+@pytest.mark.parametrize("path", ["/reschedule/n", f"/reschedule/n@{NOON + 3600}"])
+def test_task_moved_from_the_future_to_now_is_called_before_the_next_tick(
+    world: World, path: str
+) -> None:
+    world.scheduler.start()
+    world.turn_to(NOON + 10)
+    put(world, "n", trigger_at=NOON + 3600)
+    assert ask(world, "POST", f"{path}?all", {"trigger_at": "+0m"}).status == 200
+    assert world.caller.called == [f"n@{NOON}"]
+    assert [at for at, _ in world.caller.calls] == [NOON + 10]
+
+
+def test_replacement_of_a_due_task_is_called_before_the_next_tick(world: World) -> None:
+    """The first definition stays uncalled because its host has no free slot."""
+    world.build(concurrency=1, per_host=1)
+    world.caller.status = None
+    world.scheduler.start()
+    world.turn_to(NOON + 10)
+    put(world, "first", trigger_at="+0m", callback="http://busy.example/")
+    put(world, "n", trigger_at="+0m", callback="http://busy.example/")
+    assert world.caller.called == [f"first@{NOON}"]
+    world.build(concurrency=2, per_host=1)
+    world.scheduler.start()
+    response = ask(
+        world, "PUT", f"/task/n@{NOON}", {"callback": "http://free.example/"}, {"If-Match": "*"}
+    )
+    assert response.status == 200
+    assert world.caller.called[-1] == f"n@{NOON}"
+    assert world.caller.calls[-1][1].host == "free.example:80"
+
+
 def test_all_failed_tasks_of_a_name_are_rescheduled(world: World) -> None:
     failed(world, 0, 1, 2)
     put(world, trigger_at=NOON + 60 * 4)

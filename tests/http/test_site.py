@@ -441,6 +441,49 @@ def test_buffer_usage_is_released(world: World, small: BoundedSite) -> None:
         left.hang_up()
 
 
+@pytest.mark.parametrize("headers", [(), (b"Transfer-Encoding: chunked",)])
+@pytest.mark.parametrize("size", [0, 500, MAX_BODY + 1])
+def test_no_byte_of_a_finished_request_is_counted(
+    world: World, headers: tuple[bytes, ...], size: int
+) -> None:
+    """The bound of all buffered bytes would otherwise become looser, or tighter, with each body."""
+    made = BoundedSite(world.parts.api.resource(), world.clock, max_buffered_bytes=2 * MAX_BODY)
+    body = BODY + b" " * size
+    if headers:
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    client = Client(world, made)
+    for _ in range(3):
+        client.send(put(b"/task/a", body, *headers))
+        assert client.status() in (200, 201, 413)
+    client.hang_up()
+    assert made.buffers._total == 0
+
+
+def test_discarded_part_of_a_body_is_not_counted(world: World) -> None:
+    made = BoundedSite(world.parts.api.resource(), world.clock, max_buffered_bytes=2 * MAX_BODY)
+    client = Client(world, made)
+    half = b"%x\r\n%s\r\n" % (MAX_BODY // 2 + 1, b" " * (MAX_BODY // 2 + 1))
+    client.send(put(b"/task/a", half, b"Transfer-Encoding: chunked"))
+    assert made.buffers._total == MAX_BODY // 2 + 1
+    client.send(half)
+    assert made.buffers._total == 0
+    client.send(b"0\r\n\r\n")
+    assert client.status() == 413
+
+
+def test_nothing_is_shed_while_every_body_is_being_processed(
+    world: World, small: BoundedSite
+) -> None:
+    waiting: Deferred[Any] = Deferred()
+    world.store.overrides[tasks.put] = lambda *_, **__: waiting
+    waits = Client(world, small)
+    waits.send(put(b"/task/a", BODY + b" " * 900))
+    small.buffers.max_bytes = 10
+    small.shed_load()
+    assert waits.responses() == []
+    assert not waits.dropped
+
+
 def test_body_being_processed_is_not_shed(world: World, small: BoundedSite) -> None:
     waiting: Deferred[Any] = Deferred()
     world.store.overrides[tasks.put] = lambda *_, **__: waiting
@@ -482,6 +525,13 @@ def test_read_response_releases_its_buffer(world: World, small: BoundedSite) -> 
         client.send(GET)
         client.channel.resumeProducing()
         assert not client.dropped
+
+
+@pytest.mark.parametrize("target", [b"*", b"x", b"?x", b"http:x"])
+def test_target_that_is_no_path_is_a_bad_request(world: World, target: bytes) -> None:
+    client = Client(world)
+    client.send(head(b"GET", target))
+    assert client.status() == 400
 
 
 # Connection limit

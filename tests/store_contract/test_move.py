@@ -191,15 +191,22 @@ async def test_target_with_other_tasks_is_refused(path: Path, url: str) -> None:
         run(path.with_name("other.sqlite"), url)
 
 
-async def test_resumed_move_copies_changed_tasks(path: Path, url: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        # The counts by state are the same.
+        "UPDATE task SET due_at = due_at + 60 WHERE state = 'scheduled'",
+        "UPDATE attempt SET detail = 'another'",
+    ],
+)
+async def test_resumed_move_notices_changed_rows(path: Path, url: str, change: str) -> None:
     store = SqliteStore(open_database(path), reactor, lambda: "a")
     await fill(store)
     await store.close()
     run(path, url)
     run(path, url)
     connection = sqlite3.connect(path)
-    # The counts by state are the same.
-    connection.execute("UPDATE task SET due_at = due_at + 60 WHERE state = 'scheduled'")
+    assert connection.execute(change).rowcount > 0
     connection.commit()
     connection.close()
     with pytest.raises(

@@ -663,6 +663,21 @@ async def test_reschedule_past_max_delay_moves_nothing(store: Store) -> None:
     assert ([], [(key, "too_late")]) == (list(result.moved), list(result.skipped))
 
 
+@pytest.mark.parametrize(("seconds", "is_moved"), [(-1, True), (0, False), (1, False)])
+async def test_reschedule_is_possible_until_max_delay(
+    store: Store, seconds: int, is_moved: bool
+) -> None:
+    key = await put(store, max_delay=7, retry=0)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+    past, now = NOON + 3600, NOON + 3600 + 7 * 60 + seconds
+    result = await store.write(tasks.reschedule, key, past, now, include_all_states=False)
+    assert result is not None
+    assert bool(result.moved) == is_moved
+    assert bool(result.skipped) != is_moved
+    assert len(await claim_all(store, now=now)) == is_moved
+
+
 async def test_rescheduled_name_takes_the_next_free_minutes(store: Store) -> None:
     failed = [await put_in(store, State.FAILED, at=NOON + 60 * n) for n in (0, 1, 2)]
     running = await put_in(store, State.RUNNING, at=NOON + 240)

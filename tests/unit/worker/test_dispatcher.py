@@ -11,8 +11,9 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from callme.core.task import Claim, Outcome, Reason, State
+from callme.core.task import Claim, Outcome, Reason, State, Transition
 from callme.core.times import Key
+from callme.store import queue
 from callme.store.interface import StoreUnavailable
 from callme.worker.dispatcher import Dispatcher
 from callme.worker.recorder import RETRY_SECONDS
@@ -435,3 +436,74 @@ def test_failed_record_is_one_line_that_names_the_task(world: World, log_lines: 
     world.store.is_full = False
     world.turn_to(NOON + RETRY_SECONDS)
     assert world.task(Key("a {name} with braces", NOON)).state is State.SUCCEEDED
+
+
+# What mutants of the code survived
+
+
+def test_call_with_a_status_that_is_cut_off_has_that_status(dispatching: Dispatching) -> None:
+    """The endpoint has acted: to call it again would be a second call."""
+    dispatching.start()
+    caller = dispatching.world.caller
+    caller.cancelled_outcome = Outcome(started_at_ms=NOON * 1000, duration_ms=5, status=200)
+    dispatching.put()
+    dispatching.notify(HOST)
+    dispatching.close(grace_seconds=3)
+    dispatching.world.turn_to(NOON + 3)
+    assert caller.cancelled == [TASK]
+    assert dispatching.world.task(TASK).state is State.SUCCEEDED
+
+
+def test_call_without_a_status_that_is_cut_off_was_interrupted(dispatching: Dispatching) -> None:
+    """The endpoint is not to blame: the next attempt does not wait for the retry delay."""
+    dispatching.start()
+    caller = dispatching.world.caller
+    caller.cancelled_outcome = Outcome(started_at_ms=NOON * 1000, reason=Reason.TIMEOUT)
+    dispatching.put(retry_delay=5)
+    dispatching.notify(HOST)
+    dispatching.close(grace_seconds=3)
+    dispatching.world.turn_to(NOON + 3)
+    task = dispatching.world.task(TASK)
+    assert [attempt.reason for attempt in task.attempts or ()] == [Reason.INTERRUPTED]
+    assert (task.state, task.due_at) == (State.SCHEDULED, NOON)
+
+
+def test_close_during_a_claim_that_fails_ends_at_once(dispatching: Dispatching) -> None:
+    claiming: Deferred[Any] = Deferred()
+    dispatching.world.store.overrides[queue.claim] = lambda *_: claiming
+    dispatching.start()
+    dispatching.put()
+    dispatching.notify(HOST)
+    closed = dispatching.close(grace_seconds=3)
+    assert closed == []
+    claiming.errback(StoreUnavailable("database is locked"))
+    assert closed == [None]
+    assert dispatching.world.clock.seconds() == NOON
+
+
+def test_record_that_the_database_refuses_is_stored_without_the_response(
+    dispatching: Dispatching, logged_failures: LoggedFailures
+) -> None:
+    store = dispatching.world.store
+    bodies: list[str] = []
+
+    def refuse(claim: Claim, transition: Transition, now: float) -> Deferred[Any]:
+        assert transition.attempt is not None
+        bodies.append(transition.attempt.body)
+        if transition.attempt.body:
+            return fail(ValueError("the body is refused"))
+        return store.run(queue.record, claim, transition, now)  # type: ignore[no-any-return]
+
+    store.overrides[queue.record] = refuse
+    dispatching.world.caller.failing = lambda claim: succeed(
+        Outcome(started_at_ms=NOON * 1000, duration_ms=5, status=200, body="secret")
+    )
+    dispatching.start()
+    dispatching.put()
+    dispatching.notify(HOST)
+    dispatching.world.turn_to(NOON + 3 * RETRY_SECONDS)
+    assert bodies == ["secret", ""]
+    assert logged_failures.flush(ValueError) == 1
+    task = dispatching.world.task(TASK)
+    assert task.state is State.SUCCEEDED
+    assert [attempt.body for attempt in task.attempts or ()] == [""]

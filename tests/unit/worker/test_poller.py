@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 
 from callme.core.task import Reason, State
 from callme.core.times import Key
@@ -70,3 +72,38 @@ def test_internal_error_does_not_end_polling(
 def test_polling_ends_with_the_scheduler(shared: World) -> None:
     shared.result(Deferred.fromCoroutine(shared.scheduler.stop(0, 0)))
     assert shared.clock.getDelayedCalls() == []
+
+
+def test_heartbeat_is_sent_as_soon_as_the_database_is_back(shared: World) -> None:
+    """Its peers may soon count this daemon as dead."""
+    sent: list[float] = []
+
+    def take_orphans(now: float) -> Deferred[Any]:
+        sent.append(now)
+        return shared.store.run(queue.take_orphans, now)  # type: ignore[no-any-return]
+
+    shared.turn_to(NOON + 10 + HEARTBEAT_SECONDS)
+    shared.store.overrides[queue.take_orphans] = take_orphans
+    shared.store.is_broken = True
+    shared.turn_to(shared.now() + 1)
+    shared.store.is_broken = False
+    back = shared.now()
+    sent.clear()
+    shared.turn_to(back + 0.6)
+    assert sent == [back + 0.5]
+    # After that, the interval is the usual one.
+    shared.turn_to(back + HEARTBEAT_SECONDS)
+    assert sent == [back + 0.5]
+    shared.turn_to(back + HEARTBEAT_SECONDS + 0.6)
+    assert len(sent) == 2
+
+
+def test_each_outage_is_logged_once(shared: World) -> None:
+    with capturedLogs() as events:
+        for _ in range(2):
+            shared.store.is_broken = True
+            shared.turn_to(shared.now() + 3)
+            shared.store.is_broken = False
+            shared.turn_to(shared.now() + 3)
+    lines = [formatEvent(event) or "" for event in events]
+    assert sum(line.startswith("polling for due tasks failed") for line in lines) == 2

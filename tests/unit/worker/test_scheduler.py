@@ -738,3 +738,12 @@ def test_immediate_outcome_frees_its_slot(world: World) -> None:
     world.scheduler.start()
     assert len(world.caller.calls) == 1000
     assert world.scheduler.health().calls_in_flight == 0
+
+
+def test_stop_during_an_outage_leaves_no_timer(world: World) -> None:
+    """A tick that failed would otherwise be repeated after the stop."""
+    world.store.is_broken = True
+    world.scheduler.start()
+    stopped = Deferred.fromCoroutine(world.scheduler.stop(0, 0))
+    world.result(stopped)
+    assert world.clock.getDelayedCalls() == []

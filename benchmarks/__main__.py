@@ -8,6 +8,7 @@ table goes to the terminal and to ``benchmarks/results/latest.md``.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -24,6 +25,10 @@ from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 RESULTS = Path(__file__).parent / "results"
 CALLS = 5_000
@@ -80,10 +85,13 @@ def background(
 
 
 @contextmanager
-def sink(delay: float = 0, every_address: bool = False) -> Iterator[int]:
+def sink(
+    delay: float = 0, every_address: bool = False, certificate: Path | None = None
+) -> Iterator[int]:
     port = free_port()
     host = "0.0.0.0" if every_address else "127.0.0.1"
     command = [sys.executable, "-m", "benchmarks.sink", str(port), str(delay), host]
+    command += [] if certificate is None else [str(certificate)]
     with background(1, command, port):
         yield port
 
@@ -156,6 +164,43 @@ class Bench:
                 cost = 1e6 / found["calls_per_second"]
                 memory = f"{found['peak_rss_mb']:.0f} MB"
                 self.row(f"burst of {tasks:,}: time per call, memory", f"{cost:.0f} us, {memory}")
+
+    def calls(self) -> None:
+        """Calls over TLS, calls to many hosts, and what calls in flight take."""
+        certificate = self.directory / "certificate.pem"
+        write_certificate(certificate)
+        options = ["--payload", 200, "--ca-file", certificate]
+        with sink(certificate=certificate) as port:
+            self.against(
+                "burst of 5,000 POSTs of 200 bytes over TLS / treq likewise",
+                "treq",
+                f"https://localhost:{port}/x",
+                options,
+                ">= 1.4",
+            )
+        with sink(every_address=True) as port:
+            self.against(
+                "5,000 calls to 5,000 hosts / bare Agent likewise",
+                "agent",
+                f"http://{{}}:{port}/x",
+                [],
+                ">= 1.0",
+            )
+        with sink(2) as port:
+            more = ["--directory", self.directory]
+            url = f"http://127.0.0.1:{port}/x"
+            found = json.loads(run("burst", url, 1_000, 1_000, *more))
+        self.row("memory that 1,000 calls in flight add", f"{found['added_mb']:.1f} MB")
+
+    def against(self, figure: str, client: str, url: str, options: list[Any], target: str) -> None:
+        """Add a row of a burst and what a bare client needs for the same calls."""
+        ours, theirs = [], []
+        for _ in range(self.rounds):
+            more = ["--directory", self.directory, *options]
+            found = json.loads(run("burst", url, CALLS, CONCURRENCY, *more))
+            ours.append(found["calls_per_second"])
+            theirs.append(float(run("clients", client, url, CALLS, CONCURRENCY, *options)))
+        self.ratio(figure, ours, theirs, target)
 
     def pair(self, peer: str, url: str) -> tuple[float, float]:
         """Return the calls a second of callme, and of a peer just before."""
@@ -270,6 +315,30 @@ class Bench:
         return "\n".join(lines)
 
 
+def write_certificate(path: Path) -> None:
+    """Write a certificate for ``localhost``, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+
+
 def histogram(values: list[float], path: Path) -> None:
     """Draw how many requests were how late, by ten milliseconds."""
     width, height, bins = 640, 240, 40
@@ -297,13 +366,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of each, in two minutes")
     parser.add_argument("--ten-million", action="store_true", help="a store of that many, too")
-    parser.add_argument("--only", help="burst, turn, put or store")
+    parser.add_argument("--only", help="burst, calls, turn, put or store")
     parser.add_argument("--directory", help="where databases are written: a disk, not a tmpfs")
     asked = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=asked.directory) as directory:
         bench = Bench(Path(directory), asked.quick, asked.ten_million)
-        parts: list[Callable[[], None]] = [bench.burst, bench.turn, bench.put, bench.store]
+        parts: list[Callable[[], None]] = [
+            bench.burst,
+            bench.calls,
+            bench.turn,
+            bench.put,
+            bench.store,
+        ]
         chosen: list[Any] = [p for p in parts if asked.only in (None, p.__name__)]
         for part in chosen:
             part()

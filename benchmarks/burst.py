@@ -1,8 +1,9 @@
 """A burst: tasks that are all due at once, called and recorded by a daemon.
 
 ``python -m benchmarks.burst URL TASKS CONCURRENCY [--profile FILE] [--database URL]``. Prints
-JSON: calls per second from the tick to the last record, and the highest RSS in MB. Without a
-``--database``, an empty one of PostgreSQL, it is a SQLite file.
+JSON: calls per second from the tick to the last record, the highest RSS in MB, and what of it was
+added from the tick on. Without a ``--database``, an empty one of PostgreSQL, it is a SQLite file.
+Where the URL contains ``{}``, each task has a host of its own: an address of the loopback network.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
+from callme.caller.tls import TLSContexts, load_authorities
 from callme.config import Settings
 from callme.core.parameters import parse_definition
 from callme.core.task import State
@@ -30,6 +32,8 @@ from callme.store import tasks
 from callme.store.changes import Changes
 from callme.store.postgresql.dsn import Server
 from callme.store.sqlite.file import DatabaseFile, open_database
+
+from .clients import loopback_address
 
 
 class Ends:
@@ -41,6 +45,9 @@ class Ends:
 
     def on_changes(self, changes: Changes) -> None:
         ended = [one for one in changes.transitions if one.transition.state is not State.SCHEDULED]
+        failed = [one for one in ended if one.transition.state is State.FAILED]
+        if failed:
+            self.all.errback(AssertionError(failed[0].transition.detail))
         self._left -= len(ended)
         if ended and not self._left:
             self.all.callback(None)
@@ -62,10 +69,15 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
         # As twistd does: a line for each call is part of what a call costs.
         log = (Path(directory) / "log").open("w", encoding="utf-8")
         globalLogBeginner.beginLoggingTo([textFileLogObserver(log)], redirectStandardIO=False)
-        daemon = Daemon(settings, database, react, now=now)
-        body = {"callback": arguments.url, "max_delay": 60}
+        authorities = load_authorities(Path(arguments.ca_file)) if arguments.ca_file else []
+        contexts = TLSContexts(authorities=authorities)
+        daemon = Daemon(settings, database, react, now=now, contexts=contexts)
+        body: dict[str, Any] = {"max_delay": 60}
+        if arguments.payload:
+            body |= {"callback_method": "POST", "payload": "x" * arguments.payload}
         puts = []
         for number in range(arguments.tasks):
+            body["callback"] = arguments.url.format(loopback_address(number))
             made = parse_definition(body, minute, task_name=f"task{number}", trigger_at=str(minute))
             puts.append(daemon.parts.store.write(tasks.put, made, PutCondition.NONE, minute - 1.0))
         for put in puts:
@@ -77,6 +89,7 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
         profile = cProfile.Profile()
         if arguments.profile:
             profile.enable()
+        before = peak_rss_mb()
         turned.append(1)
         began = time.perf_counter()
         daemon.parts.scheduler.tick()
@@ -87,8 +100,18 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
             profile.dump_stats(arguments.profile)
         await daemon.stopService()
         log.close()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"calls_per_second": arguments.tasks / elapsed, "peak_rss_mb": peak}))
+    peak = peak_rss_mb()
+    figures = {
+        "calls_per_second": arguments.tasks / elapsed,
+        "peak_rss_mb": peak,
+        "added_mb": peak - before,
+    }
+    print(json.dumps(figures))
+
+
+def peak_rss_mb() -> float:
+    """Return the highest RSS of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _open(directory: str, url: str | None) -> DatabaseFile | Server:
@@ -109,6 +132,8 @@ def main(react: Any) -> Deferred[None]:
     parser.add_argument("--profile")
     parser.add_argument("--directory")
     parser.add_argument("--database")
+    parser.add_argument("--payload", type=int, default=0, help="POST so many bytes")
+    parser.add_argument("--ca-file", help="trust this certificate")
     return Deferred.fromCoroutine(burst(react, parser.parse_args()))
 
 

@@ -1,44 +1,73 @@
 """The clients that callme is made of, bare.
 
-``python -m benchmarks.clients {agent,treq} URL CALLS CONCURRENCY``: prints calls per second.
+``python -m benchmarks.clients {agent,treq} URL CALLS CONCURRENCY [--payload N] [--ca-file FILE]``:
+prints calls per second. A URL with ``{}`` gets another address of the loopback network each time.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import io
 import time
+from pathlib import Path
 from typing import Any
 
 import treq
-from twisted.internet import task
+from twisted.internet import ssl, task
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.web.client import Agent, HTTPConnectionPool, readBody
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    FileBodyProducer,
+    HTTPConnectionPool,
+    readBody,
+)
+
+
+def loopback_address(number: int) -> str:
+    """Return an address of the loopback network, another one for each of 60,000 numbers."""
+    return f"127.1.{number // 250 % 250}.{number % 250 + 1}"
 
 
 def main(react: Any) -> Deferred[Any]:
-    kind, url, calls, concurrency = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=["agent", "treq"])
+    parser.add_argument("url")
+    parser.add_argument("calls", type=int)
+    parser.add_argument("concurrency", type=int)
+    parser.add_argument("--payload", type=int, default=0, help="POST so many bytes")
+    parser.add_argument("--ca-file", help="trust this certificate")
+    arguments = parser.parse_args()
     pool = HTTPConnectionPool(react, persistent=True)
-    pool.maxPersistentPerHost = concurrency
-    agent = Agent(react, pool=pool)
+    pool.maxPersistentPerHost = arguments.concurrency
+    policy = BrowserLikePolicyForHTTPS()
+    if arguments.ca_file:
+        trusted = ssl.Certificate.loadPEM(Path(arguments.ca_file).read_bytes())
+        policy = BrowserLikePolicyForHTTPS(ssl.trustRootFromCertificates([trusted]))
+    agent = Agent(react, policy, pool=pool)
     client = treq.client.HTTPClient(agent)
-    left = iter(range(calls))
+    payload = b"x" * arguments.payload
+    left = iter(range(arguments.calls))
 
     async def with_agent() -> None:
-        for _ in left:
-            response = await agent.request(b"GET", url.encode())
+        for number in left:
+            url = arguments.url.format(loopback_address(number)).encode()
+            body = FileBodyProducer(io.BytesIO(payload)) if payload else None
+            response = await agent.request(b"POST" if payload else b"GET", url, None, body)
             await readBody(response)
 
     async def with_treq() -> None:
-        for _ in left:
-            response = await client.get(url)
+        for number in left:
+            url = arguments.url.format(loopback_address(number))
+            response = await client.request("POST" if payload else "GET", url, data=payload or None)
             await response.content()
 
-    work = with_agent if kind == "agent" else with_treq
+    work = with_agent if arguments.kind == "agent" else with_treq
     began = time.perf_counter()
-    workers = [Deferred.fromCoroutine(work()) for _ in range(concurrency)]
+    workers = [Deferred.fromCoroutine(work()) for _ in range(arguments.concurrency)]
 
     def ended(_: Any) -> Any:
-        print(f"{calls / (time.perf_counter() - began):.1f}")
+        print(f"{arguments.calls / (time.perf_counter() - began):.1f}")
         return pool.closeCachedConnections()
 
     return DeferredList(workers, fireOnOneErrback=True).addCallback(ended)

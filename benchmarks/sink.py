@@ -1,6 +1,7 @@
 """A fast endpoint: answers every request with 200 at once, or after a delay.
 
-``python -m benchmarks.sink PORT [DELAY [ADDRESS]]``: prints ``ready``, runs until it is killed.
+``python -m benchmarks.sink PORT [DELAY [ADDRESS [CERTIFICATE]]]``: prints ``ready``, runs until it
+is killed. With a file of a certificate and its key, it serves TLS.
 A request to ``/times`` is answered with the time of each other request, in milliseconds.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from typing import ClassVar
@@ -57,7 +59,13 @@ async def main() -> None:
     port = int(sys.argv[1])
     Sink.delay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     host = sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1"
-    server = await asyncio.get_running_loop().create_server(Sink, host, port, backlog=4096)
+    context = None
+    if len(sys.argv) > 4:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(sys.argv[4])
+    server = await asyncio.get_running_loop().create_server(
+        Sink, host, port, backlog=4096, ssl=context
+    )
     print("ready", flush=True)
     await server.serve_forever()
 

@@ -24,6 +24,7 @@ from .security.address_policy import AddressPolicy, parse_network
 from .security.hosts import parse_origin
 from .security.iana import Network
 from .security.outgoing import ForHost, Proxy, parse_client_certificate, parse_proxy
+from .security.proxies import parse_proxy_network
 from .store.postgresql.dsn import is_url
 
 MAX_CALLS = 10_000
@@ -258,6 +259,13 @@ class Settings:
         parse=parse_origin,
         text="the URL of the web page where a [proxy](exposing.md#behind-a-proxy) terminates TLS, "
         "such as `https://callme.example.com`. You can repeat the option",
+    )
+    trusted_proxy: tuple[Network | str, ...] = _field(
+        ListOption,
+        parse=parse_proxy_network,
+        text="a proxy that may name the address of its client for the log, in `Forwarded` or "
+        "`X-Forwarded-For`: an address, a CIDR, or `unix` for those that connect through a Unix "
+        "socket. You can repeat the option",
     )
     max_connections: int = _field(
         Option,

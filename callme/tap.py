@@ -16,6 +16,7 @@ from .caller.tls import (
 )
 from .config import Options, Settings
 from .security.privileges import load_codecs, unwritable_path
+from .security.proxies import TrustedProxies
 from .security.secret_file import SecretFile, UnusableFile
 from .security.signing import SigningKeys
 from .security.tokens import Tokens
@@ -109,15 +110,16 @@ def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
     :param exposed: whether other machines can reach the port.
     """
     origins = frozenset(settings.origin)
+    proxies = TrustedProxies(networks=settings.trusted_proxy)
     if settings.token_file is not None:
         file = load_tokens(Path(rundir, settings.token_file).absolute())
-        return Gate(file=file, origins=origins)
+        return Gate(file=file, origins=origins, proxies=proxies)
     if exposed and not settings.no_auth:
         raise CannotListen(
             f"{settings.port} can be reached from other machines: give a --token-file, or "
             "--no-auth to accept every request"
         )
-    return Gate(any_host=exposed, origins=origins)
+    return Gate(any_host=exposed, origins=origins, proxies=proxies)
 
 
 def _key_file(settings: Settings, rundir: str) -> SecretFile[SigningKeys] | None:

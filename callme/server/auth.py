@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import chain, islice
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from zope.interface import Attribute, Interface, alsoProvides, implementer
 
 from ..errors import quoted
 from ..security.hosts import authority_of, is_local, origin_of, path_of, printable
+from ..security.proxies import TrustedProxies
 from ..security.secret_file import SecretFile
 from ..security.sessions import Session, is_well_formed, session_of
 from ..security.tokens import FULL_ACCESS, Access, Permission, Tokens
@@ -70,6 +71,11 @@ class AuthorizedRequest(Request):
     access: Access = FULL_ACCESS
     request_id = ""
 
+    @property
+    def client_name(self) -> str:
+        """The address of the client for the log."""
+        return peer_name(self.getClientAddress())
+
 
 @frozen(kw_only=True)
 class Author:
@@ -85,8 +91,15 @@ class Author:
 
 def author_of(request: IRequest) -> Author:
     """Return the author of the changes that a request makes."""
-    label = access_of(request).label or peer_name(request.getClientAddress())
-    return Author(name=label, request_id=getattr(request, "request_id", ""))
+    name = access_of(request).label or client_name(request)
+    return Author(name=name, request_id=getattr(request, "request_id", ""))
+
+
+def client_name(request: IRequest) -> str:
+    """Return the address of the client that sent a request, for the log."""
+    if isinstance(request, AuthorizedRequest):
+        return request.client_name
+    return peer_name(request.getClientAddress())
 
 
 def access_of(request: IRequest) -> Access:
@@ -118,12 +131,14 @@ class Gate:
         when other machines can reach the port, as they use other names for this machine.
     :ivar origins: the origins of callme's web pages where a proxy makes them differ from the
         scheme and the host that callme itself serves; see :func:`~.security.hosts.parse_origin`.
+    :ivar proxies: the proxies that may name the address of a client.
     :ivar now: the wall clock, seconds since 1970.
     """
 
     file: SecretFile[Tokens] | None = None
     any_host: bool = False
     origins: frozenset[bytes] = frozenset()
+    proxies: TrustedProxies = field(factory=TrustedProxies)
     now: Callable[[], float] = time.time
 
     def authorize(

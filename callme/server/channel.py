@@ -276,9 +276,17 @@ class BoundedChannel(HTTPChannel):
             seconds = SURPLUS_SECONDS if self.is_surplus else REQUEST_SECONDS
             self._refuse(408, f"the request took more than {seconds} s to arrive")
 
-    def record_refusal(self, reason: Refusal) -> None:
-        """Count a refused request of this connection."""
-        self._site.refusals.record(reason, peer_name(self.getPeer()))
+    @property
+    def gate(self) -> Gate:
+        """The gate that authorizes its requests."""
+        return self._site.gate
+
+    def record_refusal(self, reason: Refusal, client: str) -> None:
+        """Count a refused request of this connection.
+
+        :param client: the address of the client.
+        """
+        self._site.refusals.record(reason, client)
 
     def drop(self) -> None:
         """Close the connection at once; unsent data is lost."""
@@ -339,7 +347,9 @@ class BoundedChannel(HTTPChannel):
         """
         assert self.transport is not None
         if problem.refusal is not None:
-            self.record_refusal(problem.refusal)
+            request = self.requests[-1] if self.requests else None
+            client = peer_name(self.getPeer()) if request is None else request.client_name
+            self.record_refusal(problem.refusal, client)
         with_body = not self._request_line.startswith(b"HEAD ")
         self.transport.write(raw_response(problem, with_body=with_body))
         self._close_within(CLOSE_SECONDS)

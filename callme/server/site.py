@@ -23,7 +23,7 @@ from .auth import AuthorizedRequest, Gate
 from .channel import IDLE_SECONDS, BoundedChannel
 from .connection_limits import EVICTION_HEADROOM, BufferBudget, ConnectionRegistry
 from .problem import NO_STORE, Problem, problem_response, set_head
-from .refusals import IRefusal, Refusal, Refusals, peer_name
+from .refusals import LOCAL_PEER, IRefusal, Refusal, Refusals, peer_name
 
 log = Logger(namespace="callme")
 
@@ -50,6 +50,17 @@ class BoundedRequest(AuthorizedRequest):
     problem: Problem | None = None
     _too_large = False
 
+    @property
+    def client_name(self) -> str:
+        peer = getattr(self.getClientAddress(), "host", None)
+        headers = self.requestHeaders
+        client = self.channel.gate.proxies.client_of(
+            peer,
+            headers.getRawHeaders(b"forwarded", []),
+            headers.getRawHeaders(b"x-forwarded-for", []),
+        )
+        return client or LOCAL_PEER
+
     def gotLength(self, length: int | None) -> None:
         # Twisted would write a long or chunked body to a file, on the reactor's thread.
         self.discard_body()
@@ -74,7 +85,7 @@ class BoundedRequest(AuthorizedRequest):
         if not self.startedWriting and self.code >= 400:
             reason = self.getComponent(IRefusal)
             if reason is not None:
-                self.channel.record_refusal(reason)
+                self.channel.record_refusal(reason, self.client_name)
         super().write(data)
 
     def process(self) -> None:

@@ -33,10 +33,10 @@ from ..errors import Invalid, quoted
 from ..security.login_throttle import LoginThrottle
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
-from ..server.auth import CHALLENGE, Author, IAnonymous, author_of
+from ..server.auth import CHALLENGE, Author, IAnonymous, author_of, client_name
 from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
 from ..server.problem import Problem, set_head
-from ..server.refusals import Refusal, mark_refused, peer_name
+from ..server.refusals import Refusal, mark_refused
 from ..server.router import AnyPathConverter
 from ..store import tasks
 from ..store.database import Store
@@ -244,7 +244,7 @@ class WebUi:
         fields = parse_form(request)
         after = safe_redirect_target(fields.get("next", OVERVIEW))
         token = fields.get("token", "").strip().encode("utf-8", "replace")
-        peer = peer_name(request.getClientAddress())
+        peer = client_name(request)
         if wait := self._logins.seconds_to_wait(peer):
             mark_refused(request, Refusal.LOGIN_TOO_OFTEN)
             request.setHeader(b"retry-after", b"%d" % math.ceil(wait))

@@ -10,6 +10,8 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from callme.process.log_limit import LINES_PER_SECOND
+from callme.security.proxies import TrustedProxies, parse_proxy_network
+from callme.server.auth import Gate
 from callme.server.site import BoundedSite
 from tests.helpers.credentials import gate_for
 from tests.helpers.raw_client import Client, head
@@ -107,3 +109,15 @@ def test_request_without_a_usable_id_gets_one(client: Client, given: list[bytes]
         assert len(sent) == 16
         found.add(sent)
     assert len(found) == 3
+
+
+def test_author_behind_a_trusted_proxy_is_the_client(world: World) -> None:
+    proxies = TrustedProxies(networks=[parse_proxy_network("192.168.1.1")])
+    site = BoundedSite(world.parts.site.resource, world.clock, Gate(proxies=proxies))
+    data = json.dumps(TASK).encode()
+    headers = [b"X-Forwarded-For: 198.51.100.7", b"X-Request-Id: abc"]
+    with capturedLogs() as events:
+        request = head(b"PUT", b"/task/x", *headers, b"Content-Length: %d" % len(data))
+        Client(world, site).send(request + data)
+    (line,) = [str(formatEvent(event)) for event in events]
+    assert line == f'198.51.100.7 created "x@{LATER}", request abc'

@@ -46,6 +46,16 @@ class Operation:
         return self.function(write, *self.args, **self.kwargs)
 
 
+@frozen
+class Unfinished:
+    """The result of an operation that needs statements which depend on what the first returned.
+
+    :ivar operation: the rest, whose result is that of the operation.
+    """
+
+    operation: Any
+
+
 class Store(ABC):
     """Tasks on disk. All methods must be called in the reactor's thread.
 

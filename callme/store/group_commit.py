@@ -1,21 +1,22 @@
 """Group commit: writes that arrive during a transaction share the next one.
 
-A commit that is synced to disk costs the same for one write as for hundreds.
+A commit that is synced to disk costs the same for one write as for hundreds. Where a database is
+far away, several transactions are in flight at a time, so that few writes wait for two of them.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from .changes import Changes
-from .database import Operation, Store
+from .database import Operation, Store, Unfinished
 from .interface import StoreUnavailable
 
 O = TypeVar("O")  # noqa: E741 - the operation
@@ -23,6 +24,10 @@ _Queued: TypeAlias = tuple[O, Deferred[Any], float]
 """An operation, the Deferred of its result, and the time since which it waits."""
 MIN_BATCH = 100
 """Number of queued writes up to which a transaction takes all: the more, the less each costs."""
+PARALLEL_AFTER_SECONDS = 0.004
+"""Time for which a write waits for a transaction in flight before the next one begins, in seconds.
+
+Short transactions are faster one after the other, as each then takes more writes."""
 MAX_AGE_SECONDS = 4
 """Age of a queued write from which on it fails with a transaction that no write would survive.
 
@@ -35,6 +40,9 @@ MAX_AGE_SINGLY_SECONDS = 18
 class GroupCommit(Generic[O]):
     """Queue of operations that runs all that are queued in one transaction, in order.
 
+    An operation may be :class:`callme.store.database.Unfinished` after a transaction. Its rest is
+    then the first of the queue.
+
     Each caller gets the result or the error of its own operation, after the commit. If one
     operation fails, the transaction is undone and each of its operations is repeated in a
     transaction of its own, so that none suffers from its neighbours. Writes that have waited for
@@ -46,6 +54,9 @@ class GroupCommit(Generic[O]):
         to repeat them one by one.
     :param publish: called with the changes of each commit.
     :param max_batch: the maximum number of operations in a transaction.
+    :param keys: returns what an operation writes; ``None`` for an operation that must not run
+        beside other transactions. Operations with a common key never run at the same time.
+    :param max_parallel: the maximum number of transactions in flight.
     :ivar failing: whether a transaction met an error that every operation would meet, and no
         write has succeeded since, in this queue or outside (:meth:`mark_healthy`).
     """
@@ -55,10 +66,15 @@ class GroupCommit(Generic[O]):
     _fails_all: Callable[[Failure], bool]
     _publish: Callable[[Changes], None]
     _max_batch: int = 500
+    _keys: Callable[[O], Collection[Hashable] | None] = lambda _: None
+    _max_parallel: int = 1
     failing: bool = field(default=False, init=False)
     _queue: list[_Queued[O]] = field(factory=list, init=False)
     _retry_singly: int = field(default=0, init=False)
-    _busy: bool = field(default=False, init=False)
+    _in_flight: int = field(default=0, init=False)
+    # Of the transactions in flight; None if the only one must run alone.
+    _keys_in_flight: set[Hashable] | None = field(factory=set, init=False)
+    _starting: IDelayedCall | None = field(default=None, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)
 
     def write(self, operation: O) -> Deferred[Any]:
@@ -69,42 +85,93 @@ class GroupCommit(Generic[O]):
         """
         result: Deferred[Any] = Deferred()
         self._queue.append((operation, result, self._clock.seconds()))
-        if not self._busy:
-            self._busy = True
-            # Deferred, so that other writes of this turn of the reactor join the transaction.
-            self._clock.callLater(0, self._next)
+        self._start_soon()
         return result
+
+    def _start_soon(self) -> None:
+        """Let the next transaction begin: at the end of this turn of the reactor, if none runs.
+
+        Other writes of this turn thus join it.
+        """
+        if self._starting is None and self._in_flight < self._max_parallel:
+            delay = PARALLEL_AFTER_SECONDS if self._in_flight else 0
+            self._starting = self._clock.callLater(delay, self._start)
+
+    def _start(self) -> None:
+        self._starting = None
+        self._next()
 
     def idle(self) -> Deferred[None]:
         """Return a Deferred that fires when no write is queued or in progress."""
         idle: Deferred[None] = Deferred()
-        if self._busy:
+        if self._queue or self._in_flight:
             self._idle.append(idle)
         else:
             idle.callback(None)
         return idle
 
     def _next(self) -> None:
-        batch = self._take()
-        if not batch:
-            self._busy = False
-            idle, self._idle = self._idle, []
-            for waiter in idle:
-                waiter.callback(None)
-            return
-        running = self._transact([operation for operation, _, _ in batch])
-        running.addCallbacks(self._committed, self._failed, (batch,), {}, (batch,))
+        """Begin a transaction, if there are writes that may run beside those in flight."""
+        batch, keys = self._take()
+        if batch:
+            self._in_flight += 1
+            running = self._transact([operation for operation, _, _ in batch])
+            running.addCallbacks(self._committed, self._failed, (batch, keys), {}, (batch, keys))
+        if batch and self._queue:
+            self._start_soon()
+        elif not self._queue and not self._in_flight:
+            self._became_idle()
 
-    def _take(self) -> list[_Queued[O]]:
+    def _became_idle(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+        idle, self._idle = self._idle, []
+        for waiter in idle:
+            waiter.callback(None)
+
+    def _take(self) -> tuple[list[_Queued[O]], set[Hashable]]:
+        """Take the operations of the next transaction from the queue, and return their keys."""
+        if self._in_flight and (self._keys_in_flight is None or self._retry_singly):
+            return [], set()
+        count = self._next_count()
+        keys, parallel = self._parallel(count) if self._max_parallel > 1 else (set(), 0)
+        if self._in_flight:
+            count = parallel
+        batch, self._queue = self._queue[:count], self._queue[count:]
+        if self._keys_in_flight is not None and parallel >= len(batch):
+            self._keys_in_flight |= keys
+        else:
+            self._keys_in_flight = None
+        return batch, keys
+
+    def _next_count(self) -> int:
         if self._retry_singly:
             self._retry_singly -= 1
-            count = 1
+            return 1
+        # A long queue is halved: the second half is written while the results of the first are
+        # returned.
+        return min(self._max_batch, max(MIN_BATCH, len(self._queue) // 2))
+
+    def _parallel(self, count: int) -> tuple[set[Hashable], int]:
+        """Return how many of the first operations may run beside others, and their keys."""
+        keys: set[Hashable] = set()
+        in_flight = self._keys_in_flight or set()
+        for number, (operation, _, _) in enumerate(self._queue[:count]):
+            own = self._keys(operation)
+            if own is None or not in_flight.isdisjoint(own):
+                return keys, number
+            keys.update(own)
+        return keys, count
+
+    def _ended(self, keys: set[Hashable]) -> None:
+        """Begin the next transaction in the place of one that has ended."""
+        self._in_flight -= 1
+        if self._keys_in_flight is None:
+            self._keys_in_flight = set()
         else:
-            # A long queue is halved: the second half is written while the results of the first
-            # are returned.
-            count = min(self._max_batch, max(MIN_BATCH, len(self._queue) // 2))
-        batch, self._queue = self._queue[:count], self._queue[count:]
-        return batch
+            self._keys_in_flight -= keys
+        self._next()
 
     def mark_healthy(self) -> None:
         """Record that a write outside of this queue has succeeded."""
@@ -114,34 +181,47 @@ class GroupCommit(Generic[O]):
         """Record that a write outside of this queue has found the database unusable."""
         self.failing = True
 
-    def _committed(self, committed: tuple[list[Any], Changes], batch: Sequence[_Queued[O]]) -> None:
+    def _committed(
+        self,
+        committed: tuple[list[Any], Changes],
+        batch: Sequence[_Queued[O]],
+        keys: set[Hashable],
+    ) -> None:
         results, changes = committed
         self.mark_healthy()
+        pairs = list(zip(batch, results, strict=True))
+        self._queue[:0] = [
+            (result.operation, waiter, since)
+            for (_, waiter, since), result in pairs
+            if isinstance(result, Unfinished)
+        ]
+        ends = [(one, result) for one, result in pairs if not isinstance(result, Unfinished)]
         goes_on = bool(self._queue)
         if goes_on:
-            self._next()
-        changes.operations = len(batch)
-        self._publish(changes)
-        for (_, waiter, _), result in zip(batch, results, strict=True):
+            self._ended(keys)
+        if ends:
+            changes.operations = len(ends)
+            self._publish(changes)
+        for (_, waiter, _), result in ends:
             waiter.callback(result)
         if not goes_on:
-            self._next()
+            self._ended(keys)
 
-    def _failed(self, failure: Failure, batch: Sequence[_Queued[O]]) -> None:
+    def _failed(self, failure: Failure, batch: Sequence[_Queued[O]], keys: set[Hashable]) -> None:
         fails_all = self._fails_all(failure)
         self.failing = self.failing or fails_all
-        failed: Sequence[_Queued[O]] = batch
+        failed = list(batch)
         if len(batch) > 1 and not fails_all:
             self._queue[:0] = batch
-            self._retry_singly = len(batch)
+            self._retry_singly += len(batch)
             failed = []
         if fails_all:
-            failed = [*failed, *self._take_older(MAX_AGE_SECONDS)]
+            failed += self._take_older(MAX_AGE_SECONDS)
         elif failure.check(StoreUnavailable):
-            failed = [*failed, *self._take_older(MAX_AGE_SINGLY_SECONDS)]
+            failed += self._take_older(MAX_AGE_SINGLY_SECONDS)
         for _, waiter, _ in failed:
             waiter.errback(failure)
-        self._next()
+        self._ended(keys)
 
     def _take_older(self, seconds: float) -> list[_Queued[O]]:
         """Remove the writes that have waited for some seconds from the queue."""
@@ -158,7 +238,10 @@ class GroupCommitStore(Store):
 
     :param node: returns the daemon's name, which attempts carry.
     :param clock: sets the timers.
+    :cvar _max_parallel: the maximum number of transactions in flight.
     """
+
+    _max_parallel = 1
 
     def __init__(self, node: Callable[[], str], clock: IReactorTime) -> None:
         super().__init__()
@@ -169,6 +252,8 @@ class GroupCommitStore(Store):
             transact=self._transact,
             fails_all=self._fails_all,
             publish=self.changes.publish,
+            keys=self._keys,
+            max_parallel=self._max_parallel,
         )
 
     @property
@@ -181,6 +266,11 @@ class GroupCommitStore(Store):
     @abstractmethod
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
         """Run operations in one transaction; return their results and changes."""
+
+    @staticmethod
+    def _keys(_: Operation) -> Collection[Hashable] | None:
+        """Return what an operation writes: see :class:`GroupCommit`."""
+        return None
 
     @staticmethod
     def _fails_all(failure: Failure) -> bool:

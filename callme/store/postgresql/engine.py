@@ -1,9 +1,9 @@
-"""The store in PostgreSQL: one connection that writes, a few that read, one for the heartbeat."""
+"""The store in PostgreSQL: a few connections that write, a few that read, one for the heartbeat."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count, groupby
@@ -17,11 +17,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from ...core.notification import notification_url
 from ...core.task import Claim, Task
 from ...core.times import Key, to_ms
+from ...core.transitions import PutCondition
 from .. import queue, tasks
 from ..changes import Changes
-from ..database import Operation, Write
+from ..database import Operation, Unfinished, Write
 from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable, TaskVersion
 from .cursor import PostgresqlCursor, in_transaction
@@ -30,10 +32,21 @@ from .membership import ClockWatch, Heartbeat, Member
 from .pool import AbandonedCommits, Connections, ensure_no_table_lock, ensure_own_session
 from .queue import DUE_HOSTS, IN_DOUBT_HOSTS, ClaimCall, RecordCall, send_claims, send_records
 from .setup import take_name
-from .tasks import PutCall, get_if_modified, put_many, send_puts
+from .tasks import (
+    PutAgainCall,
+    PutCall,
+    PutManyCall,
+    get_if_modified,
+    put_again,
+    send_puts,
+    send_puts_again,
+    send_puts_of_many,
+)
 
 T = TypeVar("T")
 READERS = 3
+WRITERS = 4
+"""Maximum number of transactions in flight that write."""
 WORK_SECONDS = 25
 """Time limit of a transaction, after which its connection is closed."""
 HEARTBEAT_WORK_SECONDS = 8
@@ -54,6 +67,8 @@ _SINGLE_OPERATION_ERRORS = (
 
 _PIPELINED: dict[Callable[..., Any], tuple[type, Callable[..., Callable[[], Sequence[Any]]]]] = {
     tasks.put: (PutCall, send_puts),
+    tasks.put_many: (PutManyCall, send_puts_of_many),
+    put_again: (PutAgainCall, send_puts_again),
     queue.claim: (ClaimCall, send_claims),
     queue.record: (RecordCall, send_records),
 }
@@ -63,7 +78,6 @@ _ARGUMENTS = {
     arguments: tuple(attribute.name for attribute in fields(arguments))
     for arguments, _ in _PIPELINED.values()
 }
-_REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {tasks.put_many: put_many}
 
 
 def run_all(write: Write, operations: Sequence[Operation]) -> list[Any]:
@@ -75,13 +89,30 @@ def run_all(write: Write, operations: Sequence[Operation]) -> list[Any]:
     sent: list[Callable[[], Sequence[Any]]] = []
     for function, group in groupby(operations, key=lambda operation: operation.function):
         if function in _PIPELINED:
-            arguments, send = _PIPELINED[function]
-            sent.append(send(write, [_bind(arguments, operation) for operation in group]))
+            sent.append(_send(write, function, group))
             continue
-        results += _receive(sent)
-        run = _REPLACED.get(function, function)
-        results += [run(write, *operation.args, **operation.kwargs) for operation in group]
-    return results + _receive(sent)
+        results += _receive(write, sent)
+        results += [operation.run(write) for operation in group]
+    return results + _receive(write, sent)
+
+
+def send_all(write: Write, operations: Sequence[Operation]) -> Callable[[], list[Any]]:
+    """Send the statements of operations that have keys; return what receives their results.
+
+    It receives them after the commit, so that all takes one round trip; the unfinished ones remain.
+    """
+    sent = [
+        _send(write, function, group)
+        for function, group in groupby(operations, key=lambda operation: operation.function)
+    ]
+    return lambda: [result for receive in sent for result in receive()]
+
+
+def _send(
+    write: Write, function: Callable[..., Any], group: Iterable[Operation]
+) -> Callable[[], Sequence[Any]]:
+    arguments, send = _PIPELINED[function]
+    return send(write, [_bind(arguments, operation) for operation in group])
 
 
 def _bind(arguments: type, operation: Operation) -> Any:
@@ -89,10 +120,47 @@ def _bind(arguments: type, operation: Operation) -> Any:
     return arguments(**dict(named), **operation.kwargs)
 
 
-def _receive(sent: list[Callable[[], Sequence[Any]]]) -> list[Any]:
+def _receive(write: Write, sent: list[Callable[[], Sequence[Any]]]) -> list[Any]:
+    """Receive the results of what was sent, and finish what is unfinished."""
     received = [result for receive in sent for result in receive()]
     sent.clear()
-    return received
+    rest = [result.operation for result in received if isinstance(result, Unfinished)]
+    if not rest:
+        return received
+    finished = iter(run_all(write, rest))
+    return [next(finished) if isinstance(result, Unfinished) else result for result in received]
+
+
+def keys_of(operation: Operation) -> Collection[Hashable] | None:
+    """Return what an operation writes; ``None`` unless one round trip nearly always suffices."""
+    function, args = operation.function, operation.args
+    if function is tasks.put:
+        definition, condition, _ = args
+        return None if condition is PutCondition.MUST_EXIST else (definition.key,)
+    if function is tasks.put_many:
+        return [definition.key for definition in args[0]]
+    if function is queue.record:
+        claim, transition, _ = args
+        is_last = notification_url(claim.definition, transition) is None
+        return (claim.task_id,) if is_last else None
+    if function is queue.claim and not operation.kwargs["in_doubt"]:
+        return ()
+    return None
+
+
+def _with_retries(
+    write_once: Callable[[psycopg.Connection], T], connection: psycopg.Connection
+) -> T:
+    try:
+        for _ in range(_MAX_TRIES - 1):
+            with suppress(*_RETRIED_ERRORS):
+                return write_once(connection)
+            connection.execute("ROLLBACK")
+        return write_once(connection)
+    except errors.LockNotAvailable:
+        connection.execute("ROLLBACK")
+        ensure_no_table_lock(connection)
+        raise
 
 
 class PostgresqlStore(GroupCommitStore):
@@ -102,10 +170,14 @@ class PostgresqlStore(GroupCommitStore):
     simply be repeated. A record that exists already counts as stored. A claim is in doubt: its
     token finds the tasks that it took before the next claim takes more.
 
+    Operations that nearly always take one round trip run in several transactions at a time.
+
     :param server: the database, of the newest schema.
     :param node: as in :class:`callme.store.group_commit.GroupCommitStore`.
     :param clock: sets the timers; the reactor by default.
     """
+
+    _max_parallel = WRITERS
 
     def __init__(
         self,
@@ -126,7 +198,7 @@ class PostgresqlStore(GroupCommitStore):
         # Readers commit nothing, and go on.
         self._readers = connections(size=READERS, seconds=WORK_SECONDS)
         connections = partial(connections, abandoned=AbandonedCommits())
-        self._writer = connections(size=1, seconds=WORK_SECONDS)
+        self._writer = connections(size=WRITERS, seconds=WORK_SECONDS)
         self._heartbeats = connections(
             size=1,
             seconds=HEARTBEAT_WORK_SECONDS,
@@ -245,26 +317,27 @@ class PostgresqlStore(GroupCommitStore):
     def _given_ms(self, now: float) -> int | None:
         return to_ms(now) if self._server.use_client_clock else None
 
+    @staticmethod
+    def _keys(operation: Operation) -> Collection[Hashable] | None:
+        return keys_of(operation)
+
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
-        def run(cursor: PostgresqlCursor) -> tuple[list[Any], Changes]:
-            write = Write(cursor=cursor, node=self._node)
-            return run_all(write, operations), write.changes
+        in_one_trip = all(keys_of(operation) is not None for operation in operations)
 
-        return self._writer.run(lambda connection: self._write_in_transaction(connection, run))
+        def write_once(connection: psycopg.Connection) -> tuple[list[Any], Changes]:
+            changes = Changes()
 
-    def _write_in_transaction(
-        self, connection: psycopg.Connection, run: Callable[[PostgresqlCursor], T]
-    ) -> T:
-        try:
-            for _ in range(_MAX_TRIES - 1):
-                with suppress(*_RETRIED_ERRORS):
-                    return self._in_transaction(connection, b"BEGIN", run)
-                connection.execute("ROLLBACK")
-            return self._in_transaction(connection, b"BEGIN", run)
-        except errors.LockNotAvailable:
-            connection.execute("ROLLBACK")
-            ensure_no_table_lock(connection)
-            raise
+            def run(cursor: PostgresqlCursor) -> Callable[[], list[Any]]:
+                write = Write(cursor=cursor, node=self._node, changes=changes)
+                if in_one_trip:
+                    return send_all(write, operations)
+                results = run_all(write, operations)
+                return lambda: results
+
+            receive = self._in_transaction(connection, b"BEGIN", run)
+            return receive(), changes
+
+        return self._writer.run(partial(_with_retries, write_once))
 
     def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
         begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

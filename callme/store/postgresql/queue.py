@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
+from ...core.notification import notification_url
 from ...core.task import Attempt, Claim, State, Transition
 from ...core.times import floor_to_minute, to_ms
-from ..codec import ATTEMPT, CLAIM, Columns, Row, attempt_values
-from ..database import Write
+from ..codec import ATTEMPT, CLAIM, Columns, CorruptRow, Row, attempt_values, to_claim
+from ..database import Operation, Unfinished, Write
 from ..interface import Cursor
 from ..queue import LEASE_MARGIN, decode_or_fail, finish_record, in_claim_order
 
@@ -138,23 +139,40 @@ class ClaimCall:
         }
 
 
-def send_claims(write: Write, calls: Sequence[ClaimCall]) -> Callable[[], list[Sequence[Claim]]]:
-    """Send the statements of claims; return what receives the tasks that they took."""
+def send_claims(
+    write: Write, calls: Sequence[ClaimCall]
+) -> Callable[[], list[Sequence[Claim] | Unfinished]]:
+    """Send the statements of claims; return what receives the tasks that they took.
+
+    A claim that took a corrupt task is unfinished.
+    """
     receiving = [_send_claim(write, call) for call in calls]
     return lambda: [receive() for receive in receiving]
 
 
-def _send_claim(write: Write, call: ClaimCall) -> Callable[[], Sequence[Claim]]:
-    def decode(rows: Sequence[Row]) -> Sequence[Claim]:
-        claims = decode_or_fail(write, map(TOKEN_CLAIM.name, rows), call.now)
-        return in_claim_order(write.changes, claims)
-
+def _send_claim(write: Write, call: ClaimCall) -> Callable[[], Sequence[Claim] | Unfinished]:
     if call.in_doubt:
         before = write.cursor.execute(_CLAIMED_BEFORE, (list(call.in_doubt),)).fetchall()
         if before:
-            return lambda: _within_shares(write, call, decode(before))
+            claims = decode_claims(write, rows=before, now=call.now)
+            return lambda: _within_shares(write, call, claims)
     claiming = write.cursor.execute(_CLAIM, call.values())
-    return lambda: decode(claiming.fetchall())
+
+    def receive() -> Sequence[Claim] | Unfinished:
+        rows = claiming.fetchall()
+        try:
+            claims = [to_claim(TOKEN_CLAIM.name(row)) for row in rows]
+        except CorruptRow:
+            values = {"rows": rows, "now": call.now}
+            return Unfinished(Operation(function=decode_claims, args=(), kwargs=values))
+        return in_claim_order(write.changes, claims)
+
+    return receive
+
+
+def decode_claims(write: Write, *, rows: Sequence[Row], now: float) -> Sequence[Claim]:
+    """Return the claims in some rows, and fail the tasks of those that are corrupt."""
+    return in_claim_order(write.changes, decode_or_fail(write, map(TOKEN_CLAIM.name, rows), now))
 
 
 def _within_shares(write: Write, call: ClaimCall, claims: Sequence[Claim]) -> Sequence[Claim]:
@@ -208,8 +226,13 @@ def _attempt_row(attempt: Attempt | None) -> dict[str, object]:
     return row
 
 
-def send_records(write: Write, records: Sequence[RecordCall]) -> Callable[[], list[bool]]:
-    """Send the statements of records; return what receives whether each claim was valid."""
+def send_records(
+    write: Write, records: Sequence[RecordCall]
+) -> Callable[[], list[bool | Unfinished]]:
+    """Send the statements of records; return what receives whether each claim was valid.
+
+    A record that was not stored, or that is followed by a notification, is unfinished.
+    """
     parts = []
     for part in _without_repeats(records):
         values = json.dumps([record.row() for record in part])
@@ -221,11 +244,17 @@ def send_records(write: Write, records: Sequence[RecordCall]) -> Callable[[], li
 
 def _receive_records(
     write: Write, records: Sequence[RecordCall], recording: Cursor
-) -> Iterator[bool]:
+) -> Iterator[bool | Unfinished]:
     stored = {task_id for (task_id,) in recording}
     for record in records:
-        is_stored = record.claim.task_id in stored
-        yield finish_record(write, record.claim, record.transition, record.now, stored=is_stored)
+        claim, transition = record.claim, record.transition
+        is_stored = claim.task_id in stored
+        if is_stored and notification_url(claim.definition, transition) is None:
+            yield finish_record(write, claim, transition, record.now, stored=True)
+        else:
+            args = (claim, transition, record.now)
+            finish = Operation(function=finish_record, args=args, kwargs={"stored": is_stored})
+            yield Unfinished(finish)
 
 
 def _without_repeats(records: Iterable[RecordCall]) -> Iterator[list[RecordCall]]:

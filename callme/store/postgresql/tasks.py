@@ -22,7 +22,7 @@ from ..codec import (
     definition_values,
     to_attempt,
 )
-from ..database import Write
+from ..database import Operation, Unfinished, Write
 from ..interface import Cursor, PutResult, TaskVersion
 from .cursor import BINARY
 
@@ -92,8 +92,26 @@ class PutCall:
         return (*definition_values(self.definition), to_ms(self.now))
 
 
-def send_puts(write: Write, puts: Sequence[PutCall]) -> Callable[[], list[PutResult]]:
-    """Send the statements of many puts; return what receives their results."""
+@frozen(kw_only=True)
+class PutManyCall:
+    """The arguments of :func:`callme.store.tasks.put_many`."""
+
+    definitions: Sequence[Definition]
+    now: float
+
+    def puts(self) -> list[PutCall]:
+        """Return them as single puts."""
+        return [
+            PutCall(definition=definition, condition=PutCondition.NONE, now=self.now)
+            for definition in self.definitions
+        ]
+
+
+def send_puts(write: Write, puts: Sequence[PutCall]) -> Callable[[], list[PutResult | Unfinished]]:
+    """Send the statements of many puts; return what receives their results.
+
+    A put that creates no task is unfinished.
+    """
     # Of several under one key the first goes into the statement that creates tasks.
     first: dict[Key, PutCall] = {}
     for call in puts:
@@ -102,15 +120,33 @@ def send_puts(write: Write, puts: Sequence[PutCall]) -> Callable[[], list[PutRes
     fresh = [first[key] for key in sorted(first) if first[key].may_create]
     creating = [_send_creation(write.cursor, part) for part in _in_parts(fresh)]
 
-    def receive() -> list[PutResult]:
-        created = {Key(*row) for _, creation in creating for row in creation}
-        for rows, _ in creating:
-            for row in rows:
-                if Key(row["task_name"], row["trigger_at"]) in created:
-                    write.changes.add_due(row["host"], row["trigger_at"])
-        return _put_results(write, puts, first, created)
+    def receive() -> list[PutResult | Unfinished]:
+        created = _receive_creations(write, creating)
+        return [_created_or_again(call, created, first) for call in puts]
 
     return receive
+
+
+def _receive_creations(
+    write: Write, creating: Sequence[tuple[list[dict[str, Any]], Cursor]]
+) -> set[Key]:
+    """Return the keys of the tasks that were created, which are changes."""
+    created: set[Key] = set()
+    for rows, creation in creating:
+        created.update(Key(*row) for row in creation)
+        for row in rows:
+            if Key(row["task_name"], row["trigger_at"]) in created:
+                write.changes.add_due(row["host"], row["trigger_at"])
+    return created
+
+
+def _created_or_again(
+    call: PutCall, created: Container[Key], first: Mapping[Key, PutCall]
+) -> PutResult | Unfinished:
+    key = call.definition.key
+    if key in created and call is first[key]:
+        return PutResult(PutOutcome.CREATED, new_task(call.definition, call.now))
+    return Unfinished(Operation(function=put_again, args=(), kwargs={"call": call}))
 
 
 def _send_creation(cursor: Cursor, puts: Sequence[PutCall]) -> tuple[list[dict[str, Any]], Cursor]:
@@ -120,21 +156,27 @@ def _send_creation(cursor: Cursor, puts: Sequence[PutCall]) -> tuple[list[dict[s
     return rows, cursor.execute(_CREATE, (json.dumps(rows),))
 
 
-def _put_results(
-    write: Write, puts: Sequence[PutCall], first: Mapping[Key, PutCall], created: Container[Key]
-) -> list[PutResult]:
-    rest = [call for call in puts if call is not first[call.definition.key]]
-    rest += [call for key, call in first.items() if key not in created]
-    found = _existing(write.cursor, {call.definition.key for call in rest}) if rest else {}
-    results = []
-    for call in puts:
-        key = call.definition.key
-        if key in created and call is first[key]:
-            task = new_task(call.definition, call.now)
-            results.append(PutResult(PutOutcome.CREATED, task))
-        else:
-            results.append(_put_on(write, call, found.get(key)))
-    return results
+@frozen(kw_only=True)
+class PutAgainCall:
+    """The arguments of :func:`put_again`."""
+
+    call: PutCall
+
+
+def put_again(write: Write, *, call: PutCall) -> PutResult:
+    """Finish a put that created no task."""
+    (result,) = send_puts_again(write, [PutAgainCall(call=call)])()
+    return result
+
+
+def send_puts_again(write: Write, again: Sequence[PutAgainCall]) -> Callable[[], list[PutResult]]:
+    """Send nothing; return what finishes puts that created no task."""
+
+    def receive() -> list[PutResult]:
+        found = _existing(write.cursor, {one.call.definition.key for one in again})
+        return [_put_on(write, one.call, found.get(one.call.definition.key)) for one in again]
+
+    return receive
 
 
 def _put_on(write: Write, call: PutCall, existing: Task | None) -> PutResult:
@@ -145,13 +187,33 @@ def _put_on(write: Write, call: PutCall, existing: Task | None) -> PutResult:
     return PutResult(outcome, existing)
 
 
-def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Sequence[PutResult]:
-    """Run :func:`callme.store.tasks.put_many` in few statements."""
-    puts = [
-        PutCall(definition=definition, condition=PutCondition.NONE, now=now)
-        for definition in definitions
+def send_puts_of_many(
+    write: Write, calls: Sequence[PutManyCall]
+) -> Callable[[], list[Sequence[PutResult] | Unfinished]]:
+    """Send the statements of :func:`callme.store.tasks.put_many`, several times."""
+    receiving = [send_puts(write, call.puts()) for call in calls]
+
+    def received(results: Sequence[PutResult | Unfinished]) -> Sequence[PutResult] | Unfinished:
+        finished = [result for result in results if not isinstance(result, Unfinished)]
+        if len(finished) < len(results):
+            return Unfinished(Operation(function=finish_many, args=(), kwargs={"results": results}))
+        return [tasks.without_created_task(result) for result in finished]
+
+    return lambda: [received(receive()) for receive in receiving]
+
+
+def finish_many(write: Write, *, results: Sequence[PutResult | Unfinished]) -> Sequence[PutResult]:
+    """Finish those of many puts that created no task."""
+    again = [
+        PutAgainCall(**result.operation.kwargs)
+        for result in results
+        if isinstance(result, Unfinished)
     ]
-    return [tasks.without_created_task(result) for result in send_puts(write, puts)()]
+    rest = iter(send_puts_again(write, again)())
+    return [
+        tasks.without_created_task(next(rest)) if isinstance(one, Unfinished) else one
+        for one in results
+    ]
 
 
 def _payload_length(call: PutCall) -> int:

@@ -8,7 +8,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from callme.store.changes import Changes
-from callme.store.group_commit import MAX_AGE_SECONDS, MAX_AGE_SINGLY_SECONDS, GroupCommit
+from callme.store.database import Unfinished
+from callme.store.group_commit import (
+    MAX_AGE_SECONDS,
+    MAX_AGE_SINGLY_SECONDS,
+    PARALLEL_AFTER_SECONDS,
+    GroupCommit,
+)
 from callme.store.interface import StoreUnavailable
 
 Operation = Callable[[list[str]], Any]
@@ -21,7 +27,7 @@ class Locked(Exception):
 class Database:
     """Transactions that end when the test decides; a connection is the list of its writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_parallel: int = 1) -> None:
         self.clock = Clock()
         self.committed: list[list[str]] = []
         self.published: list[Changes] = []
@@ -32,6 +38,8 @@ class Database:
             fails_all=lambda failure: failure.check(Locked) is not None,
             publish=self.published.append,
             max_batch=3,
+            keys=lambda operation: operation.__dict__["keys"],
+            max_parallel=max_parallel,
         )
 
     def transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
@@ -39,9 +47,9 @@ class Database:
         self.running.append((operations, done))
         return done
 
-    def finish(self, error: Exception | None = None) -> None:
-        """End the current transaction."""
-        operations, done = self.running.pop()
+    def finish(self, error: Exception | None = None, number: int = 0) -> None:
+        """End a transaction, the oldest one by default."""
+        operations, done = self.running.pop(number)
         written: list[str] = []
         try:
             if error:
@@ -54,12 +62,16 @@ class Database:
             done.callback((results, Changes()))
 
     def write(self, text: str, responses: list[Any]) -> Deferred[Any]:
-        def operation(connection: list[str]) -> str:
+        def operation(connection: list[str]) -> Any:
             if text.startswith("bad"):
                 raise ValueError(text)
             connection.append(text)
+            if text.endswith("?"):
+                return Unfinished(lambda written: written.append("rest") or text.upper())
             return text.upper()
 
+        # A text that begins with a capital must be written alone.
+        operation.__dict__["keys"] = None if text[:1].isupper() else {text[:1]}
         return self.commits.write(operation).addBoth(responses.append)
 
 
@@ -185,3 +197,100 @@ def test_error_outside_of_the_queue_counts_until_a_write_succeeds() -> None:
     database.clock.advance(0)
     database.finish()
     assert not database.commits.failing
+
+
+def parallel(*texts: str) -> tuple[Database, list[Any]]:
+    """Return a database with the first write in flight and the others queued for long enough."""
+    database, responses = Database(max_parallel=2), list[Any]()
+    database.write(texts[0], responses)
+    database.clock.advance(0)
+    for text in texts[1:]:
+        database.write(text, responses)
+    assert len(database.running) == 1
+    database.clock.advance(PARALLEL_AFTER_SECONDS)
+    return database, responses
+
+
+def test_second_transaction_begins_while_a_long_one_is_in_flight() -> None:
+    database, responses = parallel("a", "b", "c")
+    assert len(database.running) == 2
+    database.finish(number=1)
+    assert responses == ["B", "C"]
+    database.write("d", responses)
+    database.finish()
+    assert responses == ["B", "C", "A"]
+    database.finish()
+    assert responses == ["B", "C", "A", "D"]
+    assert database.commits.idle().called
+    assert database.clock.getDelayedCalls() == []
+
+
+def test_no_more_transactions_than_allowed_are_in_flight() -> None:
+    database, responses = parallel("a", "b")
+    database.write("c", responses)
+    database.clock.advance(1)
+    assert len(database.running) == 2
+
+
+def test_writes_of_one_key_are_never_in_flight_together() -> None:
+    database, responses = parallel("a1", "b", "a2", "c")
+    assert len(database.running) == 2
+    database.finish(number=1)
+    # The write of the same key waits, and those behind it do.
+    assert responses == ["B"]
+    assert len(database.running) == 1
+    database.finish()
+    database.finish()
+    assert responses == ["B", "A1", "A2", "C"]
+
+
+def test_write_without_keys_runs_alone() -> None:
+    database, responses = parallel("a", "B", "c")
+    assert len(database.running) == 1
+    database.finish()
+    database.clock.advance(1)
+    # It takes the rest of the queue with it, as nothing else runs.
+    assert len(database.running) == 1
+    database.write("d", responses)
+    database.clock.advance(1)
+    assert len(database.running) == 1
+    database.finish()
+    database.finish()
+    assert responses == ["A", "B", "C", "D"]
+
+
+def test_failed_transactions_are_repeated_singly_after_those_in_flight() -> None:
+    database, responses = parallel("a", "b", "bad")
+    database.write("c", responses)
+    database.finish(number=1)
+    assert len(database.running) == 1
+    assert responses == []
+    for _ in range(4):
+        database.finish()
+    assert values(responses) == ["A", "B", "ValueError('bad')", "C"]
+    assert database.committed == [["a"], ["b"], ["c"]]
+
+
+def test_rest_of_an_unfinished_operation_runs_next() -> None:
+    database, responses = Database(), list[Any]()
+    for text in ("a?", "b"):
+        database.write(text, responses)
+    database.clock.advance(0)
+    database.write("c", responses)
+    database.finish()
+    assert responses == ["B"]
+    assert database.published[0].operations == 1
+    database.finish()
+    assert responses == ["B", "A?", "C"]
+    assert database.committed == [["a?", "b"], ["rest", "c"]]
+
+
+def test_transaction_that_finishes_nothing_publishes_nothing() -> None:
+    database, responses = Database(), list[Any]()
+    database.write("a?", responses)
+    database.clock.advance(0)
+    database.finish()
+    assert (responses, database.published) == ([], [])
+    database.finish()
+    assert responses == ["A?"]
+    assert len(database.published) == 1

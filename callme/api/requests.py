@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.iweb import IRequest
 
 from ..core.parameters import MAX_ERRORS
-from ..core.task import State
+from ..core.task import Reason, State
+from ..core.text.labels import parse_label
 from ..core.text.nearest import Nearest
-from ..core.times import Key, next_minute, parse_key, parse_task_name, parse_trigger
+from ..core.times import (
+    MINUTE,
+    Key,
+    floor_to_minute,
+    next_minute,
+    parse_key,
+    parse_task_name,
+    parse_trigger,
+)
 from ..core.transitions import PutCondition
 from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
 from ..server.problem import NDJSON_TYPE, Problem
 from . import strict_json
 
+T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 MAX_ATTEMPT_NUMBER = 999_999_999
@@ -30,8 +43,25 @@ WAIT_LIMIT_SECONDS = 55
 
 Many proxies give up after 60 s without a response.
 """
-PAGING = ("start_from", "future_only", "limit", "state")
+LABEL = "label"
+PAGING = (
+    "start_from",
+    "future_only",
+    "limit",
+    "order",
+    "state",
+    "reason",
+    "host",
+    "prefix",
+    LABEL,
+    "due_from",
+    "due_before",
+)
 """The query parameters of a list."""
+ORDERS = ("name", "due")
+HOST_PATTERN = "[!-.0-?A-~]{1,260}:[0-9]{1,5}"
+"""Regular expression of a host and port, such as ``example.com:443``."""
+_HOST = re.compile(HOST_PATTERN)
 _JSON_TYPES = (
     b"",
     b"application/json",
@@ -197,20 +227,20 @@ def _bad_body(detail: str) -> Problem:
     return Problem(400, detail, errors=[FieldError("", detail)])
 
 
-def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
+def parse_query(
+    request: IRequest, known: Iterable[str] = (), *, repeatable: str = ""
+) -> dict[str, str]:
     """Return the parameters of a query string.
 
     :param known: the names that are accepted besides ``pretty``.
+    :param repeatable: the one of them that is left out and may occur repeatedly: see
+        :func:`parse_repeated`.
     :raises Problem: when a parameter is unknown or occurs twice.
     """
     query: dict[str, str] = {}
     if b"?" not in request.uri:
         return query
-    for part in request.uri.partition(b"?")[2].split(b"&"):
-        if not part:
-            continue
-        raw_name, _, raw_value = part.replace(b"+", b" ").partition(b"=")
-        name, value = _unquoted(raw_name), _unquoted(raw_value)
+    for name, value in _parameters(request):
         if name != "pretty" and name not in known:
             names = [*known, "pretty"]
             nearest = Nearest(names).find(name)
@@ -218,9 +248,22 @@ def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
             raise _bad_query(name, f"is not a parameter here: {advice} {', '.join(names)}")
         if name in query:
             raise _bad_query(name, "is given twice")
-        query[name] = value
+        if name != repeatable:
+            query[name] = value
     parse_flag(query, "pretty")
     return query
+
+
+def parse_repeated(request: IRequest, name: str) -> list[str]:
+    """Return all values of a parameter of the query string."""
+    return [value for found, value in _parameters(request) if found == name]
+
+
+def _parameters(request: IRequest) -> Iterator[tuple[str, str]]:
+    for part in request.uri.partition(b"?")[2].split(b"&"):
+        if part:
+            name, _, value = part.replace(b"+", b" ").partition(b"=")
+            yield _unquoted(name), _unquoted(value)
 
 
 def _unquoted(raw: bytes) -> str:
@@ -276,13 +319,61 @@ def _number(name: str, value: str | None, *, default: int, minimum: int = 1, max
 
 def parse_state(value: str | None) -> State | None:
     """Return the state of the tasks to list; ``None`` for all states."""
+    return _member("state", value, State)
+
+
+def _member(name: str, value: str | None, values: type[E]) -> E | None:
     if value is None:
         return None
     try:
-        return State(value)
+        return values(value)
     except ValueError:
-        states = ", ".join(state.value for state in State)
-        raise _bad_query("state", f"is {quoted(value)}: expected one of {states}") from None
+        expected = ", ".join(str(member.value) for member in values)
+        raise _bad_query(name, f"is {quoted(value)}: expected one of {expected}") from None
+
+
+def parse_order(value: str | None) -> bool:
+    """Return whether a list is ordered by time, and not by name."""
+    if value is not None and value not in ORDERS:
+        raise _bad_query("order", f"is {quoted(value)}: expected one of {', '.join(ORDERS)}")
+    return value == "due"
+
+
+def parse_filters(query: dict[str, str], labels: Iterable[str], now: float) -> dict[str, Any]:
+    """Return the filters of :class:`callme.store.listing.selection.Selection` in a query.
+
+    :param labels: the values of ``label``.
+    :param now: the server's time: seconds since 1970.
+    """
+    due_from = _parsed(query, "due_from", lambda value: parse_trigger(value, now))
+    if parse_flag(query, "future_only"):
+        due_from = max(due_from or 0, floor_to_minute(now) + MINUTE)
+    return {
+        "state": parse_state(query.get("state")),
+        "reason": _member("reason", query.get("reason"), Reason),
+        "host": _parsed(query, "host", _parse_host),
+        "prefix": _parsed(query, "prefix", parse_task_name) or "",
+        "labels": [_parsed({LABEL: label}, LABEL, parse_label) for label in labels],
+        "due_from": due_from,
+        "due_before": _parsed(query, "due_before", lambda value: parse_trigger(value, now)),
+    }
+
+
+def _parsed(query: dict[str, str], name: str, parse: Callable[[str], T]) -> T | None:
+    if name not in query:
+        return None
+    try:
+        return parse(query[name])
+    except InvalidValue as error:
+        raise _bad_query(name, str(error)) from None
+
+
+def _parse_host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise InvalidValue(
+            f"{quoted(value)} is not a host and port: expected one such as example.com:443"
+        )
+    return value.lower()
 
 
 def parse_start_from(value: str | None, task_name: str | None) -> Key | None:

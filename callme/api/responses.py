@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -212,19 +212,24 @@ def encode_item(task: Task, pretty: bool) -> bytes:
     return encoded.replace(b"\n", b"\n    ") if pretty else encoded
 
 
-def next_link(path: str, query: dict[str, str], start_from: str | None) -> dict[str, str]:
+Query = Mapping[str, str | Sequence[str]]
+"""The parameters of a query string; a repeated one has a list."""
+
+
+def next_link(path: str, query: Query, start_from: str | None) -> dict[str, str]:
     """Return the header that links to the next page (RFC 8288), or none without a next page.
 
     :param query: the parameters of the request.
     """
     if start_from is None:
         return {}
-    following = urlencode(query | {"start_from": start_from}, quote_via=quote, safe="@")
+    parameters = {**query, "start_from": start_from}
+    following = urlencode(parameters, doseq=True, quote_via=quote, safe="@")
     return {"Link": f'<{path}?{following}>; rel="next"'}
 
 
 def page_response(
-    request: IRequest, page: Page, items: Sequence[bytes], name: str | None, query: dict[str, str]
+    request: IRequest, page: Page, items: Sequence[bytes], name: str | None, query: Query
 ) -> bytes:
     """Set the head of a response with a page of tasks and a link to the next one; return its body.
 

@@ -15,14 +15,14 @@ from twisted.web.resource import IResource
 from .. import __version__
 from ..core.parameters import parse_definition
 from ..core.task import State, Task
-from ..core.times import Key, floor_to_minute, rfc3339, to_ms
+from ..core.times import Key, rfc3339, to_ms
 from ..core.transitions import PutOutcome
 from ..errors import FieldError
 from ..metrics.exporter import MetricsExporter
 from ..reports.audit_log import AuditLog
 from ..reports.forecaster import Forecaster
 from ..security.address_policy import AddressPolicy
-from ..server.auth import IAnonymous, access_of, author_of, check_name
+from ..server.auth import IAnonymous, access_of, author_of, check_name, narrow_prefix
 from ..server.negotiation import wants_calendar
 from ..server.problem import Problem, problem_response
 from ..server.router import AnyPathConverter, AppResource
@@ -37,18 +37,21 @@ from .long_poll import LongPoll
 from .openapi.operations import served as openapi_document
 from .problems import is_options, problem_for
 from .requests import (
+    LABEL,
     PAGING,
     parse_attempts_from,
     parse_body,
     parse_condition,
+    parse_filters,
     parse_flag,
     parse_hours,
     parse_limit,
     parse_new_time,
+    parse_order,
     parse_query,
+    parse_repeated,
     parse_selector,
     parse_start_from,
-    parse_state,
     parse_wait,
     strip_trailing_slash,
 )
@@ -195,21 +198,23 @@ class Api:
             return await self._task(request, target)
         if wants_calendar(request.getHeader(b"accept")) and (target or not prefix):
             return await calendar_of(self._store, request, target, self._now(), self._clock)
-        query = parse_query(request, PAGING)
+        query = parse_query(request, PAGING, repeatable=LABEL)
+        labels = parse_repeated(request, LABEL)
+        filters = parse_filters(query, labels, self._now())
+        filters["prefix"] = narrow_prefix(request, filters["prefix"])
         read = partial(
             self._store.read,
             tasks.list_page,
             task_name=target,
             start_from=parse_start_from(query.get("start_from"), target),
             limit=parse_limit(query.get("limit")),
-            after=floor_to_minute(self._now()) if parse_flag(query, "future_only") else None,
-            state=parse_state(query.get("state")),
-            prefix=prefix,
+            by_due=parse_order(query.get("order")),
+            **filters,
         )
         found = await self._page_reader.page(read, wants_pretty(request))
         if found is None:
             return await calendar_at(self._store, request, target, self._now(), self._clock)
-        return page_response(request, *found, target, query)
+        return page_response(request, *found, target, {**query, LABEL: labels})
 
     async def _task(self, request: IRequest, key: Key) -> bytes:
         query = parse_query(request, ("wait", "start_from"))

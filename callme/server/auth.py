@@ -117,6 +117,19 @@ def check_name(request: IRequest, task_name: str) -> None:
         raise _out_of_prefix(prefix)
 
 
+def narrow_prefix(request: IRequest, prefix: str) -> str:
+    """Return the beginning of the names that a request asks for and its credentials permit.
+
+    :param prefix: the beginning that the request asks for.
+    :raises Problem: when the credentials permit no such name.
+    """
+    own = access_of(request).prefix
+    if own.startswith(prefix):
+        return own
+    check_name(request, prefix)
+    return prefix
+
+
 def _out_of_prefix(prefix: str) -> Problem:
     detail = f"this token is limited to tasks whose names begin with {quoted(prefix)}"
     return Problem(403, detail, refusal=Refusal.PREFIX)

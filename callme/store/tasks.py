@@ -22,7 +22,6 @@ from ..core.transitions import MoveDecision, PutCondition, PutOutcome, decide_mo
 from .codec import (
     ATTEMPT,
     STORED_DEFINITION,
-    SUMMARY,
     TASK,
     Columns,
     NamedRow,
@@ -41,8 +40,8 @@ from .interface import (
     Rescheduled,
     TaskVersion,
 )
-
-_MAX_CHARACTER = "\U0010ffff"
+from .listing.plan import select_page
+from .listing.selection import Selection
 
 
 def insert_statement(rows: int) -> str:
@@ -201,54 +200,31 @@ def _version(state: str, created_at_ms: int, attempts_used: int) -> TaskVersion:
 
 def list_page(
     cursor: Cursor,
+    /,
     *,
-    task_name: str | None = None,
     start_from: Key | None = None,
     limit: int = 100,
-    after: int | None = None,
-    state: State | None = None,
-    prefix: str = "",
+    by_due: bool = False,
+    **filters: Any,
 ) -> Page | None:
     """Return tasks ordered by name, then time, without payloads and attempts.
 
     A page of large tasks ends before its ``limit``: see
-    :data:`callme.store.interface.PAGE_CHARACTERS`.
+    :data:`callme.store.interface.PAGE_CHARACTERS`. So does a page for which many tasks were
+    examined in vain: see :data:`callme.store.listing.sources.MAX_EXAMINED`.
 
-    :param task_name: only the tasks of this name; if it has none at all, the result is ``None``.
     :param start_from: the first key to return, inclusive.
-    :param after: only tasks whose ``trigger_at`` is later than this second since 1970.
-    :param prefix: only tasks whose names begin with it.
+    :param by_due: order by time, then name.
+    :param filters: those of :class:`callme.store.listing.selection.Selection`; the result is
+        ``None`` if ``task_name`` has no task at all.
     """
-    conditions, values = ["TRUE"], list[Any]()
-    if task_name is not None:
-        if cursor.execute(EXISTS, (task_name,)).fetchone() is None:
-            return None
-        conditions.append("task_name = ?")
-        values.append(task_name)
-    if start_from is not None and task_name is not None:
-        conditions.append("trigger_at >= ?")
-        values.append(start_from.trigger_at)
-    elif start_from is not None:
-        conditions.append("(task_name, trigger_at) >= (?, ?)")
-        values += [start_from.task_name, start_from.trigger_at]
-    if prefix:
-        conditions.append("task_name >= ?")
-        values.append(prefix)
-        if (following_name := successor(prefix)) is not None:
-            conditions.append("task_name < ?")
-            values.append(following_name)
-    if after is not None:
-        conditions.append("trigger_at > ?")
-        values.append(after)
-    if state is not None:
-        # A literal, not a parameter: SQLite uses a partial index only for a literal.
-        conditions.append(f"state = '{state.value}'")
-    rows = cursor.execute(
-        f"SELECT {SUMMARY} FROM task WHERE {' AND '.join(conditions)} "
-        "ORDER BY task_name, trigger_at LIMIT ?",
-        (*values, limit + 1),
-    )
-    return _fitting(rows, limit)
+    selection = Selection(**filters)
+    name = selection.task_name
+    if name is not None and cursor.execute(EXISTS, (name,)).fetchone() is None:
+        return None
+    rows, end = select_page(cursor, selection, start_from, limit + 1, by_due=by_due)
+    page = _fitting(rows, limit)
+    return page if page.next is not None else Page(page.tasks, end)
 
 
 def _fitting(rows: Iterable[Row], limit: int) -> Page:
@@ -262,16 +238,6 @@ def _fitting(rows: Iterable[Row], limit: int) -> Page:
         tasks.append(to_task(named))
         size += sum(len(value) for value in row if isinstance(value, str))
     return Page(tasks, None)
-
-
-def successor(prefix: str) -> str | None:
-    """Return the least text greater than every text with a prefix; ``None`` if there is none."""
-    stem = prefix.rstrip(_MAX_CHARACTER)
-    if not stem:
-        return None
-    following = ord(stem[-1]) + 1
-    # Surrogates are no characters.
-    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 def delete(write: Write, key: Key) -> Deleted | None:

@@ -399,6 +399,38 @@ def test_state_filters_the_list(world: World) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("reason=unexpected_status", "failed"),
+        ("host=SINK.example:80&order=due", "failed later gold"),
+        ("prefix=l", "later"),
+        ("label=customer:4%202", "gold later"),
+        ("label=customer:4%202&label=tier:gold", "gold"),
+        ("due_from=now&due_before=%2B59s", "failed"),
+        ("due_from=%2B59s&order=due", "later gold"),
+        ("future_only&due_from=0&order=due", "later gold"),
+        ("state=scheduled&order=due&label=customer:4+2", "later gold"),
+    ],
+)
+def test_list_is_filtered_and_paged(world: World, query: str, names: str) -> None:
+    world.scheduler.start()
+    world.caller.status = 500
+    put(world, "failed", trigger_at=NOON, retry=0)
+    world.turn_to(NOON + 1)
+    labels = {"customer": "4 2"}
+    put(world, "later", trigger_at=NOON + 60, labels=labels)
+    put(world, "gold", trigger_at=NOON + 120, labels=labels | {"tier": "gold"})
+    found: list[str] = []
+    target = f"/status/?limit=1&{query}"
+    while target:
+        response = ask(world, "GET", target)
+        found += [task["task_name"] for task in response.json["tasks"]]
+        link = response.header("link") or ""
+        target = link.partition("<")[2].partition(">")[0]
+    assert found == names.split()
+
+
+@pytest.mark.parametrize(
     "query",
     [
         "limit=0",
@@ -412,6 +444,18 @@ def test_state_filters_the_list(world: World) -> None:
         "start_from=task@soon",
         "start_from=",
         "future_only=perhaps",
+        "order=time",
+        "order=due&order=due",
+        "reason=broken",
+        "host=example.com",
+        "host=%00:80",
+        "prefix=",
+        "prefix=a%00",
+        "label=customer",
+        "label=Customer:42",
+        "label=customer:%00",
+        "due_from=soon",
+        "due_before=",
         "futureonly",
         "all=true",
         "limit=" + "9" * 5000,

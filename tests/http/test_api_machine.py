@@ -24,7 +24,13 @@ MINUTES = st.integers(0, 3)
 PAYLOADS = st.sampled_from(["", "x"])
 
 STATES = [None, "scheduled", "running", "succeeded", "failed"]
-LISTS = [(n, s, f) for s in STATES for f in (False, True) for n in (None, *PATHS)]
+LISTS = [
+    (name, state, future_only, by_due)
+    for state in STATES
+    for future_only in (False, True)
+    for name in (None, *PATHS)
+    for by_due in (False, True)
+]
 
 Key = tuple[str, int]
 
@@ -298,13 +304,16 @@ class ApiMachine(RuleBasedStateMachine):
     def a_list_is_told(self) -> None:
         """Request a list after every step, a different one each time."""
         if hasattr(self, "world") and not self.world.store.is_broken:
-            name, state, future_only = LISTS[self.steps % len(LISTS)]
+            chosen = LISTS[self.steps % len(LISTS)]
             self.steps += 1
-            self.pages(name, 1 + self.steps % 3, state, future_only)
+            self.pages(1 + self.steps % 3, *chosen)
 
-    def pages(self, name: str | None, limit: int, state: str | None, future_only: bool) -> None:
+    def pages(
+        self, limit: int, name: str | None, state: str | None, future_only: bool, by_due: bool
+    ) -> None:
         query = f"limit={limit}" + (f"&state={state}" if state else "")
         query += "&future_only" if future_only else ""
+        query += "&order=due" if by_due else ""
         target = f"/status/{PATHS[name] if name else ''}?{query}"
         told: list[dict[str, Any]] = []
         while True:
@@ -328,6 +337,8 @@ class ApiMachine(RuleBasedStateMachine):
             if (state in (None, self.tasks[key].state))
             and not (future_only and key[1] <= self.world.now())
         ]
+        if by_due:
+            expected.sort(key=lambda key: (key[1], key[0]))
         assert [one["task"] for one in told] == [f"{of}@{at}" for of, at in expected]
         for key, one in zip(expected, told, strict=True):
             self.check_task(key, one)

@@ -135,7 +135,7 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
         ("GET", "/xyz", 404, "/openapi.json describes the API"),
         ("GET", "/tasks/%00%C3%A9%22", 404, "did you mean /task/%00%C3%A9%22?"),
         ("GET", "/status/?limt=5", 400, "did you mean limit?"),
-        ("GET", "/status/?page=5", 400, "expected start_from, future_only, limit, state, pretty"),
+        ("GET", "/status/?page=5", 400, "expected start_from, future_only, limit, order, state, "),
         ("GET", "/status/bob@example.com", 400, "a name has no '@'"),
     ],
 )

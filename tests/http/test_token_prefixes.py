@@ -12,6 +12,7 @@ import pytest
 from callme.api.openapi.operations import document
 from callme.core.times import Key
 from callme.server.site import BoundedSite
+from callme.store.listing import sources
 from tests.helpers.credentials import gate_for
 from tests.helpers.raw_client import Client, head
 from tests.helpers.tasks import NOON
@@ -89,6 +90,34 @@ def test_list_has_only_the_tasks_of_the_prefix(client: Client, path: str, accept
         client.world.put(name, LATER)
     response = ask(client, "GET", path, None, b"Accept: " + accept)
     assert re.findall(r'"task_name":"([^"]*)"', response) == ["team-a.one", "team-a.two"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("prefix=team-a.t", ["team-a.two"]),
+        ("prefix=team", ["team-a.one", "team-a.two"]),
+        ("prefix=team-b", []),
+        ("order=due", ["team-a.one", "team-a.two"]),
+        ("state=scheduled&host=sink.example:80", ["team-a.one", "team-a.two"]),
+    ],
+)
+def test_filters_select_among_the_tasks_of_the_prefix(
+    client: Client, query: str, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_EXAMINED", 1)
+    for name in ("team-a.one", "team-a.two", "team-b", FOREIGN):
+        client.world.put(name, LATER)
+    listed: list[str] = []
+    path = f"/status/?{query}"
+    while path:
+        response = ask(client, "GET", path)
+        assert FOREIGN not in response
+        listed += re.findall(r'"task_name":"([^"]*)"', response)
+        link = re.search(r"Link: <([^>]*)>", response)
+        path = link[1] if link else ""
+    assert listed == found
+    assert (" 403 " in response) == (query == "prefix=team-b")
 
 
 def test_own_tasks_can_be_put_read_moved_and_deleted(client: Client) -> None:

@@ -531,10 +531,10 @@ async def test_page_is_filtered(store: Store) -> None:
         page = await store.read(tasks.list_page, state=state)
         assert page is not None
         assert [key] == [task.key for task in page.tasks]
-    page = await store.read(tasks.list_page, after=NOON)
+    page = await store.read(tasks.list_page, due_from=NOON + 60)
     assert page is not None
     assert [later] == [task.key for task in page.tasks]
-    page = await store.read(tasks.list_page, task_name="done", after=NOON)
+    page = await store.read(tasks.list_page, task_name="done", due_from=NOON + 60)
     assert Page([], None) == page
 
 

@@ -6,15 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...core.json_schema import Schema, integer, ref, string
+from ...core.text.labels import LABEL_PATTERN
 from ...server.channel import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
 from ..batch import MAX_TASKS
 from ..requests import (
     DEFAULT_HOURS,
     DEFAULT_LIMIT,
+    HOST_PATTERN,
     MAX_ATTEMPT_NUMBER,
     MAX_HOURS,
     MAX_LIMIT,
     MAX_WAIT_SECONDS,
+    ORDERS,
     WAIT_LIMIT_SECONDS,
 )
 from .builders import content, header, query_flag, query_parameter
@@ -45,9 +48,32 @@ PARAMETERS: dict[str, Schema] = {
     "limit": query_parameter(
         "limit",
         integer(1, MAX_LIMIT) | {"default": DEFAULT_LIMIT},
-        "Maximum tasks on a page; a page of large tasks has fewer.",
+        "Maximum tasks on a page. It may have fewer, or none, although there is a next page.",
     ),
-    "state": query_parameter("state", ref("State"), "List only tasks in this state."),
+    "order": query_parameter(
+        "order",
+        string(enum=list(ORDERS), default=ORDERS[0]),
+        "Order by name, then time, or by time, then name.",
+    ),
+    "state": query_parameter("state", ref("State"), "Only tasks in this state."),
+    "reason": query_parameter("reason", ref("Reason"), "Only tasks that failed for this reason."),
+    "host": query_parameter(
+        "host",
+        string(pattern=f"^{HOST_PATTERN}$", examples=["example.com:443"]),
+        "Only tasks whose callback has this host and port.",
+    ),
+    "prefix": query_parameter("prefix", ref("TaskName"), "Only tasks whose name begins with this."),
+    "label": query_parameter(
+        "label",
+        {
+            "type": "array",
+            "items": string(pattern=f"^{LABEL_PATTERN}$", examples=["customer:42"]),
+        },
+        "Only tasks with this label, as `key:value`; of several, with all of them.",
+        explode=True,
+    ),
+    "due_from": query_parameter("due_from", ref("Time"), "Only tasks of this minute or later."),
+    "due_before": query_parameter("due_before", ref("Time"), "Only tasks before this minute."),
     "wait": query_parameter(
         "wait",
         integer(0, MAX_WAIT_SECONDS) | {"default": 0},

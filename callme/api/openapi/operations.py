@@ -13,6 +13,7 @@ from ...server.channel import MAX_BATCH
 from ...server.problem import encode
 from ..batch import MAX_TASKS
 from ..ical import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
+from ..requests import PAGING
 from . import schemas
 from .builders import (
     CALENDAR,
@@ -230,7 +231,7 @@ def _list(operation_id: str, *, of_name: bool = False) -> Operation:
         " `application/json`, or where the path ends in `.ics` and no task has a name that does. It"
         f" has the tasks scheduled in the next {AHEAD_DAYS} days and those that failed in the last"
         f" {BACK_DAYS}, at most {MAX_EVENTS} of each. A calendar takes no parameters.",
-        parameters=("start_from", "limit", "future_only", "state"),
+        parameters=PAGING,
         successes={
             "200": {
                 "description": "A page of tasks.",

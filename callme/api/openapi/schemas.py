@@ -131,7 +131,7 @@ def _task_schemas() -> dict[str, Schema]:
         ),
         "TaskList": response_object(
             {
-                "tasks": array(ref("ListedTask"), "Ordered by name, then by time."),
+                "tasks": array(ref("ListedTask"), "In the order of the request."),
                 "next": ref("Key", "The `start_from` of the next page, if there is one."),
             },
             optional=("next",),

@@ -12,6 +12,8 @@ MAX_VALUE_LENGTH = 256
 _KEY = re.compile(r"[a-z0-9_.-]{1,64}")
 # PostgreSQL stores no NUL, and an operator sees no other control character.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+LABEL_PATTERN = rf"{_KEY.pattern}:[^\x00-\x1f\x7f-\x9f]{{0,{MAX_VALUE_LENGTH}}}"
+"""Regular expression of the text that selects a label, in the dialect of JSON Schema too."""
 LABELS_SCHEMA: Schema = {
     "type": "object",
     "maxProperties": MAX_LABELS,
@@ -39,6 +41,19 @@ def parse_labels(value: object) -> dict[str, str]:
         _check_value(content, pointer_token(key))
     # Sorted, so that the same labels make the same text in the database.
     return dict(sorted(value.items()))
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """Return the key and the value that a text ``key:value`` selects.
+
+    :raises InvalidValue: when no task can have such a label.
+    """
+    key, separator, value = text.partition(":")
+    if not separator:
+        raise InvalidValue(f"{quoted(text)} is not a label: expected key:value")
+    _check_key(key)
+    _check_value(value)
+    return key, value
 
 
 def _check_key(key: str) -> None:

@@ -1,0 +1,1 @@
+"""Lists of tasks: filters, the indexes that answer them, and the queries of pages."""

@@ -1,0 +1,134 @@
+"""Queries of pages: the choice of an index, and the statement that reads from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ...core.times import MAX_TIMESTAMP, MINUTE, Key
+from ..codec import SUMMARY, Row
+from ..interface import Cursor
+from . import sources
+from .selection import Selection, Sql
+from .sources import DUE_ORDER, KEYS, NAME_ORDER, Source, narrow_sources, wide_sources
+
+_ROWS = SUMMARY.replace("task_name, trigger_at", ", ".join(NAME_ORDER), 1)
+
+
+@frozen(kw_only=True)
+class Plan:
+    """The way to a page of a selection.
+
+    :ivar order: the columns that the page is ordered by.
+    :ivar where: the conditions that the source leaves open.
+    """
+
+    source: Source
+    order: tuple[str, str]
+    where: Sequence[Sql]
+
+    def _at(self, column: str) -> str:
+        return f"{self.source.key_table}.{column}"
+
+    def _keys(self) -> list[str]:
+        return [self._at(column.removeprefix("task.")) for column in self.order]
+
+    def rows(self, *bounds: Sql) -> Sql:
+        """Return the statement of the rows of the page; its last value is their number.
+
+        :param bounds: conditions on the key.
+        """
+        order, keys = ", ".join(self.order), ", ".join(self._keys())
+        query = self.source.select(
+            f"{self._at('task_name')}, {self._at('trigger_at')}", [*self.where, *bounds]
+        )
+        if self.order in self.source.orders:
+            keys = f"{query.text} ORDER BY {keys} LIMIT ?"
+        else:
+            # Materialized: PostgreSQL would rather read all of an index that has this order.
+            keys = (
+                f"WITH found (task_name, trigger_at) AS MATERIALIZED ({query.text}) SELECT "
+                f"task_name, trigger_at FROM found ORDER BY {order.replace('task.', '')} LIMIT ?"
+            )
+        statement = (
+            f"SELECT {_ROWS} FROM ({keys}) AS page JOIN {KEYS} "
+            "ON task.task_name = page.task_name AND task.trigger_at = page.trigger_at "
+            f"ORDER BY {order}"
+        )
+        return Sql(statement, query.values)
+
+    def bound(self, sign: str, key: Key) -> Sql:
+        """Return the condition that a key is on one side of another in the order."""
+        values: tuple[Any, ...] = (key.task_name, key.trigger_at)
+        if self.order == DUE_ORDER:
+            values = values[::-1]
+        return Sql(f"({', '.join(self._keys())}) {sign} (?, ?)", values)
+
+    def end(self, cursor: Cursor, *bounds: Sql) -> Key | None:
+        """Return the key at which the examination of the source ends; ``None`` if it reaches all.
+
+        :param bounds: conditions on the key.
+        """
+        if not self.where or self.order not in self.source.orders:
+            return None
+        query = self.source.select(f"{self._at('task_name')}, {self._at('trigger_at')}", bounds)
+        row = cursor.execute(
+            f"{query.text} ORDER BY {', '.join(self._keys())} LIMIT 1 OFFSET ?",
+            (*query.values, sources.MAX_EXAMINED),
+        ).fetchone()
+        return None if row is None else Key(*row)
+
+
+def _plan(cursor: Cursor, selection: Selection, order: tuple[str, str]) -> Plan:
+    """Choose the source with the fewest rows or, of very many, one that is in the order."""
+    conditions = selection.conditions()
+    wide = wide_sources(selection)
+    source = wide[order]
+    # A wide source that no filter narrows is never the smallest.
+    candidates = [one for one in wide.values() if one.filters & conditions.keys()]
+    candidates += narrow_sources(selection)
+    ordered = [one for one in candidates if order in one.orders]
+    if len(candidates) == 1 and ordered:
+        source = ordered[0]
+    elif candidates:
+        sizes = [one.size(cursor) for one in candidates]
+        smallest = candidates[sizes.index(min(sizes))]
+        source = smallest if min(sizes) <= sources.MAX_EXAMINED else [*ordered, source][0]
+    where = [condition for name, condition in conditions.items() if name not in source.filters]
+    return Plan(source=source, order=order, where=where)
+
+
+def select_page(
+    cursor: Cursor, selection: Selection, start_from: Key | None, limit: int, *, by_due: bool
+) -> tuple[Iterable[Row], Key | None]:
+    """Return the rows of a page, and the first key that was not examined; ``None`` without any.
+
+    :param start_from: the first key of the page, inclusive.
+    :param by_due: whether the order is by time, then name, and not by name, then time.
+    """
+    order = DUE_ORDER if by_due else NAME_ORDER
+    if selection.task_name is not None:
+        order = NAME_ORDER
+        if start_from is not None:
+            due_from = max(start_from.trigger_at, selection.due_from or 0)
+            selection, start_from = evolve(selection, due_from=due_from), None
+    plan = _plan(cursor, selection, order)
+    bounds = [] if start_from is None else [plan.bound(">=", start_from)]
+    end = plan.end(cursor, *bounds)
+    if end is not None:
+        bounds.append(plan.bound("<", end))
+    statement = plan.rows(*bounds)
+    rows = cursor.execute(statement.text, (*statement.values, limit))
+    return rows, None if end is None else _within(selection.prefix, end, plan.order)
+
+
+def _within(prefix: str, end: Key, order: tuple[str, str]) -> Key | None:
+    """Return the first key with a prefix from another key on: a list names no other tasks."""
+    if end.task_name.startswith(prefix):
+        return end
+    if end.task_name < prefix:
+        return Key(prefix, end.trigger_at if order == DUE_ORDER else 0)
+    at = end.trigger_at + MINUTE
+    return Key(prefix, at) if order == DUE_ORDER and at <= MAX_TIMESTAMP else None

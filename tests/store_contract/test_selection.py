@@ -1,0 +1,180 @@
+"""Filtered and ordered lists, compared with a plain filter over all tasks."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from callme.core.callback_url import host_of
+from callme.core.task import Outcome, Reason, State, Task
+from callme.core.times import Key
+from callme.core.transitions import PutCondition, decide_after_attempt
+from callme.store import queue, tasks
+from callme.store.database import Store
+from callme.store.listing import sources
+from callme.store.sqlite.cursor import SqliteCursor
+from callme.store.sqlite.engine import SqliteStore
+from tests.helpers.tasks import NOON, definition
+
+HOSTS = ("a.example:80", "b.example:80")
+
+
+async def fill(store: Store) -> list[Task]:
+    """Put tasks of two hosts in every state, and return all of them."""
+    await store.write(queue.take_orphans, NOON)
+    picked = random.Random(1)
+    for number in range(90):
+        labels = {
+            "customer": str(picked.randrange(3)),
+            **({"tier": "gold"} if picked.randrange(2) else {}),
+        }
+        made = definition(
+            f"{picked.choice(['a', 'ab', 'b'])}{number % 30}",
+            at=NOON + 60 * picked.randrange(5),
+            callback=f"http://{picked.choice('ab')}.example/",
+            retry=0,
+            labels=labels if picked.randrange(3) else {},
+        )
+        await store.write(tasks.put, made, PutCondition.NONE, NOON)
+    claims = await store.write(queue.claim, dict.fromkeys(HOSTS, 30), NOON + 240)
+    for number, claim in enumerate(claims[6:]):
+        outcome = Outcome(started_at_ms=NOON * 1000 + number, status=200 if number % 2 else 500)
+        if number % 3 == 0:
+            outcome = Outcome(started_at_ms=NOON * 1000, reason=Reason.TIMEOUT)
+        transition = decide_after_attempt(claim, outcome, NOON + 300)
+        await store.write(queue.record, claim, transition, NOON + 300)
+    page = await store.read(tasks.list_page, limit=1000)
+    assert page is not None
+    assert {task.state for task in page.tasks} == set(State)
+    return list(page.tasks)
+
+
+def matches(task: Task, filters: dict[str, Any]) -> bool:
+    checks = {
+        "task_name": lambda name: task.key.task_name == name,
+        "prefix": task.key.task_name.startswith,
+        "state": lambda state: task.state is state,
+        "reason": lambda reason: task.reason is reason,
+        "host": lambda host: host_of(task.definition.callback) == host,
+        "labels": lambda labels: set(labels) <= set(task.definition.labels.items()),
+        "due_from": lambda at: task.key.trigger_at >= at,
+        "due_before": lambda at: task.key.trigger_at < at,
+    }
+    return all(checks[name](value) for name, value in filters.items())
+
+
+CHOICES: dict[str, list[Any]] = {
+    "task_name": ["a3", "ab10"],
+    "prefix": ["a", "ab", "b1", "none"],
+    "state": list(State),
+    "reason": list(Reason)[:3],
+    "host": [*HOSTS, "none.example:80"],
+    "labels": [[("customer", "1")], [("tier", "gold"), ("customer", "2")], [("none", "")]],
+    "due_from": [NOON, NOON + 60, NOON + 120],
+    "due_before": [NOON + 120, NOON + 240],
+}
+
+
+def some_filters() -> list[dict[str, Any]]:
+    """Return each filter alone with each value, and many combinations."""
+    found: list[dict[str, Any]] = [{}]
+    found += [{"task_name": "a3", "prefix": "a"}, {"task_name": "a3", "prefix": "b"}]
+    found += [{name: value} for name, values in CHOICES.items() for value in values]
+    picked = random.Random(2)
+    for _ in range(60):
+        names = picked.sample(sorted(CHOICES), picked.randrange(2, 5))
+        found.append({name: picked.choice(CHOICES[name]) for name in names})
+    return found
+
+
+async def keys(store: Store, limit: int, **query: Any) -> list[Key]:
+    """Return the keys on all pages."""
+    found: list[Key] = []
+    start_from: Key | None = None
+    while True:
+        page = await store.read(tasks.list_page, start_from=start_from, limit=limit, **query)
+        assert page is not None
+        found += [task.key for task in page.tasks]
+        assert len(page.tasks) <= limit
+        assert page.next is None or page.next != start_from
+        start_from = page.next
+        if start_from is None:
+            return found
+        assert start_from.task_name.startswith(query.get("prefix", ""))
+
+
+class Recorder:
+    """A cursor that records its statements."""
+
+    def __init__(self, cursor: Any) -> None:
+        self.cursor = cursor
+        self.statements: list[tuple[str, Any]] = []
+
+    def execute(self, statement: str, values: Any = ()) -> Any:
+        self.statements.append((statement, values))
+        return self.cursor.execute(statement, values)
+
+
+def plans(cursor: Any, filters: dict[str, Any], by_due: bool) -> list[str]:
+    """Return the steps of the database for a page after the first, index and sort in each."""
+    recorder: Any = Recorder(cursor)
+    tasks.list_page(recorder, start_from=Key("a", NOON), limit=7, by_due=by_due, **filters)
+    is_sqlite = isinstance(cursor, SqliteCursor)
+    explain = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
+    return [
+        str(row[3] if is_sqlite else row[0])
+        for statement, values in recorder.statements
+        for row in cursor.execute(f"{explain} {statement}", values).fetchall()
+    ]
+
+
+@pytest.mark.parametrize("by_due", [False, True])
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({}, "task_time"),
+        ({"state": State.FAILED}, "task_failed"),
+        ({"state": State.SCHEDULED}, "task_due"),
+        ({"state": State.SUCCEEDED}, "task_finished"),
+        ({"state": State.RUNNING}, "task_running"),
+        ({"reason": Reason.TIMEOUT}, "task_reason"),
+        ({"host": HOSTS[0]}, "task_host_ended"),
+        ({"labels": [("customer", "1")]}, "(key"),
+        ({"labels": [("customer", "1")], "state": State.FAILED}, "(key"),
+        ({"prefix": "ab"}, "task_name"),
+        ({"due_from": NOON, "due_before": NOON + 60}, "task_time"),
+    ],
+)
+async def test_each_filter_is_answered_from_its_index(
+    store: Store, filters: dict[str, Any], index: str, by_due: bool
+) -> None:
+    await fill(store)
+    found = await store.read(plans, filters, by_due)
+    for step in found:
+        # SQLite searches with a constraint, and scans an index from its beginning.
+        assert "Seq Scan on task" not in step, found
+        assert not step.startswith("SCAN task") or "USING" in step, found
+    # PostgreSQL chooses by its statistics among the indexes of so few tasks.
+    if (filters or by_due) and isinstance(store, SqliteStore):
+        assert any(index in step for step in found), found
+    # One sort is that of the rows of the page, the other that of at most MAX_EXAMINED keys.
+    sorts = [step for step in found if "TEMP B-TREE FOR" in step or "Sort" in step.split("(")[0]]
+    assert len(sorts) <= 2, found
+
+
+@pytest.mark.parametrize("most", [3, 20, sources.MAX_EXAMINED])
+async def test_pages_of_any_filters_have_exactly_the_matching_tasks_in_order(
+    store: Store, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(sources, "MAX_EXAMINED", most)
+    everything = await fill(store)
+    names = {task.key.task_name for task in everything}
+    for filters in some_filters():
+        if filters.get("task_name", "a3") not in names:
+            continue
+        expected = [task.key for task in everything if matches(task, filters)]
+        assert await keys(store, 7, **filters) == expected, filters
+        by_due = sorted(expected, key=lambda key: (key.trigger_at, key.task_name))
+        assert await keys(store, 7, by_due=True, **filters) == by_due, filters

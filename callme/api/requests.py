@@ -94,6 +94,27 @@ def parse_condition(request: IRequest) -> PutCondition:
     return PutCondition.NONE if match is None else PutCondition.MUST_EXIST
 
 
+def check_task_exists_condition(request: IRequest) -> None:
+    """Check the precondition of a request that changes tasks which must exist.
+
+    ``If-Match: *`` demands no more: without a task the response is 404 (RFC 9110, section 13.2.1).
+
+    :raises Problem: when the precondition cannot be met.
+    """
+    if parse_condition(request) is PutCondition.MUST_NOT_EXIST:
+        raise Problem(412, "If-None-Match: * cannot be met: the request needs a task that exists")
+
+
+def check_batch_condition(request: IRequest) -> None:
+    """Check that a batch has no precondition.
+
+    :raises Problem: when it has one.
+    """
+    for name in ("If-Match", "If-None-Match"):
+        if request.getHeader(name) is not None:
+            raise Problem(412, f"{name} applies to one task: send it with the PUT of that task")
+
+
 def strip_trailing_slash(request: IRequest, path: str) -> str:
     """Return the rest of a path without a trailing slash.
 

@@ -39,6 +39,8 @@ from .problems import is_options, problem_for
 from .requests import (
     LABEL,
     PAGING,
+    check_batch_condition,
+    check_task_exists_condition,
     parse_attempts_from,
     parse_body,
     parse_condition,
@@ -167,6 +169,7 @@ class Api:
     @app.route("/batch", methods=["POST"], strict_slashes=False)
     async def batch(self, request: IRequest) -> bytes:
         """Create many tasks, or preview that."""
+        check_batch_condition(request)
         dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
         now = self._now()
         batch = Batch(
@@ -235,6 +238,7 @@ class Api:
     @app.route("/reschedule/<path:path>", methods=["POST"])
     async def reschedule(self, request: IRequest, path: str) -> bytes:
         """Move failed tasks, or all, to another minute."""
+        check_task_exists_condition(request)
         query = parse_query(request, ("all",))
         include_all_states = parse_flag(query, "all")
         target = parse_selector(request, path)
@@ -260,6 +264,7 @@ class Api:
     @app.route("/task/<path:path>", methods=["DELETE"])
     async def delete(self, request: IRequest, path: str) -> bytes:
         """Cancel and delete one task, or those of a name."""
+        check_task_exists_condition(request)
         parse_query(request)
         target = parse_selector(request, path)
         if target is None:

@@ -24,7 +24,7 @@ _REFUSALS = {
     PutOutcome.EXISTS: (412, "{key} exists already"),
     PutOutcome.CONFLICT: (
         409,
-        "another definition exists under {key}: If-Match: * replaces it",
+        "another definition exists under {key}: a PUT with If-Match: * replaces it",
     ),
     PutOutcome.NOT_SCHEDULED: (409, "another definition exists under {key}, which is {state}"),
     PutOutcome.NEVER_RUNS: (422, "the task could never run"),

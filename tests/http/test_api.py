@@ -492,6 +492,36 @@ def test_head_responds_like_get_without_body(world: World) -> None:
     assert ask(world, "HEAD", "/status/nobody").status == 404
 
 
+# Preconditions of other requests than PUT
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("DELETE", f"/task/{KEY}", {"If-Match": "*"}, 204),
+        ("DELETE", "/task/task", {"If-Match": "*"}, 200),
+        ("DELETE", "/task/none", {"If-Match": "*"}, 404),
+        ("DELETE", f"/task/{KEY}", {"If-Match": '"1"'}, 412),
+        ("DELETE", f"/task/{KEY}", {"If-None-Match": "*"}, 412),
+        ("DELETE", "/task/task", {"If-None-Match": "*"}, 412),
+        ("POST", f"/reschedule/{KEY}?all=true", {"If-Match": "*"}, 200),
+        ("POST", f"/reschedule/{KEY}?all=true", {"If-Match": '"1"'}, 412),
+        ("POST", "/reschedule/task?all=true", {"If-None-Match": "*"}, 412),
+        ("POST", "/batch", {"If-Match": "*"}, 412),
+        ("POST", "/batch", {"If-None-Match": "*"}, 412),
+    ],
+)
+def test_precondition_is_met_or_refused(
+    world: World, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    put(world)
+    response = ask(world, method, path, [] if path == "/batch" else None, headers=headers)
+    assert response.status == status
+    if status == 412:
+        assert next(iter(headers)) in response.json["detail"]
+        assert ask(world, "GET", f"/status/{KEY}").status == 200
+
+
 # Reschedule
 
 

@@ -103,7 +103,11 @@ _PROBLEMS = {
     "RequestTimeout": (408, f"The request took more than {REQUEST_SECONDS} s to arrive."),
     "Conflict": (409, "Another task has the key, or the task's state forbids the request."),
     "PutConflict": (409, "Another definition has the key."),
-    "PreconditionFailed": (412, "The task exists (`If-None-Match`), or does not (`If-Match`)."),
+    "PreconditionFailed": (
+        412,
+        "The task exists (`If-None-Match`), or does not (`If-Match`), or the request supports no"
+        " such precondition.",
+    ),
     "ContentTooLarge": (
         413,
         f"The body is larger than {MAX_BODY:,} bytes; that of a batch is larger than"

@@ -266,7 +266,13 @@ def _reschedule(operation_id: str, summary: str) -> Operation:
         parameters=("all",),
         requestBody={"required": False, "content": content(ref("NewTime"))},
         successes={"200": response("The moved tasks and the skipped ones.", ref("Rescheduled"))},
-        errors=("NotFound", "Conflict", "UnsupportedMediaType", "Invalid"),
+        errors=(
+            "NotFound",
+            "Conflict",
+            "PreconditionFailed",
+            "UnsupportedMediaType",
+            "Invalid",
+        ),
     )
 
 
@@ -280,7 +286,7 @@ def _delete_name() -> Operation:
                 ref("Deleted"),
             )
         },
-        errors=("NotFound",),
+        errors=("NotFound", "PreconditionFailed"),
     )
 
 
@@ -290,7 +296,7 @@ def _delete() -> Operation:
         "Cancel and delete a task.",
         parameters=(_ABSOLUTE_TIME,),
         successes={"204": {"description": "The task is deleted."}},
-        errors=("NotFound", "Conflict"),
+        errors=("NotFound", "Conflict", "PreconditionFailed"),
     )
 
 
@@ -315,7 +321,7 @@ def _batch() -> Operation:
                 "content": content(ref("BatchResults")) | content(results, NDJSON),
             }
         },
-        errors=("UnsupportedMediaType",),
+        errors=("PreconditionFailed", "UnsupportedMediaType"),
     )
 
 

@@ -18,6 +18,7 @@ assert VERSION is not None
 # The modes of the files in a wheel must not depend on who builds it.
 os.umask(0o022)
 PSYCOPG = "psycopg[binary]>=3.2.2"
+CLIENT = ["httpx>=0.27"]
 
 
 class ReproducibleSdist(sdist):  # type: ignore[misc]  # setuptools is untyped here
@@ -73,6 +74,8 @@ setup(
         "callme.api",
         "callme.api.openapi",
         "callme.caller",
+        "callme.client",
+        "callme.client.receivers",
         "callme.core",
         "callme.core.text",
         "callme.metrics",
@@ -112,6 +115,8 @@ setup(
         "zope.interface>=8.0",
     ],
     extras_require={
+        # callme.client: httpx has types, and one interface for sync and async programs.
+        "client": CLIENT,
         # The binary package brings its own libpq, so that pip alone can install it. To use the
         # system's libpq, install psycopg[c] as well: psycopg prefers it.
         "postgresql": [PSYCOPG],
@@ -127,6 +132,10 @@ setup(
             "pyyaml>=6.0",
             "selenium>=4.25",
             "standardwebhooks>=1.1",
+            # The client, and the frameworks that it has decorators for.
+            *CLIENT,
+            "fastapi>=0.115",
+            "flask>=3.0",
             # The servers of tests/daemon/test_real_servers.py. Each bound is a release of 2024 that
             # the test was run with; all have wheels for every Python that callme runs on.
             "aiohttp>=3.10.11",

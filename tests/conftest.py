@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,11 @@ from tests.helpers.world import World
 # A busy machine must not fail a test.
 settings.register_profile("callme", deadline=None)
 settings.load_profile("callme")
+
+collect_ignore_glob: list[str] = []
+if not all(map(find_spec, ("httpx", "flask", "fastapi"))) and not os.environ.get("CI"):
+    # As with programs that are missing, these tests are left out, but never in CI.
+    collect_ignore_glob += ["unit/client/*", "daemon/test_client.py"]
 
 
 def pytest_collection_finish() -> None:

@@ -40,6 +40,7 @@ CONTENTS = {
         "comparison",
         "faq",
         "api",
+        "client",
         "reference",
         "glossary",
     ],

@@ -66,7 +66,9 @@ class Reader:
         programs.mkdir(parents=True)
         (programs / "curl").write_text(CURL)
         (programs / "curl").chmod(0o755)
-        (programs / "python3").symlink_to(sys.executable)
+        # A link would be a Python outside of its environment, without the packages there.
+        (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (programs / "python3").chmod(0o755)
         self._environ = environment() | {
             "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",

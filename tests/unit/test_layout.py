@@ -37,6 +37,7 @@ ORDER = (
     "callme.move",
     "callme.backup",
     "callme.tap",
+    "callme.client",
 )
 """Each may import itself and those before it, but for the walls below."""
 WALLS = {
@@ -44,6 +45,8 @@ WALLS = {
     "callme.server": {"callme.store", "callme.caller"},
     "callme.caller": {"callme.store"},
     "callme.config": {"callme.worker", "callme.api", "callme.webui"},
+    # A client is installed where no daemon runs: it uses the version of callme and no more.
+    "callme.client": set(ORDER) - {"callme", "callme.client"},
 }
 """Forbidden imports of packages that come before."""
 MAX_ROOT_MODULES = 7

@@ -1,0 +1,204 @@
+"""The client for programs that run on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+
+from . import requests
+from .conversation import Conversation, Step, exchange, until_final
+from .documents import (
+    BatchResults,
+    Deleted,
+    Filters,
+    Health,
+    Parameters,
+    Rescheduled,
+    Task,
+    When,
+)
+from .errors import ConnectionFailed, ProblemError
+from .repeats import Repeats
+from .requests import Request
+from .responses import Response
+from .wire import arguments_of, read, settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A client of one callme; close it, or use it in an ``async with`` block.
+
+    The methods are those of :class:`.Client`. Every method raises :class:`.ProblemError` for a
+    response that is an error, and :class:`.ConnectionFailed` if there is no response.
+
+    :param url: the address of callme, such as ``http://localhost:6777``.
+    :param token: the bearer token, if callme runs with ``--token-file``.
+    :param timeout: seconds for each request, besides the time that it waits for a change.
+    :param repeats: how often, and after which delay, requests are repeated.
+    :param transport: a transport of httpx, such as one with certificates of your own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 10,
+        repeats: Repeats | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._timeout = timeout
+        self._repeats = repeats or Repeats()
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(**settings(url, token), transport=transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def put(
+        self,
+        name: str,
+        at: When,
+        callback: str,
+        *,
+        replace: bool = False,
+        create: bool = False,
+        **parameters: Unpack[Parameters],
+    ) -> Task:
+        """Create a task, and return it; an equal task that exists is returned as it is.
+
+        :param name: the name of the task.
+        :param at: the time of the call: a ``datetime`` with a zone, a ``timedelta`` from now, or
+            any form that the API accepts.
+        :param callback: the URL to call.
+        :param replace: whether to replace a scheduled task, which must exist.
+        :param create: whether to fail if the task exists, equal or not.
+        :param parameters: the other parameters of the API, and ``json`` or ``data``.
+        :raises Conflict: if a different task exists, or a condition is not met.
+        :raises InvalidRequest: if a parameter is invalid.
+        """
+        definition = requests.definition(name, at, callback, parameters)
+        task: Task = await self._do(
+            requests.put(definition, replace=replace, create=create, dry_run=False)
+        )
+        return task
+
+    async def preview(
+        self, name: str, at: When, callback: str, **parameters: Unpack[Parameters]
+    ) -> dict[str, Any]:
+        """Return what :meth:`put` would do, and change nothing."""
+        definition = requests.definition(name, at, callback, parameters)
+        preview: dict[str, Any] = await self._do(
+            requests.put(definition, replace=False, create=False, dry_run=True)
+        )
+        return preview
+
+    async def batch(
+        self, definitions: Iterable[Mapping[str, Any]], *, dry_run: bool = False
+    ) -> BatchResults:
+        """Create up to 10,000 tasks, and return one result for each, in order.
+
+        :param definitions: objects as ``PUT`` accepts them; :func:`.definition` makes them.
+        """
+        return await self._do(requests.batch(definitions, dry_run=dry_run))
+
+    async def get(
+        self, key: str, *, wait: float | None = None, start_from: str | None = None
+    ) -> Task:
+        """Return one task with its attempts.
+
+        :param wait: seconds, at most 55, to wait for the task to change.
+        :param start_from: the ``next`` of a task, for its earlier attempts.
+        :raises NotFound: if there is no such task.
+        """
+        return await self._do(requests.get(key, wait, start_from))
+
+    async def wait(self, key: str, timeout: float | None = None) -> Task:
+        """Return a task as soon as it has succeeded or failed.
+
+        :param timeout: the seconds after which the wait ends; ``None`` waits indefinitely.
+        :raises WaitTimeout: if the task has not ended by then.
+        :raises NotFound: if the task does not exist, or is moved or deleted in the meantime.
+        """
+        return await self._run(until_final(key, timeout, self._repeats, time.monotonic))
+
+    async def list(
+        self, name: str | None = None, **filters: Unpack[Filters]
+    ) -> AsyncIterator[Task]:
+        """Return the tasks of a name, or all tasks, page by page as they are needed."""
+        request: Request[Any] | None = requests.page(name, filters)
+        while request is not None:
+            found = await self._do(request)
+            for task in found["tasks"]:
+                yield task
+            request = requests.next_page(request, found)
+
+    async def reschedule(
+        self, target: str, at: When | None = None, *, all_states: bool = False
+    ) -> Rescheduled:
+        """Move one failed task, or the failed tasks of a name; the default is the next minute.
+
+        :param target: the key of a task, or a name.
+        :param all_states: whether scheduled and succeeded tasks are moved too.
+        """
+        return await self._do(requests.reschedule(target, at, all_states=all_states))
+
+    async def delete(self, target: str) -> Deleted:
+        """Cancel and delete one task, or the tasks of a name.
+
+        :param target: the key of a task, or a name.
+        """
+        return await self._do(requests.delete(target))
+
+    async def forecast(self, hours: int | None = None) -> dict[str, Any]:
+        """Return the forecast of the next hours, 24 by default."""
+        return await self._do(requests.forecast(hours))
+
+    async def health(self) -> Health:
+        """Return the health of the daemon, whether it is ``ok`` or ``failing``."""
+        try:
+            return await self._do(requests.health())
+        except ProblemError as error:
+            return requests.health_of(error)
+
+    async def _do(self, request: Request[T]) -> T:
+        return await self._run(exchange(request, self._repeats))
+
+    async def _run(self, conversation: Conversation[T]) -> T:
+        step, response = next(conversation), None
+        while True:
+            try:
+                response = await self._take(step)
+            except ConnectionFailed as error:
+                step = conversation.throw(error)
+                continue
+            try:
+                step = conversation.send(response)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    async def _take(self, step: Step) -> Response | None:
+        if not isinstance(step, Request):
+            await self._sleep(step)
+            return None
+        try:
+            return read(await self._http.request(**arguments_of(step, self._timeout)))
+        except httpx.TransportError as error:
+            raise ConnectionFailed(f"{step.method} {step.path}: {error!r}") from error

@@ -1,0 +1,245 @@
+"""Requests of the client: pure functions that build one for each operation of the API."""
+
+from __future__ import annotations
+
+import base64
+import json as jsonlib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import quote
+
+from attrs import field, frozen
+
+from .documents import (
+    BatchResult,
+    Deleted,
+    Filters,
+    Health,
+    Parameters,
+    Rescheduled,
+    Task,
+    TaskList,
+    When,
+)
+from .errors import ProblemError
+from .responses import Response, deleted, ndjson, one
+
+T = TypeVar("T")
+MAX_WAIT_SECONDS = 55
+"""The longest time after which callme responds to a request that waits."""
+_ABSOLUTE = re.compile(r"[0-9]+(\.[0-9]*)?$|[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+@frozen(kw_only=True)
+class Request(Generic[T]):
+    """A request, and a function that reads its response.
+
+    :ivar query: the parameters of the query string; those that are ``None`` are left out.
+    :ivar is_repeatable: whether the request has the same effect if callme receives it twice.
+    :ivar wait_seconds: for how long callme may wait before it responds.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Response], T]
+    query: Mapping[str, object] = field(factory=dict)
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes | None = None
+    is_repeatable: bool = True
+    wait_seconds: float = 0
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """Return the parameters of the query string as text; a list gives several."""
+        return [
+            (name, "true" if value is True else str(value))
+            for name, given in self.query.items()
+            for value in (given if isinstance(given, list) else [given])
+            if value is not None and value is not False
+        ]
+
+
+def put(
+    definition: Mapping[str, Any], *, replace: bool, create: bool, dry_run: bool
+) -> Request[Any]:
+    """Return the request that creates or replaces a task, or previews that.
+
+    :param replace: whether a scheduled task with another definition is replaced.
+    :param create: whether the task must not exist yet.
+    """
+    conditions = {"If-Match": "*"} if replace else {"If-None-Match": "*"} if create else {}
+    return Request(
+        method="PUT",
+        path="/task/",
+        read=one,
+        query={"dry_run": dry_run},
+        headers={"Content-Type": "application/json", **conditions},
+        body=_encode(definition),
+        # After a lost response, "must not exist" and "must exist" have another meaning.
+        is_repeatable=not conditions and is_absolute(definition["trigger_at"]),
+    )
+
+
+def batch(definitions: Iterable[Mapping[str, Any]], *, dry_run: bool) -> Request[list[BatchResult]]:
+    """Return the request that creates many tasks."""
+    items = list(definitions)
+    return Request(
+        method="POST",
+        path="/batch",
+        read=ndjson,
+        query={"dry_run": dry_run},
+        headers={"Content-Type": "application/x-ndjson"},
+        body=b"".join(_encode(item) + b"\n" for item in items),
+        is_repeatable=all(is_absolute(item.get("trigger_at", "")) for item in items),
+    )
+
+
+def get(key: str, wait: float | None = None, start_from: str | None = None) -> Request[Task]:
+    """Return the request for one task.
+
+    :param wait: the seconds, at most, until the task changes.
+    :param start_from: the ``next`` of a page, for earlier attempts.
+    """
+    return Request(
+        method="GET",
+        path=f"/status/{path_of(key)}",
+        read=one,
+        query={"wait": None if wait is None else math.ceil(wait), "start_from": start_from},
+        wait_seconds=wait or 0,
+    )
+
+
+def page(name: str | None, filters: Filters) -> Request[TaskList]:
+    """Return the request for one page of the tasks of a name, or of all tasks."""
+    path = f"/status/{path_of(name)}" if name else "/status/"
+    query = cast("dict[str, Any]", filters) | {
+        bound: time_of(at)
+        for bound, at in cast("dict[str, Any]", filters).items()
+        if bound in ("due_from", "due_before")
+    }
+    return Request(method="GET", path=path, read=one, query=query)
+
+
+def next_page(request: Request[TaskList], found: TaskList) -> Request[TaskList] | None:
+    """Return the request for the page after one, or ``None`` after the last."""
+    if "next" not in found:
+        return None
+    query = {**request.query, "start_from": found["next"]}
+    return Request(method="GET", path=request.path, read=one, query=query)
+
+
+def reschedule(target: str, at: When | None, *, all_states: bool) -> Request[Rescheduled]:
+    """Return the request that moves one task, or the tasks of a name."""
+    return Request(
+        method="POST",
+        path=f"/reschedule/{path_of(target)}",
+        read=one,
+        query={"all": all_states},
+        headers={"Content-Type": "application/json"},
+        body=None if at is None else _encode({"trigger_at": time_of(at)}),
+        is_repeatable=False,
+    )
+
+
+def delete(target: str) -> Request[Deleted]:
+    """Return the request that deletes one task, or the tasks of a name."""
+    return Request(method="DELETE", path=f"/task/{path_of(target)}", read=deleted)
+
+
+def forecast(hours: int | None) -> Request[dict[str, Any]]:
+    """Return the request for the forecast of the next hours."""
+    return Request(method="GET", path="/forecast", read=one, query={"hours": hours})
+
+
+def health() -> Request[Health]:
+    """Return the request for the health of a daemon."""
+    # A 503 is the result here, and its body says more than an exception.
+    return Request(method="GET", path="/healthz", read=one, is_repeatable=False)
+
+
+def health_of(error: ProblemError) -> Health:
+    """Return the health that a response with status 503 contains.
+
+    :raises ProblemError: the error itself, if its document is not a health.
+    """
+    if error.problem.get("status") != "failing":
+        raise error
+    return cast("Health", error.problem)
+
+
+def path_of(target: str) -> str:
+    """Return a name or a key, encoded for the path of a URL.
+
+    :raises ValueError: if it is empty: the path would name all tasks.
+    """
+    if not target:
+        raise ValueError("the name of a task is empty: expected 1 to 255 characters")
+    # The paths "." and ".." would be resolved before they are sent.
+    return quote(target, safe="@") if target.strip(".") else target.replace(".", "%2E")
+
+
+def definition(
+    name: str, at: When, callback: str, parameters: Parameters | None = None
+) -> dict[str, Any]:
+    """Return the definition of a task as the API accepts it.
+
+    ``json`` becomes the payload, and the type of the request is then JSON. ``data`` becomes the
+    payload as it is, as text or bytes. With either, the default of ``callback_method`` is POST.
+
+    :raises ValueError: if more than one of ``json``, ``data``, ``payload`` and
+        ``payload_base64`` is given, or if the time has no zone.
+    """
+    given: dict[str, Any] = dict(parameters or {})
+    payloads = [key for key in ("json", "data", "payload", "payload_base64") if key in given]
+    if len(payloads) > 1:
+        raise ValueError(f"{' and '.join(payloads)} exclude each other: expected one of them")
+    body = {"task_name": name, "trigger_at": time_of(at), "callback": callback}
+    if "json" in given:
+        value = given.pop("json")
+        is_composite = isinstance(value, dict | list)
+        body["payload"] = value if is_composite else jsonlib.dumps(value)
+        if not is_composite:
+            given["headers"] = {"Content-Type": "application/json", **given.get("headers", {})}
+    elif "data" in given:
+        data = given.pop("data")
+        if isinstance(data, bytes):
+            body["payload_base64"] = base64.b64encode(data).decode("ascii")
+        else:
+            body["payload"] = data
+    if payloads and payloads[0] in ("json", "data"):
+        body["callback_method"] = "POST"
+    return body | given
+
+
+def time_of(at: When, now: Callable[[], datetime] | None = None) -> str | int | float:
+    """Return a time as the API accepts it.
+
+    A ``timedelta`` becomes the first minute that begins at that time or later, by the clock of
+    this machine: a repeated request then names the same minute.
+
+    :raises ValueError: for a ``datetime`` without a zone, and for a negative ``timedelta``.
+    """
+    if isinstance(at, datetime):
+        if at.utcoffset() is None:
+            raise ValueError(f"at: {at.isoformat()} has no zone: expected an aware datetime")
+        return math.floor(at.timestamp())
+    if isinstance(at, timedelta):
+        if at < timedelta(0):
+            raise ValueError(f"at: {at} is negative: expected a time from now on")
+        moment = (now() if now else datetime.now().astimezone()).timestamp()
+        if not at:
+            return math.floor(moment)
+        return math.ceil((moment + at.total_seconds()) / 60) * 60
+    return at
+
+
+def is_absolute(at: object) -> bool:
+    """Return whether a time means the same minute whenever callme receives it."""
+    return isinstance(at, int | float) or bool(_ABSOLUTE.match(str(at)))
+
+
+def _encode(value: object) -> bytes:
+    return jsonlib.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -238,7 +238,8 @@ def _read(request: IRequest, accepted: Sequence[bytes]) -> bytes:
         raise Problem(415, detail, headers={"Accept-Encoding": "identity"})
     if (media_type := _content_type(request)) not in accepted:
         value = quoted(media_type.decode("latin-1"))
-        raise Problem(415, f"the Content-Type is {value}: expected application/json")
+        also = f" or {NDJSON_TYPE.decode()}" if NDJSON_TYPE in accepted else ""
+        raise Problem(415, f"the Content-Type is {value}: expected application/json{also}")
     data: bytes = request.content.read()
     return data.removeprefix(_BYTE_ORDER_MARK)
 

@@ -479,7 +479,6 @@ PARAMETERS = (
 )
 """Every parameter of a task, in the order of JSON and of the columns."""
 _PARSERS = {parameter.name: parameter.parse for parameter in PARAMETERS}
-_NEAREST = Nearest(_PARSERS)
 _ALIASES = {
     **dict.fromkeys(("url", "uri", "endpoint", "target", "webhook"), "callback"),
     **dict.fromkeys(("method", "http_method", "verb"), "callback_method"),
@@ -489,6 +488,7 @@ _ALIASES = {
     **dict.fromkeys(("name", "id"), "task_name"),
 }
 """Names that other schedulers have for a parameter."""
+_NEAREST = Nearest([*_PARSERS, *_ALIASES])
 _REQUIRED = {parameter.name: parameter for parameter in PARAMETERS if parameter.is_required}
 
 
@@ -571,7 +571,8 @@ def _missing(values: Mapping[str, Any], errors: Iterable[FieldError]) -> list[Fi
 
 
 def _refuse_unknown(name: str) -> NoReturn:
-    nearest = _ALIASES.get(name.lower()) or _NEAREST.find(name)
+    nearest = _NEAREST.find(name) or ""
+    nearest = _ALIASES.get(name.lower()) or _ALIASES.get(nearest, nearest)
     advice = f"did you mean {nearest}? Expected" if nearest else "expected"
     expected = ", ".join(sorted(_PARSERS))
     raise InvalidValue(f"{quoted(name)} is not a parameter: {advice} one of {expected}")

@@ -7,30 +7,37 @@ from collections.abc import Iterable
 
 _MIN_COMMON = 3
 """Characters that a word must share with a misspelling."""
+_NEIGHBOURS = 3
+"""Words before and after a misspelling that are compared: a word that another one begins with is not
+the nearest in their order."""
 
 
 class Nearest:
     """A set of words, and the one that shares the longest beginning or end with a text.
 
     A search takes logarithmic time, so that a large body full of misspellings stays cheap.
-    Upper and lower case are the same.
+    Upper and lower case are the same, and underscores and hyphens make no difference.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
         words = list(words)
-        self._forward = sorted((word.casefold(), word) for word in words)
-        self._backward = sorted((word.casefold()[::-1], word) for word in words)
+        self._forward = sorted((_folded(word), word) for word in words)
+        self._backward = sorted((_folded(word)[::-1], word) for word in words)
 
     def find(self, text: str) -> str | None:
         """Return the nearest word; ``None`` where none shares three characters and a half."""
-        text = text.casefold()
+        text = _folded(text)
         candidates = [
             *_neighbours(self._forward, text),
             *_neighbours(self._backward, text[::-1]),
         ]
         common, _, word = max(candidates)
-        enough = common >= _MIN_COMMON and 2 * common >= min(len(word), len(text))
+        enough = common >= _MIN_COMMON and 2 * common >= min(len(_folded(word)), len(text))
         return word if enough else None
+
+
+def _folded(word: str) -> str:
+    return word.casefold().replace("_", "").replace("-", "")
 
 
 def _neighbours(words: list[tuple[str, str]], text: str) -> list[tuple[int, int, str]]:
@@ -38,7 +45,7 @@ def _neighbours(words: list[tuple[str, str]], text: str) -> list[tuple[int, int,
     at = bisect(words, (text,))
     return [
         (common := _common_length(key, text), common - len(key), word)
-        for key, word in words[max(0, at - 1) : at + 1]
+        for key, word in words[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]
     ]
 
 

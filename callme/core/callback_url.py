@@ -44,18 +44,29 @@ def parse_callback(value: object, networks: AddressPolicy) -> str:
     """
     if not isinstance(value, str):
         raise InvalidValue(f"{quoted(value)} is not a URL: expected a string")
-    if len(value) > MAX_URL_LENGTH:
-        raise InvalidValue(f"a URL of {len(value)} characters: expected at most {MAX_URL_LENGTH}")
-    if not _URL_CHARACTERS.fullmatch(value):
-        raise InvalidValue(
-            f"{_named(value)} contains a character that is not allowed in a URL: "
-            "percent-encode it, and write an international host as xn--..."
-        )
-    host = host_of(value).rpartition(":")[0]
+    host = _checked_host(value)
     # The first test is the cheap one: a number begins with a digit.
     if host[0] == "[" or (host[0].isdigit() and _NUMERIC.fullmatch(host)):
         _check_address(host.strip("[]"), value, networks)
     return value
+
+
+@lru_cache(maxsize=1024)
+def _checked_host(callback: str) -> str:
+    """Return the host of a callback; many tasks have the same one.
+
+    :raises InvalidValue: when it is not an acceptable URL.
+    """
+    if len(callback) > MAX_URL_LENGTH:
+        raise InvalidValue(
+            f"a URL of {len(callback)} characters: expected at most {MAX_URL_LENGTH}"
+        )
+    if not _URL_CHARACTERS.fullmatch(callback):
+        raise InvalidValue(
+            f"{_named(callback)} contains a character that is not allowed in a URL: "
+            "percent-encode it, and write an international host as xn--..."
+        )
+    return host_of(callback).rpartition(":")[0]
 
 
 def _check_address(address: str, callback: str, networks: AddressPolicy) -> None:

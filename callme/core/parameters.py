@@ -53,7 +53,7 @@ from .json_schema import (
     string,
     without_bounds,
 )
-from .put_warnings import warnings_about
+from .put_warnings import may_need_warning, warnings_about
 from .task import Definition
 from .text.labels import LABELS_SCHEMA, MAX_LABELS, MAX_VALUE_LENGTH, parse_labels
 from .text.nearest import Nearest
@@ -538,7 +538,7 @@ def parse_definition(
     if errors:
         raise Invalid(errors)
     definition = Definition(**values)
-    if warnings is not None:
+    if warnings is not None and (time_warnings or may_need_warning(definition, now)):
         warnings += warnings_about(definition, body, now, time_warnings)
     return definition
 

@@ -10,6 +10,19 @@ from .times import MINUTE, floor_to_minute
 from .transitions import PROMPT_ATTEMPTS, prompt_delay
 
 
+def may_need_warning(definition: Definition, now: float) -> bool:
+    """Return whether there may be a warning about more than its time; it is cheap to find out.
+
+    :param now: the server's time: seconds since 1970.
+    """
+    if definition.has_payload or definition.trigger_at < now:
+        return True
+    # Nearly every definition is below this upper bound.
+    longest_prompt = 1 if definition.retry >= PROMPT_ATTEMPTS else 0
+    longest = definition.retry * max(longest_prompt, *definition.retry_delay)
+    return longest >= definition.max_delay
+
+
 def warnings_about(
     definition: Definition,
     given: Container[str],
@@ -31,11 +44,6 @@ def warnings_about(
             f"the payload is sent with {definition.callback_method}, the default: "
             "set callback_method to POST if the endpoint expects that",
         )
-    # Nearly every definition passes this upper bound, which is cheap.
-    longest_prompt = 1 if definition.retry >= PROMPT_ATTEMPTS else 0
-    longest = definition.retry * max(longest_prompt, *definition.retry_delay)
-    if longest < definition.max_delay and definition.trigger_at >= now:
-        return
     attempts, fitting = 1 + definition.retry, attempts_that_fit(definition, now)
     if fitting < attempts:
         minutes = definition.max_delay

@@ -29,7 +29,7 @@ from callme.store.postgresql.engine import PostgresqlStore
 from callme.store.postgresql.membership import ClockWatch
 from callme.store.postgresql.pool import AbandonedCommits, Connections
 from callme.store.postgresql.setup import open_server
-from tests.helpers.postgres import Cluster, PgBouncer
+from tests.helpers.postgres import Cluster, PgBouncer, Silence
 from tests.helpers.processes import wait_for
 from tests.helpers.stores import HOST, NOW, claim_all, put
 from tests.helpers.tasks import NOON, definition
@@ -229,6 +229,35 @@ async def test_concurrent_puts_of_the_same_keys_create_each_once(daemon: Postgre
         await deferLater(reactor, 0.002)
     outcomes = Counter([(await one).outcome for one in putting])
     assert outcomes == {PutOutcome.CREATED: 50, PutOutcome.UNCHANGED: len(putting) - 50}
+
+
+async def test_write_that_arrives_after_it_was_given_up_is_not_committed(
+    cluster: Cluster, server: Server, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "WORK_SECONDS", 1)
+    monkeypatch.setattr(engine, "WRITERS", 1)
+    proxy = Silence(cluster.port)
+    conninfo = server.conninfo.replace(str(cluster.port), str(proxy.port))
+    daemon = PostgresqlStore(evolve(server, conninfo=conninfo), reactor, lambda: "a")
+    await daemon.write(queue.take_orphans, NOW)
+    await put(daemon, "before")
+    proxy.silent = True
+    with pytest.raises(StoreUnavailable, match="no response within 1 s"):
+        await put(daemon, "late")
+    await deferLater(reactor, 0.2)
+    proxy.silent = False
+    await put(daemon, "after")
+    names = admin.execute(f"SELECT task_name FROM {SCHEMA}.task ORDER BY 1".encode()).fetchall()
+    assert names == [("after",), ("before",)]
+    await daemon.close()
+    proxy.close()
+
+
+async def test_clock_of_the_database_that_is_set_fails_no_write(daemon: PostgresqlStore) -> None:
+    await daemon.write(queue.take_orphans, NOW)
+    daemon._database_ahead = -1000.0
+    await put(daemon)
+    assert daemon.is_writable
 
 
 # Administration

@@ -55,6 +55,9 @@ IN_DOUBT_SECONDS = 60
 """Time within which the server may still commit a claim whose connection ended."""
 CLOSE_STEP_SECONDS = 3.0
 """Time limit of each step of closing."""
+# A commit that is sent with its statements may arrive late, when a silent network comes back. Then
+# the write has been given up, and clients may have acted on that.
+_IN_TIME = "SELECT 1 / (clock_timestamp() < to_timestamp(?))::int"
 _MAX_TRIES = 3
 # Conflicts with another daemon: the transaction is rolled back, and can succeed when repeated.
 _RETRIED_ERRORS = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
@@ -194,6 +197,8 @@ class PostgresqlStore(GroupCommitStore):
         # Tokens of claims whose results were lost, and the times at which they were.
         self._in_doubt: dict[int, float] = {}
         self._clocks = ClockWatch()
+        # Seconds by which the database's clock is ahead of the monotonic one here.
+        self._database_ahead: float | None = None
         connections = partial(Connections, conninfo=server.conninfo, reactor=reactor, clock=clock)
         # Readers commit nothing, and go on.
         self._readers = connections(size=READERS, seconds=WORK_SECONDS)
@@ -274,6 +279,7 @@ class PostgresqlStore(GroupCommitStore):
             return result
 
         def compare_clocks(result: Heartbeat) -> Heartbeat:
+            self._database_ahead = result.database_ms / 1000 - self._clock.seconds()
             if ms is None:
                 duration = self._clock.seconds() - sent_at
                 self._clocks.compare(
@@ -322,14 +328,18 @@ class PostgresqlStore(GroupCommitStore):
         return keys_of(operation)
 
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
-        in_one_trip = all(keys_of(operation) is not None for operation in operations)
+        has_keys = all(keys_of(operation) is not None for operation in operations)
+        latest = self._latest() if has_keys else None
 
-        def write_once(connection: psycopg.Connection) -> tuple[list[Any], Changes]:
+        def write_once(
+            connection: psycopg.Connection, latest: float | None
+        ) -> tuple[list[Any], Changes]:
             changes = Changes()
 
             def run(cursor: PostgresqlCursor) -> Callable[[], list[Any]]:
                 write = Write(cursor=cursor, node=self._node, changes=changes)
-                if in_one_trip:
+                if latest is not None:
+                    cursor.execute(_IN_TIME, (latest,))
                     return send_all(write, operations)
                 results = run_all(write, operations)
                 return lambda: results
@@ -337,7 +347,20 @@ class PostgresqlStore(GroupCommitStore):
             receive = self._in_transaction(connection, b"BEGIN", run)
             return receive(), changes
 
-        return self._writer.run(partial(_with_retries, write_once))
+        def write_in_time(connection: psycopg.Connection) -> tuple[list[Any], Changes]:
+            if latest is not None:
+                with suppress(errors.DivisionByZero):
+                    return write_once(connection, latest)
+                connection.execute("ROLLBACK")
+            return write_once(connection, None)
+
+        return self._writer.run(partial(_with_retries, write_in_time))
+
+    def _latest(self) -> float | None:
+        """Return the database's time at which work that begins now is given up, if it is known."""
+        if self._database_ahead is None:
+            return None
+        return self._clock.seconds() + self._database_ahead + WORK_SECONDS
 
     def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
         begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

@@ -51,6 +51,7 @@ from .webui.routes import WebUi
 from .worker.dispatcher import Caller
 from .worker.pruner import Pruner
 from .worker.scheduler import Scheduler
+from .worker.slots import Slots
 
 log = Logger(namespace="callme")
 
@@ -207,8 +208,8 @@ def _scheduler(environment: Environment) -> Scheduler:
         pruner=Pruner(store=store, clock=clock, now=now, retention_days=settings.retention),
         clock=clock,
         now=now,
-        concurrency=settings.concurrency,
-        per_host=settings.per_host,
+        slots=Slots(concurrency=settings.concurrency, per_host=settings.per_host),
+        node=environment.node,
         poll_seconds=POLL_SECONDS if environment.is_shared else None,
     )
 

@@ -32,6 +32,7 @@ from ..store.interface import StoreUnavailable
 from ..worker.scheduler import Scheduler
 from .batch import Batch
 from .dry_run import DryRun, forecast_to_dict
+from .hosts import HostService
 from .ical import ICS, calendar_at, calendar_of
 from .long_poll import LongPoll
 from .openapi.operations import served as openapi_document
@@ -79,6 +80,7 @@ LINKS = {
     "tasks": "/status/",
     "batch": "/batch",
     "forecast": "/forecast",
+    "hosts": "/hosts/",
     "health": "/healthz",
     "metrics": "/metrics",
     "openapi": "/openapi.json",
@@ -109,11 +111,16 @@ class Api:
     _long_poll: LongPoll
     _forecaster: Forecaster
     _task_service: TaskService = field(init=False)
+    _hosts: HostService = field(init=False)
     _page_reader: PageReader = field(init=False)
 
     @_task_service.default
     def _default_task_service(self) -> TaskService:
         return TaskService(store=self._store, now=self._now, audit=self._audit)
+
+    @_hosts.default
+    def _default_hosts(self) -> HostService:
+        return HostService(store=self._store, scheduler=self._scheduler)
 
     @_page_reader.default
     def _default_page_reader(self) -> PageReader:
@@ -278,6 +285,23 @@ class Api:
         request.setResponseCode(204)
         return b""
 
+    @app.route("/hosts", methods=["GET"], strict_slashes=False)
+    async def hosts(self, request: IRequest) -> bytes:
+        """Return a page of hosts."""
+        return json_response(request, await self._hosts.page(request, self._now()))
+
+    @app.route("/hosts/<path:path>", methods=["PUT"])
+    async def put_host(self, request: IRequest, path: str) -> bytes:
+        """Change the settings of a host, or of all hosts."""
+        return json_response(request, await self._hosts.put(request, path, self._now()))
+
+    @app.route("/hosts/<path:path>", methods=["DELETE"])
+    async def delete_host(self, request: IRequest, path: str) -> bytes:
+        """Return a host, or all hosts, to the defaults."""
+        await self._hosts.delete(request, path)
+        request.setResponseCode(204)
+        return b""
+
     @app.route("/forecast", methods=["GET"], strict_slashes=False)
     async def forecast(self, request: IRequest) -> bytes:
         """Return the forecast."""
@@ -311,6 +335,8 @@ class Api:
                 "backlog": backlog,
                 "calls_in_flight": health.calls_in_flight,
                 "saturated_seconds": int(health.saturated_seconds),
+                "all_paused": health.all_paused,
+                "paused_hosts": health.paused_hosts,
             },
             200 if healthy else 503,
         )

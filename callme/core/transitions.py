@@ -152,12 +152,17 @@ def is_too_late(definition: Definition, now: float) -> bool:
     return now >= definition.expires_at
 
 
-def too_late(definition: Definition) -> Transition:
-    """Return the failure of a task for which no request may start any more."""
+def too_late(definition: Definition, *, was_paused: bool = False) -> Transition:
+    """Return the failure of a task for which no request may start any more.
+
+    :param was_paused: whether an operator had paused the calls to its host.
+    """
     detail = (
         f"no request could start before {rfc3339(definition.expires_at * 1000)}, "
         f"{_delay(definition)} after trigger_at"
     )
+    if was_paused:
+        detail += "; calls to the host were paused"
     return Transition(state=State.FAILED, reason=Reason.TOO_LATE, detail=detail)
 
 

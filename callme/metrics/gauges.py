@@ -82,6 +82,17 @@ class GaugeCollector(Collector):
                 "Processor time of the longest turn of the reactor in the last one to two minutes.",
                 gauges.longest_turn,
             )
+        yield _gauge(
+            "callme_paused_hosts",
+            "Hosts that are paused by settings of their own.",
+            health.paused_hosts,
+        )
+        yield _gauge("callme_all_paused", "Whether all hosts are paused (1).", health.all_paused)
+        yield _gauge(
+            "callme_failing_hosts",
+            "Hosts whose last 10 attempts of this daemon have all failed.",
+            health.failing_hosts,
+        )
         if health.last_tick is not None:
             yield _gauge(
                 "callme_last_tick_timestamp_seconds",

@@ -36,6 +36,7 @@ class Changes:
         since 1970 at which the first of them is due.
     :ivar due_soon: each ``host:port`` with a task that the transaction schedules for a second
         within a minute, and that second.
+    :ivar host_settings: whether settings of hosts may have changed.
     :ivar transitions: ends of attempts and of tasks.
     :ivar lost: transitions that were not stored, as their claim was no longer valid.
     :ivar operations: the number of operations in the transaction; 0 for a heartbeat.
@@ -45,6 +46,7 @@ class Changes:
     names: list[str] = field(factory=list)
     due_hosts: dict[str, int] = field(factory=dict)
     due_soon: set[tuple[str, int]] = field(factory=set)
+    host_settings: bool = False
     transitions: list[TaskTransition] = field(factory=list)
     lost: list[TaskTransition] = field(factory=list)
     operations: int = 0

@@ -129,6 +129,12 @@ class Cursor(Protocol):
     def current_time(self, now: float) -> float:
         """Return the time that decides, seconds since 1970: the database's, or else ``now``."""
 
+    def fleet_place(self, node: str) -> tuple[int, int]:
+        """Return the number of live daemons, and how many of them come before one.
+
+        :param node: the name of that daemon.
+        """
+
     def definition_values(self, definition: Definition) -> tuple[Any, ...]:
         """Return the values of a definition's columns, then of ``host`` and ``expires_at``."""
 

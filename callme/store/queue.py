@@ -9,9 +9,10 @@ from attrs import evolve
 
 from ..core.callback_url import host_of
 from ..core.notification import build_notification, notification_url
-from ..core.task import MAX_ATTEMPTS, Claim, State, Transition
+from ..core.task import MAX_ATTEMPTS, Claim, Definition, State, Transition
 from ..core.times import Key, to_ms
 from ..core.transitions import too_late, unreadable
+from ..errors import InvalidValue
 from .changes import Changes, TaskTransition
 from .codec import (
     ATTEMPT,
@@ -41,6 +42,7 @@ _TOO_LATE = f"""
     /* FOR UPDATE SKIP LOCKED */
 """
 _TOO_LATE_COLUMNS = Columns((*DEFINITION, "attempts_used"))
+_PAUSES = "SELECT host, paused_at, paused_until FROM host_setting WHERE paused_at IS NOT NULL"
 _FAIL = """
     UPDATE task SET state = 'failed', reason = ?, detail = ?, due_at = NULL, finished_at_ms = ?
     WHERE task_name = ? AND trigger_at = ?
@@ -109,14 +111,35 @@ def expire_overdue(write: Write, now: float) -> DueScan:
     now = write.cursor.current_time(now)
     second = int(now)
     late = write.cursor.execute(_TOO_LATE, (second, second, _EXPIRE_LIMIT)).fetchall()
+    pauses = _pauses(write.cursor) if late else {}
     for values in late:
         row = _TOO_LATE_COLUMNS.name(values)
         try:
-            transition = too_late(to_definition(row))
+            definition = to_definition(row)
+            transition = too_late(definition, was_paused=_was_paused(definition, pauses))
         except CorruptRow as error:
             transition = unreadable(str(error))
         _fail(write, row, transition, now)
     return DueScan(_due_hosts(write.cursor, second), more=len(late) == _EXPIRE_LIMIT)
+
+
+_Pauses = Mapping[str, tuple[int, int]]
+
+
+def _pauses(cursor: Cursor) -> _Pauses:
+    return {host: (begin, end) for host, begin, end in cursor.execute(_PAUSES)}
+
+
+def _was_paused(definition: Definition, pauses: _Pauses) -> bool:
+    """Return whether calls to the host were paused at some time at which a call could start."""
+    try:
+        host = host_of(definition.callback)
+    except InvalidValue:
+        return False
+    return any(
+        begin < definition.expires_at and end > definition.trigger_at
+        for begin, end in (pauses[one] for one in (host, "*") if one in pauses)
+    )
 
 
 def hosts_with_due_tasks(cursor: Cursor, now: float) -> Sequence[str]:

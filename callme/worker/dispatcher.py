@@ -17,17 +17,23 @@ from twisted.python.failure import Failure
 from ..core import transitions
 from ..core.task import Claim, Outcome, State, Transition
 from ..core.times import floor_to_minute, quoted_key
+from ..hosts.limits import HostLimits
+from ..hosts.operations import SettingsSnapshot
 from ..store import queue
 from ..store.changes import Changes
 from ..store.database import Store
 from .attempt_log import AttemptLog
 from .fair_share import allocate_slots
-from .host_memory import HostMemory
+from .host_memory import HostMemory, HostResults
 from .recorder import Recorder, claim_id
 from .slots import Slots
 from .throughput import Capacity, ThroughputMeter
 
 log = Logger(namespace="callme")
+
+
+LIMIT_CHECK_SECONDS = 1.0
+"""Interval at which hosts are checked whose due calls wait for the end of a pause or a limit."""
 
 
 class Caller(Protocol):
@@ -75,6 +81,9 @@ class Dispatcher:
     _attempt_log: AttemptLog = field(init=False)
     _recorder: Recorder = field(init=False)
     _meter: ThroughputMeter = field(init=False)
+    _limits: HostLimits = field(init=False)
+    # Checks whether limits of due hosts have changed by now.
+    _limit_check: IDelayedCall | None = field(default=None, init=False)
     _hosts: HostMemory = field(factory=HostMemory, init=False)
     _phase: Phase = field(default=Phase.NEW, init=False)
     # Hosts that may have due tasks, the one served longest ago first.
@@ -98,6 +107,9 @@ class Dispatcher:
             on_released=self._check_drained,
         )
         self._meter = ThroughputMeter(self._clock.seconds)
+        self._limits = HostLimits(
+            per_host=self._slots.per_host, seconds=self._clock.seconds, now=self._now
+        )
 
     @property
     def calls_in_flight(self) -> int:
@@ -108,6 +120,21 @@ class Dispatcher:
     def saturated_seconds(self) -> float:
         """The time for which calls have found no free slot, in seconds; else 0."""
         return self._meter.saturated_seconds
+
+    @property
+    def limits(self) -> HostLimits:
+        """The pauses and limits of hosts."""
+        return self._limits
+
+    @property
+    def host_results(self) -> Mapping[str, HostResults]:
+        """The results of each host's latest calls."""
+        return self._hosts.results
+
+    @property
+    def failing_hosts(self) -> int:
+        """The number of hosts whose latest attempts have all failed."""
+        return self._hosts.failing()
 
     @property
     def capacity(self) -> Capacity:
@@ -122,6 +149,11 @@ class Dispatcher:
     def begin_minute(self) -> None:
         """Flush the log of the last minute."""
         self._attempt_log.flush()
+
+    def apply_settings(self, snapshot: SettingsSnapshot) -> None:
+        """Use other settings of hosts from now on."""
+        self._limits.apply(snapshot)
+        self._claim()
 
     def recover_orphans(self, claims: Iterable[Claim]) -> None:
         """Store that claims without a living owner were interrupted."""
@@ -169,9 +201,11 @@ class Dispatcher:
         shares = allocate_slots(
             self._slots,
             due_hosts=self._due_hosts,
+            max_in_flight=self._max_in_flight,
             trust=lambda host: self._hosts.trust(host, seconds),
             newcomers=self._hosts.newcomers(),
         )
+        self._check_limits_later()
         if not shares:
             self._note_saturation()
             return
@@ -207,7 +241,21 @@ class Dispatcher:
 
     def _note_saturation(self) -> None:
         # This stops at the first host below its own limit. Few hosts can be at their limit.
-        self._meter.set_saturated(any(self._slots.has_room(host) for host in self._due_hosts))
+        in_flight = self._slots.in_flight
+        has_room = (in_flight.get(host, 0) < self._max_in_flight(host) for host in self._due_hosts)
+        self._meter.set_saturated(any(has_room))
+
+    def _max_in_flight(self, host: str) -> int:
+        return self._limits.max_in_flight(host, self._slots.in_flight.get(host, 0))
+
+    def _check_limits_later(self) -> None:
+        """Claim again soon if a due host may be paused or at a limit that time ends."""
+        if self._limit_check is None and self._limits.may_limit(self._due_hosts):
+            self._limit_check = self._clock.callLater(LIMIT_CHECK_SECONDS, self._check_limits)
+
+    def _check_limits(self) -> None:
+        self._limit_check = None
+        self._claim()
 
     def _has_more(self, host: str) -> bool:
         return host in self._due_hosts or (self._claiming is not None and host in self._claiming)
@@ -217,8 +265,10 @@ class Dispatcher:
     def _launch(self, claim: Claim) -> None:
         self._recorder.add(claim)
         now = self._now()
-        if self._phase is not Phase.OPEN or now < claim.definition.trigger_at:
-            # The daemon is stopping, or the wall clock was set back: the claim is returned.
+        is_early = now < claim.definition.trigger_at
+        if self._phase is not Phase.OPEN or is_early or self._limits.is_paused(claim.host):
+            # The daemon is stopping, the wall clock was set back, or the host was paused during
+            # the claim, which is returned.
             due_at = max(floor_to_minute(now), claim.definition.trigger_at)
             self._recorder.record(claim, Transition(state=State.SCHEDULED, due_at=due_at))
         elif transitions.is_too_late(claim.definition, now):
@@ -228,6 +278,7 @@ class Dispatcher:
 
     def _call(self, claim: Claim) -> None:
         self._slots.take(claim.host)
+        self._limits.record_start(claim.host)
         self._hosts.begin_call(claim.host, claim_id(claim), self._clock.seconds())
         calling = maybeDeferred(self._caller.call, claim, self._has_more)
         self._calls[claim_id(claim)] = calling
@@ -240,6 +291,8 @@ class Dispatcher:
         self._meter.record_call(claim.host, outcome.duration_ms)
         responded = outcome.status is not None
         self._hosts.end_call(claim.host, claim_id(claim), responded=responded)
+        succeeded = responded and claim.definition.expects(outcome.status or 0)
+        self._hosts.record_result(claim.host, succeeded=succeeded, at=self._now())
         if self._phase is Phase.CUTTING_OFF and outcome.status is None:
             # The call was cancelled, so its outcome means nothing.
             outcome = transitions.interrupted(claim)
@@ -264,15 +317,21 @@ class Dispatcher:
         :param flush_seconds: time limit for storing the results of those.
         """
         self._phase = Phase.DRAINING
-        for wakeup in self._wakeups.values():
-            wakeup.cancel()
-        self._wakeups.clear()
+        self._cancel_timers()
         await self._wait_until_drained(grace_seconds)
         self._phase = Phase.CUTTING_OFF
         for calling in list(self._calls.values()):
             calling.cancel()
         await self._wait_until_drained(flush_seconds)
         self._attempt_log.flush()
+
+    def _cancel_timers(self) -> None:
+        for wakeup in self._wakeups.values():
+            wakeup.cancel()
+        if self._limit_check is not None:
+            self._limit_check.cancel()
+            self._limit_check = None
+        self._wakeups.clear()
 
     @property
     def _is_drained(self) -> bool:

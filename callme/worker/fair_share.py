@@ -13,11 +13,14 @@ from .slots import Slots
 LAST_PLACES_LIMIT = 2
 """Calls in flight from which on a host gets none of the last free slots."""
 
+_NO_LIMIT = 2**31
+
 
 def allocate_slots(
     slots: Slots,
     *,
     due_hosts: Iterable[str],
+    max_in_flight: Callable[[str], int] | None = None,
     trust: Callable[[str], Trust],
     newcomers: int = 0,
 ) -> dict[str, int]:
@@ -36,10 +39,17 @@ def allocate_slots(
     A host that was never called gets one slot even of these, but a flood of such hosts does not.
 
     :param due_hosts: the hosts with due tasks, the one served longest ago first.
+    :param max_in_flight: returns how many calls to a host may be in flight; by default, that is
+        ``per_host``.
     :param trust: returns the trust in a host, with regard to its calls in flight.
     :param newcomers: the number of hosts with calls in flight of which none has ended yet.
     """
-    rule = _Rule(slots=slots, trust=trust, newcomers=newcomers)
+    rule = _Rule(
+        slots=slots,
+        max_in_flight=max_in_flight or (lambda _: slots.per_host),
+        trust=trust,
+        newcomers=newcomers,
+    )
     in_flight: Mapping[str, int] = slots.in_flight
     levels = [(in_flight.get(host, 0), turn, host) for turn, host in enumerate(due_hosts)]
     heapq.heapify(levels)
@@ -63,20 +73,24 @@ class _Rule:
     """The limits of hosts during one allocation."""
 
     slots: Slots
+    max_in_flight: Callable[[str], int]
     trust: Callable[[str], Trust]
     newcomers: int
 
     def limit(self, host: str, free: int) -> int:
         """Return the number of calls in flight below which a host gets one of the free slots."""
+        return min(self.max_in_flight(host), self._fair_limit(host, free))
+
+    def _fair_limit(self, host: str, free: int) -> int:
         slots = self.slots
         unreserved = free - slots.last_places
         if unreserved > slots.reserve:
-            return slots.per_host
+            return _NO_LIMIT
         trust = self.trust(host)
         if unreserved <= 0 and trust >= Trust.KNOWN:
-            return min(LAST_PLACES_LIMIT, slots.per_host)
+            return LAST_PLACES_LIMIT
         if trust is Trust.RESPONSIVE:
-            return slots.per_host
+            return _NO_LIMIT
         if unreserved > slots.reserve // 2 or trust is Trust.KNOWN:
             return slots.few
         is_admitted = trust is Trust.UNKNOWN and self.newcomers < slots.last_places // 2

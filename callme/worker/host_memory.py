@@ -13,6 +13,10 @@ PROMPT_SECONDS = 2.0
 """Age of its oldest call in flight from which on a host does not count as responding."""
 
 
+FAILURES_IN_A_ROW = 10
+"""Number of failed attempts in a row from which on a host counts as failing."""
+
+
 class Trust(IntEnum):
     """The trust in a host's next responses."""
 
@@ -24,6 +28,19 @@ class Trust(IntEnum):
     """It responded to its last call."""
     RESPONSIVE = 3
     """It has responded since its oldest call in flight began, often enough for their number."""
+
+
+@define(kw_only=True)
+class HostResults:
+    """The results of a host's latest calls, since the daemon has started.
+
+    :ivar last_success_at: seconds since 1970, as is ``last_failure_at``.
+    :ivar failures: the number of failures since the last success.
+    """
+
+    last_success_at: float | None = None
+    last_failure_at: float | None = None
+    failures: int = 0
 
 
 @define(eq=False)
@@ -45,7 +62,13 @@ class _OpenCalls:
 
 @define(eq=False)
 class HostMemory:
-    """The hosts that are called, and how they have responded."""
+    """The hosts that are called, and how they have responded.
+
+    :ivar results: the results of each host, the one called longest ago first; at most
+        :data:`MAX_TRACKED_HOSTS`.
+    """
+
+    results: dict[str, HostResults] = field(factory=dict, init=False)
 
     # Whether hosts responded to their last call, the one called longest ago first.
     _responded: dict[str, bool] = field(factory=dict, init=False)
@@ -73,6 +96,24 @@ class HostMemory:
         self._responded[host] = responded
         if len(self._responded) > MAX_TRACKED_HOSTS:
             del self._responded[next(iter(self._responded))]
+
+    def record_result(self, host: str, *, succeeded: bool, at: float) -> None:
+        """Remember whether an attempt has succeeded.
+
+        :param at: the wall clock, seconds since 1970.
+        """
+        results = self.results.pop(host, HostResults())
+        self.results[host] = results
+        if succeeded:
+            results.last_success_at, results.failures = at, 0
+        else:
+            results.last_failure_at, results.failures = at, results.failures + 1
+        if len(self.results) > MAX_TRACKED_HOSTS:
+            del self.results[next(iter(self.results))]
+
+    def failing(self) -> int:
+        """Return the number of hosts whose last :data:`FAILURES_IN_A_ROW` attempts have failed."""
+        return sum(one.failures >= FAILURES_IN_A_ROW for one in self.results.values())
 
     def trust(self, host: str, now: float) -> Trust:
         """Return the trust in a host, with regard to its calls in flight."""

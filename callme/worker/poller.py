@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -11,6 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..hosts.operations import each_due_host
 from ..store import queue
 from ..store.database import Store
 from ..store.interface import HEARTBEAT_SECONDS, StoreUnavailable, log_store_failure
@@ -27,6 +28,7 @@ class Poller:
 
     :param clock: sets timers.
     :param now: the wall clock, seconds since 1970.
+    :param load_settings: loads the settings of hosts, which other daemons may have changed.
     :param interval_seconds: the interval between polls.
     """
 
@@ -34,6 +36,7 @@ class Poller:
     _dispatcher: Dispatcher
     _clock: IReactorTime
     _now: Callable[[], float]
+    _load_settings: Callable[[], Awaitable[None]]
     _interval_seconds: float
     _polling: LoopingCall | None = field(default=None, init=False)
     # On the monotonic clock.
@@ -54,7 +57,11 @@ class Poller:
     async def _poll_once(self) -> None:
         if self._clock.seconds() - self._last_heartbeat >= HEARTBEAT_SECONDS:
             await self._send_heartbeat()
+        await self._load_settings()
         hosts = await self._store.read(queue.hosts_with_due_tasks, self._now())
+        if self._dispatcher.limits.has_settings:
+            # The longest due tasks may all be of hosts that are paused.
+            hosts = [*hosts, *await self._store.read(each_due_host, self._now())]
         self._dispatcher.notify_due(hosts)
 
     async def _send_heartbeat(self) -> None:

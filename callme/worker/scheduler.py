@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 from attrs import frozen
@@ -13,11 +13,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.times import MINUTE, floor_to_minute
+from ..hosts.limits import HostLimits
+from ..hosts.operations import load_settings
 from ..store import queue
 from ..store.changes import Changes
 from ..store.database import Store
 from ..store.interface import log_store_failure
 from .dispatcher import Caller, Dispatcher
+from .host_memory import HostResults
 from .poller import Poller
 from .pruner import Pruner
 from .recorder import RETRY_SECONDS
@@ -28,6 +31,7 @@ log = Logger(namespace="callme")
 
 CLOCK_CHECK_SECONDS = 5
 """Maximum interval between checks of the wall clock, which may be set at any time."""
+_NOT_LOADED = "loading the settings of hosts failed"
 TICK_TIMEOUT_SECONDS = 90
 """Age of the last successful tick from which the scheduler counts as stopped."""
 
@@ -40,12 +44,18 @@ class Health:
     :ivar last_tick: the time of the last tick, in seconds since 1970; ``None`` before the first.
     :ivar calls_in_flight: the number of calls in flight.
     :ivar saturated_seconds: for how long calls have found no free slot; 0 if none wait.
+    :ivar all_paused: whether the calls to all hosts are paused.
+    :ivar paused_hosts: the number of hosts that are paused by settings of their own.
+    :ivar failing_hosts: the number of hosts whose latest attempts have all failed.
     """
 
     ticking: bool
     last_tick: float | None
     calls_in_flight: int
     saturated_seconds: float = 0.0
+    all_paused: bool = False
+    paused_hosts: int = 0
+    failing_hosts: int = 0
 
 
 class TickState(Enum):
@@ -63,8 +73,8 @@ class Scheduler:
     :param pruner: deletes old tasks after each tick.
     :param clock: sets timers.
     :param now: the wall clock, seconds since 1970.
-    :param concurrency: the maximum number of calls in flight.
-    :param per_host: the maximum number of calls in flight to one host and port.
+    :param slots: the slots for calls in flight.
+    :param node: returns the daemon's name.
     :param poll_seconds: the interval between polls for the work of other daemons; ``None`` if
         no other daemon uses the database.
     """
@@ -77,14 +87,15 @@ class Scheduler:
         pruner: Pruner,
         clock: IReactorTime,
         now: Callable[[], float],
-        concurrency: int,
-        per_host: int,
+        slots: Slots,
+        node: Callable[[], str] = str,
         poll_seconds: float | None = None,
     ) -> None:
         self._store = store
         self._pruner = pruner
         self._clock = clock
         self._wall = now
+        self._node = node
         self._last_wall_time = 0.0
         self._clock_went_back = False
         self._dispatcher = Dispatcher(
@@ -92,7 +103,7 @@ class Scheduler:
             caller=caller,
             clock=clock,
             now=self._now,
-            slots=Slots(concurrency=concurrency, per_host=per_host),
+            slots=slots,
             on_claim_failure=self._tick_failed,
         )
         self._poller: Poller | None = None
@@ -102,12 +113,16 @@ class Scheduler:
                 dispatcher=self._dispatcher,
                 clock=clock,
                 now=now,
+                load_settings=self._load_settings,
                 interval_seconds=poll_seconds,
             )
         self._minute: LoopingCall | None = None
         self._retry: IDelayedCall | None = None
         self._state = TickState.IDLE
         self._orphans_recovered = False
+        # The number of changes of settings of hosts, and the number of those that are in use.
+        self._settings_changes = 0
+        self._settings_in_use = -1
         self._ticked_minute = 0
         self._last_tick: float | None = None
         # On the monotonic clock, as the wall clock may be set.
@@ -149,6 +164,22 @@ class Scheduler:
     def on_changes(self, changes: Changes) -> None:
         """Call the tasks that a commit made due before the next tick."""
         self._dispatcher.on_changes(changes)
+        if changes.host_settings:
+            self._settings_changes += 1
+            loading = Deferred.fromCoroutine(self._load_settings())
+            # The next tick loads them in any case.
+            loading.addErrback(lambda failure: log_store_failure(log, _NOT_LOADED, failure))
+
+    async def _load_settings(self) -> None:
+        """Load the settings of hosts, and use them unless newer ones are in use already.
+
+        Reads run side by side, so an earlier one may return after a later one.
+        """
+        changes = self._settings_changes
+        snapshot = await self._store.read(load_settings, self._node())
+        if changes >= self._settings_in_use:
+            self._settings_in_use = changes
+            self._dispatcher.apply_settings(snapshot)
 
     def tick(self) -> None:
         """Find due tasks and start their calls; return at once, and never raise."""
@@ -178,11 +209,20 @@ class Scheduler:
         if self._state is not TickState.STOPPED:
             self._pruner.purge()
 
+    @property
+    def _is_stopped(self) -> bool:
+        return self._state is TickState.STOPPED
+
     async def _scan_due(self) -> None:
         """Recover orphans, fail expired tasks, and notify the dispatcher of due ones."""
         # If no other daemon uses the database, every claim that is in it at the start is an
         # orphan.
         every = not self._orphans_recovered
+        if self._settings_in_use < self._settings_changes:
+            # First: what is taken below must not be lost if this fails.
+            await self._load_settings()
+            if self._is_stopped:
+                return
         orphans = await self._store.write(queue.take_orphans, self._now(), every=every)
         if self._state is TickState.STOPPED:
             return
@@ -227,6 +267,16 @@ class Scheduler:
         hangs = self._clock.seconds() - self._last_tick_end >= TICK_TIMEOUT_SECONDS
         return self._state is TickState.STOPPED or not hangs
 
+    @property
+    def limits(self) -> HostLimits:
+        """The pauses and limits of hosts."""
+        return self._dispatcher.limits
+
+    @property
+    def host_results(self) -> Mapping[str, HostResults]:
+        """The results of each host's latest calls of this daemon."""
+        return self._dispatcher.host_results
+
     def health(self) -> Health:
         """Return the state of the scheduler."""
         is_stale = self._clock.seconds() - self._last_success >= TICK_TIMEOUT_SECONDS
@@ -235,4 +285,7 @@ class Scheduler:
             last_tick=self._last_tick,
             calls_in_flight=self._dispatcher.calls_in_flight,
             saturated_seconds=self._dispatcher.saturated_seconds,
+            all_paused=self._dispatcher.limits.all_paused,
+            paused_hosts=self._dispatcher.limits.paused_hosts,
+            failing_hosts=self._dispatcher.failing_hosts,
         )

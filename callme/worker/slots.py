@@ -53,7 +53,3 @@ class Slots:
         self.in_flight[host] -= 1
         if not self.in_flight[host]:
             del self.in_flight[host]
-
-    def has_room(self, host: str) -> bool:
-        """Return whether a host is below its own limit."""
-        return self.in_flight.get(host, 0) < self.per_host

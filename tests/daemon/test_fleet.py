@@ -132,6 +132,28 @@ def test_three_daemons_call_each_task_once(
         assert "Traceback" not in daemon.log()
 
 
+def test_pause_put_on_one_daemon_is_honoured_by_the_other(
+    fleet: Callable[..., Daemon], sink: Sink, cluster: Cluster, url: str
+) -> None:
+    first, second = (fleet(name) for name in ("a", "b"))
+    host = sink.url("/").split("/")[2]
+    status, settings = first.curl("PUT", f"/hosts/{host}", '{"paused": true}')
+    assert (status, settings["paused"]) == (200, True)
+    time.sleep(1)
+    keys = [f"n{number}" for number in range(20)]
+    for daemon, names in ((first, keys[:10]), (second, keys[10:])):
+        put_many(daemon, names, sink.url("/status/200"))
+    time.sleep(2)
+    assert calls_of(sink) == {}
+    for daemon in (first, second):
+        assert daemon.curl("GET", "/healthz")[1]["paused_hosts"] == 1
+    assert second.curl("PUT", f"/hosts/{host}", '{"paused": false}')[0] == 200
+    wait_for(lambda: not left(first), 10)
+    assert calls_of(sink) == dict.fromkeys(keys, 1)
+    nodes = {node for _, attempts in tasks_of(cluster, url).values() for *_, node in attempts}
+    assert nodes <= {"a", "b"}
+
+
 def test_failures_of_three_of_four_daemons_lose_and_repeat_nothing(
     fleet: Callable[..., Daemon], sink: Sink, cluster: Cluster, url: str
 ) -> None:

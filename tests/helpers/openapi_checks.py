@@ -45,8 +45,9 @@ def template_of(target: str) -> str | None:
         first, _, rest = wanted.removeprefix("/").partition("/")
         if rest and "/" not in rest:
             key = "{task_name}@{trigger_at}" if "@" in unquote(rest) else "{task_name}"
-            if f"/{first}/{key}" in PATHS:
-                return f"/{first}/{key}"
+            for template in (f"/{first}/{key}", f"/{first}/{{host}}"):
+                if template in PATHS:
+                    return template
     return None
 
 

@@ -118,7 +118,7 @@ class Cluster:
         """Delete all rows of a database."""
         with self.connect(database) as connection:
             # Connections of a store that has just been closed may still hold locks.
-            tables = ("task", "task_label", "attempt", "node")
+            tables = ("task", "task_label", "attempt", "node", "host_setting")
             names = ", ".join(f"{SCHEMA}.{table}" for table in tables)
             connection.execute(f"TRUNCATE {names}".encode())
 

@@ -812,6 +812,8 @@ def test_healthz_reports_the_scheduler(world: World) -> None:
             "backlog": 6,
             "calls_in_flight": 64,
             "saturated_seconds": 0,
+            "all_paused": False,
+            "paused_hosts": 0,
         },
     )
     world.clock.rightNow += 100
@@ -829,6 +831,8 @@ def test_healthz_fails_while_the_database_is_unavailable(world: World) -> None:
         "backlog": None,
         "calls_in_flight": 0,
         "saturated_seconds": 0,
+        "all_paused": False,
+        "paused_hosts": 0,
     }
 
 

@@ -64,7 +64,7 @@ def test_document_lists_every_route() -> None:
         for method in (rule.methods or set()) - {"HEAD"}
     }
     described = {
-        (method, plain(re.sub(r"\{task_name\}(@\{trigger_at\})?", "<path:path>", path)))
+        (method, plain(re.sub(r"\{(task_name|host)\}(@\{trigger_at\})?", "<path:path>", path)))
         for path, operations in PATHS.items()
         for method in operations
         if method != "parameters"
@@ -74,7 +74,7 @@ def test_document_lists_every_route() -> None:
 
 def test_operation_ids_are_unique_and_references_resolve() -> None:
     names = [o["operationId"] for p in PATHS.values() for o in p.values() if "operationId" in o]
-    assert len(names) == len(set(names)) == 19
+    assert len(names) == len(set(names)) == 22
     referred = set()
     for node in nodes(DOCUMENT):
         if "$ref" in node:

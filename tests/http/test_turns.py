@@ -148,7 +148,7 @@ class Turns:
 def api_requests() -> Iterator[tuple[str, bytes]]:
     """Yield a name and a request for each operation of the API, plain and with every maximum."""
     described = document()
-    path = {"task_name": quote(NAME), "trigger_at": KEY.trigger_at}
+    path = {"task_name": quote(NAME), "trigger_at": KEY.trigger_at, "host": "sink.example:80"}
     for template, operations in described["paths"].items():
         for method in sorted(operations.keys() - {"parameters"}):
             operation = operations[method]
@@ -182,6 +182,8 @@ def _body(operation: Any) -> object:
     if kind == "Batch":
         task = {"task_name": NAME, "callback": "http://other.example/"}
         return [task | {"trigger_at": KEY.trigger_at + 60 * number} for number in range(1000)]
+    if kind == "NewHostSettings":
+        return {"paused": True, "max_per_minute": 10}
     if kind == "NewTime":
         return {"trigger_at": "+5m"}
     return {"callback": "http://other.example/", "task_name": NAME, "trigger_at": KEY.trigger_at}

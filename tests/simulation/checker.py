@@ -8,7 +8,9 @@ It observes requests and responses of clients, calls to endpoints, and the resul
 - No task is called more than ``1 + retry`` times for each put or move, nor twice in one
   attempt, nor at a time at which it does not exist; each call is recorded.
 - The calls in flight do not exceed ``--concurrency`` and ``--per-host``.
-- A task is called on its minute unless a fault prevents it.
+- No call starts to a paused host a second after the response to the request that paused it. In
+  no minute do more calls start than ``max_per_minute``, but for another batch after a restart.
+- A task is called on its minute unless a fault or the settings of its own host prevent it.
 - Every task ends: ``succeeded`` with a response of its endpoint, or ``failed`` with a reason
   and a detail, and not before its time or its attempts are used up.
 - Every end with a notification URL has a notification.
@@ -22,6 +24,7 @@ from typing import Any
 
 from .endpoints import Seen
 from .history import History
+from .hosts import HostRules
 from .token import Token
 
 ENDS = ("succeeded", "failed")
@@ -51,6 +54,7 @@ class Checker:
         self.unseen = 0
         self.broken: list[str] = []
         self._numbers: set[tuple[int, int]] = set()
+        self.hosts = HostRules()
 
     def breaks(self, text: str) -> None:
         self.broken.append(f"{self.history.stamp()} {text}")
@@ -121,6 +125,8 @@ class Checker:
     def on_request(self, seen: Seen) -> None:
         """Check a request on arrival."""
         self.requests += 1
+        for breach in self.hosts.breaches(seen):
+            self.breaks(breach)
         if seen.token < 0:
             if -seen.token not in self.tokens:
                 self.breaks(f"a notification of t{-seen.token}, which no client put")
@@ -269,7 +275,10 @@ class Checker:
         (place,) = token.places
         if place is None:
             return
-        due = self.history.can_be_called_at(place, token.since, SOON)
+        host = token.body["callback"].split("/")[2]
+        due = self.history.can_be_called_at(
+            place, token.since, SOON, self.hosts.restrictions(f"{host}:80")
+        )
         if due is None or self.history.latest_before(due + SOON) >= token.expires_at(place):
             return
         first = self._first_call(token, attempts)

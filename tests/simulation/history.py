@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from attrs import define, field
@@ -70,18 +71,26 @@ class History:
             return None
         return wall - self.timeline.ahead
 
-    def can_be_called_at(self, trigger_at: int, since: float, soon: float) -> float | None:
+    def can_be_called_at(
+        self,
+        trigger_at: int,
+        since: float,
+        soon: float,
+        restrictions: Sequence[tuple[float, float]] = (),
+    ) -> float | None:
         """Return the first moment at which no fault prevents a call for some seconds.
 
         :param since: the start of the task's existence (monotonic, as is the result).
+        :param restrictions: further periods in which it need not be called.
         :return: ``None`` if there is no such moment.
         """
+        hindered = [*self.in_the_way, *restrictions]
         at: float | None = since
         while at is not None:
             at = self._says(trigger_at, at)
             if at is None or at + soon > self.timeline.elapsed:
                 return None
-            ends = [end for begin, end in self.in_the_way if begin <= at + soon and at < end]
+            ends = [end for begin, end in hindered if begin <= at + soon and at < end]
             if not ends:
                 return at
             at = max(ends)

@@ -21,6 +21,7 @@ from callme.caller.call import HttpCaller
 from callme.core import times, transitions
 from callme.core.task import Definition, Reason, State, Transition, new_task
 from callme.core.transitions import PutOutcome
+from callme.hosts.limits import HostLimits
 from callme.service import Daemon
 from callme.store import queue, tasks
 from callme.store.changes import ChangeFeed, Changes
@@ -255,6 +256,24 @@ def _() -> list[Patch]:
     return [_around(dispatcher, "allocate_slots", changed)]
 
 
+@mutation("the pause of a host is ignored", 5)
+def _() -> list[Patch]:
+    return [patch.object(HostLimits, "is_paused", lambda self, host: False)]
+
+
+@mutation("the calls of the last minute are not counted", 19)
+def _() -> list[Patch]:
+    return [patch.object(HostLimits, "_recent", lambda self, host: 0)]
+
+
+@mutation("the settings of hosts are forgotten at a restart", 110)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any) -> Any:
+        return succeed(None) if self._settings_changes == 0 else real(self)
+
+    return [_around(Scheduler, "_load_settings", changed)]
+
+
 # Nothing early, nothing past max_delay, and on the minute
 
 
@@ -347,7 +366,7 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_check_wall_clock", changed)]
 
 
-@mutation("a wall clock step back during a tick is not noticed", 48)
+@mutation("a wall clock step back during a tick is not noticed", 39)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_now", lambda self: self._wall())]
 
@@ -364,7 +383,7 @@ def _() -> list[Patch]:
 # Every task ends, with a reason
 
 
-@mutation("an expired lease is ignored", 29)
+@mutation("an expired lease is ignored", 397)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, now: float, *, every: bool = False) -> Any:
         return real(write, now, every=every) if every else []

@@ -19,6 +19,7 @@ from attrs import frozen
 from .clients import Client
 from .database import Fault
 from .endpoints import KINDS
+from .operator import Operator
 from .world import Enough, World
 
 EPOCHS = {
@@ -97,6 +98,8 @@ def run(seed: int, verbose: bool = False) -> Result:
         World(random, place, wall, arguments, retention) as world,
     ):
         world.history.verbose = verbose
+        # Not drawn by chance, which would change every other world.
+        world.has_operator = seed % 7 == 5
         if not roomy:
             world.never_in_time()
         with suppress(Enough):
@@ -145,6 +148,8 @@ def _live(world: World) -> None:
             random.choice((0, 0, 0, 0.1)),
         )
         client.begin()
+    if world.has_operator:
+        Operator(Random(seconds), world.service, world.checker, world.history, until).begin()
     world.start()
     if random.random() < 0.8:
         for _ in range(random.randint(1, 5)):
@@ -153,6 +158,8 @@ def _live(world: World) -> None:
     world.run_until(until)
     world.heal()
     world.run_until(until + 150, lambda: world.lives)
+    if world.has_operator:
+        world.release_hosts()
     if (off := truth - world.timeline.ahead) > 0:
         world.set_wall(off)
     world.settle(SETTLE_MINUTES)

@@ -24,6 +24,7 @@ from .checker import ENDS, Checker
 from .database import Disk, Fault, Killed
 from .endpoints import Host, Network, Seen
 from .history import FOREVER, History
+from .hosts import HOSTS, HostRule
 from .process import Process, Steady
 from .timeline import Timeline
 from .wire import ON_ITS_WAY, Service
@@ -77,6 +78,7 @@ class World:
         self.process: Process | None = None
         self.faults: Counter[str] = Counter()
         self.before_step: dict[int, Callable[[], None]] = {}
+        self.has_operator = False
         self._paths = 0
         self._observer: Any = self._observe
         self._dying = False
@@ -250,6 +252,17 @@ class World:
         self.service.ask(method, path, None, lambda status, body: answers.append((status, body)))
         self.run_until(self.timeline.elapsed + 60, lambda: bool(answers))
         return answers[0] if answers else (0, None)
+
+    def release_hosts(self) -> None:
+        """Return all hosts to the defaults."""
+        for host in HOSTS:
+            for _ in range(100):
+                # The daemon may be down for some seconds.
+                self.run_until(self.timeline.elapsed + 5, lambda: self.lives)
+                status, _body = self.answer_to("DELETE", f"/hosts/{host}")
+                if status == 204:
+                    break
+            self.checker.hosts[host].is_set(HostRule(), self.timeline.elapsed)
 
     def tasks(self) -> list[dict[str, Any]]:
         """Return every task with all details."""

@@ -24,6 +24,7 @@ ORDER = (
     "callme.process",
     "callme.core",
     "callme.store",
+    "callme.hosts",
     "callme.caller",
     "callme.server",
     "callme.worker",

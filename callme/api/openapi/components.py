@@ -45,6 +45,9 @@ PARAMETERS: dict[str, Schema] = {
         integer(1, MAX_ATTEMPT_NUMBER),
         "Number of the last attempt in the response; by default the last one of the task.",
     ),
+    "start_from_host": query_parameter(
+        "start_from", string(), "First host of the page, inclusive."
+    ),
     "limit": query_parameter(
         "limit",
         integer(1, MAX_LIMIT) | {"default": DEFAULT_LIMIT},
@@ -102,6 +105,7 @@ _PROBLEMS = {
     "NotFound": (404, "The task does not exist."),
     "RequestTimeout": (408, f"The request took more than {REQUEST_SECONDS} s to arrive."),
     "Conflict": (409, "Another task has the key, or the task's state forbids the request."),
+    "TooManyHosts": (409, "Too many hosts have settings."),
     "PutConflict": (409, "Another definition has the key."),
     "PreconditionFailed": (
         412,

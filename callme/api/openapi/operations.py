@@ -84,6 +84,10 @@ TWO_LINES = "".join(
     for name in ("first", "second")
 )
 _NAME = path_parameter("task_name", ref("TaskName"))
+_HOST = path_parameter(
+    "host",
+    string("`host:port`, or `*` for all hosts.", examples=["example.com:80", "*"], maxLength=300),
+)
 _ABSOLUTE_TIME = path_parameter("trigger_at", ref("AbsoluteTime"))
 _TIME = path_parameter("trigger_at", ref("Time"))
 
@@ -119,6 +123,12 @@ def paths() -> dict[str, Any]:
             "post": _reschedule("rescheduleTask", "Move a failed task."),
         },
         "/batch": {"post": _batch()},
+        "/hosts/": {"get": _hosts()},
+        "/hosts/{host}": {
+            "parameters": [_HOST],
+            "put": _put_host(),
+            "delete": _delete_host(),
+        },
         "/forecast": {"get": _forecast()},
         "/healthz": {"get": _health()},
         "/metrics": {"get": _metrics()},
@@ -322,6 +332,39 @@ def _batch() -> Operation:
             }
         },
         errors=("PreconditionFailed", "UnsupportedMediaType"),
+    )
+
+
+def _hosts() -> Operation:
+    return _operation(
+        "getHosts",
+        "List the hosts that tasks call, and their settings.",
+        tag="daemon",
+        parameters=("start_from_host", "limit"),
+        successes={"200": response("A page of hosts.", ref("HostList"))},
+    )
+
+
+def _put_host() -> Operation:
+    return _operation(
+        "putHost",
+        "Pause a host or all hosts, or limit the calls to it.",
+        "Settings that the body does not name stay; null is the default. They hold for all daemons"
+        " on the database together, within a second. Those of `*` hold for each host that has none"
+        " of its own; a pause of `*` holds for every host.",
+        tag="daemon",
+        requestBody={"required": True, "content": content(ref("NewHostSettings"))},
+        successes={"200": response("All settings of the host.", ref("HostSettings"))},
+        errors=("TooManyHosts", "UnsupportedMediaType", "Invalid"),
+    )
+
+
+def _delete_host() -> Operation:
+    return _operation(
+        "deleteHost",
+        "Return a host or all hosts to the defaults.",
+        tag="daemon",
+        successes={"204": {"description": "The host has no settings."}},
     )
 
 

@@ -6,6 +6,7 @@ from ...core.json_schema import Schema, array, integer, nullable, ref, string
 from ...core.parameters import PARAMETERS
 from ...core.task import ATTEMPTS_PER_PAGE, MAX_ATTEMPTS, Reason, State
 from ...core.times import ABSOLUTE_TIME_SCHEMA, KEY_SCHEMA, NAME_SCHEMA, TIME_SCHEMA
+from ...hosts.settings import MAX_CONCURRENT, MAX_PER_MINUTE
 from ...reports.forecast import MAX_OVERLOADS
 from ..batch import MAX_TASKS
 from ..dry_run import MAX_ATTEMPTS_IN_BATCH
@@ -53,6 +54,24 @@ def request_schemas() -> dict[str, Schema]:
         "NewTime": request_object(
             {"trigger_at": ref("Time")}, (), examples=[{"trigger_at": "+5m"}]
         ),
+        "NewHostSettings": request_object(
+            {
+                "max_concurrent": nullable(
+                    integer(1, MAX_CONCURRENT), "Maximum calls in flight; null for `--per-host`."
+                ),
+                "max_per_minute": nullable(
+                    integer(1, MAX_PER_MINUTE),
+                    "Maximum calls that start in any minute; null for any.",
+                ),
+                "paused": {
+                    "description": "Whether no call starts, or the time until which none does.",
+                    "anyOf": [{"type": "boolean"}, {"type": "null"}, ref("Time")],
+                },
+            },
+            (),
+            minProperties=1,
+            examples=[{"paused": "+30m"}, {"max_per_minute": 10}],
+        ),
     }
 
 
@@ -66,6 +85,7 @@ def response_schemas() -> dict[str, Schema]:
         **_reschedule_schemas(),
         **_problem_schemas(),
         **_forecast_schemas(),
+        **_host_schemas(),
         "Health": _health(),
         "Service": response_object(
             {
@@ -316,6 +336,38 @@ def _forecast_schemas() -> dict[str, Schema]:
     }
 
 
+def _host_schemas() -> dict[str, Schema]:
+    settings = {
+        "max_concurrent": nullable(count("Calls in flight; null for `--per-host`.", 1)),
+        "max_per_minute": nullable(count("Calls that start in a minute; null for any number.", 1)),
+        "paused": {
+            "description": "Whether no call starts, or until when.",
+            "anyOf": [{"type": "boolean"}, timestamp()],
+        },
+    }
+    host = {
+        "host": string("`host:port`."),
+        "scheduled": count("Tasks that are `scheduled`."),
+        "due": count("Those of them that are due."),
+        "in_flight": count("Calls in flight, of all daemons."),
+        "last_success_at": nullable(timestamp("Last success of this daemon since its start.")),
+        "last_failure_at": nullable(timestamp("Last failure of this daemon since its start.")),
+        "failures_in_a_row": count("Attempts of this daemon that failed since the last success."),
+    }
+    return {
+        "HostSettings": response_object({"host": string("`host:port`, or `*`."), **settings}),
+        "Host": response_object(host | settings),
+        "HostList": response_object(
+            {
+                "all_hosts": response_object(settings, description="The settings of `*`."),
+                "hosts": array(ref("Host"), "Ordered by name."),
+                "next": string("The `start_from` of the next page, if there is one."),
+            },
+            optional=("next",),
+        ),
+    }
+
+
 def _health() -> Schema:
     members = {
         "status": string("The health as a whole.", enum=["ok", "failing"]),
@@ -327,6 +379,8 @@ def _health() -> Schema:
         "saturated_seconds": count(
             "Seconds for which calls have found no free slot; 0 if none wait."
         ),
+        "all_paused": boolean("Whether the calls to all hosts are paused."),
+        "paused_hosts": count("Hosts that are paused by settings of their own."),
     }
     return response_object(
         members,

@@ -23,6 +23,14 @@ BINARY = tuple(
 _BINARY_PLACES = tuple(STORED_DEFINITION.index(name) for name in BINARY)
 
 
+_FLEET_PLACE = """
+    SELECT count(*), count(*) FILTER (
+        WHERE node_id < (SELECT max(node_id) FROM node AS own WHERE own.name = ?)
+    )
+    FROM node
+"""
+
+
 class Text(Loader):
     """Loader of BYTEA as text: UTF-8 that may contain NUL."""
 
@@ -92,6 +100,11 @@ class PostgresqlCursor:
             return now
         (seconds,) = self.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
         return float(seconds)
+
+    def fleet_place(self, node: str) -> tuple[int, int]:
+        """Return the number of live daemons, and how many of them come before one."""
+        daemons, rank = self.execute(_FLEET_PLACE, (node,)).fetchone()
+        return max(1, int(daemons)), int(rank)
 
     def definition_values(self, definition: Definition) -> Row:
         """Return the values of a definition's columns, texts that may contain NUL as bytes."""

@@ -13,7 +13,10 @@ from zope.interface import implementer
 
 from callme.core.task import Claim, Outcome, Reason, State, Transition
 from callme.core.times import Key
+from callme.hosts.operations import SettingsSnapshot
+from callme.hosts.settings import HostSettings
 from callme.store import queue
+from callme.store.changes import Changes
 from callme.store.interface import StoreUnavailable
 from callme.worker.dispatcher import Dispatcher
 from callme.worker.recorder import RETRY_SECONDS
@@ -209,6 +212,23 @@ def test_claim_is_returned_if_the_clock_is_stepped_back_before_the_call(
     claimed_at = iter([NOON])
     dispatching.start(wall_clock=lambda: next(claimed_at, NOON - 30))
     dispatching.put()
+    dispatching.notify(HOST)
+    assert dispatching.calls == []
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.due_at, task.attempts_used) == (State.SCHEDULED, NOON, 0)
+
+
+def test_claim_is_returned_if_the_host_is_paused_before_the_call(
+    dispatching: Dispatching,
+) -> None:
+    dispatching.start()
+    paused = HostSettings(host=HOST, paused_at=NOON, paused_until=NOON + 60)
+
+    def pause(changes: Changes) -> None:
+        dispatching.dispatcher.limits.apply(SettingsSnapshot(settings=[paused]))
+
+    dispatching.put()
+    dispatching.world.store.changes.subscribe(pause)
     dispatching.notify(HOST)
     assert dispatching.calls == []
     task = dispatching.world.task(TASK)

@@ -1,0 +1,117 @@
+"""The application of host settings: how many calls to a host a daemon may have in flight now."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Container, Mapping
+
+from attrs import define, field
+
+from ..core.times import MINUTE
+from .operations import SettingsSnapshot
+from .settings import ALL_HOSTS, HostSettings
+
+_MAX_WINDOWS = 10_000
+"""Number of hosts with recent calls from which on those without any are forgotten."""
+
+
+@define(eq=False, kw_only=True)
+class HostLimits:
+    """The limits of calls to each host.
+
+    Each daemon of a fleet takes its share: a limit divided by the number of daemons, and one more
+    for the first daemons if there is a rest.
+
+    :param per_host: the maximum number of calls in flight to a host without settings.
+    :param seconds: returns the time of the monotonic clock.
+    :param now: the wall clock, seconds since 1970.
+    """
+
+    _per_host: int
+    _seconds: Callable[[], float]
+    _now: Callable[[], float]
+    _snapshot: SettingsSnapshot = field(factory=SettingsSnapshot, init=False)
+    _by_host: Mapping[str, HostSettings] = field(factory=dict, init=False)
+    # When the calls of the last minute began, of hosts with a limit for each minute.
+    _windows: dict[str, deque[float]] = field(factory=dict, init=False)
+
+    def apply(self, snapshot: SettingsSnapshot) -> None:
+        """Use other settings from now on."""
+        self._snapshot = snapshot
+        self._by_host = {settings.host: settings for settings in snapshot.settings}
+        self._windows = {
+            host: window
+            for host, window in self._windows.items()
+            if self._setting(host, "max_per_minute") is not None
+        }
+
+    @property
+    def has_settings(self) -> bool:
+        """Return whether there are any settings."""
+        return bool(self._by_host)
+
+    @property
+    def all_paused(self) -> bool:
+        """Return whether no call to any host may start."""
+        settings = self._by_host.get(ALL_HOSTS)
+        return settings is not None and settings.is_paused(self._now())
+
+    @property
+    def paused_hosts(self) -> int:
+        """The number of hosts that are paused by settings of their own."""
+        now = self._now()
+        return sum(
+            settings.is_paused(now) for host, settings in self._by_host.items() if host != ALL_HOSTS
+        )
+
+    def is_paused(self, host: str) -> bool:
+        """Return whether no call to a host may start."""
+        if not self._by_host:
+            return False
+        settings = self._by_host.get(host)
+        return self.all_paused or (settings is not None and settings.is_paused(self._now()))
+
+    def may_limit(self, hosts: Container[str]) -> bool:
+        """Return whether there are settings that hold for one of these hosts."""
+        return ALL_HOSTS in self._by_host or any(host in hosts for host in self._by_host)
+
+    def max_in_flight(self, host: str, in_flight: int) -> int:
+        """Return how many calls to a host may be in flight, if this many are now."""
+        if not self._by_host:
+            return self._per_host
+        if self.is_paused(host):
+            return 0
+        most = self._setting(host, "max_concurrent")
+        limit = self._per_host if most is None else self._share(most)
+        per_minute = self._setting(host, "max_per_minute")
+        if per_minute is not None:
+            limit = min(limit, in_flight + self._share(per_minute) - self._recent(host))
+        return limit
+
+    def record_start(self, host: str) -> None:
+        """Count a call that starts."""
+        if self._by_host and self._setting(host, "max_per_minute") is not None:
+            if len(self._windows) > _MAX_WINDOWS:
+                self._windows = {host: calls for host, calls in self._windows.items() if calls}
+            self._windows.setdefault(host, deque()).append(self._seconds())
+
+    def _setting(self, host: str, name: str) -> int | None:
+        """Return a setting of a host, or else of all hosts."""
+        for holder in (host, ALL_HOSTS):
+            value: int | None = getattr(self._by_host.get(holder), name, None)
+            if value is not None:
+                return value
+        return None
+
+    def _share(self, limit: int) -> int:
+        daemons, rank = self._snapshot.daemons, self._snapshot.rank
+        return limit // daemons + (rank < limit % daemons)
+
+    def _recent(self, host: str) -> int:
+        window = self._windows.get(host)
+        if window is None:
+            return 0
+        since = self._seconds() - MINUTE
+        while window and window[0] <= since:
+            window.popleft()
+        return len(window)

@@ -1,0 +1,177 @@
+"""Operations and queries on the settings of hosts, and on the tasks that call each host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import asdict, frozen
+
+from ..store.codec import Columns
+from ..store.database import Write
+from ..store.interface import Cursor
+from .settings import ALL_HOSTS, HostSettings
+
+MAX_SETTINGS = 1_000
+"""Maximum number of hosts with settings of their own."""
+
+_COLUMNS = Columns(("host", "max_concurrent", "max_per_minute", "paused_at", "paused_until"))
+_ALL = f"SELECT {_COLUMNS} FROM host_setting ORDER BY host"
+_ONE = f"SELECT {_COLUMNS} FROM host_setting WHERE host = ? /* FOR UPDATE */"
+_SETTINGS = "SELECT count(*) FROM host_setting"
+_PUT = f"""
+    INSERT INTO host_setting ({_COLUMNS}) VALUES ({_COLUMNS.placeholders()})
+    ON CONFLICT (host) DO UPDATE SET
+        max_concurrent = excluded.max_concurrent, max_per_minute = excluded.max_per_minute,
+        paused_at = excluded.paused_at, paused_until = excluded.paused_until
+"""
+# From host to host along the index, however many tasks each has.
+_EACH_HOST = """
+    WITH RECURSIVE each_host (host) AS (
+        SELECT min(host) FROM task WHERE state = 'scheduled' AND host >= ?
+        UNION ALL
+        SELECT (SELECT min(host) FROM task WHERE state = 'scheduled' AND task.host > each_host.host)
+        FROM each_host WHERE each_host.host IS NOT NULL
+    )
+"""
+_SCHEDULED_HOSTS = f"{_EACH_HOST} SELECT host FROM each_host WHERE host IS NOT NULL LIMIT ?"
+_DUE_HOSTS = f"""
+    {_EACH_HOST} SELECT host FROM each_host WHERE host IS NOT NULL AND EXISTS (
+        SELECT 1 FROM task
+        WHERE state = 'scheduled' AND task.host = each_host.host AND due_at <= ?
+    )
+"""
+_RUNNING = "SELECT host, count(*) FROM task WHERE state = 'running' GROUP BY host"
+_COUNT = "SELECT count(*) FROM task WHERE state = 'scheduled' AND host = ?"
+
+
+@frozen(kw_only=True)
+class SettingsSnapshot:
+    """The settings of hosts, and the place of a daemon in its fleet.
+
+    :ivar daemons: the number of daemons that share the limits.
+    :ivar rank: the number of these that come before this one.
+    """
+
+    settings: Sequence[HostSettings] = ()
+    daemons: int = 1
+    rank: int = 0
+
+
+@frozen(kw_only=True)
+class HostTasks:
+    """The numbers of tasks that call one host.
+
+    :ivar due: the number of scheduled tasks whose time has come.
+    """
+
+    host: str
+    scheduled: int
+    due: int
+    running: int
+    settings: HostSettings
+
+
+@frozen(kw_only=True)
+class HostPage:
+    """A page of hosts in the order of their names.
+
+    :ivar all_hosts: the settings that hold for all hosts.
+    :ivar next: the first host of the next page; ``None`` on the last page.
+    """
+
+    all_hosts: HostSettings
+    hosts: Sequence[HostTasks]
+    next: str | None
+
+
+def load_settings(cursor: Cursor, node: str) -> SettingsSnapshot:
+    """Return all settings, and the place of a daemon in its fleet.
+
+    :param node: the daemon's name.
+    """
+    settings = [HostSettings(**_COLUMNS.name(row)) for row in cursor.execute(_ALL).fetchall()]
+    daemons, rank = cursor.fleet_place(node)
+    return SettingsSnapshot(settings=settings, daemons=daemons, rank=rank)
+
+
+def put_settings(
+    write: Write, host: str, changes: Mapping[str, int | None], now: float
+) -> HostSettings | None:
+    """Change some settings of a host.
+
+    :param changes: new values by attribute; ``None`` is the default.
+    :return: all its settings; ``None`` if there are too many hosts with settings.
+    """
+    cursor = write.cursor
+    row = cursor.execute(_ONE, (host,)).fetchone()
+    if row is None and cursor.execute(_SETTINGS).fetchone()[0] >= MAX_SETTINGS:
+        return None
+    before = HostSettings(host=host) if row is None else HostSettings(**_COLUMNS.name(row))
+    values = {**asdict(before), **changes, **_pause(before, changes, int(now))}
+    cursor.execute(_PUT, tuple(values[name] for name in _COLUMNS))
+    write.changes.host_settings = True
+    return HostSettings(**values)
+
+
+def _pause(
+    before: HostSettings, changes: Mapping[str, int | None], now: int
+) -> dict[str, int | None]:
+    """Return the beginning and the end of a pause; an ended one stays on record."""
+    if "paused_until" not in changes:
+        return {}
+    was_paused = before.is_paused(now)
+    if (until := changes["paused_until"]) is not None:
+        return {"paused_at": before.paused_at if was_paused else now, "paused_until": until}
+    return {
+        "paused_at": before.paused_at,
+        "paused_until": now if was_paused else before.paused_until,
+    }
+
+
+def delete_settings(write: Write, host: str) -> None:
+    """Return a host to the defaults."""
+    write.cursor.execute("DELETE FROM host_setting WHERE host = ?", (host,))
+    write.changes.host_settings = True
+
+
+def each_due_host(cursor: Cursor, now: float) -> Sequence[str]:
+    """Return the hosts with due tasks, however many tasks of a paused host are due before."""
+    second = int(cursor.current_time(now))
+    return [host for (host,) in cursor.execute(_DUE_HOSTS, ("", second))]
+
+
+def list_hosts(
+    cursor: Cursor, *, start_from: str, limit: int, now: float, others: Iterable[str] = ()
+) -> HostPage:
+    """Return the hosts that scheduled or running tasks call, and those with settings.
+
+    :param start_from: the first host of the page, inclusive.
+    :param others: further hosts to list.
+    """
+    second = int(cursor.current_time(now))
+    settings = {row[0]: HostSettings(**_COLUMNS.name(row)) for row in cursor.execute(_ALL)}
+    running: dict[str, int] = dict(cursor.execute(_RUNNING).fetchall())
+    scheduled = [host for (host,) in cursor.execute(_SCHEDULED_HOSTS, (start_from, limit + 1))]
+    found = {*scheduled, *running, *settings, *others} - {ALL_HOSTS}
+    names = sorted(host for host in found if host >= start_from)[: limit + 1]
+
+    def count(statement: str, *values: Any) -> int:
+        number: int = cursor.execute(statement, values).fetchone()[0]
+        return number
+
+    hosts = [
+        HostTasks(
+            host=host,
+            scheduled=count(_COUNT, host),
+            due=count(f"{_COUNT} AND due_at <= ?", host, second),
+            running=running.get(host, 0),
+            settings=settings.get(host, HostSettings(host=host)),
+        )
+        for host in names[:limit]
+    ]
+    return HostPage(
+        all_hosts=settings.get(ALL_HOSTS, HostSettings(host=ALL_HOSTS)),
+        hosts=hosts,
+        next=names[limit] if len(names) > limit else None,
+    )

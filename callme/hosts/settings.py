@@ -1,0 +1,122 @@
+"""The settings of a host: their values, and how requests and responses represent them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from ..core.callback_url import host_of
+from ..core.text.nearest import Nearest
+from ..core.times import MAX_TIMESTAMP, MINUTE, floor_to_minute, parse_trigger, rfc3339
+from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
+
+ALL_HOSTS = "*"
+"""The name under which settings hold for every host."""
+INDEFINITELY = MAX_TIMESTAMP + MINUTE
+"""The end of a pause without an end, in seconds since 1970."""
+MAX_CONCURRENT = 10_000
+MAX_PER_MINUTE = 1_000_000
+MAX_HOST_LENGTH = 300
+_WITH_PORT = re.compile(r"[^/?#\\]+:[0-9]{1,5}")
+
+
+@frozen(kw_only=True)
+class HostSettings:
+    """The settings of one host, or of all hosts.
+
+    :ivar host: a ``host:port``, or :data:`ALL_HOSTS`.
+    :ivar max_concurrent: the maximum number of calls in flight; ``None`` for ``--per-host``.
+    :ivar max_per_minute: the maximum number of calls that start in a minute; ``None`` for any.
+    :ivar paused_at: when the last pause began, seconds since 1970.
+    :ivar paused_until: when it ends or has ended, seconds since 1970.
+    """
+
+    host: str
+    max_concurrent: int | None = None
+    max_per_minute: int | None = None
+    paused_at: int | None = None
+    paused_until: int | None = None
+
+    def is_paused(self, now: float) -> bool:
+        """Return whether no call may start now (seconds since 1970)."""
+        return self.paused_until is not None and now < self.paused_until
+
+    def to_dict(self, now: float) -> dict[str, Any]:
+        """Return the settings as members of a response."""
+        paused: bool | str = self.is_paused(now)
+        if paused and self.paused_until is not None and self.paused_until < INDEFINITELY:
+            paused = rfc3339(self.paused_until * 1000)
+        return {
+            "max_concurrent": self.max_concurrent,
+            "max_per_minute": self.max_per_minute,
+            "paused": paused,
+        }
+
+
+def parse_host(text: str) -> str:
+    """Return the host in a path, as tasks have it.
+
+    :raises InvalidValue: when it is neither a ``host:port`` nor :data:`ALL_HOSTS`.
+    """
+    if text == ALL_HOSTS:
+        return text
+    if len(text) > MAX_HOST_LENGTH or not text.isascii() or not _WITH_PORT.fullmatch(text):
+        raise InvalidValue(f"{quoted(text)} is not a host: expected host:port, or * for all hosts")
+    return host_of(f"http://{text}/")
+
+
+def parse_settings(body: Mapping[str, object], now: float) -> dict[str, int | None]:
+    """Return the settings that a request changes: ``None`` for a default.
+
+    :param body: the decoded JSON object.
+    :param now: the server's time, from which relative times count: seconds since 1970.
+    :raises Invalid: with every field that is unknown or has a wrong value.
+    """
+    changes: dict[str, int | None] = {}
+    errors = [] if body else [FieldError("", f"is empty: expected one of {', '.join(_NAMES)}")]
+    for name, value in body.items():
+        try:
+            changes |= _parse(name, value, now)
+        except InvalidValue as error:
+            errors.append(FieldError(pointer_token(name), str(error)))
+    if errors:
+        raise Invalid(errors)
+    return changes
+
+
+_NAMES = ("max_concurrent", "max_per_minute", "paused")
+
+
+def _parse(name: str, value: object, now: float) -> dict[str, int | None]:
+    if name == "max_concurrent":
+        return {name: _number(value, MAX_CONCURRENT)}
+    if name == "max_per_minute":
+        return {name: _number(value, MAX_PER_MINUTE)}
+    if name == "paused":
+        return {"paused_until": _pause_end(value, now)}
+    nearest = Nearest(_NAMES).find(name)
+    advice = f"did you mean {nearest}? Expected" if nearest else "expected"
+    raise InvalidValue(f"{quoted(name)} is not a setting: {advice} one of {', '.join(_NAMES)}")
+
+
+def _number(value: object, maximum: int) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 1 <= value <= maximum:
+        given = value if type(value) is int else json_type(value)
+        raise InvalidValue(f"{given} is not accepted: expected an integer from 1 to {maximum:,}")
+    return value
+
+
+def _pause_end(value: object, now: float) -> int | None:
+    if value is None or value is False:
+        return None
+    if value is True:
+        return INDEFINITELY
+    until = parse_trigger(value, now)
+    if until <= floor_to_minute(now):
+        raise InvalidValue(f"{quoted(value)} is past: expected true, false or a time to come")
+    return until

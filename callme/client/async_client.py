@@ -16,6 +16,9 @@ from .documents import (
     Deleted,
     Filters,
     Health,
+    Host,
+    HostSettings,
+    NewHostSettings,
     Parameters,
     Rescheduled,
     Task,
@@ -165,6 +168,26 @@ class AsyncClient:
         :param target: the key of a task, or a name.
         """
         return await self._do(requests.delete(target))
+
+    async def hosts(self, *, limit: int | None = None) -> AsyncIterator[Host]:
+        """Return the hosts that tasks call, page by page as they are needed."""
+        request: Request[Any] | None = requests.hosts(limit)
+        while request is not None:
+            found = await self._do(request)
+            for host in found["hosts"]:
+                yield host
+            request = requests.next_page(request, found)
+
+    async def put_host(self, host: str, **settings: Unpack[NewHostSettings]) -> HostSettings:
+        """Pause a host or limit the calls to it, and return all its settings.
+
+        :param host: the host and port, or ``*`` for all hosts.
+        """
+        return await self._do(requests.put_host(host, settings))
+
+    async def delete_host(self, host: str) -> None:
+        """Return a host, or all hosts with ``*``, to the defaults."""
+        await self._do(requests.delete_host(host))
 
     async def forecast(self, hours: int | None = None) -> dict[str, Any]:
         """Return the forecast of the next hours, 24 by default."""

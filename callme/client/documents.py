@@ -155,6 +155,34 @@ class TaskList(TypedDict, total=False):
     next: str
 
 
+class HostSettings(TypedDict, total=False):
+    """The settings of a host, or of all hosts under the name ``*``."""
+
+    host: str
+    max_concurrent: int | None
+    max_per_minute: int | None
+    paused: bool | str
+
+
+class Host(HostSettings, total=False):
+    """A host that tasks call: its calls and its settings."""
+
+    scheduled: int
+    due: int
+    in_flight: int
+    last_success_at: str | None
+    last_failure_at: str | None
+    failures_in_a_row: int
+
+
+class NewHostSettings(TypedDict, total=False):
+    """Settings of a host that change; ``None`` returns one to its default."""
+
+    max_concurrent: int | None
+    max_per_minute: int | None
+    paused: bool | When | None
+
+
 class Health(TypedDict, total=False):
     """The health of a daemon; without a valid token, only its status."""
 
@@ -165,3 +193,5 @@ class Health(TypedDict, total=False):
     backlog: int | None
     calls_in_flight: int
     saturated_seconds: int
+    all_paused: bool
+    paused_hosts: int

@@ -18,6 +18,8 @@ from .documents import (
     Deleted,
     Filters,
     Health,
+    HostSettings,
+    NewHostSettings,
     Parameters,
     Rescheduled,
     Task,
@@ -123,7 +125,7 @@ def page(name: str | None, filters: Filters) -> Request[TaskList]:
     return Request(method="GET", path=path, read=one, query=query)
 
 
-def next_page(request: Request[TaskList], found: TaskList) -> Request[TaskList] | None:
+def next_page(request: Request[Any], found: Mapping[str, Any]) -> Request[Any] | None:
     """Return the request for the page after one, or ``None`` after the last."""
     if "next" not in found:
         return None
@@ -147,6 +149,32 @@ def reschedule(target: str, at: When | None, *, all_states: bool) -> Request[Res
 def delete(target: str) -> Request[Deleted]:
     """Return the request that deletes one task, or the tasks of a name."""
     return Request(method="DELETE", path=f"/task/{path_of(target)}", read=deleted)
+
+
+def hosts(limit: int | None) -> Request[Any]:
+    """Return the request for one page of the hosts."""
+    return Request(method="GET", path="/hosts/", read=one, query={"limit": limit})
+
+
+def put_host(host: str, settings: NewHostSettings) -> Request[HostSettings]:
+    """Return the request that changes settings of a host, or of all hosts."""
+    body = dict(settings)
+    if not isinstance(settings.get("paused"), bool | None):
+        body["paused"] = time_of(cast("When", settings["paused"]))
+    return Request(
+        method="PUT",
+        path=f"/hosts/{quote(host, safe=':*')}",
+        read=one,
+        headers={"Content-Type": "application/json"},
+        body=_encode(body),
+        is_repeatable=is_absolute(body.get("paused") or 0),
+    )
+
+
+def delete_host(host: str) -> Request[None]:
+    """Return the request that returns a host, or all hosts, to the defaults."""
+    path = f"/hosts/{quote(host, safe=':*')}"
+    return Request(method="DELETE", path=path, read=lambda _: None)
 
 
 def forecast(hours: int | None) -> Request[dict[str, Any]]:
@@ -198,20 +226,23 @@ def definition(
         raise ValueError(f"{' and '.join(payloads)} exclude each other: expected one of them")
     body = {"task_name": name, "trigger_at": time_of(at), "callback": callback}
     if "json" in given:
-        value = given.pop("json")
-        is_composite = isinstance(value, dict | list)
-        body["payload"] = value if is_composite else jsonlib.dumps(value)
-        if not is_composite:
-            given["headers"] = {"Content-Type": "application/json", **given.get("headers", {})}
+        body |= _json_payload(given.pop("json"), given)
     elif "data" in given:
-        data = given.pop("data")
-        if isinstance(data, bytes):
-            body["payload_base64"] = base64.b64encode(data).decode("ascii")
-        else:
-            body["payload"] = data
-    if payloads and payloads[0] in ("json", "data"):
-        body["callback_method"] = "POST"
+        body |= _payload(given.pop("data"))
     return body | given
+
+
+def _json_payload(value: object, given: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(value, dict | list):
+        return {"payload": value, "callback_method": "POST"}
+    given["headers"] = {"Content-Type": "application/json", **given.get("headers", {})}
+    return _payload(jsonlib.dumps(value))
+
+
+def _payload(data: str | bytes) -> dict[str, Any]:
+    if isinstance(data, str):
+        return {"payload": data, "callback_method": "POST"}
+    return {"payload_base64": base64.b64encode(data).decode("ascii"), "callback_method": "POST"}
 
 
 def time_of(at: When, now: Callable[[], datetime] | None = None) -> str | int | float:
@@ -227,13 +258,16 @@ def time_of(at: When, now: Callable[[], datetime] | None = None) -> str | int | 
             raise ValueError(f"at: {at.isoformat()} has no zone: expected an aware datetime")
         return math.floor(at.timestamp())
     if isinstance(at, timedelta):
-        if at < timedelta(0):
-            raise ValueError(f"at: {at} is negative: expected a time from now on")
-        moment = (now() if now else datetime.now().astimezone()).timestamp()
-        if not at:
-            return math.floor(moment)
-        return math.ceil((moment + at.total_seconds()) / 60) * 60
+        return _minute_after(at, now() if now else datetime.now().astimezone())
     return at
+
+
+def _minute_after(delay: timedelta, now: datetime) -> int:
+    if delay < timedelta(0):
+        raise ValueError(f"at: {delay} is negative: expected a time from now on")
+    if not delay:
+        return math.floor(now.timestamp())
+    return math.ceil((now + delay).timestamp() / 60) * 60
 
 
 def is_absolute(at: object) -> bool:

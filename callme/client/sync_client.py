@@ -15,6 +15,9 @@ from .documents import (
     Deleted,
     Filters,
     Health,
+    Host,
+    HostSettings,
+    NewHostSettings,
     Parameters,
     Rescheduled,
     Task,
@@ -159,6 +162,25 @@ class Client:
         :param target: the key of a task, or a name.
         """
         return self._do(requests.delete(target))
+
+    def hosts(self, *, limit: int | None = None) -> Iterator[Host]:
+        """Return the hosts that tasks call, page by page as they are needed."""
+        request: Request[Any] | None = requests.hosts(limit)
+        while request is not None:
+            found = self._do(request)
+            yield from found["hosts"]
+            request = requests.next_page(request, found)
+
+    def put_host(self, host: str, **settings: Unpack[NewHostSettings]) -> HostSettings:
+        """Pause a host or limit the calls to it, and return all its settings.
+
+        :param host: the host and port, or ``*`` for all hosts.
+        """
+        return self._do(requests.put_host(host, settings))
+
+    def delete_host(self, host: str) -> None:
+        """Return a host, or all hosts with ``*``, to the defaults."""
+        self._do(requests.delete_host(host))
 
     def forecast(self, hours: int | None = None) -> dict[str, Any]:
         """Return the forecast of the next hours, 24 by default."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 TOLERANCE_SECONDS = 300
 """The maximum difference between the time of a call and the clock of the receiver."""
+_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _PREFIX = "whsec_"
 
 
@@ -37,21 +38,11 @@ def verify(
     :raises ValueError: if a key is not a key.
     """
     given = {name.lower(): value for name, value in headers.items()}
-    missing = [
-        name
-        for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
-        if not given.get(name)
-    ]
-    if missing:
-        raise InvalidSignature(f"{missing[0]}: the header is missing")
+    for name in _HEADERS:
+        if not given.get(name):
+            raise InvalidSignature(f"{name}: the header is missing")
     timestamp = given["webhook-timestamp"]
-    if not (timestamp.isascii() and timestamp.isdigit()):
-        raise InvalidSignature(f"webhook-timestamp: {timestamp!r} is not a number of seconds")
-    if abs((time.time() if now is None else now) - int(timestamp)) > tolerance_seconds:
-        raise InvalidSignature(
-            f"webhook-timestamp: {timestamp} differs from the clock by more than "
-            f"{tolerance_seconds:g} s"
-        )
+    _check_time(timestamp, time.time() if now is None else now, tolerance_seconds)
     content = f"{given['webhook-id']}.{timestamp}.".encode() + body
     signatures = given["webhook-signature"].encode().split(b" ")
     wanted = [_signature(parse_key(key), content) for key in _listed(keys)]
@@ -73,6 +64,16 @@ def parse_key(text: str) -> bytes:
     if not key or not text.strip().startswith(_PREFIX):
         raise ValueError(f"the signing key is not a key: expected {_PREFIX} and base64")
     return key
+
+
+def _check_time(timestamp: str, now: float, tolerance_seconds: float) -> None:
+    if not (timestamp.isascii() and timestamp.isdigit()):
+        raise InvalidSignature(f"webhook-timestamp: {timestamp!r} is not a number of seconds")
+    if abs(now - int(timestamp)) > tolerance_seconds:
+        raise InvalidSignature(
+            f"webhook-timestamp: {timestamp} differs from the clock by more than "
+            f"{tolerance_seconds:g} s"
+        )
 
 
 def _listed(keys: str | Iterable[str]) -> list[str]:

@@ -53,6 +53,12 @@ def test_client_uses_every_operation(daemon: Daemon) -> None:
         assert client.delete("b.2@1858809600")["deleted"] == 1
         with pytest.raises(NotFound):
             client.get("b.2@1858809600")
+        assert client.put_host("example.com:80", paused=True)["paused"] is True
+        assert client.put_host("*", paused=AT)["paused"] == "2028-11-26T00:00:00.000Z"
+        found = [(one["host"], one["paused"]) for one in client.hosts(limit=1)]
+        assert found == [("example.com:80", True)]
+        client.delete_host("*")
+        assert client.health()["all_paused"] is False
         assert client.forecast(48)["complete"] is True
         assert client.health()["status"] == "ok"
 

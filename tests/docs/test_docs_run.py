@@ -71,6 +71,7 @@ class Reader:
         (programs / "python3").chmod(0o755)
         self._environ = environment() | {
             "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(directory),
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -197,7 +198,7 @@ class Reader:
         text = "".join(
             (self._directory / name).read_text() for name in re.findall(r"\w+\.py", command)
         )
-        listens_on = re.findall(r'Server\(\("127\.0\.0\.1", (\d+)\)', text)
+        listens_on = re.findall(r'(?:Server\(\("127\.0\.0\.1", |app\.run\(port=)(\d+)\)', text)
         assert len(listens_on) == 1, "it does not listen on exactly one port"
         return next(port for port, true in self._ports.items() if true == listens_on[0])
 

@@ -47,14 +47,10 @@ class Gate:
         With signing keys, the key is the signed ``webhook-id``: the header ``Idempotency-Key``
         is not part of the signature.
         """
-        given = {name.lower(): value for name, value in headers.items()}
-        if self._keys:
-            try:
-                key = verify(given, body, self._keys)
-            except InvalidSignature as error:
-                return Refusal(401, str(error))
-        else:
-            key = given.get("idempotency-key", "").strip().strip('"')
+        try:
+            key = self._key_of(headers, body)
+        except InvalidSignature as error:
+            return Refusal(401, str(error))
         if not key:
             return Refusal(400, "Idempotency-Key: the header is missing")
         claim = self._store.claim(key)
@@ -64,6 +60,12 @@ class Gate:
             return Refusal(409, "an earlier attempt of this call is still in progress")
         text = "" if claim in _WITHOUT_CONTENT else "this call was handled before"
         return Refusal(int(claim), text)
+
+    def _key_of(self, headers: Mapping[str, str], body: bytes) -> str:
+        if self._keys:
+            return verify(headers, body, self._keys)
+        given = {name.lower(): value for name, value in headers.items()}
+        return given.get("idempotency-key", "").strip().strip('"')
 
     def leave(self, key: str, status: int | None) -> None:
         """Record the end of a handler: only a success is not repeated.

@@ -22,6 +22,9 @@ METHODS = {
     "deleteTasksOfName": "delete",
     "rescheduleTask": "reschedule",
     "rescheduleTasksOfName": "reschedule",
+    "getHosts": "hosts",
+    "putHost": "put_host",
+    "deleteHost": "delete_host",
     "forecast": "forecast",
     "health": "health",
 }

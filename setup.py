@@ -19,6 +19,7 @@ assert VERSION is not None
 os.umask(0o022)
 PSYCOPG = "psycopg[binary]>=3.2.2"
 CLIENT = ["httpx>=0.27"]
+CLI = [*CLIENT, "click>=8.2", "rich>=13.7", "tomli>=2.0.1; python_version < '3.11'"]
 
 
 class ReproducibleSdist(sdist):  # type: ignore[misc]  # setuptools is untyped here
@@ -74,6 +75,7 @@ setup(
         "callme.api",
         "callme.api.openapi",
         "callme.caller",
+        "callme.cli",
         "callme.client",
         "callme.client.receivers",
         "callme.core",
@@ -117,6 +119,8 @@ setup(
     extras_require={
         # callme.client: httpx has types, and one interface for sync and async programs.
         "client": CLIENT,
+        # The command: click parses and completes, and rich colours.
+        "cli": CLI,
         # The binary package brings its own libpq, so that pip alone can install it. To use the
         # system's libpq, install psycopg[c] as well: psycopg prefers it.
         "postgresql": [PSYCOPG],
@@ -133,7 +137,7 @@ setup(
             "selenium>=4.25",
             "standardwebhooks>=1.1",
             # The client, and the frameworks that it has decorators for.
-            *CLIENT,
+            *CLI,
             "fastapi>=0.115",
             "flask>=3.0",
             # The servers of tests/daemon/test_real_servers.py. Each bound is a release of 2024 that
@@ -163,6 +167,7 @@ setup(
         ],
         "types": ["mypy>=1.15", "mypy-zope>=1.0.11", "types-PyYAML"],
     },
+    entry_points={"console_scripts": ["callme = callme.cli:run"]},
     zip_safe=False,
     classifiers=[
         "Development Status :: 5 - Production/Stable",

@@ -34,9 +34,16 @@ settings.register_profile("callme", deadline=None)
 settings.load_profile("callme")
 
 collect_ignore_glob: list[str] = []
-if not all(map(find_spec, ("httpx", "flask", "fastapi"))) and not os.environ.get("CI"):
+if not all(map(find_spec, ("httpx", "flask", "fastapi", "click", "rich"))) and not os.environ.get(
+    "CI"
+):
     # As with programs that are missing, these tests are left out, but never in CI.
-    collect_ignore_glob += ["unit/client/*", "daemon/test_client.py"]
+    collect_ignore_glob += [
+        "unit/client/*",
+        "unit/cli/*",
+        "daemon/test_client.py",
+        "daemon/test_command.py",
+    ]
 
 
 def pytest_collection_finish() -> None:

@@ -41,6 +41,7 @@ CONTENTS = {
         "faq",
         "api",
         "client",
+        "command",
         "reference",
         "glossary",
     ],

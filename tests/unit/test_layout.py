@@ -39,6 +39,7 @@ ORDER = (
     "callme.backup",
     "callme.tap",
     "callme.client",
+    "callme.cli",
 )
 """Each may import itself and those before it, but for the walls below."""
 WALLS = {
@@ -48,6 +49,7 @@ WALLS = {
     "callme.config": {"callme.worker", "callme.api", "callme.webui"},
     # A client is installed where no daemon runs: it uses the version of callme and no more.
     "callme.client": set(ORDER) - {"callme", "callme.client"},
+    "callme.cli": set(ORDER) - {"callme", "callme.client", "callme.cli"},
 }
 """Forbidden imports of packages that come before."""
 MAX_ROOT_MODULES = 7

@@ -1,0 +1,263 @@
+"""The commands about single tasks and lists."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, cast
+
+import click
+
+from ..client.documents import Filters, Parameters
+from .display import clean, forecast_text, json_of, line_of, story_of
+from .exits import FAILED, exit_codes
+from .session import Session, needs_session
+
+STATES = click.Choice(["scheduled", "running", "succeeded", "failed"])
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
+
+
+def pair(separator: str) -> Callable[[str], tuple[str, str]]:
+    """Return the type of an option that has a name, a separator and a value."""
+
+    def convert(text: str) -> tuple[str, str]:
+        name, found, value = text.partition(separator)
+        if not found or not name:
+            raise click.BadParameter(f"{text!r} is not accepted: expected NAME{separator}VALUE")
+        return name, value.strip()
+
+    return convert
+
+
+def body_of(text: str) -> bytes:
+    """Return the bytes of an option: its text, or the content of ``@FILE`` or ``@-``."""
+    if not text.startswith("@"):
+        return text.encode()
+    if text == "@-":
+        return sys.stdin.buffer.read()
+    try:
+        with open(text[1:], "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"{text}: it cannot be read: {error.strerror}") from error
+
+
+def status_of(text: str) -> int | str:
+    """Return a status as a number, or a class such as ``2xx`` as it is."""
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def payload_of(json_text: str | None, data: str | None) -> dict[str, Any]:
+    """Return the payload of the options ``--json`` and ``--data``.
+
+    :raises ValueError: if the JSON is not JSON, or both are given.
+    """
+    if json_text is not None and data is not None:
+        raise ValueError("--json and --data exclude each other: expected one of them")
+    if json_text is not None:
+        return {"json": _json_of(body_of(json_text))}
+    if data is None:
+        return {}
+    body = body_of(data)
+    try:
+        return {"data": body.decode()}
+    except UnicodeDecodeError:
+        return {"data": body}
+
+
+def _json_of(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise ValueError(f"--json: it is not JSON: {error}") from error
+
+
+@click.command()
+@click.argument("name")
+@click.argument("when")
+@click.argument("url")
+@click.option("--json", "json_text", metavar="JSON", help="JSON to send; @FILE or @- reads it.")
+@click.option("--data", metavar="TEXT", help="Text or bytes to send; @FILE or @- reads them.")
+@click.option("--method", "callback_method", help="Method: POST with a payload, else GET.")
+@click.option("--header", "headers", type=pair(":"), multiple=True, help="Header; repeatable.")
+@click.option("--label", "labels", type=pair("="), multiple=True, help="Label; repeatable.")
+@click.option("--expect", "expected_http_status", multiple=True, help="Status of a success: 2xx.")
+@click.option("--retry", type=int, help="Attempts after the first one.")
+@click.option("--retry-delay", type=int, multiple=True, help="Minutes between attempts.")
+@click.option("--max-delay", type=int, help="Minutes after which no attempt starts.")
+@click.option("--timeout", type=int, help="Seconds for each attempt.")
+@click.option("--on-failure", metavar="URL", help="URL to notify if the task fails.")
+@click.option("--on-success", metavar="URL", help="URL to notify if the task succeeds.")
+@click.option("--replace", is_flag=True, help="Replace a scheduled task with the same key.")
+@click.option("--dry-run", is_flag=True, help="Print what would happen, as JSON; change nothing.")
+@needs_session
+def put(session: Session, /, name: str, when: str, url: str, **options: Any) -> None:
+    """Register a call: NAME, WHEN and URL. Prints the KEY of the task.
+
+    \b
+    callme put trial-end +6h https://example.com/run
+    callme put report 2028-11-26T09:00[Europe/Berlin] https://example.com/ --json @report.json
+    callme put ping +5m https://example.com/ --expect 2xx --retry 3 --retry-delay 1
+
+    To repeat the command is safe if WHEN is a fixed time: an equal task is left as it is.
+    """
+    replace, dry_run = options.pop("replace"), options.pop("dry_run")
+    with exit_codes():
+        parameters = parameters_of(options)
+        if dry_run:
+            click.echo(json_of(session.client.preview(name, when, url, **parameters)))
+            return
+        task = session.client.put(name, when, url, replace=replace, **parameters)
+    for warning in task.get("warnings", ()):
+        session.warn(f"warning: {clean(warning['detail'])}")
+    click.echo(task["task"])
+
+
+def parameters_of(options: dict[str, Any]) -> Parameters:
+    """Return the parameters of the API that the options of ``put`` give."""
+    given = payload_of(options.pop("json_text"), options.pop("data"))
+    given |= {name: value for name, value in options.items() if value not in (None, ())}
+    for name in {"headers", "labels"} & given.keys():
+        given[name] = dict(given[name])
+    if "expected_http_status" in given:
+        given["expected_http_status"] = [status_of(one) for one in given["expected_http_status"]]
+    if "retry_delay" in given:
+        given["retry_delay"] = list(given["retry_delay"])
+    return cast("Parameters", given)
+
+
+@click.command()
+@click.argument("key")
+@as_json
+@needs_session
+def show(session: Session, key: str, as_json: bool) -> None:
+    """Show a task and all its attempts."""
+    with exit_codes():
+        task = session.client.get(key)
+    if as_json:
+        click.echo(json_of(task))
+    else:
+        session.display(story_of(task))
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--state", type=STATES, help="Only tasks in this state.")
+@click.option("--reason", help="Only tasks that failed for this reason, such as timeout.")
+@click.option("--host", metavar="HOST:PORT", help="Only tasks that call this host.")
+@click.option("--prefix", help="Only tasks whose name begins with this.")
+@click.option("--label", metavar="KEY:VALUE", multiple=True, help="Only tasks with this label.")
+@click.option("--due-from", metavar="WHEN", help="Only tasks due at this time or later.")
+@click.option("--due-before", metavar="WHEN", help="Only tasks due before this time.")
+@click.option("--order", type=click.Choice(["name", "due"]), help="By name, or by time.")
+@click.option("--future-only", is_flag=True, help="Only tasks whose minute has not begun.")
+@click.option("--limit", type=click.IntRange(1), help="The maximum number of tasks.")
+@as_json
+@needs_session
+def ls(
+    session: Session, /, name: str | None, limit: int | None, as_json: bool, **given: Any
+) -> None:
+    """List the tasks of NAME, or all tasks; with --json, one object per line."""
+    chosen = {key: value for key, value in given.items() if value}
+    if "label" in chosen:
+        chosen["label"] = list(chosen["label"])
+    filters = cast("Filters", chosen)
+    if limit is not None:
+        filters["limit"] = min(limit, 1000)
+    with exit_codes():
+        for task in islice(session.client.list(name, **filters), limit):
+            if as_json:
+                click.echo(json_of(task))
+            else:
+                session.display(line_of(task))
+
+
+@click.command()
+@click.argument("key")
+@click.option("--timeout", type=float, help="Seconds after which the wait ends, with exit code 8.")
+@as_json
+@needs_session
+def wait(session: Session, key: str, timeout: float | None, as_json: bool) -> None:
+    """Wait until a task has ended: exit code 0 if it succeeded, 1 if it failed."""
+    with exit_codes():
+        task = session.client.wait(key, timeout)
+    if as_json:
+        click.echo(json_of(task))
+    else:
+        session.display(story_of(task))
+    if task["state"] == "failed":
+        sys.exit(FAILED)
+
+
+@click.command()
+@click.argument("target", metavar="KEY|NAME")
+@click.argument("when", required=False)
+@click.option("--all", "all_states", is_flag=True, help="Scheduled and succeeded tasks too.")
+@needs_session
+def reschedule(session: Session, target: str, when: str | None, all_states: bool) -> None:
+    """Move a failed task, or the failed tasks of a name, to WHEN or the next minute.
+
+    Prints the old and the new KEY of each task that moves.
+    """
+    with exit_codes():
+        result = session.client.reschedule(target, when, all_states=all_states)
+    for moved in result["rescheduled"]:
+        click.echo(f"{moved['from']} {moved['to']}")
+    _report_skipped(session, result["skipped"])
+
+
+@click.command()
+@click.argument("target", metavar="KEY|NAME")
+@click.option("--yes", is_flag=True, help="Do not ask before deleting all tasks of a name.")
+@needs_session
+def delete(session: Session, target: str, yes: bool) -> None:
+    """Cancel and delete a task, or all tasks of a name. Prints how many."""
+    if "@" not in target and not yes and sys.stdin.isatty():
+        click.confirm(f"Delete all tasks with the name {clean(target)}?", abort=True, err=True)
+    with exit_codes():
+        result = session.client.delete(target)
+    click.echo(result["deleted"])
+    _report_skipped(session, result["skipped"])
+
+
+@click.command()
+@click.option("--hours", type=int, help="How far to look ahead: 24 by default.")
+@as_json
+@needs_session
+def forecast(session: Session, hours: int | None, as_json: bool) -> None:
+    """Show the calls of the next hours, and the hosts that are overloaded."""
+    with exit_codes():
+        found = session.client.forecast(hours)
+    if as_json:
+        click.echo(json_of(found))
+    else:
+        session.display(forecast_text(found))
+
+
+@click.command()
+@click.argument("host", metavar="HOST:PORT|*")
+@click.argument("when", required=False)
+@needs_session
+def pause(session: Session, host: str, when: str | None) -> None:
+    """Start no calls to a host, or to all hosts ('*'), until WHEN or until `callme resume`."""
+    with exit_codes():
+        session.client.put_host(host, paused=when or True)
+
+
+@click.command()
+@click.argument("host", metavar="HOST:PORT|*")
+@needs_session
+def resume(session: Session, host: str) -> None:
+    """End the pause of a host, or of all hosts ('*')."""
+    with exit_codes():
+        session.client.put_host(host, paused=False)
+
+
+def _report_skipped(session: Session, skipped: Iterable[Any]) -> None:
+    for one in skipped:
+        session.warn(f"skipped: {clean(one['task'])}: {clean(one['reason'])}")
+
+
+COMMANDS = (put, show, ls, wait, reschedule, delete, pause, resume, forecast)

@@ -1,0 +1,137 @@
+"""The command ``callme`` with a real daemon: output, files and exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from callme.cli.main import cli
+from tests.helpers.processes import Daemon, Sink
+
+pytestmark = pytest.mark.daemon
+KEY = "a@1858809600"
+URL = "http://example.com/"
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def callme(daemon: Daemon, tmp_path: Path) -> Run:
+    """Run the command; fail unless its exit code is the expected one."""
+    daemon.start()
+    environ = {"CALLME_URL": f"http://127.0.0.1:{daemon.port}", "XDG_CONFIG_HOME": str(tmp_path)}
+
+    def run(*arguments: str, code: int = 0, text: str | None = None) -> Result:
+        result = CliRunner(env=environ).invoke(cli, arguments, input=text)
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def test_task_is_registered_shown_moved_and_deleted(callme: Run) -> None:
+    options = ("--header", "X-A: 1", "--label", "b=2", "--retry", "3", "--expect", "2xx")
+    put = callme("put", "a", "1858809600", URL, "--json", '{"n": 1}', *options)
+    assert put.stdout == f"{KEY}\n"
+    task = json.loads(callme("show", KEY, "--json").stdout)
+    assert task["payload"] == '{"n":1}'
+    assert task["headers"] == {"X-A": "1"}
+    assert (task["labels"], task["retry"]) == ({"b": "2"}, 3)
+    assert callme("show", KEY).stdout.startswith(f"{KEY}  scheduled\n  call     POST {URL}\n")
+    assert callme("ls", "--label", "b:2", "--state", "scheduled").stdout.startswith(KEY)
+    assert callme("ls", "--label", "b:3").stdout == ""
+    assert json.loads(callme("ls", "a", "--json", "--limit", "1").stdout)["task"] == KEY
+    moved = callme("reschedule", KEY, "1858809660", "--all").stdout
+    assert moved == f"{KEY} a@1858809660\n"
+    assert callme("delete", "a").stdout == "1\n"
+    assert callme("forecast").stdout.startswith("0 calls until ")
+    assert json.loads(callme("forecast", "--json").stdout)["calls"] == 0
+
+
+def test_host_is_paused_and_resumed(callme: Run, daemon: Daemon) -> None:
+    for command, is_paused in (("pause", True), ("resume", False)):
+        callme(command, "*")
+        assert daemon.curl("GET", "/healthz")[1]["all_paused"] is is_paused
+    callme("pause", "*", "+30m")
+    assert daemon.curl("GET", "/healthz")[1]["all_paused"] is True
+    callme("pause", "not a host", code=5)
+
+
+def test_dry_run_creates_nothing(callme: Run) -> None:
+    preview = json.loads(callme("put", "a", "+6h", URL, "--dry-run").stdout)
+    assert preview["would"] == "create"
+    assert callme("ls").stdout == ""
+
+
+def test_body_is_read_from_standard_input_and_files(callme: Run, tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"\xff")
+    callme("put", "a", "1858809600", URL, "--data", f"@{tmp_path / 'body'}")
+    assert json.loads(callme("show", KEY, "--json").stdout)["payload_base64"] == "/w=="
+    callme("put", "a", "1858809600", URL, "--replace", "--data", "@-", text="text")
+    assert json.loads(callme("show", KEY, "--json").stdout)["payload"] == "text"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("show", "b@60"), 3, "there is no task b@60"),
+        (("put", "a", "1858809600", "http://example.com/b"), 4, ""),
+        (("put", "a", "+6h", URL, "--retry", "-1"), 5, "retry: -1 is not accepted"),
+        (("put", "a", "+6h", URL, "--json", "{"), 2, "--json: it is not JSON"),
+        (("put", "a", "+6h", URL, "--data", "@/none"), 2, "cannot be read"),
+        (("put", "a", "+6h", URL, "--label", "b"), 2, "expected NAME=VALUE"),
+        (("wait", KEY, "--timeout", "0"), 8, "scheduled"),
+        (("--url", "localhost", "ls"), 2, "expected http://"),
+        (("--url", "http://127.0.0.1:1", "reschedule", "a"), 7, "refused"),
+    ],
+)
+def test_exit_code_and_message_say_what_is_wrong(
+    callme: Run, arguments: tuple[str, ...], code: int, expected: str
+) -> None:
+    callme("put", "a", "1858809600", URL)
+    assert expected in callme(*arguments, code=code).stderr
+
+
+def test_wait_ends_with_the_result_of_the_task(callme: Run, sink: Sink) -> None:
+    for status, code in ((200, 0), (500, 1)):
+        url = sink.url(f"/status/{status}")
+        key = callme("put", f"now.{status}", "now", url, "--retry", "0").stdout.strip()
+        shown = callme("wait", key, "--timeout", "20", code=code).stdout
+        assert f"ms  {status}" in shown
+
+
+def test_import_creates_tasks_and_writes_errors(callme: Run, tmp_path: Path) -> None:
+    good = {"task_name": "a", "trigger_at": 1858809600, "callback": URL, "payload": "x"}
+    bad = good | {"task_name": "b", "callback": "ftp://example.com/"}
+    file, errors = tmp_path / "tasks.ndjson", tmp_path / "errors.ndjson"
+    file.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\nwrong\n")
+    done = callme("import", str(file), "--errors", str(errors), code=1)
+    assert done.stdout == "1 created, 0 unchanged, 2 refused\n"
+    refused = [json.loads(line) for line in errors.read_text().splitlines()]
+    assert [(one["line"], one["status"], one["task"]) for one in refused] == [
+        (2, 422, bad),
+        (3, 400, None),
+    ]
+    again = callme("import", str(file), code=1)
+    assert again.stdout == "0 created, 1 unchanged, 2 refused\n"
+    assert "line 2: callback: " in again.stderr
+
+
+def test_export_is_what_import_reads(callme: Run, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.csv"
+    file.write_text(f"task_name,trigger_at,callback,retry,label.a\na,1858809600,{URL},3,1\n")
+    assert callme("import", str(file)).stdout == "1 created, 0 unchanged, 0 refused\n"
+    exported = callme("export").stdout
+    task = json.loads(exported)
+    assert (task["retry"], task["labels"]) == (3, {"a": "1"})
+    again = callme("import", "-", text=exported)
+    assert again.stdout == "0 created, 1 unchanged, 0 refused\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script_names_the_command(shell: str) -> None:
+    result = CliRunner().invoke(cli, ["completion", shell])
+    assert "_CALLME_COMPLETE" in result.output

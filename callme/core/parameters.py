@@ -21,7 +21,9 @@ from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token
 from ..security.address_policy import AddressPolicy
 from .callback_url import CALLBACK_SCHEMA, MAX_URL_LENGTH, parse_callback
 from .columns import (
+    BASE64,
     INTEGER,
+    JSON_INTEGERS,
     JSON_LIST,
     JSON_LIST_OR_EMPTY,
     JSON_OBJECT,
@@ -363,6 +365,7 @@ PARAMETERS = (
         ),
         type_name="string",
         documentation="Instead of `payload`: bytes, in base64 (RFC 4648, section 4).",
+        column=BASE64,
         is_listed=False,
     ),
     Parameter(
@@ -423,7 +426,7 @@ PARAMETERS = (
         "attempt on, it waits 1 s, then 2 s, up to a minute.",
         label="Retry delay",
         to_text=lambda delays: f"{', then '.join(map(str, delays))} min",
-        column=JSON_LIST,
+        column=JSON_INTEGERS,
         to_json=_one_or_all,
     ),
     Parameter(

@@ -23,7 +23,7 @@ def task_to_dict(task: Task) -> dict[str, Any]:
 
     ``attempts_dropped`` and ``next`` are absent where there are no further attempts.
     """
-    return {**_task(task), **_attempts(task)}
+    return _mark_damaged({**_task(task), **_attempts(task)}, task)
 
 
 def task_summary(task: Task) -> dict[str, Any]:
@@ -33,7 +33,28 @@ def task_summary(task: Task) -> dict[str, Any]:
         members.pop(name, None)
     for name, redact in _REDACT:
         members[name] = redact(getattr(task.definition, name))
+    return _mark_damaged(members, task)
+
+
+def _mark_damaged(members: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Replace the substitutes of unreadable values by null, and name those members."""
+    if task.damaged:
+        damaged = {_DERIVED.get(name, name) for name in task.damaged}
+        # Of the attempts, only the unreadable ones are left out.
+        members |= dict.fromkeys(damaged & members.keys() - {"attempts"})
+        # The attempts left follow from the state and the retries.
+        if damaged & {"state", "retry", "attempts_used"}:
+            members["attempts_left"] = None
+        members["damaged"] = sorted(damaged)
     return members
+
+
+_DERIVED = {
+    "due_at": "next_attempt_at",
+    "created_at_ms": "created_at",
+    "finished_at_ms": "finished_at",
+}
+"""The members of JSON that come from columns of other names."""
 
 
 def _task(task: Task) -> dict[str, Any]:
@@ -86,6 +107,8 @@ def encode_task(task: Task) -> str:
 
     Most members of most tasks have their defaults, which are encoded once.
     """
+    if task.damaged:
+        return _encode(task_to_dict(task))
     definition = task.definition
     members = [
         encoded

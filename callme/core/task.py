@@ -149,8 +149,8 @@ class Task:
     :ivar first_attempt: the number of the first attempt on record; 1 unless there were more than
         :data:`MAX_ATTEMPTS`.
     :ivar last_attempt: the number of the last attempt on record; 0 without any.
-    :ivar is_corrupt: whether the stored definition cannot be read: then ``definition`` holds
-        defaults in the place of what is unreadable.
+    :ivar damaged: the names of the members whose stored values cannot be read. The attributes
+        hold substitutes in their place, which no response displays.
     """
 
     definition: Definition
@@ -164,12 +164,17 @@ class Task:
     attempts: tuple[Attempt, ...] | None = None
     first_attempt: int = 1
     last_attempt: int = 0
-    is_corrupt: bool = False
+    damaged: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
         """The identifier of the task."""
         return self.definition.key
+
+    @property
+    def is_corrupt(self) -> bool:
+        """Return whether a part of the stored task cannot be read."""
+        return bool(self.damaged)
 
     @property
     def earlier_attempts(self) -> int | None:

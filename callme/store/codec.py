@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -88,6 +89,14 @@ _ENCODERS = tuple(
 _DECODERS = tuple(
     (parameter.name, parameter.column.decode) for parameter in PARAMETERS if parameter.column.decode
 )
+_TYPES = tuple(
+    (p.column.python_type, type(None))
+    if not p.is_required and p.default_value is None
+    else (p.column.python_type,)
+    for p in PARAMETERS
+)
+"""The types that the stored values of each parameter may have."""
+_INTACT = frozenset(product(*_TYPES))
 
 
 class CorruptRow(Exception):
@@ -107,50 +116,105 @@ def to_definition(row: NamedRow) -> Definition:
 
     :raises CorruptRow: when a column cannot be decoded.
     """
-    values = dict(zip(DEFINITION, _pick(row), strict=False))
-    for name, decode in _DECODERS:
-        try:
-            values[name] = decode(values[name])
-        except ValueError as error:
-            raise CorruptRow(
-                f"the stored definition of {to_key(row)} is broken: {name}: {error}"
-            ) from None
+    values, errors = _decode(row)
+    for name, error in errors.items():
+        raise CorruptRow(f"the stored definition of {to_key(row)} is broken: {name}: {error}")
     return Definition(**values)
 
 
-def _readable_definition(row: NamedRow) -> Definition:
-    """Return the definition in a corrupt row, with defaults for what cannot be decoded."""
-    values = dict(zip(DEFINITION, _pick(row), strict=False))
+def _decode(row: NamedRow) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of a definition, and an error for each that cannot be decoded."""
+    stored = _pick(row)
+    values = dict(zip(DEFINITION, stored, strict=False))
+    errors: dict[str, str] = {}
+    if tuple(map(type, stored)) not in _INTACT:
+        for name, value, types in zip(DEFINITION, stored, _TYPES, strict=True):
+            if type(value) not in types:
+                errors[name] = f"expected a value of type {types[0].__name__}"
     for name, decode in _DECODERS:
-        try:
-            values[name] = decode(values[name])
-        except ValueError:
+        if name not in errors:
+            try:
+                values[name] = decode(values[name])
+            except ValueError as error:
+                errors[name] = str(error)
+    return values, errors
+
+
+def _substituted_definition(values: dict[str, Any], damaged: Iterable[str]) -> Definition:
+    """Return a definition with substitutes for what cannot be decoded."""
+    for name in damaged:
+        if name in _SUBSTITUTES:
+            values[name] = _SUBSTITUTES[name]
+        else:
             del values[name]
     return Definition(**values)
+
+
+_SUBSTITUTES = {"task_name": "", "trigger_at": 0, "callback": ""}
+"""Values of required parameters; each other one has a default."""
 
 
 def to_task(row: NamedRow, attempts: tuple[Attempt, ...] | None = None) -> Task:
     """Return the task in a row of :data:`TASK`.
 
-    A corrupt definition is returned as far as it can be read, so that one row does not hide
-    the others.
+    A corrupt task is returned as far as it can be read, so that one row does not hide the
+    others; ``damaged`` names the rest.
     """
-    try:
-        definition, is_corrupt = to_definition(row), False
-    except CorruptRow:
-        definition, is_corrupt = _readable_definition(row), True
-    return Task(
-        definition=definition,
-        state=State(row["state"]),
-        reason=None if row["reason"] is None else Reason(row["reason"]),
-        detail=row["detail"],
-        due_at=row["due_at"],
-        attempts_used=row["attempts_used"],
-        created_at_ms=row["created_at_ms"],
-        finished_at_ms=row["finished_at_ms"],
-        attempts=attempts,
-        is_corrupt=is_corrupt,
-    )
+    values, errors = _decode(row)
+    definition = _substituted_definition(values, errors) if errors else Definition(**values)
+    state, damaged = _decode_state(row)
+    return Task(definition=definition, attempts=attempts, damaged=(*errors, *damaged), **state)
+
+
+def _decode_state(row: NamedRow) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of :data:`TASK_STATE`, and the names of those that cannot be decoded."""
+    values: dict[str, Any] = {}
+    damaged = []
+    for name, decode, substitute in _STATE_DECODERS:
+        try:
+            values[name] = decode(row[name])
+        except ValueError:
+            values[name] = substitute
+            damaged.append(name)
+    return values, damaged
+
+
+def _optional_reason(value: Any) -> Reason | None:
+    return None if value is None else Reason(value)
+
+
+def _typed(*types: type) -> Callable[[Any], Any]:
+    """Return a decoder that accepts values of some types."""
+
+    def decode(value: Any) -> Any:
+        if type(value) not in types:
+            raise ValueError(f"expected a value of type {types[0].__name__}")
+        return value
+
+    return decode
+
+
+_STATE_DECODERS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
+    ("state", State, State.FAILED),
+    ("reason", _optional_reason, None),
+    ("detail", _typed(str), ""),
+    ("due_at", _typed(int, type(None)), None),
+    ("attempts_used", _typed(int), 0),
+    ("created_at_ms", _typed(int), 0),
+    ("finished_at_ms", _typed(int, type(None)), None),
+)
+"""Of each column of :data:`TASK_STATE`: its name, its decoder, and a substitute."""
+_ATTEMPT_DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "number": _typed(int),
+    "started_at_ms": _typed(int),
+    "lateness_ms": _typed(int),
+    "duration_ms": _typed(int, type(None)),
+    "status": _typed(int, type(None)),
+    "reason": _optional_reason,
+    "detail": _typed(str),
+    "body": _typed(str),
+    "node": _typed(str, type(None)),
+}
 
 
 def to_claim(row: NamedRow) -> Claim:
@@ -187,10 +251,12 @@ def attempt_values(attempt: Attempt) -> Row:
     )
 
 
-def to_attempt(row: NamedRow) -> Attempt:
-    """Return the attempt in a row of :data:`ATTEMPT`."""
-    reason = row["reason"]
-    return Attempt(**{**row, "reason": None if reason is None else Reason(reason)})
+def to_attempt(row: NamedRow) -> Attempt | None:
+    """Return the attempt in a row of :data:`ATTEMPT`; ``None`` if it is damaged."""
+    try:
+        return Attempt(**{name: _ATTEMPT_DECODERS[name](value) for name, value in row.items()})
+    except ValueError:
+        return None
 
 
 def to_key(row: NamedRow) -> Key:

@@ -147,14 +147,19 @@ def store_stats(cursor: Cursor, now: float, *, count: bool = False) -> StoreStat
 
 
 def _counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
-    failed = dict.fromkeys(Reason, 0)
+    failed: dict[Reason | None, int] = dict.fromkeys(Reason, 0)
     for reason, count in cursor.execute(_FAILED):
-        failed[Reason(reason)] = count
+        # Damaged reasons are counted as failures without one.
+        known = _REASONS.get(reason)
+        failed[known] = failed.get(known, 0) + count
     return {
         (State.SCHEDULED, None): _one(cursor, _SCHEDULED),
         (State.RUNNING, None): _one(cursor, _RUNNING),
         (State.SUCCEEDED, None): _one(cursor, _FINISHED) - sum(failed.values()),
     } | {(State.FAILED, reason): count for reason, count in failed.items()}
+
+
+_REASONS = {reason.value: reason for reason in Reason}
 
 
 def startup_counts(cursor: Cursor, now: float) -> StartupCounts:

@@ -160,19 +160,24 @@ def _get(cursor: Cursor, query: str, key: Key, attempts_to: int | None = None) -
 
 
 def with_attempts(
-    cursor: Cursor, row: NamedRow, attempts: tuple[Attempt, ...], *, is_last_page: bool = True
+    cursor: Cursor, row: NamedRow, found: Sequence[Attempt | None], *, is_last_page: bool = True
 ) -> Task:
     """Return the task in a row with a page of its attempts.
 
     :param row: has its ``task_id`` too.
+    :param found: the attempts; ``None`` in the place of a damaged one.
     :param is_last_page: whether the page has the last of its attempts, if it has any.
     """
+    attempts = tuple(attempt for attempt in found if attempt is not None)
+    task = to_task(row, attempts)
+    if len(attempts) < len(found):
+        task = evolve(task, damaged=(*task.damaged, "attempts"))
     first, last = 1, attempts[-1].number if attempts else 0
     if not is_last_page or (attempts and attempts[0].number > 1):
         task_id = row["task_id"]
-        found = cursor.execute(_ON_RECORD, (task_id, task_id)).fetchone()
-        first, last = found[0] or 1, found[1] or 0
-    return evolve(to_task(row, attempts), first_attempt=first, last_attempt=last)
+        bounds = cursor.execute(_ON_RECORD, (task_id, task_id)).fetchone()
+        first, last = bounds[0] or 1, bounds[1] or 0
+    return evolve(task, first_attempt=first, last_attempt=last)
 
 
 def get_if_modified(

@@ -12,7 +12,7 @@ from ..core.task import State, Task
 from ..server.paths import DELETE, RESCHEDULE, TASK, url_for
 from .layout import Viewer
 from .task_page import RUNNING_HINT, summary
-from .widgets import Renderable, bdi, escape_invisible, flash, state, template
+from .widgets import Renderable, bdi, escape_invisible, flash, task_state, template
 
 EXPECTED_STATE_FIELD = "expected_state"
 """The form field with the task's state at the time the form was rendered."""
@@ -52,7 +52,7 @@ class ConfirmationForm(Element):
             form = tags.div(self._error(), tags.p(RUNNING_HINT), class_="confirm")
         return tag.fillSlots(
             question=[f"{self.verb} ", bdi(task.key.task_name), "?"],
-            state=state(task.state),
+            state=task_state(task),
             summary=summary(task),
             form=form,
         )

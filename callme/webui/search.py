@@ -17,9 +17,9 @@ from .widgets import (
     minute,
     pluralize,
     query,
-    state,
     table,
     task_link,
+    task_state,
     timestamp,
 )
 
@@ -86,7 +86,7 @@ def _row(task: Task) -> tuple[Renderable, ...]:
     return (
         task_link(task.key),
         minute(task.key.trigger_at),
-        state(task.state),
+        task_state(task),
         "\u2013" if task.due_at is None else minute(task.due_at),
         timestamp(task.finished_at_ms),
         failure_reason(task.reason, task.detail),

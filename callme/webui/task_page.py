@@ -28,6 +28,7 @@ from .widgets import (
     query,
     state,
     table,
+    task_state,
     template,
     timestamp,
     truncate,
@@ -67,7 +68,7 @@ class TaskPage(Element):
         return tag.fillSlots(
             flash=flash(self._detail.flash) if self._detail.flash else "",
             name=bdi(task.key.task_name),
-            state=state(task.state),
+            state=task_state(task),
             summary=summary(task),
             actions=_actions(task) if self._detail.viewer.may_change else "",
             attempts=_attempts(task, self._detail.clock),
@@ -199,15 +200,22 @@ def _definition(task: Task) -> Iterable[tuple[str, Renderable]]:
     definition = task.definition
     yield "Key", tags.code(escape_invisible(str(task.key)))
     yield "Minute", minute(definition.trigger_at)
-    yield "Attempts", _attempt_counts(task)
-    yield "Expires", minute(definition.expires_at)
+    if not {"retry", "attempts_used"} & set(task.damaged):
+        yield "Attempts", _attempt_counts(task)
+    if "max_delay" not in task.damaged:
+        yield "Expires", minute(definition.expires_at)
+    if task.damaged:
+        yield "Damaged", f"The stored values of {', '.join(task.damaged)} cannot be read."
     for parameter in PARAMETERS:
+        if parameter.name in task.damaged:
+            continue
         value = getattr(definition, parameter.name)
         if parameter.label is not None and value is not None:
             text = escape_invisible(parameter.to_text(value))
             if text:
                 yield parameter.label, tags.code(text) if parameter.is_code else text
-    yield "Created", timestamp(task.created_at_ms)
+    if "created_at_ms" not in task.damaged:
+        yield "Created", timestamp(task.created_at_ms)
 
 
 def _headers(task: Task) -> Tag | str:

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.template import Flattenable, Tag, XMLString, tags
 
-from ..core.task import Reason, State
+from ..core.task import Reason, State, Task
 from ..core.times import Key, rfc3339
 from ..server.paths import TASK, url_for
 
@@ -142,6 +142,14 @@ def state(of: State) -> Tag:
     sign = tags.span(_SIGNS[of], class_="sign")
     sign.attributes["aria-hidden"] = "true"
     return tags.strong(sign, of.value, class_=f"state {of.value}")
+
+
+def task_state(task: Task) -> Tag:
+    """Return the state of a task, and whether a part of the task is damaged."""
+    if not task.damaged:
+        return state(task.state)
+    damaged = tags.strong("\u26a0 damaged", class_="state failed")
+    return damaged if "state" in task.damaged else tags.span(state(task.state), " ", damaged)
 
 
 def failure_reason(reason: Reason | None, detail: str) -> Renderable:

@@ -16,6 +16,7 @@ from callme.core.task import State
 from callme.core.times import Key
 from callme.core.transitions import PutCondition
 from callme.security.address_policy import parse_network
+from callme.server.paths import FIND, TASK
 from callme.store import tasks
 from tests.helpers.api_client import AT, BASE, BODY, KEY, ask, pointers, put
 from tests.helpers.logs import LoggedFailures
@@ -898,3 +899,53 @@ def test_dry_run_on_a_corrupt_row_responds_as_the_put(
     dry = ask(world, "PUT", "/task/task?dry_run", BODY, headers)
     assert dry.status == ask(world, "PUT", "/task/task", BODY, headers).status
     assert (dry.status == 200) == (headers == {"If-Match": "*"})
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("headers", "{"),
+        ("labels", "{"),
+        ("retry_delay", "soon"),
+        ("expected_http_status", "{}"),
+        ("payload_base64", "?"),
+        ("retry", "many"),
+        ("timeout", b"30"),
+        ("max_delay", "ten"),
+        ("callback", b"http://sink.example/"),
+        ("reason", "boredom"),
+        ("attempts_used", "none"),
+        ("created_at_ms", "yesterday"),
+        ("finished_at_ms", "yesterday"),
+        ("due_at", "tomorrow"),
+        ("state", "lost"),
+    ],
+)
+def test_damaged_row_is_displayed_as_damaged_and_deleted(
+    world: World, column: str, value: object
+) -> None:
+    put(world)
+    world.put("fine")
+    key = ask(world, "GET", "/status/task").json["tasks"][0]["task"]
+    connection = world.store.connection
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    # The trigger refuses labels that it cannot parse.
+    connection.execute("DROP TRIGGER task_relabelled")
+    connection.execute(f"UPDATE task SET {column} = ? WHERE task_name = 'task'", (value,))
+    member = {
+        "due_at": "next_attempt_at",
+        "created_at_ms": "created_at",
+        "finished_at_ms": "finished_at",
+    }.get(column, column)
+    whole = ask(world, "GET", f"/status/{key}")
+    assert whole.status == 200
+    assert whole.json["damaged"] == [member]
+    assert whole.json.get(member) is None
+    page = ask(world, "GET", "/status/")
+    assert page.status == 200
+    assert len(page.json["tasks"]) == 2
+    for path in (TASK + key, f"{FIND}?name=", "/", "/metrics"):
+        pending = world.http.request("GET", BASE + path, headers={"Accept": "text/html"})
+        world.http.flush()
+        assert world.result(pending).code == 200, path
+    assert ask(world, "DELETE", f"/task/{key}").status == 204

@@ -33,6 +33,7 @@ from callme.store.interface import (
     StoreUnavailable,
     TaskVersion,
 )
+from callme.store.sqlite.engine import SqliteStore
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.stores import (
     HOST,
@@ -985,6 +986,86 @@ async def test_corrupt_row_failed_by_a_claim_is_published(store: Store) -> None:
     assert [(one.key, one.transition.state) for one in published[0].transitions] == [
         (key, State.FAILED)
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("headers", "{"),
+        ("headers", '{"a": 1}'),
+        ("labels", "nothing"),
+        ("labels", "[1]"),
+        ("retry_delay", "soon"),
+        ("retry_delay", '["2xx"]'),
+        ("expected_http_status", "[]"),
+        ("no_retry_http_status", "410"),
+        ("payload_base64", "?"),
+        ("reason", "boredom"),
+    ],
+)
+async def test_damaged_task_is_listed_with_what_is_damaged_and_deleted(
+    store: Store, column: str, value: str
+) -> None:
+    key = await put(store, labels={"team": "a"})
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 200)
+
+    def spoil(write: Write) -> None:
+        # The trigger refuses labels that it cannot parse.
+        update = f"UPDATE task SET {column} = ?"
+        if isinstance(store, SqliteStore):
+            write.cursor.execute("DROP TRIGGER task_relabelled")
+            write.cursor.execute(update, (value,))
+        else:
+            write.cursor.execute("ALTER TABLE task DISABLE TRIGGER task_relabelled")
+            write.cursor.execute(update, (value,))
+            write.cursor.execute("ALTER TABLE task ENABLE TRIGGER task_relabelled")
+
+    await store.write(spoil)
+    task = await store.read(tasks.get, key)
+    assert task is not None
+    assert task.damaged == (column,)
+    assert task_to_dict(task)["damaged"] == [column]
+    page = await store.read(tasks.list_page)
+    assert page is not None
+    # Lists have no payload.
+    listed = () if column == "payload_base64" else (column,)
+    assert [one.damaged for one in page.tasks] == [listed]
+    assert await store.write(tasks.delete, key) == Deleted(1)
+    page = await store.read(tasks.list_page, labels=[("team", "a")])
+    assert page is not None
+    assert page.tasks == []
+
+
+async def test_damaged_reason_is_counted_as_a_failure_without_one(store: Store) -> None:
+    await put(store, retry=0)
+    (claim,) = await claim_all(store)
+    await finish(store, claim, 500)
+
+    def spoil(write: Write) -> None:
+        write.cursor.execute("UPDATE task SET reason = 'boredom'")
+
+    await store.write(spoil)
+    found = await store.read(stats.store_stats, NOON, count=True)
+    assert found.tasks is not None
+    assert found.tasks[State.FAILED, None] == 1
+    assert found.tasks[State.SUCCEEDED, None] == 0
+
+
+async def test_damaged_attempt_is_left_out_and_named(store: Store) -> None:
+    key = await put(store, retry=1)
+    for now in (NOON, NOON + 60):
+        (claim,) = await claim_all(store, now=now)
+        await finish(store, claim, 500, now)
+
+    def spoil(write: Write) -> None:
+        write.cursor.execute("UPDATE attempt SET reason = 'boredom' WHERE number = 1")
+
+    await store.write(spoil)
+    task = await store.read(tasks.get, key)
+    assert task is not None
+    assert task.damaged == ("attempts",)
+    assert [attempt["number"] for attempt in task_to_dict(task)["attempts"]] == [2]
 
 
 # Queries of the web page

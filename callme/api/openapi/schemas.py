@@ -104,15 +104,12 @@ def response_schemas() -> dict[str, Schema]:
 def _task_schemas() -> dict[str, Schema]:
     task = {
         "task": ref("Key"),
-        **{parameter.name: parameter.response_schema for parameter in PARAMETERS},
-        "state": ref("State"),
-        "reason": nullable(ref("Reason")),
-        "detail": string("A sentence for a person."),
-        "attempts_used": count("Attempts made, of `1 + retry`."),
-        "attempts_left": count("0 for a task that has ended."),
-        "next_attempt_at": nullable(timestamp("Time of the next attempt of a `scheduled` task.")),
-        "created_at": timestamp("Time of the `PUT`."),
-        "finished_at": nullable(timestamp("Time of the success or the failure.")),
+        **{name: _or_damaged(schema) for name, schema in _stored_members().items()},
+        "damaged": array(
+            string(),
+            "The members whose stored values cannot be read: they are null. Unreadable attempts"
+            " are left out. It is absent from a task that is intact.",
+        ),
     }
     unlisted = {parameter.name for parameter in PARAMETERS if not parameter.is_listed}
     listed_task = {name: schema for name, schema in task.items() if name not in unlisted}
@@ -135,7 +132,7 @@ def _task_schemas() -> dict[str, Schema]:
         ),
         "Task": response_object(
             task | _attempt_members() | {"warnings": _WARNINGS},
-            optional=(*unlisted, "attempts_dropped", "next", "warnings"),
+            optional=(*unlisted, "damaged", "attempts_dropped", "next", "warnings"),
             description="A task with its payload and attempts. It has `payload_base64` in the place"
             " of `payload` where the `PUT` had that.",
         ),
@@ -147,7 +144,9 @@ def _task_schemas() -> dict[str, Schema]:
             description="What is accepted and perhaps not meant.",
         ),
         "ListedTask": response_object(
-            listed_task, description="A task in a list: without payload and attempts."
+            listed_task,
+            optional=("damaged",),
+            description="A task in a list: without payload and attempts.",
         ),
         "TaskList": response_object(
             {
@@ -157,6 +156,27 @@ def _task_schemas() -> dict[str, Schema]:
             optional=("next",),
         ),
     }
+
+
+def _stored_members() -> dict[str, Schema]:
+    """Return the schemas of the members of a task that may be damaged."""
+    return {
+        **{parameter.name: parameter.response_schema for parameter in PARAMETERS},
+        "state": ref("State"),
+        "reason": nullable(ref("Reason")),
+        "detail": string("A sentence for a person."),
+        "attempts_used": count("Attempts made, of `1 + retry`."),
+        "attempts_left": count("0 for a task that has ended."),
+        "next_attempt_at": nullable(timestamp("Time of the next attempt of a `scheduled` task.")),
+        "created_at": timestamp("Time of the `PUT`."),
+        "finished_at": nullable(timestamp("Time of the success or the failure.")),
+    }
+
+
+def _or_damaged(schema: Schema) -> Schema:
+    """Return the schema of a member of a task, which is null if the stored value is damaged."""
+    null = {"type": "null"}
+    return schema if null in schema.get("anyOf", ()) else nullable(schema)
 
 
 def _attempt_members() -> dict[str, Schema]:

@@ -9,8 +9,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callme.core.representation import encode_task, task_to_dict
-from callme.core.task import Attempt, Definition, Reason, State, Task
+from callme.core.representation import encode_task, task_summary, task_to_dict
+from callme.core.task import Attempt, Definition, Reason, State, Task, new_task
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _ATTEMPTS = st.builds(
@@ -56,6 +56,7 @@ _TASKS = st.builds(
     created_at_ms=st.integers(0, 10**14),
     finished_at_ms=st.none() | st.integers(0, 10**14),
     attempts=st.lists(_ATTEMPTS, max_size=2).map(tuple),
+    damaged=st.sampled_from([(), ("headers", "retry"), ("reason", "due_at"), ("payload_base64",)]),
 )
 
 
@@ -63,3 +64,23 @@ _TASKS = st.builds(
 def test_encoded_task_has_the_members_of_its_dictionary_in_their_order(task: Task) -> None:
     members = task_to_dict(task)
     assert encode_task(task) == json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_damaged_members_are_null_and_named() -> None:
+    task = new_task(Definition(task_name="a", trigger_at=60, callback="http://example.com/"), 0)
+    names = ("retry_delay", "headers", "payload", "state", "due_at", "created_at_ms")
+    for members in (
+        task_to_dict(evolve(task, damaged=names)),
+        task_summary(evolve(task, damaged=names)),
+    ):
+        assert members["damaged"] == [
+            "created_at",
+            "headers",
+            "next_attempt_at",
+            "payload",
+            "retry_delay",
+            "state",
+        ]
+        assert {members.get(name) for name in members["damaged"]} == {None}
+        assert members["attempts_left"] is None
+        assert members["retry"] == 1

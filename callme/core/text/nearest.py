@@ -8,8 +8,8 @@ from collections.abc import Iterable
 _MIN_COMMON = 3
 """Characters that a word must share with a misspelling."""
 _NEIGHBOURS = 3
-"""Words before and after a misspelling that are compared: a word that another one begins with is not
-the nearest in their order."""
+"""Words before and after a misspelling that are compared: a word with which another one begins is
+not the nearest in their order."""
 
 
 class Nearest:

@@ -18,6 +18,8 @@ from ..hosts.operations import (
     put_settings,
 )
 from ..hosts.settings import parse_host, parse_settings
+from ..reports.audit_log import AuditLog
+from ..server.auth import author_of
 from ..server.problem import Problem
 from ..store.database import Store
 from ..worker.host_memory import HostResults
@@ -31,6 +33,7 @@ class HostService:
 
     _store: Store
     _scheduler: Scheduler
+    _audit: AuditLog
 
     async def page(self, request: IRequest, now: float) -> dict[str, Any]:
         """Return the page of hosts that a request asks for."""
@@ -59,12 +62,16 @@ class HostService:
             raise Problem(
                 409, f"{MAX_SETTINGS:,} hosts have settings already: DELETE those of another one"
             )
-        return {"host": host, **settings.to_dict(now)}
+        members = settings.to_dict(now)
+        self._audit.host_set(author_of(request), host, members)
+        return {"host": host, **members}
 
     async def delete(self, request: IRequest, path: str) -> None:
         """Return a host to the defaults."""
         parse_query(request)
-        await self._store.write(delete_settings, _parse_path(request, path))
+        host = _parse_path(request, path)
+        await self._store.write(delete_settings, host)
+        self._audit.host_set(author_of(request), host, {})
 
 
 def _parse_path(request: IRequest, path: str) -> str:

@@ -120,7 +120,7 @@ class Api:
 
     @_hosts.default
     def _default_hosts(self) -> HostService:
-        return HostService(store=self._store, scheduler=self._scheduler)
+        return HostService(store=self._store, scheduler=self._scheduler, audit=self._audit)
 
     @_page_reader.default
     def _default_page_reader(self) -> PageReader:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from attrs import define, field
 from twisted.logger import Logger
@@ -55,6 +56,14 @@ class AuditLog:
             self._log(by, "deleted", quoted_key(target))
         elif count:
             self._log(by, "deleted", f"{count:,} tasks named {quoted(target)}")
+
+    def host_set(self, by: Author, host: str, settings: Mapping[str, Any]) -> None:
+        """Log the settings that a host has now: those of a response, or none."""
+        given = [
+            f"{name}={value}" for name, value in settings.items() if value not in (None, False)
+        ]
+        text = " ".join(given) or "the defaults"
+        self._log(by, "set", f"the host {quoted(host)} to {text}")
 
     def flush(self) -> None:
         """Log the number of changes that got no line."""

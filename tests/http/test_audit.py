@@ -93,6 +93,19 @@ def test_omitted_changes_are_logged_when_the_daemon_stops(client: Client) -> Non
     assert [formatEvent(event) for event in events] == ["ops created 7 more tasks in that second"]
 
 
+def test_change_of_a_host_is_logged_with_its_settings(client: Client) -> None:
+    path = b"/hosts/example.com:443"
+    settings = {"paused": True, "max_per_minute": 10}
+    (line,) = ask(client, b"PUT", path, settings)
+    assert line.startswith('ops set the host "example.com:443" to ')
+    assert "paused=True" in line
+    assert "max_per_minute=10" in line
+    assert line.endswith(", request r-1")
+    assert ask(client, b"DELETE", path) == [
+        'ops set the host "example.com:443" to the defaults, request r-1'
+    ]
+
+
 @pytest.mark.parametrize("given", [b"7f3a", b"a/b=c", b"x" * 128])
 def test_request_id_of_the_client_is_sent_back(client: Client, given: bytes) -> None:
     client.send(head(b"GET", b"/healthz", b"X-Request-Id: " + given))

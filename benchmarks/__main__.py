@@ -143,8 +143,8 @@ class Bench:
                 treq.append(float(run("clients", "treq", url, CALLS, CONCURRENCY)))
                 agent.append(float(run("clients", "agent", url, CALLS, CONCURRENCY)))
             self.row("burst of 5,000: calls/s", f"{statistics.median(ours):,.0f}")
-            self.ratio("burst of 5,000 / bare treq", ours, treq, ">= 1.0")
-            self.ratio("burst of 5,000 / bare Agent", ours, agent, "aim 0.8")
+            self.ratio("burst of 5,000 / bare treq", ours, treq, ">= 1.6")
+            self.ratio("burst of 5,000 / bare Agent", ours, agent, ">= 0.9")
             self.row("RSS at the peak of the burst", f"{max(peaks):.0f} MB", "<= 120 MB")
             for peer, target in (("huey", ">= 4"), ("apscheduler", ">= 7"), ("arq", ">= 2")):
                 if util.find_spec(peer) is None:
@@ -228,7 +228,7 @@ class Bench:
         p99 = statistics.median(one["p99"] for one in alone)
         self.row("first request after the turn, 1,000 due", f"{first:.0f} ms", "<= 30 ms")
         self.row("... p50, p99, max of all", f"{alone[0]['p50']}, {p99:.0f}, {alone[0]['max']} ms")
-        self.row("... p99", f"{p99:.0f} ms", "<= 350 ms")
+        self.row("... p99", f"{p99:.0f} ms", "<= 150 ms")
         early = sum(one["early"] for one in [*alone, *crowd])
         self.row("requests before their minute", str(early), "0")
         overloaded = statistics.median(one["p99"] for one in crowd)
@@ -251,7 +251,7 @@ class Bench:
                 theirs.append(self.puts(bare_port, f"r{turn}-"))
                 batches.append(float(run("batches", port, 3, f"b{turn}-", processor=1)))
             self.row("PUT, 64 connections: tasks/s", f"{statistics.median(ours):,.0f}")
-            self.ratio("PUT / bare klein that parses the same JSON", ours, theirs, ">= 0.85")
+            self.ratio("PUT / bare klein that parses the same JSON", ours, theirs, ">= 0.8")
             self.row("POST /batch of 10,000: tasks/s", f"{statistics.median(batches):,.0f}")
             self.ratio("POST /batch / PUT", batches, ours, ">= 10")
 

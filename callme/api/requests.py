@@ -414,8 +414,14 @@ def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
     return key
 
 
-def parse_new_time(body: dict[str, object], now: float) -> int:
-    """Return the new minute in the body of a reschedule; the next minute by default."""
+def parse_new_time(
+    body: dict[str, object], now: float, warnings: list[FieldError] | None = None
+) -> int:
+    """Return the new minute in the body of a reschedule; the next minute by default.
+
+    :param warnings: receives what is accepted and perhaps not meant.
+    """
+    noted: list[str] = []
     unknown = [name for name in body if name != "trigger_at"]
     if unknown:
         raise Invalid(
@@ -425,6 +431,9 @@ def parse_new_time(body: dict[str, object], now: float) -> int:
     if "trigger_at" not in body:
         return next_minute(now)
     try:
-        return parse_trigger(body["trigger_at"], now)
+        trigger_at = parse_trigger(body["trigger_at"], now, noted.append)
     except InvalidValue as error:
         raise Invalid([FieldError("/trigger_at", str(error))]) from None
+    if warnings is not None:
+        warnings += [FieldError("/trigger_at", text) for text in noted]
+    return trigger_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from attrs import define, field
 from klein import Klein
@@ -250,7 +251,8 @@ class Api:
         include_all_states = parse_flag(query, "all")
         target = parse_selector(request, path)
         now = self._now()
-        trigger_at = parse_new_time(parse_body(request, required=False), now)
+        warnings: list[FieldError] = []
+        trigger_at = parse_new_time(parse_body(request, required=False), now, warnings)
         if target is None:
             raise Problem(
                 404, "the path names no task: expected /reschedule/<task_name>[@<trigger_at>]"
@@ -262,10 +264,11 @@ class Api:
             include_all_states=include_all_states,
             by=author_of(request),
         )
-        members = {
+        members: dict[str, Any] = {
             "rescheduled": ({"from": str(old), "to": str(new)} for old, new in result.moved),
             "skipped": skipped_items(result.skipped),
         }
+        add_warnings(members, warnings)
         return await sliced_response(request, members, self._clock)
 
     @app.route("/task/<path:path>", methods=["DELETE"])

@@ -91,6 +91,19 @@ def test_created_kept_and_previewed_tasks_have_warnings(
 
 
 @pytest.mark.parametrize(
+    ("trigger_at", "pointers"),
+    [("2028-10-29T02:30[Europe/Berlin]", ["/trigger_at"]), ("2028-10-29T02:30Z", [])],
+)
+def test_reschedule_to_an_ambiguous_local_time_has_a_warning(
+    world: World, trigger_at: str, pointers: list[str]
+) -> None:
+    ask(world, "PUT", "/task/task", BODY)
+    answer = ask(world, "POST", "/reschedule/task?all=true", {"trigger_at": trigger_at})
+    assert answer.status == 200
+    assert [warning["pointer"] for warning in answer.json.get("warnings", [])] == pointers
+
+
+@pytest.mark.parametrize(
     ("body", "expected"),
     [
         (b"@task.json", "the name of a file"),

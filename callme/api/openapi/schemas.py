@@ -269,7 +269,9 @@ def _reschedule_schemas() -> dict[str, Schema]:
             {
                 "rescheduled": array(ref("Moved"), "The moved tasks."),
                 "skipped": array(ref("Skipped"), "The tasks that were not moved."),
-            }
+                "warnings": _WARNINGS,
+            },
+            optional=("warnings",),
         ),
         "Deleted": response_object(
             {

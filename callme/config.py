@@ -218,6 +218,12 @@ class Settings:
         "owner only. Or `postgresql://user@host/database` for any number of daemons (needs "
         "the extra `postgresql`): see [several machines](scaling.md)",
     )
+    backup_before_migration: bool = _field(
+        Flag,
+        parse=_parse_flag,
+        text="copy a SQLite file before a new version of callme migrates its schema, to a file "
+        "beside it whose name ends in `.schema-` and the old schema's number",
+    )
     concurrency: int = _field(
         Option,
         parse=_integer(1, MAX_CALLS),

@@ -79,7 +79,12 @@ def makeService(options: Options) -> Daemon:
         gate = _gate(settings, exposed, rundir)
         key_file = _key_file(settings, rundir)
         contexts = _contexts(settings, rundir)
-        database = open_store_database(settings.database, settings.node, rundir)
+        database = open_store_database(
+            settings.database,
+            settings.node,
+            rundir,
+            backs_up=settings.backup_before_migration,
+        )
         try:
             if isinstance(database, DatabaseFile):
                 _change_owner(twistd, database.path)

@@ -13,21 +13,35 @@ from twisted.internet.interfaces import IReactorTime
 from .database import Store
 from .interface import CannotOpen, StartupCounts
 from .postgresql.dsn import Server, is_url
+from .sqlite.copy import copy_database
 from .sqlite.engine import SqliteStore
 from .sqlite.file import DatabaseFile, open_database, startup_counts_of
 
 
-def open_store_database(database: str, node: str, rundir: str) -> DatabaseFile | Server:
+def open_store_database(
+    database: str, node: str, rundir: str, *, backs_up: bool = False
+) -> DatabaseFile | Server:
     """Check a database, migrate it to the newest schema, and return it.
 
     :param database: a path, or PostgreSQL's URL.
     :param node: the daemon's name, which no other daemon may have; empty for a generated name.
     :param rundir: the directory that a path is relative to.
+    :param backs_up: whether to copy a file before its schema is migrated.
     :raises CannotOpen: if it cannot be used.
     """
     if is_url(database):
         return _open_server(database, node)
-    return open_database(Path(rundir, database))
+    path = Path(rundir, database)
+    return open_database(path, _back_up) if backs_up else open_database(path)
+
+
+def _ignore_progress(done: int, total: int) -> None:
+    """Report no progress: the daemon has not started."""
+
+
+def _back_up(path: Path, schema: int) -> None:
+    """Copy a database beside itself, under a name with its schema."""
+    copy_database(path, path.with_name(f"{path.name}.schema-{schema}"), _ignore_progress)
 
 
 def _open_server(url: str, node: str) -> Server:

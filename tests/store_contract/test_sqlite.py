@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.logger import capturedLogs, formatEvent
 
 from callme.core.task import Attempt, Definition, Reason, State, Transition
 from callme.core.times import Key
@@ -19,6 +20,7 @@ from callme.core.transitions import PutCondition
 from callme.store import queue, tasks
 from callme.store.database import Write
 from callme.store.interface import CannotOpen, Cursor, StoreUnavailable
+from callme.store.open import open_store_database, release
 from callme.store.sqlite import file
 from callme.store.sqlite.cursor import SqliteCursor
 from callme.store.sqlite.engine import SqliteStore
@@ -452,3 +454,23 @@ async def test_corrupt_row_does_not_block_others(store: SqliteStore, path: Path)
     result = await store.write(tasks.put, definition("broken", retry=0), PutCondition.NONE, NOW)
     assert result.task is not None
     assert State.FAILED is result.task.state
+
+
+def test_migration_is_logged_and_can_be_preceded_by_a_copy(path: Path) -> None:
+    make_sqlite(path, 5).close()
+    with capturedLogs() as captured:
+        database = open_store_database(path.name, "", str(path.parent), backs_up=True)
+    release(database)
+    copy = path.with_name(f"{path.name}.schema-5")
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 5
+    (line,) = [formatEvent(event) for event in captured]
+    assert line == f"{path}: the schema is migrated from 5 to {migrations().newest}"
+
+
+def test_new_database_is_neither_copied_nor_migrated(path: Path) -> None:
+    with capturedLogs() as captured:
+        release(open_store_database(path.name, "", str(path.parent), backs_up=True))
+    assert captured == []
+    assert list(path.parent.glob("*.schema-*")) == []

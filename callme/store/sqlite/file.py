@@ -10,16 +10,20 @@ import fcntl
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from attrs import field, frozen
+from twisted.logger import Logger
 
 from ..interface import CannotOpen, StartupCounts
 from ..migrations import Migrations, read_migrations
 from ..stats import startup_counts
 from .cursor import SqliteCursor
 from .schema import difference, read_schema
+
+log = Logger(namespace="callme")
 
 APPLICATION_ID = 0x63616C6D
 """The value of ``PRAGMA application_id`` in callme's files: "calm" in ASCII."""
@@ -62,11 +66,20 @@ class DatabaseFile:
         os.close(self.lock)
 
 
-def open_database(path: Path) -> DatabaseFile:
+BeforeMigration = Callable[[Path, int], None]
+"""Called with the path and the schema of a database that is about to be migrated."""
+
+
+def _do_nothing(path: Path, schema: int) -> None:
+    """Let the migration begin."""
+
+
+def open_database(path: Path, before_migration: BeforeMigration = _do_nothing) -> DatabaseFile:
     """Lock a database file for this process and migrate it to the newest schema.
 
     A missing file is created, for its owner alone.
 
+    :param before_migration: is not called for a new database.
     :raises CannotOpen: when another daemon uses the file, when it is damaged, of
         another program or of a newer callme, or cannot be written.
     """
@@ -84,6 +97,15 @@ def open_database(path: Path) -> DatabaseFile:
             # After the check, because the mode of another program's file must not change.
             os.fchmod(lock, 0o600)
             configure_writer(connection)
+            schema = _pragma(connection, "user_version")
+            if 0 < schema < migrations().newest:
+                before_migration(path, schema)
+                log.info(
+                    "{path}: the schema is migrated from {old} to {new}",
+                    path=_printable(path),
+                    old=schema,
+                    new=migrations().newest,
+                )
             migrate(connection, _printable(path))
             _check_schema(connection, path)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,7 +28,9 @@ MAX_TURN_MS = 20.0
 """The bound of one turn of the reactor, whatever is stored and requested."""
 REFERENCE_MS = 9.0
 """What :func:`reference_work` takes on the machine that the bound is stated for, or a bit more."""
-RUNS = 3
+TRACED_FACTOR = 4.0
+"""How much longer a turn takes while coverage traces callme, though not the reference work."""
+RUNS = 5
 """How often an operation that takes too long is repeated: the least of its longest turns counts."""
 
 NAME = "\N{GRINNING FACE}" * 255
@@ -214,6 +217,12 @@ def reference_work() -> float:
     return 1000 * (time.thread_time() - began)
 
 
+def slowness() -> float:
+    """Return by what factor this machine is slower now than the one of the bound, at least 1."""
+    traced = TRACED_FACTOR if sys.gettrace() is not None else 1.0
+    return traced * max(1.0, reference_work() / REFERENCE_MS)
+
+
 @pytest.fixture(scope="module")
 def turns() -> Iterator[Turns]:
     made = Turns()
@@ -228,10 +237,10 @@ def turns() -> Iterator[Turns]:
 def test_no_turn_of_the_reactor_exceeds_its_bound(turns: Turns, request_bytes: bytes) -> None:
     """A slower machine has a longer bound, and a turn that another program slows is repeated."""
     for _ in range(RUNS):
-        slowness = max(1.0, reference_work() / REFERENCE_MS)
+        factor = slowness()
         longest_ms, status = turns.longest_of(request_bytes)
         assert status < 500
-        if longest_ms <= MAX_TURN_MS * slowness:
+        if longest_ms <= MAX_TURN_MS * factor:
             return
     pytest.fail(f"a turn took {longest_ms:.1f} ms of processor time")
 
@@ -256,6 +265,6 @@ def test_long_polls_of_a_large_task_are_answered_in_several_turns(turns: Turns) 
     for _ in range(200):
         world.clock.advance(0)
     assert all(client.transport.value().startswith(b"HTTP/1.1 200") for client in clients)
-    assert turns.longest_ms <= 2 * MAX_TURN_MS * max(1.0, reference_work() / REFERENCE_MS)
+    assert turns.longest_ms <= 2 * MAX_TURN_MS * slowness()
     for client in clients:
         client.hang_up()

@@ -94,7 +94,7 @@ def _() -> list[Patch]:
     return [patch.object(queue, "notification_url", lambda *_: None)]
 
 
-@mutation("an expired task has no notification", 7)
+@mutation("an expired task has no notification", 40)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, row: Any, *args: Any) -> None:
         real(write, {**row, "on_failure": None}, *args)
@@ -147,7 +147,7 @@ def _() -> list[Patch]:
     return [_around(tasks, "decide_put", changed)]
 
 
-@mutation("statements run outside a transaction", 3)
+@mutation("statements run outside a transaction", 91)
 def _() -> list[Patch]:
     def changed(real: Any, pool: Any, begin: str, run: Any) -> Any:
         return real(pool, "SELECT 1", run)
@@ -175,7 +175,7 @@ def _() -> list[Patch]:
 # Never more than 1 + retry
 
 
-@mutation("a claim does not count its attempt", 0)
+@mutation("a claim does not count its attempt", 1)
 def _() -> list[Patch]:
     return [_sql("_CLAIM", "attempts_used = attempts_used + 1, ", "")]
 
@@ -185,7 +185,7 @@ def _() -> list[Patch]:
     return [_sql("_CLAIM", ", last_attempt = last_attempt + 1", "")]
 
 
-@mutation("a task has one retry too many", 0)
+@mutation("a task has one retry too many", 1)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         return real(evolve(claim, attempts_used=claim.attempts_used - 1), outcome, now)
@@ -193,7 +193,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("an interrupted attempt does not use up the budget", 29)
+@mutation("an interrupted attempt does not use up the budget", 3)
 def _() -> list[Patch]:
     def changed(self: Any, claims: Any) -> None:
         for claim in claims:
@@ -217,12 +217,12 @@ def _() -> list[Patch]:
     return [_around(HttpCaller, "call", changed)]
 
 
-@mutation("a running task can be rescheduled", 3)
+@mutation("a running task can be rescheduled", 73)
 def _() -> list[Patch]:
     return [_sql("_ONE", "state, max", "replace(state, 'running', 'scheduled'), max")]
 
 
-@mutation("a running task can be deleted", 60)
+@mutation("a running task can be deleted", 13)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, key: Any) -> Any:
         write.cursor.execute(
@@ -235,7 +235,7 @@ def _() -> list[Patch]:
     return [_around(tasks, "delete", changed)]
 
 
-@mutation("a succeeded task is called again", 0)
+@mutation("a succeeded task is called again", 3)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         transition = real(claim, outcome, now)
@@ -246,7 +246,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("the calls in flight exceed the slots by one", 0)
+@mutation("the calls in flight exceed the slots by one", 1)
 def _() -> list[Patch]:
     def changed(real: Any, slots: Any, **named: Any) -> Any:
         larger = copy(slots)
@@ -286,7 +286,7 @@ def _() -> list[Patch]:
     return [patch.object(Daemon, "__init__", changed)]
 
 
-@mutation("a call ignores that the clock was stepped back", 23)
+@mutation("a call ignores that the clock was stepped back", 14)
 def _() -> list[Patch]:
     def changed(self: Any, claim: Any) -> None:
         self._recorder.add(claim)
@@ -295,7 +295,7 @@ def _() -> list[Patch]:
     return [patch.object(Dispatcher, "_launch", changed)]
 
 
-@mutation("max_delay is not checked after connecting", 15)
+@mutation("max_delay is not checked after connecting", 117)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any) -> Any:
         lasting = evolve(self.claim.definition, max_delay=525_600)
@@ -336,7 +336,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "_transact", changed)]
 
 
-@mutation("a failed tick is not retried", 34)
+@mutation("a failed tick is not retried", 7)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", lambda self, failure: None)]
 
@@ -350,12 +350,12 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", changed)]
 
 
-@mutation("the wall clock is checked once a minute only", 7)
+@mutation("the wall clock is checked once a minute only", 3)
 def _() -> list[Patch]:
     return [patch.object(scheduler, "CLOCK_CHECK_SECONDS", 60)]
 
 
-@mutation("a wall clock step back stops the ticks", 0)
+@mutation("a wall clock step back stops the ticks", 39)
 def _() -> list[Patch]:
     def changed(self: Any) -> None:
         self._minute.stop()
@@ -391,12 +391,12 @@ def _() -> list[Patch]:
     return [_around(queue, "take_orphans", changed)]
 
 
-@mutation("claims of a dead daemon are not rescued", 8)
+@mutation("claims of a dead daemon are not rescued", 3)
 def _() -> list[Patch]:
     return [patch.object(queue, "take_orphans", lambda write, now, **_: [])]
 
 
-@mutation("a failed record is not retried", 34)
+@mutation("a failed record is not retried", 24)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, operation: Any, *args: Any, **named: Any) -> Any:
         writing = real(self, operation, *args, **named)
@@ -428,7 +428,7 @@ def _() -> list[Patch]:
     return [_around(Agent, "_make_endpoint", changed)]
 
 
-@mutation("every status counts as success", 0)
+@mutation("every status counts as success", 2)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, status: int) -> bool:
         return True
@@ -436,7 +436,7 @@ def _() -> list[Patch]:
     return [_around(Definition, "expects", changed)]
 
 
-@mutation("a call that timed out counts as success", 0)
+@mutation("a call that timed out counts as success", 1)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         if outcome.reason is not None and outcome.reason.value == "timeout":

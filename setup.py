@@ -9,7 +9,7 @@ import tarfile
 import time
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).parent
@@ -69,29 +69,8 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    # Listed by hand: twisted/ and twisted/plugins/ must not become packages.
-    packages=[
-        "callme",
-        "callme.api",
-        "callme.api.openapi",
-        "callme.caller",
-        "callme.cli",
-        "callme.client",
-        "callme.client.receivers",
-        "callme.core",
-        "callme.core.text",
-        "callme.metrics",
-        "callme.process",
-        "callme.reports",
-        "callme.security",
-        "callme.server",
-        "callme.store",
-        "callme.store.postgresql",
-        "callme.store.sqlite",
-        "callme.webui",
-        "callme.worker",
-        "twisted.plugins",
-    ],
+    # twisted/ and twisted/plugins/ must not become packages of their own.
+    packages=[*find_packages(include=["callme", "callme.*"]), "twisted.plugins"],
     # Without this line, an editable install hides the plugin from twistd.
     package_dir={"": "."},
     package_data={

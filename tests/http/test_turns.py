@@ -132,6 +132,12 @@ class Turns:
         self._filled.backup(self.world.store.connection)
         return self.world
 
+    def close(self) -> None:
+        """Close the filled store and its copy."""
+        if self.world.store.connection is not self._filled:
+            self._filled.close()
+        self.world.close()
+
     def longest_of(self, request: bytes) -> tuple[float, int]:
         """Return the longest turn of a request in ms, and the status of its response."""
         self.restored()
@@ -227,7 +233,7 @@ def slowness() -> float:
 def turns() -> Iterator[Turns]:
     made = Turns()
     yield made
-    made.world.close()
+    made.close()
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,14 @@ def _pool(
     size: int,
     reactor: IReactorTime,
 ) -> adbapi.ConnectionPool:
+    def configure_or_close(connection: sqlite3.Connection) -> None:
+        # adbapi forgets a connection that could not be configured.
+        try:
+            configure(connection)
+        except BaseException:
+            connection.close()
+            raise
+
     return adbapi.ConnectionPool(
         "sqlite3",
         # Without mode=rw SQLite would create a file that is gone.
@@ -92,7 +100,7 @@ def _pool(
         uri=True,
         cp_min=1,
         cp_max=size,
-        cp_openfun=configure,
+        cp_openfun=configure_or_close,
         cp_reactor=reactor,
         # Transactions begin explicitly, never by sqlite3 itself.
         isolation_level=None,

@@ -7,6 +7,7 @@ No callback may leave this machine, and no task may fall due. Rules that a schem
 from __future__ import annotations
 
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -16,16 +17,19 @@ from urllib.parse import quote, unquote
 import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData
 
+from callme.api.openapi.operations import document
 from callme.api.requests import MAX_WAIT_SECONDS
 from callme.core.headers import parse_headers
 from callme.core.times import parse_key, parse_trigger, rfc3339
 from callme.errors import InvalidValue
+from callme.hosts.settings import parse_host
 from tests.helpers.openapi_checks import is_a, is_parameter
 
 FAR = 4_102_444_800
 """2100-01-01T00:00:00Z."""
 CLOSED = "http://127.0.0.1:1/"
 """The callback host: nothing listens there."""
+HOST_PATTERN = document()["paths"]["/hosts/{host}"]["parameters"][0]["schema"]["pattern"]
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -43,6 +47,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         path["trigger_at"] = accepted(path["trigger_at"], parse_now, str(FAR))
     if "trigger_at" in path:
         case.path_parameters["trigger_at"] = quote(path["trigger_at"], safe="")
+    if "host" in path and re.fullmatch(HOST_PATTERN, path["host"]):
+        host = accepted(path["host"], parse_host, "127.0.0.1:1")
+        case.path_parameters["host"] = quote(host, safe="")
     if "If-None-Match" in case.headers:
         # This condition is never met together with the other one.
         case.headers.pop("If-Match", None)
@@ -81,6 +88,9 @@ def tame_query(query: dict[str, Any], path: dict[str, Any]) -> None:
     if is_a("Key", query.get("start_from")):
         name, _, at = accepted(query["start_from"], parse_key, f"a@{FAR}").partition("@")
         query["start_from"] = f"{path.get('task_name', name)}@{at}"
+    for name in ("due_from", "due_before"):
+        if is_a("Time", query.get(name)):
+            query[name] = accepted(query[name], parse_now, str(FAR))
     if str(query.get("wait")) in map(str, range(MAX_WAIT_SECONDS + 1)):
         # No task changes, so a long poll would wait in vain.
         query["wait"] = 0
@@ -118,6 +128,8 @@ def tame(body: dict[str, Any], path: dict[str, Any]) -> None:
     for name, schema in (("task_name", "TaskName"), ("trigger_at", "Time")):
         if is_a(schema, body.get(name)) and is_a(schema, path.get(name)):
             body[name] = path[name]
+    if body.get("paused") is not None and is_a("Time", body["paused"]):
+        body["paused"] = "+30m"
     for name in ("callback", "on_failure", "on_success"):
         if body.get(name) is not None and is_parameter(name, body[name]):
             body[name] = CLOSED

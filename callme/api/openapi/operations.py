@@ -13,7 +13,7 @@ from ...server.channel import MAX_BATCH
 from ...server.problem import encode
 from ..batch import MAX_TASKS
 from ..ical import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
-from ..requests import PAGING
+from ..requests import HOST_PATTERN, PAGING
 from . import schemas
 from .builders import (
     CALENDAR,
@@ -86,7 +86,12 @@ TWO_LINES = "".join(
 _NAME = path_parameter("task_name", ref("TaskName"))
 _HOST = path_parameter(
     "host",
-    string("`host:port`, or `*` for all hosts.", examples=["example.com:80", "*"], maxLength=300),
+    string(
+        "`host:port`, or `*` for all hosts.",
+        pattern=rf"^(?:\*|{HOST_PATTERN})$",
+        examples=["example.com:80", "*"],
+        maxLength=300,
+    ),
 )
 _ABSOLUTE_TIME = path_parameter("trigger_at", ref("AbsoluteTime"))
 _TIME = path_parameter("trigger_at", ref("Time"))

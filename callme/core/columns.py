@@ -10,6 +10,8 @@ from typing import Any
 
 from attrs import frozen
 
+from .text.compact_json import encode_compact
+
 Convert = Callable[[Any], Any]
 
 
@@ -32,11 +34,8 @@ class Column:
         return int if self.sqlite_type == "INTEGER" else str
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
 def _encode_object(value: Mapping[str, str]) -> str:
-    return _encode(value) if value else "{}"
+    return encode_compact(value) if value else "{}"
 
 
 def _decode_object(text: str) -> dict[str, str]:
@@ -64,7 +63,7 @@ _EMPTY: dict[str, str] = {}
 # Cached, because most tasks have the same few lists.
 @lru_cache(maxsize=256)
 def _encode_list(values: tuple[int | str, ...]) -> str:
-    return _encode(values)
+    return encode_compact(values)
 
 
 @lru_cache(maxsize=256)

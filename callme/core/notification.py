@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from hashlib import sha256
 from typing import Any
 
@@ -11,6 +10,7 @@ from .callback_url import host_of
 from .parameters import MAX_PAYLOAD_BYTES
 from .representation import task_to_dict
 from .task import Definition, State, Task, Transition
+from .text.compact_json import encode_compact
 from .times import MAX_NAME_LENGTH, floor_to_minute
 
 RETRY = 10
@@ -81,15 +81,12 @@ def _payload(members: dict[str, Any]) -> str:
     If need be the task's own payload is left out, which its client knows, and then all attempts
     but the last ones.
     """
-    text = _encode(members)
+    text = encode_compact(members)
     if len(text.encode()) > MAX_PAYLOAD_BYTES:
         members = {**members, "payload": ""}
         members.pop("payload_base64", None)
-        text = _encode(members)
+        text = encode_compact(members)
     if len(text.encode()) > MAX_PAYLOAD_BYTES:
         last = members["attempts"][-MAX_LISTED_ATTEMPTS:]
-        text = _encode(members | {"attempts": last})
+        text = encode_compact(members | {"attempts": last})
     return text
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

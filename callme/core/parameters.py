@@ -8,7 +8,6 @@ migration of each database.
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
@@ -57,6 +56,7 @@ from .json_schema import (
 )
 from .put_warnings import may_need_warning, warnings_about
 from .task import Definition
+from .text.compact_json import encode_compact
 from .text.labels import LABELS_SCHEMA, MAX_LABELS, MAX_VALUE_LENGTH, parse_labels
 from .text.nearest import Nearest
 from .times import MAX_NAME_LENGTH, name_with_at, parse_task_name, parse_trigger
@@ -172,7 +172,7 @@ def _parse_method(value: object) -> str:
 
 def _parse_payload(value: object) -> str:
     if isinstance(value, (dict, list)):
-        value = _compact(value)
+        value = encode_compact(value)
     if not isinstance(value, str):
         # The payload is left out of the error: it may contain secrets.
         raise InvalidValue(
@@ -180,9 +180,6 @@ def _parse_payload(value: object) -> str:
         )
     _check_payload_size(len(value.encode()))
     return value
-
-
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _parse_base64(value: object) -> str:

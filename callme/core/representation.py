@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from json.encoder import encode_basestring as _encode_text
 from operator import attrgetter
 from typing import Any
 
 from .parameters import PARAMETERS
 from .task import Attempt, Task
+from .text.compact_json import encode_compact
 from .times import rfc3339
 
 _values = attrgetter(*(parameter.name for parameter in PARAMETERS))
@@ -108,19 +108,19 @@ def encode_task(task: Task) -> str:
     Most members of most tasks have their defaults, which are encoded once.
     """
     if task.damaged:
-        return _encode(task_to_dict(task))
+        return encode_compact(task_to_dict(task))
     definition = task.definition
     members = [
         encoded
         if value == default
-        else name + _encode(value if to_json is None else to_json(value))
+        else name + encode_compact(value if to_json is None else to_json(value))
         for value, (name, to_json, default, encoded) in zip(
             _values(definition), _ENCODED, strict=True
         )
     ]
     del members[_PAYLOAD if definition.payload_base64 else _PAYLOAD_BASE64]
     has_attempts = task.attempts or task.first_attempt > 1
-    attempts = _encode(_attempts(task))[1:] if has_attempts else '"attempts":[]}'
+    attempts = encode_compact(_attempts(task))[1:] if has_attempts else '"attempts":[]}'
     next_at = None if task.due_at is None else task.due_at * 1000
     return (
         f'{{"task":{_encode_text(str(task.key))},{",".join(members)},"state":"{task.state.value}",'
@@ -137,13 +137,12 @@ def _token(text: str | None) -> str:
     return "null" if text is None else f'"{text}"'
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _PAYLOAD, _PAYLOAD_BASE64 = _NAMES.index("payload"), _NAMES.index("payload_base64")
 _NO_DEFAULT = object()
 _ENCODED = tuple(
     (f'"{p.name}":', p.to_json, _NO_DEFAULT, "")
     if p.is_required
-    else (f'"{p.name}":', p.to_json, p.default_value, f'"{p.name}":{_encode(p.default)}')
+    else (f'"{p.name}":', p.to_json, p.default_value, f'"{p.name}":{encode_compact(p.default)}')
     for p in PARAMETERS
 )
 """Of each parameter: its name in JSON, its conversion, its default, and the default's member."""

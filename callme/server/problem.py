@@ -13,6 +13,7 @@ from attrs import field, frozen
 from twisted.web.http import datetimeToString
 from twisted.web.iweb import IRequest
 
+from ..core.text.compact_json import encode_compact
 from ..errors import FieldError, Invalid
 from .refusals import Refusal, mark_refused
 
@@ -145,8 +146,5 @@ def _with_date(now: int) -> bytes:
 
 def encode(members: object, pretty: bool = False) -> bytes:
     """Return JSON in UTF-8 that ends with a line feed, so that a terminal shows it well."""
-    text = json.dumps(members, ensure_ascii=False, indent=2) if pretty else _compact(members)
+    text = json.dumps(members, ensure_ascii=False, indent=2) if pretty else encode_compact(members)
     return text.encode("utf-8") + b"\n"
-
-
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -204,7 +204,7 @@ class Api:
             # Only the list has a form for a part of all names.
             target = None
         elif target is not None:
-            check_name(request, target.task_name if isinstance(target, Key) else target)
+            check_name(request, target)
         if isinstance(target, Key):
             return await self._task(request, target)
         if wants_calendar(request.getHeader(b"accept")) and (target or not prefix):
@@ -257,7 +257,7 @@ class Api:
             raise Problem(
                 404, "the path names no task: expected /reschedule/<task_name>[@<trigger_at>]"
             )
-        check_name(request, target.task_name if isinstance(target, Key) else target)
+        check_name(request, target)
         result = await self._task_service.reschedule(
             target,
             trigger_at,
@@ -279,7 +279,7 @@ class Api:
         target = parse_selector(request, path)
         if target is None:
             raise Problem(404, "the path names no task: expected /task/<task_name>[@<trigger_at>]")
-        check_name(request, target.task_name if isinstance(target, Key) else target)
+        check_name(request, target)
         deleted = await self._task_service.delete(target, by=author_of(request))
         if not isinstance(target, Key):
             running = [(key, State.RUNNING.value) for key in deleted.running]

@@ -12,6 +12,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from zope.interface import Attribute, Interface, alsoProvides, implementer
 
+from ..core.times import Key
 from ..errors import quoted
 from ..security.hosts import authority_of, is_local, origin_of, path_of, printable
 from ..security.proxies import TrustedProxies
@@ -107,13 +108,14 @@ def access_of(request: IRequest) -> Access:
     return getattr(request, "access", FULL_ACCESS)
 
 
-def check_name(request: IRequest, task_name: str) -> None:
-    """Check that the credentials of a request permit to see and change tasks of a name.
+def check_name(request: IRequest, target: Key | str) -> None:
+    """Check that the credentials of a request permit to see and change a task, or those of a name.
 
     :raises Problem: when they do not. It says nothing about whether such a task exists.
     """
     prefix = access_of(request).prefix
-    if not task_name.startswith(prefix):
+    name = target.task_name if isinstance(target, Key) else target
+    if not name.startswith(prefix):
         raise _out_of_prefix(prefix)
 
 

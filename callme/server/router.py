@@ -44,8 +44,19 @@ class RootResource(Resource):
             for_web_ui = wants_html(request.getHeader(b"accept"))
         else:
             for_web_ui = is_page(path)
+        if for_web_ui:
+            _prepare_for_klein(request)
         result: bytes | int = (self._web_ui if for_web_ui else self._api).render(request)
         return result
+
+
+def _prepare_for_klein(request: Request) -> None:
+    """Set what the resource that Klein makes reads of a request, as Twisted does."""
+    # Klein encodes the host, which fails for some malicious ones. No response of callme depends
+    # on it.
+    request.requestHeaders.setRawHeaders(b"host", [b"callme"])
+    request.prepath = []
+    request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]
 
 
 class AppResource(Resource):

@@ -127,11 +127,6 @@ class BoundedRequest(AuthorizedRequest):
     def _render(self) -> None:
         """Have the site's resource respond, as Twisted does, which would reveal its version."""
         self.site = cast(Site, self.channel.factory)
-        # Klein encodes the host, which fails for some malicious ones. No response of callme
-        # depends on it.
-        self.requestHeaders.setRawHeaders(b"host", [b"callme"])
-        self.prepath = []
-        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         try:
             self.render(self.site.resource)
         except Exception:

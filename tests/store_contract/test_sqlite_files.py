@@ -166,6 +166,23 @@ async def test_acknowledged_tasks_outlast_a_deleted_log_and_a_kill(
     await restarted.close()
 
 
+@pytest.mark.parametrize("move", [rename_file, rename_directory])
+async def test_file_that_is_gone_before_the_first_write_is_reported(
+    store: SqliteStore, path: Path, lines: list[str], move: Callable[[Path], None]
+) -> None:
+    """The connection that writes is opened by the first write."""
+    move(path)
+    with pytest.raises(StoreUnavailable, match=r"callme\.sqlite.* is gone"):
+        await put(store, "during")
+    (moved,) = path.parent.parent.rglob("moved*")
+    moved.rename(path if move is rename_file else path.parent)
+    await put(store, "after")
+    assert store.is_writable
+    reported = [line for line in lines if "callme.sqlite" in line]
+    assert ["makes no call" in line for line in reported] == [True, False]
+    assert "is in its place again" in reported[1]
+
+
 async def test_deleted_file_is_not_created_again(store: SqliteStore, path: Path) -> None:
     await put(store, "before")
     delete_all(path)

@@ -73,10 +73,34 @@ class SqliteStore(GroupCommitStore):
             self._guard.check_commit(cursor.connection)
             return results, write.changes
 
-        return _in_pool(self._writer, "BEGIN IMMEDIATE", run)
+        return self._run(self._writer, "BEGIN IMMEDIATE", run)
 
     def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
-        return _in_pool(self._readers, "BEGIN", query)
+        return self._run(self._readers, "BEGIN", query)
+
+    def _run(
+        self, pool: adbapi.ConnectionPool, begin: str, run: Callable[[SqliteCursor], T]
+    ) -> Deferred[T]:
+        def work(connection: Any) -> T:
+            cursor = connection.cursor(SqliteCursor)
+            try:
+                cursor.execute(begin)
+                return run(cursor)
+            finally:
+                cursor.close()
+
+        # adbapi commits after this returns, and rolls back when it raises.
+        done: Deferred[T] = pool.runWithConnection(work)
+        return done.addErrback(self._explain)
+
+    def _explain(self, failure: Failure) -> Failure:
+        """Raise StoreUnavailable if the database is at fault, and not the statement."""
+        error = failure.value
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _STATEMENT_ERRORS):
+            # A missing file explains more than SQLite's error when a connection is opened.
+            self._guard.check()
+            raise StoreUnavailable(f"the database cannot be used: {error}") from error
+        return failure
 
 
 def _pool(
@@ -107,27 +131,3 @@ def _pool(
         # adbapi uses a connection from one thread only, but closes it from another.
         check_same_thread=False,
     )
-
-
-def _in_pool(
-    pool: adbapi.ConnectionPool, begin: str, run: Callable[[SqliteCursor], T]
-) -> Deferred[T]:
-    def work(connection: Any) -> T:
-        cursor = connection.cursor(SqliteCursor)
-        try:
-            cursor.execute(begin)
-            return run(cursor)
-        finally:
-            cursor.close()
-
-    # adbapi commits after this returns, and rolls back when it raises.
-    done: Deferred[T] = pool.runWithConnection(work)
-    return done.addErrback(_unavailable)
-
-
-def _unavailable(failure: Failure) -> Failure:
-    """Raise StoreUnavailable if the database is at fault, and not the statement."""
-    error = failure.value
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _STATEMENT_ERRORS):
-        raise StoreUnavailable(f"the database cannot be used: {error}") from error
-    return failure

@@ -281,6 +281,15 @@ def test_help_and_version_are_printed(tmp_path: Path) -> None:
     assert "callme  " in listed.stdout
 
 
+def test_chosen_port_is_free_for_its_daemon_alone(daemon: Daemon) -> None:
+    """Of two daemons on one port, one would end, and its test would use the other one."""
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", daemon.port))
+    key = daemon.start().put("later", "http://example.com/", "+1h")
+    assert daemon.terminate() == 0
+    assert daemon.start().task(key)["state"] == "scheduled"
+
+
 def test_daemon_in_the_background_writes_a_pid_file(tmp_path: Path) -> None:
     port = free_port()
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -30,11 +31,30 @@ NEEDS_CURL = [
 """The marks of tests that run a daemon process and make requests with curl."""
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of this machine that no other test chooses until this process ends.
+
+    A socket that never listens occupies it: the system neither gives it to another process that
+    asks for a free port nor uses it for a connection. A server can listen on it as long as it sets
+    ``SO_REUSEADDR``, as Twisted does. Without the socket, two daemons that started at the same
+    time could get the same port: the second one ended, and its test used the first one.
+    """
+    reserved = socket.socket()
+    reserved.bind(("127.0.0.1", 0))
+    # Only now: with the option, the system would consider ports that others have reserved so.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _reserved.append(reserved)
+    port: int = reserved.getsockname()[1]
+    return port
+
+
+@atexit.register
+def _release_ports() -> None:
+    for reserved in _reserved:
+        reserved.close()
 
 
 def listens(port: int) -> bool:
@@ -162,8 +182,10 @@ class Daemon:
 
     def answers(self) -> bool:
         assert self.process is not None
+        reacts = serves(self.port)
+        # Only afterwards: a server that reacts may be another one, or this one as it ends.
         assert self.process.poll() is None, self.log()
-        return serves(self.port)
+        return reacts
 
     def kill(self) -> None:
         """Kill the process at once, as a power failure would."""

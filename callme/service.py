@@ -243,6 +243,7 @@ def _webui(
         node=environment.node,
         tokens=environment.tokens,
         logins=LoginThrottle(clock.seconds),
+        origins=environment.gate.origins,
     )
 
 

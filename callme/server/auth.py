@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from itertools import chain, islice
 
 from attrs import define, field, frozen
@@ -66,10 +66,12 @@ class AuthorizedRequest(Request):
     """A request that a :class:`Gate` has authorized.
 
     :ivar access: the access that its credentials give.
+    :ivar authority: the host and the port at which its client reached callme; set for web pages.
     :ivar request_id: identifies it in the log and in the response's ``X-Request-Id``.
     """
 
     access: Access = FULL_ACCESS
+    authority = b""
     request_id = ""
 
     @property
@@ -106,6 +108,19 @@ def client_name(request: IRequest) -> str:
 def access_of(request: IRequest) -> Access:
     """Return the access that the credentials of a request give."""
     return getattr(request, "access", FULL_ACCESS)
+
+
+def base_url(request: Request, origins: Container[bytes]) -> str:
+    """Return the scheme and the host under which the client of a web page reaches callme.
+
+    :param origins: as of :class:`Gate`: behind a proxy they tell the scheme.
+    """
+    authority: bytes = getattr(request, "authority", b"")
+    if is_local(authority) is None:
+        # The target had the absolute form, whose host is the one that was checked.
+        authority = b"localhost"
+    secure = request.isSecure() or origin_of(b"https", authority) in origins
+    return f"http{'s' if secure else ''}://{authority.decode('ascii')}"
 
 
 def check_name(request: IRequest, target: Key | str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from klein import Klein
@@ -16,6 +16,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.routing import PathConverter
 
+from .auth import AuthorizedRequest
 from .negotiation import wants_html
 from .paths import OVERVIEW, is_page
 
@@ -52,8 +53,8 @@ class RootResource(Resource):
 
 def _prepare_for_klein(request: Request) -> None:
     """Set what the resource that Klein makes reads of a request, as Twisted does."""
-    # Klein encodes the host, which fails for some malicious ones. No response of callme depends
-    # on it.
+    # Klein encodes the host, which fails for some malicious ones.
+    cast(AuthorizedRequest, request).authority = request.getHeader(b"host") or b""
     request.requestHeaders.setRawHeaders(b"host", [b"callme"])
     request.prepath = []
     request.postpath = [unquote_to_bytes(segment) for segment in request.path[1:].split(b"/")]

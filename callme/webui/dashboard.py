@@ -19,12 +19,14 @@ from .chart_panels import HOURS, in_words
 from .layout import Viewer
 from .widgets import (
     Renderable,
+    Row,
     bdi,
     definition_list,
     duration,
     escape_invisible,
     failure_reason,
     flash,
+    folded,
     minute,
     pluralize,
     query,
@@ -124,7 +126,7 @@ class Dashboard(Element):
             snapshots=_snapshot_times(data),
             range_picker=_range_picker(data.hours),
             stat_tiles=definition_list(_stat_tiles(data)),
-            failures=_failures(data.activity.failures, data.viewer),
+            failures=_failures(data),
             in_flight=_in_flight(data),
         )
 
@@ -169,23 +171,26 @@ def _number(count: int | None) -> str:
     return "\u2013" if count is None else f"{count:,}"
 
 
-def _failures(failures: Sequence[Task], viewer: Viewer) -> Tag:
+def _failures(data: DashboardData) -> Tag:
+    failures, viewer = data.activity.failures, data.viewer
     if not failures:
         return tags.p("No failed tasks.", class_="none")
     columns = ["Ended", "Task", "Minute", "Reason"]
     if viewer.may_change:
         columns.append("Actions")
-    rows = [_failure(task, viewer) for task in failures]
-    listed = table(
-        f"{pluralize(len(failures), 'failed task')}, latest first", columns, rows, "wide"
-    )
+    count = f"{pluralize(len(failures), 'failed task')}, latest first"
+
+    def to_table(rows: Sequence[Row], is_first: bool) -> Tag:
+        return table(count if is_first else "Earlier ones", columns, rows, "wide")
+
+    listed = folded([_failure(task, viewer, data.now) for task in failures], to_table, "failures")
     href = FIND + query(name="", state=State.FAILED.value)
-    return tags.div(listed, tags.p(tags.a("All failed tasks", href=href), class_="more"))
+    return listed(tags.p(tags.a("All failed tasks", href=href), class_="more"))
 
 
-def _failure(task: Task, viewer: Viewer) -> Sequence[Renderable]:
+def _failure(task: Task, viewer: Viewer, now: float) -> Sequence[Renderable]:
     row: list[Renderable] = [
-        timestamp(task.finished_at_ms),
+        timestamp(task.finished_at_ms, now),
         task_link(task.key),
         minute(task.key.trigger_at),
         failure_reason(task.reason, task.detail),

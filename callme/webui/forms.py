@@ -9,13 +9,11 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
 from ..core.task import State, Task
-from ..server.paths import DELETE, RESCHEDULE, TASK, url_for
+from ..server.paths import DELETE, RESCHEDULE, RUN, TASK, url_for
 from .layout import Viewer
-from .task_page import RUNNING_HINT, summary
+from .task.page import EXPECTED_STATE_FIELD, RUNNING_HINT, summary
 from .widgets import Renderable, bdi, escape_invisible, flash, task_state, template
 
-EXPECTED_STATE_FIELD = "expected_state"
-"""The form field with the task's state at the time the form was rendered."""
 TIME_FIELD = "trigger_at"
 _WITHOUT_ZONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
 
@@ -24,12 +22,14 @@ _WITHOUT_ZONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::
 class Confirmation:
     """The confirmation of an action on a task.
 
+    :ivar now: seconds since 1970.
     :ivar error: the reason why the last submission was rejected, if it was.
     :ivar time: the content of the time field.
     """
 
     task: Task
     viewer: Viewer
+    now: float
     error: str = ""
     time: str = "+1m"
 
@@ -53,7 +53,7 @@ class ConfirmationForm(Element):
         return tag.fillSlots(
             question=[f"{self.verb} ", bdi(task.key.task_name), "?"],
             state=task_state(task),
-            summary=summary(task),
+            summary=summary(task, self._confirmation.now),
             form=form,
         )
 
@@ -129,6 +129,18 @@ class RescheduleForm(ConfirmationForm):
             prefix=RESCHEDULE,
             button_class="go",
         )
+
+
+class RunForm(ConfirmationForm):
+    """The form that confirms a call at once."""
+
+    verb = "Run"
+
+    def form(self) -> Tag:
+        effect = "The task is called now, and has all its attempts again."
+        if self._confirmation.task.state is State.SUCCEEDED:
+            effect = f"The task has succeeded already. {effect}"
+        return self._form(tags.p(effect), prefix=RUN, button_class="go")
 
 
 class DeleteForm(ConfirmationForm):

@@ -26,14 +26,24 @@ from ..api.requests import (
     parse_start_from,
     parse_state,
 )
+from ..api.responses import json_response
 from ..api.task_service import TaskService
+from ..core.representation import task_to_dict
 from ..core.task import Task
-from ..core.times import Key
+from ..core.times import Key, floor_to_minute
 from ..errors import Invalid, quoted
 from ..security.login_throttle import LoginThrottle
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
-from ..server.auth import CHALLENGE, Author, IAnonymous, author_of, client_name
+from ..server.auth import (
+    CHALLENGE,
+    Author,
+    IAnonymous,
+    author_of,
+    base_url,
+    check_name,
+    client_name,
+)
 from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
 from ..server.problem import Problem, set_head
 from ..server.refusals import Refusal, mark_refused
@@ -45,19 +55,20 @@ from ..worker.scheduler import Scheduler
 from .chart_panels import HOURS, ChartCache, insert_panels
 from .dashboard import DEFAULT_HOURS, MAX_ROWS, Dashboard, DashboardData
 from .forms import (
-    EXPECTED_STATE_FIELD,
     TIME_FIELD,
     Confirmation,
     ConfirmationForm,
     DeleteForm,
     LogIn,
     RescheduleForm,
+    RunForm,
     time_in_utc,
 )
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
 from .search import MAX_RESULTS, SearchResults, render_results
 from .session import LoginRequired, check_csrf, current_viewer, parse_form, set_session
-from .task_page import TaskDetail, TaskPage
+from .task.copying import Copying
+from .task.page import EXPECTED_STATE_FIELD, TaskDetail, TaskPage
 from .widgets import Renderable, escape_invisible, flash, query
 
 A = TypeVar("A")
@@ -68,6 +79,7 @@ WAIT_SECONDS = 0.02
 """How long the dashboard waits for fresh chart panels."""
 _FLASHES = {
     "rescheduled": "The task was rescheduled.",
+    "run": "The task is due now.",
     "deleted": "The task was deleted.",
 }
 """The messages about a completed action, by the parameter ``done`` of the page after it."""
@@ -84,6 +96,7 @@ class WebUi:
     :param node: returns the daemon's name.
     :param tokens: returns the tokens that open a session; ``None`` if no login is required.
     :param logins: limits failed logins.
+    :param origins: the origins of these pages behind a proxy: see :class:`Gate`.
     """
 
     _store: Store
@@ -95,6 +108,7 @@ class WebUi:
     _node: Callable[[], str]
     _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
     _logins: LoginThrottle = field(factory=LoginThrottle)
+    _origins: frozenset[bytes] = frozenset()
 
     app = Klein()
     app.url_map.merge_slashes = False
@@ -138,9 +152,40 @@ class WebUi:
         attempts_to = parse_attempts_from(parameters.get("start_from"))
         task = await self._get_task(request, path, attempts_to)
         done = _FLASHES.get(parameters.get("done", ""), "")
-        page = TaskPage(TaskDetail(task=task, viewer=viewer, clock=self._clock, flash=done))
+        detail = TaskDetail(
+            task=task,
+            viewer=viewer,
+            clock=self._clock,
+            now=self._now(),
+            copying=self._copying(request, task),
+            flash=done,
+        )
+        page = TaskPage(detail)
         title = f"{task.key.task_name}: {task.state.value}"
         return self._layout(request, title, page, viewer, live=True)
+
+    @app.route("/page/json/<path:path>", methods=["GET"])
+    async def raw(self, request: Request, path: str) -> bytes:
+        """Return one task as the API does: a session opens these pages, but not the API."""
+        current_viewer(request)
+        attempts_to = parse_attempts_from(parse_query(request, ("start_from",)).get("start_from"))
+        task = await self._get_task(request, path, attempts_to)
+        set_page_headers(request)
+        return json_response(request, task_to_dict(task))
+
+    @app.route("/page/curl/<path:path>", methods=["GET"])
+    async def curl(self, request: Request, path: str) -> bytes:
+        """Return the curl command that registers a task again, as text."""
+        current_viewer(request)
+        parse_query(request)
+        task = await self._get_task(request, path)
+        set_page_headers(request)
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        return self._copying(request, task).command().encode("ascii") + b"\n"
+
+    def _copying(self, request: Request, task: Task) -> Copying:
+        url = base_url(request, self._origins)
+        return Copying(task=task, base_url=url, token=self._tokens() is not None)
 
     @app.route("/page/find", methods=["GET"])
     async def find(self, request: Request) -> Layout | bytes:
@@ -174,6 +219,14 @@ class WebUi:
 
     # Actions
 
+    @app.route("/page/run/<path:path>", methods=["GET", "POST"])
+    async def run(self, request: Request, path: str) -> Layout | bytes:
+        """Return the form that confirms a call at once, or reschedule the task to this minute."""
+        return await self._confirm(request, path, RunForm, self._run)
+
+    async def _run(self, task: Task, fields: dict[str, str], by: Author) -> str:
+        return await self._move(task, floor_to_minute(self._now()), by, "run")
+
     @app.route("/page/reschedule/<path:path>", methods=["GET", "POST"])
     async def reschedule(self, request: Request, path: str) -> Layout | bytes:
         """Return the form for a new minute, or reschedule the task."""
@@ -186,11 +239,15 @@ class WebUi:
         except Invalid as error:
             # The form has one field, so its name would say nothing.
             raise Problem(422, "; ".join(one.detail for one in error.errors)) from None
+        return await self._move(task, trigger_at, by, "rescheduled")
+
+    async def _move(self, task: Task, trigger_at: int, by: Author, done: str) -> str:
+        """Reschedule a task; return the path of its page."""
         result = await self._tasks.reschedule(task.key, trigger_at, include_all_states=True, by=by)
         if not result.moved:
             raise Problem(409, f"{task.key} is running: it cannot be rescheduled now")
         (_, new_key), *_ = result.moved
-        return url_for(TASK, new_key) + query(done="rescheduled")
+        return url_for(TASK, new_key) + query(done=done)
 
     @app.route("/page/delete/<path:path>", methods=["GET", "POST"])
     async def delete(self, request: Request, path: str) -> Layout | bytes:
@@ -217,7 +274,7 @@ class WebUi:
         if not viewer.may_change:
             raise Problem(403, "this session is read-only: log in with another token")
         task = await self._get_task(request, path)
-        confirmation, status = Confirmation(task=task, viewer=viewer), 200
+        confirmation, status = Confirmation(task=task, viewer=viewer, now=self._now()), 200
         if request.method == b"POST":
             fields = parse_form(request)
             check_csrf(request, fields)
@@ -283,6 +340,7 @@ class WebUi:
         key = parse_selector(request, path)
         if not isinstance(key, Key):
             raise Problem(404, "this address names no task: expected NAME@MINUTE at its end")
+        check_name(request, key)
         task = await self._store.read(tasks.get, key, attempts_to)
         if task is None:
             raise Problem(

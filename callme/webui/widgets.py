@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from importlib.resources import files
 from typing import Union
 from urllib.parse import quote
@@ -14,7 +14,8 @@ from twisted.internet.task import deferLater
 from twisted.web.template import Flattenable, Tag, XMLString, tags
 
 from ..core.task import Reason, State, Task
-from ..core.times import Key, rfc3339
+from ..core.text.durations import rough_duration
+from ..core.times import MINUTE, Key, rfc3339
 from ..server.paths import TASK, url_for
 
 MAX_TEXT_LENGTH = 4_000
@@ -22,6 +23,8 @@ MAX_TEXT_LENGTH = 4_000
 # Joiners do not reorder text, and are needed: in Persian, and in emoji.
 _JOINERS = "\u200c\u200d"
 _HIDDEN = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
+UNFOLDED_ROWS = 5
+"""Rows of a long table that are displayed at once: on a phone, each is several lines high."""
 ROWS_PER_TURN = 8
 """Rows after which the reactor runs other work: up to a millisecond each."""
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -63,18 +66,38 @@ def task_link(key: Key) -> Tag:
     return tags.a(bdi(key.task_name), href=url_for(TASK, key))
 
 
-def timestamp(milliseconds: int | None) -> Tag | str:
-    """Return a time (ms since 1970) with its date, to the second; a dash for ``None``."""
+def timestamp(milliseconds: int | None, now: float | None = None) -> Tag | str:
+    """Return a time (ms since 1970) with its date, to the second; a dash for ``None``.
+
+    :param now: seconds since 1970; if it is given, the time from then on stands beside it.
+    """
     if milliseconds is None:
         return "\u2013"
     exact = rfc3339(milliseconds)
-    return tags.time(f"{exact[:10]} {exact[11:19]}", datetime=exact)
+    absolute = tags.time(f"{exact[:10]} {exact[11:19]}", datetime=exact)
+    return _beside(absolute, milliseconds / 1000, now)
 
 
-def minute(seconds: int) -> Tag:
-    """Return a minute (seconds since 1970) with its date."""
+def minute(seconds: int, now: float | None = None) -> Tag:
+    """Return a minute (seconds since 1970) with its date.
+
+    :param now: as of :func:`timestamp`.
+    """
     exact = rfc3339(seconds * 1000)
-    return tags.time(f"{exact[:10]} {exact[11:16]}", datetime=exact)
+    return _beside(tags.time(f"{exact[:10]} {exact[11:16]}", datetime=exact), seconds, now)
+
+
+def _beside(absolute: Tag, seconds: float, now: float | None) -> Tag:
+    if now is None:
+        return absolute
+    return tags.span(absolute, " ", tags.small(relative(seconds - now)), class_="when")
+
+
+def relative(seconds: float) -> str:
+    """Return a time from now on in words: ``in 5 minutes``, ``3 hours ago``, ``just now``."""
+    if -MINUTE < seconds <= 0:
+        return "just now"
+    return f"in {rough_duration(seconds)}" if seconds > 0 else f"{rough_duration(-seconds)} ago"
 
 
 def time_of_day(seconds: int) -> Tag:
@@ -180,6 +203,20 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Row], kind: str =
         role="table",
         class_=f"rows {kind}".strip(),
     )
+
+
+def folded(rows: Sequence[Row], to_table: Callable[[Sequence[Row], bool], Tag], name: str) -> Tag:
+    """Return a table of the first rows, and one of the others that the viewer can unfold.
+
+    :param to_table: returns the table of some rows, given whether they are the first ones.
+    :param name: the id of the rest: a refresh leaves it unfolded.
+    """
+    first = to_table(rows[:UNFOLDED_ROWS], True)
+    if len(rows) <= UNFOLDED_ROWS:
+        return tags.div(first)
+    rest = to_table(rows[UNFOLDED_ROWS:], False)
+    more = tags.summary(f"{len(rows) - UNFOLDED_ROWS:,} more")
+    return tags.div(first, tags.details(more, rest, id=name, class_="rest"))
 
 
 def _lines(

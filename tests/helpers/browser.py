@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -145,7 +146,8 @@ class Browser:
 
 
 def keep(browser: Browser, name: str) -> None:
-    """Save a screenshot if ``CALLME_SCREENSHOTS`` names a directory."""
+    """Save a screenshot of the whole page if ``CALLME_SCREENSHOTS`` names a directory."""
     directory = os.environ.get("CALLME_SCREENSHOTS")
     if directory:
-        browser.driver.save_screenshot(str(Path(directory, f"{name}.png")))
+        shot = browser.tell("Page.captureScreenshot", captureBeyondViewport=True)
+        Path(directory, f"{name}.png").write_bytes(b64decode(shot["data"]))

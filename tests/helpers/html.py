@@ -79,7 +79,13 @@ class Page:
         """Return the fields of a form with their initial values."""
         for form in self.all(".//form"):
             if form.get("action", "").startswith(action):
-                return {one.get("name", ""): one.get("value", "") for one in form.iter("input")}
+                fields = {one.get("name", ""): one.get("value", "") for one in form.iter("input")}
+                # HTML drops a line feed that begins a text area.
+                areas = {
+                    one.get("name", ""): (one.text or "").removeprefix("\n")
+                    for one in form.iter("textarea")
+                }
+                return fields | areas
         raise AssertionError(f"there is no form to {action}")
 
 

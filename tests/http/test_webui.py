@@ -24,6 +24,7 @@ from callme.webui.chart_panels import FAILURE_TTL_SECONDS, MAX_PAST_AGE_SECONDS
 from callme.webui.dashboard import MAX_ROWS
 from callme.webui.layout import ASSETS, ICON, POLICY, SCRIPT, STYLE
 from callme.webui.routes import WAIT_SECONDS
+from callme.webui.widgets import UNFOLDED_ROWS
 from tests.helpers.api_client import ask
 from tests.helpers.html import BASE, HTML, visit
 from tests.helpers.logs import LoggedFailures
@@ -32,7 +33,13 @@ from tests.helpers.world import World
 
 HOSTILE = '</title><script>alert(1)</script>" onload="x\u202e&\u2028\ufeff<!--]]>'
 LATER = NOON + 3600
-PAGES = ["/", "/page/find", f"/page/task/x@{LATER}", f"/page/reschedule/x@{LATER}"]
+PAGES = [
+    "/",
+    "/page/find",
+    f"/page/task/x@{LATER}",
+    f"/page/run/x@{LATER}",
+    f"/page/reschedule/x@{LATER}",
+]
 
 
 def fail(world: World, name: str = "x", at: int = NOON, status: int = 500) -> Key:
@@ -91,7 +98,7 @@ def test_dashboard_shows_past_present_and_due_tasks(ticking: World) -> None:
     }
     assert page.rows("1 failed task, latest first") == [
         [
-            "2027-01-15 12:00:00",
+            "2027-01-15 12:00:00 3 minutes ago",
             "bad",
             "2027-01-15 12:00",
             "unexpected_status the endpoint responded with 500, expected 200; "
@@ -108,6 +115,17 @@ def test_dashboard_shows_past_present_and_due_tasks(ticking: World) -> None:
     assert page.links["Reschedule\u2026"] == f"/page/reschedule/{failed}"
     assert page.rows("Due calls")[5] == ["12:53", "3"]
     assert page.rows("Ended tasks")[-1] == ["11:54", "1", "1", "0 ms", "0 ms"]
+
+
+def test_dashboard_folds_all_failures_but_the_first(ticking: World) -> None:
+    for number in range(UNFOLDED_ROWS + 2):
+        fail(ticking, f"bad{number}", NOON + 60 * number)
+    page = visit(ticking, "/")
+    shown = [row[1] for row in page.rows("7 failed tasks, latest first")]
+    assert shown == ["bad6", "bad5", "bad4", "bad3", "bad2"]
+    (folded,) = page.all(".//details[@id='failures']")
+    assert [folded.get("open"), folded.findtext("summary")] == [None, "2 more"]
+    assert [row[1] for row in page.rows("Earlier ones")] == ["bad1", "bad0"]
 
 
 def test_dashboard_covers_the_chosen_hours(ticking: World) -> None:
@@ -324,19 +342,22 @@ def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     key = ticking.put("story", NOON + 60, **more).key
     path = f"/page/task/{key}"
     page = visit(ticking, path)
-    assert "scheduled, due 2027-01-15 12:01." in page.main
+    assert "scheduled, due 2027-01-15 12:01 in 1 minute." in page.main
     assert "No attempts yet." in page.main
     ticking.turn_to(NOON + 65)
     page = visit(ticking, path)
-    assert "scheduled, due 2027-01-15 12:01; next attempt at 2027-01-15 12:02." in page.main
+    due = "scheduled, due 2027-01-15 12:01 just now; "
+    assert f"{due}next attempt at 2027-01-15 12:02 in less than a minute." in page.main
     why = "failed unexpected_status the endpoint responded with 503, expected 200"
-    first = ["1", "2027-01-15 12:01:00", "0 ms", "5 ms", "503", why, "node"]
-    assert page.rows("1 attempt") == [[*first, "retry at 2027-01-15 12:02"]]
+    first = ["0 ms", "5 ms", "503", why, "node"]
+    at = "2027-01-15 12:01:00"
+    assert page.rows("1 attempt") == [["1", f"{at} just now", *first, "retry at 2027-01-15 12:02"]]
     ticking.caller.status = None
     ticking.turn_to(NOON + 125)
     page = visit(ticking, path)
     assert page.title == "story: running \u00b7 callme"
     assert "attempt 2 is in flight" in page.main
+    first = ["1", f"{at} 1 minute ago", *first]
     assert page.rows("2 attempts")[0] == [*first, "retry in flight"]
     assert "Delete\u2026" not in page.links
     ticking.caller.end(key, 200)
@@ -345,7 +366,8 @@ def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     assert rows[0] == [*first, "retried at 2027-01-15 12:02:05"]
     assert rows[1][2:] == ["1 min 5 s", "5 ms", "200", "succeeded", "node", "done"]
     assert page.rows("Request headers") == [["Authorization", "***"], ["X-Plain", "shown"]]
-    assert '{"a": 1}' in page.texts(".//details[@id='payload']/pre")
+    (payload,) = page.all(".//details[@id='payload']/pre")
+    assert payload.text == '{\n  "a": 1\n}'
     assert page.facts["Callback"] == "http://sink.example/"
     assert page.facts["Method"] == "POST"
     assert page.facts["Attempts"] == "2 made, 0 left of 3"
@@ -601,7 +623,7 @@ def test_form_about_an_outdated_state_is_refused(ticking: World) -> None:
     assert ticking.task(key).state is State.SUCCEEDED
 
 
-DOINGS = ("reschedule", "delete")
+DOINGS = ("run", "reschedule", "delete")
 
 
 def test_form_for_a_running_task_is_refused(ticking: World) -> None:
@@ -678,7 +700,7 @@ def test_every_page_is_accessible(ticking: World, path: str) -> None:
     ids = [tag.get("id") for tag in page.tree.iter() if tag.get("id")]
     assert len(ids) == len(set(ids))
     labelled = {tag.get("for") for tag in page.tree.iter("label")}
-    for field in page.tree.iter("input"):
+    for field in [*page.tree.iter("input"), *page.tree.iter("textarea")]:
         hidden = field.get("type") == "hidden" or field.get("hidden")
         assert hidden or field.get("id") in labelled
     for tag in page.tree.iter():

@@ -10,6 +10,30 @@ function setLocalTimes() {
   }
 }
 
+// Without a script, the text of such a field can be selected and copied by hand.
+function addCopyButtons() {
+  for (const field of document.querySelectorAll("[data-copy]")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Copy";
+    button.setAttribute("aria-label", "Copy: " + field.dataset.copy);
+    button.addEventListener("click", () => copy(field, button));
+    field.after(button);
+  }
+}
+
+async function copy(field, button) {
+  field.select();
+  try {
+    await navigator.clipboard.writeText(field.value);
+    button.textContent = "Copied";
+  } catch {
+    // Over plain HTTP, browsers do not give a page the clipboard.
+    button.textContent = "Press Ctrl+C";
+  }
+  document.getElementById("news").textContent = button.textContent;
+}
+
 // A refresh must not interrupt typing, keyboard use or a text selection.
 function isInUse(main) {
   const active = document.activeElement;
@@ -70,6 +94,7 @@ async function refresh() {
   const state = stateOf(main);
   main.replaceChildren(...fresh.getElementById("main").childNodes);
   document.title = fresh.title;
+  addCopyButtons();
   restore(main, state);
   setLocalTimes();
   warn("");
@@ -93,6 +118,7 @@ const zone = (() => {
 })();
 
 setLocalTimes();
+addCopyButtons();
 document.getElementById("zone").textContent = "Your time zone: " + zone + ".";
 
 if (document.getElementById("main").dataset.live === "yes") {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from callme.webui.widgets import duration, escape_invisible, pluralize, truncate
+from callme.webui.widgets import duration, escape_invisible, pluralize, relative, truncate
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,19 @@ def test_duration_is_formatted(milliseconds: int | None, message: str) -> None:
 def test_count_is_formatted() -> None:
     assert [pluralize(n, "task") for n in (0, 1, 2000)] == ["0 tasks", "1 task", "2,000 tasks"]
     assert truncate("abc", 2) == ("ab", 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "just now"),
+        (-59, "just now"),
+        (-60, "1 minute ago"),
+        (-7200, "2 hours ago"),
+        (1, "in less than a minute"),
+        (60, "in 1 minute"),
+        (3 * 86_400, "in 3 days"),
+    ],
+)
+def test_time_from_now_is_in_words(seconds: float, text: str) -> None:
+    assert relative(seconds) == text

@@ -9,12 +9,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
-from ..core.headers import redact_secrets
-from ..core.parameters import PARAMETERS
-from ..core.task import Attempt, State, Task
-from ..server.paths import DELETE, FIND, RESCHEDULE, TASK, url_for
-from .layout import Viewer
-from .widgets import (
+from ...core.headers import redact_secrets
+from ...core.parameters import PARAMETERS
+from ...core.task import Attempt, State, Task
+from ...server.paths import DELETE, FIND, RESCHEDULE, RUN, TASK, url_for
+from ..layout import Viewer
+from ..widgets import (
+    MAX_TEXT_LENGTH,
     Renderable,
     bdi,
     definition_list,
@@ -33,7 +34,11 @@ from .widgets import (
     timestamp,
     truncate,
 )
+from .copying import Copying
+from .json_text import indent_json
 
+EXPECTED_STATE_FIELD = "expected_state"
+"""The form field with the task's state at the time the form was rendered."""
 RUNNING_HINT = "A running task can be neither rescheduled nor deleted."
 _LINE_CONTROLS = "\n\t"
 """Control characters that may occur in a text of several lines."""
@@ -44,12 +49,16 @@ class TaskDetail:
     """The content of a task's page.
 
     :ivar clock: schedules other work while the page is rendered.
+    :ivar now: seconds since 1970.
+    :ivar copying: the texts of the task to copy.
     :ivar flash: the message about an action that has just been completed, if any.
     """
 
     task: Task
     viewer: Viewer
     clock: IReactorTime
+    now: float
+    copying: Copying
     flash: str = ""
 
 
@@ -64,15 +73,17 @@ class TaskPage(Element):
 
     @renderer
     def fill(self, request: Request, tag: Tag) -> Tag:
-        task = self._detail.task
+        detail = self._detail
+        task = detail.task
         return tag.fillSlots(
-            flash=flash(self._detail.flash) if self._detail.flash else "",
+            flash=flash(detail.flash) if detail.flash else "",
             name=bdi(task.key.task_name),
             state=task_state(task),
-            summary=summary(task),
-            actions=_actions(task) if self._detail.viewer.may_change else "",
-            attempts=_attempts(task, self._detail.clock),
-            definition=definition_list(_definition(task)),
+            summary=summary(task, detail.now),
+            actions=_actions(task, detail.viewer) if detail.viewer.may_change else "",
+            copying=detail.copying.render(),
+            attempts=_attempts(task, detail.clock, detail.now),
+            definition=definition_list(_definition(task, detail.now)),
             headers=_headers(task),
             payload=_payload(task),
             same_name=tags.a(
@@ -82,16 +93,16 @@ class TaskPage(Element):
         )
 
 
-def summary(task: Task) -> list[Renderable]:
+def summary(task: Task, now: float) -> list[Renderable]:
     """Return the rest of the sentence that begins with the task's state."""
-    due: list[Renderable] = ["due ", minute(task.key.trigger_at)]
+    due: list[Renderable] = ["due ", minute(task.key.trigger_at, now)]
     if task.state is State.SCHEDULED:
         if task.due_at is None or task.due_at == task.key.trigger_at:
             return [*due, "."]
-        return [*due, "; next attempt at ", minute(task.due_at), "."]
+        return [*due, "; next attempt at ", minute(task.due_at, now), "."]
     if task.state is State.RUNNING:
         return [*due, f"; attempt {_running_number(task)} is in flight."]
-    ended: list[Renderable] = [*due, "; ended at ", timestamp(task.finished_at_ms), "."]
+    ended: list[Renderable] = [*due, "; ended at ", timestamp(task.finished_at_ms, now), "."]
     return [*ended, " ", failure_reason(task.reason, task.detail)]
 
 
@@ -99,10 +110,12 @@ def _running_number(task: Task) -> int:
     return task.last_attempt + 1
 
 
-def _actions(task: Task) -> Tag:
+def _actions(task: Task, viewer: Viewer) -> Tag:
     if task.state is State.RUNNING:
         return tags.p(RUNNING_HINT, class_="none")
-    return tags.p(
+    return tags.div(
+        _run(task, viewer),
+        " ",
         tags.a("Reschedule\u2026", href=url_for(RESCHEDULE, task.key), class_="do"),
         " ",
         tags.a("Delete\u2026", href=url_for(DELETE, task.key), class_="do bad"),
@@ -110,14 +123,27 @@ def _actions(task: Task) -> Tag:
     )
 
 
-def _attempts(task: Task, clock: IReactorTime) -> Renderable:
+def _run(task: Task, viewer: Viewer) -> Tag:
+    if task.state is State.SUCCEEDED:
+        # A call that has succeeded is not repeated by one click.
+        return tags.a("Run again\u2026", href=url_for(RUN, task.key), class_="do")
+    return tags.form(
+        viewer.csrf_field(),
+        tags.input(type="hidden", name=EXPECTED_STATE_FIELD, value=task.state.value),
+        tags.button("Run now"),
+        action=url_for(RUN, task.key),
+        method="post",
+    )
+
+
+def _attempts(task: Task, clock: IReactorTime, now: float) -> Renderable:
     count = len(task.attempts or ()) + _is_running_shown(task)
     if not count:
         ended = task.finished_at_ms is not None
         return tags.p("No attempt was made." if ended else "No attempts yet.", class_="none")
     columns = ["#No.", "Started", "#Lateness", "#Duration", "#Status", "Outcome", "Daemon", "Next"]
     listed = table(
-        pluralize(count, "attempt"), columns, in_slices(_attempt_rows(task), clock), "wide"
+        pluralize(count, "attempt"), columns, in_slices(_attempt_rows(task, now), clock), "wide"
     )
     return [listed, _earlier_attempts(task)]
 
@@ -128,10 +154,10 @@ def _is_running_shown(task: Task) -> bool:
     return task.state is State.RUNNING and is_last_page
 
 
-def _attempt_rows(task: Task) -> Iterator[Sequence[Renderable]]:
+def _attempt_rows(task: Task, now: float) -> Iterator[Sequence[Renderable]]:
     attempts = task.attempts or ()
     for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
-        yield _row(attempt, _next_step(task, attempt, following))
+        yield _row(attempt, _next_step(task, attempt, following), now)
     if _is_running_shown(task):
         yield (str(_running_number(task)), "\u2013", "", "", "", "in flight", "", "")
 
@@ -145,17 +171,16 @@ def _earlier_attempts(task: Task) -> Tag | str:
     return ""
 
 
-def _row(attempt: Attempt, next_step: Renderable) -> Sequence[Renderable]:
+def _row(attempt: Attempt, next_step: Renderable, now: float) -> Sequence[Renderable]:
     outcome = tags.div(state(State.SUCCEEDED if attempt.reason is None else State.FAILED))
     outcome(" ", failure_reason(attempt.reason, attempt.detail))
     if attempt.body:
-        body = tags.pre(escape_invisible(attempt.body, _LINE_CONTROLS))
-        details = tags.details(tags.summary("Response body"), body)
+        details = tags.details(tags.summary("Response body"), *_text(attempt.body))
         details.attributes["id"] = f"response-{attempt.number}"
         outcome(details)
     return (
         str(attempt.number),
-        timestamp(attempt.started_at_ms),
+        timestamp(attempt.started_at_ms, now),
         duration(attempt.lateness_ms),
         duration(attempt.duration_ms),
         "\u2013" if attempt.status is None else str(attempt.status),
@@ -196,14 +221,14 @@ def _attempt_counts(task: Task) -> str:
     return f"{counts}, and {earlier} before it was rescheduled" if earlier > 0 else counts
 
 
-def _definition(task: Task) -> Iterable[tuple[str, Renderable]]:
+def _definition(task: Task, now: float) -> Iterable[tuple[str, Renderable]]:
     definition = task.definition
     yield "Key", tags.code(escape_invisible(str(task.key)))
-    yield "Minute", minute(definition.trigger_at)
+    yield "Minute", minute(definition.trigger_at, now)
     if not {"retry", "attempts_used"} & set(task.damaged):
         yield "Attempts", _attempt_counts(task)
     if "max_delay" not in task.damaged:
-        yield "Expires", minute(definition.expires_at)
+        yield "Expires", minute(definition.expires_at, now)
     if task.damaged:
         yield "Damaged", f"The stored values of {', '.join(task.damaged)} cannot be read."
     for parameter in PARAMETERS:
@@ -215,7 +240,7 @@ def _definition(task: Task) -> Iterable[tuple[str, Renderable]]:
             if text:
                 yield parameter.label, tags.code(text) if parameter.is_code else text
     if "created_at_ms" not in task.damaged:
-        yield "Created", timestamp(task.created_at_ms)
+        yield "Created", timestamp(task.created_at_ms, now)
 
 
 def _headers(task: Task) -> Tag | str:
@@ -233,11 +258,17 @@ def _payload(task: Task) -> Tag | str:
     payload = task.definition.payload or task.definition.payload_base64
     if not payload:
         return ""
-    beginning, omitted = truncate(payload)
     encoding = " in base64" if task.definition.payload_base64 else ""
-    return tags.details(
-        tags.summary(f"Payload{encoding}, {pluralize(len(payload), 'character')}"),
-        tags.pre(escape_invisible(beginning, _LINE_CONTROLS)),
-        tags.p(f"{omitted:,} more characters are omitted.") if omitted else "",
-        id="payload",
-    )
+    summary = f"Payload{encoding}, {pluralize(len(payload), 'character')}"
+    return tags.details(tags.summary(summary), *_text(payload), id="payload")
+
+
+def _text(text: str) -> Iterator[Tag]:
+    """Yield a text of several lines, indented if it is JSON, and a note if its end is left out."""
+    indented = indent_json(text, MAX_TEXT_LENGTH)
+    beginning, omitted = truncate(text) if indented is None else (indented[0], 0)
+    yield tags.pre(escape_invisible(beginning, _LINE_CONTROLS))
+    if omitted:
+        yield tags.p(f"{omitted:,} more characters are omitted.")
+    elif indented is not None and not indented[1]:
+        yield tags.p("The rest is omitted: the raw JSON of the task has it.")

@@ -1,0 +1,1 @@
+"""The pages about one task: its state, forms that change it, and the form for a new task."""

@@ -20,6 +20,7 @@ from callme.store import queue, tasks
 from callme.store.interface import StoreUnavailable
 from callme.store.sqlite.engine import SqliteStore
 from callme.store.sqlite.file import open_database
+from callme.store.sqlite.guard import FileGuard
 from tests.helpers.stores import HOST, NOW, put
 from tests.helpers.tasks import definition
 
@@ -181,6 +182,18 @@ async def test_file_that_is_gone_before_the_first_write_is_reported(
     reported = [line for line in lines if "callme.sqlite" in line]
     assert ["makes no call" in line for line in reported] == [True, False]
     assert "is in its place again" in reported[1]
+
+
+def test_directory_that_is_gone_while_the_database_is_opened_can_come_back(path: Path) -> None:
+    database = open_database(path)
+    guard = FileGuard(database)
+    rename_directory(path)
+    with pytest.raises(StoreUnavailable, match="is gone"):
+        guard.note_companions()
+    path.parent.with_name("moved").rename(path.parent)
+    guard.note_companions()
+    assert guard.is_in_place
+    database.release()
 
 
 async def test_deleted_file_is_not_created_again(store: SqliteStore, path: Path) -> None:

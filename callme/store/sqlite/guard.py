@@ -44,10 +44,16 @@ class FileGuard:
     _companions: dict[str, Identity | None] = field(factory=dict, init=False)
 
     def note_companions(self) -> None:
-        """Note the identities of the files beside the database, which the writer has opened."""
+        """Note the identities of the files beside the database, which the writer has opened.
+
+        :raises StoreUnavailable: if the database is not in its place: they may be gone with it.
+        """
         # SQLite creates them beside the file, not beside a symbolic link to it.
         path = os.path.realpath(self._database.path)
-        self._companions = {path + suffix: _identity(path + suffix) for suffix in _COMPANIONS}
+        companions = {path + suffix: _identity(path + suffix) for suffix in _COMPANIONS}
+        self._companions = {}
+        self.check()
+        self._companions = companions
 
     def check(self) -> None:
         """Check that every path still leads to the file that callme has opened.

@@ -12,6 +12,7 @@ from ..core.text.durations import rough_duration
 from ..core.times import Key, rfc3339
 from ..core.transitions import PutOutcome
 from ..errors import FieldError
+from ..reports import failures
 from ..reports.audit_log import AuditLog
 from ..server.auth import Author
 from ..server.problem import Problem
@@ -100,6 +101,11 @@ class TaskService:
         for old, new in result.moved:
             self._audit.rescheduled(by, old, new)
         return result
+
+    async def acknowledge(self, until_ms: int, *, by: Author) -> None:
+        """Acknowledge all failures up to an end, in ms since 1970."""
+        await self._store.write(failures.acknowledge, until_ms)
+        self._audit.acknowledged(by, until_ms)
 
     async def delete(self, target: Key | str, *, by: Author) -> Deleted:
         """Cancel and delete one task, or those of a name.

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, field
 from twisted.logger import Logger
 
-from ..core.times import Key, quoted_key
+from ..core.times import Key, quoted_key, rfc3339
 from ..core.transitions import PutOutcome
 from ..errors import quoted
 from ..process.log_limit import LogLimit
@@ -56,6 +56,10 @@ class AuditLog:
             self._log(by, "deleted", quoted_key(target))
         elif count:
             self._log(by, "deleted", f"{count:,} tasks named {quoted(target)}")
+
+    def acknowledged(self, by: Author, until_ms: int) -> None:
+        """Log that failures were acknowledged up to an end, in ms since 1970."""
+        self._log(by, "acknowledged", f"the failures until {rfc3339(until_ms)}")
 
     def host_set(self, by: Author, host: str, settings: Mapping[str, Any]) -> None:
         """Log the settings that a host has now: those of a response, or none."""

@@ -18,7 +18,7 @@ MIN_TTL_SECONDS = 2.0
 COST_FACTOR = 20
 """How many times as long as its read took a snapshot stays fresh."""
 FINAL_AFTER_SECONDS = 3 * MINUTE
-"""The time after which a minute changes only if its tasks are rescheduled or deleted."""
+"""The time after which a minute hardly changes: a daemon that stalled may store its tasks late."""
 FULL_READ_SECONDS = 60.0
 """The shortest time between two reads of all hours."""
 

@@ -70,10 +70,14 @@ _ROUNDED = """
 # Of each task the first attempt since it was put or rescheduled; one that was too late has none.
 _HISTORY = f"""
     SELECT finished_at_ms / {_MINUTE_MS} AS minute, state, {_ROUNDED} AS lateness, count(*)
-    FROM task INDEXED BY task_finished
-    LEFT JOIN attempt
-        ON attempt.task_id = task.task_id AND attempt.number = last_attempt - attempts_used + 1
-    WHERE finished_at_ms >= ?
+    FROM (
+        SELECT finished_at_ms, state, lateness_ms FROM task INDEXED BY task_finished
+        LEFT JOIN attempt
+            ON attempt.task_id = task.task_id AND attempt.number = last_attempt - attempts_used + 1
+        WHERE finished_at_ms >= ?
+        UNION ALL
+        SELECT finished_at_ms, state, lateness_ms FROM removed_outcome WHERE finished_at_ms >= ?
+    ) AS ended
     GROUP BY 1, 2, 3 ORDER BY 1
 """
 
@@ -189,9 +193,10 @@ def recent_activity(cursor: Cursor, limit: int) -> ActivitySnapshot:
 def history(cursor: Cursor, since: int) -> Sequence[MinuteOutcomes]:
     """Return the tasks that ended from a second on, by minute; empty minutes are left out.
 
-    For a million tasks that takes some seconds.
+    Tasks that were rescheduled or deleted since are counted too. For a million tasks that takes
+    some seconds.
     """
-    rows = cursor.execute(_HISTORY, (since * 1000,))
+    rows = cursor.execute(_HISTORY, (since * 1000, since * 1000))
     return [_outcomes(minute, list(those)) for minute, those in groupby(rows, lambda row: row[0])]
 
 

@@ -10,9 +10,10 @@ from twisted.web.template import Element, Tag, renderer, tags
 
 from ..core.task import State, Task
 from ..core.times import to_ms
+from ..reports.failures import MAX_FAILURE_COUNT, OpenFailures
 from ..reports.forecast import Forecast
 from ..reports.history import Bucket, HistorySnapshot, aggregate
-from ..server.paths import FIND, OVERVIEW, RESCHEDULE, url_for
+from ..server.paths import ACKNOWLEDGE, FIND, OVERVIEW, RESCHEDULE, url_for
 from ..store.interface import MAX_BACKLOG_COUNT, ActivitySnapshot, StoreStats
 from ..worker.scheduler import Health
 from .chart_panels import HOURS, in_words
@@ -21,6 +22,7 @@ from .widgets import (
     Renderable,
     Row,
     bdi,
+    clock_time,
     definition_list,
     duration,
     escape_invisible,
@@ -37,6 +39,8 @@ from .widgets import (
 )
 
 DEFAULT_HOURS = 3
+UNTIL_FIELD = "until_ms"
+"""The form field with the end of the last failure to acknowledge, in ms since 1970."""
 MAX_ROWS = 20
 """Rows in the table of recent failures, and in that of calls in flight."""
 _LATE_SECONDS = 90
@@ -51,6 +55,7 @@ class DashboardData:
     :ivar hours: the length of the period before and after now.
     :ivar scheduler: the state of the scheduler.
     :ivar history: ``None`` if there is no recent snapshot; the same holds for ``forecast``.
+    :ivar open_failures: the failures of these hours that are not acknowledged.
     :ivar flash: the message about an action that has just been completed, if any.
     """
 
@@ -61,6 +66,7 @@ class DashboardData:
     activity: ActivitySnapshot
     history: HistorySnapshot | None
     forecast: Forecast | None
+    open_failures: OpenFailures
     viewer: Viewer
     flash: str = ""
 
@@ -78,8 +84,8 @@ class DashboardData:
         if self.stats.oldest_due > _LATE_SECONDS:
             due, oldest = self._backlog, duration(to_ms(self.stats.oldest_due))
             return "bad", f"Calls are late: {due} due, the oldest for {oldest}"
-        if self._failed:
-            return "bad", f"{self._failed} failed in the last {in_words(self.hours)}"
+        if self.open_failures.count:
+            return "bad", f"{self._failed} failed {self._since}"
         if self.forecast is not None and self.forecast.overloads:
             return "bad", "Overload ahead: some calls will start too late"
         return "good", "All is well"
@@ -90,14 +96,24 @@ class DashboardData:
 
     @property
     def _failed(self) -> str:
-        """The number of tasks that failed in the past hours; empty for none."""
-        total = self.total
-        if total is not None:
-            return pluralize(total.failed, "task") if total.failed else ""
-        # Without a snapshot of the history, the recent failures tell whether any are that new.
-        since_ms = (self.now - self.hours * 3600) * 1000
-        recent = sum((task.finished_at_ms or 0) >= since_ms for task in self.activity.failures)
-        return _at_least(recent, MAX_ROWS) if recent else ""
+        return _at_least(self.open_failures.count, MAX_FAILURE_COUNT)
+
+    @property
+    def _since(self) -> str:
+        if self.acknowledged_until_ms is None:
+            return f"in the last {in_words(self.hours)}"
+        return f"since {clock_time(self.acknowledged_until_ms // 1000)}"
+
+    @property
+    def acknowledged_until_ms(self) -> int | None:
+        """The end up to which failures of these hours are acknowledged, in ms since 1970."""
+        until_ms = self.open_failures.acknowledged_until_ms
+        return until_ms if until_ms > failures_since_ms(self.now, self.hours) else None
+
+
+def failures_since_ms(now: float, hours: int) -> int:
+    """Return the begin of the period whose failures the headline names, in ms since 1970."""
+    return to_ms(now) - hours * 3_600_000
 
 
 def _at_least(count: int, limit: int) -> str:
@@ -124,6 +140,7 @@ class Dashboard(Element):
             headline=headline,
             now=timestamp(to_ms(data.now)),
             snapshots=_snapshot_times(data),
+            acknowledge=_acknowledge(data),
             range_picker=_range_picker(data.hours),
             stat_tiles=definition_list(_stat_tiles(data)),
             failures=_failures(data),
@@ -138,6 +155,25 @@ def _snapshot_times(data: DashboardData) -> list[Renderable]:
         if snapshot is not None and data.now - snapshot.as_of >= 1:
             times += [f"{name} as of ", timestamp(to_ms(snapshot.as_of)), ". "]
     return times
+
+
+def _acknowledge(data: DashboardData) -> Renderable:
+    """Return the form that acknowledges the failures, or up to when they are acknowledged."""
+    latest_ms = data.open_failures.latest_ms
+    if latest_ms is not None and data.viewer.may_change:
+        return tags.form(
+            data.viewer.csrf_field(),
+            # Failures after those on the page stay in the headline.
+            tags.input(type="hidden", name=UNTIL_FIELD, value=str(latest_ms)),
+            tags.button("Acknowledge the failures"),
+            action=ACKNOWLEDGE,
+            method="post",
+            class_="actions",
+        )
+    if data.acknowledged_until_ms is None:
+        return ""
+    until = timestamp(data.acknowledged_until_ms, data.now)
+    return tags.p("Failures until ", until, " are acknowledged.", class_="asof")
 
 
 def _range_picker(hours: int) -> Tag:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -30,8 +31,9 @@ from ..api.responses import json_response
 from ..api.task_service import TaskService
 from ..core.representation import task_to_dict
 from ..core.task import Task
-from ..core.times import Key, floor_to_minute
+from ..core.times import Key, floor_to_minute, to_ms
 from ..errors import Invalid, quoted
+from ..reports.failures import open_failures
 from ..security.login_throttle import LoginThrottle
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
@@ -53,7 +55,14 @@ from ..store.database import Store
 from ..store.stats import recent_activity, store_stats
 from ..worker.scheduler import Scheduler
 from .chart_panels import HOURS, ChartCache, insert_panels
-from .dashboard import DEFAULT_HOURS, MAX_ROWS, Dashboard, DashboardData
+from .dashboard import (
+    DEFAULT_HOURS,
+    MAX_ROWS,
+    UNTIL_FIELD,
+    Dashboard,
+    DashboardData,
+    failures_since_ms,
+)
 from .forms import (
     TIME_FIELD,
     Confirmation,
@@ -74,13 +83,17 @@ from .widgets import Renderable, escape_invisible, flash, query
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+D = TypeVar("D")
 
 WAIT_SECONDS = 0.02
 """How long the dashboard waits for fresh chart panels."""
+_READ_ONLY = "this session is read-only: log in with another token"
+_MILLISECONDS = re.compile(r"[0-9]{1,15}")
 _FLASHES = {
     "rescheduled": "The task was rescheduled.",
     "run": "The task is due now.",
     "deleted": "The task was deleted.",
+    "acknowledged": "The failures were acknowledged.",
 }
 """The messages about a completed action, by the parameter ``done`` of the page after it."""
 
@@ -123,9 +136,10 @@ class WebUi:
         parameters = parse_query(request, ("hours", "done"))
         hours = _parse_hours(parameters.get("hours"))
         now = self._now()
-        stats, activity, (past, ahead) = await _gather(
+        stats, activity, opened, (past, ahead) = await _gather(
             self._store.read(store_stats, now),
             self._store.read(recent_activity, MAX_ROWS),
+            self._store.read(open_failures, failures_since_ms(now, hours)),
             Deferred.fromCoroutine(self._charts.panels_within(hours, WAIT_SECONDS)),
         )
         data = DashboardData(
@@ -136,6 +150,7 @@ class WebUi:
             activity=activity,
             history=None if past is None else past.snapshot,
             forecast=None if ahead is None else ahead.snapshot,
+            open_failures=opened,
             viewer=viewer,
             flash=_FLASHES.get(parameters.get("done", ""), ""),
         )
@@ -249,6 +264,34 @@ class WebUi:
         (_, new_key), *_ = result.moved
         return url_for(TASK, new_key) + query(done=done)
 
+    @app.route("/page/acknowledge", methods=["POST"])
+    async def acknowledge(self, request: Request) -> bytes:
+        """Acknowledge the failures up to the latest one on the page."""
+        fields = self._parse_change(request)
+        # The headline is about the tasks of all names.
+        check_name(request, "")
+        await self._tasks.acknowledge(self._parse_until(fields), by=author_of(request))
+        return redirect(request, OVERVIEW + query(done="acknowledged"))
+
+    def _parse_until(self, fields: dict[str, str]) -> int:
+        text = fields.get(UNTIL_FIELD, "")
+        until_ms = int(text) if _MILLISECONDS.fullmatch(text) else -1
+        if not 0 <= until_ms <= to_ms(self._now()):
+            detail = f"{UNTIL_FIELD} is {quoted(text)}: expected a time up to now, in ms since 1970"
+            raise Problem(400, detail)
+        return until_ms
+
+    def _parse_change(self, request: Request) -> dict[str, str]:
+        """Return the fields of a form that changes something.
+
+        :raises Problem: if the viewer may not change anything, or the form is not of its session.
+        """
+        if not current_viewer(request).may_change:
+            raise Problem(403, _READ_ONLY)
+        fields = parse_form(request)
+        check_csrf(request, fields)
+        return fields
+
     @app.route("/page/delete/<path:path>", methods=["GET", "POST"])
     async def delete(self, request: Request, path: str) -> Layout | bytes:
         """Return the form that confirms a deletion, or delete the task."""
@@ -272,12 +315,11 @@ class WebUi:
         """
         viewer = current_viewer(request)
         if not viewer.may_change:
-            raise Problem(403, "this session is read-only: log in with another token")
+            raise Problem(403, _READ_ONLY)
         task = await self._get_task(request, path)
         confirmation, status = Confirmation(task=task, viewer=viewer, now=self._now()), 200
         if request.method == b"POST":
-            fields = parse_form(request)
-            check_csrf(request, fields)
+            fields = self._parse_change(request)
             try:
                 _check_state(fields, task)
                 return redirect(request, await act(task, fields, author_of(request)))
@@ -426,11 +468,13 @@ def _message(problem: Problem) -> str:
     return "; ".join([problem.detail, *(text for text in errors if text not in problem.detail)])
 
 
-async def _gather(first: Deferred[A], second: Deferred[B], third: Deferred[C]) -> tuple[A, B, C]:
-    """Wait for three Deferreds at once; raise the first failure."""
-    gathering: Deferred[Any] = defer.gatherResults([first, second, third], consumeErrors=True)
+async def _gather(
+    first: Deferred[A], second: Deferred[B], third: Deferred[C], fourth: Deferred[D]
+) -> tuple[A, B, C, D]:
+    """Wait for four Deferreds at once; raise the first failure."""
+    deferreds: list[Deferred[Any]] = [first, second, third, fourth]
     try:
-        result: tuple[A, B, C] = tuple(await gathering)
+        result: tuple[A, B, C, D] = tuple(await defer.gatherResults(deferreds, consumeErrors=True))
     except defer.FirstError as error:
         error.subFailure.raiseException()
     return result

@@ -118,7 +118,10 @@ class Cluster:
         """Delete all rows of a database."""
         with self.connect(database) as connection:
             # Connections of a store that has just been closed may still hold locks.
-            tables = ("task", "task_label", "attempt", "node", "host_setting")
+            tables = (
+                *("task", "task_label", "attempt", "node", "host_setting"),
+                *("removed_outcome", "acknowledgement"),
+            )
             names = ", ".join(f"{SCHEMA}.{table}" for table in tables)
             connection.execute(f"TRUNCATE {names}".encode())
 

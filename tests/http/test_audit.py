@@ -55,6 +55,19 @@ def test_each_change_is_logged_with_its_author_and_request(client: Client) -> No
     assert ask(client, b"DELETE", b"/task/x") == []
 
 
+def test_acknowledgement_is_logged(client: Client) -> None:
+    form = b"until_ms=%d" % (NOON * 1000)
+    kind = b"Content-Type: application/x-www-form-urlencoded"
+    authorization = b"Authorization: Bearer " + TOKEN
+    length = b"Content-Length: %d" % len(form)
+    request = head(b"POST", b"/page/acknowledge", authorization, kind, length, b"X-Request-Id: r-2")
+    with capturedLogs() as events:
+        client.send(request + form)
+    assert [str(formatEvent(event)) for event in events] == [
+        "ops acknowledged the failures until 2027-01-15T12:00:00.000Z, request r-2"
+    ]
+
+
 def test_replacement_is_logged_as_such(world: World) -> None:
     client = Client(world, BoundedSite(world.parts.site.resource, world.clock))
     for retry, verb in ((1, "created"), (2, "replaced")):

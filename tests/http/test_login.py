@@ -16,6 +16,7 @@ from callme.server.auth import Gate
 from callme.server.refusals import Refusal, Refusals
 from callme.server.site import BoundedSite
 from callme.tap import load_tokens
+from callme.webui.routes import WebUi
 from tests.helpers.credentials import READER, READS, TOKENS, WRITER, WRITES
 from tests.helpers.raw_client import Client, head
 from tests.helpers.tasks import NOON
@@ -230,6 +231,36 @@ def test_expired_session_redirects_to_the_login(world: World, client: Client) ->
     cookie = log_in(client)
     world.clock.rightNow += SESSION_SECONDS
     assert ask(client, b"GET", "/", HTML, cookie).status == 401
+
+
+CHANGES = sorted(
+    rule.rule.replace("<path:path>", f"x@{LATER}")
+    for rule in WebUi.app.url_map.iter_rules()
+    if "POST" in (rule.methods or ()) and rule.rule not in ("/page/login", "/page/logout")
+)
+"""The path of every form that changes something."""
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_change_needs_a_form_of_a_session_that_may_change(
+    world: World, client: Client, path: str
+) -> None:
+    world.put("x", LATER)
+    before = list(world.store.connection.iterdump())
+    reader, writer = log_in(client, READS), log_in(client)
+    fields = {"expected_state": "scheduled", "until_ms": "0"}
+    foreign = b"Origin: http://evil.example"
+    for cookie, token, origin, reason in (
+        (reader, form_of(client, reader), OURS, b"this session is read-only"),
+        (b"Authorization: " + READER, "", OURS, b"this token only permits GET"),
+        (writer, form_of(client, reader), OURS, b"the form belongs to another session"),
+        (writer, form_of(client, writer), foreign, b"evil.example"),
+        (writer, form_of(client, writer), b"X: y", b"a form needs an Origin header"),
+    ):
+        response = send(client, path, {**fields, "csrf_token": token}, origin, cookie)
+        assert response.status == 403
+        assert reason in response.body
+    assert list(world.store.connection.iterdump()) == before
 
 
 def test_read_session_changes_nothing(world: World, client: Client) -> None:

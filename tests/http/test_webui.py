@@ -212,7 +212,7 @@ def test_failed_count_leaves_the_rest_of_the_dashboard(
     assert visit(ticking, "/").facts["Failed, last 3 h"] == "1"
 
 
-def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
+def test_headline_counts_failures_without_the_history(ticking: World) -> None:
     fail(ticking)
     ticking.store.overrides[stats.history] = lambda *_: failed(StoreUnavailable("locked"))
     assert visit(ticking, "/?hours=1").h1 == "1 task failed in the last hour"
@@ -220,11 +220,69 @@ def test_headline_uses_recent_failures_before_the_count(ticking: World) -> None:
     assert visit(ticking, "/?hours=1").h1 == "All is well"
     assert visit(ticking, "/?hours=3").h1 == "1 task failed in the last 3 hours"
     ticking.caller.status = 500
-    for number in range(MAX_ROWS):
+    for number in range(MAX_ROWS + 1):
         ticking.put(f"more{number}", int(ticking.now()) // 60 * 60, retry=0)
     ticking.notify_due("sink.example:80")
     ticking.turn_to(ticking.now() + 5)
-    assert visit(ticking, "/?hours=1").h1 == "20 or more tasks failed in the last hour"
+    assert visit(ticking, "/?hours=1").h1 == "21 tasks failed in the last hour"
+
+
+def test_failures_can_be_acknowledged(ticking: World) -> None:
+    fail(ticking, "one")
+    fail(ticking, "two", NOON + 60)
+    page = visit(ticking, "/")
+    fields = page.form("/page/acknowledge")
+    # It ends after the page was displayed.
+    fail(ticking, "three", NOON + 120)
+    done = visit(ticking, "/page/acknowledge", fields)
+    assert (done.status, done.header("location")) == (303, "/?done=acknowledged")
+    page = visit(ticking, "/?done=acknowledged")
+    assert page.texts(".//p[@role='status']") == ["The failures were acknowledged."]
+    assert page.h1 == "1 task failed since 12:01"
+    visit(ticking, "/page/acknowledge", page.form("/page/acknowledge"))
+    page = visit(ticking, "/")
+    assert page.h1 == "All is well"
+    assert "Failures until 2027-01-15 12:02:00 just now are acknowledged." in page.main
+    assert page.facts["Failed, last 3 h"] == "3"
+    assert [row[1] for row in page.rows("3 failed tasks")] == ["three", "two", "one"]
+    # An older page acknowledges no fewer failures.
+    visit(ticking, "/page/acknowledge", fields)
+    ticking.restart()
+    assert visit(ticking, "/").h1 == "All is well"
+    fail(ticking, "four", NOON + 180)
+    assert visit(ticking, "/").h1 == "1 task failed since 12:02"
+    ticking.turn_to(NOON + 2 * 3600)
+    assert visit(ticking, "/?hours=1").h1 == "All is well"
+    assert "acknowledged" not in visit(ticking, "/?hours=1").main
+    assert visit(ticking, "/?hours=3").h1 == "1 task failed since 12:02"
+
+
+@pytest.mark.parametrize("until", ["", "-1", "x", "1e3", str((NOON + 1) * 1000), "9" * 15])
+def test_acknowledgement_of_the_future_is_refused(ticking: World, until: str) -> None:
+    fail(ticking)
+    ticking.clock.rightNow = float(NOON)
+    page = visit(ticking, "/page/acknowledge", {"until_ms": until})
+    assert (page.status, page.h1) == (400, "Bad Request")
+    assert "expected a time up to now" in page.main
+    assert visit(ticking, "/page/acknowledge", method="GET").status == 405
+
+
+@pytest.mark.parametrize("doing", ["reschedule", "delete", "run"])
+def test_past_stays_when_a_failed_task_is_moved_or_deleted(ticking: World, doing: str) -> None:
+    keys = [fail(ticking, f"bad{number}") for number in range(3)]
+    before = visit(ticking, "/")
+    assert before.h1 == "3 tasks failed in the last 3 hours"
+    path = f"/page/{doing}/{keys[-1]}"
+    fields = {"expected_state": "failed", "trigger_at": "+2h"}
+    ticking.caller.status = None
+    assert visit(ticking, path, fields).status == 303
+    ticking.turn_to(ticking.now() + 70)
+    page = visit(ticking, "/")
+    # The headline names what is wrong now.
+    assert page.h1 == "2 tasks failed in the last 3 hours"
+    assert page.facts["Failed, last 3 h"] == "3"
+    assert page.texts(".//g[@class='bad']/path/title") == ["12:00: 3 failed"]
+    assert page.facts["Lateness, p99"] == before.facts["Lateness, p99"] == "10.0 s"
 
 
 def test_charts_are_drawn_once_for_concurrent_views(

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from callme.core.task import State
-from callme.store import stats, tasks
+from callme.core.times import Key
+from callme.reports import failures
+from callme.reports.failures import OpenFailures, acknowledge, open_failures
+from callme.store import queue, stats, tasks
 from callme.store.database import Store
 from callme.store.interface import (
     CalendarData,
@@ -19,7 +24,7 @@ from callme.store.stats import (
     load_by_minute_and_host,
 )
 from tests.helpers.forecasts import FAR, minutes
-from tests.helpers.stores import NOW, put, put_in
+from tests.helpers.stores import NOW, claim_all, finish, put, put_in
 from tests.helpers.tasks import NOON, definition
 
 
@@ -142,3 +147,86 @@ async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> N
     assert few is not None
     assert [event.task.key for event in few.scheduled] == [early]
     assert (few.more_scheduled, few.more_failed) == (True, False)
+
+
+async def outcomes(store: Store, since: int = NOON) -> list[tuple[int, int, int]]:
+    """Return the begin of each minute of the history, its successes and its failures."""
+    found = await store.read(stats.history, since)
+    assert sum(sum(one.lateness_ms.values()) for one in found) == sum(
+        one.succeeded + one.failed for one in found
+    )
+    return [(one.minute, one.succeeded, one.failed) for one in found]
+
+
+async def test_history_keeps_tasks_that_are_moved_or_deleted(store: Store) -> None:
+    later = NOON + 7200
+    for at in minutes(0, 1, 2):
+        await put_in(store, State.FAILED, "a", at)
+        await put_in(store, State.SUCCEEDED, "b", at)
+    await put(store, "c", later)
+    before = await outcomes(store)
+    assert before == [(at, 1, 1) for at in minutes(0, 1, 2)]
+    lateness = [one.lateness_ms for one in await store.read(stats.history, NOON)]
+    a, b = Key("a", NOON), Key("b", NOON)
+    every = {"include_all_states": True}
+    await store.write(tasks.reschedule, a, later, NOW, **every)
+    assert await outcomes(store) == before
+    await store.write(tasks.reschedule_name, "a", later + 60, NOW, **every)
+    await store.write(tasks.delete, b)
+    assert await outcomes(store) == before
+    await store.write(tasks.delete_name, "b")
+    assert await outcomes(store) == before
+    assert [one.lateness_ms for one in await store.read(stats.history, NOON)] == lateness
+    assert await outcomes(store, NOON + 60) == before[1:]
+    # What has not ended is no part of the past, and a second run is another one.
+    await store.write(tasks.delete, Key("c", later))
+    for at in (later + 60, later + 120):
+        await store.write(tasks.delete, Key("a", at))
+    (claim,) = await claim_all(store, now=later + 180)
+    await finish(store, claim, 200, now=later + 180)
+    assert await outcomes(store) == [*before, (later + 180, 1, 0)]
+
+
+async def test_history_keeps_nothing_of_tasks_that_ended_long_ago(store: Store) -> None:
+    day = 86_400
+    old, new = NOON, NOON + 2 * day
+    for at in (old, old + 60, new):
+        await put_in(store, State.FAILED, "a", at)
+    await store.write(tasks.delete, Key("a", old))
+    assert await store.write(queue.purge, old + 120, 10) == 1
+    assert await outcomes(store, old) == [(new, 0, 1)]
+    await store.write(tasks.delete, Key("a", new))
+    assert await outcomes(store, old) == [(new, 0, 1)]
+    newest = new + 2 * day
+    await put_in(store, State.FAILED, "a", newest)
+    await store.write(tasks.reschedule, Key("a", newest), newest + 60, NOW, include_all_states=True)
+    assert await outcomes(store, old) == [(newest, 0, 1)]
+
+
+async def test_open_failures_are_those_after_the_acknowledgement(store: Store) -> None:
+    empty = OpenFailures(count=0, latest_ms=None)
+    assert await store.read(open_failures, 0) == empty
+    for number, at in enumerate(minutes(0, 1, 2, 3)):
+        await put_in(store, State.FAILED, f"x{number}", at)
+    await put_in(store, State.SUCCEEDED, "y", NOON + 600)
+    latest_ms = (NOON + 180) * 1000
+    assert await store.read(open_failures, NOON * 1000) == OpenFailures(
+        count=3, latest_ms=latest_ms
+    )
+    for until in (NOON + 60, NOON):
+        await store.write(acknowledge, until * 1000)
+        assert await store.read(open_failures, 0) == OpenFailures(
+            count=2, latest_ms=latest_ms, acknowledged_until_ms=(NOON + 60) * 1000
+        )
+    await store.write(tasks.delete, Key("x3", NOON + 180))
+    found = await store.read(open_failures, (NOON + 60) * 1000)
+    assert (found.count, found.latest_ms) == (1, (NOON + 120) * 1000)
+
+
+async def test_open_failures_are_counted_up_to_a_bound(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "MAX_FAILURE_COUNT", 2)
+    for number, at in enumerate(minutes(0, 1, 2)):
+        await put_in(store, State.FAILED, f"x{number}", at)
+    assert (await store.read(open_failures, 0)).count == 2

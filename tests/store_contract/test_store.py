@@ -1104,22 +1104,22 @@ async def test_history_measures_lateness_of_first_attempts_only(store: Store) ->
     for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at)
-    assert await store.read(stats.history, NOON) == [
-        MinuteOutcomes(minute=NOON + 60, succeeded=0, failed=1, lateness_ms={1000: 1})
-    ]
+    past = MinuteOutcomes(minute=NOON + 60, succeeded=0, failed=1, lateness_ms={1000: 1})
+    assert await store.read(stats.history, NOON) == [past]
     moved = await store.write(
         tasks.reschedule, key, NOON + 120, NOON + 100, include_all_states=False
     )
     assert moved is not None
-    assert await store.read(stats.history, NOON) == []
+    assert await store.read(stats.history, NOON) == [past]
     (claim,) = await claim_all(store, now=NOON + 123)
     await finish(store, claim, 200, NOON + 123)
     assert await store.read(stats.history, NOON) == [
-        MinuteOutcomes(minute=NOON + 120, succeeded=1, failed=0, lateness_ms={3000: 1})
+        past,
+        MinuteOutcomes(minute=NOON + 120, succeeded=1, failed=0, lateness_ms={3000: 1}),
     ]
     await put(store, "late", NOON, max_delay=1)
     await store.write(queue.expire_overdue, NOON + 180)
-    assert (await store.read(stats.history, NOON))[1:] == [
+    assert (await store.read(stats.history, NOON))[2:] == [
         MinuteOutcomes(minute=NOON + 180, succeeded=0, failed=1, lateness_ms={})
     ]
 

@@ -91,6 +91,8 @@ def _shield(reading: Deferred[T]) -> Deferred[T]:
 JSON = dict[str, Any]
 VARIES = {"Vary": "Accept"}
 """The header of a resource that has another representation too (RFC 9110, section 12.5.5)."""
+SERVICE_LINK = {"Link": '</openapi.json>; rel="service-desc"; type="application/json"'}
+"""The header that leads to the description of the API (RFC 8631, section 4.2)."""
 
 
 def json_response(

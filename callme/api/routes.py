@@ -13,7 +13,6 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
-from .. import __version__
 from ..core.parameters import parse_definition
 from ..core.task import State, Task
 from ..core.times import Key, rfc3339, to_ms
@@ -36,6 +35,7 @@ from .dry_run import DryRun, forecast_to_dict
 from .hosts import HostService
 from .ical import ICS, calendar_at, calendar_of
 from .long_poll import LongPoll
+from .openapi.operations import SERVICE
 from .openapi.operations import served as openapi_document
 from .problems import is_options, problem_for
 from .requests import (
@@ -60,6 +60,7 @@ from .requests import (
     strip_trailing_slash,
 )
 from .responses import (
+    SERVICE_LINK,
     VARIES,
     PageReader,
     add_warnings,
@@ -76,17 +77,6 @@ from .responses import (
     wants_pretty,
 )
 from .task_service import TaskService, put_problem
-
-LINKS = {
-    "tasks": "/status/",
-    "batch": "/batch",
-    "forecast": "/forecast",
-    "hosts": "/hosts/",
-    "health": "/healthz",
-    "metrics": "/metrics",
-    "openapi": "/openapi.json",
-}
-"""Paths that a client can start from."""
 
 
 @define(eq=False, kw_only=True)
@@ -364,8 +354,7 @@ class Api:
         Monitors ask for ``/``; browsers get the web UI.
         """
         parse_query(request)
-        members = {"name": "callme", "version": __version__, "links": LINKS}
-        return json_response(request, members, headers=VARIES)
+        return json_response(request, SERVICE, headers=VARIES | SERVICE_LINK)
 
     # Errors
 

@@ -40,6 +40,14 @@ def nullable(schema: Schema, description: str = "") -> Schema:
     return _described({"anyOf": [schema, {"type": "null"}]}, description)
 
 
+def one_of(*names: str) -> Schema:
+    """Return the schema of an object that is of one of some types, which exclude each other.
+
+    Generators make a union of ``oneOf``, and of ``anyOf`` often one type with all members.
+    """
+    return {"oneOf": [ref(name) for name in names]}
+
+
 def one_or_many(item: Schema, maximum: int, *, minimum: int = 1) -> Schema:
     """Return the schema of a value, or of a list of ``minimum`` to ``maximum`` such values."""
     return {"anyOf": [item, array(item, minItems=minimum, maxItems=maximum)]}

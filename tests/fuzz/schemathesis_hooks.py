@@ -29,7 +29,8 @@ FAR = 4_102_444_800
 """2100-01-01T00:00:00Z."""
 CLOSED = "http://127.0.0.1:1/"
 """The callback host: nothing listens there."""
-HOST_PATTERN = document()["paths"]["/hosts/{host}"]["parameters"][0]["schema"]["pattern"]
+_HOST = document()["paths"]["/hosts/{host}"]["put"]["parameters"][0]
+HOST_PATTERN = _HOST["schema"]["pattern"]
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -40,7 +41,7 @@ def encode_lines(context: Any, value: Any) -> bytes:
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     # Values in a path are percent-encoded already.
-    path = {name: unquote(in_path(value)) for name, value in case.path_parameters.items()}
+    path = {name: unquote(in_url(value)) for name, value in case.path_parameters.items()}
     if case.method == "PUT" and is_a("Time", path.get("trigger_at")):
         path["trigger_at"] = future(path["trigger_at"], case.body)
     elif is_a("AbsoluteTime", path.get("trigger_at")):
@@ -67,8 +68,8 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     case._record_starting_state()
 
 
-def in_path(value: Any) -> str:
-    """Return a value as people write it in a path: a number without its fraction."""
+def in_url(value: Any) -> str:
+    """Return a value as people write it in a URL: a number without fraction and exponent."""
     return str(int(value) if isinstance(value, float) else value)
 
 
@@ -90,7 +91,7 @@ def tame_query(query: dict[str, Any], path: dict[str, Any]) -> None:
         query["start_from"] = f"{path.get('task_name', name)}@{at}"
     for name in ("due_from", "due_before"):
         if is_a("Time", query.get(name)):
-            query[name] = accepted(query[name], parse_now, str(FAR))
+            query[name] = accepted(in_url(query[name]), parse_now, str(FAR))
     if str(query.get("wait")) in map(str, range(MAX_WAIT_SECONDS + 1)):
         # No task changes, so a long poll would wait in vain.
         query["wait"] = 0
@@ -123,6 +124,10 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
 
 def tame(body: dict[str, Any], path: dict[str, Any]) -> None:
     """Adapt a body."""
+    if is_a("NewTask", body):
+        # The schema leaves out that they are required where the URL does not have them.
+        missing = {"task_name": "task", "trigger_at": str(FAR)}
+        body.update({name: value for name, value in missing.items() if name not in path | body})
     if is_a("Time", body.get("trigger_at")):
         body["trigger_at"] = future(body["trigger_at"], body)
     for name, schema in (("task_name", "TaskName"), ("trigger_at", "Time")):

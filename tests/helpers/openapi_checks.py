@@ -38,8 +38,8 @@ def is_parameter(name: str, value: object) -> bool:
 def template_of(target: str) -> str | None:
     """Return the path template of the document that a request target matches, or ``None``."""
     path = target.partition("?")[0]
-    # A trailing slash makes no difference; the document has it for lists.
-    for wanted in (path.removesuffix("/"), path, path + "/"):
+    # A trailing slash makes no difference; the document has none.
+    for wanted in (path.removesuffix("/"), path):
         if wanted in PATHS:
             return wanted
         first, _, rest = wanted.removeprefix("/").partition("/")

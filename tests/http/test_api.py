@@ -741,6 +741,9 @@ def test_root_describes_the_service_to_monitors(world: World, accept: str | None
     assert answer.json["version"] == __version__
     for path in answer.json["links"].values():
         assert ask(world, "OPTIONS", path).status == 204
+    # RFC 8631, section 4.2.
+    description = '</openapi.json>; rel="service-desc"; type="application/json"'
+    assert answer.header("link") == description
     head = ask(world, "HEAD", "/", headers=headers)
     assert (head.status, head.header("content-length")) == (200, str(len(answer.text)))
     assert ask(world, "GET", "/?colour=red", headers=headers).status == 400

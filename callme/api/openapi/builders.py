@@ -77,14 +77,21 @@ def path_parameter(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def content(schema: Schema, media_type: str = JSON) -> dict[str, Any]:
-    """Return the content of a body in one media type."""
-    return {media_type: {"schema": schema}}
+def content(schema: Schema, media_type: str = JSON, **examples: object) -> dict[str, Any]:
+    """Return the content of a body in one media type.
+
+    :param examples: bodies, by name.
+    """
+    values = {name: {"value": value} for name, value in examples.items()}
+    return {media_type: {"schema": schema, **({"examples": values} if values else {})}}
 
 
-def response(description: str, schema: Schema, **keywords: Any) -> dict[str, Any]:
-    """Return a response with a JSON body."""
-    return {"description": description, "content": content(schema), **keywords}
+def response(description: str, body: dict[str, Any], **keywords: Any) -> dict[str, Any]:
+    """Return a response with a body.
+
+    :param body: what :func:`content` returns.
+    """
+    return {"description": description, "content": body, **keywords}
 
 
 def header(schema: Schema, description: str = "", *, required: bool = True) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..requests import (
     ORDERS,
     WAIT_LIMIT_SECONDS,
 )
+from . import examples
 from .builders import content, header, query_flag, query_parameter
 
 PARAMETERS: dict[str, Schema] = {
@@ -160,11 +161,13 @@ def responses() -> dict[str, Any]:
         name: {
             "description": description,
             "content": content(
-                ref("PutProblem" if name in _WITH_TASK else "Problem"), "application/problem+json"
+                ref("PutProblem" if name in _WITH_TASK else "Problem"),
+                "application/problem+json",
+                problem=examples.problem(name, status),
             ),
             **({"headers": _HEADERS[name]} if name in _HEADERS else {}),
         }
-        for name, (_, description) in _PROBLEMS.items()
+        for name, (status, description) in _PROBLEMS.items()
     }
 
 

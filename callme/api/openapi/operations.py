@@ -7,14 +7,14 @@ from functools import cache
 from typing import Any
 
 from ... import __version__
-from ...core.json_schema import Schema, ref, string
+from ...core.json_schema import Schema, one_of, ref, string
 from ...core.task import ATTEMPTS_PER_PAGE, MAX_ATTEMPTS
 from ...server.channel import MAX_BATCH
 from ...server.problem import encode
 from ..batch import MAX_TASKS
 from ..ical import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
 from ..requests import HOST_PATTERN, PAGING
-from . import schemas
+from . import examples, schemas
 from .builders import (
     CALENDAR,
     NDJSON,
@@ -38,13 +38,28 @@ error is `application/problem+json` (RFC 9457). Unknown \
 parameters are refused."""
 
 
+LINKS = {
+    "tasks": "/status",
+    "batch": "/batch",
+    "forecast": "/forecast",
+    "hosts": "/hosts",
+    "health": "/healthz",
+    "metrics": "/metrics",
+    "openapi": "/openapi.json",
+}
+"""Paths that a client can start from."""
+SERVICE = {"name": "callme", "version": __version__, "links": LINKS}
+"""The response to ``GET /``."""
+
+
 def document() -> dict[str, Any]:
-    """Return the document (OpenAPI 3.1.1)."""
+    """Return the document (OpenAPI 3.1)."""
     return {
-        "openapi": "3.1.1",
+        "openapi": "3.1.0",
         "info": {
             "title": "callme",
             "version": __version__,
+            "contact": {"name": "The operator of this daemon"},
             "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
@@ -79,10 +94,6 @@ def served(pretty: bool) -> bytes:
 
 Operation = dict[str, Any]
 
-TWO_LINES = "".join(
-    f'{{"task_name": "{name}", "trigger_at": "+6h", "callback": "http://example.com/run-it"}}\n'
-    for name in ("first", "second")
-)
 _NAME = path_parameter("task_name", ref("TaskName"))
 _HOST = path_parameter(
     "host",
@@ -99,41 +110,46 @@ _TIME = path_parameter("trigger_at", ref("Time"))
 
 def paths() -> dict[str, Any]:
     """Return the operations, by path and method."""
-    of_name = {"parameters": [_NAME]}
     return {
         "/": {"get": _service()},
-        "/task/": {
-            "get": _list("getTasks"),
-            "put": _put("putTask", "NewTask", "name and minute in the body"),
+        "/task": {
+            "get": _list("getTasks", "List all tasks."),
+            "put": _put("putTask", "name and minute in the body", examples.NEW_TASK),
         },
-        "/task/{task_name}": of_name
-        | {
-            "get": _list("getTasksOfName", of_name=True),
-            "put": _put("putTaskOfName", "NewTaskOfName", "minute in the body"),
+        "/task/{task_name}": {
+            "get": _list("getTasksOfName", "List the tasks of a name.", _NAME),
+            "put": _put("putTaskOfName", "minute in the body", examples.TASK_OF_NAME, _NAME),
             "delete": _delete_name(),
         },
-        "/task/{task_name}@{trigger_at}": of_name
-        | {
-            "get": _get("getTask"),
-            "put": _put("putTaskOfKey", "NewTaskOfKey", "name and minute in the URL", _TIME),
+        "/task/{task_name}@{trigger_at}": {
+            "get": _get("getTask", "Return a task with its payload and attempts."),
+            "put": _put(
+                "putTaskOfKey", "name and minute in the URL", examples.TASK_OF_KEY, _NAME, _TIME
+            ),
             "delete": _delete(),
         },
-        "/status/": {"get": _list("getStatus")},
-        "/status/{task_name}": of_name | {"get": _list("getStatusOfName", of_name=True)},
-        "/status/{task_name}@{trigger_at}": of_name | {"get": _get("getStatusOfTask")},
-        "/reschedule/{task_name}": of_name
-        | {"post": _reschedule("rescheduleTasksOfName", "Move the failed tasks of a name.")},
+        "/status": {"get": _list("getStatus", "List all tasks, as `GET /task` does.")},
+        "/status/{task_name}": {
+            "get": _list(
+                "getStatusOfName",
+                "List the tasks of a name, as `GET /task/{task_name}` does.",
+                _NAME,
+            )
+        },
+        "/status/{task_name}@{trigger_at}": {
+            "get": _get(
+                "getStatusOfTask", "Return a task, as `GET /task/{task_name}@{trigger_at}` does."
+            )
+        },
+        "/reschedule/{task_name}": {
+            "post": _reschedule("rescheduleTasksOfName", "Move the failed tasks of a name.", _NAME)
+        },
         "/reschedule/{task_name}@{trigger_at}": {
-            "parameters": [_NAME, _ABSOLUTE_TIME],
-            "post": _reschedule("rescheduleTask", "Move a failed task."),
+            "post": _reschedule("rescheduleTask", "Move a failed task.", _NAME, _ABSOLUTE_TIME)
         },
         "/batch": {"post": _batch()},
-        "/hosts/": {"get": _hosts()},
-        "/hosts/{host}": {
-            "parameters": [_HOST],
-            "put": _put_host(),
-            "delete": _delete_host(),
-        },
+        "/hosts": {"get": _hosts()},
+        "/hosts/{host}": {"put": _put_host(), "delete": _delete_host()},
         "/forecast": {"get": _forecast()},
         "/healthz": {"get": _health()},
         "/metrics": {"get": _metrics()},
@@ -144,7 +160,7 @@ def paths() -> dict[str, Any]:
 def _operation(
     operation_id: str,
     summary: str,
-    description: str = "",
+    description: str,
     *,
     tag: str = "tasks",
     parameters: Iterable[str | Schema] = (),
@@ -163,7 +179,7 @@ def _operation(
     return {
         "operationId": operation_id,
         "summary": summary,
-        **({"description": description} if description else {}),
+        "description": description,
         "tags": [tag],
         "parameters": parameter_refs(parameters),
         "responses": {**error_responses(errors, without), **successes},
@@ -187,22 +203,26 @@ def _links(task: str) -> dict[str, Any]:
     }
 
 
-def _put(operation_id: str, body: str, source: str, *in_path: Schema) -> Operation:
+def _put(operation_id: str, source: str, example: dict[str, str], *in_path: Schema) -> Operation:
     location = header(string(format="uri-reference"), "The task's path.")
     return _operation(
         operation_id,
         f"Create a task, with {source}.",
         "It may be repeated safely. `If-Match: *` replaces the definition of a `scheduled` task.",
         parameters=(*in_path, "dry_run", "if_match", "if_none_match"),
-        requestBody={"required": True, "content": content(ref(body))},
+        requestBody={"required": True, "content": content(ref("NewTask"), task=example)},
         successes={
             "200": response(
                 "A task with the same definition exists, or the request was a dry run.",
-                {"anyOf": [ref("PutPreview"), ref("Task")]},
+                content(
+                    one_of("Task", "PutPreview"),
+                    task=examples.TASK,
+                    dry_run=examples.PREVIEW,
+                ),
             ),
             "201": response(
                 "The task is created and on disk.",
-                ref("Task"),
+                content(ref("Task"), task=examples.TASK),
                 headers={"Location": location},
                 links=_links("$response.body#"),
             ),
@@ -211,17 +231,17 @@ def _put(operation_id: str, body: str, source: str, *in_path: Schema) -> Operati
     )
 
 
-def _get(operation_id: str) -> Operation:
+def _get(operation_id: str, summary: str) -> Operation:
     return _operation(
         operation_id,
-        "Return a task with its payload and attempts.",
+        summary,
         f"The response has the last {ATTEMPTS_PER_PAGE} attempts, and a `next` where earlier ones"
         f" are on record. The last {MAX_ATTEMPTS:,} attempts of a task are.",
-        parameters=(_ABSOLUTE_TIME, "wait", "attempts_from"),
+        parameters=(_NAME, _ABSOLUTE_TIME, "wait", "attempts_from"),
         successes={
             "200": response(
                 "The task and its attempts.",
-                ref("Task"),
+                content(ref("Task"), task=examples.FAILED_TASK),
                 headers={
                     "Link": header(
                         string(),
@@ -235,22 +255,23 @@ def _get(operation_id: str) -> Operation:
     )
 
 
-def _list(operation_id: str, *, of_name: bool = False) -> Operation:
+def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
     following = {"start_from": "$response.body#/next"}
-    if of_name:
+    if in_path:
         following = {"task_name": "$request.path.task_name", **following}
     return _operation(
         operation_id,
-        f"List {'the tasks of a name' if of_name else 'all tasks'}.",
+        summary,
         "The response is a calendar (RFC 5545) where `Accept` prefers `text/calendar` to"
         " `application/json`, or where the path ends in `.ics` and no task has a name that does. It"
         f" has the tasks scheduled in the next {AHEAD_DAYS} days and those that failed in the last"
         f" {BACK_DAYS}, at most {MAX_EVENTS} of each. A calendar takes no parameters.",
-        parameters=PAGING,
+        parameters=(*in_path, *PAGING),
         successes={
             "200": {
                 "description": "A page of tasks.",
-                "content": content(ref("TaskList")) | content(string("A `VCALENDAR`."), CALENDAR),
+                "content": content(ref("TaskList"), page=examples.TASK_LIST)
+                | content(string("A `VCALENDAR`."), CALENDAR, calendar=examples.CALENDAR),
                 "headers": {
                     "Vary": header(string()),
                     "Link": header(
@@ -267,20 +288,25 @@ def _list(operation_id: str, *, of_name: bool = False) -> Operation:
                 },
             }
         },
-        errors=("NotFound",) if of_name else (),
+        errors=("NotFound",) if in_path else (),
     )
 
 
-def _reschedule(operation_id: str, summary: str) -> Operation:
+def _reschedule(operation_id: str, summary: str, *in_path: Schema) -> Operation:
     return _operation(
         operation_id,
         summary,
         "The new time is that of the body, or else the next minute. Of several tasks, the first by"
         " its old time gets that minute, and each other one the next free minute. A running task is"
         " never moved.",
-        parameters=("all",),
+        parameters=(*in_path, "all"),
         requestBody={"required": False, "content": content(ref("NewTime"))},
-        successes={"200": response("The moved tasks and the skipped ones.", ref("Rescheduled"))},
+        successes={
+            "200": response(
+                "The moved tasks and the skipped ones.",
+                content(ref("Rescheduled"), rescheduled=examples.RESCHEDULED),
+            )
+        },
         errors=(
             "NotFound",
             "Conflict",
@@ -295,10 +321,12 @@ def _delete_name() -> Operation:
     return _operation(
         "deleteTasksOfName",
         "Cancel and delete the tasks of a name.",
+        "Their attempts are deleted too. A running task is skipped.",
+        parameters=(_NAME,),
         successes={
             "200": response(
                 "The number of deleted tasks, and the running ones, which are skipped.",
-                ref("Deleted"),
+                content(ref("Deleted"), deleted=examples.DELETED),
             )
         },
         errors=("NotFound", "PreconditionFailed"),
@@ -309,14 +337,15 @@ def _delete() -> Operation:
     return _operation(
         "deleteTask",
         "Cancel and delete a task.",
-        parameters=(_ABSOLUTE_TIME,),
+        "Its attempts are deleted too. A running task stays: the response is `409`.",
+        parameters=(_NAME, _ABSOLUTE_TIME),
         successes={"204": {"description": "The task is deleted."}},
         errors=("NotFound", "Conflict", "PreconditionFailed"),
     )
 
 
 def _batch() -> Operation:
-    tasks = string("One task a line, each as in `NewTask`.", examples=[TWO_LINES])
+    tasks = string("One task a line, each as in `NewTask`.")
     results = string("One result a line, each as in `BatchResults`.")
     return _operation(
         "putBatch",
@@ -327,13 +356,15 @@ def _batch() -> Operation:
         parameters=("dry_run",),
         requestBody={
             "required": True,
-            "content": content(ref("Batch")) | content(tasks, NDJSON),
+            "content": content(ref("Batch"), tasks=[examples.NEW_TASK])
+            | content(tasks, NDJSON, tasks=examples.LINES),
         },
         successes={
             "200": {
                 "description": "The results in the order of the tasks, in the media type of the"
                 " request.",
-                "content": content(ref("BatchResults")) | content(results, NDJSON),
+                "content": content(ref("BatchResults"), results=examples.BATCH_RESULTS)
+                | content(results, NDJSON, results=examples.RESULT_LINES),
             }
         },
         errors=("PreconditionFailed", "UnsupportedMediaType"),
@@ -344,9 +375,12 @@ def _hosts() -> Operation:
     return _operation(
         "getHosts",
         "List the hosts that tasks call, and their settings.",
+        "Each host has the number of its tasks, and the results of its latest calls.",
         tag="daemon",
         parameters=("start_from_host", "limit"),
-        successes={"200": response("A page of hosts.", ref("HostList"))},
+        successes={
+            "200": response("A page of hosts.", content(ref("HostList"), page=examples.HOST_LIST))
+        },
     )
 
 
@@ -358,8 +392,14 @@ def _put_host() -> Operation:
         " on the database together, within a second. Those of `*` hold for each host that has none"
         " of its own; a pause of `*` holds for every host.",
         tag="daemon",
+        parameters=(_HOST,),
         requestBody={"required": True, "content": content(ref("NewHostSettings"))},
-        successes={"200": response("All settings of the host.", ref("HostSettings"))},
+        successes={
+            "200": response(
+                "All settings of the host.",
+                content(ref("HostSettings"), settings=examples.HOST_SETTINGS),
+            )
+        },
         errors=("TooManyHosts", "UnsupportedMediaType", "Invalid"),
     )
 
@@ -368,7 +408,10 @@ def _delete_host() -> Operation:
     return _operation(
         "deleteHost",
         "Return a host or all hosts to the defaults.",
+        "Its pause ends, and its limits no longer apply. The settings of `*` stay unless the path"
+        " names them.",
         tag="daemon",
+        parameters=(_HOST,),
         successes={"204": {"description": "The host has no settings."}},
     )
 
@@ -382,7 +425,9 @@ def _forecast() -> Operation:
         " at once, each other one when a call before it has ended.",
         tag="daemon",
         parameters=("hours",),
-        successes={"200": response("The forecast.", ref("Forecast"))},
+        successes={
+            "200": response("The forecast.", content(ref("Forecast"), forecast=examples.FORECAST))
+        },
     )
 
 
@@ -390,11 +435,14 @@ def _health() -> Operation:
     return _operation(
         "health",
         "Return whether callme is healthy.",
+        "callme is healthy while its scheduler runs and the database can be read and written.",
         tag="daemon",
         security=[],
         successes={
-            "200": response("callme is healthy.", ref("Health")),
-            "503": response("callme is not healthy.", ref("Health")),
+            "200": response("callme is healthy.", content(ref("Health"), ok=examples.HEALTH)),
+            "503": response(
+                "callme is not healthy.", content(ref("Health"), failing=examples.FAILING_HEALTH)
+            ),
         },
         without="Unauthorized",
     )
@@ -410,8 +458,14 @@ def _metrics() -> Operation:
         successes={
             "200": {
                 "description": "The metrics.",
-                "content": content(string("The text format of Prometheus, 0.0.4."), TEXT)
-                | content(string("OpenMetrics 1.0.0."), OPENMETRICS),
+                "content": content(
+                    string("The text format of Prometheus, 0.0.4."), TEXT, metrics=examples.METRICS
+                )
+                | content(
+                    string("OpenMetrics 1.0.0."),
+                    OPENMETRICS,
+                    metrics=f"{examples.METRICS}# EOF\n",
+                ),
                 "headers": {"Vary": header(string())},
             }
         },
@@ -426,7 +480,14 @@ def _service() -> Operation:
         "A client that accepts `text/html` gets the web page instead.",
         tag="daemon",
         successes={
-            "200": response("The service.", ref("Service"), headers={"Vary": header(string())})
+            "200": response(
+                "The service.",
+                content(ref("Service"), service=SERVICE),
+                headers={
+                    "Vary": header(string()),
+                    "Link": header(string(), 'This document (`rel="service-desc"`, RFC 8631).'),
+                },
+            )
         },
         without="Unavailable",
     )
@@ -436,7 +497,12 @@ def _document() -> Operation:
     return _operation(
         "openapi",
         "Return this document.",
+        "It describes the API for generators of clients and for viewers.",
         tag="daemon",
-        successes={"200": response("This document.", {"type": "object"})},
+        successes={
+            "200": response(
+                "This document.", content({"type": "object"}, document={"openapi": "3.1.0"})
+            )
+        },
         without="Unavailable",
     )

@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
-from ...core.json_schema import Schema, array, integer, nullable, ref, string
-from ...core.parameters import PARAMETERS
+from ...core.json_schema import Schema, array, integer, nullable, one_of, ref, string
+from ...core.parameters import PARAMETERS, Parameter
 from ...core.task import ATTEMPTS_PER_PAGE, MAX_ATTEMPTS, Reason, State
 from ...core.times import ABSOLUTE_TIME_SCHEMA, KEY_SCHEMA, NAME_SCHEMA, TIME_SCHEMA
 from ...hosts.settings import MAX_CONCURRENT, MAX_PER_MINUTE
 from ...reports.forecast import MAX_OVERLOADS
 from ..batch import MAX_TASKS
 from ..dry_run import MAX_ATTEMPTS_IN_BATCH
+from . import examples
 from .builders import boolean, count, enum, request_object, response_object, timestamp
-
-EXAMPLE = {"trigger_at": "+6h", "callback": "http://example.com/run-it"}
-"""The first task of the tour."""
-
 
 _WARNINGS = array(ref("Warning"), "Only in the response to a `PUT`, and only if there are any.")
 
 
 def request_schemas() -> dict[str, Schema]:
     """Return the schemas of requests, by name."""
-    parameters = {
-        parameter.name: parameter.schema
-        if "$ref" in parameter.schema
-        else parameter.schema
-        | {"description": parameter.documentation}
-        | ({} if parameter.is_required else {"default": parameter.default})
-        for parameter in PARAMETERS
-    }
-    required = [parameter.name for parameter in PARAMETERS if parameter.is_required]
+    parameters = {parameter.name: _parameter_schema(parameter) for parameter in PARAMETERS}
+    in_url = ("task_name", "trigger_at")
+    required = [p.name for p in PARAMETERS if p.is_required and p.name not in in_url]
     return {
         "TaskName": NAME_SCHEMA,
         "Time": TIME_SCHEMA,
         "AbsoluteTime": ABSOLUTE_TIME_SCHEMA,
         "Key": KEY_SCHEMA,
         "NewTask": request_object(
-            parameters, required, examples=[{"task_name": "trial-end", **EXAMPLE}]
-        ),
-        "NewTaskOfName": request_object(
             parameters,
-            (name for name in required if name != "task_name"),
-            examples=[EXAMPLE],
-            description="A `task_name` must be equal to the one in the URL.",
-        ),
-        "NewTaskOfKey": request_object(
-            parameters,
-            (name for name in required if name not in ("task_name", "trigger_at")),
-            examples=[{"callback": EXAMPLE["callback"]}],
-            description="A `task_name` and a `trigger_at` must be equal to those in the URL.",
+            required,
+            examples=[examples.NEW_TASK],
+            description="`task_name` and `trigger_at` are required too, each in the body or in the"
+            " URL; in both, it must be the same.",
         ),
         "Batch": array(ref("NewTask"), maxItems=MAX_TASKS),
         "NewTime": request_object(
@@ -73,6 +56,17 @@ def request_schemas() -> dict[str, Schema]:
             examples=[{"paused": "+30m"}, {"max_per_minute": 10}],
         ),
     }
+
+
+def _parameter_schema(parameter: Parameter) -> Schema:
+    if "$ref" in parameter.schema:
+        return parameter.schema
+    schema = parameter.schema | {"description": parameter.documentation}
+    # Some generated clients send every default, and some of them send "[]" for an empty list. A
+    # parameter that is left out has the same effect as an empty one.
+    if parameter.is_required or parameter.default in ("", [], {}, None):
+        return schema
+    return schema | {"default": parameter.default}
 
 
 def response_schemas() -> dict[str, Schema]:
@@ -198,7 +192,7 @@ def _attempt_members() -> dict[str, Schema]:
     }
 
 
-def _put_schemas() -> dict[str, Schema]:
+def _preview_schemas() -> dict[str, Schema]:
     preview: dict[str, Schema] = {
         "dry_run": {"const": True, "description": "Nothing was changed."},
         "status": {
@@ -210,11 +204,10 @@ def _put_schemas() -> dict[str, Schema]:
             "Create the task, replace its definition, or keep the existing task.",
             enum=["create", "replace", "keep"],
         ),
-        "task": ref("ListedTask", "The task after the `PUT`; it has a payload except in a batch."),
+        "task": ref("Task", "The task after the `PUT`."),
         "attempts_at": array(
             timestamp(),
-            "The minute of each attempt, if each one fails within its minute; in a"
-            f" batch the first {MAX_ATTEMPTS_IN_BATCH}.",
+            "The minute of each attempt, if each one fails within its minute.",
         ),
         "expires_at": timestamp("The time from which on no request starts."),
         "calls_in_minute": count("Tasks due in the minute, with this one.", 1),
@@ -229,12 +222,32 @@ def _put_schemas() -> dict[str, Schema]:
         "host_rate": ref("Rate"),
         "warnings": _WARNINGS,
     }
+    of_batch = preview | {
+        "task": ref("ListedTask", "The task after the `PUT`."),
+        "attempts_at": array(
+            timestamp(),
+            "The minutes of the first attempts, if each one fails within its minute.",
+            maxItems=MAX_ATTEMPTS_IN_BATCH,
+        ),
+    }
+    optional = preview.keys() - {"dry_run", "status", "would", "task"}
     return {
         "PutPreview": response_object(
             preview,
-            optional=preview.keys() - {"dry_run", "status", "would", "task"},
+            optional=optional,
             description="The response to a dry run. For a task that is kept it has no forecast.",
         ),
+        "BatchPreview": response_object(
+            of_batch,
+            optional=optional,
+            description="The result of one task in the dry run of a batch.",
+        ),
+    }
+
+
+def _put_schemas() -> dict[str, Schema]:
+    return {
+        **_preview_schemas(),
         "PutResult": response_object(
             {
                 "status": {
@@ -248,7 +261,7 @@ def _put_schemas() -> dict[str, Schema]:
             optional=("warnings",),
         ),
         "BatchResults": array(
-            {"anyOf": [ref("PutPreview"), ref("PutResult"), ref("PutProblem")]},
+            one_of("PutResult", "BatchPreview", "PutProblem"),
             "The result of each task's `PUT`, in order.",
         ),
     }
@@ -284,7 +297,7 @@ def _reschedule_schemas() -> dict[str, Schema]:
 
 def _problem_schemas() -> dict[str, Schema]:
     problem = {
-        "type": string("Always `about:blank`.", format="uri-reference"),
+        "type": string("Always `about:blank`.", format="uri-reference", examples=["about:blank"]),
         "title": string("The status in words."),
         "status": integer(400, 599, "The status of the response."),
         "detail": string("A sentence for a person."),

@@ -21,7 +21,7 @@ def test_parameters_of_the_client_are_those_of_the_api() -> None:
 
 
 def test_filters_of_the_client_are_those_of_the_api() -> None:
-    listed = PATHS["/status/"]["get"]["parameters"]
+    listed = PATHS["/status"]["get"]["parameters"]
     names = {COMPONENTS["parameters"][one["$ref"].rpartition("/")[2]]["name"] for one in listed}
     assert set(get_type_hints(Filters)) == names - {"pretty"}
 

@@ -388,6 +388,15 @@ def test_unexpected_error_gets_an_error_page(
 # Task page
 
 
+def test_page_of_a_first_attempt_in_flight(ticking: World) -> None:
+    ticking.caller.status = None
+    ticking.put("first", NOON + 60)
+    ticking.turn_to(NOON + 65)
+    page = visit(ticking, f"/page/task/first@{NOON + 60}")
+    assert (page.status, page.h1) == (200, "first")
+    assert page.rows("1 attempt") == [["1", "\u2013", "", "", "", "in flight", "", ""]]
+
+
 def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     more = {
         "retry": 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
@@ -156,7 +157,7 @@ def _is_running_shown(task: Task) -> bool:
 
 def _attempt_rows(task: Task, now: float) -> Iterator[Sequence[Renderable]]:
     attempts = task.attempts or ()
-    for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
+    for attempt, following in zip_longest(attempts, attempts[1:]):
         yield _row(attempt, _next_step(task, attempt, following), now)
     if _is_running_shown(task):
         yield (str(_running_number(task)), "\u2013", "", "", "", "in flight", "", "")

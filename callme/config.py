@@ -25,6 +25,7 @@ from .security.hosts import parse_origin
 from .security.iana import Network
 from .security.outgoing import ForHost, Proxy, parse_client_certificate, parse_proxy
 from .security.proxies import parse_proxy_network
+from .server.paths import parse_base_path
 from .store.postgresql.dsn import is_url
 
 MAX_CALLS = 10_000
@@ -272,6 +273,13 @@ class Settings:
         text="a proxy that may name the address of its client for the log, in `Forwarded` or "
         "`X-Forwarded-For`: an address, a CIDR, or `unix` for those that connect through a Unix "
         "socket. You can repeat the option",
+    )
+    base_path: str = _field(
+        Option,
+        parse=parse_base_path,
+        default="/",
+        text="the path of another site below which a [proxy](exposing.md#below-a-path-of-another-"
+        "site) serves callme, such as `/callme`",
     )
     max_connections: int = _field(
         Option,

@@ -39,6 +39,7 @@ from .security.signing import SigningKeys
 from .security.tokens import Tokens
 from .server.auth import Gate
 from .server.listen import address_of, connection_limits_for, endpoint_of
+from .server.paths import BasePath
 from .server.router import RootResource
 from .server.site import BoundedSite
 from .store.database import Store
@@ -184,6 +185,7 @@ def build(environment: Environment) -> Parts:
         idle_seconds=settings.idle_timeout,
         count_refusal=counters.request_refused,
     )
+    site.base_path = BasePath(settings.base_path)
     return Parts(
         store=store,
         caller=environment.caller,

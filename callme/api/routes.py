@@ -24,6 +24,7 @@ from ..reports.forecaster import Forecaster
 from ..security.address_policy import AddressPolicy
 from ..server.auth import IAnonymous, access_of, author_of, check_name, narrow_prefix
 from ..server.negotiation import wants_calendar
+from ..server.paths import base_path_of
 from ..server.problem import Problem, problem_response
 from ..server.router import AnyPathConverter, AppResource
 from ..store import queue, stats, tasks
@@ -35,8 +36,8 @@ from .dry_run import DryRun, forecast_to_dict
 from .hosts import HostService
 from .ical import ICS, calendar_at, calendar_of
 from .long_poll import LongPoll
-from .openapi.operations import SERVICE
 from .openapi.operations import served as openapi_document
+from .openapi.operations import service_document
 from .problems import is_options, problem_for
 from .requests import (
     LABEL,
@@ -345,7 +346,7 @@ class Api:
     def openapi(self, request: IRequest) -> bytes:
         """Return the OpenAPI document."""
         parse_query(request)
-        return encoded_response(request, openapi_document)
+        return encoded_response(request, partial(openapi_document, base_path_of(request)))
 
     @app.route("/", methods=["GET"])
     def service(self, request: IRequest) -> bytes:
@@ -354,7 +355,8 @@ class Api:
         Monitors ask for ``/``; browsers get the web UI.
         """
         parse_query(request)
-        return json_response(request, SERVICE, headers=VARIES | SERVICE_LINK)
+        members = service_document(base_path_of(request))
+        return json_response(request, members, headers=VARIES | SERVICE_LINK)
 
     # Errors
 

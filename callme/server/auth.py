@@ -20,12 +20,15 @@ from ..security.secret_file import SecretFile
 from ..security.sessions import Session, is_well_formed, session_of
 from ..security.tokens import FULL_ACCESS, Access, Permission, Tokens
 from .negotiation import wants_html
-from .paths import LOGIN, LOGOUT, OVERVIEW, is_page, is_public
+from .paths import LOGIN, LOGOUT, OVERVIEW, base_path_of, is_page, is_public
 from .problem import Problem
 from .refusals import Refusal, peer_name
 
-SESSION_COOKIES = ("__Host-callme", "callme")
-"""Names of the session cookie; the first is used over TLS (RFC 6265bis, section 4.1.3)."""
+SESSION_COOKIES = ("__Host-callme", "__Secure-callme", "callme")
+"""Names of the session cookie: over TLS, over TLS below a base path, and without TLS.
+
+The prefixes are those of RFC 6265bis, section 4.1.3; the first one requires the path ``/``.
+"""
 _MAX_SESSIONS = 16
 """Maximum number of cookies of a request that are verified: each costs a digest per token."""
 CHALLENGE = 'Bearer realm="callme"'
@@ -38,6 +41,17 @@ _LIMITED_PATHS = re.compile(
 _OWN_SITES = (b"same-origin", b"none")
 """Values of ``Sec-Fetch-Site`` for callme's own web pages and for the user."""
 _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
+
+
+def session_cookie(*, secure: bool, at_root: bool) -> str:
+    """Return the name of the session cookie.
+
+    :param secure: whether the client uses TLS.
+    :param at_root: whether the cookie's path is ``/``.
+    """
+    if not secure:
+        return SESSION_COOKIES[2]
+    return SESSION_COOKIES[0] if at_root else SESSION_COOKIES[1]
 
 
 class IAnonymous(Interface):
@@ -111,7 +125,7 @@ def access_of(request: IRequest) -> Access:
 
 
 def base_url(request: Request, origins: Container[bytes]) -> str:
-    """Return the scheme and the host under which the client of a web page reaches callme.
+    """Return the scheme, the host and the base path under which a client of a page reaches callme.
 
     :param origins: as of :class:`Gate`: behind a proxy they tell the scheme.
     """
@@ -120,7 +134,8 @@ def base_url(request: Request, origins: Container[bytes]) -> str:
         # The target had the absolute form, whose host is the one that was checked.
         authority = b"localhost"
     secure = request.isSecure() or origin_of(b"https", authority) in origins
-    return f"http{'s' if secure else ''}://{authority.decode('ascii')}"
+    scheme = "https" if secure else "http"
+    return f"{scheme}://{authority.decode('ascii')}{base_path_of(request)}"
 
 
 def check_name(request: IRequest, target: Key | str) -> None:

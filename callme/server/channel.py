@@ -16,7 +16,7 @@ from twisted.web.server import Request
 from ..security.hosts import path_of
 from .auth import Gate
 from .connection_limits import BufferBudget, ConnectionRegistry
-from .paths import MAX_FORM, is_page
+from .paths import MAX_FORM, BasePath, is_page
 from .problem import RETRY_LATER, Problem, fixed_headers, raw_response
 from .refusals import Refusal, Refusals, peer_name
 
@@ -58,6 +58,7 @@ class SiteProtocol(Protocol):
 
     :ivar idle_seconds: the time limit for an open connection without a request.
     :ivar closing: whether every connection closes after its current response.
+    :ivar base_path: the path in front of all paths.
     """
 
     idle_seconds: int
@@ -67,6 +68,7 @@ class SiteProtocol(Protocol):
     registry: ConnectionRegistry[BoundedChannel]
     buffers: BufferBudget[BoundedChannel]
     closing: bool
+    base_path: BasePath
 
     def channel_opened(self, channel: BoundedChannel) -> None:
         """Register a new connection."""
@@ -224,6 +226,7 @@ class BoundedChannel(HTTPChannel):
             return
         if line and not self._reading:
             self._reading = True
+            line = self._site.base_path.remove(line)
             self._request_line = line
             self.max_body = _max_body(line)
         super().lineReceived(line)
@@ -255,6 +258,7 @@ class BoundedChannel(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         # Twisted writes each name and each value to the transport on its own.
+        self._site.base_path.add_to_headers(headers)
         lines = [b"%b %b %b\r\n" % (version, code, reason), fixed_headers()]
         for name, values in headers.getAllRawHeaders():
             lines += [b"%b: %b\r\n" % (name, value) for value in values]
@@ -280,6 +284,11 @@ class BoundedChannel(HTTPChannel):
     def gate(self) -> Gate:
         """The gate that authorizes its requests."""
         return self._site.gate
+
+    @property
+    def base_path(self) -> BasePath:
+        """The path in front of all paths."""
+        return self._site.base_path
 
     def record_refusal(self, reason: Refusal, client: str) -> None:
         """Count a refused request of this connection.

@@ -1,10 +1,16 @@
-"""Paths of the web UI: their names, which of them are public, and safe redirects to them."""
+"""Paths: those of the web UI, safe redirects to them, and the base path in front of all paths."""
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
+from attrs import field, frozen
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IRequest
+
 from ..core.times import Key
+from ..errors import InvalidValue
 
 OVERVIEW = "/"
 # The API has nothing below this path. A task's name may be part of an API path, but it is never
@@ -50,3 +56,93 @@ def safe_redirect_target(path: str) -> str:
     plain = path.isascii() and path.isprintable() and "\\" not in path
     bare = path.partition("?")[0].encode()
     return path if plain and is_page(bare) and not is_public(bare) else OVERVIEW
+
+
+OWN_SEGMENTS = frozenset(
+    {
+        "batch",
+        "forecast",
+        "healthz",
+        "hosts",
+        "metrics",
+        "openapi.json",
+        "page",
+        "reschedule",
+        "status",
+        "task",
+    }
+)
+"""The first segments of callme's own paths."""
+MAX_BASE_PATH = 256
+"""Maximum length of a base path."""
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+# Twisted escapes "<" and ">" in texts and in values: each of them here belongs to a tag.
+_START_TAG = re.compile(rb"<[a-z][^>]*>")
+# The empty places in front of a path: in an attribute, in Location, and in Link (RFC 8288).
+_LINK = re.compile(rb'(?:(?<= href=")|(?<= src=")|(?<= action=")|(?<= formaction="))(?=/)')
+_PATH = re.compile(rb"^(?=/)")
+_LINK_TARGET = re.compile(rb"(?<=<)(?=/)")
+
+
+def parse_base_path(text: str) -> str:
+    """Return the base path that an operator gives, such as ``/callme``; empty for ``/``.
+
+    :raises InvalidValue: when it is not the path of a URL, or begins as a path of callme does.
+    """
+    path = text.removesuffix("/")
+    if path and (not _BASE_PATH.fullmatch(path) or len(path) > MAX_BASE_PATH):
+        raise InvalidValue("expected a path such as /callme")
+    if (first := path[1:].partition("/")[0]) in OWN_SEGMENTS:
+        raise InvalidValue(f"/{first} is a path of callme itself: expected another one")
+    return path
+
+
+@frozen
+class BasePath:
+    """The path of another site below which a proxy serves callme.
+
+    It is removed from a request as the request arrives, and added to each path in a response as
+    the response is sent. So all paths in between are those of a callme at ``/``. A request without
+    it is served too: some proxies remove it.
+
+    :ivar path: it begins with a slash and does not end with one; empty for ``/``.
+    """
+
+    path: str = ""
+    _in_request_line: re.Pattern[bytes] = field(init=False, repr=False, eq=False)
+
+    @_in_request_line.default
+    def _default_in_request_line(self) -> re.Pattern[bytes]:
+        before = rb"([^ ]+ (?:(?i:https?)://[^/?# ]*)?)"
+        return re.compile(before + re.escape(self.path.encode()) + rb"(?:/|(?=[? ]))")
+
+    def remove(self, request_line: bytes) -> bytes:
+        """Return the first line of a request without the base path."""
+        if not self.path:
+            return request_line
+        return self._in_request_line.sub(rb"\1/", request_line, count=1)
+
+    def add_to_headers(self, headers: Headers) -> None:
+        """Add the base path to the paths in the headers of a response."""
+        if not self.path:
+            return
+        base = self.path.encode()
+        for name, is_path in ((b"location", _PATH), (b"link", _LINK_TARGET)):
+            values = headers.getRawHeaders(name)
+            if values is not None:
+                headers.setRawHeaders(name, [is_path.sub(base, value) for value in values])
+
+    def add_to_page(self, markup: bytes) -> bytes:
+        """Return markup of a page with the base path in front of the path of each link and form.
+
+        :param markup: whole tags, as Twisted writes them.
+        """
+        return _START_TAG.sub(lambda tag: _LINK.sub(self.path.encode(), tag[0]), markup)
+
+
+NO_BASE_PATH = BasePath()
+
+
+def base_path_of(request: IRequest) -> str:
+    """Return the base path of the daemon that received a request; empty for ``/``."""
+    return getattr(request, "base_path", "")

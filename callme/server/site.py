@@ -22,6 +22,7 @@ from twisted.web.server import Site
 from .auth import AuthorizedRequest, Gate
 from .channel import IDLE_SECONDS, BoundedChannel
 from .connection_limits import EVICTION_HEADROOM, BufferBudget, ConnectionRegistry
+from .paths import NO_BASE_PATH
 from .problem import NO_STORE, Problem, problem_response, set_head
 from .refusals import LOCAL_PEER, IRefusal, Refusal, Refusals, peer_name
 
@@ -49,6 +50,13 @@ class BoundedRequest(AuthorizedRequest):
     channel: BoundedChannel
     problem: Problem | None = None
     _too_large = False
+    # The beginning of a tag whose end is not written yet.
+    _partial_tag = b""
+
+    @property
+    def base_path(self) -> str:
+        """The path in front of all paths; empty for ``/``."""
+        return self.channel.base_path.path
 
     @property
     def client_name(self) -> str:
@@ -86,7 +94,21 @@ class BoundedRequest(AuthorizedRequest):
             reason = self.getComponent(IRefusal)
             if reason is not None:
                 self.channel.record_refusal(reason, self.client_name)
+        if self.base_path and self._is_page():
+            data = self._with_base_path(data)
         super().write(data)
+
+    def _is_page(self) -> bool:
+        (kind,) = self.responseHeaders.getRawHeaders(b"content-type", [b""])[:1]
+        return kind.startswith(b"text/html")
+
+    def _with_base_path(self, data: bytes) -> bytes:
+        """Return the next part of a page with the base path in its links, up to the last tag."""
+        data = self._partial_tag + data
+        begun = data.find(b"<", data.rfind(b">") + 1)
+        end = len(data) if begun < 0 else begun
+        self._partial_tag = data[end:]
+        return self.channel.base_path.add_to_page(data[:end])
 
     def process(self) -> None:
         self.responseHeaders.setRawHeaders(*_NO_STORE)
@@ -174,12 +196,14 @@ class BoundedSite(Site):
     :ivar registry: the open connections.
     :ivar buffers: the bytes buffered for them.
     :ivar closing: whether every connection closes after its current response.
+    :ivar base_path: the path in front of all paths; it is set before the site listens.
     """
 
     # Twisted's annotation is the type of its own default; it accepts any HTTPChannel.
     protocol = BoundedChannel  # type: ignore[assignment]
     noisy = False
     requestFactory = BoundedRequest
+    base_path = NO_BASE_PATH
 
     def __init__(
         self,

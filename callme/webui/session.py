@@ -10,8 +10,8 @@ from twisted.web.server import Request
 
 from ..security.sessions import verify_csrf
 from ..security.tokens import Permission
-from ..server.auth import SESSION_COOKIES, IAnonymous, IReadOnly, IUserSession
-from ..server.paths import MAX_FORM
+from ..server.auth import IAnonymous, IReadOnly, IUserSession, session_cookie
+from ..server.paths import MAX_FORM, base_path_of
 from ..server.problem import Problem
 from .layout import CSRF_FIELD, Viewer
 
@@ -40,10 +40,11 @@ def set_session(request: Request, session: str, seconds: int) -> None:
     """
     # Behind a proxy that terminates TLS, the origin of the form tells that it was sent by HTTPS.
     secure = request.isSecure() or (request.getHeader(b"origin") or b"").startswith(b"https://")
+    base_path = base_path_of(request)
     request.addCookie(
-        SESSION_COOKIES[0 if secure else 1],
+        session_cookie(secure=secure, at_root=not base_path),
         session,
-        path=b"/",
+        path=base_path.encode() or b"/",
         max_age=str(seconds).encode(),
         secure=secure,
         httpOnly=True,

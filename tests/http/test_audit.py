@@ -137,13 +137,27 @@ def test_request_without_a_usable_id_gets_one(client: Client, given: list[bytes]
     assert len(found) == 3
 
 
-def test_author_behind_a_trusted_proxy_is_the_client(world: World) -> None:
-    proxies = TrustedProxies(networks=[parse_proxy_network("192.168.1.1")])
+@pytest.mark.parametrize(
+    ("trusted", "author"),
+    [
+        (["192.168.1.1"], "198.51.100.7"),
+        # Another address than the proxy's, and none.
+        (["192.168.1.2"], "192.168.1.1"),
+        ([], "192.168.1.1"),
+    ],
+)
+@pytest.mark.parametrize(
+    "header", [b"X-Forwarded-For: 198.51.100.7", b"Forwarded: for=198.51.100.7;proto=https"]
+)
+def test_author_behind_a_proxy_is_the_client_if_the_proxy_is_trusted(
+    world: World, trusted: list[str], author: str, header: bytes
+) -> None:
+    proxies = TrustedProxies(networks=[parse_proxy_network(text) for text in trusted])
     site = BoundedSite(world.parts.site.resource, world.clock, Gate(proxies=proxies))
     data = json.dumps(TASK).encode()
-    headers = [b"X-Forwarded-For: 198.51.100.7", b"X-Request-Id: abc"]
+    headers = [header, b"X-Request-Id: abc"]
     with capturedLogs() as events:
         request = head(b"PUT", b"/task/x", *headers, b"Content-Length: %d" % len(data))
         Client(world, site).send(request + data)
     (line,) = [str(formatEvent(event)) for event in events]
-    assert line == f'198.51.100.7 created "x@{LATER}", request abc'
+    assert line == f'{author} created "x@{LATER}", request abc'

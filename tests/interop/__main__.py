@@ -74,13 +74,15 @@ def run_proxy(proxy: Proxy) -> dict[str, str]:
         options = ["--token-file=tokens"]
         if proxy.tls:
             options.append(f"--origin=https://{HOST}:{port}")
+        if proxy.base_path:
+            options.append(f"--base-path={proxy.base_path}")
         with (
             daemon(home, *options) as callme,
             proxied(proxy, port, callme.port, certificates, first) as site,
         ):
             found = check(site)
         with (
-            daemon(open_home) as callme,
+            daemon(open_home, f"--base-path={proxy.base_path}") as callme,
             proxied(proxy, free_port(), callme.port, certificates, second) as site,
         ):
             return found | check_open(site)

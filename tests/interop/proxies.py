@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -42,6 +43,7 @@ class Proxy:
     :ivar site: the file that describes the site, ``{work}/site`` for the proxy.
     :ivar main: the file around it, where the proxy needs one.
     :ivar tls: whether the site terminates TLS.
+    :ivar base_path: the path of the site below which callme is.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Proxy:
     site: Path
     main: Path | None = None
     tls: bool = False
+    base_path: str = ""
 
     @property
     def is_documented(self) -> bool:
@@ -61,24 +64,25 @@ def pair(
     package: str,
     file: str,
     *command: str,
-    main: bool = False,
+    around: str | None = None,
     tls: bool = True,
     options: tuple[str, ...] = (),
+    base_path: str = "",
 ) -> tuple[Proxy, Proxy]:
     """Return a proxy with the least configuration, and with the documented one.
 
-    :param main: whether there is a file around the site.
+    :param around: the name of the file around the site.
     :param tls: whether the documented site terminates TLS.
     :param options: what the documented command line has besides.
+    :param base_path: the path of the site below which callme is.
     """
-    stem, dot, suffix = file.partition(".")
-    around = CONFIGS / f"proxy-{stem}-main{dot}{suffix}" if main else None
     least = Proxy(
         name=f"{name}, least",
         package=package,
         command=command,
         site=CONFIGS / f"proxy-{file}",
-        main=around,
+        main=CONFIGS / around if around else None,
+        base_path=base_path,
     )
     documented = evolve(
         least,
@@ -90,16 +94,23 @@ def pair(
     return least, documented
 
 
-PROXIES = (
+PROXIES: tuple[Proxy, ...] = (
     *pair(
         *("nginx", "debian:nginx-light", "nginx.conf"),
         *("/usr/sbin/nginx", "-e", "{work}/error.log", "-c", "{work}/main"),
-        main=True,
+        around="proxy-nginx-main.conf",
+    ),
+    # One that removes the path from requests, and one that passes it on.
+    *pair(
+        *("nginx below a path", "debian:nginx-light", "nginx-path.conf"),
+        *("/usr/sbin/nginx", "-e", "{work}/error.log", "-c", "{work}/main"),
+        around="proxy-nginx-main.conf",
+        base_path="/callme",
     ),
     *pair(
         *("Apache", "debian:apache2", "apache.conf"),
         *("/usr/sbin/apache2", "-D", "FOREGROUND", "-f", "{work}/main"),
-        main=True,
+        around="proxy-apache-main.conf",
     ),
     *pair(
         *("HAProxy", "debian:haproxy", "haproxy.cfg"),
@@ -108,7 +119,7 @@ PROXIES = (
     *pair(
         *("Caddy", "debian:caddy", "Caddyfile"),
         *("caddy", "run", "--adapter=caddyfile", "--config={work}/main"),
-        main=True,
+        around="proxy-Caddyfile-main",
     ),
     *pair(
         *("Varnish", "debian:varnish", "varnish.vcl"),
@@ -118,6 +129,7 @@ PROXIES = (
         options=("-p", "backend_idle_timeout=50"),
     ),
 )
+_LINK = re.compile(r'(?:(?<= href=")|(?<= src=")|(?<= action="))[^"#][^"]*')
 
 
 @frozen
@@ -140,12 +152,22 @@ class Site:
         headers: Mapping[str, str] | None = None,
     ) -> int:
         """Return the status of a request; unless ``headers`` are given, with the token."""
+        target = self.proxy.base_path + quote(path, safe="/?&=@%")
+        return self.send(method, target, body, headers)[0]
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        """Return the status, the headers and the text of the response to a request."""
         given = {"Host": f"{HOST}:{self.port}", **(AUTHORIZED if headers is None else headers)}
         with closing(self._connect()) as connection:
-            connection.request(method, quote(path, safe="/?&=@%"), body, given)
+            connection.request(method, target, body, given)
             response = connection.getresponse()
-            response.read()
-            return response.status
+            return response.status, response.headers, response.read().decode()
 
     def _connect(self) -> http.client.HTTPConnection:
         address = ("127.0.0.1", self.port)
@@ -212,6 +234,7 @@ def check(site: Site) -> dict[str, str]:
     """Return what each check finds at a proxy in front of a callme with tokens."""
     return {
         "API": _names(site),
+        "links": _links(site),
         "form": _form(site),
         "batch of 2 MB": _batch(site),
         "current responses": _caching(site, AUTHORIZED),
@@ -259,6 +282,22 @@ def _names(site: Site) -> str:
 
 def _later() -> bytes:
     return json.dumps({"trigger_at": FAR + 3600}).encode()
+
+
+def _links(site: Site) -> str:
+    """Follow the links of the web page, of a list, and to a new task."""
+    base = site.proxy.base_path
+    _, created, _ = site.send("PUT", f"{base}/task/link-1@{FAR}", _task())
+    site.send("PUT", f"{base}/task/link-2@{FAR}", _task())
+    _, listed, _ = site.send("GET", f"{base}/status/?prefix=link-&limit=1")
+    browser = {"Accept": "text/html", **AUTHORIZED}
+    *_, page = site.send("GET", f"{base}/", headers=browser)
+    targets = [created["Location"], listed["Link"].partition(">")[0][1:], *_LINK.findall(page)]
+    for target in targets:
+        status = site.send("GET", target.replace("&amp;", "&"), headers=browser)[0]
+        if status != 200:
+            return f"{target}: {_said(status, 200)}"
+    return "right"
 
 
 def _form(site: Site) -> str:

@@ -64,9 +64,10 @@ PROXIES = """## Proxies
 *Least* is a configuration with nothing but the address of callme. *Documented* is one of these
 files: [nginx](../deploy/proxies/nginx.conf), [Apache httpd](../deploy/proxies/apache.conf),
 [HAProxy](../deploy/proxies/haproxy.cfg), [Caddy](../deploy/proxies/Caddyfile),
-[Varnish](../deploy/proxies/varnish.vcl).
+[Varnish](../deploy/proxies/varnish.vcl), [nginx below a path](../deploy/proxies/nginx-path.conf).
 
 - **API**: tasks with unusual names are created, read, moved and deleted.
+- **links**: the links of the web page, of a list and of a new task lead through the proxy.
 - **form**: a browser logs in on the web page.
 - **after idle**: a task is created after the connections to callme were idle for 60 s.
 - **current responses**: a task is read before its creation, after its creation and after its

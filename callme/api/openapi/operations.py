@@ -48,12 +48,22 @@ LINKS = {
     "openapi": "/openapi.json",
 }
 """Paths that a client can start from."""
-SERVICE = {"name": "callme", "version": __version__, "links": LINKS}
-"""The response to ``GET /``."""
 
 
-def document() -> dict[str, Any]:
-    """Return the document (OpenAPI 3.1)."""
+def service_document(base_path: str = "") -> dict[str, Any]:
+    """Return the response to ``GET /``.
+
+    :param base_path: the path in front of all paths; empty for ``/``.
+    """
+    links = {name: base_path + path for name, path in LINKS.items()}
+    return {"name": "callme", "version": __version__, "links": links}
+
+
+def document(base_path: str = "") -> dict[str, Any]:
+    """Return the document (OpenAPI 3.1).
+
+    :param base_path: the path in front of all paths; empty for ``/``.
+    """
     return {
         "openapi": "3.1.0",
         "info": {
@@ -63,7 +73,9 @@ def document() -> dict[str, Any]:
             "description": DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/", "description": "The daemon that serves this document."}],
+        "servers": [
+            {"url": base_path or "/", "description": "The daemon that serves this document."}
+        ],
         # A daemon on loopback may need no token.
         "security": [{"bearer": []}, {}],
         "tags": [
@@ -87,9 +99,12 @@ def document() -> dict[str, Any]:
 
 
 @cache
-def served(pretty: bool) -> bytes:
-    """Return the document as JSON; it is built once."""
-    return encode(document(), pretty)
+def served(base_path: str, pretty: bool) -> bytes:
+    """Return the document as JSON; it is built once.
+
+    :param base_path: the path in front of all paths; empty for ``/``.
+    """
+    return encode(document(base_path), pretty)
 
 
 Operation = dict[str, Any]
@@ -482,7 +497,7 @@ def _service() -> Operation:
         successes={
             "200": response(
                 "The service.",
-                content(ref("Service"), service=SERVICE),
+                content(ref("Service"), service=service_document()),
                 headers={
                     "Vary": header(string()),
                     "Link": header(string(), 'This document (`rel="service-desc"`, RFC 8631).'),

@@ -19,7 +19,7 @@ from .curl import curl_command, key_text
 class Copying:
     """The texts to copy.
 
-    :ivar base_url: the scheme and the host of the API.
+    :ivar base_url: the scheme, the host and the base path of the API.
     :ivar token: whether the API requires a token.
     """
 

@@ -25,7 +25,7 @@ def curl_command(definition: Definition, base_url: str, *, is_repeat: bool, toke
     It is ASCII, so that no terminal and no editor changes it. The values of secret headers are
     masked, as in responses.
 
-    :param base_url: the scheme and the host of the API.
+    :param base_url: the scheme, the host and the base path of the API.
     :param is_repeat: whether the task is due in the next minute, and not in its own.
     :param token: whether the API requires a token, which the command takes from the environment.
     """

@@ -217,6 +217,20 @@ def test_health_of_a_proxy_that_fails_is_an_error() -> None:
         client.health()
 
 
+@pytest.mark.parametrize("url", [f"{URL}/callme", f"{URL}/callme/"])
+def test_url_with_a_path_precedes_each_path(url: str) -> None:
+    tasks = {"tasks": [TASK], "next": "a@180"}
+    daemon = FakeDaemon((200, TASK), (200, tasks), (200, {"tasks": []}))
+    with Client(url, transport=httpx.MockTransport(daemon.respond)) as client:
+        client.get("a@120")
+        assert list(client.list()) == [TASK]
+    assert [request.url.path for request in daemon.requests] == [
+        "/callme/status/a@120",
+        "/callme/status/",
+        "/callme/status/",
+    ]
+
+
 @pytest.mark.parametrize("url", ["localhost:6777", "", "ftp://localhost"])
 def test_url_without_scheme_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="expected http://"):

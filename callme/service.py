@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
 
 from . import __version__
+from .api.hosts import HostService
 from .api.long_poll import LongPoll
 from .api.routes import Api
 from .api.task_service import TaskService
@@ -239,6 +240,7 @@ def _webui(
         store=store,
         scheduler=scheduler,
         tasks=TaskService(store=store, now=now, audit=audit),
+        hosts=HostService(store=store, scheduler=scheduler, audit=audit),
         charts=ChartCache(store=store, forecaster=forecaster, clock=clock, now=now),
         clock=clock,
         now=now,

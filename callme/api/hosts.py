@@ -12,14 +12,16 @@ from ..core.times import rfc3339, to_ms
 from ..errors import FieldError, InvalidValue
 from ..hosts.operations import (
     MAX_SETTINGS,
+    HostPage,
     HostTasks,
     delete_settings,
+    get_settings,
     list_hosts,
     put_settings,
 )
-from ..hosts.settings import parse_host, parse_settings
+from ..hosts.settings import HostSettings, parse_host, parse_settings
 from ..reports.audit_log import AuditLog
-from ..server.auth import author_of
+from ..server.auth import Author, author_of
 from ..server.problem import Problem
 from ..store.database import Store
 from ..worker.host_memory import HostResults
@@ -35,17 +37,43 @@ class HostService:
     _scheduler: Scheduler
     _audit: AuditLog
 
+    @property
+    def results(self) -> Mapping[str, HostResults]:
+        """The results of the latest calls of this daemon, by host."""
+        return self._scheduler.host_results
+
+    async def read(self, start_from: str, limit: int, now: float) -> HostPage:
+        """Return the hosts from one on, up to a number."""
+        return await self._store.read(
+            list_hosts, start_from=start_from, limit=limit, now=now, others=tuple(self.results)
+        )
+
+    async def settings(self, host: str) -> HostSettings:
+        """Return the settings of a host, or of all hosts."""
+        return await self._store.read(get_settings, host)
+
+    async def change(
+        self, host: str, changes: Mapping[str, int | None], *, by: Author, now: float
+    ) -> HostSettings:
+        """Change some settings of a host, and return all of them.
+
+        :param changes: as :func:`callme.hosts.settings.parse_settings` returns them.
+        :param by: the client that asks for it.
+        :raises Problem: when too many hosts have settings.
+        """
+        settings = await self._store.write(put_settings, host, changes, now)
+        if settings is None:
+            raise Problem(
+                409, f"{MAX_SETTINGS:,} hosts have settings already: DELETE those of another one"
+            )
+        self._audit.host_set(by, host, settings.to_dict(now))
+        return settings
+
     async def page(self, request: IRequest, now: float) -> dict[str, Any]:
         """Return the page of hosts that a request asks for."""
         query = parse_query(request, ("start_from", "limit"))
-        results = self._scheduler.host_results
-        page = await self._store.read(
-            list_hosts,
-            start_from=query.get("start_from", ""),
-            limit=parse_limit(query.get("limit")),
-            now=now,
-            others=tuple(results),
-        )
+        start_from, limit = query.get("start_from", ""), parse_limit(query.get("limit"))
+        page, results = await self.read(start_from, limit, now), self.results
         members: dict[str, Any] = {
             "all_hosts": page.all_hosts.to_dict(now),
             "hosts": [_host_to_dict(host, results, now) for host in page.hosts],
@@ -57,14 +85,8 @@ class HostService:
         parse_query(request)
         host = _parse_path(request, path)
         changes = parse_settings(parse_body(request), now)
-        settings = await self._store.write(put_settings, host, changes, now)
-        if settings is None:
-            raise Problem(
-                409, f"{MAX_SETTINGS:,} hosts have settings already: DELETE those of another one"
-            )
-        members = settings.to_dict(now)
-        self._audit.host_set(author_of(request), host, members)
-        return {"host": host, **members}
+        settings = await self.change(host, changes, by=author_of(request), now=now)
+        return {"host": host, **settings.to_dict(now)}
 
     async def delete(self, request: IRequest, path: str) -> None:
         """Return a host to the defaults."""

@@ -95,6 +95,12 @@ def load_settings(cursor: Cursor, node: str) -> SettingsSnapshot:
     return SettingsSnapshot(settings=settings, daemons=daemons, rank=rank)
 
 
+def get_settings(cursor: Cursor, host: str) -> HostSettings:
+    """Return the settings of a host, or of all hosts."""
+    row = cursor.execute(f"SELECT {_COLUMNS} FROM host_setting WHERE host = ?", (host,)).fetchone()
+    return HostSettings(host=host) if row is None else HostSettings(**_COLUMNS.name(row))
+
+
 def put_settings(
     write: Write, host: str, changes: Mapping[str, int | None], now: float
 ) -> HostSettings | None:

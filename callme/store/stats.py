@@ -146,11 +146,12 @@ def store_stats(cursor: Cursor, now: float, *, count: bool = False) -> StoreStat
         backlog=_one(cursor, _SOME_BACKLOG, int(now)),
         oldest_due=0.0 if oldest is None else max(0.0, now - oldest),
         size=_one(cursor, cursor.SIZE),
-        tasks=_counts(cursor) if count else None,
+        tasks=task_counts(cursor) if count else None,
     )
 
 
-def _counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
+def task_counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
+    """Return the number of tasks of each state and, for failed tasks, each reason."""
     failed: dict[Reason | None, int] = dict.fromkeys(Reason, 0)
     for reason, count in cursor.execute(_FAILED):
         # Damaged reasons are counted as failures without one.

@@ -40,7 +40,7 @@ from .interface import (
     Rescheduled,
     TaskVersion,
 )
-from .listing.plan import select_page
+from .listing.plan import select_page, select_previous
 from .listing.selection import Selection
 
 
@@ -230,6 +230,22 @@ def list_page(
     rows, end = select_page(cursor, selection, start_from, limit + 1, by_due=by_due)
     page = _fitting(rows, limit)
     return page if page.next is not None else Page(page.tasks, end)
+
+
+def previous_page(
+    cursor: Cursor,
+    /,
+    *,
+    start_from: Key,
+    limit: int = 100,
+    by_due: bool = False,
+    **filters: Any,
+) -> Key | None:
+    """Return the key at which the page before another page starts; ``None`` on the first page.
+
+    :param start_from: the first key of the other page; the rest is as for :func:`list_page`.
+    """
+    return select_previous(cursor, Selection(**filters), start_from, limit, by_due=by_due)
 
 
 def _fitting(rows: Iterable[Row], limit: int) -> Page:

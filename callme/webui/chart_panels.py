@@ -23,6 +23,7 @@ from ..store.database import Store
 from ..store.interface import StoreUnavailable
 from . import charts
 from .charts import TimeAxis
+from .lists.upcoming import list_of_span
 from .widgets import (
     clock_time,
     duration,
@@ -233,10 +234,17 @@ class AheadChart(Element):
         return tag.fillSlots(
             title=f"Next {in_words(self._hours)}",
             per=axis.unit(),
-            calls=charts.ahead(axis, calls, overloaded, _describe_ahead(calls, axis)),
+            calls=charts.ahead(axis, calls, overloaded, _describe_ahead(calls, axis), self._list),
             overloaded=self._overload_list(),
             table=self._table(),
         )
+
+    def _list(self, number: int, minutes: int | None = None) -> str:
+        """Return the path of the list of the tasks of a step."""
+        step = MINUTE * (minutes or self._axis.step_minutes)
+        begin = self._axis.begin + number * step
+        # The first step has all earlier due tasks too.
+        return list_of_span(begin if number else None, begin + step)
 
     def _step(self, at: int, step_minutes: int) -> int:
         return max(0, at - self._axis.begin) // (MINUTE * step_minutes)
@@ -272,10 +280,14 @@ class AheadChart(Element):
             f"Due calls, per {minutes} minutes",
             ["From", "#Calls"],
             [
-                (time_of_day(self._axis.begin + number * minutes * MINUTE), f"{count:,}")
+                (self._time(number, minutes, is_link=count > 0), f"{count:,}")
                 for number, count in enumerate(self._calls(minutes))
             ],
         )
+
+    def _time(self, number: int, minutes: int, *, is_link: bool) -> Tag:
+        time = time_of_day(self._axis.begin + number * minutes * MINUTE)
+        return tags.a(time, href=self._list(number, minutes)) if is_link else time
 
 
 class ChartPlaceholder(Element):

@@ -76,23 +76,41 @@ def past(axis: TimeAxis, buckets: Sequence[Bucket], label: str) -> Tag:
     return _chart(axis, [box, _mark("0", f"{up:,}")], label)
 
 
-def ahead(axis: TimeAxis, calls: Sequence[int], overloaded: Iterable[int], label: str) -> Tag:
-    """Draw the due calls.
+def ahead(
+    axis: TimeAxis,
+    calls: Sequence[int],
+    overloaded: Iterable[int],
+    label: str,
+    href: Callable[[int], str],
+) -> Tag:
+    """Draw the due calls; each bar is a link.
 
     :param overloaded: the numbers of the steps with calls that would start too late.
+    :param href: returns the target of a bar, given the number of its step.
     """
     peak, over = max(calls, default=0), set(overloaded)
-    normal_bars, overloaded_bars = Tag("g")(class_="due"), Tag("g")(class_="overloaded")
+    normal_bars, overloaded_bars = list[Tag](), list[Tag]()
     for number, count in enumerate(calls):
         if count:
             title = f"{widgets.clock_time(axis.at(number))}: {widgets.pluralize(count, 'call')}"
             if number in over:
                 title += ", overloaded"
             height = max(_MIN_BAR, HEIGHT * count / peak)
-            bars = overloaded_bars if number in over else normal_bars
-            bars(_bar(number, HEIGHT - height, HEIGHT, title))
-    box = _box(axis, normal_bars, overloaded_bars, _rule(axis, HEIGHT))
-    return _chart(axis, [box, _mark("0", f"{peak:,}")], label)
+            kind, bars = ("overloaded", overloaded_bars) if number in over else ("due", normal_bars)
+            bar = Tag("g")(_bar(number, HEIGHT - height, HEIGHT, title), class_=kind)
+            bars.append(_link(bar, href(number), title))
+    bars = normal_bars + overloaded_bars
+    box = _box(axis, *bars, _rule(axis, HEIGHT))
+    chart = _chart(axis, [box, _mark("0", f"{peak:,}")], label)
+    # Assistive technologies ignore the links in an image.
+    return chart(role="group" if bars else "img")
+
+
+def _link(content: Tag, href: str, label: str) -> Tag:
+    # The table below the chart has links for the keyboard: so many stops would be in the way.
+    link = Tag("a")(content, href=href, tabindex="-1")
+    link.attributes["aria-label"] = label
+    return link
 
 
 def lateness(axis: TimeAxis, buckets: Sequence[Bucket], label: str) -> Tag:

@@ -13,11 +13,14 @@ from ..core.times import to_ms
 from ..reports.failures import MAX_FAILURE_COUNT, OpenFailures
 from ..reports.forecast import Forecast
 from ..reports.history import Bucket, HistorySnapshot, aggregate
-from ..server.paths import ACKNOWLEDGE, FIND, OVERVIEW, RESCHEDULE, url_for
+from ..server.paths import ACKNOWLEDGE, FIND, HOSTS, OVERVIEW, RESCHEDULE, url_for
 from ..store.interface import MAX_BACKLOG_COUNT, ActivitySnapshot, StoreStats
+from ..store.listing.activity import FailureGroups, Upcoming
 from ..worker.scheduler import Health
 from .chart_panels import HOURS, in_words
 from .layout import Viewer
+from .lists.failures import render_recent_groups
+from .lists.upcoming import render_upcoming
 from .widgets import (
     Renderable,
     Row,
@@ -56,6 +59,7 @@ class DashboardData:
     :ivar scheduler: the state of the scheduler.
     :ivar history: ``None`` if there is no recent snapshot; the same holds for ``forecast``.
     :ivar open_failures: the failures of these hours that are not acknowledged.
+    :ivar first_steps: the first command, for a store without tasks.
     :ivar flash: the message about an action that has just been completed, if any.
     """
 
@@ -64,10 +68,13 @@ class DashboardData:
     scheduler: Health
     stats: StoreStats
     activity: ActivitySnapshot
+    groups: FailureGroups
+    upcoming: Upcoming
     history: HistorySnapshot | None
     forecast: Forecast | None
     open_failures: OpenFailures
     viewer: Viewer
+    first_steps: Renderable = ""
     flash: str = ""
 
     @property
@@ -78,9 +85,11 @@ class DashboardData:
 
     @property
     def health(self) -> tuple[str, str]:
-        """The health as a style class, ``good`` or ``bad``, and as a headline."""
+        """The health as a style class, ``good``, ``bad`` or ``paused``, and as a headline."""
         if not self.scheduler.ticking:
             return "bad", "Scheduler stopped: no callbacks are being made"
+        if self.scheduler.all_paused:
+            return "paused", "Paused: no calls to any host start"
         if self.stats.oldest_due > _LATE_SECONDS:
             due, oldest = self._backlog, duration(to_ms(self.stats.oldest_due))
             return "bad", f"Calls are late: {due} due, the oldest for {oldest}"
@@ -88,7 +97,24 @@ class DashboardData:
             return "bad", f"{self._failed} failed {self._since}"
         if self.forecast is not None and self.forecast.overloads:
             return "bad", "Overload ahead: some calls will start too late"
+        if self.scheduler.paused_hosts:
+            return "paused", f"All is well, and {self._paused}"
         return "good", "All is well"
+
+    @property
+    def _paused(self) -> str:
+        """The pauses of single hosts in words."""
+        number = self.scheduler.paused_hosts
+        return f"{pluralize(number, 'host')} {'is' if number == 1 else 'are'} paused"
+
+    @property
+    def pauses(self) -> Renderable:
+        """The active pauses, with a link to the hosts; an empty text without any."""
+        scheduler = self.scheduler
+        if not scheduler.all_paused and not scheduler.paused_hosts:
+            return ""
+        text = "All hosts are paused" if scheduler.all_paused else self._paused
+        return tags.p(text, ": ", tags.a("hosts", href=HOSTS), class_="pauses")
 
     @property
     def _backlog(self) -> str:
@@ -138,12 +164,16 @@ class Dashboard(Element):
             flash=flash(data.flash) if data.flash else "",
             health=f"health {kind}",
             headline=headline,
+            pauses=data.pauses,
             now=timestamp(to_ms(data.now)),
             snapshots=_snapshot_times(data),
             acknowledge=_acknowledge(data),
             range_picker=_range_picker(data.hours),
             stat_tiles=definition_list(_stat_tiles(data)),
+            groups=render_recent_groups(data.groups, data.now),
             failures=_failures(data),
+            first_steps=data.first_steps if data.upcoming.is_empty else "",
+            upcoming=render_upcoming(data.upcoming, data.now),
             in_flight=_in_flight(data),
         )
 

@@ -18,14 +18,13 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 from twisted.web.template import Tag, flattenString, tags
 
+from ..api.hosts import HostService
 from ..api.problems import is_options, problem_for
 from ..api.requests import (
     parse_attempts_from,
     parse_new_time,
     parse_query,
     parse_selector,
-    parse_start_from,
-    parse_state,
 )
 from ..api.responses import json_response
 from ..api.task_service import TaskService
@@ -52,6 +51,7 @@ from ..server.refusals import Refusal, mark_refused
 from ..server.router import AnyPathConverter
 from ..store import tasks
 from ..store.database import Store
+from ..store.listing.activity import failure_groups, upcoming
 from ..store.stats import recent_activity, store_stats
 from ..worker.scheduler import Scheduler
 from .chart_panels import HOURS, ChartCache, insert_panels
@@ -74,7 +74,9 @@ from .forms import (
     time_in_utc,
 )
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
-from .search import MAX_RESULTS, SearchResults, render_results
+from .lists import failures as failure_lists
+from .lists import upcoming as upcoming_lists
+from .lists.pages import ListPages, MainPart
 from .session import LoginRequired, check_csrf, current_viewer, parse_form, set_session
 from .task.copying import Copying
 from .task.page import EXPECTED_STATE_FIELD, TaskDetail, TaskPage
@@ -102,7 +104,7 @@ _FLASHES = {
 class WebUi:
     """The pages for the operator.
 
-    :param tasks: performs the actions.
+    :param tasks: performs the actions on tasks, as ``hosts`` does those on hosts.
     :param charts: the chart panels of the dashboard.
     :param clock: schedules other work while a page is rendered.
     :param now: the wall clock, seconds since 1970.
@@ -115,6 +117,7 @@ class WebUi:
     _store: Store
     _scheduler: Scheduler
     _tasks: TaskService
+    _hosts: HostService
     _charts: ChartCache
     _clock: IReactorTime
     _now: Callable[[], float]
@@ -122,6 +125,11 @@ class WebUi:
     _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
     _logins: LoginThrottle = field(factory=LoginThrottle)
     _origins: frozenset[bytes] = frozenset()
+    _lists: ListPages = field(init=False)
+
+    @_lists.default
+    def _default_lists(self) -> ListPages:
+        return ListPages(store=self._store, hosts=self._hosts, clock=self._clock, now=self._now)
 
     app = Klein()
     app.url_map.merge_slashes = False
@@ -142,16 +150,22 @@ class WebUi:
             self._store.read(open_failures, failures_since_ms(now, hours)),
             Deferred.fromCoroutine(self._charts.panels_within(hours, WAIT_SECONDS)),
         )
+        groups = await self._store.read(failure_groups, failure_lists.RECENT)
         data = DashboardData(
             now=now,
             hours=hours,
             scheduler=self._scheduler.health(),
             stats=stats,
             activity=activity,
+            groups=groups,
+            upcoming=await self._store.read(upcoming, upcoming_lists.MAX_ROWS),
             history=None if past is None else past.snapshot,
             forecast=None if ahead is None else ahead.snapshot,
             open_failures=opened,
             viewer=viewer,
+            first_steps=upcoming_lists.render_first_steps(
+                base_url(request, self._origins), token=self._tokens() is not None
+            ),
             flash=_FLASHES.get(parameters.get("done", ""), ""),
         )
         _, headline = data.health
@@ -204,26 +218,25 @@ class WebUi:
 
     @app.route("/page/find", methods=["GET"])
     async def find(self, request: Request) -> Layout | bytes:
-        """Return the tasks whose names start with a prefix, or redirect to the task of a key."""
-        viewer = current_viewer(request)
-        parameters = parse_query(request, ("name", "state", "start_from"))
-        prefix = parameters.get("name", "").strip()
-        # This also rejects prefixes that no name can have: PostgreSQL fails at a NUL.
-        selector = parse_selector(request, prefix)
-        if isinstance(selector, Key):
-            return redirect(request, url_for(TASK, selector))
-        only = parse_state(parameters.get("state"))
-        page = await self._store.read(
-            tasks.list_page,
-            start_from=parse_start_from(parameters.get("start_from"), None),
-            limit=MAX_RESULTS,
-            state=only,
-            prefix=prefix,
-        )
-        assert page is not None
-        title = f"{prefix}\u2026" if prefix else "All tasks"
-        results = render_results(SearchResults(prefix=prefix, only=only, page=page), self._clock)
-        return self._layout(request, title, results, viewer)
+        """Return the tasks that filters match, or redirect to the task of a key."""
+        current_viewer(request)
+        return self._done(request, await self._lists.find(request))
+
+    @app.route("/page/failures", methods=["GET"])
+    async def failures(self, request: Request) -> Layout:
+        """Return the failed tasks in groups."""
+        current_viewer(request)
+        return self._page(request, await self._lists.failures(request))
+
+    @app.route("/page/hosts", methods=["GET"])
+    async def hosts(self, request: Request) -> Layout:
+        """Return the hosts that tasks call."""
+        return self._page(request, await self._lists.hosts(request, current_viewer(request)))
+
+    @app.route("/page/hosts/<path:path>", methods=["GET", "POST"])
+    async def host(self, request: Request, path: str) -> Layout | bytes:
+        """Return the form for the pause and the limits of a host, or save them."""
+        return self._done(request, await self._lists.host(request, path, current_viewer(request)))
 
     @app.route("/page/static/<name>", methods=["GET"])
     def static(self, request: Request, name: str) -> bytes:
@@ -391,6 +404,14 @@ class WebUi:
                 "its retention",
             )
         return task
+
+    def _done(self, request: IRequest, result: MainPart | str) -> Layout | bytes:
+        """Return a page, or a redirect to a path."""
+        return redirect(request, result) if isinstance(result, str) else self._page(request, result)
+
+    def _page(self, request: IRequest, part: MainPart) -> Layout:
+        viewer = current_viewer(request)
+        return self._layout(request, part.title, part.content, viewer, status=part.status)
 
     def _layout(
         self,

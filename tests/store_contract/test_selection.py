@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from callme.core.times import Key
 from callme.core.transitions import PutCondition, decide_after_attempt
 from callme.store import queue, tasks
 from callme.store.database import Store
-from callme.store.listing import sources
+from callme.store.listing import activity, counts, sources
 from callme.store.sqlite.cursor import SqliteCursor
 from callme.store.sqlite.engine import SqliteStore
 from tests.helpers.tasks import NOON, definition
@@ -178,3 +179,112 @@ async def test_pages_of_any_filters_have_exactly_the_matching_tasks_in_order(
         assert await keys(store, 7, **filters) == expected, filters
         by_due = sorted(expected, key=lambda key: (key.trigger_at, key.task_name))
         assert await keys(store, 7, by_due=True, **filters) == by_due, filters
+
+
+@pytest.mark.parametrize("most", [3, 20, sources.MAX_EXAMINED])
+async def test_pages_before_other_pages_have_the_tasks_that_precede_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """From the end back to the beginning, no task is skipped, whatever a page examines."""
+    monkeypatch.setattr(sources, "MAX_EXAMINED", most)
+    everything = await fill(store)
+    last = Key("z", NOON + 3600)
+    for filters in some_filters():
+        if "task_name" in filters:
+            continue
+        expected = [task.key for task in everything if matches(task, filters)]
+        for by_due in (False, True):
+            listing: dict[str, Any] = {"limit": 7, "by_due": by_due, **filters}
+            found: list[Key] = []
+            before: Key | None = last
+            while before is not None:
+                start = await store.read(tasks.previous_page, start_from=before, **listing)
+                if start is not None:
+                    page = await store.read(tasks.list_page, start_from=start, **listing)
+                    assert page is not None
+                    earlier = [task.key for task in page.tasks if task.key not in found]
+                    found = earlier + found
+                    assert start != before
+                before = start
+            assert sorted(found) == sorted(expected), filters
+
+
+async def test_counts_are_those_of_the_matching_tasks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = await fill(store)
+    for filters in some_filters():
+        if "task_name" in filters:
+            continue
+        matching = [task for task in everything if matches(task, filters)]
+        assert await store.read(counts.count_tasks, **filters) == counts.Count(len(matching))
+        others = {name: value for name, value in filters.items() if name != "state"}
+        states = Counter(task.state for task in everything if matches(task, others))
+        found = await store.read(counts.count_states, **filters)
+        assert found == {state: counts.Count(states[state]) for state in State}
+    monkeypatch.setattr(counts, "MAX_COUNTED", 10)
+    assert await store.read(counts.count_tasks) == counts.Count(10, is_exact=False)
+    for number in (0, 5):
+        monkeypatch.setattr(counts, "MAX_COUNTED_BY_STATE", number)
+        by_state = await store.read(counts.count_states, host=HOSTS[0])
+        states = Counter(task.state for task in everything if matches(task, {"host": HOSTS[0]}))
+        assert by_state == {
+            state: counts.Count(min(number, states[state]), states[state] <= number)
+            for state in State
+        }
+    monkeypatch.setattr(counts, "MAX_EXAMINED", 5)
+    monkeypatch.setattr(sources, "MAX_EXAMINED", 5)
+    found_few = await store.read(counts.count_tasks, prefix="a", due_before=NOON + 120)
+    assert found_few.number <= 5
+    assert not found_few.is_exact
+
+
+async def test_next_tasks_are_the_earliest_due(store: Store) -> None:
+    assert await store.read(activity.upcoming, 3) == activity.Upcoming(tasks=[], is_empty=True)
+    everything = await fill(store)
+    scheduled = [task for task in everything if task.state is State.SCHEDULED]
+    found = await store.read(activity.upcoming, 3)
+    assert not found.is_empty
+    assert [task.due_at for task in found.tasks] == sorted(task.due_at or 0 for task in scheduled)[
+        :3
+    ]
+    hosts = {task.key: host_of(task.definition.callback) for task in scheduled}
+    assert all(hosts[task.key] == task.host for task in found.tasks)
+
+
+async def test_failures_are_grouped_by_host_and_by_name(store: Store) -> None:
+    empty = await store.read(activity.failure_groups)
+    assert (empty.by_host, empty.examined, empty.is_complete) == ([], 0, True)
+    everything = await fill(store)
+    failures = [task for task in everything if task.state is State.FAILED]
+    groups = await store.read(activity.failure_groups)
+    assert (groups.examined, groups.is_complete) == (len(failures), True)
+    expected = Counter(
+        (host_of(task.definition.callback), task.reason.value) for task in failures if task.reason
+    )
+    assert {(one.host, one.reason): one.count for one in groups.by_host} == expected
+    sizes = [one.count for one in groups.by_host]
+    assert sizes == sorted(sizes, reverse=True)
+    for one in groups.by_host:
+        is_status = one.reason == Reason.UNEXPECTED_STATUS.value
+        assert one.statuses == ({500: one.count} if is_status else {})
+    assert {one.prefix for one in groups.by_prefix} <= {"a", "ab", "b"}
+    assert sum(one.count for one in groups.by_prefix) == len(failures)
+    few = await store.read(activity.failure_groups, 2)
+    assert (few.examined, few.is_complete) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("invoice.42", "invoice."),
+        ("team-a.x", "team-"),
+        ("drip7", "drip"),
+        ("alone", "alone"),
+        ("42", "42"),
+        (".x", ".x"),
+        ("a\nb.c", "a\nb."),
+    ],
+)
+def test_stem_of_a_name_ends_at_its_first_separator_or_its_digits(name: str, stem: str) -> None:
+    assert activity.stem(name) == stem

@@ -35,29 +35,43 @@ class Plan:
     def _keys(self) -> list[str]:
         return [self._at(column.removeprefix("task.")) for column in self.order]
 
+    def _key_columns(self) -> str:
+        return f"{self._at('task_name')}, {self._at('trigger_at')}"
+
+    def keys(self, *bounds: Sql, backwards: bool = False, is_ordered: bool = True) -> Sql:
+        """Return the query of the keys of the page; its last value is their number.
+
+        :param bounds: conditions on the key.
+        :param backwards: whether the keys are in the reverse order.
+        :param is_ordered: whether they are in any order.
+        """
+        query = self.source.select(self._key_columns(), self.where, bounds)
+        if not is_ordered:
+            return Sql(f"SELECT * FROM ({query.text}) AS matching LIMIT ?", query.values)
+        if self.order in self.source.orders:
+            return Sql(
+                f"{query.text} ORDER BY {_by(self._keys(), backwards)} LIMIT ?", query.values
+            )
+        # Materialized: PostgreSQL would rather read all of an index that has this order.
+        order = _by([column.removeprefix("task.") for column in self.order], backwards)
+        statement = (
+            f"WITH found (task_name, trigger_at) AS MATERIALIZED ({query.text}) SELECT "
+            f"task_name, trigger_at FROM found ORDER BY {order} LIMIT ?"
+        )
+        return Sql(statement, query.values)
+
     def rows(self, *bounds: Sql) -> Sql:
         """Return the statement of the rows of the page; its last value is their number.
 
         :param bounds: conditions on the key.
         """
-        order, keys = ", ".join(self.order), ", ".join(self._keys())
-        query = self.source.select(
-            f"{self._at('task_name')}, {self._at('trigger_at')}", [*self.where, *bounds]
-        )
-        if self.order in self.source.orders:
-            keys = f"{query.text} ORDER BY {keys} LIMIT ?"
-        else:
-            # Materialized: PostgreSQL would rather read all of an index that has this order.
-            keys = (
-                f"WITH found (task_name, trigger_at) AS MATERIALIZED ({query.text}) SELECT "
-                f"task_name, trigger_at FROM found ORDER BY {order.replace('task.', '')} LIMIT ?"
-            )
+        keys = self.keys(*bounds)
         statement = (
-            f"SELECT {_ROWS} FROM ({keys}) AS page JOIN {KEYS} "
+            f"SELECT {_ROWS} FROM ({keys.text}) AS page JOIN {KEYS} "
             "ON task.task_name = page.task_name AND task.trigger_at = page.trigger_at "
-            f"ORDER BY {order}"
+            f"ORDER BY {', '.join(self.order)}"
         )
-        return Sql(statement, query.values)
+        return Sql(statement, keys.values)
 
     def bound(self, sign: str, key: Key) -> Sql:
         """Return the condition that a key is on one side of another in the order."""
@@ -66,22 +80,31 @@ class Plan:
             values = values[::-1]
         return Sql(f"({', '.join(self._keys())}) {sign} (?, ?)", values)
 
-    def end(self, cursor: Cursor, *bounds: Sql) -> Key | None:
+    def end(
+        self, cursor: Cursor, *bounds: Sql, backwards: bool = False, examined: int | None = None
+    ) -> Key | None:
         """Return the key at which the examination of the source ends; ``None`` if it reaches all.
 
         :param bounds: conditions on the key.
+        :param backwards: whether the source is examined in the reverse order.
+        :param examined: the number of keys to examine; :data:`sources.MAX_EXAMINED` by default.
         """
         if not self.where or self.order not in self.source.orders:
             return None
-        query = self.source.select(f"{self._at('task_name')}, {self._at('trigger_at')}", bounds)
+        query = self.source.select(self._key_columns(), bounds=bounds)
         row = cursor.execute(
-            f"{query.text} ORDER BY {', '.join(self._keys())} LIMIT 1 OFFSET ?",
-            (*query.values, sources.MAX_EXAMINED),
+            f"{query.text} ORDER BY {_by(self._keys(), backwards)} LIMIT 1 OFFSET ?",
+            (*query.values, examined or sources.MAX_EXAMINED),
         ).fetchone()
         return None if row is None else Key(*row)
 
 
-def _plan(cursor: Cursor, selection: Selection, order: tuple[str, str]) -> Plan:
+def _by(columns: Iterable[str], backwards: bool) -> str:
+    """Return the columns of ORDER BY."""
+    return ", ".join(f"{column} DESC" if backwards else column for column in columns)
+
+
+def choose_plan(cursor: Cursor, selection: Selection, order: tuple[str, str]) -> Plan:
     """Choose the source with the fewest rows or, of very many, one that is in the order."""
     conditions = selection.conditions()
     wide = wide_sources(selection)
@@ -114,7 +137,7 @@ def select_page(
         if start_from is not None:
             due_from = max(start_from.trigger_at, selection.due_from or 0)
             selection, start_from = evolve(selection, due_from=due_from), None
-    plan = _plan(cursor, selection, order)
+    plan = choose_plan(cursor, selection, order)
     bounds = [] if start_from is None else [plan.bound(">=", start_from)]
     end = plan.end(cursor, *bounds)
     if end is not None:
@@ -122,6 +145,31 @@ def select_page(
     statement = plan.rows(*bounds)
     rows = cursor.execute(statement.text, (*statement.values, limit))
     return rows, None if end is None else _within(selection.prefix, end, plan.order)
+
+
+def select_previous(
+    cursor: Cursor, selection: Selection, before: Key, limit: int, *, by_due: bool
+) -> Key | None:
+    """Return the key at which the page before another one starts; ``None`` on the first page.
+
+    It is the key of any task if too many were examined in vain.
+
+    :param before: the first key of the other page.
+    :param limit: the number of tasks on a page.
+    :param by_due: as for :func:`select_page`.
+    """
+    order = DUE_ORDER if by_due and selection.task_name is None else NAME_ORDER
+    plan = choose_plan(cursor, selection, order)
+    bounds = [plan.bound("<", before)]
+    # A page that starts at the end examines as many keys, and thus all of them.
+    end = plan.end(cursor, *bounds, backwards=True, examined=sources.MAX_EXAMINED - 1)
+    if end is not None:
+        bounds.append(plan.bound(">", end))
+    query = plan.keys(*bounds, backwards=True)
+    keys = [Key(*row) for row in cursor.execute(query.text, (*query.values, limit))]
+    if end is not None and len(keys) < limit:
+        return end
+    return keys[-1] if keys else None
 
 
 def _within(prefix: str, end: Key, order: tuple[str, str]) -> Key | None:

@@ -41,11 +41,15 @@ class Source:
     key_table: str = "task"
     counted: tuple[str, Sql] | None = None
 
-    def select(self, columns: str, where: Iterable[Sql] = ()) -> Sql:
-        """Return the query of the rows that also match other conditions."""
-        texts, values, others = list[str](), list[Any](), list(where)
+    def select(self, columns: str, where: Iterable[Sql] = (), bounds: Iterable[Sql] = ()) -> Sql:
+        """Return the query of the rows that also match other conditions.
+
+        :param bounds: conditions on the key.
+        """
+        texts, values, before, after = list[str](), list[Any](), list(bounds), list(where)
         for table, condition in self.arms:
-            parts = [condition, *others]
+            # Of several bounds of a column, SQLite searches with the first: this is the nearest.
+            parts = [*before, condition, *after]
             conditions = " AND ".join(part.text for part in parts)
             texts.append(f"SELECT {columns} FROM {table} WHERE {conditions}")
             values += [value for part in parts for value in part.values]
@@ -70,11 +74,11 @@ _STATES = {
 }
 """The index that has the tasks of a state, and the condition of that index."""
 _HOSTS = {
-    "task_host": "state = 'scheduled'",
-    "task_running": "state = 'running'",
-    "task_host_ended": "finished_at_ms IS NOT NULL",
+    "task_host": ("state = 'scheduled'", {State.SCHEDULED}),
+    "task_running": ("state = 'running'", {State.RUNNING}),
+    "task_host_ended": ("finished_at_ms IS NOT NULL", {State.SUCCEEDED, State.FAILED}),
 }
-"""The indexes that have the tasks of a host together, and the condition of each."""
+"""The indexes that have the tasks of a host together, with the condition and the states of each."""
 
 
 def narrow_sources(selection: Selection) -> list[Source]:
@@ -105,7 +109,8 @@ def narrow_sources(selection: Selection) -> list[Source]:
             Source(
                 arms=[
                     (f"task INDEXED BY {index}", Sql(f"{partial} AND host = ?", (selection.host,)))
-                    for index, partial in _HOSTS.items()
+                    for index, (partial, states) in _HOSTS.items()
+                    if selection.state is None or selection.state in states
                 ],
                 filters=frozenset({"host"}),
             )

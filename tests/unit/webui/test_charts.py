@@ -60,14 +60,32 @@ def test_every_bar_lies_inside_the_chart(ended: list[tuple[int, int]]) -> None:
         assert bottom - top >= 2
 
 
+def path(step: int) -> str:
+    """Return the target of the link of a bar."""
+    return f"/list?step={step}"
+
+
+def test_bars_of_due_calls_are_links_outside_the_tab_order() -> None:
+    """A screen reader finds them by their names; the keyboard has the table below the chart."""
+    text = drawn(charts.ahead(AXIS, [1, 0, 200, 100], (), "said", path))
+    assert 'role="group"' in text
+    links = re.findall(r'<a href="([^"]*)" tabindex="-1" aria-label="([^"]*)"', text)
+    assert links == [
+        ("/list?step=0", "12:00: 1 call"),
+        ("/list?step=2", "12:02: 200 calls"),
+        ("/list?step=3", "12:03: 100 calls"),
+    ]
+    assert 'role="img"' in drawn(charts.ahead(AXIS, [0] * 4, (), "said", path))
+
+
 def test_overloaded_minutes_are_marked() -> None:
-    text = drawn(charts.ahead(AXIS, [1, 0, 200, 100], {2}, 'a "label"'))
+    text = drawn(charts.ahead(AXIS, [1, 0, 200, 100], {2}, 'a "label"', path))
     assert 'aria-label="a &quot;label&quot;"' in text
     plain, overloaded = text.split('class="overloaded"')
     assert [one[2] for one in bars(plain)] == ["12:00: 1 call", "12:03: 100 calls"]
     assert bars(overloaded) == [(0, 100, "12:02: 200 calls, overloaded")]
     assert ">200</text>" in text
-    assert bars(drawn(charts.ahead(AXIS, [0] * 4, (), ""))) == []
+    assert bars(drawn(charts.ahead(AXIS, [0] * 4, (), "", path))) == []
 
 
 def test_lateness_line_has_gaps_without_calls() -> None:
@@ -86,5 +104,5 @@ def test_span_labels_its_steps() -> None:
     assert (AXIS.minutes, AXIS.at(3), AXIS.unit()) == (4, NOON + 180, "per minute")
     wide = TimeAxis(begin=NOON, steps=144, step_minutes=10)
     assert (wide.minutes, wide.unit()) == (1440, "per 10 minutes")
-    text = drawn(charts.ahead(wide, [0] * 144, (), ""))
+    text = drawn(charts.ahead(wide, [0] * 144, (), "", path))
     assert re.findall(r'class="hour"[^>]*>([^<]*)<', text) == ["18:00", "00:00", "06:00"]

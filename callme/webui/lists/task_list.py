@@ -1,0 +1,133 @@
+"""The list of tasks: tabs with counts, filters, a page of tasks, and links to other pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.template import Tag, tags
+
+from ...core.callback_url import host_of
+from ...core.task import State, Task
+from ...core.times import Key
+from ...errors import InvalidValue
+from ...server.paths import FIND
+from ...store.interface import Page
+from ...store.listing.counts import Count
+from ..widgets import (
+    Renderable,
+    escape_invisible,
+    failure_reason,
+    in_slices,
+    minute,
+    pluralize,
+    table,
+    task_link,
+    task_state,
+    timestamp,
+)
+from .filters import NAME, Filters, filter_form
+
+MAX_RESULTS = 100
+"""Tasks on one page."""
+
+
+@frozen(kw_only=True)
+class TaskList:
+    """One page of a list.
+
+    :ivar counts: the number of tasks of each state that the other filters match; empty while they
+        are not known.
+    :ivar start_from: the first key of the page; ``None`` on the first page.
+    :ivar previous: the first key of the page before; ``None`` for the first page.
+    """
+
+    filters: Filters
+    page: Page
+    counts: Mapping[State, Count]
+    start_from: Key | None
+    previous: Key | None
+
+
+def title_of(filters: Filters) -> str:
+    """Return the title of a list."""
+    state = filters.state
+    kind = "tasks" if state is None else f"{state.value} tasks"
+    prefix = filters.given.get(NAME)
+    if prefix is None:
+        return "All tasks" if state is None else kind.capitalize()
+    return f"{kind.capitalize()} whose names start with \u201c{escape_invisible(prefix)}\u201d"
+
+
+def render_list(content: TaskList, clock: IReactorTime) -> list[Renderable]:
+    """Return the main part of the page.
+
+    :param clock: schedules other work while it is rendered.
+    """
+    filters, tasks = content.filters, content.page.tasks
+    head = tags.div(tags.h1(title_of(filters)), _tabs(filters, content.counts), class_="head")
+    main: list[Renderable] = [head, filter_form(filters)]
+    if not tasks:
+        # The rest of a long list may have been examined only in part.
+        text = "No tasks found." if content.page.next is None else "No tasks found on this page."
+        return [*main, tags.p(text, class_="none"), _paging(content)]
+    order = "by time and name" if filters.by_due else "by name and time"
+    columns = ["Task", "Minute", "Host", "State", "Next attempt", "Ended", "Reason"]
+    caption = f"{pluralize(len(tasks), 'task')}, {order}"
+    listed = table(caption, columns, in_slices(map(_row, tasks), clock), "wide")
+    return [*main, listed, _paging(content)]
+
+
+def _tabs(filters: Filters, counts: Mapping[State, Count]) -> Tag:
+    links = tags.ul()
+    for state in (None, *State):
+        label = "All" if state is None else state.value.capitalize()
+        count = counts.get(state) if state else sum(counts.values(), Count(0))
+        href = FIND + filters.query(state=None if state is None else state.value)
+        link = tags.a(label, href=href)
+        if count is not None and counts:
+            link(" ", tags.small(count_text(count)))
+        if state is filters.state:
+            link.attributes["aria-current"] = "true"
+        links(tags.li(link))
+    tabs = tags.nav(links, class_="options")
+    tabs.attributes["aria-label"] = "State"
+    return tabs
+
+
+def count_text(count: Count) -> str:
+    """Return a count: ``1,234``, or ``10,000+`` for at least that many."""
+    return f"{count.number:,}{'' if count.is_exact else '+'}"
+
+
+def _paging(content: TaskList) -> Tag:
+    filters, links = content.filters, list[Renderable]()
+    if content.start_from is not None:
+        start = {} if content.previous is None else {"start_from": str(content.previous)}
+        links.append(tags.a("Previous page", href=FIND + filters.query(**start), rel="prev"))
+    if content.page.next is not None:
+        href = FIND + filters.query(start_from=str(content.page.next))
+        links += [" ", tags.a("Next page", href=href, rel="next")]
+    return tags.p(links, class_="more") if links else tags.p()
+
+
+def _row(task: Task) -> tuple[Renderable, ...]:
+    return (
+        task_link(task.key),
+        minute(task.key.trigger_at),
+        _host(task),
+        task_state(task),
+        # An empty cell takes no line on a narrow screen.
+        minute(task.due_at) if task.due_at not in (None, task.key.trigger_at) else "",
+        timestamp(task.finished_at_ms) if task.finished_at_ms is not None else "",
+        failure_reason(task.reason, task.detail),
+    )
+
+
+def _host(task: Task) -> str:
+    try:
+        return escape_invisible(host_of(task.definition.callback))
+    except InvalidValue:
+        # The callback is damaged.
+        return "\u2013"

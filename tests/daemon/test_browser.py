@@ -121,7 +121,7 @@ def tab_to(browser: Browser, wanted: str) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_every_page_fits_the_screen_and_has_contrast(
-    daemon: Daemon, browser: Browser, width: int, dark: bool
+    daemon: Daemon, sink: Sink, browser: Browser, width: int, dark: bool
 ) -> None:
     browser.set_screen(width, dark)
     key = daemon.curl("GET", "/status/failed-once")[1]["tasks"][0]["task"]
@@ -132,6 +132,10 @@ def test_every_page_fits_the_screen_and_has_contrast(
         "reschedule": f"/page/reschedule/{key}",
         "delete": f"/page/delete/{later}",
         "found": "/page/find?name=",
+        "filtered": "/page/find?state=failed&host=x.example:80&label=customer:42&order=due",
+        "failures": "/page/failures",
+        "hosts": "/page/hosts",
+        "host": f"/page/hosts/{urlsplit(sink.url('/')).netloc}",
         "wrong": "/page/nowhere",
     }
     for name, path in pages.items():

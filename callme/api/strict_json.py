@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, repeat
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs leave it out
 
 from ..errors import InvalidValue, quoted
@@ -24,6 +25,8 @@ decoded, because decoding blocks the reactor."""
 MAX_VALUES = 10_000
 """Maximum values in one JSON text, nested ones included. No valid task has a twentieth of that, and
 half a million brackets would block the reactor for a quarter of a second."""
+_RUN_LENGTH = 64 * 1024
+"""Maximum characters of items of an array that are decoded at once: some milliseconds of work."""
 _SHORT_ITEM = 4 * 1024
 """Length, in characters, up to which an item is decoded without counting its values."""
 _TOO_DEEP = f"the body is nested too deeply: expected at most {MAX_DEPTH} levels"
@@ -64,8 +67,9 @@ def decode(data: bytes) -> object:
 def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
     """Yield each item of a JSON array, or the :class:`InvalidValue` that describes its error.
 
-    Each comes with its length in characters. An error in one item whose end is known (for example
-    a name that occurs twice) does not affect the other items.
+    Each comes with the number of characters that were decoded for it: of items that are decoded
+    at once, all come with the first. An error in one item whose end is known (for example a name
+    that occurs twice) does not affect the other items.
 
     :raises InvalidValue: when the text is not UTF-8 or not a JSON array.
     :raises ItemTooLong: when an item is longer than :data:`MAX_ITEM_LENGTH`, or has more than
@@ -80,19 +84,21 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
     # The decoder searches for the end of a string up to the end of its text, so that it gets a
     # part of the text only.
     part, offset = text[: 2 * MAX_ITEM_LENGTH], 0
+    # Items before this index are decoded one by one.
+    single_until = 0
     while more:
+        if at >= single_until:
+            items, end = _decode_run(text, at)
+            if items:
+                yield from zip(items, chain([end - at], repeat(0)), strict=False)
+                at = _skip_whitespace(text, end)
+                continue
+            single_until = end
         if at - offset > MAX_ITEM_LENGTH:
             part, offset = text[at : at + 2 * MAX_ITEM_LENGTH], at
         begin = at - offset
-        try:
-            value, end = _decode_item(part, begin, offset)
-        except TooManyValues:
-            raise
-        except InvalidValue as error:
-            cut = offset + len(part) < len(text)
-            value, end = error, _find_end(part, begin, error, cut)
-        if end - begin > MAX_ITEM_LENGTH:
-            raise ItemTooLong
+        cut = offset + len(part) < len(text)
+        value, end = _decode_item_or_error(part, begin, offset, cut)
         yield value, end - begin
         at = offset + end
         at = _skip_whitespace(text, at)
@@ -102,6 +108,29 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
             raise InvalidValue(f"the body is not JSON: expected , or ] at character {at}")
     if (rest := _skip_whitespace(text, at + 1)) != len(text):
         raise InvalidValue(f"the body is not JSON: expected its end at character {rest}")
+
+
+def _decode_run(text: str, begin: int) -> tuple[list[object], int]:
+    """Return the items that begin at an index and that can be decoded at once, and their end.
+
+    The end is behind the comma that follows the last of them. If one of them is refused, or
+    perhaps has too many values, there are none: those before the end must be decoded one by one.
+    """
+    end = text.rfind("},", begin, begin + _RUN_LENGTH) + 1
+    if not end:
+        return [], begin + _RUN_LENGTH
+    # If an item ends elsewhere, this is not an array.
+    run = text[begin:end]
+    if sum(map(run.count, "[{,")) >= MAX_VALUES:
+        return [], end
+    try:
+        items = _DECODER.decode(f"[{run}]")
+        _check_depth(items, MAX_DEPTH + 1)
+        if "\\u" in run:
+            _check_surrogates(items)
+    except (ValueError, RecursionError):
+        return [], end
+    return items, end + 1
 
 
 def _decode_utf8(data: bytes) -> str:
@@ -143,6 +172,24 @@ def _decode_value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
     except ValueError:
         # The only other ValueError is that of int() for thousands of digits.
         raise InvalidValue("the body contains a number with too many digits") from None
+    return value, end
+
+
+def _decode_item_or_error(text: str, begin: int, offset: int, cut: bool) -> tuple[object, int]:
+    """Return the value that begins at an index, or its error, and its end.
+
+    :param cut: whether the text is only a part of the body.
+    :raises ItemTooLong: as :func:`decode_array` does.
+    """
+    value: object
+    try:
+        value, end = _decode_item(text, begin, offset)
+    except TooManyValues:
+        raise
+    except InvalidValue as error:
+        value, end = error, _find_end(text, begin, error, cut)
+    if end - begin > MAX_ITEM_LENGTH:
+        raise ItemTooLong
     return value, end
 
 
@@ -210,9 +257,9 @@ def _find_end(text: str, begin: int, error: InvalidValue, cut: bool) -> int:
         raise error from None
 
 
-def _check_depth(value: object) -> None:
+def _check_depth(value: object, maximum: int = MAX_DEPTH) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(maximum):
         inner: list[object] = []
         for item in level:
             if isinstance(item, dict):

@@ -100,3 +100,39 @@ def test_any_text_is_read_or_refused(data: bytes) -> None:
         decode(data)
     except InvalidValue:
         return
+
+
+OBJECTS = st.lists(
+    st.recursive(
+        st.sampled_from([1, "},{", "\\", '"', "é", None]),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["a", "},"]), inner),
+    )
+)
+
+
+@given(OBJECTS, st.integers(1, 400), st.sampled_from([(",", ":"), (" , ", ": ")]))
+def test_items_of_an_array_do_not_depend_on_how_many_are_decoded_at_once(
+    items: list[object], repetitions: int, separators: tuple[str, str]
+) -> None:
+    """Some of these arrays are longer than what is decoded at once."""
+    items = [*items, {"filling": "},{" * 100}] * repetitions
+    data = json.dumps(items, separators=separators).encode()
+    assert [item for item, _ in decode_array(data)] == items
+
+
+@pytest.mark.parametrize("bad", ['{"a": 1, "a": 2}', "NaN", '"\\ud800"', "[" * 60 + "]" * 60])
+def test_refused_item_does_not_affect_others_that_are_decoded_at_once(bad: str) -> None:
+    good = [{"number": number, "filling": "x" * 100} for number in range(2000)]
+    texts = [json.dumps(item) for item in good]
+    texts.insert(1000, bad)
+    items = [item for item, _ in decode_array(f"[{','.join(texts)}]".encode())]
+    assert isinstance(items.pop(1000), InvalidValue)
+    assert items == good
+
+
+def test_length_of_an_array_is_the_sum_of_the_lengths_of_its_items() -> None:
+    """So that a reader of the items can stop after so many characters."""
+    data = json.dumps([{"number": number} for number in range(10_000)]).encode()
+    lengths = [length for _, length in decode_array(data)]
+    assert 0.9 * len(data) < sum(lengths) <= len(data)
+    assert max(lengths) <= 64 * 1024

@@ -32,7 +32,7 @@ from .task_service import put_problem
 MAX_TASKS = 10_000
 TASKS_PER_SLICE = 100
 """Tasks that are parsed, and written, at a time: about a millisecond of work."""
-SLICES_AHEAD = 10
+SLICES_AHEAD = 20
 """Maximum slices that are being written at once: those that wait share a transaction."""
 RESULTS_PER_PART = 20
 """Results that are encoded at a time: up to 6 ms where each has a large existing task."""
@@ -158,7 +158,7 @@ class Batch:
 
         def stored(results: Sequence[PutResult]) -> _Results:
             for definition, result in zip(definitions, results, strict=True):
-                self._audit.put(self._by, definition.key, result.outcome)
+                self._audit.put(self._by, definition, result.outcome)
             return partial(encode, results)
 
         return self._store.write(tasks.put_many, definitions, self._now).addCallback(stored)
@@ -188,6 +188,7 @@ def _with_warnings(
 
 def _to_dict(definition: Definition, result: PutResult, now: float) -> JSON:
     if result.outcome is PutOutcome.CREATED:
-        return {"status": 201, "task": str(definition.key)}
+        # Most results are such ones, so that the text of the key is made at once.
+        return {"status": 201, "task": f"{definition.task_name}@{definition.trigger_at}"}
     problem = put_problem(definition, result, now)
     return {"status": 200, "task": str(definition.key)} if problem is None else problem.to_dict()

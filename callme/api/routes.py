@@ -159,7 +159,7 @@ class Api:
             add_warnings(members, warnings)
             return json_response(request, members)
         assert result.task is not None
-        self._audit.put(author_of(request), definition.key, result.outcome)
+        self._audit.put(author_of(request), definition, result.outcome)
         if result.outcome is not PutOutcome.CREATED:
             return task_response(request, result.task, warnings=warnings)
         location = {"Location": task_url("/task/", definition.key)}

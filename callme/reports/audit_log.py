@@ -8,6 +8,7 @@ from typing import Any
 from attrs import define, field
 from twisted.logger import Logger
 
+from ..core.task import Definition
 from ..core.times import Key, quoted_key, rfc3339
 from ..core.transitions import PutOutcome
 from ..errors import quoted
@@ -39,11 +40,11 @@ class AuditLog:
     def __attrs_post_init__(self) -> None:
         self._limit = LogLimit(self._now, _log_omitted)
 
-    def put(self, by: Author, key: Key, outcome: PutOutcome) -> None:
+    def put(self, by: Author, definition: Definition, outcome: PutOutcome) -> None:
         """Log a put, unless it changed nothing."""
         verb = _VERBS.get(outcome)
         if verb is not None and self._limit.has_line((by.name, verb)):
-            self._log(by, verb, quoted_key(key))
+            self._log(by, verb, quoted_key(definition.key))
 
     def rescheduled(self, by: Author, old: Key, new: Key) -> None:
         """Log that a task was moved to another minute."""

@@ -55,7 +55,7 @@ class TrustedProxies:
         :param forwarded: the values of ``Forwarded`` (RFC 7239).
         :param x_forwarded_for: the values of ``X-Forwarded-For``.
         """
-        if not self._trusts(peer):
+        if not self.networks or not self._trusts(peer):
             return peer
         standard, common = list(forwarded), list(x_forwarded_for)
         if standard and common:

@@ -66,10 +66,11 @@ class Upcoming:
 
 
 def upcoming(cursor: Cursor, limit: int) -> Upcoming:
-    """Return the next tasks, up to a number."""
+    """Return the next tasks, up to a number; without those whose stored values are damaged."""
     tasks = [
         NextTask(key=Key(name, at), due_at=due_at, host=host)
         for name, at, due_at, host in cursor.execute(_NEXT, (limit,))
+        if tuple(map(type, (name, at, due_at, host))) == (str, int, int, str)
     ]
     is_empty = not tasks and cursor.execute(_ANY).fetchone() is None
     return Upcoming(tasks=tasks, is_empty=is_empty)

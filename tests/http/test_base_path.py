@@ -155,8 +155,8 @@ class Crawler:
             if answer.status == 303:
                 self._follow(answer)
             else:
-                # Another form has changed or deleted the task.
-                assert answer.status in (404, 409), action
+                # Another form has changed or deleted the task, or the form needs an entry.
+                assert answer.status in (404, 409, 422), action
                 self._read(action, answer.tree)
 
     def _follow(self, answer: Answer) -> None:

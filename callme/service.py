@@ -247,6 +247,7 @@ def _webui(
         node=environment.node,
         tokens=environment.tokens,
         logins=LoginThrottle(clock.seconds),
+        networks=environment.settings.networks,
         origins=environment.gate.origins,
     )
 

@@ -14,6 +14,8 @@ from ..core.times import Key, rfc3339, to_ms
 from ..core.transitions import PutCondition, PutOutcome, decide_put
 from ..reports import forecast
 from ..reports.forecast import Forecast, Overload
+from ..store import stats
+from ..store.database import Store
 from ..store.interface import PutPreview, PutResult
 from ..worker.throughput import Capacity
 from .responses import JSON
@@ -83,6 +85,23 @@ class DryRun:
             calls=preview.calls + self._added[minute, None] + own,
             calls_to_host=preview.calls_to_host + self._added[minute, host] + own,
         )
+
+    async def preview(
+        self,
+        store: Store,
+        definition: Definition,
+        condition: PutCondition = PutCondition.NONE,
+    ) -> PutForecast:
+        """Return the effect that a put would have, and the load of its minute.
+
+        :raises Problem: when the put would be refused.
+        """
+        (preview,) = await store.read(stats.preview_put, [definition], self._now)
+        forecast = self.put(definition, preview, condition)
+        problem = put_problem(definition, forecast.result, self._now)
+        if problem is not None:
+            raise problem
+        return forecast
 
     def response(self, definition: Definition, put: PutForecast) -> JSON:
         """Return the response to the dry run of one put that would not be refused."""

@@ -27,7 +27,7 @@ from ..server.negotiation import wants_calendar
 from ..server.paths import base_path_of
 from ..server.problem import Problem, problem_response
 from ..server.router import AnyPathConverter, AppResource
-from ..store import queue, stats, tasks
+from ..store import queue, tasks
 from ..store.database import Store
 from ..store.interface import StoreUnavailable
 from ..worker.scheduler import Scheduler
@@ -77,7 +77,7 @@ from .responses import (
     text_response,
     wants_pretty,
 )
-from .task_service import TaskService, put_problem
+from .task_service import TaskService
 
 
 @define(eq=False, kw_only=True)
@@ -146,20 +146,13 @@ class Api:
         condition = parse_condition(request)
         if dry_run:
             dry_runs = DryRun(self._scheduler.capacity(), now)
-            (preview,) = await self._store.read(stats.preview_put, [definition], now)
-            forecast = dry_runs.put(definition, preview, condition)
-            result = forecast.result
-        else:
-            result = await self._store.write(tasks.put, definition, condition, now)
-        problem = put_problem(definition, result, now)
-        if problem is not None:
-            raise problem
-        if dry_run:
+            forecast = await dry_runs.preview(self._store, definition, condition)
             members = dry_runs.response(definition, forecast)
             add_warnings(members, warnings)
             return json_response(request, members)
+        by = author_of(request)
+        result = await self._task_service.put(definition, condition, now, by=by)
         assert result.task is not None
-        self._audit.put(author_of(request), definition, result.outcome)
         if result.outcome is not PutOutcome.CREATED:
             return task_response(request, result.task, warnings=warnings)
         location = {"Location": task_url("/task/", definition.key)}

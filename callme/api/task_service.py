@@ -10,7 +10,7 @@ from ..core.representation import task_summary
 from ..core.task import Definition, Reason
 from ..core.text.durations import rough_duration
 from ..core.times import Key, rfc3339
-from ..core.transitions import PutOutcome
+from ..core.transitions import PutCondition, PutOutcome
 from ..errors import FieldError
 from ..reports import failures
 from ..reports.audit_log import AuditLog
@@ -54,7 +54,7 @@ def put_problem(definition: Definition, result: PutResult, now: float) -> Proble
 
 @define(eq=False, kw_only=True)
 class TaskService:
-    """Commands on existing tasks; one that cannot be done raises :exc:`Problem`.
+    """Commands on tasks; one that cannot be done raises :exc:`Problem`.
 
     :param now: the wall clock: seconds since 1970.
     :param audit: logs the changes.
@@ -63,6 +63,22 @@ class TaskService:
     _store: Store
     _now: Callable[[], float]
     _audit: AuditLog
+
+    async def put(
+        self, definition: Definition, condition: PutCondition, now: float, *, by: Author
+    ) -> PutResult:
+        """Create or replace a task, or keep an equal one.
+
+        :param now: the time of the request, seconds since 1970.
+        :param by: the client that asks for it.
+        :raises Problem: when the put is refused.
+        """
+        result = await self._store.write(tasks.put, definition, condition, now)
+        problem = put_problem(definition, result, now)
+        if problem is not None:
+            raise problem
+        self._audit.put(by, definition, result.outcome)
+        return result
 
     async def reschedule(
         self, target: Key | str, trigger_at: int, *, include_all_states: bool, by: Author

@@ -103,7 +103,8 @@ class Parameter:
     :ivar schema: JSON Schema of the value in a request.
     :ivar type_name: the JSON type, in words, for the documentation.
     :ivar documentation: the meaning and the bounds, in Markdown.
-    :ivar label: the term on the task's web page; ``None`` where the page has a place of its own.
+    :ivar label: the term on web pages.
+    :ivar has_own_place: whether a task's page displays it outside the list of parameters.
     :ivar to_text: returns the attribute's value as the page displays it.
     :ivar is_code: whether the page displays it in the typeface of code.
     :ivar column: the column in both databases.
@@ -118,7 +119,8 @@ class Parameter:
     schema: Schema
     type_name: str
     documentation: str
-    label: str | None = None
+    label: str
+    has_own_place: bool = False
     to_text: Callable[[Any], str] = str
     is_code: bool = False
     column: Column = TEXT
@@ -300,6 +302,8 @@ PARAMETERS = (
         type_name="string",
         documentation=f"Name of the task: 1 to {MAX_NAME_LENGTH} characters of Unicode without "
         "`@`, `/` and control characters.",
+        label="Name",
+        has_own_place=True,
     ),
     Parameter(
         name="trigger_at",
@@ -308,6 +312,8 @@ PARAMETERS = (
         response_schema=string("Minute of the call: a Unix timestamp.", pattern="^[0-9]+$"),
         type_name="string or number",
         documentation="Minute of the call: one of the forms under *Times*.",
+        label="Time",
+        has_own_place=True,
         column=TIMESTAMP,
         to_json=str,
     ),
@@ -348,6 +354,8 @@ PARAMETERS = (
         type_name="string, object or list",
         documentation=f"Body of the request: at most {MAX_PAYLOAD_BYTES:,} bytes of UTF-8. An "
         "object or a list is sent as compact JSON.",
+        label="Payload",
+        has_own_place=True,
         column=LONG_TEXT,
         is_listed=False,
     ),
@@ -362,6 +370,8 @@ PARAMETERS = (
         ),
         type_name="string",
         documentation="Instead of `payload`: bytes, in base64 (RFC 4648, section 4).",
+        label="Payload in base64",
+        has_own_place=True,
         column=BASE64,
         is_listed=False,
     ),
@@ -374,6 +384,8 @@ PARAMETERS = (
         f"bytes in all. callme rejects {_FRAMING}, and the headers that it sends itself (a `_` "
         f'counts as a `-`). Responses replace a value by `"{MASK}"` if the name of the header '
         "looks secret; lists and errors replace all values.",
+        label="Headers",
+        has_own_place=True,
         column=JSON_OBJECT,
         to_json=redact_secrets,
         redact=redact_all,

@@ -22,6 +22,7 @@ DELETE = f"{_PREFIX}delete/"
 RUN = f"{_PREFIX}run/"
 RAW = f"{_PREFIX}json/"
 CURL = f"{_PREFIX}curl/"
+NEW = f"{_PREFIX}new"
 FIND = f"{_PREFIX}find"
 ACKNOWLEDGE = f"{_PREFIX}acknowledge"
 FAILURES = f"{_PREFIX}failures"
@@ -33,6 +34,8 @@ STATIC = f"{_PREFIX}static/"
 
 MAX_FORM = 16 * 1024
 """Maximum size of the body of a form, in bytes."""
+MAX_TASK_FORM = 128 * 1024
+"""The same for the form of a new task, which may have a payload. More would block the reactor."""
 
 
 def url_for(prefix: str, key: Key) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
-from attrs import frozen
+from attrs import field, frozen
 from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
 from ..core.task import State, Task
 from ..server.paths import DELETE, RESCHEDULE, RUN, TASK, url_for
 from .layout import Viewer
+from .task.new_task import ACTION_FIELD, PREVIEW
 from .task.page import EXPECTED_STATE_FIELD, RUNNING_HINT, summary
+from .task.time_fields import Meaning, TimeInput, time_fields
 from .widgets import Renderable, bdi, escape_invisible, flash, task_state, template
-
-TIME_FIELD = "trigger_at"
-_WITHOUT_ZONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
 
 
 @frozen(kw_only=True)
@@ -24,14 +21,16 @@ class Confirmation:
 
     :ivar now: seconds since 1970.
     :ivar error: the reason why the last submission was rejected, if it was.
-    :ivar time: the content of the time field.
+    :ivar time: the content of the time fields.
+    :ivar meaning: the minute that they mean, if the viewer asked for a preview.
     """
 
     task: Task
     viewer: Viewer
     now: float
     error: str = ""
-    time: str = "+1m"
+    time: TimeInput = field(factory=lambda: TimeInput(is_new=True))
+    meaning: Meaning | None = None
 
 
 class ConfirmationForm(Element):
@@ -49,7 +48,8 @@ class ConfirmationForm(Element):
         task = self._confirmation.task
         form: Tag = self.form()
         if task.state is State.RUNNING:
-            form = tags.div(self._error(), tags.p(RUNNING_HINT), class_="confirm")
+            error = _error_message(escape_invisible(self._confirmation.error))
+            form = tags.div(error, tags.p(RUNNING_HINT), class_="confirm")
         return tag.fillSlots(
             question=[f"{self.verb} ", bdi(task.key.task_name), "?"],
             state=task_state(task),
@@ -64,7 +64,9 @@ class ConfirmationForm(Element):
     def _error(self) -> Renderable:
         return _error_message(escape_invisible(self._confirmation.error))
 
-    def _form(self, *fields: Tag, prefix: str, button_class: str) -> Tag:
+    def _form(
+        self, *fields: Renderable, prefix: str, button_class: str, more: Renderable = ""
+    ) -> Tag:
         task, viewer = self._confirmation.task, self._confirmation.viewer
         return tags.form(
             self._error(),
@@ -73,6 +75,8 @@ class ConfirmationForm(Element):
             tags.input(type="hidden", name=EXPECTED_STATE_FIELD, value=task.state.value),
             tags.p(
                 tags.button(self.verb, class_=button_class),
+                " ",
+                more,
                 " ",
                 tags.a("Back to the task", href=url_for(TASK, task.key)),
                 class_="actions",
@@ -83,11 +87,6 @@ class ConfirmationForm(Element):
         )
 
 
-def time_in_utc(text: str) -> str:
-    """Return a time of the form, which means UTC if it names no zone, as the API accepts it."""
-    return f"{text}Z" if _WITHOUT_ZONE.fullmatch(text) else text
-
-
 class RescheduleForm(ConfirmationForm):
     """The form for a new minute."""
 
@@ -95,40 +94,25 @@ class RescheduleForm(ConfirmationForm):
 
     def form(self) -> Tag:
         confirmation = self._confirmation
-        field = tags.input(
-            id="time",
-            name=TIME_FIELD,
-            value=confirmation.time,
-            maxlength="64",
-            autocomplete="off",
-            spellcheck="false",
-        )
-        _describe_field(field, "time-hint", has_error=bool(confirmation.error))
-        if confirmation.error:
-            field.attributes["aria-invalid"] = "true"
         effect = "The task is called at the new time"
         if confirmation.task.state is State.SUCCEEDED:
             effect = "The task has succeeded already. It is called again at the new time"
+        meaning: Renderable = ""
+        if confirmation.meaning is not None:
+            meaning = flash(["New time: ", confirmation.meaning.render(confirmation.now)])
+        errors = [confirmation.error] if confirmation.error else []
         return self._form(
             tags.p(f"{effect}, and has all its attempts again. Past attempts stay on record."),
-            tags.p(tags.label("New time (UTC)")(for_="time"), field),
-            tags.p(
-                tags.code("+5m"),
-                ", ",
-                tags.code("+2h"),
-                " or ",
-                tags.code("+1d"),
-                " from now, a time in UTC such as ",
-                tags.code("2028-11-26 09:00"),
-                ", a local time such as ",
-                tags.code("2028-11-26T09:00[Europe/Berlin]"),
-                ", or a Unix timestamp. An empty field means the next minute.",
-                id="time-hint",
-                class_="hint",
-            ),
+            meaning,
+            time_fields(confirmation.time, errors, "Without a time, it is the next minute."),
             prefix=RESCHEDULE,
             button_class="go",
+            more=tags.button("Preview", name=ACTION_FIELD, value=PREVIEW),
         )
+
+    def _error(self) -> Renderable:
+        # It stands beside the fields.
+        return ""
 
 
 class RunForm(ConfirmationForm):

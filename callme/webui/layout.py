@@ -12,7 +12,7 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, renderer, tags
 
 from .. import __version__
-from ..server.paths import LOGIN, LOGOUT, STATIC
+from ..server.paths import LOGIN, LOGOUT, NEW, STATIC
 from .widgets import Renderable, escape_invisible, template
 
 _TYPES = {
@@ -180,4 +180,5 @@ class Layout(Element):
             if not self._viewer.may_change:
                 link = tags.a("Log in with another token", href=LOGIN, class_="quiet")
                 logout = tags.transparent(link, " ", logout)
-        return tags.transparent(*_SEARCH.load()).fillSlots(logout=logout)
+        new = tags.a("New task", href=NEW, class_="quiet") if self._viewer.may_change else ""
+        return tags.transparent(*_SEARCH.load()).fillSlots(new=new, logout=logout)

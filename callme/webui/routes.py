@@ -6,6 +6,7 @@ import math
 import re
 import secrets
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from attrs import define, evolve, field
@@ -22,7 +23,6 @@ from ..api.hosts import HostService
 from ..api.problems import is_options, problem_for
 from ..api.requests import (
     parse_attempts_from,
-    parse_new_time,
     parse_query,
     parse_selector,
 )
@@ -33,6 +33,7 @@ from ..core.task import Task
 from ..core.times import Key, floor_to_minute, to_ms
 from ..errors import Invalid, quoted
 from ..reports.failures import open_failures
+from ..security.address_policy import AddressPolicy
 from ..security.login_throttle import LoginThrottle
 from ..security.sessions import SESSION_SECONDS, open_session
 from ..security.tokens import Tokens
@@ -45,7 +46,15 @@ from ..server.auth import (
     check_name,
     client_name,
 )
-from ..server.paths import LOGIN, OVERVIEW, TASK, safe_redirect_target, url_for
+from ..server.paths import (
+    LOGIN,
+    MAX_FORM,
+    MAX_TASK_FORM,
+    OVERVIEW,
+    TASK,
+    safe_redirect_target,
+    url_for,
+)
 from ..server.problem import Problem, set_head
 from ..server.refusals import Refusal, mark_refused
 from ..server.router import AnyPathConverter
@@ -64,22 +73,23 @@ from .dashboard import (
     failures_since_ms,
 )
 from .forms import (
-    TIME_FIELD,
     Confirmation,
     ConfirmationForm,
     DeleteForm,
     LogIn,
     RescheduleForm,
     RunForm,
-    time_in_utc,
 )
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
 from .lists import failures as failure_lists
 from .lists import upcoming as upcoming_lists
 from .lists.pages import ListPages, MainPart
-from .session import LoginRequired, check_csrf, current_viewer, parse_form, set_session
+from .session import MAX_FIELDS, LoginRequired, check_csrf, current_viewer, parse_form, set_session
 from .task.copying import Copying
+from .task.new_form import NewTaskForm
+from .task.new_task import ACTION_FIELD, PREVIEW, NewTaskPage
 from .task.page import EXPECTED_STATE_FIELD, TaskDetail, TaskPage
+from .task.time_fields import UTC, Meaning, TimeInput, local_minute, meaning_of
 from .widgets import Renderable, escape_invisible, flash, query
 
 A = TypeVar("A")
@@ -89,9 +99,13 @@ D = TypeVar("D")
 
 WAIT_SECONDS = 0.02
 """How long the dashboard waits for fresh chart panels."""
+MAX_TASK_FIELDS = 40
+"""Maximum number of fields of the form for a new task."""
 _READ_ONLY = "this session is read-only: log in with another token"
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 _FLASHES = {
+    "created": "The task was created.",
+    "unchanged": "The same task exists already.",
     "rescheduled": "The task was rescheduled.",
     "run": "The task is due now.",
     "deleted": "The task was deleted.",
@@ -111,6 +125,7 @@ class WebUi:
     :param node: returns the daemon's name.
     :param tokens: returns the tokens that open a session; ``None`` if no login is required.
     :param logins: limits failed logins.
+    :param networks: the addresses that callbacks may go to.
     :param origins: the origins of these pages behind a proxy: see :class:`Gate`.
     """
 
@@ -124,12 +139,25 @@ class WebUi:
     _node: Callable[[], str]
     _tokens: Callable[[], Tokens | None] = field(default=lambda: None)
     _logins: LoginThrottle = field(factory=LoginThrottle)
+    _networks: AddressPolicy = field(factory=AddressPolicy)
     _origins: frozenset[bytes] = frozenset()
     _lists: ListPages = field(init=False)
 
     @_lists.default
     def _default_lists(self) -> ListPages:
         return ListPages(store=self._store, hosts=self._hosts, clock=self._clock, now=self._now)
+
+    _new_task: NewTaskPage = field(init=False)
+
+    @_new_task.default
+    def _default_new_task(self) -> NewTaskPage:
+        return NewTaskPage(
+            store=self._store,
+            tasks=self._tasks,
+            capacity=self._scheduler.capacity,
+            networks=self._networks,
+            now=self._now,
+        )
 
     app = Klein()
     app.url_map.merge_slashes = False
@@ -177,10 +205,10 @@ class WebUi:
     async def task(self, request: Request, path: str) -> Layout:
         """Return the page of one task."""
         viewer = current_viewer(request)
-        parameters = parse_query(request, ("done", "start_from"))
+        parameters = parse_query(request, ("done", "zone", "start_from"))
         attempts_to = parse_attempts_from(parameters.get("start_from"))
         task = await self._get_task(request, path, attempts_to)
-        done = _FLASHES.get(parameters.get("done", ""), "")
+        done = _task_flash(task, parameters)
         detail = TaskDetail(
             task=task,
             viewer=viewer,
@@ -247,6 +275,27 @@ class WebUi:
 
     # Actions
 
+    @app.route("/page/new", methods=["GET", "POST"])
+    async def new(self, request: Request) -> Layout | bytes:
+        """Return the form for a new task, perhaps a duplicate, or create or preview the task."""
+        viewer = current_viewer(request)
+        if not viewer.may_change:
+            raise Problem(403, _READ_ONLY)
+        parameters = parse_query(request, ("from",))
+        if request.method == b"POST":
+            fields = self._parse_change(request, MAX_TASK_FORM, MAX_TASK_FIELDS)
+            by, check = author_of(request), partial(check_name, request)
+            result = await self._new_task.submit(fields, viewer, by, check)
+            if isinstance(result, str):
+                return redirect(request, result)
+            content, status = result
+            return self._layout(request, "New task", NewTaskForm(content), viewer, status=status)
+        source = None
+        if key := parameters.get("from"):
+            source = await self._get_task(request, key)
+        form = NewTaskForm(self._new_task.blank(viewer, source))
+        return self._layout(request, "New task", form, viewer)
+
     @app.route("/page/run/<path:path>", methods=["GET", "POST"])
     async def run(self, request: Request, path: str) -> Layout | bytes:
         """Return the form that confirms a call at once, or reschedule the task to this minute."""
@@ -260,14 +309,17 @@ class WebUi:
         """Return the form for a new minute, or reschedule the task."""
         return await self._confirm(request, path, RescheduleForm, self._reschedule)
 
-    async def _reschedule(self, task: Task, fields: dict[str, str], by: Author) -> str:
-        time = time_in_utc(fields.get(TIME_FIELD, "").strip())
+    async def _reschedule(self, task: Task, fields: dict[str, str], by: Author) -> str | Meaning:
+        time = TimeInput.of(fields)
         try:
-            trigger_at = parse_new_time({TIME_FIELD: time} if time else {}, self._now())
+            meaning = meaning_of(time, self._now())
         except Invalid as error:
-            # The form has one field, so its name would say nothing.
+            # The name of the field would say nothing.
             raise Problem(422, "; ".join(one.detail for one in error.errors)) from None
-        return await self._move(task, trigger_at, by, "rescheduled")
+        if fields.get(ACTION_FIELD) == PREVIEW:
+            return meaning
+        path = await self._move(task, meaning.trigger_at, by, "rescheduled")
+        return path if time.zone == UTC else f"{path}&{query(zone=time.zone)[1:]}"
 
     async def _move(self, task: Task, trigger_at: int, by: Author, done: str) -> str:
         """Reschedule a task; return the path of its page."""
@@ -294,14 +346,16 @@ class WebUi:
             raise Problem(400, detail)
         return until_ms
 
-    def _parse_change(self, request: Request) -> dict[str, str]:
+    def _parse_change(
+        self, request: Request, max_bytes: int = MAX_FORM, max_fields: int = MAX_FIELDS
+    ) -> dict[str, str]:
         """Return the fields of a form that changes something.
 
         :raises Problem: if the viewer may not change anything, or the form is not of its session.
         """
         if not current_viewer(request).may_change:
             raise Problem(403, _READ_ONLY)
-        fields = parse_form(request)
+        fields = parse_form(request, max_bytes, max_fields)
         check_csrf(request, fields)
         return fields
 
@@ -319,12 +373,12 @@ class WebUi:
         request: Request,
         path: str,
         form: type[ConfirmationForm],
-        act: Callable[[Task, dict[str, str], Author], Coroutine[Deferred[Any], Any, str]],
+        act: Callable[[Task, dict[str, str], Author], Coroutine[Deferred[Any], Any, str | Meaning]],
     ) -> Layout | bytes:
         """Return the form that confirms an action on a task, or perform the action.
 
         :param act: performs it, given the task, the form's fields and the client; returns the
-            next path.
+            next path, or the meaning of a time to display with the form.
         """
         viewer = current_viewer(request)
         if not viewer.may_change:
@@ -335,10 +389,13 @@ class WebUi:
             fields = self._parse_change(request)
             try:
                 _check_state(fields, task)
-                return redirect(request, await act(task, fields, author_of(request)))
+                result = await act(task, fields, author_of(request))
+                if isinstance(result, str):
+                    return redirect(request, result)
+                confirmation = evolve(confirmation, meaning=result, time=TimeInput.of(fields))
             except (Problem, Invalid) as error:
                 problem = error if isinstance(error, Problem) else Problem.of(error)
-                time, status = fields.get(TIME_FIELD, "").strip(), problem.status
+                time, status = TimeInput.of(fields), problem.status
                 confirmation = evolve(confirmation, error=_message(problem), time=time)
         title = f"{form.verb}?"
         return self._layout(request, title, form(confirmation), viewer, status=status)
@@ -457,6 +514,14 @@ class WebUi:
         if problem.refusal is not None:
             mark_refused(request, problem.refusal)
         return layout
+
+
+def _task_flash(task: Task, parameters: dict[str, str]) -> str:
+    """Return the message about an action on a task, with its minute in the zone of the form."""
+    done = _FLASHES.get(parameters.get("done", ""), "")
+    zone = parameters.get("zone", UTC)
+    local = local_minute(task.key.trigger_at, zone) if done else ""
+    return f"{done} It is due at {local} in {zone}." if local else done
 
 
 def _heading(title: str) -> Tag:

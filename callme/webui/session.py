@@ -53,10 +53,12 @@ def set_session(request: Request, session: str, seconds: int) -> None:
 
 
 _TYPE = b"application/x-www-form-urlencoded"
-_MAX_FIELDS = 10
+MAX_FIELDS = 10
 
 
-def parse_form(request: Request) -> dict[str, str]:
+def parse_form(
+    request: Request, max_bytes: int = MAX_FORM, max_fields: int = MAX_FIELDS
+) -> dict[str, str]:
     """Return the fields of a submitted form, each of which may occur once.
 
     Cross-origin forms have been rejected before.
@@ -68,14 +70,14 @@ def parse_form(request: Request) -> dict[str, str]:
         raise Problem(415, f"the content type must be {_TYPE.decode()}")
     assert request.content is not None
     data = request.content.read()
-    if len(data) > MAX_FORM:
-        raise Problem(413, f"the form exceeds {MAX_FORM:,} bytes")
+    if len(data) > max_bytes:
+        raise Problem(413, f"the form exceeds {max_bytes:,} bytes")
     try:
         pairs = parse_qsl(
             data.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=_MAX_FIELDS,
+            max_num_fields=max_fields,
         )
     except ValueError:
         raise Problem(400, "the form is malformed") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,9 @@ def test_every_page_fits_the_screen_and_has_contrast(
         "task": f"/page/task/{key}",
         "reschedule": f"/page/reschedule/{key}",
         "delete": f"/page/delete/{later}",
+        "run": f"/page/run/{later}",
+        "new": "/page/new",
+        "duplicate": f"/page/new?from={key}",
         "found": "/page/find?name=",
         "filtered": "/page/find?state=failed&host=x.example:80&label=customer:42&order=due",
         "failures": "/page/failures",
@@ -234,6 +239,92 @@ def test_pages_work_without_scripts(daemon: Daemon, sink: Sink, browser: Browser
     browser.arrives("/?done=deleted")
     assert browser.one("[role=status]").text == "The task was deleted."
     assert daemon.curl("GET", "/status/no-script")[0] == 404
+
+
+def test_task_is_created_duplicated_and_run_without_scripts(
+    daemon: Daemon, sink: Sink, browser: Browser
+) -> None:
+    browser.tell("Emulation.setScriptExecutionDisabled", value=True)
+    browser.go(url(daemon, "/"))
+    browser.one("header a.quiet").click()
+    wait_for(lambda: browser.h1 == "New task", 60)
+    browser.one("#field-task-name").send_keys("by-form")
+    browser.one("#field-callback").send_keys(sink.url("/status/200"))
+    browser.one("#time").send_keys("soon")
+    browser.one("#field-payload").send_keys("one\ntwo")
+    browser.one("button[value=preview]").click()
+    wait_for(lambda: browser.all("#time-error"), 60)
+    assert "is not a time" in browser.one("#time-error").text
+    browser.one("#time").clear()
+    browser.one("#time").send_keys("+2h")
+    browser.one("button[value=preview]").click()
+    wait_for(lambda: browser.all("main [role=status]"), 60)
+    assert "The task would be created." in browser.one("main [role=status]").text
+    keep(browser, "preview-1400-light")
+    browser.one("button[value=create]").click()
+    wait_for(lambda: browser.h1 == "by-form", 60)
+    (task,) = daemon.curl("GET", "/status/by-form")[1]["tasks"]
+    assert daemon.task(task["task"])["payload"] == "one\ntwo"
+    # The texts to copy are there without buttons.
+    assert browser.one("#copy-key").get_attribute("value") == task["task"]
+    assert browser.all(".copy button") == []
+    browser.one("a[href^='/page/new?from=']").click()
+    wait_for(lambda: browser.h1 == "New task", 60)
+    assert browser.one("#field-payload").get_attribute("value") == "one\ntwo"
+    browser.one("#local-time").send_keys("11262028\t0900AM")
+    browser.one("#time-zone").clear()
+    browser.one("#time-zone").send_keys("Europe/Berlin")
+    browser.one("button[value=create]").click()
+    wait_for(lambda: browser.h1 == "by-form", 60)
+    assert "due at 2028-11-26 09:00 in Europe/Berlin" in browser.one("[role=status]").text
+    browser.one("main .actions form button").click()
+    wait_for(lambda: "done=run" in browser.path, 60)
+    names = daemon.curl("GET", "/status/by-form")[1]["tasks"]
+    ran = daemon.until(names[0]["task"], "succeeded", 60)
+    assert sink.count(ran["task"]) == 1
+    browser.go(url(daemon, "/"))
+    browser.one("form[action='/page/acknowledge'] button").click()
+    browser.arrives("/?done=acknowledged")
+    assert browser.h1 == "All is well"
+
+
+def test_texts_of_a_task_are_copied_by_a_button(
+    daemon: Daemon, sink: Sink, browser: Browser
+) -> None:
+    key = daemon.put("to-copy", sink.url("/status/200"), "+1h")
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    browser.tell("Browser.grantPermissions", permissions=permissions)
+    browser.go(url(daemon, f"/page/task/{key}"))
+    # A refresh leaves the buttons.
+    browser.run("return refresh()")
+    for name in ("copy-key", "copy-curl"):
+        browser.one(f"#{name} + button").click()
+        wait_for(lambda name=name: browser.one(f"#{name} + button").text == "Copied", 60)  # type: ignore[misc]
+        copied = browser.run("return navigator.clipboard.readText()")
+        assert copied == browser.one(f"#{name}").get_attribute("value")
+    assert copied.startswith(f"curl -X PUT http://127.0.0.1:{daemon.port}/task/{key}")
+    done = subprocess.run(["sh", "-c", f"{copied} -sS"], capture_output=True, check=True)
+    assert json.loads(done.stdout)["task"] == key
+
+
+def test_local_times_are_in_the_zone_of_the_browser(
+    daemon: Daemon, sink: Sink, browser: Browser
+) -> None:
+    key = daemon.put("zoned", sink.url("/status/200"), "+1h")
+    browser.tell("Emulation.setTimezoneOverride", timezoneId="Asia/Tokyo")
+    try:
+        browser.go(url(daemon, f"/page/reschedule/{key}"))
+        assert browser.one("#time-zone").get_attribute("value") == "Asia/Tokyo"
+        browser.run("document.getElementById('local-time').value = '2028-11-26T09:00'")
+        browser.one("button[value=preview]").click()
+        browser.until("return document.querySelector('main [role=status]')")
+        meaning = browser.one("main [role=status]").text
+        assert meaning.startswith("New time: 2028-11-26 00:00 UTC, which is 2028-11-26 09:00 in")
+        browser.one("main button.go").click()
+        browser.until("return location.pathname.startsWith('/page/task/')")
+        assert "2028-11-26 09:00 in Asia/Tokyo" in browser.one("[role=status]").text
+    finally:
+        browser.tell("Emulation.setTimezoneOverride", timezoneId="")
 
 
 def test_dashboard_refreshes_without_disturbing_the_reader(

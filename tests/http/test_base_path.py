@@ -184,11 +184,13 @@ class Crawler:
     def _read_form(self, page: str, form: ElementTree.Element) -> None:
         action = form.get("action") or page
         assert action.startswith(f"{BASE}/")
+        # Of several buttons a browser sends the one that was pressed, by default the first.
+        controls = [*form.iter("input"), *form.iter("select"), *form.iter("textarea")]
         fields = urlencode(
             [
                 (one.get("name", ""), one.get("value", ""))
-                for one in form.iter()
-                if one.tag in ("input", "button", "select", "textarea") and one.get("name")
+                for one in [*controls, *list(form.iter("button"))[:1]]
+                if one.get("name")
             ]
         )
         if form.get("method", "get") == "get":

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from callme.api.openapi.operations import document
 from callme.core.task import MAX_ATTEMPTS, Attempt, Reason
 from callme.core.times import Key
+from callme.server.paths import MAX_TASK_FORM
 from callme.store.codec import ATTEMPT, attempt_values
 from callme.webui.chart_panels import HOURS
 from callme.webui.routes import WebUi
@@ -205,6 +206,28 @@ def page_requests() -> Iterator[tuple[str, bytes]]:
         query = f"?hours={max(HOURS)}" if path == "/" else ""
         for method in sorted((rule.methods or set()) & {"GET", "POST"}):
             yield f"{method} {rule.rule}", _request(method, path + query, None, "text/html")
+    duplicate = f"/page/new?from={quote(str(KEY))}"
+    yield "GET /page/new?from", _request("get", duplicate, None, "text/html")
+    payload = "\xe4" * ((MAX_TASK_FORM - 200) // 6)
+    for action in ("preview", "create"):
+        task = {"task_name": "new", "trigger_at": "+5m", "callback": "http://other.example/"}
+        fields = {**task, "callback_method": "?", "payload": payload, "action": action}
+        for method in ("?", "POST"):
+            form = urlencode({**fields, "callback_method": method})
+            yield f"POST /page/new {action} {method}", _form("/page/new", form)
+    for doing in ("run", "reschedule", "delete"):
+        target = f"/page/{doing}/{quote(str(KEY))}"
+        yield f"POST form /page/{doing}", _form(target, "expected_state=failed")
+    yield "POST form /page/acknowledge", _form("/page/acknowledge", "until_ms=1")
+
+
+def _form(target: str, form: str) -> bytes:
+    head = (
+        f"POST {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n"
+        "Origin: http://localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {len(form)}\r\n\r\n"
+    )
+    return (head + form).encode()
 
 
 def _request(method: str, target: str, body: object, accept: str = "*/*") -> bytes:

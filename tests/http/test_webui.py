@@ -39,6 +39,8 @@ PAGES = [
     f"/page/task/x@{LATER}",
     f"/page/run/x@{LATER}",
     f"/page/reschedule/x@{LATER}",
+    "/page/new",
+    f"/page/new?from=x@{LATER}",
 ]
 
 
@@ -441,6 +443,14 @@ def test_task_page_shows_definition_and_attempts(ticking: World) -> None:
     assert page.facts["Retry delay"] == "1, then 5 min"
 
 
+def test_task_page_shows_the_first_attempt_in_flight(ticking: World) -> None:
+    ticking.caller.status = None
+    key = ticking.put("x", NOON).key
+    ticking.turn_to(NOON + 60)
+    page = visit(ticking, f"/page/task/{key}")
+    assert page.rows("1 attempt") == [["1", "\u2013", "", "", "", "in flight", "", ""]]
+
+
 def test_task_page_continues_after_a_reschedule(ticking: World) -> None:
     key = fail(ticking, "again")
     page = visit(ticking, f"/page/task/{key}")
@@ -596,7 +606,8 @@ def test_form_reschedules_a_task(ticking: World) -> None:
     page = visit(ticking, path)
     assert page.h1 == "Reschedule x?"
     fields = page.form(path)
-    assert fields == {"trigger_at": "+1m", "expected_state": "failed"}
+    own = {"trigger_at": "", "local_time": "", "zone": "UTC"}
+    assert fields == {**own, "expected_state": "failed"}
     done = visit(ticking, path, {**fields, "trigger_at": "+5m"})
     to = Key("x", NOON + 360)
     assert (done.status, done.header("location")) == (303, f"/page/task/{to}?done=rescheduled")
@@ -652,13 +663,67 @@ def test_invalid_time_is_reported_beside_its_field(
 
 
 def test_time_without_zone_in_the_form_means_utc(ticking: World) -> None:
-    for given in ("2027-01-15 12:07", "2027-01-15T12:07:00"):
+    for given in ("2027-01-15 12:07", "2027-01-15T12:07:00", "2027-01-15 12:07 UTC"):
         key = fail(ticking, f"x{len(given)}")
         fields = {"trigger_at": given, "expected_state": "failed"}
         done = visit(ticking, f"/page/reschedule/{key}", fields)
         assert (
             done.header("location") == f"/page/task/{key.task_name}@{NOON + 420}?done=rescheduled"
         )
+
+
+BERLIN = {"local_time": "2027-01-15T14:30", "zone": "Europe/Berlin"}
+
+
+def test_local_time_of_the_form_is_in_its_zone(ticking: World) -> None:
+    key = fail(ticking)
+    path = f"/page/reschedule/{key}"
+    fields = {**visit(ticking, path).form(path), **BERLIN}
+    preview = visit(ticking, path, {**fields, "action": "preview"})
+    assert preview.texts(".//p[@role='status']") == [
+        "New time: 2027-01-15 13:30 UTC, which is 2027-01-15 14:30 in Europe/Berlin, in 1 hour."
+    ]
+    assert preview.form(path) == {**fields, "trigger_at": ""}
+    assert ticking.task(key).state is State.FAILED
+    done = visit(ticking, path, preview.form(path))
+    to = f"/page/task/x@{NOON + 5400}?done=rescheduled&zone=Europe%2FBerlin"
+    assert done.header("location") == to
+    assert visit(ticking, to).texts(".//p[@role='status']") == [
+        "The task was rescheduled. It is due at 2027-01-15 14:30 in Europe/Berlin."
+    ]
+    for wrong in ("Mars", "UTC"):
+        page = visit(ticking, to.replace("Europe%2FBerlin", wrong))
+        assert page.texts(".//p[@role='status']") == ["The task was rescheduled."]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({**BERLIN, "trigger_at": "+5m"}, "there are two times"),
+        ({**BERLIN, "zone": "Europe/Berln"}, "did you mean Europe/Berlin?"),
+        ({**BERLIN, "local_time": "soon"}, "is not a time"),
+    ],
+)
+def test_wrong_local_time_is_reported_beside_its_field(
+    ticking: World, fields: dict[str, str], message: str
+) -> None:
+    key = fail(ticking)
+    path = f"/page/reschedule/{key}"
+    page = visit(ticking, path, {**fields, "expected_state": "failed"})
+    assert page.status == 422
+    assert message in page.texts(".//p[@id='time-error']")[0]
+    (field,) = page.all(".//input[@id='local-time']")
+    assert (field.get("aria-invalid"), field.get("value")) == ("true", fields["local_time"])
+    assert page.form(path)["zone"] == fields["zone"]
+
+
+def test_preview_names_a_local_time_that_its_zone_skips(ticking: World) -> None:
+    key = fail(ticking)
+    fields = {"local_time": "2027-03-28T02:30", "zone": "Europe/Berlin", "action": "preview"}
+    page = visit(ticking, f"/page/reschedule/{key}", {**fields, "expected_state": "failed"})
+    (message,) = page.texts(".//p[@role='status']")
+    assert "which is 2027-03-28 03:30 in Europe/Berlin, in 71 days." in message
+    assert "2027-03-28T02:30[Europe/Berlin] is skipped by the zone" in message
 
 
 def test_form_deletes_a_task(ticking: World) -> None:

@@ -22,7 +22,7 @@ from ...core.task import Reason, State
 from ...core.times import Key, rfc3339
 from ...server.paths import FIND
 from ...server.problem import Problem
-from ..forms import time_in_utc
+from ..task.time_fields import time_in_utc
 from ..widgets import escape_invisible, flash
 
 NAME = "name"

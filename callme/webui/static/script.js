@@ -117,6 +117,11 @@ const zone = (() => {
   return "UTC" + (minutes < 0 ? "\u2212" : "+") + two(Math.floor(size / 60)) + ":" + two(size % 60);
 })();
 
+// A new form takes local times to be in the zone of the browser.
+for (const field of document.querySelectorAll("[data-own-zone]")) {
+  field.value = Intl.DateTimeFormat().resolvedOptions().timeZone || field.value;
+}
+
 setLocalTimes();
 addCopyButtons();
 document.getElementById("zone").textContent = "Your time zone: " + zone + ".";

@@ -13,7 +13,7 @@ from twisted.web.template import Element, Tag, renderer, tags
 from ...core.headers import redact_secrets
 from ...core.parameters import PARAMETERS
 from ...core.task import Attempt, State, Task
-from ...server.paths import DELETE, FIND, RESCHEDULE, RUN, TASK, url_for
+from ...server.paths import DELETE, FIND, NEW, RESCHEDULE, RUN, TASK, url_for
 from ..layout import Viewer
 from ..widgets import (
     MAX_TEXT_LENGTH,
@@ -112,12 +112,16 @@ def _running_number(task: Task) -> int:
 
 
 def _actions(task: Task, viewer: Viewer) -> Tag:
+    duplicate = tags.a("Duplicate\u2026", href=NEW + query(**{"from": task.key}), class_="do")
     if task.state is State.RUNNING:
-        return tags.p(RUNNING_HINT, class_="none")
+        hint = tags.p(RUNNING_HINT, class_="none")
+        return tags.transparent(hint, tags.div(duplicate, class_="actions"))
     return tags.div(
         _run(task, viewer),
         " ",
         tags.a("Reschedule\u2026", href=url_for(RESCHEDULE, task.key), class_="do"),
+        " ",
+        duplicate,
         " ",
         tags.a("Delete\u2026", href=url_for(DELETE, task.key), class_="do bad"),
         class_="actions",
@@ -233,10 +237,10 @@ def _definition(task: Task, now: float) -> Iterable[tuple[str, Renderable]]:
     if task.damaged:
         yield "Damaged", f"The stored values of {', '.join(task.damaged)} cannot be read."
     for parameter in PARAMETERS:
-        if parameter.name in task.damaged:
+        if parameter.has_own_place or parameter.name in task.damaged:
             continue
         value = getattr(definition, parameter.name)
-        if parameter.label is not None and value is not None:
+        if value is not None:
             text = escape_invisible(parameter.to_text(value))
             if text:
                 yield parameter.label, tags.code(text) if parameter.is_code else text

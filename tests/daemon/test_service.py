@@ -195,6 +195,7 @@ def test_port_taken_after_the_check_is_an_error(tmp_path: Path) -> None:
     daemon = makeService(options(tmp_path))
     port = int(daemon._settings.port.split(":")[1])
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(Exception, match=r"[Aa]ddress already in use"):

@@ -149,10 +149,10 @@ def _() -> list[Patch]:
 
 @mutation("statements run outside a transaction", 91)
 def _() -> list[Patch]:
-    def changed(real: Any, pool: Any, begin: str, run: Any) -> Any:
-        return real(pool, "SELECT 1", run)
+    def changed(real: Any, store: Any, pool: Any, begin: str, run: Any) -> Any:
+        return real(store, pool, "SELECT 1", run)
 
-    return [_around(engine, "_in_pool", changed)]
+    return [_around(engine.SqliteStore, "_run", changed)]
 
 
 @mutation("a purge deletes tasks before the end of their retention", 1)

@@ -87,14 +87,22 @@ def startup_message(
     )
 
 
-def freeze_gc() -> None:
+YOUNG_OBJECTS = 10_000
+"""Number of new objects, some of which may be garbage, after which they are collected."""
+
+
+def tune_gc() -> None:
     """Exempt all objects made so far from garbage collection: nearly all of them stay.
 
     Otherwise each collection traverses every module and class. This blocks the reactor for 30 ms,
     and takes a tenth of the processor while requests come in.
+
+    The youngest objects are collected more rarely, too: nearly all that exist at any moment belong
+    to requests and calls in flight, and would be traversed in vain.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 @frozen(kw_only=True, eq=False)
@@ -344,7 +352,7 @@ class Daemon(Service):
         self._reactor.callWhenRunning(self.parts.scheduler.start)
         self._reactor.callWhenRunning(self._manager.ready, f"listens on {address}")
         # Last: it takes a moment, and the handler of SIGTERM must be in place before.
-        self._reactor.callWhenRunning(freeze_gc)
+        self._reactor.callWhenRunning(tune_gc)
 
     def _listen(self) -> None:
         listening = self._endpoint.listen(self.parts.site)

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
@@ -18,6 +19,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from . import __version__
+from .core.callback_url import parse_callback
 from .core.text.nearest import Nearest
 from .errors import InvalidValue
 from .security.address_policy import AddressPolicy, parse_network
@@ -342,6 +344,13 @@ class Settings:
         "of them ([Standard Webhooks](https://www.standardwebhooks.com)). SIGHUP reloads the "
         "file",
     )
+    on_failure: str | None = _field(
+        Option,
+        # The addresses that it may have depend on other options: see postOptions.
+        parse=str,
+        text="the URL to notify of the failure of each task that has no `on_failure` of its own: "
+        "see [notifications](api.md#notifications)",
+    )
     node: str = _field(
         Option,
         parse=_parse_node,
@@ -436,12 +445,18 @@ class Options(usage.Options):
                 )
                 raise usage.UsageError(f"{name} in the environment is not an option: {advice}")
 
+    def _check_on_failure(self, settings: Settings, given: Mapping[str, Any]) -> None:
+        """Refuse a URL that callme may not call."""
+        parse = partial(parse_callback, networks=settings.networks)
+        attrs.evolve(OPTIONS["on_failure"], parse=parse).read(given, self._environ)
+
     def postOptions(self) -> None:
         self._check_environment()
         given = {**self, **self._lists}
         self.settings = Settings(
             **{name: option.read(given, self._environ) for name, option in OPTIONS.items()}
         )
+        self._check_on_failure(self.settings, given)
         if self.settings.token_file is not None and self.settings.no_auth:
             no_auth, token_file = (
                 OPTIONS[name].source(given) for name in ("no_auth", "token_file")

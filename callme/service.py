@@ -156,6 +156,7 @@ class Parts:
 def build(environment: Environment) -> Parts:
     """Return the parts of a daemon, connected; none has started."""
     settings, store, clock = environment.settings, environment.store, environment.clock
+    store.on_failure = settings.on_failure
     registry = CollectorRegistry()
     counters = Counters(registry)
     connections, headroom = connection_limits_for(settings.max_connections, settings.concurrency)

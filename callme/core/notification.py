@@ -1,4 +1,7 @@
-"""Notifications: tasks that report the end of another task to ``on_failure`` or ``on_success``."""
+"""Notifications: tasks that report the end of another task to ``on_failure`` or ``on_success``.
+
+The URL is that of the task, or for a failure that of the daemon (``--on-failure``).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from ..errors import InvalidValue
 from .callback_url import host_of
 from .parameters import MAX_PAYLOAD_BYTES
 from .representation import task_to_dict
-from .task import Definition, State, Task, Transition
+from .task import NOT_NOTIFIED, Definition, State, Task
 from .text.compact_json import encode_compact
 from .times import MAX_NAME_LENGTH, floor_to_minute
 
@@ -23,32 +26,42 @@ MAX_LISTED_ATTEMPTS = 10
 """Maximum attempts in a payload that is too large with all of them: the last ones."""
 
 
-def notification_url(definition: Definition, transition: Transition) -> str | None:
-    """Return the URL to notify of a transition; ``None`` where there is none."""
-    return _url(definition, transition.state)
+def notification_url(
+    definition: Definition, state: State, default_on_failure: str | None
+) -> str | None:
+    """Return the URL to notify of a task's state; ``None`` where there is none.
 
-
-def _url(definition: Definition, state: State) -> str | None:
-    url = {State.SUCCEEDED: definition.on_success, State.FAILED: definition.on_failure}.get(state)
+    :param default_on_failure: the URL for failures of tasks that name none.
+    """
+    if state is State.SUCCEEDED:
+        url = definition.on_success
+    elif state is State.FAILED:
+        own = definition.on_failure
+        url = default_on_failure if own is None else own
+    else:
+        return None
     if url is not None:
         try:
             host_of(url)
         except InvalidValue:
-            # Another program wrote the URL into the database. It is unusable, and must not keep
+            # It is NOT_NOTIFIED, or another program wrote it into the database. It must not keep
             # the task from ending.
             return None
     return url
 
 
-def build_notification(task: Task, now: float) -> Definition | None:
+def build_notification(
+    task: Task, now: float, default_on_failure: str | None = None
+) -> Definition | None:
     """Return the task that reports a task's end; ``None`` where there is no URL to notify.
 
     It is due in the present minute, and has no notifications of its own.
 
     :param now: seconds since 1970.
+    :param default_on_failure: the URL for failures of tasks that name none.
     """
     definition = task.definition
-    url = _url(definition, task.state)
+    url = notification_url(definition, task.state, default_on_failure)
     if url is None:
         return None
     event = "on_success" if task.state is State.SUCCEEDED else "on_failure"
@@ -64,6 +77,7 @@ def build_notification(task: Task, now: float) -> Definition | None:
         retry=RETRY,
         retry_delay=RETRY_DELAY,
         max_delay=MAX_DELAY_MINUTES,
+        on_failure=NOT_NOTIFIED,
     )
 
 

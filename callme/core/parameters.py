@@ -466,14 +466,16 @@ PARAMETERS = (
             parse=_parse_optional_url,
             schema=nullable(CALLBACK_SCHEMA),
             type_name="string or null",
-            documentation=f"URL to notify with a `POST` when the task has {state}; the rules of "
-            "`callback` apply to it.",
+            documentation=f"URL to notify with a `POST` when the task has {state}{default}; the "
+            "rules of `callback` apply to it.",
             label=label,
             is_code=True,
+            # A notification has a value of its own in the database: see NOT_NOTIFIED.
+            to_json=lambda url: url or None,
         )
-        for name, state, label in (
-            ("on_failure", "failed", "On failure"),
-            ("on_success", "succeeded", "On success"),
+        for name, state, default, label in (
+            ("on_failure", "failed", ", instead of the daemon's `--on-failure`", "On failure"),
+            ("on_success", "succeeded", "", "On success"),
         )
     ),
     Parameter(

@@ -31,6 +31,10 @@ class Reason(str, Enum):
     INTERRUPTED = "interrupted"
 
 
+NOT_NOTIFIED = ""
+"""The ``on_failure`` of a notification, which no client can set: its failure is not notified."""
+
+
 @frozen(kw_only=True)
 class Definition:
     """Definition of a task by its client: an attribute for each entry of ``PARAMETERS``.
@@ -47,7 +51,7 @@ class Definition:
     :ivar retry_delay: minutes between attempts; the last one repeats; never empty.
     :ivar max_delay: minutes after ``trigger_at`` from which on no request starts.
     :ivar timeout: seconds for the whole call, from connecting to the last byte.
-    :ivar on_failure: the URL to notify of the task's failure.
+    :ivar on_failure: the URL to notify of the task's failure; ``None`` for that of the daemon.
     :ivar on_success: the URL to notify of the task's success.
     :ivar labels: values by key, to find tasks by; they are not sent.
     """

@@ -26,10 +26,12 @@ class Write:
     """A transaction that writes: its cursor and what it changes.
 
     :ivar node: returns the name of this daemon, which attempts carry.
+    :ivar on_failure: the URL to notify of the failure of each task that names none.
     """
 
     cursor: Cursor
     node: Callable[[], str]
+    on_failure: str | None = None
     changes: Changes = field(factory=Changes)
 
 
@@ -66,7 +68,10 @@ class Store(ABC):
     :ivar changes: publishes the changes of each commit, just before its results are returned.
     :ivar overrides: replacements of queries and operations that a database runs in a way of its
         own, outside the common transaction.
+    :ivar on_failure: the URL to notify of the failure of each task that names none.
     """
+
+    on_failure: str | None = None
 
     def __init__(self) -> None:
         self.changes = ChangeFeed()

@@ -267,8 +267,7 @@ class GroupCommitStore(Store):
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
         """Run operations in one transaction; return their results and changes."""
 
-    @staticmethod
-    def _keys(_: Operation) -> Collection[Hashable] | None:
+    def _keys(self, _: Operation) -> Collection[Hashable] | None:
         """Return what an operation writes: see :class:`GroupCommit`."""
         return None
 

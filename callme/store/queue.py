@@ -223,7 +223,7 @@ def _fail(write: Write, row: NamedRow, transition: Transition, now: float) -> No
     write.changes.transitions.append(
         TaskTransition(key=key, transition=transition, attempts_used=row["attempts_used"])
     )
-    if row["on_failure"] is not None:
+    if row["on_failure"] is not None or write.on_failure is not None:
         enqueue_notification(write, key, now)
 
 
@@ -282,7 +282,7 @@ def finish_record(
     _drop_attempts(write.cursor, claim)
     if transition.due_at is not None:
         changes.add_due(claim.host, transition.due_at)
-    url = notification_url(definition, transition)
+    url = notification_url(definition, transition.state, write.on_failure)
     if url is not None and stored:
         enqueue_notification(write, definition.key, now)
     elif url is not None:
@@ -308,7 +308,7 @@ def enqueue_notification(write: Write, key: Key, now: float) -> None:
     """
     cursor = write.cursor
     ended = get(cursor, key)
-    notification = None if ended is None else build_notification(ended, now)
+    notification = None if ended is None else build_notification(ended, now, write.on_failure)
     while notification is not None:
         values = cursor.definition_values(notification)
         cursor.execute(INSERT, (*values, notification.trigger_at, to_ms(now)))

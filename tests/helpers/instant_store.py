@@ -46,7 +46,7 @@ class InstantStore(Store):
 
     def elsewhere(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Run an operation as another daemon on the same database would: nothing is published."""
-        return self._read(lambda cursor: operation(_write_on(cursor), *args, **kwargs))
+        return self._read(lambda cursor: operation(self._write_on(cursor), *args, **kwargs))
 
     def _write(self, operation: Operation) -> Deferred[Any]:
         self._failing = self.is_broken or self.is_full
@@ -55,7 +55,7 @@ class InstantStore(Store):
             return fail(StoreUnavailable(reason))
 
         def run(cursor: Any) -> tuple[Any, Changes]:
-            write = _write_on(cursor)
+            write = self._write_on(cursor)
             return operation.run(write), evolve(write.changes, operations=1)
 
         def publish(committed: tuple[Any, Changes]) -> Any:
@@ -77,10 +77,9 @@ class InstantStore(Store):
         self.connection.execute("COMMIT")
         return succeed(result)
 
+    def _write_on(self, cursor: Any) -> Write:
+        return Write(cursor=cursor, node=lambda: "node", on_failure=self.on_failure)
+
     def close(self) -> Deferred[None]:
         self.connection.close()
         return succeed(None)
-
-
-def _write_on(cursor: Any) -> Write:
-    return Write(cursor=cursor, node=lambda: "node")

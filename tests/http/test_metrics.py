@@ -14,6 +14,7 @@ from callme import __version__
 from callme.core.task import Claim, Outcome, Reason, State
 from callme.metrics.exporter import OPENMETRICS_TYPE, TEXT_TYPE
 from callme.store import stats
+from callme.worker.host_memory import FAILURES_IN_A_ROW
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.scraping import samples, scrape, ticking, value
 from tests.helpers.tasks import NOON
@@ -143,6 +144,23 @@ def test_gauges_describe_daemon_and_database(world: World) -> None:
     assert value(found, "callme_last_tick_timestamp_seconds") == NOON
     assert value(found, "callme_backlog_tasks") == 0
     assert value(found, "callme_oldest_due_seconds") == 0
+
+
+def test_hosts_whose_latest_attempts_all_failed_are_counted(world: World) -> None:
+    world.caller.status = 500
+    world.scheduler.start()
+    for number in range(FAILURES_IN_A_ROW):
+        world.put(f"other{number}", callback="http://other.example/", retry=0)
+        world.put(f"task{number}", retry=0)
+        assert value(samples(world), "callme_failing_hosts") == 0
+        world.notify_due("sink.example:80", "other.example:80")
+        world.turn_to(world.now() + 1)
+    assert value(samples(world), "callme_failing_hosts") == 2
+    world.caller.status = 200
+    world.put("good", retry=0)
+    world.notify_due("sink.example:80")
+    world.turn_to(world.now() + 1)
+    assert value(samples(world), "callme_failing_hosts") == 1
 
 
 def test_task_count_is_cached_for_a_minute(world: World) -> None:

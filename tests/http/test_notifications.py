@@ -13,11 +13,12 @@ from twisted.python.failure import Failure
 from callme.core.notification import MAX_LISTED_ATTEMPTS, build_notification, notification_url
 from callme.core.parameters import MAX_PAYLOAD_BYTES
 from callme.core.representation import task_to_dict
-from callme.core.task import Attempt, Claim, Reason, State, Task, Transition
+from callme.core.task import Attempt, Claim, Reason, State, Task
 from callme.core.times import MAX_NAME_LENGTH, Key
 from callme.security.address_policy import parse_network
 from callme.store import queue, tasks
 from tests.helpers.api_client import ask
+from tests.helpers.html import visit
 from tests.helpers.scraping import samples, value
 from tests.helpers.tasks import NOON, definition
 from tests.helpers.world import World
@@ -243,9 +244,9 @@ def ended(**more: Any) -> Task:
 def test_task_without_notification_urls_is_not_notified() -> None:
     made = definition()
     for state in State:
-        assert notification_url(made, Transition(state=state)) is None
+        assert notification_url(made, state, None) is None
     assert build_notification(ended(on_failure=None), NOON) is None
-    assert notification_url(definition(**TOLD), Transition(state=State.SCHEDULED)) is None
+    assert notification_url(definition(**TOLD), State.SCHEDULED, None) is None
 
 
 @pytest.mark.parametrize("length", [1, 230, MAX_NAME_LENGTH])
@@ -287,6 +288,91 @@ def test_notification_payload_keeps_its_size_limit() -> None:
     many = evolve(long, attempts=tuple(evolve(ATTEMPT, number=n) for n in range(1001)))
     kept = task_to_dict(many)["attempts"][-MAX_LISTED_ATTEMPTS:]
     assert payload_of(many) == task_to_dict(many) | {"payload": "", "attempts": kept}
+
+
+# The default of the daemon
+
+ALL = "http://told.example/all"
+
+
+def test_failure_of_a_task_without_a_url_is_notified_to_that_of_the_daemon(world: World) -> None:
+    world.build(on_failure=ALL)
+    world.caller.status = 500
+    begun(world, on_failure=None)
+    (call,) = notices(world)
+    assert (call.definition.key, call.definition.callback) == (Key(BAD, NOON), ALL)
+    assert json.loads(call.definition.payload) == ask(world, "GET", f"/status/task@{NOON}").json
+    # The definition of the task is as its client put it.
+    assert ask(world, "GET", f"/status/task@{NOON}").json["on_failure"] is None
+
+
+def test_url_of_the_task_has_precedence_over_that_of_the_daemon(world: World) -> None:
+    world.build(on_failure=ALL)
+    world.caller.status = 500
+    begun(world)
+    assert [call.definition.callback for call in notices(world)] == [TOLD["on_failure"]]
+
+
+def test_success_is_not_notified_to_the_url_of_the_daemon(world: World) -> None:
+    world.build(on_failure=ALL)
+    world.caller.status = 200
+    begun(world, on_failure=None, on_success=None)
+    assert world.caller.called == [f"task@{NOON}"]
+
+
+@pytest.mark.parametrize("own", [TOLD["on_failure"], None])
+def test_failure_of_a_notification_is_not_notified(world: World, own: str | None) -> None:
+    """Not even after it was rescheduled."""
+    world.build(on_failure=ALL)
+    world.caller.status = 500
+    begun(world, on_failure=own)
+    world.turn_to(NOON + 86_400)
+    assert world.task(Key(BAD, NOON)).state is State.FAILED
+    assert len(world.caller.calls) == 12
+    ask(world, "POST", f"/reschedule/{BAD}@{NOON}", {"trigger_at": "+0m"})
+    world.turn_to(NOON + 2 * 86_400)
+    assert world.task(Key(BAD, NOON + 86_400)).state is State.FAILED
+    assert len(world.caller.calls) == 23
+    names = {task["task_name"] for task in ask(world, "GET", "/status/").json["tasks"]}
+    assert names == {"task", BAD}
+
+
+def test_late_notification_is_not_notified(world: World) -> None:
+    world.build(on_failure=ALL)
+    world.caller.status = 500
+    begun(world, on_failure=None)
+    world.restart(on_failure=ALL)
+    world.clock.rightNow += 2 * 86_400
+    world.turn_to(world.now() + 60)
+    assert world.task(Key(BAD, NOON)).reason is Reason.TOO_LATE
+    assert len(ask(world, "GET", "/status/").json["tasks"]) == 2
+
+
+def test_late_interrupted_and_corrupt_tasks_are_notified_to_the_url_of_the_daemon(
+    world: World,
+) -> None:
+    world.build(on_failure=ALL)
+    world.caller.status = None
+    begun(world, name="interrupted", on_failure=None)
+    world.put("late", max_delay=1)
+    world.put("corrupt", NOON + 3600)
+    world.store.connection.execute("UPDATE task SET headers = '[' WHERE task_name = 'corrupt'")
+    world.clock.rightNow += 3600
+    world.restart(on_failure=ALL)
+    world.turn_to(world.now())
+    names = {call.definition.task_name.partition(".")[0] for call in notices(world)}
+    assert names == {"interrupted", "late", "corrupt"}
+
+
+def test_notification_has_no_url_in_json_and_on_its_page(world: World) -> None:
+    world.build(on_failure=ALL)
+    world.caller.status = 500
+    begun(world)
+    shown = ask(world, "GET", f"/status/{BAD}@{NOON}").json
+    assert (shown["on_failure"], shown["on_success"]) == (None, None)
+    assert ask(world, "GET", f"/status/{BAD}").json["tasks"][0]["on_failure"] is None
+    assert "On failure" not in visit(world, f"/page/task/{BAD}@{NOON}").facts
+    assert visit(world, f"/page/task/task@{NOON}").facts["On failure"] == TOLD["on_failure"]
 
 
 # Validation

@@ -247,7 +247,7 @@ async def test_daemon_that_starts_during_the_move_is_detected(
     def thaw() -> None:
         with cluster.connect(url.rpartition("/")[2]) as connection:
             connection.execute(f"SET search_path = {SCHEMA}".encode())
-            Member("frozen").heartbeat(connection, NOON, None, 1)
+            Member(name="frozen").heartbeat(connection, NOON, None, 1)
         finish()
 
     monkeypatch.setattr(target, "finalize", thaw)

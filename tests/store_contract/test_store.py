@@ -123,6 +123,47 @@ async def test_end_is_stored_with_its_notification(store: Store) -> None:
     assert again.definition == made.definition
 
 
+async def test_default_url_is_notified_of_failures_only_and_once(store: Store) -> None:
+    store.on_failure = "http://all.example/"
+    try:
+        await put(store, "failed", retry=0)
+        await put(store, "good", retry=0)
+        await put(store, "own", retry=0, **TOLD)
+        late = await put(store, "late", NOON - 600, max_delay=1)
+        await store.write(queue.expire_overdue, NOW)
+        claims = {claim.definition.task_name: claim for claim in await claim_all(store)}
+        await finish(store, claims["failed"], 500)
+        await finish(store, claims["good"], 200)
+        await finish(store, claims["own"], 500)
+        hosts = {"told.example:80": 9, "all.example:80": 9}
+        notifications = await store.write(queue.claim, hosts, NOW)
+        called = {one.definition.key: one.definition.callback for one in notifications}
+        assert called == {
+            Key(f"failed.{NOON}.on_failure", NOON): store.on_failure,
+            Key(f"late.{late.trigger_at}.on_failure", NOON): store.on_failure,
+            Key(f"own.{NOON}.on_failure", NOON): TOLD["on_failure"],
+        }
+        for claim in notifications:
+            await finish_finally(store, claim)
+            assert State.FAILED is await state_of(store, claim.definition.key)
+        # Four tasks, and the notifications of three of them.
+        assert len(await names_in(store)) == 7
+    finally:
+        store.on_failure = None
+
+
+async def finish_finally(store: Store, claim: Claim) -> None:
+    """Let a claim fail without a retry."""
+    detail = "d"
+    transition = Transition(
+        state=State.FAILED,
+        reason=Reason.TIMEOUT,
+        detail=detail,
+        attempt=decide_after_attempt(claim, interrupted(claim), NOW).attempt,
+    )
+    assert await store.write(queue.record, claim, transition, NOW)
+
+
 async def test_each_of_many_ends_has_its_notification(store: Store) -> None:
     keys = [await put(store, "n\u00e4me", NOON - 60 * n, **TOLD) for n in range(3)]
     taken = await put(store, f"n\u00e4me.{NOON}.on_success")

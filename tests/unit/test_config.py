@@ -148,6 +148,22 @@ def test_key_file_comes_from_option_or_environment() -> None:
     assert parse().signing_key_file is None
 
 
+def test_default_notification_url_is_checked_as_a_callback() -> None:
+    url = "http://10.0.0.1/failed?key=x"
+    assert parse(f"--on-failure={url}").on_failure == url
+    assert parse(CALLME_ON_FAILURE=url).on_failure == url
+    for arguments, source, expected in (
+        (["--on-failure=ftp://x/"], "--on-failure", "not an absolute http"),
+        (["--on-failure=x"], "--on-failure", "not an absolute http"),
+        ([], "CALLME_ON_FAILURE", "--deny-network"),
+    ):
+        with pytest.raises(SystemExit, match=f"^callme: {source} is .*: .*{expected}"):
+            parse("--deny-network=10.0.0.0/8", *arguments, CALLME_ON_FAILURE=url)
+    with pytest.raises(SystemExit, match=r"^callme: --on-failure is http://\.\.\.: "):
+        parse("--on-failure=http://169.254.169.254/?key=secret")
+    assert parse(f"--on-failure={url}", "--public-only", "--allow-network=10.0.0.1")
+
+
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse("--version")

@@ -134,8 +134,11 @@ def _receive(write: Write, sent: list[Callable[[], Sequence[Any]]]) -> list[Any]
     return [next(finished) if isinstance(result, Unfinished) else result for result in received]
 
 
-def keys_of(operation: Operation) -> Collection[Hashable] | None:
-    """Return what an operation writes; ``None`` unless one round trip nearly always suffices."""
+def keys_of(operation: Operation, on_failure: str | None) -> Collection[Hashable] | None:
+    """Return what an operation writes; ``None`` unless one round trip nearly always suffices.
+
+    :param on_failure: as in :class:`callme.store.database.Store`.
+    """
     function, args = operation.function, operation.args
     if function is tasks.put:
         definition, condition, _ = args
@@ -144,7 +147,7 @@ def keys_of(operation: Operation) -> Collection[Hashable] | None:
         return [definition.key for definition in args[0]]
     if function is queue.record:
         claim, transition, _ = args
-        is_last = notification_url(claim.definition, transition) is None
+        is_last = notification_url(claim.definition, transition.state, on_failure) is None
         return (claim.task_id,) if is_last else None
     if function is queue.claim and not operation.kwargs["in_doubt"]:
         return ()
@@ -317,18 +320,17 @@ class PostgresqlStore(GroupCommitStore):
     def _member(self) -> Member:
         if self._own_member is None:
             # Not in the constructor: the name may contain the process id, which a fork changes.
-            self._own_member = Member(self._node())
+            self._own_member = Member(name=self._node(), on_failure=self.on_failure)
         return self._own_member
 
     def _given_ms(self, now: float) -> int | None:
         return to_ms(now) if self._server.use_client_clock else None
 
-    @staticmethod
-    def _keys(operation: Operation) -> Collection[Hashable] | None:
-        return keys_of(operation)
+    def _keys(self, operation: Operation) -> Collection[Hashable] | None:
+        return keys_of(operation, self.on_failure)
 
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
-        has_keys = all(keys_of(operation) is not None for operation in operations)
+        has_keys = all(self._keys(operation) is not None for operation in operations)
         latest = self._latest() if has_keys else None
 
         def write_once(
@@ -337,7 +339,9 @@ class PostgresqlStore(GroupCommitStore):
             changes = Changes()
 
             def run(cursor: PostgresqlCursor) -> Callable[[], list[Any]]:
-                write = Write(cursor=cursor, node=self._node, changes=changes)
+                write = Write(
+                    cursor=cursor, node=self._node, changes=changes, on_failure=self.on_failure
+                )
                 if latest is not None:
                     cursor.execute(_IN_TIME, (latest,))
                     return send_all(write, operations)

@@ -123,14 +123,16 @@ class ClockWatch:
             )
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Member:
     """A daemon as a member of its fleet.
 
+    :param on_failure: as in :class:`callme.store.database.Store`.
     :ivar node_id: the number of its row; ``None`` before the first heartbeat.
     """
 
     name: str
+    _on_failure: str | None = None
     node_id: int | None = None
 
     def heartbeat(
@@ -160,7 +162,7 @@ class Member:
     ) -> tuple[Sequence[Claim], Changes]:
         # One transaction fails a corrupt task and puts its notification.
         def decode(cursor: PostgresqlCursor) -> tuple[Sequence[Claim], Changes]:
-            write = Write(cursor=cursor, node=lambda: self.name)
+            write = Write(cursor=cursor, node=lambda: self.name, on_failure=self._on_failure)
             return decode_or_fail(write, taken, now), write.changes
 
         return in_transaction(connection, b"BEGIN", decode)

@@ -249,7 +249,10 @@ def _receive_records(
     for record in records:
         claim, transition = record.claim, record.transition
         is_stored = claim.task_id in stored
-        if is_stored and notification_url(claim.definition, transition) is None:
+        if (
+            is_stored
+            and notification_url(claim.definition, transition.state, write.on_failure) is None
+        ):
             yield finish_record(write, claim, transition, record.now, stored=True)
         else:
             args = (claim, transition, record.now)

@@ -68,7 +68,7 @@ class SqliteStore(GroupCommitStore):
 
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
         def run(cursor: SqliteCursor) -> tuple[list[Any], Changes]:
-            write = Write(cursor=cursor, node=self._node)
+            write = Write(cursor=cursor, node=self._node, on_failure=self.on_failure)
             results = run_all(write, operations)
             self._guard.check_commit(cursor.connection)
             return results, write.changes

@@ -159,7 +159,7 @@ def show(session: Session, key: str, as_json: bool) -> None:
 def ls(
     session: Session, /, name: str | None, limit: int | None, as_json: bool, **given: Any
 ) -> None:
-    """List the tasks of NAME, or all tasks; with --json, one object per line."""
+    """List the tasks of NAME, or all tasks. With --json, each line is one object."""
     chosen = {key: value for key, value in given.items() if value}
     if "label" in chosen:
         chosen["label"] = list(chosen["label"])
@@ -180,7 +180,7 @@ def ls(
 @as_json
 @needs_session
 def wait(session: Session, key: str, timeout: float | None, as_json: bool) -> None:
-    """Wait until a task has ended: exit code 0 if it succeeded, 1 if it failed."""
+    """Wait until a task has ended. The exit code is 0 if it succeeded, and 1 if it failed."""
     with exit_codes():
         task = session.client.wait(key, timeout)
     if as_json:
@@ -197,9 +197,9 @@ def wait(session: Session, key: str, timeout: float | None, as_json: bool) -> No
 @click.option("--all", "all_states", is_flag=True, help="Scheduled and succeeded tasks too.")
 @needs_session
 def reschedule(session: Session, target: str, when: str | None, all_states: bool) -> None:
-    """Move a failed task, or the failed tasks of a name, to WHEN or the next minute.
+    """Move failed tasks to another minute: one, or those of a name.
 
-    Prints the old and the new KEY of each task that moves.
+    Without WHEN, it is the next minute. Prints the old and the new KEY of each task that moves.
     """
     with exit_codes():
         result = session.client.reschedule(target, when, all_states=all_states)
@@ -227,7 +227,7 @@ def delete(session: Session, target: str, yes: bool) -> None:
 @as_json
 @needs_session
 def forecast(session: Session, hours: int | None, as_json: bool) -> None:
-    """Show the calls of the next hours, and the hosts that are overloaded."""
+    """Show the calls of the next hours. Names the hosts that are overloaded."""
     with exit_codes():
         found = session.client.forecast(hours)
     if as_json:
@@ -241,7 +241,10 @@ def forecast(session: Session, hours: int | None, as_json: bool) -> None:
 @click.argument("when", required=False)
 @needs_session
 def pause(session: Session, host: str, when: str | None) -> None:
-    """Start no calls to a host, or to all hosts ('*'), until WHEN or until `callme resume`."""
+    """Start no calls to a host, or to all hosts ('*').
+
+    The pause ends at WHEN, or with `callme resume`.
+    """
     with exit_codes():
         session.client.put_host(host, paused=when or True)
 

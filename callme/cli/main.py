@@ -6,7 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from .. import __version__
-from . import commands, transfer
+from . import commands, top, transfer
 from .session import Session
 
 
@@ -22,6 +22,7 @@ def cli(context: click.Context, url: str | None) -> None:
     callme show trial-end@1858809600
     callme ls --state failed
     callme wait trial-end@1858809600 && echo "it succeeded"
+    callme top
 
     A KEY is NAME@MINUTE, as `put` and `ls` print it. A time is a duration (+6h, 1d12h), a time
     with a zone (2028-11-26T09:00Z, 2028-11-26T09:00[Europe/Berlin]) or a Unix timestamp.
@@ -59,7 +60,7 @@ def completion(shell: str) -> None:
     click.echo(kind(cli, {}, "callme", "_CALLME_COMPLETE").source())
 
 
-for command in (*commands.COMMANDS, *transfer.COMMANDS):
+for command in (*commands.COMMANDS, *transfer.COMMANDS, *top.COMMANDS):
     cli.add_command(command)
 
 

@@ -35,10 +35,11 @@ MAX_SHOWN_ERRORS = 10
 def import_(
     session: Session, file: TextIO, kind: str | None, errors: Path | None, dry_run: bool
 ) -> None:
-    """Register all tasks of FILE (- for standard input): NDJSON or CSV.
+    """Register all tasks of FILE: NDJSON or CSV.
 
-    NDJSON has one object per line, with the parameters of the API. The first row of CSV names
-    the parameters; columns such as header.Accept and label.customer are allowed.
+    FILE may be - for the standard input. NDJSON has one object per line, with the parameters of
+    the API. The first row of CSV names the parameters; columns such as header.Accept and
+    label.customer are allowed.
 
     The exit code is 1 if callme refused a task. With fixed times, the import can be repeated or
     continued after an interruption: tasks that exist are left as they are.
@@ -96,10 +97,10 @@ def _tracked(
 @click.option("--state", type=STATES, default="scheduled", show_default=True)
 @needs_session
 def export(session: Session, name: str | None, state: str) -> None:
-    """Print the definitions of tasks as NDJSON, which `callme import` reads.
+    """Print the definitions of tasks as NDJSON.
 
-    callme never discloses secret headers: their value is ***. Set them before you import the
-    tasks; a line on the standard error names each task that has one.
+    `callme import` reads it. callme never discloses secret headers: their value is ***. Set them
+    before you import the tasks; a line on the standard error names each task that has one.
     """
     filters = cast("Filters", {"state": state, "limit": 1000})
     with exit_codes():

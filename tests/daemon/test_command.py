@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
@@ -101,6 +102,25 @@ def test_wait_ends_with_the_result_of_the_task(callme: Run, sink: Sink) -> None:
         key = callme("put", f"now.{status}", "now", url, "--retry", "0").stdout.strip()
         shown = callme("wait", key, "--timeout", "20", code=code).stdout
         assert f"ms  {status}" in shown
+
+
+def test_top_shows_each_host_once(callme: Run, sink: Sink) -> None:
+    callme("put", "later", "1858809600", "http://example.com/")
+    key = callme("put", "bad", "now", sink.url("/status/500"), "--retry", "0").stdout.strip()
+    callme("wait", key, "--timeout", "20", code=1)
+    # In a pipe, one view is the default.
+    lines = [" ".join(line.split()) for line in callme("top").stdout.splitlines()]
+    assert lines[0].endswith("0 due, 0 in flight, 1 failed in the last hour")
+    assert lines[3].startswith(f"{urlsplit(sink.url('/')).netloc} 0 0 0 1 1 - ")
+    assert lines[3].endswith(" 1 unexpected_status")
+    assert lines[4] == "example.com:80 1 0 0 0 0 - -"
+    (host,) = [
+        host
+        for host in json.loads(callme("top", "--json").stdout)["hosts"]
+        if host["failed_last_hour"]
+    ]
+    assert host["reasons"] == {"unexpected_status": 1}
+    assert "refused" in callme("--url", "http://127.0.0.1:1", "top", "--once", code=7).stderr
 
 
 def test_import_creates_tasks_and_writes_errors(callme: Run, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -15,6 +15,7 @@ from ..core.task import Reason, State
 from ..core.text.labels import parse_label
 from ..core.text.nearest import Nearest
 from ..core.times import (
+    MAX_TIMESTAMP,
     MINUTE,
     Key,
     floor_to_minute,
@@ -44,20 +45,15 @@ WAIT_LIMIT_SECONDS = 55
 Many proxies give up after 60 s without a response.
 """
 LABEL = "label"
-PAGING = (
-    "start_from",
-    "future_only",
-    "limit",
-    "order",
-    "state",
-    "reason",
-    "host",
-    "prefix",
-    LABEL,
-    "due_from",
-    "due_before",
-)
+FILTERS = ("state", "reason", "host", "prefix", LABEL, "due_from", "due_before")
+PAGING = ("start_from", "future_only", "limit", "order", *FILTERS)
 """The query parameters of a list."""
+BULK = ("start_from", "limit", "dry_run", *FILTERS)
+"""The query parameters of an action on all tasks that match filters."""
+DEFAULT_BULK_LIMIT = 1_000
+MAX_BULK_LIMIT = 10_000
+MAX_SPREAD_MINUTES = 10_080
+"""Maximum value of ``spread``: a week."""
 ORDERS = ("name", "due")
 HOST_PATTERN = "[!-.0-?A-~]{1,260}:[0-9]{1,5}"
 """Regular expression of a host and port, such as ``example.com:443``."""
@@ -312,6 +308,22 @@ def parse_limit(value: str | None) -> int:
     return _number("limit", value, default=DEFAULT_LIMIT, maximum=MAX_LIMIT)
 
 
+def parse_bulk_limit(value: str | None) -> int:
+    """Return the maximum number of tasks that an action on many examines."""
+    return _number("limit", value, default=DEFAULT_BULK_LIMIT, maximum=MAX_BULK_LIMIT)
+
+
+def parse_spread(value: str | None, trigger_at: int) -> int:
+    """Return the minutes that moved tasks are distributed over; 0 by default.
+
+    :param trigger_at: the first of these minutes.
+    """
+    spread = _number("spread", value, default=0, maximum=MAX_SPREAD_MINUTES)
+    if trigger_at + MINUTE * spread > MAX_TIMESTAMP:
+        raise _bad_query("spread", f"is {spread}: expected to end before the year 10000")
+    return spread
+
+
 def parse_attempts_from(value: str | None) -> int | None:
     """Return the number of the attempt at which a page of attempts starts, backwards."""
     if value is None:
@@ -379,6 +391,31 @@ def parse_filters(query: dict[str, str], labels: Iterable[str], now: float) -> d
         "due_from": due_from,
         "due_before": _parsed(query, "due_before", lambda value: parse_trigger(value, now)),
     }
+
+
+def describe_filters(query: Mapping[str, str], labels: Iterable[str]) -> str:
+    """Return the filters of a query as text.
+
+    :param labels: the values of ``label``.
+    :raises Problem: when there is none: no request changes all tasks by accident.
+    """
+    given = [(name, query[name]) for name in FILTERS if name in query]
+    given += [(LABEL, label) for label in labels]
+    if not given:
+        raise Problem(
+            400, f"the request has no filter: expected at least one of {', '.join(FILTERS)}"
+        )
+    return " ".join(f"{name}={quoted(value)}" for name, value in given)
+
+
+def check_movable_state(filters: Mapping[str, Any], *, include_all_states: bool) -> None:
+    """Check that a reschedule moves tasks in the state that its filters name.
+
+    :raises Problem: when it moves only failed tasks, and the state is another one.
+    """
+    if not include_all_states and filters["state"] not in (None, State.FAILED):
+        state = quoted(filters["state"].value)
+        raise _bad_query("state", f"is {state}: add all=true to move tasks that have not failed")
 
 
 def _parsed(query: dict[str, str], name: str, parse: Callable[[str], T]) -> T | None:

@@ -59,7 +59,7 @@ class PageReader:
         await self._slots.acquire()
         reading = read()
         try:
-            page = await _shield(reading)
+            page = await shield(reading)
             if page is None:
                 return None
             return page, [item async for item in self._items(page, pretty)]
@@ -78,7 +78,7 @@ class PageReader:
             yield encoded
 
 
-def _shield(reading: Deferred[T]) -> Deferred[T]:
+def shield(reading: Deferred[T]) -> Deferred[T]:
     """Return a Deferred of the same result whose cancellation spares the read.
 
     Klein cancels a handler, and what it awaits, when its client hangs up.

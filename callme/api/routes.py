@@ -29,7 +29,8 @@ from ..server.problem import Problem, problem_response
 from ..server.router import AnyPathConverter, AppResource
 from ..store import queue, tasks
 from ..store.database import Store
-from ..store.interface import StoreUnavailable
+from ..store.interface import Deleted, Rescheduled, StoreUnavailable
+from ..store.listing.selection import Selection
 from ..worker.scheduler import Scheduler
 from .batch import Batch
 from .dry_run import DryRun, forecast_to_dict
@@ -40,12 +41,16 @@ from .openapi.operations import served as openapi_document
 from .openapi.operations import service_document
 from .problems import is_options, problem_for
 from .requests import (
+    BULK,
     LABEL,
     PAGING,
     check_batch_condition,
+    check_movable_state,
     check_task_exists_condition,
+    describe_filters,
     parse_attempts_from,
     parse_body,
+    parse_bulk_limit,
     parse_condition,
     parse_filters,
     parse_flag,
@@ -56,6 +61,7 @@ from .requests import (
     parse_query,
     parse_repeated,
     parse_selector,
+    parse_spread,
     parse_start_from,
     parse_wait,
     strip_trailing_slash,
@@ -77,7 +83,7 @@ from .responses import (
     text_response,
     wants_pretty,
 )
-from .task_service import TaskService
+from .task_service import Bulk, Move, TaskService
 
 
 @define(eq=False, kw_only=True)
@@ -237,10 +243,7 @@ class Api:
         now = self._now()
         warnings: list[FieldError] = []
         trigger_at = parse_new_time(parse_body(request, required=False), now, warnings)
-        if target is None:
-            raise Problem(
-                404, "the path names no task: expected /reschedule/<task_name>[@<trigger_at>]"
-            )
+        assert target is not None
         check_name(request, target)
         result = await self._task_service.reschedule(
             target,
@@ -248,10 +251,50 @@ class Api:
             include_all_states=include_all_states,
             by=author_of(request),
         )
+        return await self._rescheduled_response(request, result, warnings)
+
+    @app.route("/reschedule", methods=["POST"], strict_slashes=False)
+    async def reschedule_all(self, request: IRequest) -> bytes:
+        """Move the tasks that match filters to other minutes, or preview that."""
+        check_task_exists_condition(request)
+        query = parse_query(request, ("all", "spread", *BULK), repeatable=LABEL)
+        include_all_states = parse_flag(query, "all")
+        warnings: list[FieldError] = []
+        trigger_at = parse_new_time(parse_body(request, required=False), self._now(), warnings)
+        spread = parse_spread(query.get("spread"), trigger_at)
+        result = await self._task_service.reschedule_all(
+            self._bulk(request, query, include_all_states=include_all_states),
+            Move(trigger_at=trigger_at, spread=spread, include_all_states=include_all_states),
+            by=author_of(request),
+        )
+        return await self._rescheduled_response(request, result, warnings)
+
+    def _bulk(
+        self, request: IRequest, query: dict[str, str], *, include_all_states: bool = True
+    ) -> Bulk:
+        """Return the action on many tasks that a request asks for."""
+        labels = parse_repeated(request, LABEL)
+        text = describe_filters(query, labels)
+        filters = parse_filters(query, labels, self._now())
+        check_movable_state(filters, include_all_states=include_all_states)
+        filters["prefix"] = narrow_prefix(request, filters["prefix"])
+        return Bulk(
+            selection=Selection(**filters),
+            filters=text,
+            start_from=parse_start_from(query.get("start_from"), None),
+            limit=parse_bulk_limit(query.get("limit")),
+            is_dry_run=parse_flag(query, "dry_run"),
+        )
+
+    async def _rescheduled_response(
+        self, request: IRequest, result: Rescheduled, warnings: list[FieldError]
+    ) -> bytes:
         members: dict[str, Any] = {
             "rescheduled": ({"from": str(old), "to": str(new)} for old, new in result.moved),
             "skipped": skipped_items(result.skipped),
         }
+        if result.next is not None:
+            members["next"] = str(result.next)
         add_warnings(members, warnings)
         return await sliced_response(request, members, self._clock)
 
@@ -261,16 +304,28 @@ class Api:
         check_task_exists_condition(request)
         parse_query(request)
         target = parse_selector(request, path)
-        if target is None:
-            raise Problem(404, "the path names no task: expected /task/<task_name>[@<trigger_at>]")
+        assert target is not None
         check_name(request, target)
         deleted = await self._task_service.delete(target, by=author_of(request))
         if not isinstance(target, Key):
-            running = [(key, State.RUNNING.value) for key in deleted.running]
-            members = {"deleted": deleted.count, "skipped": skipped_items(running)}
-            return await sliced_response(request, members, self._clock)
+            return await self._deleted_response(request, deleted)
         request.setResponseCode(204)
         return b""
+
+    @app.route("/task", methods=["DELETE"], strict_slashes=False)
+    async def delete_all(self, request: IRequest) -> bytes:
+        """Cancel and delete the tasks that match filters, or preview that."""
+        check_task_exists_condition(request)
+        bulk = self._bulk(request, parse_query(request, BULK, repeatable=LABEL))
+        deleted = await self._task_service.delete_all(bulk, by=author_of(request))
+        return await self._deleted_response(request, deleted)
+
+    async def _deleted_response(self, request: IRequest, deleted: Deleted) -> bytes:
+        running = [(key, State.RUNNING.value) for key in deleted.running]
+        members: dict[str, Any] = {"deleted": deleted.count, "skipped": skipped_items(running)}
+        if deleted.next is not None:
+            members["next"] = str(deleted.next)
+        return await sliced_response(request, members, self._clock)
 
     @app.route("/hosts", methods=["GET"], strict_slashes=False)
     async def hosts(self, request: IRequest) -> bytes:

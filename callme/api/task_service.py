@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from attrs import define
+from attrs import define, evolve, field, frozen
+from twisted.internet.defer import Deferred, DeferredLock
 
 from ..core.representation import task_summary
-from ..core.task import Definition, Reason
+from ..core.task import Definition, Reason, State
 from ..core.text.durations import rough_duration
-from ..core.times import Key, rfc3339
+from ..core.times import MINUTE, Key, rfc3339
 from ..core.transitions import PutCondition, PutOutcome
 from ..errors import FieldError
 from ..reports import failures
@@ -19,6 +21,10 @@ from ..server.problem import Problem
 from ..store import tasks
 from ..store.database import Store
 from ..store.interface import Deleted, PutResult, Rescheduled
+from ..store.listing import actions
+from ..store.listing.plan import select_keys
+from ..store.listing.selection import Selection
+from .responses import shield
 
 _REFUSALS = {
     PutOutcome.MISSING: (412, "there is no task {key} to replace"),
@@ -52,6 +58,41 @@ def put_problem(definition: Definition, result: PutResult, now: float) -> Proble
     )
 
 
+@frozen(kw_only=True)
+class Bulk:
+    """An action on the tasks that match filters.
+
+    :ivar filters: the filters as text, for the log.
+    :ivar start_from: the first key to examine, inclusive.
+    :ivar limit: the maximum number of tasks.
+    :ivar is_dry_run: whether nothing is changed.
+    """
+
+    selection: Selection
+    filters: str
+    start_from: Key | None = None
+    limit: int
+    is_dry_run: bool = False
+
+
+@frozen(kw_only=True)
+class Move:
+    """The minutes that tasks are moved to.
+
+    :ivar trigger_at: the first minute, seconds since 1970.
+    :ivar spread: the minutes that the tasks are distributed over; 0 for the first minute.
+    :ivar include_all_states: whether tasks move that have not failed.
+    """
+
+    trigger_at: int
+    spread: int = 0
+    include_all_states: bool = False
+
+    def minutes(self, number: int) -> list[int]:
+        """Return the minutes of a number of tasks."""
+        return [self.trigger_at + MINUTE * (self.spread * i // number) for i in range(number)]
+
+
 @define(eq=False, kw_only=True)
 class TaskService:
     """Commands on tasks; one that cannot be done raises :exc:`Problem`.
@@ -63,6 +104,8 @@ class TaskService:
     _store: Store
     _now: Callable[[], float]
     _audit: AuditLog
+    # Steps of several actions would share a transaction, and make it long.
+    _step_lock: DeferredLock = field(factory=DeferredLock, init=False)
 
     async def put(
         self, definition: Definition, condition: PutCondition, now: float, *, by: Author
@@ -139,3 +182,80 @@ class TaskService:
             raise Problem(409, f"{target} is running: it cannot be deleted now")
         self._audit.deleted(by, target, deleted.count)
         return deleted
+
+    async def reschedule_all(self, bulk: Bulk, move: Move, *, by: Author) -> Rescheduled:
+        """Move the tasks that match filters, failed ones only unless the move includes all.
+
+        The action goes on if its client hangs up.
+
+        :param by: the client that asks for it.
+        """
+        return await shield(Deferred.fromCoroutine(self._reschedule_all(bulk, move, by)))
+
+    async def _reschedule_all(self, bulk: Bulk, move: Move, by: Author) -> Rescheduled:
+        selection = bulk.selection
+        if not move.include_all_states:
+            selection = evolve(selection, state=State.FAILED)
+        keys, following = await self._keys(bulk, selection)
+        moved: list[tuple[Key, Key]] = []
+        skipped: list[tuple[Key, str]] = []
+        minutes = move.minutes(len(keys))
+        try:
+            for part in _parts(len(keys)):
+                step = actions.MoveStep(
+                    selection=selection,
+                    keys=keys[part],
+                    minutes=minutes[part],
+                    include_all_states=move.include_all_states,
+                    start_from=bulk.start_from,
+                    after=moved[-1][1] if moved else None,
+                )
+                result = await self._step(
+                    bulk, actions.move_step, actions.preview_move, step, self._now()
+                )
+                moved += result.moved
+                skipped += result.skipped
+        finally:
+            if not bulk.is_dry_run:
+                self._audit.rescheduled_all(by, bulk.filters, len(moved))
+        return Rescheduled(moved=moved, skipped=skipped, next=following)
+
+    async def delete_all(self, bulk: Bulk, *, by: Author) -> Deleted:
+        """Cancel and delete the tasks that match filters, but running ones.
+
+        The action goes on if its client hangs up.
+
+        :param by: the client that asks for it.
+        """
+        return await shield(Deferred.fromCoroutine(self._delete_all(bulk, by)))
+
+    async def _delete_all(self, bulk: Bulk, by: Author) -> Deleted:
+        keys, following = await self._keys(bulk, bulk.selection)
+        count, running = 0, list[Key]()
+        try:
+            for part in _parts(len(keys)):
+                step = actions.Step(selection=bulk.selection, keys=keys[part])
+                result = await self._step(bulk, actions.delete_step, actions.preview_delete, step)
+                count += result.count
+                running += result.running
+        finally:
+            if not bulk.is_dry_run:
+                self._audit.deleted_all(by, bulk.filters, count)
+        return Deleted(count=count, running=running, next=following)
+
+    def _keys(self, bulk: Bulk, selection: Selection) -> Deferred[tuple[Sequence[Key], Key | None]]:
+        return self._store.read(select_keys, selection, bulk.start_from, bulk.limit)
+
+    def _step(
+        self, bulk: Bulk, change: Callable[..., Any], preview: Callable[..., Any], *args: Any
+    ) -> Deferred[Any]:
+        """Run a step of an action in a transaction of its own, or preview it."""
+        if bulk.is_dry_run:
+            return self._store.read(preview, *args)
+        return self._step_lock.run(self._store.write, change, *args)
+
+
+def _parts(number: int) -> Iterator[slice]:
+    """Yield the parts of a list of keys that one step changes each."""
+    for begin in range(0, number, actions.TASKS_PER_STEP):
+        yield slice(begin, begin + actions.TASKS_PER_STEP)

@@ -38,8 +38,8 @@ class Parameters(TypedDict, total=False):
     labels: dict[str, str]
 
 
-class Filters(TypedDict, total=False):
-    """The conditions of a list of tasks; ``limit`` is the number of tasks per request."""
+class TaskFilters(TypedDict, total=False):
+    """The conditions that tasks must match, all of them."""
 
     state: State
     reason: str
@@ -48,6 +48,11 @@ class Filters(TypedDict, total=False):
     label: str | list[str]
     due_from: When
     due_before: When
+
+
+class Filters(TaskFilters, total=False):
+    """The conditions of a list of tasks; ``limit`` is the number of tasks per request."""
+
     future_only: bool
     order: Literal["name", "due"]
     limit: int
@@ -134,15 +139,24 @@ class Skipped(TypedDict):
     reason: str
 
 
-class Rescheduled(TypedDict):
-    """The result of a reschedule."""
+class _More(TypedDict, total=False):
+    next: str
+    warnings: list[FieldError]
+
+
+class Rescheduled(_More):
+    """The result of a reschedule; ``next`` is absent once no more tasks match the filters."""
 
     rescheduled: list[Moved]
     skipped: list[Skipped]
 
 
-class Deleted(TypedDict):
-    """The result of a deletion."""
+class _Next(TypedDict, total=False):
+    next: str
+
+
+class Deleted(_Next):
+    """The result of a deletion; ``next`` is as in :class:`Rescheduled`."""
 
     deleted: int
     skipped: list[Skipped]

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .documents import (
     BatchResult,
@@ -23,6 +23,7 @@ from .documents import (
     Parameters,
     Rescheduled,
     Task,
+    TaskFilters,
     TaskList,
     When,
 )
@@ -117,20 +118,22 @@ def get(key: str, wait: float | None = None, start_from: str | None = None) -> R
 def page(name: str | None, filters: Filters) -> Request[TaskList]:
     """Return the request for one page of the tasks of a name, or of all tasks."""
     path = f"/status/{path_of(name)}" if name else "/status/"
-    query = cast("dict[str, Any]", filters) | {
+    return Request(method="GET", path=path, read=one, query=_query_of(filters))
+
+
+def _query_of(filters: TaskFilters) -> dict[str, Any]:
+    return cast("dict[str, Any]", filters) | {
         bound: time_of(at)
         for bound, at in cast("dict[str, Any]", filters).items()
         if bound in ("due_from", "due_before")
     }
-    return Request(method="GET", path=path, read=one, query=query)
 
 
 def next_page(request: Request[Any], found: Mapping[str, Any]) -> Request[Any] | None:
     """Return the request for the page after one, or ``None`` after the last."""
     if "next" not in found:
         return None
-    query = {**request.query, "start_from": found["next"]}
-    return Request(method="GET", path=request.path, read=one, query=query)
+    return evolve(request, query={**request.query, "start_from": found["next"]})
 
 
 def reschedule(target: str, at: When | None, *, all_states: bool) -> Request[Rescheduled]:
@@ -144,6 +147,52 @@ def reschedule(target: str, at: When | None, *, all_states: bool) -> Request[Res
         body=None if at is None else _encode({"trigger_at": time_of(at)}),
         is_repeatable=False,
     )
+
+
+def reschedule_all(
+    at: When | None,
+    filters: TaskFilters,
+    *,
+    spread: int | None,
+    all_states: bool,
+    dry_run: bool,
+) -> Request[Rescheduled]:
+    """Return the first request that moves the tasks that match filters."""
+    return Request(
+        method="POST",
+        path="/reschedule/",
+        read=one,
+        query={**_query_of(filters), "all": all_states, "spread": spread, "dry_run": dry_run},
+        headers={"Content-Type": "application/json"},
+        body=None if at is None else _encode({"trigger_at": time_of(at)}),
+        is_repeatable=dry_run,
+    )
+
+
+def delete_all(filters: TaskFilters, *, dry_run: bool) -> Request[Deleted]:
+    """Return the first request that deletes the tasks that match filters."""
+    query = {**_query_of(filters), "dry_run": dry_run}
+    return Request(method="DELETE", path="/task/", read=one, query=query)
+
+
+def joined_moves(results: Iterable[Rescheduled]) -> Rescheduled:
+    """Return the result of several requests, one after the other, as that of one."""
+    whole: Rescheduled = {"rescheduled": [], "skipped": []}
+    for result in results:
+        whole["rescheduled"] += result["rescheduled"]
+        whole["skipped"] += result["skipped"]
+        if "warnings" in result:
+            whole["warnings"] = result["warnings"]
+    return whole
+
+
+def joined_deletions(results: Iterable[Deleted]) -> Deleted:
+    """Return the result of several requests, one after the other, as that of one."""
+    whole: Deleted = {"deleted": 0, "skipped": []}
+    for result in results:
+        whole["deleted"] += result["deleted"]
+        whole["skipped"] += result["skipped"]
+    return whole
 
 
 def delete(target: str) -> Request[Deleted]:

@@ -21,6 +21,7 @@ from .documents import (
     Parameters,
     Rescheduled,
     Task,
+    TaskFilters,
     When,
 )
 from .errors import ConnectionFailed, ProblemError
@@ -140,11 +141,8 @@ class Client:
 
     def list(self, name: str | None = None, **filters: Unpack[Filters]) -> Iterator[Task]:
         """Return the tasks of a name, or all tasks, page by page as they are needed."""
-        request: Request[Any] | None = requests.page(name, filters)
-        while request is not None:
-            found = self._do(request)
+        for found in self._pages(requests.page(name, filters)):
             yield from found["tasks"]
-            request = requests.next_page(request, found)
 
     def reschedule(
         self, target: str, at: When | None = None, *, all_states: bool = False
@@ -163,13 +161,39 @@ class Client:
         """
         return self._do(requests.delete(target))
 
+    def reschedule_all(
+        self,
+        at: When | None = None,
+        *,
+        spread: int | None = None,
+        all_states: bool = False,
+        dry_run: bool = False,
+        **filters: Unpack[TaskFilters],
+    ) -> Rescheduled:
+        """Move the failed tasks that match filters, of which one at least is required.
+
+        :param at: the new time; the default is the next minute.
+        :param spread: the minutes over which the tasks are distributed, 1,000 tasks at a time.
+        :param all_states: whether scheduled and succeeded tasks are moved too.
+        :param dry_run: whether to change nothing, and return what would be moved.
+        """
+        request = requests.reschedule_all(
+            at, filters, spread=spread, all_states=all_states, dry_run=dry_run
+        )
+        return requests.joined_moves(self._pages(request))
+
+    def delete_all(self, *, dry_run: bool = False, **filters: Unpack[TaskFilters]) -> Deleted:
+        """Cancel and delete the tasks that match filters, of which one at least is required.
+
+        :param dry_run: whether to change nothing, and return what would be deleted.
+        """
+        request = requests.delete_all(filters, dry_run=dry_run)
+        return requests.joined_deletions(self._pages(request))
+
     def hosts(self, *, limit: int | None = None) -> Iterator[Host]:
         """Return the hosts that tasks call, page by page as they are needed."""
-        request: Request[Any] | None = requests.hosts(limit)
-        while request is not None:
-            found = self._do(request)
+        for found in self._pages(requests.hosts(limit)):
             yield from found["hosts"]
-            request = requests.next_page(request, found)
 
     def put_host(self, host: str, **settings: Unpack[NewHostSettings]) -> HostSettings:
         """Pause a host or limit the calls to it, and return all its settings.
@@ -192,6 +216,13 @@ class Client:
             return self._do(requests.health())
         except ProblemError as error:
             return requests.health_of(error)
+
+    def _pages(self, request: Request[T] | None) -> Iterator[T]:
+        """Yield the response to a request, and those that follow it."""
+        while request is not None:
+            found: Any = self._do(request)
+            yield found
+            request = requests.next_page(request, found)
 
     def _do(self, request: Request[T]) -> T:
         return self._run(exchange(request, self._repeats))

@@ -58,6 +58,16 @@ class AuditLog:
         elif count:
             self._log(by, "deleted", f"{count:,} tasks named {quoted(target)}")
 
+    def rescheduled_all(self, by: Author, filters: str, count: int) -> None:
+        """Log that tasks which match filters were moved to other minutes."""
+        if count:
+            self._log(by, "rescheduled", f"{count:,} tasks that match {filters}")
+
+    def deleted_all(self, by: Author, filters: str, count: int) -> None:
+        """Log the deletion of tasks that match filters."""
+        if count:
+            self._log(by, "deleted", f"{count:,} tasks that match {filters}")
+
     def acknowledged(self, by: Author, until_ms: int) -> None:
         """Log that failures were acknowledged up to an end, in ms since 1970."""
         self._log(by, "acknowledged", f"the failures until {rfc3339(until_ms)}")

@@ -229,23 +229,27 @@ class Rescheduled:
     :ivar moved: the old and the new key of each task that was moved.
     :ivar skipped: the key of each selected task that was not moved, and the reason.
     :ivar conflict: the reason why nothing was done; ``None`` otherwise.
+    :ivar next: the first key that was left for another request; ``None`` if all were examined.
     """
 
     moved: Sequence[tuple[Key, Key]] = ()
     skipped: Sequence[tuple[Key, str]] = ()
     conflict: str | None = None
+    next: Key | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class Deleted:
     """The result of a delete.
 
     :ivar count: the number of deleted tasks.
     :ivar running: the keys of tasks that were not deleted because they are running.
+    :ivar next: as for :class:`Rescheduled`.
     """
 
     count: int
     running: Sequence[Key] = ()
+    next: Key | None = None
 
 
 @frozen

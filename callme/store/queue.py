@@ -48,7 +48,7 @@ _FAIL = """
     WHERE task_name = ? AND trigger_at = ?
 """
 # One query, however many tasks there are: minute by minute, thousands would delay all writes.
-_NEXT_FREE = """
+NEXT_FREE = """
     SELECT trigger_at + 60 FROM task AS taken
     WHERE task_name = ? AND trigger_at >= ? AND NOT EXISTS (
         SELECT 1 FROM task
@@ -316,7 +316,7 @@ def enqueue_notification(write: Write, key: Key, now: float) -> None:
             write.changes.add_due(host_of(notification.callback), notification.trigger_at)
             return
         free = cursor.execute(
-            _NEXT_FREE, (notification.task_name, notification.trigger_at)
+            NEXT_FREE, (notification.task_name, notification.trigger_at)
         ).fetchone()
         # If there is no free minute, another daemon has deleted the task in the way.
         notification = notification if free is None else evolve(notification, trigger_at=free[0])

@@ -80,16 +80,21 @@ _ON_RECORD = """
 """
 _LAST_NUMBER = 2**31 - 1
 EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
-_MOVE = """
+STARTED_AFRESH = (
+    "state = 'scheduled', reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL"
+)
+"""What a move sets besides times."""
+_MOVE = f"""
     UPDATE task
-    SET trigger_at = ?, expires_at = ? + 60 * max_delay, due_at = ?, state = 'scheduled',
-        reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL,
-        rescheduled_from = ?
+    SET trigger_at = ?, expires_at = ? + 60 * max_delay, due_at = ?, rescheduled_from = ?,
+        {STARTED_AFRESH}
     WHERE task_id = ?
 """
-_CANDIDATE = Columns(("task_name", "trigger_at", "task_id", "state", "max_delay", "host"))
-_ONE = f"SELECT {_CANDIDATE} FROM task WHERE task_name = ? AND trigger_at = ? /* FOR UPDATE */"
-_OF_NAME = f"SELECT {_CANDIDATE} FROM task WHERE task_name = ? ORDER BY trigger_at /* FOR UPDATE */"
+CANDIDATE = Columns(("task_name", "trigger_at", "task_id", "state", "max_delay", "host"))
+_ONE = f"SELECT {CANDIDATE} FROM task WHERE task_name = ? AND trigger_at = ? /* FOR UPDATE */"
+_OF_NAME = f"SELECT {CANDIDATE} FROM task WHERE task_name = ? ORDER BY trigger_at /* FOR UPDATE */"
+MAKE_ROOM = "UPDATE task SET trigger_at = ? WHERE task_id = ?"
+"""Moves a task out of the way of others for the rest of a transaction."""
 _RUNNING = "SELECT task_name, trigger_at FROM task WHERE task_name = ? AND state = 'running'"
 
 
@@ -269,8 +274,9 @@ def delete(write: Write, key: Key) -> Deleted | None:
     cursor.execute(f"DELETE {where} AND state != 'running'", values)
     if cursor.rowcount:
         write.changes.keys.append(key)
-        return Deleted(1)
-    return Deleted(0, [key]) if cursor.execute(f"SELECT 1 {where}", values).fetchone() else None
+        return Deleted(count=1)
+    exists = cursor.execute(f"SELECT 1 {where}", values).fetchone()
+    return Deleted(count=0, running=[key]) if exists else None
 
 
 def delete_name(write: Write, task_name: str) -> Deleted | None:
@@ -281,11 +287,11 @@ def delete_name(write: Write, task_name: str) -> Deleted | None:
     if count:
         write.changes.names.append(task_name)
     running = [Key(*row) for row in cursor.execute(_RUNNING, (task_name,))]
-    return Deleted(count, running) if count or running else None
+    return Deleted(count=count, running=running) if count or running else None
 
 
 @frozen(kw_only=True)
-class _Candidate:
+class Candidate:
     """The columns of a task on which a reschedule depends."""
 
     task_name: str
@@ -305,7 +311,7 @@ class _Candidate:
         return decide_move(self.state, expires_at, now, include_all_states=include_all_states)
 
 
-_SKIPPED = {
+SKIPPED = {
     MoveDecision.RUNNING: State.RUNNING.value,
     MoveDecision.TOO_LATE: Reason.TOO_LATE.value,
 }
@@ -323,7 +329,7 @@ def reschedule(
     row = cursor.execute(_ONE, (key.task_name, key.trigger_at)).fetchone()
     if row is None:
         return None
-    task = _Candidate(**_CANDIDATE.name(row))
+    task = Candidate(**CANDIDATE.name(row))
     decision = task.decide(trigger_at, now, include_all_states=include_all_states)
     if decision is MoveDecision.NOT_FAILED:
         advice = ": add all=true to move it"
@@ -331,12 +337,12 @@ def reschedule(
     if decision is MoveDecision.RUNNING:
         if not include_all_states:
             return Rescheduled(conflict=f"{key} is running, not failed")
-        return Rescheduled(skipped=[(key, _SKIPPED[decision])])
+        return Rescheduled(skipped=[(key, SKIPPED[decision])])
     to = Key(key.task_name, trigger_at)
     if to != key and cursor.execute(_ONE, (to.task_name, to.trigger_at)).fetchone():
         return Rescheduled(conflict=f"another task stands at {to}")
     if decision is MoveDecision.TOO_LATE:
-        return Rescheduled(skipped=[(key, _SKIPPED[decision])])
+        return Rescheduled(skipped=[(key, SKIPPED[decision])])
     cursor.execute(_MOVE, (trigger_at, trigger_at, trigger_at, key.trigger_at, task.task_id))
     write.changes.keys.append(key)
     write.changes.add_due(task.host, trigger_at)
@@ -355,25 +361,22 @@ def reschedule_name(
     rows = cursor.execute(_OF_NAME, (task_name,)).fetchall()
     if not rows:
         return None
-    movable: list[_Candidate] = []
+    movable: list[Candidate] = []
     skipped: list[tuple[Key, str]] = []
     taken = set()
-    for task in (_Candidate(**_CANDIDATE.name(row)) for row in rows):
+    for task in (Candidate(**CANDIDATE.name(row)) for row in rows):
         decision = task.decide(trigger_at, now, include_all_states=include_all_states)
         if decision is MoveDecision.MOVE:
             movable.append(task)
             continue
         taken.add(task.trigger_at)
-        if decision in _SKIPPED:
-            skipped.append((task.key, _SKIPPED[decision]))
+        if decision in SKIPPED:
+            skipped.append((task.key, SKIPPED[decision]))
     minutes = _free_minutes(trigger_at, len(movable), taken)
     if minutes and minutes[-1] > MAX_TIMESTAMP:
         return Rescheduled(conflict="there are not enough free minutes before the year 10000")
     # First out of each other's way: no two tasks may share a minute even for a moment.
-    cursor.executemany(
-        "UPDATE task SET trigger_at = ? WHERE task_id = ?",
-        [(-MINUTE * task.task_id, task.task_id) for task in movable],
-    )
+    cursor.executemany(MAKE_ROOM, [(-MINUTE * task.task_id, task.task_id) for task in movable])
     moves = list(zip(movable, minutes, strict=True))
     cursor.executemany(_MOVE, [(to, to, to, task.trigger_at, task.task_id) for task, to in moves])
     if moves:

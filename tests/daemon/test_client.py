@@ -13,6 +13,7 @@ from callme.client import (
     Conflict,
     InvalidRequest,
     NotFound,
+    ProblemError,
     Unauthorized,
     definition,
 )
@@ -49,10 +50,21 @@ def test_client_uses_every_operation(daemon: Daemon) -> None:
         assert [one["task"] for one in client.list(label="a:b", due_from=AT)] == [key]
         moved = client.reschedule("b.1", AT + timedelta(days=1), all_states=True)
         assert moved["rescheduled"] == [{"from": "b.1@1858809600", "to": "b.1@1858896000"}]
+        joined = client.reschedule_all(AT, spread=2, all_states=True, prefix="b.", due_from=AT)
+        assert [one["from"] for one in joined["rescheduled"]] == [
+            "b.0@1858809600",
+            "b.1@1858896000",
+            "b.2@1858809600",
+        ]
+        assert client.reschedule_all(prefix="b.", state="failed")["rescheduled"] == []
+        assert client.delete_all(prefix="b.0", dry_run=True) == {"deleted": 1, "skipped": []}
+        assert client.delete_all(prefix="b.0", due_before=AT)["deleted"] == 0
+        with pytest.raises(ProblemError, match="no filter"):
+            client.delete_all()
         assert client.delete("b.1")["deleted"] == 1
-        assert client.delete("b.2@1858809600")["deleted"] == 1
+        assert client.delete("b.2@1858809660")["deleted"] == 1
         with pytest.raises(NotFound):
-            client.get("b.2@1858809600")
+            client.get("b.2@1858809660")
         assert client.put_host("example.com:80", paused=True)["paused"] is True
         assert client.put_host("*", paused=AT)["paused"] == "2028-11-26T00:00:00.000Z"
         found = [(one["host"], one["paused"]) for one in client.hosts(limit=1)]

@@ -350,6 +350,13 @@ def _value_of(method: str, path: str, parameter: re.Match[str]) -> str:
     return {"task_name": name, "trigger_at": str(at), "host": "sink.example:80"}[parameter[1]]
 
 
+_QUERIES = {
+    ("GET", "/status/"): "?limit=2",
+    ("POST", "/reschedule"): "?state=failed",
+    ("DELETE", "/task"): "?state=failed",
+}
+
+
 def body_of(method: str, path: str) -> bytes:
     """Return a body that an operation accepts."""
     if method == "PUT" and path.startswith("/hosts"):
@@ -368,7 +375,7 @@ def body_of(method: str, path: str) -> bytes:
 def test_operation_differs_in_its_paths_only(method: str, path: str) -> None:
     answers = []
     for base in ("", BASE):
-        target = base + path + ("?limit=2" if path == "/status/" else "")
+        target = base + path + _QUERIES.get((method, path), "")
         body = body_of(method, path)
         with filled(base) as world:
             lines = [b"X-Request-Id: 1"]

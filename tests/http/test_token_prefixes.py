@@ -22,6 +22,17 @@ TOKEN = b"a-token-of-the-team-a"
 AUTHORIZATION = b"Authorization: Bearer " + TOKEN
 LATER = NOON + 3600
 FOREIGN = "someone-elses-task"
+QUERIES = (
+    "",
+    "?wait=0",
+    "?start_from=" + FOREIGN + "@0",
+    "?all=true",
+    "?dry_run=true",
+    "?all=true&state=scheduled",
+    "?all=true&prefix=some&dry_run=true",
+    "?host=sink.example:80",
+    "?prefix=" + FOREIGN,
+)
 
 
 def operations() -> Iterator[tuple[str, str]]:
@@ -65,7 +76,7 @@ def test_no_operation_shows_or_changes_a_task_of_another_prefix(
     world.put("team-a.own", LATER)
     body = [new_task(FOREIGN)] if "batch" in path else new_task(FOREIGN)
     for accept in (b"application/json", b"text/calendar", b"text/html"):
-        for query in ("", "?wait=0", "?start_from=" + FOREIGN + "@0", "?all=true", "?dry_run=true"):
+        for query in QUERIES:
             sent = body if method in ("PUT", "POST") and "reschedule" not in path else None
             response = ask(client, method, path + query, sent, b"Accept: " + accept)
             if FOREIGN in response:

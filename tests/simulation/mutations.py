@@ -130,7 +130,7 @@ def _() -> list[Patch]:
     def changed(real: Any, self: Any, failure: Any, batch: Any) -> None:
         functions = [operation.function for operation, _ in batch]
         if tasks.delete in functions and len(batch) == 1:
-            batch[0][1].callback(Deleted(1))
+            batch[0][1].callback(Deleted(count=1))
             self._next()
         else:
             real(self, failure, batch)

@@ -591,7 +591,7 @@ async def test_page_omits_payload_and_attempts(store: Store) -> None:
 async def test_deleted_task_is_gone(store: Store, state: State) -> None:
     key = await put_in(store, state)
     other = await put(store, at=NOON + 60)
-    assert Deleted(1) == await store.write(tasks.delete, key)
+    assert Deleted(count=1) == await store.write(tasks.delete, key)
     assert await store.read(tasks.get, key) is None
     assert State.SCHEDULED is await state_of(store, other)
     await put(store)
@@ -603,8 +603,8 @@ async def test_deleted_task_is_gone(store: Store, state: State) -> None:
 async def test_running_task_is_not_deleted(store: Store) -> None:
     running = await put_in(store, State.RUNNING)
     await put(store, at=NOON + 60)
-    assert Deleted(0, [running]) == await store.write(tasks.delete, running)
-    assert Deleted(1, [running]) == await store.write(tasks.delete_name, "task")
+    assert Deleted(count=0, running=[running]) == await store.write(tasks.delete, running)
+    assert Deleted(count=1, running=[running]) == await store.write(tasks.delete_name, "task")
     assert State.RUNNING is await state_of(store, running)
 
 
@@ -1072,7 +1072,7 @@ async def test_damaged_task_is_listed_with_what_is_damaged_and_deleted(
     # Lists have no payload.
     listed = () if column == "payload_base64" else (column,)
     assert [one.damaged for one in page.tasks] == [listed]
-    assert await store.write(tasks.delete, key) == Deleted(1)
+    assert await store.write(tasks.delete, key) == Deleted(count=1)
     page = await store.read(tasks.list_page, labels=[("team", "a")])
     assert page is not None
     assert page.tasks == []

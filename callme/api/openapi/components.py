@@ -10,12 +10,15 @@ from ...core.text.labels import LABEL_PATTERN
 from ...server.channel import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
 from ..batch import MAX_TASKS
 from ..requests import (
+    DEFAULT_BULK_LIMIT,
     DEFAULT_HOURS,
     DEFAULT_LIMIT,
     HOST_PATTERN,
     MAX_ATTEMPT_NUMBER,
+    MAX_BULK_LIMIT,
     MAX_HOURS,
     MAX_LIMIT,
+    MAX_SPREAD_MINUTES,
     MAX_WAIT_SECONDS,
     ORDERS,
     WAIT_LIMIT_SECONDS,
@@ -40,6 +43,19 @@ PARAMETERS: dict[str, Schema] = {
         "start_from",
         ref("Key"),
         "First key of the page, inclusive; in the list of a name it must have that name.",
+    ),
+    "bulk_start_from": query_parameter(
+        "start_from", ref("Key"), "First key to examine, inclusive: the `next` of a response."
+    ),
+    "bulk_limit": query_parameter(
+        "limit",
+        integer(1, MAX_BULK_LIMIT) | {"default": DEFAULT_BULK_LIMIT},
+        "Maximum tasks to change. There may be fewer although the response has a `next`.",
+    ),
+    "spread": query_parameter(
+        "spread",
+        integer(1, MAX_SPREAD_MINUTES),
+        "Minutes over which to distribute the tasks evenly, in the order of their keys.",
     ),
     "attempts_from": query_parameter(
         "start_from",

@@ -13,7 +13,7 @@ from ...server.channel import MAX_BATCH
 from ...server.problem import encode
 from ..batch import MAX_TASKS
 from ..ical import AHEAD_DAYS, BACK_DAYS, MAX_EVENTS
-from ..requests import HOST_PATTERN, PAGING
+from ..requests import FILTERS, HOST_PATTERN, PAGING
 from . import examples, schemas
 from .builders import (
     CALENDAR,
@@ -130,6 +130,7 @@ def paths() -> dict[str, Any]:
         "/task": {
             "get": _list("getTasks", "List all tasks."),
             "put": _put("putTask", "name and minute in the body", examples.NEW_TASK),
+            "delete": _delete_all(),
         },
         "/task/{task_name}": {
             "get": _list("getTasksOfName", "List the tasks of a name.", _NAME),
@@ -156,6 +157,7 @@ def paths() -> dict[str, Any]:
                 "getStatusOfTask", "Return a task, as `GET /task/{task_name}@{trigger_at}` does."
             )
         },
+        "/reschedule": {"post": _reschedule_all()},
         "/reschedule/{task_name}": {
             "post": _reschedule("rescheduleTasksOfName", "Move the failed tasks of a name.", _NAME)
         },
@@ -329,6 +331,47 @@ def _reschedule(operation_id: str, summary: str, *in_path: Schema) -> Operation:
             "UnsupportedMediaType",
             "Invalid",
         ),
+    )
+
+
+_BULK = ("bulk_start_from", "bulk_limit", "dry_run", *FILTERS)
+_BULK_RULES = (
+    " At least one filter is required. Where more tasks match, the response has a `next`: repeat"
+    " the request with it as `start_from`. The action goes on if the client hangs up."
+)
+
+
+def _reschedule_all() -> Operation:
+    return _operation(
+        "rescheduleTasks",
+        "Move the tasks that match filters.",
+        "Only failed tasks are moved, unless `all` is given. Each gets the time of the body or else"
+        " the next minute, or the next free minute of its name after that." + _BULK_RULES,
+        parameters=("all", "spread", *_BULK),
+        requestBody={"required": False, "content": content(ref("NewTime"))},
+        successes={
+            "200": response(
+                "The moved tasks and the skipped ones.",
+                content(ref("Rescheduled"), rescheduled=examples.RESCHEDULED),
+            )
+        },
+        errors=("PreconditionFailed", "UnsupportedMediaType", "Invalid"),
+    )
+
+
+def _delete_all() -> Operation:
+    return _operation(
+        "deleteTasks",
+        "Cancel and delete the tasks that match filters.",
+        "Their attempts are deleted too. A running task is skipped." + _BULK_RULES,
+        parameters=_BULK,
+        successes={
+            "200": response(
+                "The number of deleted tasks, and the running ones, which are skipped.",
+                content(ref("Deleted"), deleted=examples.DELETED),
+            )
+        },
+        errors=("PreconditionFailed",),
     )
 
 

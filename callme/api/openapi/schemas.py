@@ -13,6 +13,7 @@ from ..dry_run import MAX_ATTEMPTS_IN_BATCH
 from . import examples
 from .builders import boolean, count, enum, request_object, response_object, timestamp
 
+_NEXT = "The first task that is left, if more match the filters: `start_from` of the next request."
 _WARNINGS = array(ref("Warning"), "Only in the response to a `PUT`, and only if there are any.")
 
 
@@ -282,15 +283,18 @@ def _reschedule_schemas() -> dict[str, Schema]:
             {
                 "rescheduled": array(ref("Moved"), "The moved tasks."),
                 "skipped": array(ref("Skipped"), "The tasks that were not moved."),
+                "next": ref("Key", _NEXT),
                 "warnings": _WARNINGS,
             },
-            optional=("warnings",),
+            optional=("next", "warnings"),
         ),
         "Deleted": response_object(
             {
                 "deleted": count("The number of deleted tasks."),
                 "skipped": array(ref("Skipped"), "The running tasks."),
-            }
+                "next": ref("Key", _NEXT),
+            },
+            optional=("next",),
         ),
     }
 

@@ -138,13 +138,34 @@ def select_page(
             due_from = max(start_from.trigger_at, selection.due_from or 0)
             selection, start_from = evolve(selection, due_from=due_from), None
     plan = choose_plan(cursor, selection, order)
-    bounds = [] if start_from is None else [plan.bound(">=", start_from)]
-    end = plan.end(cursor, *bounds)
-    if end is not None:
-        bounds.append(plan.bound("<", end))
+    bounds, end = _bounds(cursor, plan, start_from)
     statement = plan.rows(*bounds)
     rows = cursor.execute(statement.text, (*statement.values, limit))
     return rows, None if end is None else _within(selection.prefix, end, plan.order)
+
+
+def select_keys(
+    cursor: Cursor, selection: Selection, start_from: Key | None, limit: int
+) -> tuple[Sequence[Key], Key | None]:
+    """Return the keys of a page ordered by name, then time, and the first key after them.
+
+    :param start_from: the first key of the page, inclusive.
+    :return: the second is ``None`` if no task is left.
+    """
+    plan = choose_plan(cursor, selection, NAME_ORDER)
+    bounds, end = _bounds(cursor, plan, start_from)
+    query = plan.keys(*bounds)
+    keys = [Key(*row) for row in cursor.execute(query.text, (*query.values, limit + 1))]
+    if len(keys) > limit:
+        return keys[:limit], keys[limit]
+    return keys, None if end is None else _within(selection.prefix, end, NAME_ORDER)
+
+
+def _bounds(cursor: Cursor, plan: Plan, start_from: Key | None) -> tuple[Sequence[Sql], Key | None]:
+    """Return the conditions on the keys of a page, and the key at which its examination ends."""
+    bounds = [] if start_from is None else [plan.bound(">=", start_from)]
+    end = plan.end(cursor, *bounds)
+    return bounds if end is None else [*bounds, plan.bound("<", end)], end
 
 
 def select_previous(

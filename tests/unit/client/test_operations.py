@@ -20,6 +20,8 @@ METHODS = {
     "putBatch": "batch",
     "deleteTask": "delete",
     "deleteTasksOfName": "delete",
+    "deleteTasks": "delete_all",
+    "rescheduleTasks": "reschedule_all",
     "rescheduleTask": "reschedule",
     "rescheduleTasksOfName": "reschedule",
     "getHosts": "hosts",

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from tests.helpers.axe import check_rules
 from tests.helpers.browser import Browser, keep
 from tests.helpers.processes import Daemon, Sink, wait_for
 
@@ -120,15 +121,11 @@ def tab_to(browser: Browser, wanted: str) -> None:
     raise AssertionError(f"no way to {wanted} by the keyboard")
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1400])
-def test_every_page_fits_the_screen_and_has_contrast(
-    daemon: Daemon, sink: Sink, browser: Browser, width: int, dark: bool
-) -> None:
-    browser.set_screen(width, dark)
+def paths_of_pages(daemon: Daemon, sink: Sink) -> dict[str, str]:
+    """Return the path of each kind of page by a name for it."""
     key = daemon.curl("GET", "/status/failed-once")[1]["tasks"][0]["task"]
     later = daemon.curl("GET", "/status/later0")[1]["tasks"][0]["task"]
-    pages = {
+    return {
         "overview": "/",
         "task": f"/page/task/{key}",
         "reschedule": f"/page/reschedule/{key}",
@@ -138,14 +135,28 @@ def test_every_page_fits_the_screen_and_has_contrast(
         "duplicate": f"/page/new?from={key}",
         "found": "/page/find?name=",
         "filtered": "/page/find?state=failed&host=x.example:80&label=customer:42&order=due",
+        "misfiltered": "/page/find?host=x",
         "failures": "/page/failures",
         "hosts": "/page/hosts",
         "host": f"/page/hosts/{urlsplit(sink.url('/')).netloc}",
         "wrong": "/page/nowhere",
     }
-    for name, path in pages.items():
-        browser.go(url(daemon, path))
-        browser.run("for (const one of document.querySelectorAll('details')) one.open = true")
+
+
+def open_page(browser: Browser, daemon: Daemon, path: str) -> None:
+    """Load a page, and open all that is folded."""
+    browser.go(url(daemon, path))
+    browser.run("for (const one of document.querySelectorAll('details')) one.open = true")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_every_page_fits_the_screen_and_has_contrast(
+    daemon: Daemon, sink: Sink, browser: Browser, width: int, dark: bool
+) -> None:
+    browser.set_screen(width, dark)
+    for name, path in paths_of_pages(daemon, sink).items():
+        open_page(browser, daemon, path)
         wide = browser.run("return document.documentElement.scrollWidth")
         assert wide <= width, f"{path} is {wide} wide"
         seen, poor = browser.run(CONTRAST)
@@ -153,6 +164,20 @@ def test_every_page_fits_the_screen_and_has_contrast(
         assert poor == [], path
         check_what_is_heard(browser, path)
         keep(browser, f"{name}-{width}-{'dark' if dark else 'light'}")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (1400, False)], ids=["phone", "desk"])
+def test_every_page_obeys_the_rules_of_axe(
+    daemon: Daemon, sink: Sink, browser: Browser, width: int, dark: bool
+) -> None:
+    browser.set_screen(width, dark)
+    for path in paths_of_pages(daemon, sink).values():
+        open_page(browser, daemon, path)
+        passed, violated = check_rules(browser)
+        assert violated == [], path
+        assert {"color-contrast", "document-title", "target-size"} <= set(passed), path
+    browser.run("document.querySelector('#find').labels[0].remove()")
+    assert [one.partition(":")[0] for one in check_rules(browser)[1]] == ["label"]
 
 
 def check_what_is_heard(browser: Browser, path: str) -> None:

@@ -16,7 +16,7 @@ from twisted.web.server import Request
 from ..security.hosts import path_of
 from .auth import Gate
 from .connection_limits import BufferBudget, ConnectionRegistry
-from .paths import MAX_FORM, MAX_TASK_FORM, NEW, BasePath, is_page
+from .paths import BasePath, is_page, max_form
 from .problem import RETRY_LATER, Problem, fixed_headers, raw_response
 from .refusals import Refusal, Refusals, peer_name
 
@@ -49,7 +49,7 @@ def _max_body(request_line: bytes) -> int:
     path = path_of(request_line.partition(b" ")[2].partition(b" ")[0])
     if is_page(path):
         # Clients that have not logged in send forms as well.
-        return MAX_TASK_FORM if path == NEW.encode() else MAX_FORM
+        return max_form(path)
     return MAX_BATCH if path in _BATCH_PATHS else MAX_BODY
 
 

@@ -28,6 +28,8 @@ ACKNOWLEDGE = f"{_PREFIX}acknowledge"
 FAILURES = f"{_PREFIX}failures"
 HOSTS = f"{_PREFIX}hosts"
 HOST = f"{HOSTS}/"
+RESCHEDULE_MANY = f"{_PREFIX}reschedule-many"
+DELETE_MANY = f"{_PREFIX}delete-many"
 LOGIN = f"{_PREFIX}login"
 LOGOUT = f"{_PREFIX}logout"
 STATIC = f"{_PREFIX}static/"
@@ -36,6 +38,8 @@ MAX_FORM = 16 * 1024
 """Maximum size of the body of a form, in bytes."""
 MAX_TASK_FORM = 128 * 1024
 """The same for the form of a new task, which may have a payload. More would block the reactor."""
+MAX_SELECTION_FORM = 64 * 1024
+"""Maximum size of the body of a form with the keys of selected tasks, in bytes."""
 
 
 def url_for(prefix: str, key: Key) -> str:
@@ -46,6 +50,16 @@ def url_for(prefix: str, key: Key) -> str:
 def is_page(path: bytes) -> bool:
     """Return whether a path, percent-encoded as in the request, belongs to the web UI."""
     return path == OVERVIEW.encode() or path.startswith(_PREFIX.encode())
+
+
+def max_form(path: bytes) -> int:
+    """Return the maximum size of the body of a form that is sent to a path, in bytes."""
+    if path == NEW.encode():
+        return MAX_TASK_FORM
+    return MAX_SELECTION_FORM if path in _SELECTION_PATHS else MAX_FORM
+
+
+_SELECTION_PATHS = (RESCHEDULE_MANY.encode(), DELETE_MANY.encode())
 
 
 def is_public(path: bytes) -> bool:

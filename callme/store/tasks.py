@@ -22,6 +22,7 @@ from ..core.transitions import MoveDecision, PutCondition, PutOutcome, decide_mo
 from .codec import (
     ATTEMPT,
     STORED_DEFINITION,
+    SUMMARY,
     TASK,
     Columns,
     NamedRow,
@@ -235,6 +236,13 @@ def list_page(
     rows, end = select_page(cursor, selection, start_from, limit + 1, by_due=by_due)
     page = _fitting(rows, limit)
     return page if page.next is not None else Page(page.tasks, end)
+
+
+def get_summaries(cursor: Cursor, keys: Iterable[Key]) -> Sequence[Task]:
+    """Return those of some tasks that exist, without payloads and attempts."""
+    statement = f"SELECT {SUMMARY} FROM task WHERE task_name = ? AND trigger_at = ?"
+    rows = (cursor.execute(statement, (key.task_name, key.trigger_at)).fetchone() for key in keys)
+    return [to_task(TASK.name(row)) for row in rows if row is not None]
 
 
 def previous_page(

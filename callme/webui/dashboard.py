@@ -170,7 +170,7 @@ class Dashboard(Element):
             acknowledge=_acknowledge(data),
             range_picker=_range_picker(data.hours),
             stat_tiles=definition_list(_stat_tiles(data)),
-            groups=render_recent_groups(data.groups, data.now),
+            groups=render_recent_groups(data.groups, data.viewer, data.now),
             failures=_failures(data),
             first_steps=data.first_steps if data.upcoming.is_empty else "",
             upcoming=render_upcoming(data.upcoming, data.now),

@@ -47,10 +47,12 @@ from ..server.auth import (
     client_name,
 )
 from ..server.paths import (
+    DELETE_MANY,
     LOGIN,
     MAX_FORM,
     MAX_TASK_FORM,
     OVERVIEW,
+    RESCHEDULE_MANY,
     TASK,
     safe_redirect_target,
     url_for,
@@ -83,6 +85,8 @@ from .forms import (
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
 from .lists import failures as failure_lists
 from .lists import upcoming as upcoming_lists
+from .lists.bulk_actions import BulkActions
+from .lists.bulk_pages import BulkPages
 from .lists.pages import ListPages, MainPart
 from .session import MAX_FIELDS, LoginRequired, check_csrf, current_viewer, parse_form, set_session
 from .task.copying import Copying
@@ -158,6 +162,13 @@ class WebUi:
             networks=self._networks,
             now=self._now,
         )
+
+    _bulk: BulkPages = field(init=False)
+
+    @_bulk.default
+    def _default_bulk(self) -> BulkPages:
+        actions = BulkActions(store=self._store, tasks=self._tasks)
+        return BulkPages(store=self._store, actions=actions, now=self._now)
 
     app = Klein()
     app.url_map.merge_slashes = False
@@ -247,14 +258,26 @@ class WebUi:
     @app.route("/page/find", methods=["GET"])
     async def find(self, request: Request) -> Layout | bytes:
         """Return the tasks that filters match, or redirect to the task of a key."""
-        current_viewer(request)
-        return self._done(request, await self._lists.find(request))
+        return self._done(request, await self._lists.find(request, current_viewer(request)))
 
     @app.route("/page/failures", methods=["GET"])
     async def failures(self, request: Request) -> Layout:
         """Return the failed tasks in groups."""
-        current_viewer(request)
-        return self._page(request, await self._lists.failures(request))
+        return self._page(request, await self._lists.failures(request, current_viewer(request)))
+
+    @app.route("/page/reschedule-many", methods=["GET", "POST"])
+    async def reschedule_many(self, request: Request) -> Layout | bytes:
+        """Return the form that reschedules many tasks, or reschedule them."""
+        return await self._change_many(request, RESCHEDULE_MANY)
+
+    @app.route("/page/delete-many", methods=["GET", "POST"])
+    async def delete_many(self, request: Request) -> Layout | bytes:
+        """Return the form that confirms a deletion of many tasks, or delete them."""
+        return await self._change_many(request, DELETE_MANY)
+
+    async def _change_many(self, request: Request, path: str) -> Layout | bytes:
+        viewer = current_viewer(request)
+        return self._done(request, await self._bulk.confirm(request, path, viewer))
 
     @app.route("/page/hosts", methods=["GET"])
     async def hosts(self, request: Request) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 from urllib.parse import parse_qsl
 
@@ -11,7 +12,7 @@ from twisted.web.server import Request
 from ..security.sessions import verify_csrf
 from ..security.tokens import Permission
 from ..server.auth import IAnonymous, IReadOnly, IUserSession, session_cookie
-from ..server.paths import MAX_FORM, base_path_of
+from ..server.paths import MAX_FORM, MAX_SELECTION_FORM, base_path_of
 from ..server.problem import Problem
 from .layout import CSRF_FIELD, Viewer
 
@@ -54,6 +55,8 @@ def set_session(request: Request, session: str, seconds: int) -> None:
 
 _TYPE = b"application/x-www-form-urlencoded"
 MAX_FIELDS = 10
+MAX_SELECTED = 100
+"""Maximum number of values of the field that may occur repeatedly."""
 
 
 def parse_form(
@@ -61,30 +64,47 @@ def parse_form(
 ) -> dict[str, str]:
     """Return the fields of a submitted form, each of which may occur once.
 
-    Cross-origin forms have been rejected before.
-
     :raises Problem: for a body that is not a form.
     """
+    return _once_each(_parse_pairs(request, max_bytes, max_fields))
+
+
+def parse_selection(request: Request, name: str) -> tuple[dict[str, str], list[str]]:
+    """Return the fields of a submitted form, and all values of one that may occur repeatedly.
+
+    :param name: the name of that field.
+    :raises Problem: for a body that is not a form.
+    """
+    pairs = _parse_pairs(request, MAX_SELECTION_FORM, MAX_FIELDS + MAX_SELECTED)
+    others = [pair for pair in pairs if pair[0] != name]
+    return _once_each(others), [value for found, value in pairs if found == name]
+
+
+def _once_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise Problem(400, "a field of the form occurs twice")
+    return fields
+
+
+def _parse_pairs(request: Request, most_bytes: int, most_fields: int) -> list[tuple[str, str]]:
+    """Return the names and values of a form; cross-origin forms have been rejected before."""
     kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
     if kind != _TYPE:
         raise Problem(415, f"the content type must be {_TYPE.decode()}")
     assert request.content is not None
     data = request.content.read()
-    if len(data) > max_bytes:
-        raise Problem(413, f"the form exceeds {max_bytes:,} bytes")
+    if len(data) > most_bytes:
+        raise Problem(413, f"the form exceeds {most_bytes:,} bytes")
     try:
-        pairs = parse_qsl(
+        return parse_qsl(
             data.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
-            max_num_fields=max_fields,
+            max_num_fields=most_fields,
         )
     except ValueError:
         raise Problem(400, "the form is malformed") from None
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise Problem(400, "a field of the form occurs twice")
-    return fields
 
 
 def check_csrf(request: Request, fields: dict[str, str]) -> None:

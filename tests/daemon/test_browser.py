@@ -137,6 +137,8 @@ def paths_of_pages(daemon: Daemon, sink: Sink) -> dict[str, str]:
         "filtered": "/page/find?state=failed&host=x.example:80&label=customer:42&order=due",
         "misfiltered": "/page/find?host=x",
         "failures": "/page/failures",
+        "retry-many": "/page/reschedule-many?state=failed",
+        "delete-many": "/page/delete-many?name=later",
         "hosts": "/page/hosts",
         "host": f"/page/hosts/{urlsplit(sink.url('/')).netloc}",
         "wrong": "/page/nowhere",
@@ -350,6 +352,36 @@ def test_local_times_are_in_the_zone_of_the_browser(
         assert "2028-11-26 09:00 in Asia/Tokyo" in browser.one("[role=status]").text
     finally:
         browser.tell("Emulation.setTimezoneOverride", timezoneId="")
+
+
+def shows(browser: Browser, selector: str, text: str) -> None:
+    """Wait until the page has an element with a text."""
+    script = "return document.querySelector(arguments[0])?.textContent === arguments[1]"
+    browser.until(script, selector, text)
+
+
+def test_many_tasks_are_changed_without_scripts(
+    daemon: Daemon, sink: Sink, browser: Browser
+) -> None:
+    for number in range(3):
+        daemon.put(f"many.{number}", sink.url("/status/200"), "+1h")
+    browser.tell("Emulation.setScriptExecutionDisabled", value=True)
+    browser.go(url(daemon, "/page/find"))
+    browser.one("#filters summary").click()
+    browser.one("#filter-name").send_keys("many.", Keys.ENTER)
+    shows(browser, "h1", "Tasks whose names start with \u201cmany.\u201d")
+    for number in range(2):
+        browser.one(f"#select-{number}").click()
+    browser.one("button[formaction]").click()
+    shows(browser, "h1", "Delete 2 tasks?")
+    browser.one("main button").click()
+    shows(browser, "[role=status]", "2 tasks were deleted.")
+    assert daemon.curl("GET", "/status/?prefix=many.")[1]["tasks"][0]["task"].startswith("many.2")
+    browser.go(url(daemon, "/page/find?name=many."))
+    browser.one("a[href^='/page/reschedule-many']").click()
+    shows(browser, "h1", "Reschedule 1 task?")
+    browser.one("main form.confirm button").click()
+    shows(browser, "[role=status]", "1 task was rescheduled.")
 
 
 def test_dashboard_refreshes_without_disturbing_the_reader(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 from xml.etree import ElementTree
@@ -105,12 +105,12 @@ def _spoken(element: ElementTree.Element) -> Iterator[str]:
 def visit(
     world: World,
     path: str,
-    fields: dict[str, str] | None = None,
+    fields: Mapping[str, str | Sequence[str]] | None = None,
     headers: dict[str, str] | None = None,
     method: str | None = None,
 ) -> Page:
     """Request a page; with fields, submit a form."""
-    data = None if fields is None else urlencode(fields).encode()
+    data = None if fields is None else urlencode(fields, doseq=True).encode()
     given = {**HTML, **({} if data is None else {"Content-Type": FORM}), **(headers or {})}
     pending = world.http.request(
         method or ("GET" if data is None else "POST"),

@@ -74,6 +74,7 @@ def ask(
     for _ in range(30):
         world.clock.advance(0)
     received: Any = _Received(client.transport.value())
+    client.hang_up()
     response = HTTPResponse(received, method=method)
     response.begin()
     headers = {name.lower(): value for name, value in response.getheaders()}
@@ -155,8 +156,9 @@ class Crawler:
             if answer.status == 303:
                 self._follow(answer)
             else:
-                # Another form has changed or deleted the task, or the form needs an entry.
-                assert answer.status in (404, 409, 422), action
+                # The form leads to another one, another form has changed or deleted the task, or
+                # the form needs an entry.
+                assert answer.status in (200, 404, 409, 422), action
                 self._read(action, answer.tree)
 
     def _follow(self, answer: Answer) -> None:

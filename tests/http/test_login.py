@@ -288,6 +288,31 @@ def test_read_session_changes_nothing(world: World, client: Client) -> None:
     assert send(client, "/page/logout", fields, OURS, cookie).status == 303
 
 
+def test_read_session_gets_no_actions_on_lists_and_hosts(world: World, client: Client) -> None:
+    world.put("x", retry=0)
+    world.put("y", retry=0)
+    world.caller.status = 500
+    world.scheduler.start()
+    world.turn_to(NOON + 5)
+    cookie = log_in(client, READS)
+    for target in ("/", "/page/find?state=failed", "/page/failures", "/page/hosts"):
+        page = ask(client, b"GET", target, HTML, cookie)
+        assert page.status == 200
+        for action in (b"checkbox", b"Reschedule", b"Retry all", b"Delete", b"Pause or limit"):
+            assert action not in page.body
+        assert b"Delete all" in ask(client, b"GET", target, HTML, log_in(client)).body or (
+            target == "/page/hosts"
+        )
+    for target in (
+        "reschedule-many?state=failed",
+        "delete-many?state=failed",
+        "hosts/a.example:80",
+    ):
+        page = ask(client, b"GET", f"/page/{target}", HTML, cookie)
+        assert page.status == 403
+        assert b"log in with another token" in page.body
+
+
 @pytest.mark.parametrize("doing", ["delete", "reschedule"])
 def test_form_of_another_session_is_refused(world: World, client: Client, doing: str) -> None:
     key = world.put("x", LATER).key

@@ -219,6 +219,22 @@ def page_requests() -> Iterator[tuple[str, bytes]]:
         target = f"/page/{doing}/{quote(str(KEY))}"
         yield f"POST form /page/{doing}", _form(target, "expected_state=failed")
     yield "POST form /page/acknowledge", _form("/page/acknowledge", "until_ms=1")
+    many = f"due_from={NOON}"
+    keys = [f"{quote(NAME)}@{KEY.trigger_at + 60 * number}" for number in range(12)]
+    selected = urlencode([("task", key) for key in keys])
+    for doing in ("reschedule", "delete"):
+        target = f"/page/{doing}-many"
+        yield f"GET {target} filtered", _request("get", f"{target}?{many}", None, "text/html")
+        yield f"POST form {target} selected", _form(target, selected)
+        confirmed = "confirmed=yes&expected=4000&spread=30"
+        yield f"POST form {target}", _form(f"{target}?{many}", confirmed)
+    for target in (
+        f"/page/find?{many}&host=sink.example:80&state=failed",
+        f"/page/find?{many}&order=due&start_from=x@{NOON + 60_000}",
+        "/page/hosts/sink.example:80",
+    ):
+        yield f"GET {target}", _request("get", target, None, "text/html")
+    yield "POST form /page/hosts", _form("/page/hosts/sink.example:80", "paused=yes")
 
 
 def _form(target: str, form: str) -> bytes:

@@ -37,7 +37,8 @@ def tabs(page: Page) -> list[str]:
 
 
 def names(page: Page) -> list[str]:
-    return [text_of(row.findall("td")[0]) for row in page.all(".//main//tbody/tr")]
+    """Return the name in each row of a list of tasks."""
+    return [text_of(row.findall("td")[1]) for row in page.all(".//main//tbody/tr")]
 
 
 # Lists

@@ -1,4 +1,4 @@
-"""Failures in groups: by host, and by the beginning of their names."""
+"""Failures in groups: by host, and by the beginning of their names, with actions on each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from twisted.web.template import Tag, tags
 
 from ...core.task import Reason, State
-from ...server.paths import FAILURES, FIND
+from ...server.paths import DELETE_MANY, FAILURES, FIND, RESCHEDULE_MANY
 from ...store.listing.activity import FailureGroup, FailureGroups
-from ..widgets import Renderable, bdi, pluralize, table, timestamp
+from ..layout import Viewer
+from ..widgets import Renderable, bdi, escape_invisible, pluralize, table, timestamp
 from .filters import NAME, Filters
 
 MAX_GROUPS = 50
@@ -21,7 +22,7 @@ RECENT = 1_000
 _REASONS = {reason.value for reason in Reason}
 
 
-def render_recent_groups(groups: FailureGroups, now: float) -> Renderable:
+def render_recent_groups(groups: FailureGroups, viewer: Viewer, now: float) -> Renderable:
     """Return the largest groups by host, for the dashboard; nothing if no failures are alike.
 
     :param now: seconds since 1970.
@@ -31,10 +32,10 @@ def render_recent_groups(groups: FailureGroups, now: float) -> Renderable:
         return ""
     caption = f"Failures that are alike{_extent(groups)}"
     link = tags.a("All failures in groups", href=FAILURES)
-    return tags.div(_table(caption, alike, now), tags.p(link, class_="more"))
+    return tags.div(_table(caption, alike, viewer, now), tags.p(link, class_="more"))
 
 
-def render_groups(groups: FailureGroups, now: float) -> list[Renderable]:
+def render_groups(groups: FailureGroups, viewer: Viewer, now: float) -> list[Renderable]:
     """Return the main part of the page of groups.
 
     :param now: seconds since 1970.
@@ -50,7 +51,7 @@ def render_groups(groups: FailureGroups, now: float) -> list[Renderable]:
         caption = f"{pluralize(len(found), 'group')}{_extent(groups)}, the largest first"
         section = tags.section(
             tags.h2(title, id=name),
-            _table(caption, found[:MAX_GROUPS], now),
+            _table(caption, found[:MAX_GROUPS], viewer, now),
             tags.p(f"{more:,} smaller groups are omitted.", class_="none") if more > 0 else "",
         )
         section.attributes["aria-labelledby"] = name
@@ -62,21 +63,30 @@ def _extent(groups: FailureGroups) -> str:
     return "" if groups.is_complete else f" of the last {groups.examined:,} failures"
 
 
-def _table(caption: str, groups: Sequence[FailureGroup], now: float) -> Tag:
+def _table(caption: str, groups: Sequence[FailureGroup], viewer: Viewer, now: float) -> Tag:
     kind = "Host" if groups[0].host else "Names"
     columns = [kind, "Failure", "#Tasks", "Last"]
-    return table(caption, columns, [_row(group, now) for group in groups], "wide")
+    if viewer.may_change:
+        columns.append("Actions")
+    return table(caption, columns, [_row(group, viewer, now) for group in groups], "wide")
 
 
-def _row(group: FailureGroup, now: float) -> Sequence[Renderable]:
+def _row(group: FailureGroup, viewer: Viewer, now: float) -> Sequence[Renderable]:
     filters = filters_of(group)
     name = group.host or f"{group.prefix}*"
-    return (
+    row: list[Renderable] = [
         tags.a(bdi(name), href=FIND + filters.query()),
         failure_text(group),
         f"{group.count:,}",
         timestamp(group.last_at_ms, now),
-    )
+    ]
+    if viewer.may_change:
+        retry = tags.a("Retry all\u2026", href=RESCHEDULE_MANY + filters.query())
+        delete = tags.a("Delete all\u2026", href=DELETE_MANY + filters.query())
+        for link, verb in ((retry, "Retry"), (delete, "Delete")):
+            link.attributes["aria-label"] = f"{verb} all failures of {escape_invisible(name)}"
+        row.append(tags.span(retry, " ", delete))
+    return row
 
 
 def filters_of(group: FailureGroup) -> Filters:

@@ -20,6 +20,7 @@ from ...api.requests import (
 )
 from ...core.task import Reason, State
 from ...core.times import Key, rfc3339
+from ...server.auth import narrow_prefix
 from ...server.paths import FIND
 from ...server.problem import Problem
 from ..task.time_fields import time_in_utc
@@ -60,6 +61,11 @@ class Filters:
         return self.given.get("order") == "due"
 
     @property
+    def narrows(self) -> bool:
+        """True if the filters leave out some tasks."""
+        return bool(self.labels or self.given.keys() - {"order"})
+
+    @property
     def has_more_than_state(self) -> bool:
         """True if a parameter is given that the tabs do not display."""
         return bool(self.labels or self.given.keys() - {"state"})
@@ -94,10 +100,10 @@ def read_filters(request: IRequest, now: float, more: Sequence[str] = ()) -> Fil
         selector = parse_selector(request, given.get(NAME, ""))
     except Problem as problem:
         return evolve(filters, errors={NAME: problem.detail})
-    return selector if isinstance(selector, Key) else _parsed(filters, now)
+    return selector if isinstance(selector, Key) else _parsed(request, filters, now)
 
 
-def _parsed(filters: Filters, now: float) -> Filters:
+def _parsed(request: IRequest, filters: Filters, now: float) -> Filters:
     texts = {
         "prefix" if name == NAME else name: time_in_utc(value) if name in _TIMES else value
         for name, value in filters.given.items()
@@ -108,6 +114,7 @@ def _parsed(filters: Filters, now: float) -> Filters:
     except Problem as problem:
         errors = {one.pointer.replace("prefix", NAME): one.detail for one in problem.errors}
         return evolve(filters, errors=errors)
+    values["prefix"] = narrow_prefix(request, values["prefix"])
     return evolve(filters, values=values)
 
 

@@ -28,7 +28,7 @@ from ...store.listing.counts import Count, count_states
 from ...store.stats import task_counts
 from ..layout import Viewer
 from ..session import check_csrf, parse_form
-from ..widgets import Renderable
+from ..widgets import Renderable, flash, pluralize
 from .failures import render_groups
 from .filters import Filters, filter_form, read_filters
 from .hosts import MAX_ROWS as MAX_HOSTS
@@ -60,6 +60,24 @@ def check_may_change(viewer: Viewer) -> None:
         raise Problem(403, "this session is read-only: log in with another token")
 
 
+RESULT = ("done", "changed", "skipped")
+"""The parameters of a list that tell the result of an action."""
+
+
+def _result(parameters: Mapping[str, str]) -> Renderable:
+    """Return the message about an action on many tasks, if one has just been completed."""
+    verb, *numbers = (parameters.get(name, "") for name in RESULT)
+    if verb not in ("rescheduled", "deleted") or not all(map(_is_number, numbers)):
+        return ""
+    changed, skipped = map(int, numbers)
+    rest = f" {pluralize(skipped, 'task')} could not be {verb}." if skipped else ""
+    return flash(f"{pluralize(changed, 'task')} {'was' if changed == 1 else 'were'} {verb}.{rest}")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
 def _host_of(path: str) -> str:
     try:
         return parse_host(path)
@@ -87,9 +105,9 @@ class ListPages:
     def _default_totals(self) -> SingleFlight[Mapping[State, Count]]:
         return SingleFlight(fetch=self._count_all, ttl=lambda cost: 20 * cost, clock=self._clock)
 
-    async def find(self, request: IRequest) -> MainPart | str:
+    async def find(self, request: IRequest, viewer: Viewer) -> MainPart | str:
         """Return the tasks that filters match, or the path of the task that a key names."""
-        filters = read_filters(request, self._now(), ("start_from",))
+        filters = read_filters(request, self._now(), ("start_from", *RESULT))
         if isinstance(filters, Key):
             return url_for(TASK, filters)
         if filters.errors:
@@ -109,6 +127,8 @@ class ListPages:
             counts=await self._counts(filters),
             start_from=start_from,
             previous=previous,
+            viewer=viewer,
+            flash=_result(filters.more),
         )
         return MainPart(title=title_of(filters), content=render_list(content, self._clock))
 
@@ -154,8 +174,10 @@ class ListPages:
         title = f"Pause or limit {host}"
         return MainPart(title=title, content=render_host_form(form), status=status)
 
-    async def failures(self, request: IRequest) -> MainPart:
+    async def failures(self, request: IRequest, viewer: Viewer) -> MainPart:
         """Return the failures in groups."""
         parse_query(request)
         groups = await self._store.read(failure_groups)
-        return MainPart(title="Failures in groups", content=render_groups(groups, self._now()))
+        return MainPart(
+            title="Failures in groups", content=render_groups(groups, viewer, self._now())
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import quote, unquote
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
@@ -10,11 +11,13 @@ from twisted.web.template import Tag, tags
 
 from ...core.callback_url import host_of
 from ...core.task import State, Task
-from ...core.times import Key
+from ...core.times import Key, parse_key
 from ...errors import InvalidValue
-from ...server.paths import FIND
+from ...server.paths import DELETE_MANY, FIND, RESCHEDULE_MANY
 from ...store.interface import Page
 from ...store.listing.counts import Count
+from ..layout import Viewer
+from ..session import MAX_SELECTED
 from ..widgets import (
     Renderable,
     escape_invisible,
@@ -29,8 +32,10 @@ from ..widgets import (
 )
 from .filters import NAME, Filters, filter_form
 
-MAX_RESULTS = 100
+MAX_RESULTS = MAX_SELECTED
 """Tasks on one page."""
+SELECTED = "task"
+"""The form field with the key of a selected task."""
 
 
 @frozen(kw_only=True)
@@ -41,6 +46,7 @@ class TaskList:
         are not known.
     :ivar start_from: the first key of the page; ``None`` on the first page.
     :ivar previous: the first key of the page before; ``None`` for the first page.
+    :ivar flash: the message about an action that has just been completed, if any.
     """
 
     filters: Filters
@@ -48,6 +54,8 @@ class TaskList:
     counts: Mapping[State, Count]
     start_from: Key | None
     previous: Key | None
+    viewer: Viewer
+    flash: Renderable = ""
 
 
 def title_of(filters: Filters) -> str:
@@ -67,7 +75,7 @@ def render_list(content: TaskList, clock: IReactorTime) -> list[Renderable]:
     """
     filters, tasks = content.filters, content.page.tasks
     head = tags.div(tags.h1(title_of(filters)), _tabs(filters, content.counts), class_="head")
-    main: list[Renderable] = [head, filter_form(filters)]
+    main: list[Renderable] = [content.flash, head, filter_form(filters)]
     if not tasks:
         # The rest of a long list may have been examined only in part.
         text = "No tasks found." if content.page.next is None else "No tasks found on this page."
@@ -75,7 +83,13 @@ def render_list(content: TaskList, clock: IReactorTime) -> list[Renderable]:
     order = "by time and name" if filters.by_due else "by name and time"
     columns = ["Task", "Minute", "Host", "State", "Next attempt", "Ended", "Reason"]
     caption = f"{pluralize(len(tasks), 'task')}, {order}"
-    listed = table(caption, columns, in_slices(map(_row, tasks), clock), "wide")
+    rows: Iterator[Sequence[Renderable]] = map(_row, tasks)
+    if content.viewer.may_change:
+        columns.insert(0, "Select")
+        rows = ((_checkbox(n, task.key), *_row(task)) for n, task in enumerate(tasks))
+    listed = table(caption, columns, in_slices(rows, clock), "wide")
+    if content.viewer.may_change:
+        listed = _selection_form(listed, content)
     return [*main, listed, _paging(content)]
 
 
@@ -131,3 +145,53 @@ def _host(task: Task) -> str:
     except InvalidValue:
         # The callback is damaged.
         return "\u2013"
+
+
+# Selected tasks
+
+
+def field_of(key: Key) -> str:
+    """Return the value of the form field of a selected task: its invisible characters survive."""
+    return quote(str(key), safe="@")
+
+
+def key_of(value: str) -> Key:
+    """Return the key in a form field.
+
+    :raises InvalidValue: when there is none.
+    """
+    return parse_key(unquote(value))
+
+
+def _checkbox(number: int, key: Key) -> Tag:
+    field = f"select-{number}"
+    box = tags.input(type="checkbox", id=field, name=SELECTED, value=field_of(key))
+    label = tags.label(f"Select {escape_invisible(str(key))}", class_="unseen")(for_=field)
+    return tags.span(box, label)
+
+
+def _selection_form(listed: Tag, content: TaskList) -> Tag:
+    filters = content.filters
+    delete = tags.button("Delete selected\u2026", class_="do bad", formaction=DELETE_MANY)
+    actions = tags.p(
+        tags.button("Reschedule selected\u2026", class_="do"),
+        " ",
+        delete,
+        class_="actions",
+    )
+    if filters.narrows:
+        narrowed = filters.query()
+        actions(
+            " ",
+            tags.a("Reschedule all\u2026", href=RESCHEDULE_MANY + narrowed, class_="do"),
+            " ",
+            tags.a("Delete all\u2026", href=DELETE_MANY + narrowed, class_="do bad"),
+        )
+    return tags.form(
+        content.viewer.csrf_field(),
+        actions,
+        listed,
+        action=RESCHEDULE_MANY,
+        method="post",
+        class_="bulk",
+    )

@@ -14,7 +14,7 @@ import callme
 from tests.helpers.documentation import ROOT
 
 LOCK = ROOT / "deploy/requirements.txt"
-TOOLS = {"build", "pip-tools", "pre-commit", "ruff", "tox", "uv"}
+TOOLS = {"axe-playwright-python", "build", "pip-tools", "pre-commit", "ruff", "tox", "uv"}
 """Projects of others that a line may name."""
 OWN = re.compile(
     r"""callme-daemon(\[\w+\])?          # the name of the distribution

@@ -33,6 +33,8 @@ from .tasks import INSERT, get
 
 LEASE_MARGIN = 60
 """Seconds by which a lease outlasts the longest time that its call may take."""
+OUTCOMES_PER_TASK = 20
+"""How many outcomes of removed tasks a purge deletes for each task of its limit: they are small."""
 _EXPIRE_LIMIT = 1000
 """Maximum number of tasks that one transaction fails as too late."""
 
@@ -102,6 +104,12 @@ _PURGE = """
     DELETE FROM task WHERE task_id IN (
         SELECT task_id FROM task WHERE finished_at_ms < ? ORDER BY finished_at_ms LIMIT ?
         /* FOR UPDATE SKIP LOCKED */
+    )
+"""
+_PURGE_OUTCOMES = """
+    DELETE FROM removed_outcome WHERE outcome_id IN (
+        SELECT outcome_id FROM removed_outcome WHERE finished_at_ms < ?
+        ORDER BY finished_at_ms LIMIT ? /* FOR UPDATE SKIP LOCKED */
     )
 """
 
@@ -322,11 +330,14 @@ def enqueue_notification(write: Write, key: Key, now: float) -> None:
         notification = notification if free is None else evolve(notification, trigger_at=free[0])
 
 
-def purge(write: Write, finished_before: float, limit: int) -> int:
+def purge(write: Write, finished_before: float, limit: int, outcomes_before: float) -> int:
     """Delete up to ``limit`` tasks that finished before a time, the oldest first.
 
+    :param outcomes_before: the outcomes of tasks that are no longer there are deleted up to it.
     :return: the number of tasks deleted.
     """
+    values = (to_ms(outcomes_before), OUTCOMES_PER_TASK * limit)
+    write.cursor.execute(_PURGE_OUTCOMES, values)
     return write.cursor.execute(_PURGE, (to_ms(finished_before), limit)).rowcount
 
 

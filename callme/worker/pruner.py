@@ -22,6 +22,8 @@ PURGE_BATCH = 500
 PAUSE_SECONDS = 0.1
 """Pause between such transactions, in which other writes get their turn."""
 SECONDS_PER_DAY = 86_400
+OUTCOME_SECONDS = 25 * 3600
+"""How long the outcome of a rescheduled or deleted task is kept: the history covers a day."""
 
 
 @define(eq=False, kw_only=True)
@@ -46,8 +48,10 @@ class Pruner:
             self._purging.addErrback(self._purge_failed).addCallback(self._purge_ended)
 
     async def _purge(self) -> None:
-        finished_before = self._now() - self._retention_days * SECONDS_PER_DAY
-        while await self._store.write(queue.purge, finished_before, PURGE_BATCH) == PURGE_BATCH:
+        now = self._now()
+        finished_before = now - self._retention_days * SECONDS_PER_DAY
+        limits = (finished_before, PURGE_BATCH, now - OUTCOME_SECONDS)
+        while await self._store.write(queue.purge, *limits) == PURGE_BATCH:
             await deferLater(self._clock, PAUSE_SECONDS)
 
     def _purge_failed(self, failure: Failure) -> None:

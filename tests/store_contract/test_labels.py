@@ -71,5 +71,5 @@ async def test_labels_outlast_a_call_and_end_with_the_purge(store: Store) -> Non
     assert claim.definition.labels == LABELS
     await finish(store, claim, 200)
     assert await labelled(store) == {key}
-    assert await store.write(queue.purge, NOW + 3600, 10) == 1
+    assert await store.write(queue.purge, NOW + 3600, 10, 0) == 1
     assert await labelled(store) == set()

@@ -22,6 +22,7 @@ from callme.core.parameters import PARAMETERS
 from callme.core.task import Claim, Outcome, Reason, State, Task
 from callme.core.times import Key, floor_to_minute
 from callme.core.transitions import PutCondition, PutOutcome, decide_after_attempt, interrupted
+from callme.reports import failures
 from callme.store import queue, tasks
 from callme.store.database import Write
 from callme.store.interface import HEARTBEAT_SECONDS, CannotOpen, PutResult, StoreUnavailable
@@ -918,6 +919,13 @@ def filled(
         (queue._PURGE, (1000, 500), "task_finished"),
         (queue._TOO_LATE, (1000, 1000, 1000), "task_due"),
         (queue._DUE_HOSTS, (1000,), "task_due"),
+        (failures._OPEN, (1000, 10_000), "task_failures"),
+        (
+            # What a trigger asks for each deleted task.
+            "SELECT 1 FROM task WHERE finished_at_ms >= ? ORDER BY finished_at_ms LIMIT 1",
+            (1000,),
+            "task_finished",
+        ),
     ],
 )
 def test_query_uses_its_index(

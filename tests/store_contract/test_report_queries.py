@@ -193,14 +193,29 @@ async def test_history_keeps_nothing_of_tasks_that_ended_long_ago(store: Store) 
     for at in (old, old + 60, new):
         await put_in(store, State.FAILED, "a", at)
     await store.write(tasks.delete, Key("a", old))
-    assert await store.write(queue.purge, old + 120, 10) == 1
+    assert await store.write(queue.purge, old + 120, 10, 0) == 1
     assert await outcomes(store, old) == [(new, 0, 1)]
     await store.write(tasks.delete, Key("a", new))
     assert await outcomes(store, old) == [(new, 0, 1)]
     newest = new + 2 * day
     await put_in(store, State.FAILED, "a", newest)
     await store.write(tasks.reschedule, Key("a", newest), newest + 60, NOW, include_all_states=True)
+    assert await outcomes(store, old) == [(new, 0, 1), (newest, 0, 1)]
+    # In the course of time, a purge deletes what was kept.
+    assert await store.write(queue.purge, old, 1, newest) == 0
     assert await outcomes(store, old) == [(newest, 0, 1)]
+
+
+async def test_purge_deletes_outcomes_in_batches(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "OUTCOMES_PER_TASK", 2)
+    for at in minutes(0, 1, 2, 3, 4):
+        await put_in(store, State.FAILED, "a", at)
+    await store.write(tasks.delete_name, "a")
+    for left in (3, 1, 1):
+        await store.write(queue.purge, NOON, 1, NOON + 200)
+        assert len(await outcomes(store)) == left
 
 
 async def test_open_failures_are_those_after_the_acknowledgement(store: Store) -> None:

@@ -316,6 +316,12 @@ async def test_every_connection_has_durable_settings(store: SqliteStore) -> None
         (queue._BACKLOG, "task_due (due_at<?)"),
         (queue._DUE_HOSTS, "task_due (due_at<?)"),
         (tasks._GET, "(task_name=? AND trigger_at=?)"),
+        (queue._PURGE_OUTCOMES, "removed_outcome_finished (finished_at_ms<?)"),
+        (
+            # What a trigger asks for each deleted task.
+            "SELECT 1 FROM task WHERE finished_at_ms >= ?",
+            "task_finished (finished_at_ms>?)",
+        ),
     ],
 )
 def test_query_uses_its_index(path: Path, statement: str, index: str) -> None:

@@ -768,10 +768,10 @@ async def test_purge_deletes_the_oldest_first_in_batches(store: Store) -> None:
     old = [await put_in(store, State.SUCCEEDED, f"old{n}", NOON + 60 * n) for n in range(3)]
     failed = await put_in(store, State.FAILED, "failed", NOON + 600)
     waiting = await put(store, "waiting", 0)
-    assert await store.write(queue.purge, NOON + 500, 2) == 2
+    assert await store.write(queue.purge, NOON + 500, 2, 0) == 2
     assert [await state_of(store, key) for key in old] == [None, None, State.SUCCEEDED]
-    assert await store.write(queue.purge, NOON + 500, 2) == 1
-    assert await store.write(queue.purge, NOON + 500, 2) == 0
+    assert await store.write(queue.purge, NOON + 500, 2, 0) == 1
+    assert await store.write(queue.purge, NOON + 500, 2, 0) == 0
     assert State.FAILED is await state_of(store, failed)
     assert State.SCHEDULED is await state_of(store, waiting)
 

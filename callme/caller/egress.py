@@ -102,7 +102,7 @@ class Outbound:
         self._proxies = proxies
         # The operator names the proxies: the rules for callbacks do not apply to them.
         self._to_proxies = Outbound(reactor, clock, AddressPolicy(), lookup) if proxies else self
-        self.resolver = Resolver(clock, reactor, self._allowed_addresses)
+        self.resolver = Resolver(clock=clock, threads=reactor, lookup=self._allowed_addresses)
 
     def _allowed_addresses(self, name: str) -> Sequence[str]:
         """Return those addresses of a name that may be called.

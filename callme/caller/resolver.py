@@ -62,7 +62,7 @@ class _Waiter:
             self.deadline.cancel()
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class Resolver:
     """Resolves the names of hosts.
 

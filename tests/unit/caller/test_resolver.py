@@ -42,7 +42,7 @@ class Names:
         self.gates: dict[str, threading.Event] = {}
         self.arrived = threading.Semaphore(0)
         self.pending: list[Any] = []
-        self.resolver = Resolver(self.clock, self, self.lookup)
+        self.resolver = Resolver(clock=self.clock, threads=self, lookup=self.lookup)
 
     def lookup(self, name: str) -> Sequence[str]:
         self.asked.append(name)

@@ -14,6 +14,8 @@ It observes requests and responses of clients, calls to endpoints, and the resul
 - Every task ends: ``succeeded`` with a response of its endpoint, or ``failed`` with a reason
   and a detail, and not before its time or its attempts are used up.
 - Every end with a notification URL has a notification.
+- A daemon that is asked to end records each status that it has received, and calls what it cuts
+  off interrupted.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Checker:
     """An observer that collects breaches of the promise.
 
     :ivar broken: a sentence for each breach.
+    :ivar only_stops_interrupt: whether nothing but an orderly stop ends calls without a status.
     """
 
     def __init__(self, history: History) -> None:
@@ -52,6 +55,7 @@ class Checker:
         self.names: dict[str, list[Token]] = {}
         self.requests = 0
         self.unseen = 0
+        self.only_stops_interrupt = False
         self.broken: list[str] = []
         self._numbers: set[tuple[int, int]] = set()
         self.hosts = HostRules()
@@ -246,6 +250,8 @@ class Checker:
                 if answered is not None:
                     self.breaks(f"{what}: {one['reason']} is recorded, the response was {answered}")
                 self.unseen += request is None
+            if self.only_stops_interrupt and one["status"] is None:
+                self._cut_off(what, one["reason"], answered)
             if one["reason"] == "interrupted" and not self.history.interruptions:
                 self.breaks(
                     f"{what}: an attempt is recorded as interrupted without an interruption"
@@ -253,6 +259,13 @@ class Checker:
             expected = one["status"] is not None and token.expects(one["status"])
             if request not in token.inherited and (one["reason"] is None) != expected:
                 self.breaks(f"{what}: {one['status']} is recorded with the reason {one['reason']}")
+
+    def _cut_off(self, what: str, reason: str, answered: int | None) -> None:
+        """Check an attempt without a status in a world without faults of endpoints."""
+        if answered is not None:
+            self.breaks(f"{what}: {reason} is recorded, though {answered} had arrived")
+        if reason == "connection_failed":
+            self.breaks(f"{what}: the call that was cut off is recorded as {reason}")
 
     def _failed(self, token: Token, task: dict[str, Any], what: str, place: int) -> None:
         """Check that a task failed only after its time or its attempts were used up."""

@@ -22,6 +22,8 @@ class Client:
     :ivar number: returns the number of a new token.
     :ivar until: the end of its requests (monotonic).
     :ivar hasty: the probability that it disconnects before the response.
+    :ivar at_edges: whether it makes half of its requests just as a minute begins, when tasks are
+        claimed.
     :ivar retired: whether it has stopped; a write of its may still be made.
     """
 
@@ -33,6 +35,7 @@ class Client:
     number: Callable[[], int]
     until: float
     hasty: float
+    at_edges: bool = False
     retired: bool = False
     _unanswered: Token | None = None
 
@@ -43,6 +46,8 @@ class Client:
     def _pause(self) -> None:
         if not self.retired:
             seconds = self.random.expovariate(1 / 30)
+            if self.at_edges and self.random.random() < 0.5:
+                seconds = 60 - self.history.timeline.wall() % 60 + self.random.gauss(0, 0.01)
             self.service.timeline.after(seconds, None, self._turn)
 
     def _turn(self) -> None:

@@ -19,7 +19,7 @@ from callme.caller import call
 from callme.caller.agent import Agent
 from callme.caller.call import HttpCaller
 from callme.core import times, transitions
-from callme.core.task import Definition, Reason, State, Transition, new_task
+from callme.core.task import Claim, Definition, Outcome, Reason, State, Transition, new_task
 from callme.core.transitions import PutOutcome
 from callme.hosts.limits import HostLimits
 from callme.service import Daemon
@@ -125,7 +125,7 @@ def _() -> list[Patch]:
     return [_around(Store, "write", changed)]
 
 
-@mutation("a failed transaction is reported as successful", 374)
+@mutation("a failed transaction is reported as successful", 1)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, failure: Any, batch: Any) -> None:
         functions = [operation.function for operation, _ in batch]
@@ -193,7 +193,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("an interrupted attempt does not use up the budget", 3)
+@mutation("an interrupted attempt does not use up the budget", 11)
 def _() -> list[Patch]:
     def changed(self: Any, claims: Any) -> None:
         for claim in claims:
@@ -217,7 +217,7 @@ def _() -> list[Patch]:
     return [_around(HttpCaller, "call", changed)]
 
 
-@mutation("a running task can be rescheduled", 73)
+@mutation("a running task can be rescheduled", 115)
 def _() -> list[Patch]:
     return [_sql("_ONE", "state, max", "replace(state, 'running', 'scheduled'), max")]
 
@@ -341,7 +341,7 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", lambda self, failure: None)]
 
 
-@mutation("the first failure of a tick ends all ticks", 3)
+@mutation("the first failure of a tick ends all ticks", 7)
 def _() -> list[Patch]:
     def changed(self: Any, failure: Any) -> None:
         self._state = TickState.TICKING
@@ -350,7 +350,7 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", changed)]
 
 
-@mutation("the wall clock is checked once a minute only", 3)
+@mutation("the wall clock is checked once a minute only", 9)
 def _() -> list[Patch]:
     return [patch.object(scheduler, "CLOCK_CHECK_SECONDS", 60)]
 
@@ -391,12 +391,30 @@ def _() -> list[Patch]:
     return [_around(queue, "take_orphans", changed)]
 
 
-@mutation("claims of a dead daemon are not rescued", 3)
+@mutation("claims of a dead daemon are not rescued", 9)
 def _() -> list[Patch]:
     return [patch.object(queue, "take_orphans", lambda write, now, **_: [])]
 
 
-@mutation("a failed record is not retried", 24)
+@mutation("a stop forgets the status of a response that it cuts off", 73)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Dispatcher, outcome: Outcome, claim: Claim) -> None:
+        cut_off = self._phase is dispatcher.Phase.CUTTING_OFF
+        real(self, transitions.interrupted(claim) if cut_off else outcome, claim)
+
+    return [_around(Dispatcher, "_called", changed)]
+
+
+@mutation("a call that a stop cuts off counts as a failure of its endpoint", 11)
+def _() -> list[Patch]:
+    def changed(real: Any, claim: Claim) -> Outcome:
+        cut_off: Outcome = real(claim)
+        return evolve(cut_off, reason=Reason.CONNECTION_FAILED)
+
+    return [_around(transitions, "interrupted", changed)]
+
+
+@mutation("a failed record is not retried", 56)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, operation: Any, *args: Any, **named: Any) -> Any:
         writing = real(self, operation, *args, **named)

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from .clients import Client
 from .database import Fault
-from .endpoints import KINDS
+from .endpoints import KINDS, Seen
 from .operator import Operator
 from .world import Enough, World
 
@@ -100,6 +100,7 @@ def run(seed: int, verbose: bool = False) -> Result:
         world.history.verbose = verbose
         # Not drawn by chance, which would change every other world.
         world.has_operator = seed % 7 == 5
+        world.has_edges = seed % 7 == 3
         if not roomy:
             world.never_in_time()
         with suppress(Enough):
@@ -146,12 +147,15 @@ def _live(world: World) -> None:
             lambda: next(numbers),
             until,
             random.choice((0, 0, 0, 0.1)),
+            at_edges=world.has_edges and index % 2 == 0,
         )
         client.begin()
     if world.has_operator:
         Operator(Random(seconds), world.service, world.checker, world.history, until).begin()
     world.start()
-    if random.random() < 0.8:
+    if world.has_edges:
+        _stop_during_calls(world, Random(seconds), until)
+    elif random.random() < 0.8:
         for _ in range(random.randint(1, 5)):
             world.timeline.after(random.random() * seconds, None, _trouble, world)
     truth = world.timeline.ahead
@@ -163,6 +167,23 @@ def _live(world: World) -> None:
     if (off := truth - world.timeline.ahead) > 0:
         world.set_wall(off)
     world.settle(SETTLE_MINUTES)
+
+
+def _stop_during_calls(world: World, random: Random, until: float) -> None:
+    """Ask the daemon to end while calls are in flight, of which many have a status already.
+
+    There is no other fault, so that each call has a status or is interrupted.
+    """
+    world.network.usual = {"good": 4, "slow": 2, "hangs": 2, "trickles": 8}
+    world.checker.only_stops_interrupt = True
+    judge = world.network.on_request
+
+    def observe(seen: Seen) -> None:
+        judge(seen)
+        if world.timeline.elapsed < until and random.random() < 0.1:
+            world.timeline.after(random.random() * 8, None, world.terminate)
+
+    world.network.on_request = observe
 
 
 def _trouble(world: World) -> None:

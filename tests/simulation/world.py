@@ -79,6 +79,7 @@ class World:
         self.faults: Counter[str] = Counter()
         self.before_step: dict[int, Callable[[], None]] = {}
         self.has_operator = False
+        self.has_edges = False
         self._paths = 0
         self._observer: Any = self._observe
         self._dying = False

@@ -117,6 +117,7 @@ setup(
             "standardwebhooks>=1.1",
             # The client, and the frameworks that it has decorators for.
             *CLI,
+            "django>=4.2.8",
             "fastapi>=0.115",
             "flask>=3.0",
             # The servers of tests/daemon/test_real_servers.py. Each bound is a release of 2024 that

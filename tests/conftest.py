@@ -33,17 +33,19 @@ from tests.helpers.world import World
 settings.register_profile("callme", deadline=None)
 settings.load_profile("callme")
 
-collect_ignore_glob: list[str] = []
-if not all(map(find_spec, ("httpx", "flask", "fastapi", "click", "rich"))) and not os.environ.get(
-    "CI"
-):
-    # As with programs that are missing, these tests are left out, but never in CI.
-    collect_ignore_glob += [
-        "unit/client/*",
-        "unit/cli/*",
-        "daemon/test_client.py",
-        "daemon/test_command.py",
-    ]
+# As with programs that are missing, these tests are left out, but never in CI.
+_NEEDS = {
+    "unit/client/*": ("httpx", "flask", "fastapi"),
+    "unit/client/test_django.py": ("django",),
+    "unit/cli/*": ("httpx", "click", "rich"),
+    "daemon/test_client.py": ("httpx",),
+    "daemon/test_command.py": ("httpx", "click", "rich"),
+}
+collect_ignore_glob = [
+    tests
+    for tests, packages in _NEEDS.items()
+    if not os.environ.get("CI") and not all(map(find_spec, packages))
+]
 
 
 def pytest_collection_finish() -> None:

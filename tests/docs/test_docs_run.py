@@ -200,7 +200,8 @@ class Reader:
         text = "".join(
             (self._directory / name).read_text() for name in re.findall(r"\w+\.py", command)
         )
-        listens_on = re.findall(r'(?:Server\(\("127\.0\.0\.1", |app\.run\(port=)(\d+)\)', text)
+        starts = (r'Server\(\("127\.0\.0\.1", ', r"app\.run\(port=", r'"--noreload", "')
+        listens_on = re.findall(rf'(?:{"|".join(starts)})(\d+)["\)]', text)
         assert len(listens_on) == 1, "it does not listen on exactly one port"
         return next(port for port, true in self._ports.items() if true == listens_on[0])
 

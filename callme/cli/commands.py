@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import click
 
-from ..client.documents import Filters, Parameters
+from ..client.documents import FieldError, Filters, Parameters
 from .display import clean, forecast_text, json_of, line_of, story_of
 from .exits import FAILED, exit_codes
 from .session import Session, needs_session
@@ -110,8 +110,7 @@ def put(session: Session, /, name: str, when: str, url: str, **options: Any) -> 
             click.echo(json_of(session.client.preview(name, when, url, **parameters)))
             return
         task = session.client.put(name, when, url, replace=replace, **parameters)
-    for warning in task.get("warnings", ()):
-        session.warn(f"warning: {clean(warning['detail'])}")
+    _report_warnings(session, task.get("warnings", ()))
     click.echo(task["task"])
 
 
@@ -203,6 +202,7 @@ def reschedule(session: Session, target: str, when: str | None, all_states: bool
     """
     with exit_codes():
         result = session.client.reschedule(target, when, all_states=all_states)
+    _report_warnings(session, result.get("warnings", ()))
     for moved in result["rescheduled"]:
         click.echo(f"{moved['from']} {moved['to']}")
     _report_skipped(session, result["skipped"])
@@ -256,6 +256,11 @@ def resume(session: Session, host: str) -> None:
     """End the pause of a host, or of all hosts ('*')."""
     with exit_codes():
         session.client.put_host(host, paused=False)
+
+
+def _report_warnings(session: Session, warnings: Iterable[FieldError]) -> None:
+    for warning in warnings:
+        session.warn(f"warning: {clean(warning['detail'])}")
 
 
 def _report_skipped(session: Session, skipped: Iterable[Any]) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..client import Client
-from ..client.documents import Filters, Parameters
+from ..client.documents import BatchResult, Filters, Parameters
 from .commands import STATES
 from .display import clean, json_of
 from .exits import FAILED, exit_codes
@@ -51,9 +51,16 @@ def import_(
     counts = {"created": 0, "unchanged": 0, "refused": 0}
     with exit_codes(), errors.open("w", encoding="utf-8") if errors else nullcontext() as output:
         rows = csv_rows(file) if is_csv else ndjson_rows(file)
-        for row, status, detail in _tracked(_results(session.client, rows, dry_run), file):
+        results = _tracked(_results(session.client, rows, dry_run), file)
+        warned = 0
+        for row, result in results:
+            status, detail = result["status"], result.get("detail", "")
             outcome = {201: "created", 200: "unchanged"}.get(status, "refused")
             counts[outcome] += 1
+            for warning in result.get("warnings", ()):
+                warned += 1
+                if warned <= MAX_SHOWN_ERRORS:
+                    session.warn(f"line {row.number}: warning: {clean(warning['detail'])}")
             if outcome == "refused" and output:
                 refused = {"line": row.number, "status": status, "detail": detail}
                 output.write(json_of({**refused, "task": row.task}) + "\n")
@@ -64,22 +71,23 @@ def import_(
         sys.exit(FAILED)
 
 
-def _results(client: Client, rows: Iterable[Row], dry_run: bool) -> Iterator[tuple[Row, int, str]]:
-    """Return each row with the status of its own ``PUT`` and the reason of a refusal."""
+def _results(
+    client: Client, rows: Iterable[Row], dry_run: bool
+) -> Iterator[tuple[Row, BatchResult]]:
+    """Return each row with the result of its own ``PUT``."""
     for group in batches(rows):
         tasks = [row.task for row in group if row.task is not None]
         results = iter(client.batch(tasks, dry_run=dry_run) if tasks else [])
         for row in group:
             if row.task is None:
-                yield row, 400, row.error
+                yield row, {"status": 400, "detail": row.error}
             else:
-                result = next(results)
-                yield row, result["status"], result.get("detail", "")
+                yield row, next(results)
 
 
 def _tracked(
-    results: Iterator[tuple[Row, int, str]], file: TextIO
-) -> Iterator[tuple[Row, int, str]]:
+    results: Iterator[tuple[Row, BatchResult]], file: TextIO
+) -> Iterator[tuple[Row, BatchResult]]:
     """Return the results, with a progress bar on the standard error if it is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:

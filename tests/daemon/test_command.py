@@ -140,6 +140,23 @@ def test_import_creates_tasks_and_writes_errors(callme: Run, tmp_path: Path) -> 
     assert "line 2: callback: " in again.stderr
 
 
+def test_warnings_are_written_to_standard_error(callme: Run, tmp_path: Path) -> None:
+    """A local time that a zone has twice is accepted, and perhaps not meant."""
+    twice = "2028-10-29T02:30[Europe/Berlin]"
+    put = callme("put", "a", twice, URL)
+    assert put.stderr.startswith("warning: ")
+    key = put.stdout.strip()
+    file = tmp_path / "tasks.csv"
+    file.write_text(f"task_name,trigger_at,callback\nb,{twice},{URL}\nc,1858809600,{URL}\n")
+    imported = callme("import", str(file))
+    assert imported.stderr == f"line 2: {put.stderr}"
+    assert imported.stdout == "2 created, 0 unchanged, 0 refused\n"
+    moved = callme("reschedule", "c@1858809600", twice, "--all")
+    assert moved.stderr == put.stderr
+    assert moved.stdout == f"c@1858809600 c@{key.partition('@')[2]}\n"
+    assert json.loads(callme("put", "d", twice, URL, "--dry-run").stdout)["warnings"]
+
+
 def test_export_is_what_import_reads(callme: Run, tmp_path: Path) -> None:
     file = tmp_path / "tasks.csv"
     file.write_text(f"task_name,trigger_at,callback,retry,label.a\na,1858809600,{URL},3,1\n")

@@ -43,6 +43,28 @@ class InvalidValue(ValueError):
         super().__init__(detail)
         self.at = at
 
+    def located(self, pointer: str) -> tuple[FieldError, ...]:
+        """Return what is wrong, with the place of the value before its own.
+
+        :param pointer: the place of the value.
+        """
+        return (FieldError(pointer + self.at, str(self)),)
+
+
+class InvalidMembers(InvalidValue):
+    """A value of which several members cannot be accepted; the text is that of the first one.
+
+    :param errors: an error for each of them; never empty.
+    """
+
+    def __init__(self, errors: Iterable[InvalidValue]) -> None:
+        self._errors = tuple(errors)
+        super().__init__(str(self._errors[0]), self._errors[0].at)
+
+    def located(self, pointer: str) -> tuple[FieldError, ...]:
+        """Return what is wrong with each member."""
+        return tuple(FieldError(pointer + error.at, str(error)) for error in self._errors)
+
 
 def quoted(value: object, limit: int = 80, tail: int = 1) -> str:
     """Return a value for the text of an error: as JSON, in ASCII, of at most ``limit`` characters.

@@ -21,20 +21,24 @@ _ENDPOINTS = (
     "status",
     "batch",
     "reschedule",
+    "hosts",
     "forecast",
     "healthz",
     "metrics",
     "openapi.json",
 )
-_OF_TASKS = ("task", "status", "reschedule")
-"""Endpoints whose path has more than one segment."""
+_DEEP = {"task": "", "status": "", "reschedule": "<task_name>", "hosts": ""}
+"""Endpoints whose path may have a second segment, and the one where that is required."""
 _NEAREST = Nearest(_ENDPOINTS)
 _ALIASES = {
     **dict.fromkeys(("job", "jobs", "schedule", "schedules", "callback", "callbacks"), "task"),
+    **dict.fromkeys(("cancel", "delete", "remove"), "DELETE task"),
+    **dict.fromkeys(("retry", "requeue", "replay", "move"), "POST reschedule"),
+    **dict.fromkeys(("pause", "resume"), "PUT hosts"),
     **dict.fromkeys(("ping", "live", "livez", "ready", "readyz", "up"), "healthz"),
     **dict.fromkeys(("docs", "redoc", "swagger", "swagger.json", "api-docs"), "openapi.json"),
 }
-"""First segments of the paths of other programs."""
+"""First segments of the paths of other programs, each with an endpoint and perhaps a method."""
 _PREFIX = re.compile(r"/(?:api/)?(?:v[0-9]+/)?")
 log = Logger(namespace="callme")
 
@@ -62,7 +66,7 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             return Problem(405, detail, headers={"Allow": allowed})
         case HTTPException():
             # Whatever else the router raises, such as a redirect, there is nothing at the path.
-            return Problem(404, f"there is nothing at this path{_way_out(request.path)}")
+            return Problem(404, f"there is nothing at this path: {_way_out(request.path)}")
     log.failure("request failed", failure)
     return Problem(500, "callme failed to respond; see its log")
 
@@ -80,14 +84,16 @@ def is_options(request: IRequest, problem: Problem) -> bool:
 
 
 def _way_out(path: bytes) -> str:
-    """Return the advice for a path that does not exist; empty where none is near."""
+    """Return the advice for a path that does not exist."""
     text = path.decode("latin-1")
     begin = _PREFIX.match(text)
     first, _, rest = text[begin.end() if begin else 1 :].partition("/")
     nearest = _ALIASES.get(first) or _NEAREST.find(first)
     if nearest is None:
-        return ": /openapi.json describes the API"
-    if nearest not in _OF_TASKS:
-        return f": did you mean /{nearest}?"
-    rest = quoted(rest)[1:-1] or ("" if nearest != "reschedule" else "<task_name>")
-    return f": did you mean /{nearest}/{rest}?"
+        return "GET /openapi.json describes the API"
+    method, _, endpoint = nearest.rpartition(" ")
+    path_of = f"{method} /{endpoint}".strip()
+    if endpoint not in _DEEP:
+        return f"did you mean {path_of}?"
+    second = quoted(rest.rstrip("/"))[1:-1] or _DEEP[endpoint]
+    return f"did you mean {path_of}{'/' if second else ''}{second}?"

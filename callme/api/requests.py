@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.web.iweb import IRequest
 
-from ..core.parameters import MAX_ERRORS
+from ..core.parameters import MAX_ERRORS, PARAMETERS
 from ..core.task import Reason, State
 from ..core.text.labels import parse_label
 from ..core.text.nearest import Nearest
@@ -55,6 +55,17 @@ MAX_BULK_LIMIT = 10_000
 MAX_SPREAD_MINUTES = 10_080
 """Maximum value of ``spread``: a week."""
 ORDERS = ("name", "due")
+_ALIASES = {
+    **dict.fromkeys(("page", "offset", "cursor", "after", "from_key"), "start_from"),
+    **dict.fromkeys(("size", "count", "page_size", "per_page"), "limit"),
+    **dict.fromkeys(("sort", "sort_by", "order_by"), "order"),
+    **dict.fromkeys(("name", "task_name", "q", "search"), "prefix"),
+    **dict.fromkeys(("since", "after_time"), "due_from"),
+    **dict.fromkeys(("until", "before"), "due_before"),
+    **dict.fromkeys(("test", "preview"), "dry_run"),
+}
+"""Names that other programs have for a parameter."""
+OF_BODY = frozenset(parameter.name for parameter in PARAMETERS)
 HOST_PATTERN = "[!-.0-?A-~]{1,260}:[0-9]{1,5}"
 """Regular expression of a host and port, such as ``example.com:443``."""
 _HOST = re.compile(HOST_PATTERN)
@@ -68,6 +79,9 @@ _JSON_TYPES = (
 """Media types of a JSON body, with those that clients send by default: ``curl --data`` the form's,
 ``fetch`` that of text."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks that some Windows programs write."""
+_OBJECT_AFTER_OBJECT = re.compile(rb"\}[ \t\r]*\n\s*\{")
 _FORM = re.compile(rb"[A-Za-z_][A-Za-z0-9_.\[\]-]*=")
 _TRUE = ("", "true", "1", "yes")
 _FALSE = ("false", "0", "no")
@@ -81,7 +95,7 @@ def parse_condition(request: IRequest) -> PutCondition:
     match = request.getHeader(b"if-match")
     if match is not None and match.strip() != b"*":
         # callme gives out no entity tags, so no tag can match.
-        raise Problem(412, "If-Match: only * is known here")
+        raise Problem(412, "callme has no entity tags: expected If-Match: *")
     none_match = (request.getHeader(b"if-none-match") or b"").strip() == b"*"
     if match is not None and none_match:
         raise Problem(412, "If-Match: * and If-None-Match: * cannot both be met")
@@ -150,22 +164,38 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
     try:
         value = strict_json.decode(data)
     except InvalidValue as error:
-        raise _bad_body(_advice(data) or str(error)) from None
+        advice = _advice(data, error, 'a JSON object, such as {"trigger_at": "+6h"}')
+        if not advice and (line := _second_object(data)):
+            advice = f"line {line} begins another object: expected one, or POST /batch"
+        raise _bad_body(advice or str(error), error.at) from None
     return parse_object(value)
 
 
-def _advice(data: bytes) -> str:
-    """Return the way out for a body that is not JSON; empty where none is known."""
+def _advice(data: bytes, error: InvalidValue, expected: str) -> str:
+    """Return the way out for a body that is refused; empty where none is known.
+
+    :param expected: what the body should be.
+    """
     if data.startswith(b"@"):
         return (
             "the body is the name of a file: send its content, "
             "as curl --data @file does and --data-raw does not"
         )
     if _FORM.match(data):
-        return 'the body looks like a form: expected a JSON object, such as {"trigger_at": "+6h"}'
+        return f"the body looks like a form: expected {expected}"
     if data.startswith(b"\x1f\x8b"):
         return "the body is compressed with gzip: send it as it is"
+    if data.startswith(_UTF16):
+        return "the body is UTF-16: send UTF-8"
+    if "is not JSON" in str(error) and not data.lstrip().startswith((b"{", b"[")):
+        return f"the body is not JSON: expected {expected}"
     return ""
+
+
+def _second_object(data: bytes) -> int:
+    """Return the number of the line that begins another object after one; 0 where none does."""
+    found = _OBJECT_AFTER_OBJECT.search(data)
+    return 1 + data.count(b"\n", 0, found.end()) if found else 0
 
 
 def parse_object(value: object) -> dict[str, object]:
@@ -175,7 +205,7 @@ def parse_object(value: object) -> dict[str, object]:
     :raises Problem: when it is not an object.
     """
     if isinstance(value, InvalidValue):
-        raise _bad_body(str(value))
+        raise _bad_body(str(value), value.at)
     if not isinstance(value, dict):
         raise _bad_body(f"{json_type(value)} is not accepted: expected a JSON object")
     return value
@@ -195,21 +225,42 @@ def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
     except strict_json.ItemTooLong as error:
         raise Problem(413, str(error)) from None
     except InvalidValue as error:
-        advice = _advice(data)
-        if not advice and data.lstrip().startswith(b"{") and not is_ndjson(request):
-            advice = f"{error}: send one object a line with Content-Type: application/x-ndjson"
-        raise _bad_body(advice or str(error)) from None
+        raise _bad_body(_batch_advice(data, error) or str(error), error.at) from None
+
+
+def _batch_advice(data: bytes, error: InvalidValue) -> str:
+    """Return the way out for a batch that is refused; empty where none is known."""
+    expected = 'a JSON array of tasks, such as [{"task_name": "a", "trigger_at": "+6h", ...}]'
+    if not data.strip():
+        return f"the body is empty: expected {expected}"
+    if advice := _advice(data, error, expected):
+        return advice
+    if not data.lstrip().startswith(b"{"):
+        return ""
+    if line := _second_object(data):
+        return (
+            f"the body is not a JSON array: line {line} begins another object; "
+            "send one object a line with Content-Type: application/x-ndjson"
+        )
+    return f"the body is an object: expected {expected}"
 
 
 def _lines(data: bytes) -> Iterator[tuple[object, int]]:
+    number, end = 1, 0
     for match in _LINE.finditer(data):
         line = match[0]
         if len(line) > strict_json.MAX_ITEM_LENGTH:
             raise strict_json.ItemTooLong
+        number += data.count(b"\n", end, match.start())
+        end = match.start()
         try:
-            yield strict_json.decode(line), len(line)
+            value = strict_json.decode(line)
+            if isinstance(value, list):
+                raise InvalidValue("is a list: send an array with Content-Type: application/json")
+            yield value, len(line)
         except InvalidValue as error:
-            yield error, len(line)
+            detail = str(error).removeprefix("the body").lstrip()
+            yield InvalidValue(f"line {number}: {detail}", error.at), len(line)
 
 
 def is_ndjson(request: IRequest) -> bool:
@@ -240,9 +291,10 @@ def _read(request: IRequest, accepted: Sequence[bytes]) -> bytes:
     return data.removeprefix(_BYTE_ORDER_MARK)
 
 
-def _bad_body(detail: str) -> Problem:
+def _bad_body(detail: str, pointer: str = "") -> Problem:
     # The empty pointer refers to the whole body (RFC 6901, section 5).
-    return Problem(400, detail, errors=[FieldError("", detail)])
+    where = f"{pointer.lstrip('/')}: " if pointer else ""
+    return Problem(400, where + detail, errors=[FieldError(pointer, detail)])
 
 
 def parse_query(
@@ -260,16 +312,26 @@ def parse_query(
         return query
     for name, value in _parameters(request):
         if name != "pretty" and name not in known:
-            names = [*known, "pretty"]
-            nearest = Nearest(names).find(name)
-            advice = f"did you mean {nearest}? Expected" if nearest else "expected"
-            raise _bad_query(name, f"is not a parameter here: {advice} {', '.join(names)}")
+            raise _bad_query(name, _unknown_parameter(name, [*known, "pretty"]))
         if name in query:
             raise _bad_query(name, "is given twice")
         if name != repeatable:
             query[name] = value
     parse_flag(query, "pretty")
     return query
+
+
+def _unknown_parameter(name: str, known: Sequence[str]) -> str:
+    """Return the error for a parameter that a query string must not have."""
+    if name == "wait":
+        return "needs the path of one task: <task_name>@<trigger_at>"
+    if name in OF_BODY and "dry_run" in known:
+        return "is not a parameter of the URL: put it into the body"
+    nearest = _ALIASES.get(name, "")
+    if nearest not in known:
+        nearest = Nearest(known).find(name) or ""
+    advice = f"did you mean {nearest}? Expected" if nearest else "expected"
+    return f"is not a parameter here: {advice} {', '.join(known)}"
 
 
 def parse_repeated(request: IRequest, name: str) -> list[str]:
@@ -288,7 +350,8 @@ def _unquoted(raw: bytes) -> str:
     try:
         return unquote_to_bytes(raw).decode("utf-8")
     except UnicodeDecodeError:
-        raise Problem(400, f"{quoted(raw)[1:]} in the query string is not UTF-8") from None
+        text = quoted(raw.decode("latin-1"))
+        raise Problem(400, f"{text} in the query string is not percent-encoded UTF-8") from None
 
 
 def _bad_query(name: str, detail: str) -> Problem:
@@ -424,7 +487,11 @@ def _parsed(query: dict[str, str], name: str, parse: Callable[[str], T]) -> T | 
     try:
         return parse(query[name])
     except InvalidValue as error:
-        raise _bad_query(name, str(error)) from None
+        raise _wrong_value(name, error) from None
+
+
+def _wrong_value(name: str, error: InvalidValue) -> Problem:
+    return Problem(400, f"{name}: {error}", errors=[FieldError(name, str(error))])
 
 
 def _parse_host(value: str) -> str:
@@ -445,7 +512,7 @@ def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
     try:
         key = parse_key(value)
     except InvalidValue as error:
-        raise _bad_query("start_from", str(error)) from None
+        raise _wrong_value("start_from", error) from None
     if task_name is not None and key.task_name != task_name:
         raise _bad_query("start_from", f"is {quoted(value)}: expected a key of {quoted(task_name)}")
     return key

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import chain, repeat
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs leave it out
 
-from ..errors import InvalidValue, quoted
+from ..errors import InvalidValue, pointer_token, quoted
 
 MAX_DEPTH = 50
 """Maximum levels of nested objects and lists."""
@@ -50,7 +50,7 @@ def decode(data: bytes) -> object:
     """Return the value of a JSON text.
 
     :raises InvalidValue: when it is not UTF-8, not JSON, nested too deeply, or has a name twice in
-        one object, a number that is not finite, or a lone surrogate.
+        one object, a number that is not finite, or a lone surrogate; with the place of the latter.
     :raises TooManyValues: when it has more than :data:`MAX_VALUES` values.
     """
     text = _decode_utf8(data)
@@ -162,16 +162,16 @@ def _decode_value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
         # UTF-8 has no surrogates: only an escape can contain one.
         if text.find("\\u", begin, end) >= 0:
             _check_surrogates(value)
-    except InvalidValue:
-        raise
+    except InvalidValue as error:
+        raise InvalidValue(str(error), _place_of_refused(text, begin)) from None
     except RecursionError:
         raise InvalidValue(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
-        where = f"{error}" if not offset else f"{error.msg}: char {offset + error.pos}"
-        raise InvalidValue(f"the body is not JSON: {where}") from None
+        raise InvalidValue(f"the body is not JSON: {_syntax_error(error, offset)}") from None
     except ValueError:
         # The only other ValueError is that of int() for thousands of digits.
-        raise InvalidValue("the body contains a number with too many digits") from None
+        place = _place_of_refused(text, begin)
+        raise InvalidValue("the body contains a number with too many digits", place) from None
     return value, end
 
 
@@ -191,6 +191,46 @@ def _decode_item_or_error(text: str, begin: int, offset: int, cut: bool) -> tupl
     if end - begin > MAX_ITEM_LENGTH:
         raise ItemTooLong
     return value, end
+
+
+def _syntax_error(error: json.JSONDecodeError, offset: int) -> str:
+    """Return what is wrong with a text that is not JSON, and where.
+
+    :param offset: the index of the text in the whole body.
+    """
+    # Python 3.13 says so at the comma, older ones expect another value after it.
+    comma = _TRAILING_COMMA.search(error.doc, max(0, error.pos - 20), error.pos + 20)
+    if comma and error.pos in (comma.start(), comma.end() - 1):
+        error = json.JSONDecodeError("Illegal trailing comma", error.doc, comma.start())
+    if offset or error.lineno == 1:
+        return f"{error.msg} at character {offset + error.pos}"
+    return f"{error.msg} at line {error.lineno}, column {error.colno}"
+
+
+def _place_of_refused(text: str, begin: int) -> str:
+    """Return the JSON Pointer to what this module refuses in a value that is JSON otherwise.
+
+    It is empty where there is no such place, or where the value is no JSON at all.
+    """
+    try:
+        value, _ = _MARKING.raw_decode(text, begin)
+        return next(_refused_places(value, ""), "")
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _refused_places(value: object, pointer: str) -> Iterator[str]:
+    if value is _REFUSED or (isinstance(value, str) and _SURROGATE.search(value)):
+        yield pointer
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            place = pointer + pointer_token(name)
+            if _SURROGATE.search(name):
+                yield place
+            yield from _refused_places(member, place)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _refused_places(item, f"{pointer}/{index}")
 
 
 def _decode_item(text: str, begin: int, offset: int) -> tuple[object, int]:
@@ -305,10 +345,31 @@ def _check_surrogates(value: object) -> None:
             _check_surrogates(member)
 
 
+_REFUSED = object()
+"""Stands for a value that this module refuses, in the result of ``_MARKING``."""
+
+
+def _mark_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        members |= {name: _REFUSED for name, count in counts.items() if count > 1}
+    return members
+
+
+_MAX_DIGITS = 4_300
+"""The number of digits up to which :func:`int` accepts a text, by default."""
 _LONGEST_ESCAPE = len("\\ud83d\\ude00")
+_TRAILING_COMMA = re.compile(r",[ \t\n\r]*[}\]]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 _MARK = re.compile(r'["\[\]{},]')
+_MARKING = json.JSONDecoder(
+    object_pairs_hook=_mark_repeated,
+    parse_float=lambda text: None if math.isfinite(float(text)) else _REFUSED,
+    parse_int=lambda text: None if len(text) <= _MAX_DIGITS else _REFUSED,
+    parse_constant=lambda _: _REFUSED,
+)
 _LENIENT = json.JSONDecoder(parse_int=str)
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant

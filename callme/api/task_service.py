@@ -8,6 +8,7 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 
+from ..core.parameters import MAX_MINUTES
 from ..core.representation import task_summary
 from ..core.task import Definition, Reason, State
 from ..core.text.durations import rough_duration
@@ -27,13 +28,20 @@ from ..store.listing.selection import Selection
 from .responses import shield
 
 _REFUSALS = {
-    PutOutcome.MISSING: (412, "there is no task {key} to replace"),
+    PutOutcome.MISSING: (
+        412,
+        "there is no task {key} to replace: a PUT without If-Match creates it",
+    ),
     PutOutcome.EXISTS: (412, "{key} exists already"),
     PutOutcome.CONFLICT: (
         409,
         "another definition exists under {key}: a PUT with If-Match: * replaces it",
     ),
-    PutOutcome.NOT_SCHEDULED: (409, "another definition exists under {key}, which is {state}"),
+    PutOutcome.NOT_SCHEDULED: (
+        409,
+        "another definition exists under {key}, which is {state}: "
+        "use another minute, or DELETE that task{when}",
+    ),
     PutOutcome.NEVER_RUNS: (422, "the task could never run"),
 }
 
@@ -46,16 +54,32 @@ def put_problem(definition: Definition, result: PutResult, now: float) -> Proble
     status, text = refusal
     if result.outcome is PutOutcome.NEVER_RUNS:
         last = rfc3339(definition.expires_at * 1000)
-        past = f"trigger_at is {rough_duration(now - definition.trigger_at)} in the past"
+        past = f"trigger_at is {_past(definition.trigger_at, now)}"
         detail = f"max_delay has passed: {past}, and the call had to start before {last}"
-        return Problem(status, f"{text}: {past}", errors=[FieldError("/trigger_at", detail)])
+        advice = _advice_for_past(definition.trigger_at)
+        return Problem(
+            status, f"{text}: {past}; {advice}", errors=[FieldError("/trigger_at", detail)]
+        )
     task = result.task
-    state = "" if task is None else task.state.value
+    state = None if task is None else task.state
+    when = " when it has ended" if state is State.RUNNING else ""
     return Problem(
         status,
-        text.format(key=definition.key, state=state),
+        text.format(key=definition.key, state=state and state.value, when=when),
         extensions={} if task is None else {"task": task_summary(task)},
     )
+
+
+def _past(trigger_at: int, now: float) -> str:
+    return f"{rough_duration(now - trigger_at)} in the past"
+
+
+def _advice_for_past(trigger_at: int) -> str:
+    """Return what to send instead of a minute that is past."""
+    # At most a year of minutes: a number that was meant as a duration.
+    if trigger_at < MAX_MINUTES:
+        return "a duration has a unit, such as +5m"
+    return "expected a time to come, or now"
 
 
 @frozen(kw_only=True)
@@ -152,9 +176,10 @@ class TaskService:
         if not result.moved and any(
             reason == Reason.TOO_LATE.value for _, reason in result.skipped
         ):
+            advice = _advice_for_past(trigger_at)
             raise Problem(
                 422,
-                "no task could run at that time",
+                f"no task could run at that time, {_past(trigger_at, now)}: {advice}",
                 errors=[FieldError("/trigger_at", "is max_delay or more in the past")],
             )
         for old, new in result.moved:
@@ -179,7 +204,7 @@ class TaskService:
         if deleted is None:
             raise Problem(404, f"there is no task {target}")
         if isinstance(target, Key) and deleted.running:
-            raise Problem(409, f"{target} is running: it cannot be deleted now")
+            raise Problem(409, f"{target} is running: repeat the request when it has ended")
         self._audit.deleted(by, target, deleted.count)
         return deleted
 

@@ -99,7 +99,10 @@ def host_of(callback: str) -> str:
             "http://[address]/"
         ) from None
     if parts.scheme not in _DEFAULT_PORTS or not callback[len(parts.scheme) :].startswith("://"):
-        raise InvalidValue(f"{_named(callback)} is not an absolute http:// or https:// URL")
+        raise InvalidValue(
+            f"{_named(callback)} is not an absolute http:// or https:// URL, "
+            "such as http://example.com/run-it"
+        )
     if "@" in parts.netloc:
         # The URL is left out: the part before the @ may be a password.
         raise InvalidValue("user info in a URL is not accepted: send an Authorization header")

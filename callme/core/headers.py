@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from ..errors import InvalidValue, json_type, pointer_token, quoted
+from ..errors import InvalidMembers, InvalidValue, json_type, pointer_token, quoted
 from ..security.signing import SIGNATURE_HEADERS
 from .json_schema import any_case, string
 
@@ -55,36 +55,52 @@ def is_token(text: str) -> bool:
 def parse_headers(value: object) -> dict[str, str]:
     """Return the headers of a callback, unchanged.
 
-    :raises InvalidValue: when the value is not an object of strings; when callme or HTTP itself
-        sets one of the headers; when a name occurs twice; when a value has a character that could
-        split a request; and when there are too many headers or too many bytes.
+    :raises InvalidValue: with every header that is wrong: callme or HTTP itself sets it, its name
+        occurs twice, or its value is no string or has a character that could split a request. Also
+        when the value is not an object, and when there are too many headers or too many bytes.
     """
     if not isinstance(value, dict):
-        raise InvalidValue(f"{json_type(value)} is not an object of header names and values")
+        raise InvalidValue(
+            f"{json_type(value)} is not an object of header names and values: "
+            'expected one such as {"X-Customer": "42"}'
+        )
     if len(value) > MAX_HEADERS:
         raise InvalidValue(f"{len(value)} headers: expected at most {MAX_HEADERS}")
-    names: set[str] = set()
-    for number, (name, content) in enumerate(value.items(), start=1):
-        if not is_token(name):
-            # The name is left out: clients put whole lines there, with the secret in them.
-            raise InvalidValue(f"the name of header {number} is not a token of RFC 9110")
-        _check_header(name, content)
-        if name.lower() in names:
-            raise InvalidValue(f"the header {quoted(name)} is given twice", pointer_token(name))
-        names.add(name.lower())
+    if errors := list(_errors_in(value)):
+        raise InvalidMembers(errors)
     size = sum(len(name) + len(content.encode()) for name, content in value.items())
     if size > MAX_HEADER_BYTES:
         raise InvalidValue(f"headers of {size} bytes: expected at most {MAX_HEADER_BYTES}")
     return dict(value)
 
 
-def _check_header(name: str, content: object) -> None:
+def _errors_in(headers: Mapping[str, object]) -> Iterator[InvalidValue]:
+    names: set[str] = set()
+    for number, (name, content) in enumerate(headers.items(), start=1):
+        try:
+            _check_header(number, name, content)
+            if name.lower() in names:
+                raise InvalidValue(f"the header {quoted(name)} is given twice", pointer_token(name))
+        except InvalidValue as error:
+            yield error
+        names.add(name.lower())
+
+
+def _check_header(number: int, name: str, content: object) -> None:
+    if not is_token(name):
+        # The name is left out: clients put whole lines there, with the secret in them.
+        raise InvalidValue(
+            f"the name of header {number} is not a token of RFC 9110: "
+            "expected one such as X-Customer, and its value after it"
+        )
     pointer = pointer_token(name)
     # Many servers pass headers on as variables, in which - and _ are the same (RFC 3875, section
     # 4.1.18): they would read Content_Length as Content-Length.
     lowered = name.lower().replace("_", "-")
     if lowered in FRAMING_HEADERS or lowered in OWN_HEADERS:
-        raise InvalidValue(f"the header {quoted(name)} is set by callme itself", pointer)
+        raise InvalidValue(
+            f"the header {quoted(name)} is set by callme itself: leave it out", pointer
+        )
     if not isinstance(content, str):
         raise InvalidValue(f"the value of {quoted(name)} must be a string", pointer)
     # The value is left out of the errors: it may be a secret.

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple, NoReturn
 import attrs
 from attrs import frozen
 
-from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
+from ..errors import (
+    FieldError,
+    Invalid,
+    InvalidMembers,
+    InvalidValue,
+    json_type,
+    pointer_token,
+    quoted,
+)
 from ..security.address_policy import AddressPolicy
 from .callback_url import CALLBACK_SCHEMA, MAX_URL_LENGTH, parse_callback
 from .columns import (
@@ -156,16 +164,19 @@ _DEFAULTS = Definition(task_name="", trigger_at=0, callback="")
 
 def _integer(value: object, minimum: int, maximum: int, unit: str = "") -> int:
     if type(value) is not int or not minimum <= value <= maximum:
+        how = ", without quotes" if isinstance(value, str) and value.isdigit() else ""
         raise InvalidValue(
             f"{quoted(value)} is not accepted: "
-            f"expected an integer from {minimum:,} to {maximum:,}{unit}"
+            f"expected an integer from {minimum:,} to {maximum:,}{unit}{how}"
         )
     return value
 
 
 def _parse_method(value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_METHOD_LENGTH or not is_token(value):
-        raise InvalidValue(f"{quoted(value)} is not an HTTP method (a token of RFC 9110)")
+        raise InvalidValue(
+            f"{quoted(value)} is not an HTTP method, such as POST (a token of RFC 9110)"
+        )
     method = value.upper()
     if method in FORBIDDEN_METHODS:
         raise InvalidValue(f"{quoted(value)} is not accepted: callme makes no {method} requests")
@@ -247,12 +258,14 @@ def _parse_each(value: object, parse: Callable[[object], Any], minimum: int = 1)
     if not minimum <= len(value) <= MAX_LIST_LENGTH:
         bounds = f"{minimum} to {MAX_LIST_LENGTH}"
         raise InvalidValue(f"a list of {len(value)}: expected {bounds} values")
-    parsed = []
+    parsed, errors = [], []
     for index, item in enumerate(value):
         try:
             parsed.append(parse(item))
         except InvalidValue as error:
-            raise InvalidValue(str(error), f"/{index}") from None
+            errors.append(InvalidValue(str(error), f"/{index}"))
+    if errors:
+        raise InvalidMembers(errors)
     return tuple(parsed)
 
 
@@ -504,6 +517,11 @@ _ALIASES = {
 """Names that other schedulers have for a parameter."""
 _NEAREST = Nearest([*_PARSERS, *_ALIASES])
 _REQUIRED = {parameter.name: parameter for parameter in PARAMETERS if parameter.is_required}
+_OPTIONAL = {parameter.name for parameter in PARAMETERS if not parameter.is_required}
+_IN_URL = {
+    "task_name": ", here or in the URL: PUT /task/<task_name>",
+    "trigger_at": ", here or in the URL: PUT /task/<task_name>@<trigger_at>",
+}
 
 
 def parse_definition(
@@ -538,7 +556,7 @@ def parse_definition(
             parse = _PARSERS.get(name) or _refuse_unknown(name)
             values[name] = parse(value, context)
         except InvalidValue as error:
-            errors.append(FieldError(pointer_token(name) + error.at, str(error)))
+            errors += _located(name, value, error)
         else:
             if name in from_url and values[name] != from_url[name]:
                 detail = f"{quoted(value)} and the URL's {quoted(from_url[name])} disagree"
@@ -550,11 +568,18 @@ def parse_definition(
     if not _REQUIRED.keys() <= values.keys():
         errors += _missing(values, errors)
     if errors:
-        raise Invalid(errors)
+        raise Invalid(errors[:MAX_ERRORS])
     definition = Definition(**values)
     if warnings is not None and (time_warnings or may_need_warning(definition, now)):
         warnings += warnings_about(definition, body, now, time_warnings)
     return definition
+
+
+def _located(name: str, value: object, error: InvalidValue) -> Iterable[FieldError]:
+    """Return the errors in the value of a member."""
+    if value is None and name in _OPTIONAL:
+        error = InvalidValue(f"{error}; leave it out for the default", error.at)
+    return error.located(pointer_token(name))
 
 
 def _parse_url_parts(
@@ -570,7 +595,7 @@ def _parse_url_parts(
                 values[name] = _PARSERS[name](text, context)
             except InvalidValue as error:
                 advice = name_with_at(text) if name == "trigger_at" else ""
-                errors.append(FieldError(name + error.at, f"{error}{advice}"))
+                errors.append(FieldError(name, advice or str(error)))
     return values
 
 
@@ -578,7 +603,7 @@ def _missing(values: Mapping[str, Any], errors: Iterable[FieldError]) -> list[Fi
     """Return an error for each required parameter that has neither a value nor an error."""
     reported = {error.pointer.lstrip("/") for error in errors}
     return [
-        FieldError(f"/{name}", "is required")
+        FieldError(f"/{name}", "is required" + _IN_URL.get(name, ""))
         for name in _REQUIRED
         if name not in values and name not in reported
     ]

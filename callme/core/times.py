@@ -43,10 +43,11 @@ _ZONED = re.compile(
 )
 _TIME_BEGIN = re.compile(r"[0-9+P]|now$|$")
 _NOT_IN_NAMES = re.compile(r"[@/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_EXPECTED = (
+_EXPECTED_ABSOLUTE = (
     "expected a Unix timestamp, a time with an offset such as 2028-11-26T09:00Z, "
-    "a local time with a zone such as 2028-11-26T09:00[Europe/Berlin], or a duration such as +6h"
+    "or a local time with a zone such as 2028-11-26T09:00[Europe/Berlin]"
 )
+_EXPECTED = f"{_EXPECTED_ABSOLUTE.replace(', or', ',')}, or a duration such as +6h"
 _FORMS_WITHOUT_MEANING = (
     (
         re.compile(r"@[A-Za-z].*|[0-9*/,A-Za-z?#-]+(?:\s+[0-9*/,A-Za-z?#-]+){4,5}"),
@@ -61,7 +62,16 @@ _FORMS_WITHOUT_MEANING = (
         re.compile(r"\d{4}-\d\d-\d\d", re.ASCII),
         "expected a time of day and an offset after it, such as T09:00Z",
     ),
+    (
+        re.compile(r"\d{1,2}:\d\d.*", re.ASCII),
+        "expected a date before it, such as 2028-11-26T, and an offset after it, such as Z",
+    ),
     (re.compile(r"\+\d+", re.ASCII), "expected a unit after it: w, d, h, m or s"),
+    (re.compile(r"\+?-\s*\d.*", re.ASCII), "a duration counts from now on: it cannot be negative"),
+    (
+        re.compile(r"(?:in )?[+ ]*\d{1,6}(?:[.,]\d+)?\s*[A-Za-z][A-Za-z0-9 .]*", re.ASCII),
+        "expected a duration in whole w, d, h, m and s, in this order, such as +1d12h or +90m",
+    ),
     (
         re.compile(r"\+?P.*[YM].*"),
         "a year and a month have no fixed length: expected weeks, days, hours, minutes, seconds",
@@ -162,35 +172,47 @@ def parse_trigger(value: object, now: float, warn: Warn = _ignore) -> int:
             return _from_number(int(match[1]), value)
         if (seconds := durations.parse_duration(value)) is not None:
             return _bounded(ceil_to_minute(now + seconds), value)
-    return parse_absolute(value, warn)
+    return _parse_absolute(value, _EXPECTED, warn)
 
 
-def parse_absolute(value: object, warn: Warn = _ignore) -> int:
+def parse_absolute(value: object) -> int:
     """Return the minute that contains an absolute ``trigger_at``.
 
     :raises InvalidValue: as :func:`parse_trigger` does, and for a duration.
     """
+    try:
+        return _parse_absolute(value, _EXPECTED_ABSOLUTE)
+    except InvalidValue:
+        if value in _PRESENT or (isinstance(value, str) and durations.parse_duration(value)):
+            raise InvalidValue(
+                f"{quoted(value)} counts from now: expected the minute of a task, "
+                "such as 1858809600 or 2028-11-26T09:00Z"
+            ) from None
+        raise
+
+
+def _parse_absolute(value: object, expected: str, warn: Warn = _ignore) -> int:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _from_number(value, value)
     if not isinstance(value, str):
-        raise InvalidValue(f"{quoted(value)} is not a time: {_EXPECTED}")
+        raise InvalidValue(f"{quoted(value)} is not a time: {expected}")
     if match := _UNIX.fullmatch(value):
         return _from_number(int(match[1]), value)
     if match := _RFC3339.fullmatch(value):
         return _bounded(_from_rfc3339(match), value)
     if match := _ZONED.fullmatch(value):
         return _bounded(_from_rfc9557(match, warn), value)
-    raise InvalidValue(f"{quoted(value)} is not a time: {_advice(value)}")
+    raise InvalidValue(f"{quoted(value)} is not a time: {_advice(value) or expected}")
 
 
 def _advice(value: str) -> str:
-    """Return the way out for a text that is not a time."""
+    """Return the way out for a text that is not a time; empty where none is known."""
     # No form is longer, and the patterns need not be fast.
     if len(value) <= 100:
         for pattern, advice in _FORMS_WITHOUT_MEANING:
             if pattern.fullmatch(value):
                 return advice
-    return _EXPECTED
+    return ""
 
 
 def _from_rfc9557(match: re.Match[str], warn: Warn) -> int:
@@ -291,16 +313,18 @@ def parse_key(text: str) -> Key:
     name, at, when = text.partition("@")
     if not at:
         raise InvalidValue(f"{quoted(text)} is not a key: expected <task_name>@<trigger_at>")
-    try:
-        return Key(parse_task_name(name), parse_absolute(when))
-    except InvalidValue as error:
-        raise InvalidValue(f"{error}{name_with_at(when)}") from None
+    parse_task_name(name)
+    if advice := name_with_at(when):
+        raise InvalidValue(advice)
+    return Key(name, parse_absolute(when))
 
 
 def name_with_at(when: str) -> str:
-    """Return the advice for a text after ``@`` in a URL that belongs to a name, if it does."""
+    """Return the error of a text after ``@`` in a URL that belongs to a name, if it does."""
     # Each accepted time begins so.
-    return "" if _TIME_BEGIN.match(when) else "; '@' separates name and time: a name has no '@'"
+    if _TIME_BEGIN.match(when):
+        return ""
+    return f"{quoted(when)} is not a time: '@' separates name and time, and a name has no '@'"
 
 
 def to_ms(seconds: float) -> int:

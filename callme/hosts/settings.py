@@ -64,7 +64,10 @@ def parse_host(text: str) -> str:
     if text == ALL_HOSTS:
         return text
     if len(text) > MAX_HOST_LENGTH or not text.isascii() or not _WITH_PORT.fullmatch(text):
-        raise InvalidValue(f"{quoted(text)} is not a host: expected host:port, or * for all hosts")
+        raise InvalidValue(
+            f"{quoted(text)} is not a host: "
+            "expected host:port, such as example.com:443, or * for all hosts"
+        )
     return host_of(f"http://{text}/")
 
 
@@ -76,7 +79,11 @@ def parse_settings(body: Mapping[str, object], now: float) -> dict[str, int | No
     :raises Invalid: with every field that is unknown or has a wrong value.
     """
     changes: dict[str, int | None] = {}
-    errors = [] if body else [FieldError("", f"is empty: expected one of {', '.join(_NAMES)}")]
+    errors = (
+        []
+        if body
+        else [FieldError("", f"the object is empty: expected one of {', '.join(_NAMES)}")]
+    )
     for name, value in body.items():
         try:
             changes |= _parse(name, value, now)
@@ -118,5 +125,7 @@ def _pause_end(value: object, now: float) -> int | None:
         return INDEFINITELY
     until = parse_trigger(value, now)
     if until <= floor_to_minute(now):
-        raise InvalidValue(f"{quoted(value)} is past: expected true, false or a time to come")
+        raise InvalidValue(
+            f"{quoted(value)} is past: expected true, false or a time to come, such as +30m"
+        )
     return until

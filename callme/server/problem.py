@@ -60,7 +60,10 @@ class Problem(Exception):
     @classmethod
     def of(cls, invalid: Invalid) -> Problem:
         """Return the problem that reports an invalid input."""
-        details = (f"{e.pointer.lstrip('/')}: {e.detail}" for e in invalid.errors[:3])
+        details = (
+            f"{e.pointer.lstrip('/')}: {e.detail}" if e.pointer else e.detail
+            for e in invalid.errors[:3]
+        )
         return cls(422, "; ".join(details), errors=invalid.errors)
 
     @property

@@ -344,11 +344,11 @@ def reschedule(
         return Rescheduled(conflict=f"{key} is {task.state.value}, not failed{advice}")
     if decision is MoveDecision.RUNNING:
         if not include_all_states:
-            return Rescheduled(conflict=f"{key} is running, not failed")
+            return Rescheduled(conflict=f"{key} is running: repeat the request when it has ended")
         return Rescheduled(skipped=[(key, SKIPPED[decision])])
     to = Key(key.task_name, trigger_at)
     if to != key and cursor.execute(_ONE, (to.task_name, to.trigger_at)).fetchone():
-        return Rescheduled(conflict=f"another task stands at {to}")
+        return Rescheduled(conflict=f"another task has the key {to}: use another minute")
     if decision is MoveDecision.TOO_LATE:
         return Rescheduled(skipped=[(key, SKIPPED[decision])])
     cursor.execute(_MOVE, (trigger_at, trigger_at, trigger_at, key.trigger_at, task.task_id))

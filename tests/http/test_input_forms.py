@@ -110,6 +110,15 @@ def test_reschedule_to_an_ambiguous_local_time_has_a_warning(
         (b"trigger_at=%2B6h&callback=http://a/", "looks like a form"),
         (gzip.compress(b"{}", mtime=0), "compressed with gzip"),
         (b"{trigger_at: 5}", "is not JSON"),
+        (b"NaN", 'expected a JSON object, such as {"trigger_at": "+6h"}'),
+        (b"'{}'", 'expected a JSON object, such as {"trigger_at": "+6h"}'),
+        (b"trigger_at: +6h", 'expected a JSON object, such as {"trigger_at": "+6h"}'),
+        ("{}".encode("utf-16"), "is UTF-16: send UTF-8"),
+        (b'{"retry": 1,\n}', "Illegal trailing comma at character 11"),
+        (b'{"retry": 1,\n"a": [1,\n]}', "Illegal trailing comma at line 2, column 8"),
+        (b'{"a": tru, "b": 1,}', "Expecting value at character 6"),
+        (b'{"payload": [1, ]}', "Illegal trailing comma at character 1"),
+        (b'{"retry": 1}\n\n{"retry": 2}', "line 3 begins another object: expected one"),
     ],
 )
 def test_body_that_is_not_json_is_refused_with_the_way_out(
@@ -117,6 +126,122 @@ def test_body_that_is_not_json_is_refused_with_the_way_out(
 ) -> None:
     answer = ask(world, "PUT", "/task/task", body)
     assert answer.status == 400
+    assert expected in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"task_name": "a"}\n{"task_name": "b"}\n', "line 2 begins another object; send one"),
+        (b'{"tasks": [{"task_name": "a"}]}', "the body is an object: expected a JSON array"),
+        (b'{"task_name": "a"},\n{"task_name": "b"}', "the body is an object: expected a JSON"),
+        (b" ", "the body is empty: expected a JSON array of tasks"),
+        (b"task_name=a", "looks like a form: expected a JSON array of tasks"),
+    ],
+)
+def test_batch_that_is_not_an_array_is_refused_with_the_way_out(
+    world: World, body: bytes, expected: str
+) -> None:
+    answer = ask(world, "POST", "/batch", body)
+    assert answer.status == 400
+    assert expected in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "detail"),
+    [
+        (b'{"retry": NaN}', "/retry", "NaN is not JSON"),
+        (b'{"retry_delay": [1, -Infinity]}', "/retry_delay/1", "-Infinity is not JSON"),
+        (b'{"max_delay": 1e400}', "/max_delay", 'the number "1e400" is too large'),
+        (b'{"payload": {"a/b": [{"c": NaN}]}}', "/payload/a~1b/0/c", "NaN is not JSON"),
+        (b'{"payload": {"a": 1, "a": 2}}', "/payload/a", 'the name "a" occurs twice'),
+        (b'{"labels": {"a": "\\ud800"}}', "/labels/a", "lone surrogate"),
+        (b'{"retry": ' + b"9" * 5000 + b"}", "/retry", "too many digits"),
+        (b'{"a": ' + b"9" * 400 + b', "retry": NaN}', "/retry", "NaN is not JSON"),
+        (b'{"retry": NaN, oops', "", "NaN is not JSON"),
+    ],
+)
+def test_value_that_json_does_not_have_is_refused_with_its_place(
+    world: World, body: bytes, pointer: str, detail: str
+) -> None:
+    answer = ask(world, "PUT", "/task/task", body)
+    ((found, text),) = ((e["pointer"], e["detail"]) for e in answer.json["errors"])
+    assert (answer.status, found) == (400, pointer)
+    assert detail in text
+    assert answer.json["detail"] == (f"{pointer[1:]}: {text}" if pointer else text)
+    of_batch = ask_batch(world, b"[" + body + b"]", "application/json")
+    if "oops" not in body.decode():
+        assert of_batch[0]["errors"] == answer.json["errors"]
+    of_lines = ask_batch(world, b"\n{}\n\n" + body, "application/x-ndjson")
+    assert of_lines[1]["errors"][0]["pointer"] == pointer
+    assert of_lines[1]["errors"][0]["detail"].startswith("line 4: ")
+
+
+def ask_batch(world: World, body: bytes, kind: str) -> list[Any]:
+    headers = {"Content-Type": kind}
+    pending = world.http.request("POST", "http://callme/batch", data=body, headers=headers)
+    for _ in range(20):
+        world.http.flush()
+        world.clock.advance(0)
+    text = world.result(world.result(pending).text())
+    return (
+        [json.loads(line) for line in text.splitlines()] if "ndjson" in kind else json.loads(text)
+    )
+
+
+def test_line_of_a_batch_is_named_in_its_error(world: World) -> None:
+    body = b'{"task_name": "a"\n[]\n\n{"a": 1,}\n"x"'
+    details = [result["detail"] for result in ask_batch(world, body, "application/x-ndjson")]
+    assert details[0].startswith("line 1: is not JSON: Expecting")
+    assert details[1:3] == [
+        "line 2: is a list: send an array with Content-Type: application/json",
+        "line 4: is not JSON: Illegal trailing comma at character 7",
+    ]
+    assert details[3] == "a string is not accepted: expected a JSON object"
+
+
+def test_all_wrong_members_of_a_value_are_reported(world: World) -> None:
+    body = {
+        **BODY,
+        "headers": {"Host": "a", "X-A": 1, "X-B": "b", "a b": "c", "X-C": " "},
+        "labels": {"A": "b", "c": 1, "d": "e", "f": "\0"},
+        "expected_http_status": [200, 99, "2xx", "ok"],
+        "retry_delay": [1, "x", -1],
+    }
+    answer = ask(world, "PUT", "/task/task", body)
+    assert answer.status == 422
+    assert pointers(answer) == [
+        *("/headers/Host", "/headers/X-A", "/headers", "/headers/X-C"),
+        *("/labels", "/labels/c", "/labels/f"),
+        *("/expected_http_status/1", "/expected_http_status/3"),
+        *("/retry_delay/1", "/retry_delay/2"),
+    ]
+    many = {"headers": {f"X-{n}": n for n in range(100)}}
+    assert len(pointers(ask(world, "PUT", "/task/task", {**BODY, **many}))) == 20
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"retry": "3"}, "expected an integer from 0 to 1,000, without quotes"),
+        ({"retry": None}, "; leave it out for the default"),
+        ({"callback": None}, "null is not a URL: expected a string"),
+        ({"headers": ["A: b"]}, 'expected one such as {"X-Customer": "42"}'),
+        ({"headers": {"Host": "a"}}, "is set by callme itself: leave it out"),
+        ({"callback": "example.com"}, "such as http://example.com/run-it"),
+        ({"trigger_at": "5 minutes"}, "expected a duration in whole w, d, h, m and s"),
+        ({"trigger_at": "+1.5h"}, "expected a duration in whole w, d, h, m and s"),
+        ({"trigger_at": "-5m"}, "a duration counts from now on"),
+        ({"trigger_at": "10:00"}, "expected a date before it"),
+        ({"trigger_at": "5"}, "a duration has a unit, such as +5m"),
+        ({"trigger_at": "2020-01-01T00:00Z"}, "expected a time to come, or now"),
+    ],
+)
+def test_wrong_parameter_is_refused_with_the_way_out(
+    world: World, more: dict[str, object], expected: str
+) -> None:
+    answer = ask(world, "PUT", "/task/task", {**BODY, **more})
+    assert answer.status == 422
     assert expected in answer.json["detail"]
 
 
@@ -139,7 +264,7 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
         ("PATCH", "/task/x", 405, "use DELETE, GET, HEAD, OPTIONS, PUT"),
         ("GET", "/tasks/x", 404, "did you mean /task/x?"),
         ("PUT", "/api/v1/tasks/x", 404, "did you mean /task/x?"),
-        ("GET", "/jobs", 404, "did you mean /task/?"),
+        ("GET", "/jobs", 404, "did you mean /task?"),
         ("GET", "/health", 404, "did you mean /healthz?"),
         ("GET", "/readyz", 404, "did you mean /healthz?"),
         ("GET", "/docs", 404, "did you mean /openapi.json?"),
@@ -150,7 +275,27 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
         ("GET", "/xyz", 404, "/openapi.json describes the API"),
         ("GET", "/tasks/%00%C3%A9%22", 404, "did you mean /task/%00%C3%A9%22?"),
         ("GET", "/status/?limt=5", 400, "did you mean limit?"),
-        ("GET", "/status/?page=5", 400, "expected start_from, future_only, limit, order, state, "),
+        (
+            "GET",
+            "/status/?colour=5",
+            400,
+            "expected start_from, future_only, limit, order, state, ",
+        ),
+        ("GET", "/status/?page=5", 400, "did you mean start_from?"),
+        ("GET", "/status/?sort=due", 400, "did you mean order?"),
+        ("GET", "/status/?since=now", 400, "did you mean due_from?"),
+        ("GET", "/status/x?wait=5", 400, "needs the path of one task"),
+        ("PUT", "/task/x?retry=3", 400, "put it into the body"),
+        ("GET", "/status/?label=a", 400, 'label: "a" is not a label: expected key:value'),
+        ("GET", "/status/?%FF=1", 400, "is not percent-encoded UTF-8"),
+        ("POST", "/retry/x", 404, "did you mean POST /reschedule/x?"),
+        ("POST", "/requeue", 404, "did you mean POST /reschedule/<task_name>?"),
+        ("POST", "/cancel/x", 404, "did you mean DELETE /task/x?"),
+        ("POST", "/pause/a:80", 404, "did you mean PUT /hosts/a:80?"),
+        ("GET", "/host", 404, "did you mean /hosts?"),
+        ("GET", "/status/x@+6h", 400, '"+6h" counts from now: expected the minute of a task'),
+        ("GET", "/status/x@now", 400, '"now" counts from now: expected the minute of a task'),
+        ("DELETE", "/task/x@", 400, "or a local time with a zone such as 2028"),
         ("GET", "/status/bob@example.com", 400, "a name has no '@'"),
     ],
 )

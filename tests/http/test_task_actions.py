@@ -106,7 +106,7 @@ def test_task_does_not_run_in_a_minute_of_another_task(ticking: World) -> None:
     path = f"/page/run/{key}"
     page = visit(ticking, path, visit(ticking, path).form(path))
     assert page.status == 409
-    assert f"another task stands at x@{NOON}" in page.texts(".//p[@role='alert']")[0]
+    assert f"another task has the key x@{NOON}" in page.texts(".//p[@role='alert']")[0]
 
 
 # Copy

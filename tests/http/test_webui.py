@@ -639,7 +639,7 @@ def test_task_rescheduled_to_now_is_called_at_once(ticking: World) -> None:
         (HOSTILE, 422, "is not a time"),
         ("2028-11-26", 422, "is not a time"),
         (f"{NOON - 3600 * 24 * 400}", 422, "is max_delay or more in the past"),
-        (f"{LATER}", 409, "another task stands at"),
+        (f"{LATER}", 409, "another task has the key"),
     ],
 )
 def test_invalid_time_is_reported_beside_its_field(

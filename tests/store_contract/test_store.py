@@ -676,7 +676,7 @@ async def test_reschedule_does_not_overwrite_a_task(store: Store) -> None:
     other = await put(store, at=NOON + 60)
     result = await store.write(tasks.reschedule, key, NOON + 60, NOW, include_all_states=True)
     assert result is not None
-    assert result.conflict == f"another task stands at {other}"
+    assert result.conflict == f"another task has the key {other}: use another minute"
     assert State.FAILED is await state_of(store, key)
 
 

@@ -132,7 +132,7 @@ _PROBLEMS: dict[str, tuple[str, str]] = {
     "Forbidden": ("", "requests from web pages of other sites are not allowed"),
     "NotFound": ("", f"there is no task {KEY}"),
     "RequestTimeout": ("", f"the request took more than {REQUEST_SECONDS} s to arrive"),
-    "Conflict": ("", f"{KEY} is running: it cannot be deleted now"),
+    "Conflict": ("", f"{KEY} is running: repeat the request when it has ended"),
     "TooManyHosts": (
         "",
         f"{MAX_SETTINGS:,} hosts have settings already: DELETE those of another one",

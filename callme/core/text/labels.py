@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ...errors import InvalidValue, json_type, pointer_token, quoted
+from ...errors import InvalidMembers, InvalidValue, json_type, pointer_token, quoted
 from ..json_schema import Schema, string
 
 MAX_LABELS = 16
@@ -26,19 +26,29 @@ LABELS_SCHEMA: Schema = {
 def parse_labels(value: object) -> dict[str, str]:
     """Return the labels of a task, in the order of their keys.
 
-    :raises InvalidValue: when the value is not an object of at most 16 such labels.
+    :raises InvalidValue: with all labels that are wrong, when the value is not an object of at most
+        16 such labels.
     """
     if not isinstance(value, dict):
-        raise InvalidValue(f"{json_type(value)} is not an object of keys and values")
+        raise InvalidValue(
+            f"{json_type(value)} is not an object of keys and values: "
+            'expected one such as {"customer": "42"}'
+        )
     if len(value) > MAX_LABELS:
         raise InvalidValue(f"{len(value)} labels: expected at most {MAX_LABELS}")
+    errors = []
     for key, content in value.items():
-        _check_key(key)
-        if not isinstance(content, str):
-            raise InvalidValue(
-                f"{quoted(content)} is not a value: expected a string", pointer_token(key)
-            )
-        _check_value(content, pointer_token(key))
+        try:
+            _check_key(key)
+            if not isinstance(content, str):
+                raise InvalidValue(
+                    f"{quoted(content)} is not a value: expected a string", pointer_token(key)
+                )
+            _check_value(content, pointer_token(key))
+        except InvalidValue as error:
+            errors.append(error)
+    if errors:
+        raise InvalidMembers(errors)
     # Sorted, so that the same labels make the same text in the database.
     return dict(sorted(value.items()))
 

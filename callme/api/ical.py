@@ -7,10 +7,13 @@ errors, and nothing that may be a secret: no payload, no headers, no URL.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
+from hashlib import sha256
 from uuid import UUID, uuid5
 
+from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IRequest
@@ -35,7 +38,10 @@ MAX_EVENTS = 500
 REFRESH = "PT15M"
 """The interval at which clients are asked to fetch the calendar."""
 ICS = ".ics"
-"""The end of a path that selects a calendar, unless a task has a name with this end."""
+"""The end of a path that selects a calendar, unless a task has a name with this end. Alone it is
+the path of the calendar of all tasks, whatever names there are."""
+MAX_VERSIONS = 1_000
+"""Maximum calendars of which the version is remembered: a name without one is sent whole."""
 MAX_OCTETS = 75
 """Maximum octets of a line, without its end (section 3.1)."""
 EVENTS_PER_PART = 100
@@ -83,56 +89,94 @@ def _folded(line: bytes) -> bytes:
     return b"\r\n ".join([*parts, line]) + b"\r\n"
 
 
-async def calendar_of(
-    store: Store, request: IRequest, target: str | None, now: float, clock: IReactorTime
-) -> bytes:
-    """Respond with the calendar of a name or of all tasks, which the client prefers by ``Accept``.
+@frozen(kw_only=True)
+class _Version:
+    """A version of a calendar.
 
-    :param target: the name; ``None`` for all tasks.
-    :param now: seconds since 1970.
-    :param clock: schedules other work between the parts of the calendar.
-    :raises Problem: when no task has the name.
+    :ivar modified_at: its ``Last-Modified``: seconds since 1970.
+    :ivar seen_at: when it was first seen: seconds since 1970.
     """
-    parse_query(request)
-    agenda = await _agenda(store, target, now)
-    if agenda is None:
-        return await calendar_at(store, request, target, now, clock)
-    return await _answer(request, agenda, target, clock)
+
+    etag: str
+    modified_at: int | None
+    seen_at: int
 
 
-async def calendar_at(
-    store: Store, request: IRequest, target: str | None, now: float, clock: IReactorTime
-) -> bytes:
-    """Respond with the calendar at a path that is not the name of a task, but may end in ``.ics``.
+@define(eq=False, kw_only=True)
+class Calendars:
+    """The calendars of a store, and the versions of them that clients have.
 
-    :param target: the path after its prefix; the other parameters as in :func:`calendar_of`.
-    :raises Problem: when it does not, or no task has the name before ``.ics``.
+    :param clock: schedules other work between the parts of a calendar.
+    :param now: the wall clock: seconds since 1970.
     """
-    if target is not None and target.endswith(ICS):
-        name = target.removesuffix(ICS) or None
-        agenda = await _agenda(store, name, now)
-        if agenda is not None:
-            parse_query(request)
-            return await _answer(request, agenda, name, clock)
-    raise Problem(404, f"there is no task named {quoted(target)}")
 
+    _store: Store
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    _versions: OrderedDict[str | None, _Version] = field(factory=OrderedDict, init=False)
 
-async def _agenda(store: Store, task_name: str | None, now: float) -> CalendarData | None:
-    until, since = int(now) + AHEAD_DAYS * _DAY, int(now) - BACK_DAYS * _DAY
-    return await store.read(
-        stats.calendar, task_name, until=until, failed_since=since, limit=MAX_EVENTS
-    )
+    async def of(self, request: IRequest, target: str | None) -> bytes:
+        """Respond with the calendar of a name, or of all tasks.
 
+        :param target: the name; ``None`` for all tasks.
+        :raises Problem: when no task has the name.
+        """
+        parse_query(request)
+        agenda = await self._agenda(target)
+        if agenda is None:
+            return await self.at(request, target)
+        return await self._respond(request, agenda, target)
 
-async def _answer(
-    request: IRequest, agenda: CalendarData, task_name: str | None, clock: IReactorTime
-) -> bytes:
-    parts = []
-    for part in calendar(agenda, task_name, __version__):
-        parts.append(part)
-        if len(part) > PART_BYTES:
-            await deferLater(clock, 0)
-    return calendar_response(request, b"".join(parts))
+    async def at(self, request: IRequest, path: str | None) -> bytes:
+        """Respond with the calendar at a path that is not the name of a task.
+
+        :param path: the path after its prefix.
+        :raises Problem: when it does not end in ``.ics``, or no task has the name before that.
+        """
+        if path is not None and path.endswith(ICS):
+            name = path.removesuffix(ICS)
+            agenda = await self._agenda(name)
+            if agenda is not None:
+                parse_query(request)
+                return await self._respond(request, agenda, name)
+        raise Problem(404, f"there is no task named {quoted(path)}")
+
+    async def _agenda(self, task_name: str | None) -> CalendarData | None:
+        now = int(self._now())
+        until, since = now + AHEAD_DAYS * _DAY, now - BACK_DAYS * _DAY
+        return await self._store.read(
+            stats.calendar, task_name, until=until, failed_since=since, limit=MAX_EVENTS
+        )
+
+    async def _respond(
+        self, request: IRequest, agenda: CalendarData, task_name: str | None
+    ) -> bytes:
+        parts = []
+        for part in calendar(agenda, task_name, __version__):
+            parts.append(part)
+            if len(part) > PART_BYTES:
+                await deferLater(self._clock, 0)
+        body = b"".join(parts)
+        etag = f'"{sha256(body).hexdigest()[:32]}"'
+        return calendar_response(request, body, etag, self._modified_at(task_name, etag))
+
+    def _modified_at(self, task_name: str | None, etag: str) -> int | None:
+        """Return the second in which the version of a calendar was first seen.
+
+        A deleted task leaves no trace in a calendar, so that no time in it is that of its last
+        change. It is ``None`` where another version was seen in the same second.
+        """
+        now = int(self._now())
+        known = self._versions.pop(task_name, None)
+        if known is None or known.etag != etag:
+            modified_at = None if known and known.seen_at >= now else now
+            known = _Version(etag=etag, modified_at=modified_at, seen_at=now)
+        elif known.modified_at is None and known.seen_at < now:
+            known = evolve(known, modified_at=now)
+        self._versions[task_name] = known
+        if len(self._versions) > MAX_VERSIONS:
+            self._versions.popitem(last=False)
+        return known.modified_at
 
 
 _END = ("END:VCALENDAR",)
@@ -196,11 +240,13 @@ def _event(event: Event) -> Iterator[str]:
     changed = time(event.changed_at_ms // 1000)
     begins = task.definition.trigger_at if failed or task.due_at is None else task.due_at
     yield "BEGIN:VEVENT"
-    yield f"UID:{uuid5(_NAMESPACE, str(task.key))}"
+    # A task that is put again or rescheduled is another event: its attempts are counted anew.
+    yield f"UID:{uuid5(_NAMESPACE, f'{task.key} {event.planned_at_ms}')}"
     # Without a METHOD both have the same meaning (RFC 5545, section 3.8.7.2).
     yield from (f"DTSTAMP:{changed}", f"LAST-MODIFIED:{changed}")
     yield f"CREATED:{time(task.created_at_ms // 1000)}"
-    yield f"SEQUENCE:{event.last_attempt + failed}"
+    # It grows with each change of the event (section 3.8.7.4).
+    yield f"SEQUENCE:{task.attempts_used + failed}"
     yield from (f"DTSTART:{time(begins)}", "DURATION:PT1M")
     yield f"SUMMARY:{text(_summary(task))}"
     yield f"DESCRIPTION:{text(_description(event))}"

@@ -11,6 +11,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.web.http import datetimeToString
 from twisted.web.iweb import IRequest
 
 from ..core.representation import encode_task, task_summary, task_to_dict
@@ -170,9 +171,32 @@ def text_response(request: IRequest, content_type: bytes, text: bytes) -> bytes:
     return _send(request, content_type, 200, VARIES, text)
 
 
-def calendar_response(request: IRequest, calendar: bytes) -> bytes:
-    """Set the head of a response with a calendar; return its body."""
-    return _send(request, CALENDAR_TYPE + b"; charset=utf-8", 200, VARIES, calendar)
+def calendar_response(
+    request: IRequest, calendar: bytes, etag: str, modified_at: int | None
+) -> bytes:
+    """Set the head of a response with a calendar, or of one without it; return its body.
+
+    :param etag: the entity tag of the calendar.
+    :param modified_at: its last change, seconds since 1970, if that is known.
+    """
+    headers = {**VARIES, "ETag": etag, "Cache-Control": "private, no-cache"}
+    if modified_at is not None:
+        headers["Last-Modified"] = datetimeToString(modified_at).decode("ascii")
+    if _is_current(request, etag, headers.get("Last-Modified")):
+        set_head(request, 304, headers)
+        return b""
+    return _send(request, CALENDAR_TYPE + b"; charset=utf-8", 200, headers, calendar)
+
+
+def _is_current(request: IRequest, etag: str, modified: str | None) -> bool:
+    """Return whether a client has the current version of a resource (RFC 9110, section 13.2.2)."""
+    tags: bytes | None = request.getHeader(b"if-none-match")
+    if tags is not None:
+        # The comparison is the weak one.
+        given = {tag.strip().removeprefix("W/") for tag in tags.decode("latin-1").split(",")}
+        return not given.isdisjoint((etag, "*"))
+    since: bytes | None = request.getHeader(b"if-modified-since")
+    return since is not None and since.decode("latin-1").strip() == modified
 
 
 def _write(

@@ -35,7 +35,7 @@ from ..worker.scheduler import Scheduler
 from .batch import Batch
 from .dry_run import DryRun, forecast_to_dict
 from .hosts import HostService
-from .ical import ICS, calendar_at, calendar_of
+from .ical import ICS, Calendars
 from .long_poll import LongPoll
 from .openapi.operations import served as openapi_document
 from .openapi.operations import service_document
@@ -111,6 +111,7 @@ class Api:
     _task_service: TaskService = field(init=False)
     _hosts: HostService = field(init=False)
     _page_reader: PageReader = field(init=False)
+    _calendars: Calendars = field(init=False)
 
     @_task_service.default
     def _default_task_service(self) -> TaskService:
@@ -123,6 +124,10 @@ class Api:
     @_page_reader.default
     def _default_page_reader(self) -> PageReader:
         return PageReader(self._clock)
+
+    @_calendars.default
+    def _default_calendars(self) -> Calendars:
+        return Calendars(store=self._store, clock=self._clock, now=self._now)
 
     app = Klein()
     # Werkzeug would redirect a path that contains //; here it is a path like any other.
@@ -197,8 +202,10 @@ class Api:
             check_name(request, target)
         if isinstance(target, Key):
             return await self._task(request, target)
+        if target == ICS:
+            return await self._calendars.of(request, None)
         if wants_calendar(request.getHeader(b"accept")) and (target or not prefix):
-            return await calendar_of(self._store, request, target, self._now(), self._clock)
+            return await self._calendars.of(request, target)
         query = parse_query(request, PAGING, repeatable=LABEL)
         labels = parse_repeated(request, LABEL)
         filters = parse_filters(query, labels, self._now())
@@ -214,7 +221,7 @@ class Api:
         )
         found = await self._page_reader.page(read, wants_pretty(request))
         if found is None:
-            return await calendar_at(self._store, request, target, self._now(), self._clock)
+            return await self._calendars.at(request, target)
         return page_response(request, *found, target, {**query, LABEL: labels})
 
     async def _task(self, request: IRequest, key: Key) -> bytes:

@@ -19,14 +19,14 @@ from ..errors import quoted
 class Event:
     """A task in a calendar.
 
-    :ivar changed_at_ms: the time of its last change, milliseconds since 1970.
-    :ivar last_attempt: the number of its last attempt; 0 before the first.
+    :ivar planned_at_ms: when it was put or last rescheduled, milliseconds since 1970.
+    :ivar changed_at_ms: when it was last changed, milliseconds since 1970.
     :ivar host: the ``host:port`` that it calls.
     """
 
     task: Task
+    planned_at_ms: int
     changed_at_ms: int
-    last_attempt: int
     host: str
 
 

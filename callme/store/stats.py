@@ -114,8 +114,14 @@ _LOADS_OF_HOSTS = f"""
 
 # Calendar
 
-_EVENT_COLUMNS = Columns((*TASK, "claimed_at_ms", "last_attempt", "host"))
-_EVENT = f"SELECT {SUMMARY}, claimed_at_ms, last_attempt, host FROM task"
+_EVENT_COLUMNS = Columns((*TASK, "rescheduled_at_ms", "attempt_ended_at_ms", "host"))
+_EVENT = f"""
+    SELECT {SUMMARY}, rescheduled_at_ms, (
+        SELECT started_at_ms + coalesce(duration_ms, 0) FROM attempt
+        WHERE attempt.task_id = task.task_id AND number = last_attempt
+    ), host
+    FROM task
+"""
 _NEXT_SCHEDULED = f"""
     {_EVENT} INDEXED BY task_due WHERE state = 'scheduled' AND due_at < ?
     ORDER BY due_at LIMIT ?
@@ -369,10 +375,11 @@ def calendar(
 def _event(row: Row) -> Event:
     named = _EVENT_COLUMNS.name(row)
     task = to_task(named)
-    changed_at_ms = max(task.created_at_ms, named["claimed_at_ms"] or 0, task.finished_at_ms or 0)
+    planned_at_ms = max(task.created_at_ms, named["rescheduled_at_ms"] or 0)
+    ended_at_ms = max(named["attempt_ended_at_ms"] or 0, task.finished_at_ms or 0)
     return Event(
         task=task,
-        changed_at_ms=changed_at_ms,
-        last_attempt=named["last_attempt"],
+        planned_at_ms=planned_at_ms,
+        changed_at_ms=max(planned_at_ms, ended_at_ms),
         host=named["host"],
     )

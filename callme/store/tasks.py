@@ -62,7 +62,8 @@ INSERT = insert_statement(1)
 _REPLACE = f"""
     UPDATE task
     SET ({STORED_DEFINITION}, due_at) = ({STORED_DEFINITION.placeholders()}, ?),
-        attempts_used = 0, created_at_ms = ?, rescheduled_from = NULL
+        attempts_used = 0, created_at_ms = ?, rescheduled_from = NULL,
+        rescheduled_at_ms = NULL
     WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
 """
 _GET = f"SELECT {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
@@ -88,7 +89,7 @@ STARTED_AFRESH = (
 _MOVE = f"""
     UPDATE task
     SET trigger_at = ?, expires_at = ? + 60 * max_delay, due_at = ?, rescheduled_from = ?,
-        {STARTED_AFRESH}
+        rescheduled_at_ms = ?, {STARTED_AFRESH}
     WHERE task_id = ?
 """
 CANDIDATE = Columns(("task_name", "trigger_at", "task_id", "state", "max_delay", "host"))
@@ -318,6 +319,10 @@ class Candidate:
         expires_at = trigger_at + MINUTE * self.max_delay
         return decide_move(self.state, expires_at, now, include_all_states=include_all_states)
 
+    def move(self, trigger_at: int, now: float) -> Row:
+        """Return the values of the statement that moves the task to a minute."""
+        return (trigger_at, trigger_at, trigger_at, self.trigger_at, to_ms(now), self.task_id)
+
 
 SKIPPED = {
     MoveDecision.RUNNING: State.RUNNING.value,
@@ -351,7 +356,7 @@ def reschedule(
         return Rescheduled(conflict=f"another task has the key {to}: use another minute")
     if decision is MoveDecision.TOO_LATE:
         return Rescheduled(skipped=[(key, SKIPPED[decision])])
-    cursor.execute(_MOVE, (trigger_at, trigger_at, trigger_at, key.trigger_at, task.task_id))
+    cursor.execute(_MOVE, task.move(trigger_at, now))
     write.changes.keys.append(key)
     write.changes.add_due(task.host, trigger_at)
     return Rescheduled(moved=[(key, to)])
@@ -386,7 +391,7 @@ def reschedule_name(
     # First out of each other's way: no two tasks may share a minute even for a moment.
     cursor.executemany(MAKE_ROOM, [(-MINUTE * task.task_id, task.task_id) for task in movable])
     moves = list(zip(movable, minutes, strict=True))
-    cursor.executemany(_MOVE, [(to, to, to, task.trigger_at, task.task_id) for task, to in moves])
+    cursor.executemany(_MOVE, [task.move(to, now) for task, to in moves])
     if moves:
         write.changes.names.append(task_name)
     for task, to in moves:

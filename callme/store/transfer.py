@@ -25,6 +25,7 @@ TASK_ROW = Columns(
         "node",
         "created_at_ms",
         "rescheduled_from",
+        "rescheduled_at_ms",
         "finished_at_ms",
     )
 )

@@ -15,7 +15,7 @@ from icalendar import Calendar
 from callme.api import ical
 from callme.api.ical import BACK_DAYS, MAX_EVENTS, calendar
 from callme.core.task import Reason, State, Task
-from callme.core.times import MAX_NAME_LENGTH
+from callme.core.times import MAX_NAME_LENGTH, Key
 from callme.store import tasks
 from callme.store.interface import CalendarData, Event
 from tests.helpers.api_client import ask
@@ -25,6 +25,7 @@ from tests.helpers.world import World
 
 ACCEPT = {"Accept": "text/calendar"}
 DAY = 86_400
+HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
 
 @frozen
@@ -44,7 +45,18 @@ class Feed:
 
 
 def feed(world: World, path: str = "/status/", headers: dict[str, str] | None = ACCEPT) -> Feed:
-    pending = world.http.request("GET", "http://callme" + path, headers=headers or {})
+    status, given, text = get(world, path, headers or {})
+    assert (status, given["content-type"], given["vary"]) == (
+        200,
+        "text/calendar; charset=utf-8",
+        "Accept",
+    ), text
+    return Feed(text, read(text))
+
+
+def get(world: World, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
+    """Return the status, the headers and the text of a response."""
+    pending = world.http.request("GET", "http://callme" + path, headers=headers)
     for _ in range(20):
         world.http.flush()
         world.clock.advance(0)
@@ -54,13 +66,8 @@ def feed(world: World, path: str = "/status/", headers: dict[str, str] | None = 
         name.decode().lower(): values[0].decode()
         for name, values in response.headers.getAllRawHeaders()
     }
-    assert (response.code, given["content-type"], given["vary"]) == (
-        200,
-        "text/calendar; charset=utf-8",
-        "Accept",
-    ), text
     check_response("GET", path, response.code, given, text)
-    return Feed(text, read(text))
+    return response.code, given, text
 
 
 def read(text: str) -> Any:
@@ -132,6 +139,49 @@ def test_retry_and_failure_share_the_uid_of_the_task(world: World) -> None:
     assert [event["SEQUENCE"] for event in (first, retry, failed)] == [0, 1, 3]
     stamps = [event["DTSTAMP"].dt for event in (first, retry, failed)]
     assert stamps == sorted(set(stamps))
+
+
+def test_task_that_is_put_again_is_another_event(world: World) -> None:
+    world.caller.status = 500
+    world.scheduler.start()
+    key = world.put(at=NOON + 60, retry=0).key
+    world.turn_to(NOON + 61)
+    (failed,) = feed(world).events
+    assert (failed["SEQUENCE"], failed["LAST-MODIFIED"].dt) == (2, at(NOON + 60))
+    assert ask(world, "DELETE", f"/task/{key}").status == 204
+    world.put(at=NOON + 60, retry=0)
+    (again,) = feed(world).events
+    assert (again["SEQUENCE"], again["LAST-MODIFIED"].dt) == (0, at(NOON + 61))
+    assert again["UID"] != failed["UID"]
+
+
+def test_rescheduled_task_is_another_event_that_changed_then(world: World) -> None:
+    key = world.put(at=NOON + 3600).key
+    events = feed(world).events
+    # To the same minute, and so under the same key; then away and back.
+    for number, minute in enumerate((NOON + 3600, NOON + 7200, NOON + 3600)):
+        now = NOON + 100 + number
+        world.clock.rightNow = now
+        path = f"/reschedule/{key}?all=true"
+        assert ask(world, "POST", path, {"trigger_at": minute}).status == 200
+        key = Key("task", minute)
+        (moved,) = feed(world).events
+        assert (moved["SEQUENCE"], moved["LAST-MODIFIED"].dt) == (0, at(now))
+        assert moved["CREATED"].dt == at(NOON)
+        assert str(moved["UID"]) not in [str(event["UID"]) for event in events]
+        events.append(moved)
+
+
+def test_retry_changes_a_task_when_its_attempt_ends(world: World) -> None:
+    world.caller.status = None
+    world.scheduler.start()
+    key = world.put(at=NOON + 60, timeout=30).key
+    world.turn_to(NOON + 61)
+    world.clock.rightNow = NOON + 81
+    world.caller.end(key, 500)
+    (retry,) = feed(world).events
+    assert retry["SUMMARY"] == "task: attempt 2 of 2"
+    assert retry["LAST-MODIFIED"].dt == at(NOON + 81)
 
 
 def test_calendar_contains_no_secrets(world: World) -> None:
@@ -209,7 +259,9 @@ def test_calendar_of_many_failures_is_truncated_with_a_note() -> None:
         finished_at_ms=NOON * 1000,
     )
     agenda = CalendarData(
-        failed=[Event(task=failed, changed_at_ms=NOON * 1000, last_attempt=0, host="h:80")],
+        failed=[
+            Event(task=failed, planned_at_ms=NOON * 1000, changed_at_ms=NOON * 1000, host="h:80")
+        ],
         more_failed=True,
     )
     told = str(read(whole(agenda))["DESCRIPTION"])
@@ -275,6 +327,88 @@ def test_task_name_that_ends_in_ics_takes_precedence(world: World) -> None:
     assert feed(world, "/status/a").summaries == ["a"]
 
 
+def test_no_task_name_takes_the_path_of_the_calendar_of_all_tasks(world: World) -> None:
+    world.put("a")
+    world.put(".ics")
+    for path in ("/status/.ics", "/task/.ics", "/status/.ics/"):
+        assert feed(world, path, {}).summaries == ["a", ".ics"]
+        assert feed(world, path).calendar["NAME"] == "callme"
+    (task,) = ask(world, "GET", "/status?prefix=.ics").json["tasks"]
+    assert ask(world, "GET", f"/status/{task['task']}").json["task_name"] == ".ics"
+    assert feed(world, "/status/.ics.ics", {}).summaries == [".ics"]
+    assert ask(world, "DELETE", "/task/.ics").json["deleted"] == 1
+
+
+# Conditional requests
+
+
+def test_calendar_is_sent_again_only_if_it_has_changed(world: World) -> None:
+    path = "/status/.ics"
+    world.put("a", NOON + 3600)
+    status, first, text = get(world, path, {})
+    assert (status, first["cache-control"]) == (200, "private, no-cache")
+    assert datetime.strptime(first["last-modified"], HTTP_DATE).replace(tzinfo=timezone.utc) == at(
+        NOON
+    )
+    etag = first["etag"]
+    for condition in (
+        {"If-None-Match": etag},
+        {"If-None-Match": f'"other", W/{etag}'},
+        {"If-None-Match": "*"},
+        {"If-Modified-Since": first["last-modified"]},
+        {"If-None-Match": etag, "If-Modified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"},
+    ):
+        status, headers, body = get(world, path, condition)
+        assert (status, headers["etag"], headers["vary"], body) == (304, etag, "Accept", "")
+        assert headers["last-modified"] == first["last-modified"]
+    for condition in (
+        {"If-None-Match": '"other"'},
+        {"If-None-Match": '"other"', "If-Modified-Since": first["last-modified"]},
+        {"If-Modified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"},
+        {"If-Modified-Since": "yesterday"},
+    ):
+        assert get(world, path, condition)[::2] == (200, text)
+
+
+def test_deletion_changes_a_calendar(world: World) -> None:
+    world.put("a", NOON + 3600)
+    world.put("b", NOON + 3600)
+    _, first, _ = get(world, "/status/.ics", {})
+    world.clock.rightNow = NOON + 5
+    ask(world, "DELETE", "/task/b")
+    conditions = (
+        {"If-None-Match": first["etag"]},
+        {"If-Modified-Since": first["last-modified"]},
+    )
+    for condition in conditions:
+        status, second, _ = get(world, "/status/.ics", condition)
+        assert status == 200
+    world.put("b", NOON + 3600)
+    # Two versions in one second: no time tells them apart.
+    _, third, _ = get(world, "/status/.ics", {"If-Modified-Since": second["last-modified"]})
+    assert "last-modified" not in third
+    assert third["etag"] not in (first["etag"], second["etag"])
+    world.clock.rightNow = NOON + 6
+    _, later, _ = get(world, "/status/.ics", {})
+    assert later["etag"] == third["etag"]
+    assert later["last-modified"] != second["last-modified"]
+
+
+def test_versions_of_many_calendars_are_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ical, "MAX_VERSIONS", 2)
+    seen = {}
+    for name in ("a", "b", "c"):
+        world.put(name, NOON + 3600)
+        _, seen[name], _ = get(world, f"/status/{name}.ics", {})
+    world.clock.rightNow = NOON + 5
+    for name, status in (("c", 304), ("b", 304), ("a", 200)):
+        since = {"If-Modified-Since": seen[name]["last-modified"]}
+        assert get(world, f"/status/{name}.ics", since)[0] == status
+        assert get(world, f"/status/{name}.ics", {"If-None-Match": seen[name]["etag"]})[0] == 304
+
+
 def test_single_task_stays_json(world: World) -> None:
     task = world.put()
     response = ask(world, "GET", f"/status/{task.key}", headers=ACCEPT)
@@ -298,7 +432,7 @@ def test_text_round_trips_without_control_characters(value: str) -> None:
         finished_at_ms=NOON * 1000,
     )
     agenda = CalendarData(
-        failed=[Event(task=task, changed_at_ms=NOON * 1000, last_attempt=0, host="h:80")]
+        failed=[Event(task=task, planned_at_ms=NOON * 1000, changed_at_ms=NOON * 1000, host="h:80")]
     )
     (event,) = read(whole(agenda)).walk("VEVENT")
     assert event["SUMMARY"] == f"{name[:255]}: failed"

@@ -8,6 +8,7 @@ import pytest
 
 from callme.core.task import State
 from callme.core.times import Key
+from callme.core.transitions import PutCondition
 from callme.reports import failures
 from callme.reports.failures import OpenFailures, acknowledge, open_failures
 from callme.store import queue, stats, tasks
@@ -122,6 +123,30 @@ async def test_due_load_extends_spans_from_the_first_minute_to_the_backlog(store
     assert [one.minute for one in (await due_load(NOON + 60, NOON + 60)).fleet] == [NOON + 60]
 
 
+async def test_calendar_data_tells_when_a_task_was_put_or_rescheduled(store: Store) -> None:
+    key = await put(store, "a", NOON + 60)
+
+    async def changed() -> tuple[int, int]:
+        agenda = await store.read(
+            stats.calendar, None, until=NOON + 600, failed_since=NOON, limit=5
+        )
+        assert agenda is not None
+        (event,) = agenda.scheduled
+        return event.planned_at_ms, event.changed_at_ms
+
+    options = {"include_all_states": True}
+    for number, minute in enumerate((key.trigger_at, NOON + 120), start=1):
+        now = NOW + number
+        await store.write(tasks.reschedule, key, minute, now, **options)
+        key = Key("a", minute)
+        assert await changed() == (int(now * 1000), int(now * 1000))
+    await store.write(tasks.reschedule_name, "a", NOON + 180, NOW + 3, **options)
+    assert await changed() == (int((NOW + 3) * 1000), int((NOW + 3) * 1000))
+    replacing = definition("a", NOON + 180, retry=5)
+    await store.write(tasks.put, replacing, PutCondition.MUST_EXIST, NOW + 9)
+    assert await changed() == (int((NOW + 9) * 1000), int((NOW + 9) * 1000))
+
+
 async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> None:
     failed = await put_in(store, State.FAILED, "b", NOON)
     await put_in(store, State.SUCCEEDED, "b", NOON + 60)
@@ -135,9 +160,9 @@ async def test_calendar_data_lists_scheduled_and_failed_tasks(store: Store) -> N
         assert [event.task.key for event in agenda.failed] == ([] if name == "a" else [failed])
         assert (agenda.more_scheduled, agenda.more_failed) == (False, False)
     assert agenda is not None
-    assert agenda.failed[0].last_attempt == 1
-    assert agenda.failed[0].changed_at_ms == int(NOW * 1000)
-    assert agenda.scheduled[0].changed_at_ms == int(NOW * 1000)
+    assert agenda.failed[0].task.attempts_used == 1
+    for event in (agenda.failed[0], agenda.scheduled[0]):
+        assert (event.planned_at_ms, event.changed_at_ms) == (int(NOW * 1000), int(NOW * 1000))
     assert await store.read(stats.calendar, "nobody", **bounds) is None
     for name in (None, "b"):
         assert await store.read(

@@ -33,8 +33,8 @@ and keeps a record.
 
 A trailing slash of a path is ignored. A path that allows `GET` allows `HEAD`. `OPTIONS` is \
 answered with `204` and `Allow`, other methods with `405` and `Allow`. Every response has \
-`Cache-Control: no-store`, and the `X-Request-Id` of its request, or one that callme makes. Every \
-error is `application/problem+json` (RFC 9457). Unknown \
+`Cache-Control: no-store` (a calendar `private, no-cache`), and the `X-Request-Id` of its \
+request, or one that callme makes. Every error is `application/problem+json` (RFC 9457). Unknown \
 parameters are refused."""
 
 
@@ -272,6 +272,12 @@ def _get(operation_id: str, summary: str) -> Operation:
     )
 
 
+_VALIDATORS = {
+    "ETag": header(string(), "The version of a calendar.", required=False),
+    "Last-Modified": header(string(), "When a calendar changed, if known.", required=False),
+}
+
+
 def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
     following = {"start_from": "$response.body#/next"}
     if in_path:
@@ -280,9 +286,11 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
         operation_id,
         summary,
         "The response is a calendar (RFC 5545) where `Accept` prefers `text/calendar` to"
-        " `application/json`, or where the path ends in `.ics` and no task has a name that does. It"
+        " `application/json`, or where the path ends in `.ics` and no task has a name that does;"
+        " `/status/.ics` always is the calendar of all tasks. It"
         f" has the tasks scheduled in the next {AHEAD_DAYS} days and those that failed in the last"
-        f" {BACK_DAYS}, at most {MAX_EVENTS} of each. A calendar takes no parameters.",
+        f" {BACK_DAYS}, at most {MAX_EVENTS} of each. A calendar takes no parameters. It has an"
+        " `ETag` and mostly a `Last-Modified`, for `If-None-Match` and `If-Modified-Since`.",
         parameters=(*in_path, *PAGING),
         successes={
             "200": {
@@ -294,6 +302,7 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
                     "Link": header(
                         string(), 'The next page (`rel="next"`), if there is one.', required=False
                     ),
+                    **_VALIDATORS,
                 },
                 "links": _links("$response.body#/tasks/0")
                 | {
@@ -303,7 +312,11 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
                         "parameters": following,
                     }
                 },
-            }
+            },
+            "304": {
+                "description": "The calendar is that of `If-None-Match` or `If-Modified-Since`.",
+                "headers": {"Vary": header(string()), **_VALIDATORS},
+            },
         },
         errors=("NotFound",) if in_path else (),
     )

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from ...core.task import State
-from ...core.times import MAX_TIMESTAMP, MINUTE, Key
+from ...core.times import MAX_TIMESTAMP, MINUTE, Key, to_ms
 from ...core.transitions import MoveDecision
 from ..database import Write
 from ..interface import Cursor, Deleted, Rescheduled
@@ -32,7 +32,8 @@ _TAKEN = f"""
 _MOVE_ALL = f"""
     UPDATE task
     SET trigger_at = moved.column2, expires_at = moved.column2 + 60 * max_delay,
-        due_at = moved.column2, rescheduled_from = moved.column3, {STARTED_AFRESH}
+        due_at = moved.column2, rescheduled_from = moved.column3,
+        rescheduled_at_ms = moved.column4, {STARTED_AFRESH}
     FROM (VALUES {{rows}}) AS moved
     WHERE task_id = moved.column1
 """
@@ -109,7 +110,7 @@ def move_step(write: Write, step: MoveStep, now: float) -> Rescheduled:
             # First out of each other's way: no two tasks may share a minute even for a moment.
             away = [(-MINUTE * task.task_id, task.task_id) for task, _ in moves]
             write.cursor.executemany(MAKE_ROOM, away)
-        rows = [(task.task_id, to, task.trigger_at) for task, to in moves]
+        rows = [(task.task_id, to, task.trigger_at, to_ms(now)) for task, to in moves]
         _with_rows(write.cursor, _MOVE_ALL, rows)
     for task, to in moves:
         write.changes.keys.append(task.key)

@@ -167,7 +167,7 @@ class WebUi:
 
     @_bulk.default
     def _default_bulk(self) -> BulkPages:
-        actions = BulkActions(store=self._store, tasks=self._tasks)
+        actions = BulkActions(tasks=self._tasks)
         return BulkPages(store=self._store, actions=actions, now=self._now)
 
     app = Klein()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,19 +11,17 @@ from attrs import define, frozen
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
-from ...api.task_service import TaskService
+from ...api.requests import describe_filters
+from ...api.task_service import Bulk, Move, TaskService
 from ...core.times import MINUTE, Key
 from ...server.auth import Author
 from ...server.problem import Problem
-from ...store import tasks as task_store
-from ...store.database import Store
 from ...store.listing.counts import MAX_COUNTED
+from ...store.listing.selection import Selection
 from .bulk import Target
 
 _AT_ONCE = 100
 """Tasks that are changed at the same time: the store commits them together."""
-_PAGE = 1_000
-"""Tasks that are found at the same time."""
 _MAX_TRIES = 60
 """Minutes, from the wanted one on, that a task tries where other tasks of its name stand."""
 
@@ -44,10 +42,9 @@ class Done:
 class BulkActions:
     """Actions on at most :data:`callme.store.listing.counts.MAX_COUNTED` tasks.
 
-    :param tasks: performs the actions on each task.
+    :param tasks: performs the actions.
     """
 
-    _store: Store
     _tasks: TaskService
 
     async def reschedule(
@@ -60,15 +57,12 @@ class BulkActions:
         :param spread_minutes: the number of minutes over which the tasks are spread evenly.
         :param by: the client that asks for it.
         """
-        keys = await self._keys(target)
-        taken: Counter[tuple[str, int]] = Counter()
-        moves = []
-        for number, key in enumerate(keys):
-            minute = trigger_at + MINUTE * (number * spread_minutes // len(keys))
-            place = (key.task_name, minute)
-            moves.append((key, minute + MINUTE * taken[place]))
-            taken[place] += 1
-        return await _count([partial(self._move, *move, by) for move in moves])
+        move = Move(trigger_at=trigger_at, spread=spread_minutes, include_all_states=True)
+        if not target.keys:
+            result = await self._tasks.reschedule_all(_bulk_of(target), move, by=by)
+            return Done(len(result.moved), len(result.skipped))
+        moves = _apart(target.keys, move.minutes(len(target.keys)))
+        return await _count([partial(self._move, *pair, by) for pair in moves])
 
     async def _move(self, key: Key, trigger_at: int, by: Author) -> bool:
         """Move a task to the first free minute from one on; return whether it was moved."""
@@ -89,8 +83,10 @@ class BulkActions:
 
         :param by: the client that asks for it.
         """
-        keys = await self._keys(target)
-        return await _count([partial(self._delete, key, by) for key in keys])
+        if not target.keys:
+            result = await self._tasks.delete_all(_bulk_of(target), by=by)
+            return Done(result.count, len(result.running))
+        return await _count([partial(self._delete, key, by) for key in target.keys])
 
     async def _delete(self, key: Key, by: Author) -> bool:
         try:
@@ -99,21 +95,23 @@ class BulkActions:
             return False
         return True
 
-    async def _keys(self, target: Target) -> Sequence[Key]:
-        if target.keys:
-            return target.keys
-        keys: list[Key] = []
-        start_from: Key | None = None
-        while len(keys) < MAX_COUNTED:
-            page = await self._store.read(
-                task_store.list_page, start_from=start_from, limit=_PAGE, **target.filters.values
-            )
-            assert page is not None
-            keys += [task.key for task in page.tasks]
-            start_from = page.next
-            if start_from is None:
-                break
-        return keys[:MAX_COUNTED]
+
+def _apart(keys: Sequence[Key], minutes: Sequence[int]) -> Iterator[tuple[Key, int]]:
+    """Yield each key with its minute, or a later one if another task of its name has that."""
+    taken: Counter[tuple[str, int]] = Counter()
+    for key, minute in zip(keys, minutes, strict=True):
+        place = (key.task_name, minute)
+        yield key, minute + MINUTE * taken[place]
+        taken[place] += 1
+
+
+def _bulk_of(target: Target) -> Bulk:
+    filters = target.filters
+    return Bulk(
+        selection=Selection(**filters.values),
+        filters=describe_filters(filters.api_query(), filters.labels),
+        limit=MAX_COUNTED,
+    )
 
 
 async def _count(

@@ -70,6 +70,10 @@ class Filters:
         """True if a parameter is given that the tabs do not display."""
         return bool(self.labels or self.given.keys() - {"state"})
 
+    def api_query(self) -> dict[str, str]:
+        """Return the parameters by the names that the API has for them."""
+        return {"prefix" if name == NAME else name: text for name, text in self.given.items()}
+
     def query(self, **changes: str | None) -> str:
         """Return the query string for these filters.
 

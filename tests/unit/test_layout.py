@@ -69,9 +69,7 @@ IO = {"sqlite3", "socket", "time", "threading", "asyncio", "os", "pathlib"}
 LARGE_PACKAGES: dict[str, int] = {}
 LONG_FUNCTIONS: set[str] = set()
 LONG_CALLS: set[str] = set()
-POSITIONAL_CLASSES = {
-    "Resolver",
-}
+POSITIONAL_CLASSES: set[str] = set()
 RELATIVE_DOCSTRINGS = set(
     Path(__file__).with_name("relative_docstrings.txt").read_text(encoding="utf-8").splitlines()
 )

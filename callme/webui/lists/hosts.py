@@ -74,8 +74,7 @@ def render_hosts(content: HostTable) -> list[Renderable]:
     page = content.page
     columns = ["Host", "#Scheduled", "#Due", "#In flight", "Last success", "Last failure"]
     columns += ["Limits", "Calls"]
-    if content.viewer.may_change:
-        columns.append("Actions")
+    columns += ["Actions"] if content.viewer.may_change else []
     rows = [_row(host, content) for host in page.hosts]
     count = pluralize(len(rows), "host")
     main: list[Renderable] = [

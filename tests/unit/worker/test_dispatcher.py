@@ -527,3 +527,19 @@ def test_record_that_the_database_refuses_is_stored_without_the_response(
     task = dispatching.world.task(TASK)
     assert task.state is State.SUCCEEDED
     assert [attempt.body for attempt in task.attempts or ()] == [""]
+
+
+def test_claim_returned_at_a_stop_is_due_in_the_present_minute(dispatching: Dispatching) -> None:
+    """Its place among the due tasks is that of a task of this minute, as before the claim."""
+    store = dispatching.world.store
+    claiming: Deferred[Any] = Deferred()
+    store.overrides[queue.claim] = lambda *_: claiming
+    dispatching.put(max_delay=10)
+    dispatching.world.turn_to(NOON + 90)
+    dispatching.start()
+    dispatching.notify(HOST)
+    closed = dispatching.close()
+    claiming.callback(World.result(store.run(queue.claim, {HOST: 1}, NOON + 90)))
+    assert closed == [None]
+    task = dispatching.world.task(TASK)
+    assert (task.state, task.due_at, task.attempts_used) == (State.SCHEDULED, NOON + 60, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -748,3 +749,27 @@ def test_stop_during_an_outage_leaves_no_timer(world: World) -> None:
     stopped = Deferred.fromCoroutine(world.scheduler.stop(0, 0))
     world.result(stopped)
     assert world.clock.getDelayedCalls() == []
+
+
+def test_tick_that_fails_after_the_stop_is_not_retried(world: World) -> None:
+    world.scheduler.start()
+    ticking: Deferred[Any] = Deferred()
+    world.store.overrides[queue.take_orphans] = lambda *_, **__: ticking
+    world.turn_to(NOON + 60)
+    Deferred.fromCoroutine(world.scheduler.stop(0, 0))
+    ticking.errback(StoreUnavailable("database is locked"))
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_retries_of_ticks_do_not_multiply_during_an_outage(world: World) -> None:
+    ticks: list[float] = []
+
+    def take_orphans(now: float, **_: Any) -> Deferred[Any]:
+        ticks.append(now)
+        return fail(StoreUnavailable("database is locked"))
+
+    world.store.overrides[queue.take_orphans] = take_orphans
+    world.scheduler.start()
+    world.turn_to(NOON + 300)
+    by_minute = Counter(int(at - NOON) // 60 for at in ticks)
+    assert by_minute[4] <= by_minute[0] + 1

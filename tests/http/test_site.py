@@ -267,7 +267,6 @@ SAFE = (
         (put(), 201),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"HEAD /status/ HTTP/1.1\r\nHost: x\r\n\r\n", 200),
-        (b"GET /status/.ics HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"OPTIONS /status/ HTTP/1.1\r\nHost: x\r\n\r\n", 204),
@@ -288,6 +287,13 @@ def test_no_response_is_cached_sniffed_or_embedded(
     assert lines[0].split()[1] == str(status).encode()
     assert [lines.count(header) for header in SAFE] == [1, 1, 1]
     assert sum(line.startswith(b"cache-control:") for line in lines) == 1
+
+
+def test_calendar_is_stored_by_its_client_only_and_checked_before_each_use(client: Client) -> None:
+    client.send(b"GET /status/.ics HTTP/1.1\r\nHost: x\r\n\r\n")
+    lines = client.transport.value().lower().partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert [lines.count(header) for header in SAFE] == [0, 1, 1]
+    assert lines.count(b"cache-control: private, no-cache") == 1
 
 
 def test_slow_second_request_is_disconnected(client: Client) -> None:

@@ -19,7 +19,7 @@ from callme.core.times import Key
 from callme.core.transitions import PutCondition
 from callme.store import queue, tasks
 from callme.store.database import Write
-from callme.store.interface import CannotOpen, Cursor, StoreUnavailable
+from callme.store.interface import CannotOpen, Cursor, Deleted, StoreUnavailable
 from callme.store.open import open_store_database, release
 from callme.store.sqlite import file
 from callme.store.sqlite.cursor import SqliteCursor
@@ -460,6 +460,55 @@ async def test_corrupt_row_does_not_block_others(store: SqliteStore, path: Path)
     result = await store.write(tasks.put, definition("broken", retry=0), PutCondition.NONE, NOW)
     assert result.task is not None
     assert State.FAILED is result.task.state
+
+
+def spoil_text(path: Path, column: str) -> None:
+    """Store a text that is not UTF-8 in a column of the task ``broken``, as another program may."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(
+            f"UPDATE task SET {column} = CAST(x'ff61' AS TEXT) WHERE task_name = 'broken'"
+        )
+        other.commit()
+
+
+@pytest.mark.parametrize("column", ["task_name", "callback", "payload", "detail", "on_failure"])
+async def test_text_that_is_not_utf8_is_damaged_and_hides_no_other_task(
+    store: SqliteStore, path: Path, column: str
+) -> None:
+    for name in ("broken", "fine"):
+        await store.write(tasks.put, definition(name), PutCondition.NONE, NOW)
+    spoil_text(path, column)
+    page = await store.read(tasks.list_page)
+    assert page is not None
+    damaged = {task.key.task_name: task.damaged for task in page.tasks}
+    assert damaged.pop("fine") == ()
+    # Lists have no payload.
+    assert list(damaged.values()) == [() if column == "payload" else (column,)]
+    key = definition("broken").key
+    task = await store.read(tasks.get, key)
+    assert (None if task is None else task.damaged) == (
+        None if column == "task_name" else (column,)
+    )
+    # Intact text is plain again afterwards.
+    task = await store.read(tasks.get, definition("fine").key)
+    assert task is not None
+    assert task.damaged == ()
+    if column != "task_name":
+        assert await store.write(tasks.delete, key) == Deleted(count=1)
+
+
+@pytest.mark.parametrize("column", ["callback", "payload", "headers", "on_failure"])
+async def test_text_that_is_not_utf8_does_not_block_the_calls_of_others(
+    store: SqliteStore, path: Path, column: str
+) -> None:
+    for name in ("a", "broken", "c"):
+        await store.write(tasks.put, definition(name), PutCondition.NONE, NOW)
+    spoil_text(path, column)
+    claims = await store.write(queue.claim, {"sink.example:80": 9}, NOON + 60)
+    assert [claim.definition.task_name for claim in claims] == ["a", "c"]
+    task = await store.read(tasks.get, definition("broken").key)
+    assert task is not None
+    assert (task.state, task.reason) == (State.FAILED, Reason.CONNECTION_FAILED)
 
 
 def test_migration_is_logged_and_can_be_preceded_by_a_copy(path: Path) -> None:

@@ -16,7 +16,7 @@ from ..database import Operation, Write
 from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable
 from .bulk import run_all
-from .cursor import SqliteCursor
+from .cursor import SqliteCursor, decode_text, is_undecodable
 from .file import DatabaseFile, configure_reader, configure_writer
 from .guard import FileGuard
 
@@ -81,13 +81,25 @@ class SqliteStore(GroupCommitStore):
     def _run(
         self, pool: adbapi.ConnectionPool, begin: str, run: Callable[[SqliteCursor], T]
     ) -> Deferred[T]:
-        def work(connection: Any) -> T:
+        def attempt(connection: Any, decoder: Callable[[bytes], str] | type[str]) -> T:
             cursor = connection.cursor(SqliteCursor)
             try:
+                # adbapi wraps the connection.
+                cursor.connection.text_factory = decoder
                 cursor.execute(begin)
                 return run(cursor)
             finally:
                 cursor.close()
+
+        def work(connection: Any) -> T:
+            try:
+                return attempt(connection, str)
+            except sqlite3.OperationalError as error:
+                if not is_undecodable(error):
+                    raise
+            # Only now: a decoder in Python takes time for each text.
+            connection.rollback()
+            return attempt(connection, decode_text)
 
         # adbapi commits after this returns, and rolls back when it raises.
         done: Deferred[T] = pool.runWithConnection(work)

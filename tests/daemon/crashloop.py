@@ -108,7 +108,7 @@ class CrashLoop:
                 thread.join()
             for daemon in self.daemons:
                 daemon.start()
-            tasks = self.settle()
+            tasks = settle(self.daemons[0])
         finally:
             for daemon in self.daemons:
                 daemon.kill()
@@ -185,35 +185,36 @@ class CrashLoop:
         self.tally.acknowledged.add(task["task"])
         time.sleep(self.random.uniform(0, 0.02))
 
-    def settle(self) -> dict[str, Any]:
-        """Wait until every task has ended; return all tasks with their attempts."""
-        end = time.monotonic() + SETTLE_SECONDS
-        quiet = 0
-        while time.monotonic() < end:
-            waiting = [
-                self.daemons[0].curl("GET", f"/status/?limit=1&state={state}")[1]["tasks"]
-                for state in ("scheduled", "running")
-            ]
-            # Twice: between two queries a task may change from one of the states to the other.
-            quiet = 0 if any(waiting) else quiet + 1
-            if quiet == 2:
-                break
-            time.sleep(1)
-        keys: list[str] = []
-        following = ""
-        while True:
-            _, page = self.daemons[0].curl("GET", f"/status/?limit=1000{following}")
-            keys += [task["task"] for task in page["tasks"]]
-            if "next" not in page:
-                break
-            following = f"&start_from={page['next']}"
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemons[0].port, timeout=30)
-        tasks = {}
-        for key in keys:
-            connection.request("GET", f"/status/{key}")
-            tasks[key] = json.loads(connection.getresponse().read())
-        connection.close()
-        return tasks
+
+def settle(daemon: Daemon) -> dict[str, Any]:
+    """Wait until every task has ended; return all tasks with their attempts."""
+    end = time.monotonic() + SETTLE_SECONDS
+    quiet = 0
+    while time.monotonic() < end:
+        waiting = [
+            daemon.curl("GET", f"/status/?limit=1&state={state}")[1]["tasks"]
+            for state in ("scheduled", "running")
+        ]
+        # Twice: between two queries a task may change from one of the states to the other.
+        quiet = 0 if any(waiting) else quiet + 1
+        if quiet == 2:
+            break
+        time.sleep(1)
+    keys: list[str] = []
+    following = ""
+    while True:
+        _, page = daemon.curl("GET", f"/status/?limit=1000{following}")
+        keys += [task["task"] for task in page["tasks"]]
+        if "next" not in page:
+            break
+        following = f"&start_from={page['next']}"
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+    tasks = {}
+    for key in keys:
+        connection.request("GET", f"/status/{key}")
+        tasks[key] = json.loads(connection.getresponse().read())
+    connection.close()
+    return tasks
 
 
 def main() -> int:

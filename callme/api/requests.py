@@ -164,11 +164,16 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
     try:
         value = strict_json.decode(data)
     except InvalidValue as error:
-        advice = _advice(data, error, 'a JSON object, such as {"trigger_at": "+6h"}')
-        if not advice and (line := _second_object(data)):
-            advice = f"line {line} begins another object: expected one, or POST /batch"
-        raise _bad_body(advice or str(error), error.at) from None
+        raise _bad_body(_object_advice(data, error) or str(error), error.at) from None
     return parse_object(value)
+
+
+def _object_advice(data: bytes, error: InvalidValue) -> str:
+    """Return the way out for a body that is refused as an object; empty where none is known."""
+    advice = _advice(data, error, 'a JSON object, such as {"trigger_at": "+6h"}')
+    if not advice and (line := _second_object(data)):
+        return f"line {line} begins another object: expected one, or POST /batch"
+    return advice
 
 
 def _advice(data: bytes, error: InvalidValue, expected: str) -> str:
@@ -177,10 +182,7 @@ def _advice(data: bytes, error: InvalidValue, expected: str) -> str:
     :param expected: what the body should be.
     """
     if data.startswith(b"@"):
-        return (
-            "the body is the name of a file: send its content, "
-            "as curl --data @file does and --data-raw does not"
-        )
+        return f"the body is the name of a file: send its content, {_FILE}"
     if _FORM.match(data):
         return f"the body looks like a form: expected {expected}"
     if data.startswith(b"\x1f\x8b"):
@@ -190,6 +192,9 @@ def _advice(data: bytes, error: InvalidValue, expected: str) -> str:
     if "is not JSON" in str(error) and not data.lstrip().startswith((b"{", b"[")):
         return f"the body is not JSON: expected {expected}"
     return ""
+
+
+_FILE = "as curl --data @file does and --data-raw does not"
 
 
 def _second_object(data: bytes) -> int:

@@ -53,13 +53,7 @@ def put_problem(definition: Definition, result: PutResult, now: float) -> Proble
         return None
     status, text = refusal
     if result.outcome is PutOutcome.NEVER_RUNS:
-        last = rfc3339(definition.expires_at * 1000)
-        past = f"trigger_at is {_past(definition.trigger_at, now)}"
-        detail = f"max_delay has passed: {past}, and the call had to start before {last}"
-        advice = _advice_for_past(definition.trigger_at)
-        return Problem(
-            status, f"{text}: {past}; {advice}", errors=[FieldError("/trigger_at", detail)]
-        )
+        return _never_runs(definition, now)
     task = result.task
     state = None if task is None else task.state
     when = " when it has ended" if state is State.RUNNING else ""
@@ -68,6 +62,15 @@ def put_problem(definition: Definition, result: PutResult, now: float) -> Proble
         text.format(key=definition.key, state=state and state.value, when=when),
         extensions={} if task is None else {"task": task_summary(task)},
     )
+
+
+def _never_runs(definition: Definition, now: float) -> Problem:
+    last = rfc3339(definition.expires_at * 1000)
+    past = f"trigger_at is {_past(definition.trigger_at, now)}"
+    detail = f"max_delay has passed: {past}, and the call had to start before {last}"
+    status, text = _REFUSALS[PutOutcome.NEVER_RUNS]
+    advice = _advice_for_past(definition.trigger_at)
+    return Problem(status, f"{text}: {past}; {advice}", errors=[FieldError("/trigger_at", detail)])
 
 
 def _past(trigger_at: int, now: float) -> str:

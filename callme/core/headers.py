@@ -60,10 +60,7 @@ def parse_headers(value: object) -> dict[str, str]:
         when the value is not an object, and when there are too many headers or too many bytes.
     """
     if not isinstance(value, dict):
-        raise InvalidValue(
-            f"{json_type(value)} is not an object of header names and values: "
-            'expected one such as {"X-Customer": "42"}'
-        )
+        raise InvalidValue(f"{json_type(value)} is not {_OBJECT}")
     if len(value) > MAX_HEADERS:
         raise InvalidValue(f"{len(value)} headers: expected at most {MAX_HEADERS}")
     if errors := list(_errors_in(value)):
@@ -89,18 +86,13 @@ def _errors_in(headers: Mapping[str, object]) -> Iterator[InvalidValue]:
 def _check_header(number: int, name: str, content: object) -> None:
     if not is_token(name):
         # The name is left out: clients put whole lines there, with the secret in them.
-        raise InvalidValue(
-            f"the name of header {number} is not a token of RFC 9110: "
-            "expected one such as X-Customer, and its value after it"
-        )
+        raise InvalidValue(f"the name of header {number} is not a token of RFC 9110: {_NAME}")
     pointer = pointer_token(name)
     # Many servers pass headers on as variables, in which - and _ are the same (RFC 3875, section
     # 4.1.18): they would read Content_Length as Content-Length.
     lowered = name.lower().replace("_", "-")
     if lowered in FRAMING_HEADERS or lowered in OWN_HEADERS:
-        raise InvalidValue(
-            f"the header {quoted(name)} is set by callme itself: leave it out", pointer
-        )
+        raise InvalidValue(f"the header {quoted(name)} {_OWN}", pointer)
     if not isinstance(content, str):
         raise InvalidValue(f"the value of {quoted(name)} must be a string", pointer)
     # The value is left out of the errors: it may be a secret.
@@ -108,6 +100,11 @@ def _check_header(number: int, name: str, content: object) -> None:
         raise InvalidValue(f"the value of {quoted(name)} contains a control character", pointer)
     if content != content.strip(" \t"):
         raise InvalidValue(f"the value of {quoted(name)} begins or ends with white space", pointer)
+
+
+_OWN = "is set by callme itself: leave it out"
+_OBJECT = 'an object of header names and values: expected one such as {"X-Customer": "42"}'
+_NAME = "expected one such as X-Customer, and its value after it"
 
 
 def looks_secret(name: str) -> bool:

@@ -79,11 +79,7 @@ def parse_settings(body: Mapping[str, object], now: float) -> dict[str, int | No
     :raises Invalid: with every field that is unknown or has a wrong value.
     """
     changes: dict[str, int | None] = {}
-    errors = (
-        []
-        if body
-        else [FieldError("", f"the object is empty: expected one of {', '.join(_NAMES)}")]
-    )
+    errors = [] if body else [FieldError("", f"the object is empty: expected {_EXPECTED}")]
     for name, value in body.items():
         try:
             changes |= _parse(name, value, now)
@@ -95,6 +91,7 @@ def parse_settings(body: Mapping[str, object], now: float) -> dict[str, int | No
 
 
 _NAMES = ("max_concurrent", "max_per_minute", "paused")
+_EXPECTED = f"one of {', '.join(_NAMES)}"
 
 
 def _parse(name: str, value: object, now: float) -> dict[str, int | None]:

@@ -40,6 +40,7 @@ def encode_lines(context: Any, value: Any) -> bytes:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    set_linked(case)
     # Values in a path are percent-encoded already.
     path = {name: unquote(in_url(value)) for name, value in case.path_parameters.items()}
     if case.method == "PUT" and is_a("Time", path.get("trigger_at")):
@@ -62,18 +63,19 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
             case.body = whole_numbers(case.body)
         for body in case.body if isinstance(case.body, list) else [case.body]:
             if isinstance(body, dict):
-                set_linked(body, case)
                 tame(body, path)
     # The validity of the request has not changed. Without this, schemathesis checks it
     # again, and takes the percent-encoded path for the decoded one.
     case._record_starting_state()
 
 
-def set_linked(body: dict[str, Any], case: Any) -> None:
+def set_linked(case: Any) -> None:
     """Undo a link that schemathesis infers: it may put another string in the place of a URL."""
+    # As long as nothing has changed, this does not check the request again.
     is_positive = case.meta.generation.mode.is_positive
-    if "callback" in body and case.meta.phase.name == "stateful" and is_positive:
-        body["callback"] = CLOSED
+    linked = case.meta.phase.name == "stateful" and is_positive
+    if linked and isinstance(case.body, dict) and "callback" in case.body:
+        case.body["callback"] = CLOSED
 
 
 def in_url(value: Any) -> str:

@@ -1,6 +1,7 @@
 """The command that backs up a SQLite file: ``python -m callme.backup FILE``.
 
-A daemon may use the database meanwhile. The copy is one state of it, and has no free pages.
+A daemon may use the database during the copy. The copy is one consistent state of it, and has no
+free pages.
 """
 
 from __future__ import annotations

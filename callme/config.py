@@ -266,7 +266,7 @@ class Settings:
     origin: tuple[bytes, ...] = _field(
         ListOption,
         parse=parse_origin,
-        text="the URL of the web page where a [proxy](exposing.md#behind-a-proxy) terminates TLS, "
+        text="the URL of the web page if a [proxy](exposing.md#behind-a-proxy) terminates TLS, "
         "such as `https://callme.example.com`. You can repeat the option",
     )
     trusted_proxy: tuple[Network | str, ...] = _field(

@@ -65,7 +65,7 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             detail = f"the method {method} is not allowed here: use {use or allowed}"
             return Problem(405, detail, headers={"Allow": allowed})
         case HTTPException():
-            # Whatever else the router raises, such as a redirect, there is nothing at the path.
+            # Any other exception of the router, such as a redirect, means that the path is unknown.
             return Problem(404, f"there is nothing at this path: {_way_out(request.path)}")
     log.failure("request failed", failure)
     return Problem(500, "callme failed to respond; see its log")

@@ -110,7 +110,7 @@ class HttpCaller:
 class Call:
     """One call, from its claim to its outcome.
 
-    :ivar started_at: when the request started; until then, when it was asked for. Seconds
+    :ivar started_at: the start of the request; before that, the creation of the call. Seconds
         since 1970.
     """
 

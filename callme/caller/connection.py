@@ -231,11 +231,11 @@ class Connection(TwistedProtocol):
         self._end(failure)
 
     def unread(self) -> bytes | None:
-        """Return what has arrived unasked: nothing is ``None``, and the end is no bytes."""
+        """Return the bytes that arrived without a request: ``None`` if none, empty at the end."""
         if self._is_closed:
             return b""
         if self.origin.scheme == "https":
-            # What arrives may be a message of TLS itself.
+            # The received bytes may be a message of TLS itself.
             return None
         try:
             found: bytes = self._tcp.getHandle().recv(1, _PEEK)

@@ -49,11 +49,10 @@ class ForbiddenAddress(Exception):
 
 @implementer(IReactorTCP)
 class EgressFilteringReactor:
-    """A reactor as endpoints see it, with no way to what is denied.
+    """A reactor that connects only to the addresses that the policy allows.
 
-    Every connection passes :meth:`connectTCP`, which is given the very address that the
-    system is asked to connect to: whatever a name was resolved to before, and however an
-    address was written, that is what is judged.
+    Every connection passes :meth:`connectTCP`, with the address that the system will connect
+    to. The policy checks that address, whatever name or notation led to it.
     """
 
     def __init__(self, reactor: Any, policy: AddressPolicy) -> None:
@@ -61,7 +60,7 @@ class EgressFilteringReactor:
         self._policy = policy
 
     def listenTCP(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse: this is the way out only."""
+        """Raise an error: this reactor serves outgoing connections only."""
         raise NotImplementedError
 
     def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> IConnector:

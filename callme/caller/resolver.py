@@ -1,8 +1,8 @@
-"""Name resolution in which no lookup holds up another one, nor the end of the daemon.
+"""Name resolution in which no lookup delays another lookup or the daemon's exit.
 
 The reactor resolves names in a pool of ten threads without a deadline: ten calls to a host
-whose name server hangs would stop all others. Here a name is looked up once for all calls that
-wait for it, in a thread of its own, which does not keep the process alive.
+whose name server hangs would block all other calls. This resolver looks a name up once for all
+calls that wait for it, in a separate thread that does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Resolver:
     _threads: IReactorFromThreads
     _lookup: Lookup = system_lookup
     _waiters: dict[str, list[_Waiter]] = field(factory=dict, init=False)
-    # Names that wait for a lookup: those found by their last one, and the others.
+    # Names that wait for a lookup: those that their last lookup resolved, and all others.
     _known_queue: deque[str] = field(factory=deque, init=False)
     _unknown_queue: deque[str] = field(factory=deque, init=False)
     _lookups_in_flight: int = field(default=0, init=False)

@@ -36,9 +36,9 @@ class NotHTTP(Exception):
 
 
 class ResponseHeaders(Headers):
-    """The headers of which callme makes use: ``Retry-After``, and no others.
+    """The response headers that callme uses: only ``Retry-After``.
 
-    treq looks for content codings, which are left as they are, and sets headers on the way.
+    treq looks for content codings, which callme does not decode, and sets headers as it does.
     """
 
     def __init__(self, retry_after: list[bytes]) -> None:
@@ -81,7 +81,7 @@ class Response:
         self._retry_after: list[bytes] = []
         self.headers = ResponseHeaders(self._retry_after)
         self._has_no_body = method == b"HEAD"
-        # What has arrived of a head that is not complete.
+        # The received part of an incomplete head.
         self._head: list[bytes] | None = []
         self._head_size = self._body_size = self._rest_size = 0
         self._refused = self._is_broken = False
@@ -174,7 +174,7 @@ class Response:
         if size == 11 and name.lower() == b"retry-after":
             self._retry_after.append(value)
         elif size == 17 and name.lower() == b"transfer-encoding":
-            # No other coding was asked for (RFC 9110, section 10.1.4).
+            # The request allowed no other coding (RFC 9110, section 10.1.4).
             self._refused = self._refused or value.strip().lower() != b"chunked"
 
     def on_headers_complete(self) -> None:
@@ -186,7 +186,7 @@ class Response:
         if 100 <= code < 200 and code != 101:
             self._retry_after.clear()
             return
-        # A switch of protocols was not asked for either.
+        # The request did not offer to switch protocols either.
         if not 200 <= code <= 599 or parser.get_http_version()[:2] != "1.":
             self._refused = True
         self.code = code

@@ -81,9 +81,25 @@ def _json_of(body: bytes) -> Any:
 @click.option("--json", "json_text", metavar="JSON", help="JSON to send; @FILE or @- reads it.")
 @click.option("--data", metavar="TEXT", help="Text or bytes to send; @FILE or @- reads them.")
 @click.option("--method", "callback_method", help="Method: POST with a payload, else GET.")
-@click.option("--header", "headers", type=pair(":"), multiple=True, help="Header; repeatable.")
-@click.option("--label", "labels", type=pair("="), multiple=True, help="Label; repeatable.")
-@click.option("--expect", "expected_http_status", multiple=True, help="Status of a success: 2xx.")
+@click.option(
+    "--header",
+    "headers",
+    metavar="NAME:VALUE",
+    type=pair(":"),
+    multiple=True,
+    help="Header; repeatable.",
+)
+@click.option(
+    "--label",
+    "labels",
+    metavar="KEY=VALUE",
+    type=pair("="),
+    multiple=True,
+    help="Label; repeatable.",
+)
+@click.option(
+    "--expect", "expected_http_status", multiple=True, help="Status of a success, such as 2xx."
+)
 @click.option("--retry", type=int, help="Attempts after the first one.")
 @click.option("--retry-delay", type=int, multiple=True, help="Minutes between attempts.")
 @click.option("--max-delay", type=int, help="Minutes after which no attempt starts.")
@@ -101,7 +117,7 @@ def put(session: Session, /, name: str, when: str, url: str, **options: Any) -> 
     callme put report 2028-11-26T09:00[Europe/Berlin] https://example.com/ --json @report.json
     callme put ping +5m https://example.com/ --expect 2xx --retry 3 --retry-delay 1
 
-    To repeat the command is safe if WHEN is a fixed time: an equal task is left as it is.
+    You can repeat the command safely if WHEN is a fixed time: callme keeps an equal task as it is.
     """
     replace, dry_run = options.pop("replace"), options.pop("dry_run")
     with exit_codes():
@@ -241,7 +257,7 @@ def forecast(session: Session, hours: int | None, as_json: bool) -> None:
 @click.argument("when", required=False)
 @needs_session
 def pause(session: Session, host: str, when: str | None) -> None:
-    """Start no calls to a host, or to all hosts ('*').
+    """Pause the calls to a host, or to all hosts ('*').
 
     The pause ends at WHEN, or with `callme resume`.
     """

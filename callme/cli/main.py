@@ -33,12 +33,12 @@ def cli(context: click.Context, url: str | None) -> None:
     \b
     Exit codes:
       0  success
-      1  the task failed, or tasks of an import were refused
+      1  the task failed, or callme rejected tasks of an import
       2  the command line or the settings are wrong
       3  there is no such task
       4  another task has the key, or the state forbids the change
-      5  callme refused a value
-      6  the token is missing, unknown or does not suffice
+      5  callme rejected a value
+      6  the token is missing, is unknown, or does not permit the request
       7  callme cannot be reached, or is unavailable
       8  a wait timed out
     """

@@ -239,9 +239,9 @@ def top(session: Session, once: bool, interval: float, rows: int, as_json: bool)
     callme top --once
     callme top --json | jq '.hosts[] | select(.failures_in_a_row > 9) | .host'
 
-    The view is refreshed until Ctrl-C. The hosts that fail come first. The column "failed" has the
-    tasks of the last hour, "in a row" the attempts since the last success. In a pipe, and with
-    --json, the view is printed once.
+    callme refreshes the view until Ctrl-C, and lists failing hosts first. The column "failed"
+    counts the tasks of the last hour, and "in a row" the failed attempts since the last success.
+    In a pipe and with --json, callme prints the view once.
     """
     console = Console(highlight=False)
     with exit_codes():

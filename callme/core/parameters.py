@@ -496,9 +496,10 @@ PARAMETERS = (
         parse=_plain(parse_labels),
         schema=LABELS_SCHEMA,
         type_name="object of strings",
-        documentation=f"To find tasks by: at most {MAX_LABELS}. A key has 1 to 64 characters of "
-        f"`a-z`, `0-9`, `_`, `.` and `-`; a value has at most {MAX_VALUE_LENGTH} characters, none "
-        "of them a control character. They are not sent with the request.",
+        documentation=f"Values of your own that lists filter by: at most {MAX_LABELS}. A key has "
+        "1 to 64 characters of `a-z`, `0-9`, `_`, `.` and `-`; a value has at most "
+        f"{MAX_VALUE_LENGTH} characters, none of them a control character. They are not sent with "
+        "the request.",
         label="Labels",
         to_text=lambda labels: ", ".join(f"{key}: {value}" for key, value in labels.items()),
         column=JSON_OBJECT,

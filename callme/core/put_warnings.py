@@ -66,7 +66,7 @@ def attempts_that_fit(definition: Definition, now: float) -> int:
             at += prompt_delay(fitting)
         if at > last:
             return fitting
-    # From here on, the last delay repeats.
+    # The last delay repeats after this attempt.
     if at > last:
         return most
     if delays[-1] == 0:

@@ -32,7 +32,7 @@ class HostLimits:
     _now: Callable[[], float]
     _snapshot: SettingsSnapshot = field(factory=SettingsSnapshot, init=False)
     _by_host: Mapping[str, HostSettings] = field(factory=dict, init=False)
-    # When the calls of the last minute began, of hosts with a limit for each minute.
+    # The start times of the last minute's calls, for each host with a limit per minute.
     _windows: dict[str, deque[float]] = field(factory=dict, init=False)
 
     def apply(self, snapshot: SettingsSnapshot) -> None:

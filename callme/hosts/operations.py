@@ -25,7 +25,7 @@ _PUT = f"""
         max_concurrent = excluded.max_concurrent, max_per_minute = excluded.max_per_minute,
         paused_at = excluded.paused_at, paused_until = excluded.paused_until
 """
-# From host to host along the index, however many tasks each has.
+# Steps from host to host along the index: its cost does not depend on the number of tasks.
 _EACH_HOST = """
     WITH RECURSIVE each_host (host) AS (
         SELECT min(host) FROM task WHERE state = 'scheduled' AND host >= ?

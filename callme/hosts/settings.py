@@ -57,7 +57,7 @@ class HostSettings:
 
 
 def parse_host(text: str) -> str:
-    """Return the host in a path, as tasks have it.
+    """Return the host in a path, in the form that tasks use.
 
     :raises InvalidValue: when it is neither a ``host:port`` nor :data:`ALL_HOSTS`.
     """

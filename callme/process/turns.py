@@ -16,8 +16,8 @@ WINDOW_SECONDS = 60.0
 class TurnMonitor:
     """The longest turn of the reactor in the last minute or two.
 
-    A turn is measured by the processor time of the reactor's thread: unlike the time that passes,
-    it leaves out the wait for events, which cannot be told apart from outside of the reactor.
+    A turn is measured by the processor time of the reactor's thread. Unlike elapsed time, it
+    excludes the wait for events, which code outside of the reactor cannot measure.
 
     :param processor_time: the processor time of this thread, seconds.
     :param now: the monotonic clock, seconds.

@@ -26,10 +26,10 @@ def _log_omitted(count: int, kind: tuple[str, str]) -> None:
 
 @define(eq=False)
 class AuditLog:
-    """The log of changes: who made them, by which request, to which tasks.
+    """Log of changes: the client, the request and the tasks of each change.
 
-    Of the tasks that one client creates or replaces in a second, the first get a line each and
-    the others are counted.
+    If one client changes many tasks in a second, each of the first ones has a line, and a further
+    line counts the rest.
 
     :param now: the wall clock, seconds since 1970.
     """

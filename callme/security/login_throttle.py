@@ -26,7 +26,7 @@ class LoginThrottle:
     """
 
     _now: Callable[[], float] = field(default=time.monotonic)
-    # When the bucket of each client is empty again, oldest failure first.
+    # The time at which each client's bucket is empty again, oldest failure first.
     _empty_at: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
 
     def seconds_to_wait(self, peer: str) -> float:

@@ -100,12 +100,12 @@ class BoundedChannel(HTTPChannel):
     _idle = False
     _reading = False
     _request_line = b""
-    # Whether the transport's buffer is full because the client does not read.
+    # True while the transport's buffer is full because the client does not read.
     _write_paused = False
     # Sizes, in bytes, of the request's body and of what was written while writing is paused.
     _body_size = 0
     _buffered_bytes = 0
-    # When the current deadline expires, on the site's clock.
+    # The time at which the current deadline expires, on the site's clock.
     _deadline = 0.0
     _refused = False
     _closing = False
@@ -251,7 +251,7 @@ class BoundedChannel(HTTPChannel):
             self._update_usage()
 
     def getHost(self) -> IAddress:
-        # Twisted asks the system anew for each request; the address does not change.
+        # Twisted would query the system for each request, and the address does not change.
         if self._host is None:
             self._host = super().getHost()
         return self._host

@@ -40,7 +40,7 @@ def _ignore_progress(done: int, total: int) -> None:
 
 
 def _back_up(path: Path, schema: int) -> None:
-    """Copy a database beside itself, under a name with its schema."""
+    """Copy a database to a file beside it, whose name contains the number of its schema."""
     copy_database(path, path.with_name(f"{path.name}.schema-{schema}"), _ignore_progress)
 
 

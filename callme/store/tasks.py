@@ -143,7 +143,7 @@ def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Seq
 
 
 def without_created_task(result: PutResult) -> PutResult:
-    """Return a result as batches have it."""
+    """Return a result without the task that it created, in the form that batches return."""
     return CREATED if result.outcome is PutOutcome.CREATED else result
 
 

@@ -111,7 +111,7 @@ class RescheduleForm(ConfirmationForm):
         )
 
     def _error(self) -> Renderable:
-        # It stands beside the fields.
+        # It is displayed beside the fields.
         return ""
 
 

@@ -137,7 +137,7 @@ class Layout(Element):
     """A whole page.
 
     :param main: its content.
-    :param viewer: ``None`` if nobody is logged in.
+    :param viewer: ``None`` if no operator is logged in.
     :param node: the name of the daemon that serves it.
     :param live: whether the page refreshes itself.
     """

@@ -69,7 +69,7 @@ def task_link(key: Key) -> Tag:
 def timestamp(milliseconds: int | None, now: float | None = None) -> Tag | str:
     """Return a time (ms since 1970) with its date, to the second; a dash for ``None``.
 
-    :param now: seconds since 1970; if it is given, the time from then on stands beside it.
+    :param now: seconds since 1970; if given, the distance from then is displayed as well.
     """
     if milliseconds is None:
         return "\u2013"

@@ -70,7 +70,7 @@ class HostMemory:
 
     results: dict[str, HostResults] = field(factory=dict, init=False)
 
-    # Whether hosts responded to their last call, the one called longest ago first.
+    # For each host, whether it responded to its last call; least recently called hosts first.
     _responded: dict[str, bool] = field(factory=dict, init=False)
     _open: dict[str, _OpenCalls] = field(factory=dict, init=False)
 

@@ -139,8 +139,8 @@ class Scheduler:
     def _now(self) -> float:
         """Return the wall-clock time, and note if the clock was set back.
 
-        If that happens during a tick, the tick has not seen what is due in the minute that it
-        began in, so another tick is necessary.
+        If that happens during a tick, the tick may have missed tasks of the minute in which it
+        began, so another tick is necessary.
         """
         now = self._wall()
         self._clock_went_back = self._clock_went_back or now < self._last_wall_time

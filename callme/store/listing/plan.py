@@ -173,7 +173,7 @@ def select_previous(
 ) -> Key | None:
     """Return the key at which the page before another one starts; ``None`` on the first page.
 
-    It is the key of any task if too many were examined in vain.
+    It is the key of any task if too many tasks were examined without a match.
 
     :param before: the first key of the other page.
     :param limit: the number of tasks on a page.

@@ -186,5 +186,5 @@ class Member:
         return in_transaction(connection, b"BEGIN", register)
 
     def deregister(self, connection: psycopg.Connection) -> None:
-        """Delete this daemon's row: others take over its claims without a timeout."""
+        """Delete this daemon's row, so that its peers take over its claims without a timeout."""
         connection.execute("DELETE FROM node WHERE node_id = %s", (self.node_id,))

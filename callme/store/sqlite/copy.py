@@ -84,7 +84,7 @@ def _copy(source: Path, part: Path, report: Report) -> None:
             report(part.stat().st_size, expected)
 
         connection.set_progress_handler(progress, _STEPS)
-        # One transaction that reads. SQLite's online backup begins anew after each commit of
+        # This is one read transaction. SQLite's online backup starts over after each commit of
         # another process, and does not end while a daemon is busy.
         connection.execute("VACUUM INTO ?", (str(part),))
 

@@ -1,7 +1,7 @@
-"""The guard of the files of an open database: it finds out when they are gone or replaced.
+"""Guard of an open database's files: it detects when one is deleted, moved or replaced.
 
-SQLite goes on writing into a file that was deleted or renamed. What it writes there is lost at
-the next start, so nothing may be acknowledged and no call may start.
+SQLite continues to write into a file that was deleted or renamed. These writes are lost at the
+next start, so callme must not acknowledge them and must not start calls.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class NewTask:
     :ivar texts: the text of each field.
     :ivar errors: the errors in the fields, and those of the whole task.
     :ivar omitted: the labels of fields that a duplicate does not have.
-    :ivar existing: the key of the task that stands in the way, if there is one.
+    :ivar existing: the key of the existing task that prevents the creation, if any.
     """
 
     viewer: Viewer

@@ -125,7 +125,7 @@ FIELDS = {
 
 
 def default_text(parameter: Parameter) -> str:
-    """Return the text of a field that nobody has edited."""
+    """Return the text of a field that the viewer has not edited."""
     if parameter.is_required:
         return ""
     return FIELDS[parameter.name][1].to_text(parameter.default_value)

@@ -80,7 +80,9 @@ class Progress:
 def move(
     source: TransferEndpoint, target: TransferEndpoint, stream: TextIO
 ) -> tuple[Counts, Counts]:
-    """Copy all tasks that the target does not have yet; return the final counts of both.
+    """Copy all tasks that the target does not have yet, and the settings of hosts.
+
+    :return: the final counts of both.
 
     :raises CannotMove: when the target contains tasks that the source does not.
     :raises CannotOpen: when a daemon started on one of them during the move.
@@ -93,6 +95,7 @@ def move(
         target.write(source.tasks(done, to), source.attempts(done, to))
         progress.add(source.count_to(to) - source.count_to(done))
         done = to
+    target.write_host_settings(source.host_settings())
     target.finalize()
     # A daemon that was suspended or cut off from its database may have resumed.
     for endpoint in (source, target):

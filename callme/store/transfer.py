@@ -30,6 +30,9 @@ TASK_ROW = Columns(
     )
 )
 ATTEMPT_ROW = Columns(("task_id", *ATTEMPT))
+HOST_SETTING_ROW = Columns(
+    ("host", "max_concurrent", "max_per_minute", "paused_at", "paused_until")
+)
 
 
 @frozen
@@ -69,6 +72,10 @@ class TransferEndpoint(ABC):
         """Add tasks and their attempts in one transaction."""
 
     @abstractmethod
+    def write_host_settings(self, rows: Iterable[Row]) -> None:
+        """Replace the settings of all hosts."""
+
+    @abstractmethod
     def finalize(self) -> None:
         """Make the store ready for daemons."""
 
@@ -102,6 +109,10 @@ class TransferEndpoint(ABC):
     def attempts(self, after: int, to: int) -> Iterator[Row]:
         """Yield the attempts of these tasks."""
         return self._between(f"SELECT {ATTEMPT_ROW} FROM attempt", after, to)
+
+    def host_settings(self) -> Iterator[Row]:
+        """Yield the pauses and limits of hosts."""
+        return self._select(f"SELECT {HOST_SETTING_ROW} FROM host_setting ORDER BY host")
 
     def _between(self, select: str, after: int, to: int) -> Iterator[Row]:
         where = "WHERE task_id > ? AND task_id <= ? ORDER BY task_id"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from callme.core.task import Reason, State
@@ -17,6 +20,7 @@ from callme.hosts.settings import INDEFINITELY, HostSettings
 from callme.store import queue, tasks
 from callme.store.changes import Changes
 from callme.store.database import Store
+from tests.helpers.query_plans import explain
 from tests.helpers.stores import HOST, put, record_changes
 from tests.helpers.tasks import NOON
 
@@ -125,3 +129,20 @@ async def test_each_due_host_is_found_once(store: Store) -> None:
     assert await store.read(each_due_host, NOON) == [OTHER, HOST]
     await store.write(queue.claim, {HOST: 9, OTHER: 9}, NOON)
     assert await store.read(each_due_host, NOON) == []
+
+
+async def test_hosts_are_listed_from_indexes(store: Store) -> None:
+    """No query of hosts reads all tasks: each goes from host to host along an index."""
+    for number in range(200):
+        await put(store, f"task{number}", NOON + 60 * number)
+    listing: dict[str, Any] = {"start_from": "a", "limit": 10, "now": NOON}
+    queries: list[Callable[[Any], object]] = [
+        lambda cursor: list_hosts(cursor, **listing),
+        lambda cursor: each_due_host(cursor, NOON),
+    ]
+    for query in queries:
+        steps = await store.read(explain, query)
+        assert any("task_host" in step for step in steps), steps
+        for step in steps:
+            assert "Seq Scan on task" not in step, steps
+            assert not step.startswith("SCAN task") or "INDEX" in step, steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from twisted.internet import reactor
 from callme import move
 from callme.core.task import Outcome, State, Task
 from callme.core.transitions import PutCondition, decide_after_attempt
+from callme.hosts.operations import delete_settings, load_settings, put_settings
+from callme.hosts.settings import INDEFINITELY, HostSettings
 from callme.store import queue, tasks
 from callme.store.database import Store
 from callme.store.interface import CannotOpen, Cursor
@@ -82,6 +85,10 @@ def labels_in(cursor: Cursor) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
 
 
+def settings_in(cursor: Cursor) -> Sequence[HostSettings]:
+    return load_settings(cursor, "a").settings
+
+
 async def sqlite_tasks(path: Path) -> list[Task]:
     store = SqliteStore(open_database(path), reactor, lambda: "b")
     found = await all_of(store)
@@ -101,6 +108,10 @@ async def test_move_there_and_back_preserves_all_rows(
     await fill(store)
     before = await all_of(store)
     labels = await store.read(labels_in)
+    for host in ("*", HOST):
+        settings = {"max_concurrent": 3, "max_per_minute": 10, "paused_until": INDEFINITELY}
+        await store.write(put_settings, host, settings, NOON)
+    settings_before = await store.read(settings_in)
     await store.close()
     assert {task.state for task in before} == set(State)
     assert [value for _, value in labels] == sorted(str(number) for number in range(30))
@@ -116,6 +127,8 @@ async def test_move_there_and_back_preserves_all_rows(
     there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
     assert before == await all_of(there)
     assert labels == await there.read(labels_in)
+    assert settings_before == await there.read(settings_in)
+    await there.write(delete_settings, "*")
     # Row ids continue after the copied ones, and running tasks are orphans now.
     await there.write(tasks.put, definition("new"), PutCondition.NONE, NOON)
     await there.write(tasks.delete, definition("new").key)
@@ -123,6 +136,10 @@ async def test_move_there_and_back_preserves_all_rows(
     back = path.with_name("back.sqlite")
     run(url, back)
     assert before == await sqlite_tasks(back)
+    returned = SqliteStore(open_database(back), reactor, lambda: "b")
+    (own,) = await returned.read(settings_in)
+    await returned.close()
+    assert own == settings_before[1]
 
 
 async def test_running_task_is_rescued_after_the_move(path: Path, url: str) -> None:

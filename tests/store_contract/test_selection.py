@@ -14,9 +14,9 @@ from callme.core.times import Key
 from callme.store import tasks
 from callme.store.database import Store
 from callme.store.listing import activity, counts, sources
-from callme.store.sqlite.cursor import SqliteCursor
 from callme.store.sqlite.engine import SqliteStore
 from tests.helpers.filled_store import HOSTS, fill, matches
+from tests.helpers.query_plans import explain
 from tests.helpers.tasks import NOON
 
 CHOICES: dict[str, list[Any]] = {
@@ -59,29 +59,10 @@ async def keys(store: Store, limit: int, **query: Any) -> list[Key]:
         assert start_from.task_name.startswith(query.get("prefix", ""))
 
 
-class Recorder:
-    """A cursor that records its statements."""
-
-    def __init__(self, cursor: Any) -> None:
-        self.cursor = cursor
-        self.statements: list[tuple[str, Any]] = []
-
-    def execute(self, statement: str, values: Any = ()) -> Any:
-        self.statements.append((statement, values))
-        return self.cursor.execute(statement, values)
-
-
 def plans(cursor: Any, filters: dict[str, Any], by_due: bool) -> list[str]:
     """Return the steps of the database for a page after the first, index and sort in each."""
-    recorder: Any = Recorder(cursor)
-    tasks.list_page(recorder, start_from=Key("a", NOON), limit=7, by_due=by_due, **filters)
-    is_sqlite = isinstance(cursor, SqliteCursor)
-    explain = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
-    return [
-        str(row[3] if is_sqlite else row[0])
-        for statement, values in recorder.statements
-        for row in cursor.execute(f"{explain} {statement}", values).fetchall()
-    ]
+    listing: dict[str, Any] = {"start_from": Key("a", NOON), "limit": 7, "by_due": by_due}
+    return explain(cursor, lambda recorder: tasks.list_page(recorder, **listing, **filters))
 
 
 @pytest.mark.parametrize("by_due", [False, True])

@@ -10,7 +10,7 @@ import psycopg
 
 from ..codec import Columns, Row
 from ..interface import CannotOpen
-from ..transfer import ATTEMPT_ROW, TASK_ROW, TransferEndpoint
+from ..transfer import ATTEMPT_ROW, HOST_SETTING_ROW, TASK_ROW, TransferEndpoint
 from .cursor import Text, translate
 from .dsn import SCHEMA
 from .setup import PEER_TIMEOUT_SECONDS, hold_migrations, open_server
@@ -59,6 +59,13 @@ class PostgresqlEndpoint(TransferEndpoint):
         with self._connection.transaction():
             self._copy("task", TASK_ROW, tasks, _PAYLOAD, _DETAIL)
             self._copy("attempt", ATTEMPT_ROW, attempts, _BODY, _ATTEMPT_DETAIL)
+
+    def write_host_settings(self, rows: Iterable[Row]) -> None:
+        places = HOST_SETTING_ROW.placeholders()
+        insert = f"INSERT INTO host_setting ({HOST_SETTING_ROW}) VALUES ({places})"
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.execute("DELETE FROM host_setting")
+            cursor.executemany(translate(insert), list(rows))
 
     def _copy(
         self, table: str, columns: Columns, rows: Iterable[Row], text: int, detail: int

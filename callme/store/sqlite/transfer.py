@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..codec import Columns, Row
 from ..interface import CannotOpen
-from ..transfer import ATTEMPT_ROW, TASK_ROW, TransferEndpoint
+from ..transfer import ATTEMPT_ROW, HOST_SETTING_ROW, TASK_ROW, TransferEndpoint
 from .file import configure_writer, open_database
 
 
@@ -35,10 +36,20 @@ class SqliteEndpoint(TransferEndpoint):
         """Do nothing: the lock on the file excludes daemons."""
 
     def write(self, tasks: Iterable[Row], attempts: Iterable[Row]) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             self._insert("task", TASK_ROW, tasks)
             self._insert("attempt", ATTEMPT_ROW, attempts)
+
+    def write_host_settings(self, rows: Iterable[Row]) -> None:
+        with self._transaction():
+            self._connection.execute("DELETE FROM host_setting")
+            self._insert("host_setting", HOST_SETTING_ROW, rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
             self._connection.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:

@@ -176,11 +176,9 @@ class AsyncClient:
         dry_run: bool = False,
         **filters: Unpack[TaskFilters],
     ) -> Rescheduled:
-        """Move the failed tasks that match filters, of which one at least is required.
+        """Move the failed tasks that match filters, as :meth:`reschedule` does; one is required.
 
-        :param at: the new time; the default is the next minute.
         :param spread: the minutes over which the tasks are distributed, 1,000 tasks at a time.
-        :param all_states: whether scheduled and succeeded tasks are moved too.
         :param dry_run: whether to change nothing, and return what would be moved.
         """
         request = requests.reschedule_all(

@@ -131,12 +131,10 @@ def select_page(
     :param start_from: the first key of the page, inclusive.
     :param by_due: whether the order is by time, then name, and not by name, then time.
     """
-    order = DUE_ORDER if by_due else NAME_ORDER
-    if selection.task_name is not None:
-        order = NAME_ORDER
-        if start_from is not None:
-            due_from = max(start_from.trigger_at, selection.due_from or 0)
-            selection, start_from = evolve(selection, due_from=due_from), None
+    order = DUE_ORDER if by_due and selection.task_name is None else NAME_ORDER
+    if selection.task_name is not None and start_from is not None:
+        due_from = max(start_from.trigger_at, selection.due_from or 0)
+        selection, start_from = evolve(selection, due_from=due_from), None
     plan = choose_plan(cursor, selection, order)
     bounds, end = _bounds(cursor, plan, start_from)
     statement = plan.rows(*bounds)

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import islice
 from typing import Any, cast
 
 import click
 
-from ..client.documents import FieldError, Filters, Parameters
+from ..client.documents import Filters, Parameters
 from .display import clean, forecast_text, json_of, line_of, story_of
 from .exits import FAILED, exit_codes
+from .filters import (
+    delete_all,
+    filters_of,
+    move_all,
+    retry,
+    spread_option,
+    state_and_filter_options,
+    yes_option,
+)
+from .reports import report_deleted, report_moved, report_warnings
 from .session import Session, needs_session
 
-STATES = click.Choice(["scheduled", "running", "succeeded", "failed"])
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 
 
@@ -126,7 +135,7 @@ def put(session: Session, /, name: str, when: str, url: str, **options: Any) -> 
             click.echo(json_of(session.client.preview(name, when, url, **parameters)))
             return
         task = session.client.put(name, when, url, replace=replace, **parameters)
-    _report_warnings(session, task.get("warnings", ()))
+    report_warnings(session, task.get("warnings", ()))
     click.echo(task["task"])
 
 
@@ -159,13 +168,7 @@ def show(session: Session, key: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--state", type=STATES, help="Only tasks in this state.")
-@click.option("--reason", help="Only tasks that failed for this reason, such as timeout.")
-@click.option("--host", metavar="HOST:PORT", help="Only tasks that call this host.")
-@click.option("--prefix", help="Only tasks whose name begins with this.")
-@click.option("--label", metavar="KEY:VALUE", multiple=True, help="Only tasks with this label.")
-@click.option("--due-from", metavar="WHEN", help="Only tasks due at this time or later.")
-@click.option("--due-before", metavar="WHEN", help="Only tasks due before this time.")
+@state_and_filter_options
 @click.option("--order", type=click.Choice(["name", "due"]), help="By name, or by time.")
 @click.option("--future-only", is_flag=True, help="Only tasks whose minute has not begun.")
 @click.option("--limit", type=click.IntRange(1), help="The maximum number of tasks.")
@@ -175,10 +178,7 @@ def ls(
     session: Session, /, name: str | None, limit: int | None, as_json: bool, **given: Any
 ) -> None:
     """List the tasks of NAME, or all tasks. With --json, each line is one object."""
-    chosen = {key: value for key, value in given.items() if value}
-    if "label" in chosen:
-        chosen["label"] = list(chosen["label"])
-    filters = cast("Filters", chosen)
+    filters = cast("Filters", filters_of(given))
     if limit is not None:
         filters["limit"] = min(limit, 1000)
     with exit_codes():
@@ -207,35 +207,65 @@ def wait(session: Session, key: str, timeout: float | None, as_json: bool) -> No
 
 
 @click.command()
-@click.argument("target", metavar="KEY|NAME")
+@click.argument("target", metavar="[KEY|NAME]", required=False)
 @click.argument("when", required=False)
 @click.option("--all", "all_states", is_flag=True, help="Scheduled and succeeded tasks too.")
+@state_and_filter_options
+@spread_option
+@yes_option
 @needs_session
-def reschedule(session: Session, target: str, when: str | None, all_states: bool) -> None:
-    """Move failed tasks to another minute: one, or those of a name.
+def reschedule(
+    session: Session,
+    /,
+    target: str | None,
+    when: str | None,
+    all_states: bool,
+    spread: int | None,
+    yes: bool,
+    **given: Any,
+) -> None:
+    """Move failed tasks to another minute: one, those of a name, or those that match filters.
+
+    \b
+    callme reschedule report@1858838400 +1h
+    callme reschedule +1h --host api.example.com:443 --spread 30
 
     Without WHEN, it is the next minute. Prints the old and the new KEY of each task that moves.
     """
+    filters = filters_of(given)
+    if filters:
+        if when is not None:
+            raise click.UsageError("expected a KEY or NAME, or filters, and not both")
+        move_all(session, target, yes=yes, all_states=all_states, spread=spread, **filters)
+        return
+    if target is None or spread is not None:
+        raise click.UsageError("expected a KEY, a NAME or a filter; --spread needs a filter")
     with exit_codes():
         result = session.client.reschedule(target, when, all_states=all_states)
-    _report_warnings(session, result.get("warnings", ()))
-    for moved in result["rescheduled"]:
-        click.echo(f"{moved['from']} {moved['to']}")
-    _report_skipped(session, result["skipped"])
+    report_moved(session, result)
 
 
 @click.command()
-@click.argument("target", metavar="KEY|NAME")
-@click.option("--yes", is_flag=True, help="Do not ask before deleting all tasks of a name.")
+@click.argument("target", metavar="[KEY|NAME]", required=False)
+@state_and_filter_options
+@yes_option
 @needs_session
-def delete(session: Session, target: str, yes: bool) -> None:
-    """Cancel and delete a task, or all tasks of a name. Prints how many."""
+def delete(session: Session, /, target: str | None, yes: bool, **given: Any) -> None:
+    """Cancel and delete a task, all tasks of a name, or those that match filters.
+
+    Prints how many.
+    """
+    filters = filters_of(given)
+    if (target is None) == (not filters):
+        raise click.UsageError("expected a KEY or NAME, or filters, and not both")
+    if target is None:
+        delete_all(session, filters, yes=yes)
+        return
     if "@" not in target and not yes and sys.stdin.isatty():
         click.confirm(f"Delete all tasks with the name {clean(target)}?", abort=True, err=True)
     with exit_codes():
         result = session.client.delete(target)
-    click.echo(result["deleted"])
-    _report_skipped(session, result["skipped"])
+    report_deleted(session, result)
 
 
 @click.command()
@@ -274,14 +304,4 @@ def resume(session: Session, host: str) -> None:
         session.client.put_host(host, paused=False)
 
 
-def _report_warnings(session: Session, warnings: Iterable[FieldError]) -> None:
-    for warning in warnings:
-        session.warn(f"warning: {clean(warning['detail'])}")
-
-
-def _report_skipped(session: Session, skipped: Iterable[Any]) -> None:
-    for one in skipped:
-        session.warn(f"skipped: {clean(one['task'])}: {clean(one['reason'])}")
-
-
-COMMANDS = (put, show, ls, wait, reschedule, delete, pause, resume, forecast)
+COMMANDS = (put, show, ls, wait, reschedule, retry, delete, pause, resume, forecast)

@@ -14,9 +14,9 @@ from rich.progress import Progress
 
 from ..client import Client
 from ..client.documents import BatchResult, Filters, Parameters
-from .commands import STATES
 from .display import clean, json_of
 from .exits import FAILED, exit_codes
+from .filters import STATES
 from .rows import Row, batches, csv_rows, ndjson_rows
 from .session import Session, needs_session
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from click.testing import CliRunner, Result
 
+from callme.cli import filters
 from callme.cli.main import cli
 from tests.helpers.processes import Daemon, Sink
 
@@ -50,6 +51,30 @@ def test_task_is_registered_shown_moved_and_deleted(callme: Run) -> None:
     assert callme("delete", "a").stdout == "1\n"
     assert callme("forecast").stdout.startswith("0 calls until ")
     assert json.loads(callme("forecast", "--json").stdout)["calls"] == 0
+
+
+def test_tasks_that_match_filters_are_moved_retried_and_deleted(
+    callme: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        callme("put", name, "1858809600", URL, "--label", "c=1")
+    moved = callme("reschedule", "1858896000", "--label", "c:1", "--all", "--spread", "2").stdout
+    assert moved == f"{KEY} a@1858896000\nb@1858809600 b@1858896060\n"
+    assert callme("retry", "--failed", "--host", "example.com:80").stdout == ""
+    assert callme("delete", "--prefix", "a").stdout == "1\n"
+    assert callme("ls", "--json").stdout.count("\n") == 1
+    for wrong in (("retry",), ("delete",), ("delete", "b", "--prefix", "b"), ("reschedule",)):
+        callme(*wrong, code=2)
+    callme("reschedule", "b", "--spread", "3", code=2)
+    callme("reschedule", "b", "+1h", "--prefix", "b", code=2)
+    # On a terminal, the command asks before.
+    monkeypatch.setattr(filters, "_asks", lambda yes: not yes)
+    refused = callme("delete", "--label", "c:1", code=1, text="n\n")
+    assert "Delete 1 task?" in refused.output
+    moving = ("reschedule", "--label", "c:1", "--all")
+    assert "Move 1 task?" in callme(*moving, code=1, text="n\n").output
+    assert callme("ls", "--json").stdout.count("b@1858896060") == 1
+    assert callme("delete", "--label", "c:1", "--yes").stdout == "1\n"
 
 
 def test_host_is_paused_and_resumed(callme: Run, daemon: Daemon) -> None:

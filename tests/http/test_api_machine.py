@@ -35,6 +35,12 @@ LISTS = [
 Key = tuple[str, int]
 
 
+def filters_of(prefix: str | None, state: str | None) -> str:
+    """Return the query string of filters."""
+    given = {"prefix": prefix and PATHS[prefix], "state": state}
+    return "&".join(f"{name}={value}" for name, value in given.items() if value)
+
+
 @define
 class Modelled:
     """A task of the model."""
@@ -225,6 +231,77 @@ class ApiMachine(RuleBasedStateMachine):
         for _, new, task in moves:
             self.tasks[name, new] = Modelled(task.payload)
         self.due()
+
+    @rule(
+        prefix=NAMES | st.none(),
+        state=st.sampled_from(STATES),
+        every=st.booleans(),
+        to=MINUTES,
+        spread=st.sampled_from([None, 2]),
+        preview=st.booleans(),
+    )
+    def reschedule_all(
+        self,
+        prefix: str | None,
+        state: str | None,
+        every: bool,
+        to: int,
+        spread: int | None,
+        preview: bool,
+    ) -> None:
+        query = filters_of(prefix, state) + ("&all" if every else "")
+        query += f"&spread={spread}" if spread else ""
+        query += "&dry_run" if preview else ""
+        answer = self.ask("POST", f"/reschedule/?{query}", {"trigger_at": self.minute(to)})
+        if answer is None:
+            return
+        if not (prefix or state) or (state not in (None, "failed") and not every):
+            assert answer.status == 400
+            return
+        keys = self.matching(prefix, state if every else "failed")
+        moves: list[tuple[Key, int]] = []
+        moving = [key for key in keys if self.tasks[key].state != "running"]
+        taken = {*self.tasks} - {*moving}
+        for key in moving:
+            at = self.minute(to) + 60 * ((spread or 0) * keys.index(key) // len(keys))
+            while (key[0], at) in taken:
+                at += 60
+            taken.add((key[0], at))
+            moves.append((key, at))
+        skipped = [key for key in keys if key not in moving]
+        assert answer.json == {
+            "rescheduled": [
+                {"from": f"{name}@{at}", "to": f"{name}@{new}"} for (name, at), new in moves
+            ],
+            "skipped": [{"task": f"{name}@{at}", "reason": "running"} for name, at in skipped],
+        }
+        if not preview:
+            moved = {(key[0], new): self.tasks.pop(key) for key, new in moves}
+            self.tasks |= {key: Modelled(task.payload) for key, task in moved.items()}
+            self.due()
+
+    @rule(prefix=NAMES | st.none(), state=st.sampled_from(STATES), preview=st.booleans())
+    def delete_all(self, prefix: str | None, state: str | None, preview: bool) -> None:
+        query = filters_of(prefix, state) + ("&dry_run" if preview else "")
+        answer = self.ask("DELETE", f"/task/?{query}")
+        if answer is None:
+            return
+        if not (prefix or state):
+            assert answer.status == 400
+            return
+        keys = self.matching(prefix, state)
+        running = [key for key in keys if self.tasks[key].state == "running"]
+        skipped = [{"task": f"{name}@{at}", "reason": "running"} for name, at in running]
+        assert answer.json == {"deleted": len(keys) - len(running), "skipped": skipped}
+        for key in {*keys} - {*running} if not preview else ():
+            del self.tasks[key]
+
+    def matching(self, prefix: str | None, state: str | None) -> list[Key]:
+        return sorted(
+            key
+            for key, task in self.tasks.items()
+            if key[0].startswith(prefix or "") and state in (None, task.state)
+        )
 
     @rule(which=st.integers(0, 20))
     def delete_one(self, which: int) -> None:

@@ -298,6 +298,9 @@ def _read(request: IRequest, accepted: Sequence[bytes]) -> bytes:
 
 def _bad_body(detail: str, pointer: str = "") -> Problem:
     # The empty pointer refers to the whole body (RFC 6901, section 5).
+    if pointer.startswith("/payload/"):
+        # Even a name in a payload may be a secret.
+        pointer = "/payload"
     where = f"{pointer.lstrip('/')}: " if pointer else ""
     return Problem(400, where + detail, errors=[FieldError(pointer, detail)])
 

@@ -224,7 +224,7 @@ def reschedule(
     yes: bool,
     **given: Any,
 ) -> None:
-    """Move failed tasks to another minute: one, those of a name, or those that match filters.
+    """Move a task, all of a name, or those that match filters.
 
     \b
     callme reschedule report@1858838400 +1h
@@ -251,7 +251,7 @@ def reschedule(
 @yes_option
 @needs_session
 def delete(session: Session, /, target: str | None, yes: bool, **given: Any) -> None:
-    """Cancel and delete a task, all tasks of a name, or those that match filters.
+    """Delete a task, all of a name, or those that match filters.
 
     Prints how many.
     """

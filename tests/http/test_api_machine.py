@@ -252,11 +252,12 @@ class ApiMachine(RuleBasedStateMachine):
         query = filters_of(prefix, state) + ("&all" if every else "")
         query += f"&spread={spread}" if spread else ""
         query += "&dry_run" if preview else ""
-        answer = self.ask("POST", f"/reschedule/?{query}", {"trigger_at": self.minute(to)})
-        if answer is None:
-            return
+        request = ("POST", f"/reschedule/?{query}", {"trigger_at": self.minute(to)})
         if not (prefix or state) or (state not in (None, "failed") and not every):
-            assert answer.status == 400
+            assert ask(self.world, *request).status == 400
+            return
+        answer = self.ask(*request)
+        if answer is None:
             return
         keys = self.matching(prefix, state if every else "failed")
         moves: list[tuple[Key, int]] = []
@@ -283,11 +284,11 @@ class ApiMachine(RuleBasedStateMachine):
     @rule(prefix=NAMES | st.none(), state=st.sampled_from(STATES), preview=st.booleans())
     def delete_all(self, prefix: str | None, state: str | None, preview: bool) -> None:
         query = filters_of(prefix, state) + ("&dry_run" if preview else "")
+        if not (prefix or state):
+            assert ask(self.world, "DELETE", f"/task/?{query}").status == 400
+            return
         answer = self.ask("DELETE", f"/task/?{query}")
         if answer is None:
-            return
-        if not (prefix or state):
-            assert answer.status == 400
             return
         keys = self.matching(prefix, state)
         running = [key for key in keys if self.tasks[key].state == "running"]

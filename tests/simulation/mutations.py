@@ -125,7 +125,7 @@ def _() -> list[Patch]:
     return [_around(Store, "write", changed)]
 
 
-@mutation("a failed transaction is reported as successful", 1)
+@mutation("a failed transaction is reported as successful", 6)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, failure: Any, batch: Any) -> None:
         functions = [operation.function for operation, _ in batch]
@@ -295,7 +295,7 @@ def _() -> list[Patch]:
     return [patch.object(Dispatcher, "_launch", changed)]
 
 
-@mutation("max_delay is not checked after connecting", 117)
+@mutation("max_delay is not checked after connecting", 159)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any) -> Any:
         lasting = evolve(self.claim.definition, max_delay=525_600)
@@ -336,7 +336,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "_transact", changed)]
 
 
-@mutation("a failed tick is not retried", 7)
+@mutation("a failed tick is not retried", 208)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", lambda self, failure: None)]
 
@@ -391,7 +391,7 @@ def _() -> list[Patch]:
     return [_around(queue, "take_orphans", changed)]
 
 
-@mutation("claims of a dead daemon are not rescued", 9)
+@mutation("claims of a dead daemon are not rescued", 11)
 def _() -> list[Patch]:
     return [patch.object(queue, "take_orphans", lambda write, now, **_: [])]
 
@@ -454,7 +454,7 @@ def _() -> list[Patch]:
     return [_around(Definition, "expects", changed)]
 
 
-@mutation("a call that timed out counts as success", 1)
+@mutation("a call that timed out counts as success", 3)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         if outcome.reason is not None and outcome.reason.value == "timeout":

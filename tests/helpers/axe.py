@@ -39,7 +39,7 @@ def _script() -> str:
     """Return axe-core; without it, the test is skipped, or fails in CI."""
     spec = find_spec(PACKAGE)
     folders = spec.submodule_search_locations if spec else None
-    path = os.environ.get("CALLME_AXE") or (f"{folders[0]}/axe.min.js" if folders else "")
+    path = os.environ.get("AXE_CORE") or (f"{folders[0]}/axe.min.js" if folders else "")
     if not path:
         reason = "axe-core is not installed: pip install --no-deps axe-playwright-python"
         if os.environ.get("CI"):

@@ -226,7 +226,9 @@ def test_json_is_indented_without_a_change_of_its_tokens(text: str, indented: st
     assert json.loads(indented) == json.loads(text)
 
 
-@pytest.mark.parametrize("text", ["", "1", '"a"', '{"a"', "{'a': 1}", "[" * 3000 + "]" * 3000])
+@pytest.mark.parametrize(
+    "text", ["", "1", '"a"', '{"a"', "{'a': 1}", *("[" * deep + "]" * deep for deep in (101, 3000))]
+)
 def test_text_that_is_no_json_structure_is_not_indented(text: str) -> None:
     assert indent_json(text, 4000) is None
 

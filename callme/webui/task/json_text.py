@@ -13,6 +13,9 @@ _INDENT = "  "
 _MAX_INDENTS = 20
 """Indentation of the deepest values: without a bound, it would outgrow the text."""
 
+MAX_DEPTH = 100
+"""Levels of nested values up to which a text is indented; Python's parser has no fixed limit."""
+
 
 def indent_json(text: str, limit: int) -> tuple[str, bool] | None:
     """Return an object or a list with line breaks, and whether the text is complete.
@@ -20,7 +23,8 @@ def indent_json(text: str, limit: int) -> tuple[str, bool] | None:
     Numbers, strings and the order of members stay as they are: the text is not encoded again.
 
     :param limit: the number of characters after which the rest is left out.
-    :return: ``None`` for a text that is no JSON object or list, or is too long to be parsed.
+    :return: ``None`` for a text that is no JSON object or list, is too long to be parsed, or is
+        nested too deeply.
     """
     if not _is_structure(text):
         return None
@@ -38,6 +42,8 @@ def indent_json(text: str, limit: int) -> tuple[str, bool] | None:
         else:
             part = f"{mark} " if mark == ":" else mark
         depth += mark in _OPENING
+        if depth > MAX_DEPTH:
+            return None
         parts.append(part)
         size += len(part)
         before = mark

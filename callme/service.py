@@ -155,7 +155,8 @@ class Parts:
 
 def build(environment: Environment) -> Parts:
     """Return the parts of a daemon, connected; none has started."""
-    settings, store, clock = environment.settings, environment.store, environment.clock
+    settings, store = environment.settings, environment.store
+    clock, now = environment.clock, environment.now
     store.on_failure = settings.on_failure
     registry = CollectorRegistry()
     counters = Counters(registry)
@@ -169,23 +170,26 @@ def build(environment: Environment) -> Parts:
     scheduler = _scheduler(environment)
     for subscriber in (counters, long_poll, scheduler):
         store.changes.subscribe(subscriber.on_changes)
-    audit = AuditLog(environment.now)
-    forecaster = Forecaster(
-        store=store, capacity=scheduler.capacity, clock=clock, now=environment.now
-    )
+    audit = AuditLog(now)
+    forecaster = Forecaster(store=store, capacity=scheduler.capacity, clock=clock, now=now)
     metrics = _metrics(environment, registry, scheduler)
+    # The API and the web page share these: a lock in them bounds what both do at a time.
+    tasks = TaskService(store=store, now=now, audit=audit)
+    hosts = HostService(store=store, scheduler=scheduler, audit=audit)
     api = Api(
         store=store,
         scheduler=scheduler,
         clock=clock,
-        now=environment.now,
+        now=now,
         audit=audit,
         metrics=metrics,
         networks=settings.networks,
         long_poll=long_poll,
         forecaster=forecaster,
+        task_service=tasks,
+        hosts=hosts,
     )
-    webui = _webui(environment, scheduler, forecaster, audit)
+    webui = _webui(environment, scheduler, forecaster, tasks, hosts)
     site = BoundedSite(
         RootResource(api.resource(), webui.app.resource()),
         clock,
@@ -242,14 +246,18 @@ def _metrics(
 
 
 def _webui(
-    environment: Environment, scheduler: Scheduler, forecaster: Forecaster, audit: AuditLog
+    environment: Environment,
+    scheduler: Scheduler,
+    forecaster: Forecaster,
+    tasks: TaskService,
+    hosts: HostService,
 ) -> WebUi:
     store, clock, now = environment.store, environment.clock, environment.now
     return WebUi(
         store=store,
         scheduler=scheduler,
-        tasks=TaskService(store=store, now=now, audit=audit),
-        hosts=HostService(store=store, scheduler=scheduler, audit=audit),
+        tasks=tasks,
+        hosts=hosts,
         charts=ChartCache(store=store, forecaster=forecaster, clock=clock, now=now),
         clock=clock,
         now=now,

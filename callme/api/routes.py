@@ -97,6 +97,8 @@ class Api:
     :param networks: the addresses that callbacks may go to.
     :param long_poll: the clients that wait for a task to change.
     :param forecaster: makes forecasts, and caches them.
+    :param task_service: changes tasks.
+    :param hosts: reads and changes the settings of hosts.
     """
 
     _store: Store
@@ -108,18 +110,10 @@ class Api:
     _networks: AddressPolicy = field(factory=AddressPolicy)
     _long_poll: LongPoll
     _forecaster: Forecaster
-    _task_service: TaskService = field(init=False)
-    _hosts: HostService = field(init=False)
+    _task_service: TaskService
+    _hosts: HostService
     _page_reader: PageReader = field(init=False)
     _calendars: Calendars = field(init=False)
-
-    @_task_service.default
-    def _default_task_service(self) -> TaskService:
-        return TaskService(store=self._store, now=self._now, audit=self._audit)
-
-    @_hosts.default
-    def _default_hosts(self) -> HostService:
-        return HostService(store=self._store, scheduler=self._scheduler, audit=self._audit)
 
     @_page_reader.default
     def _default_page_reader(self) -> PageReader:

@@ -11,25 +11,15 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..core.text.nearest import Nearest
 from ..errors import Invalid, quoted
+from ..server.paths import API_SEGMENTS
 from ..server.problem import RETRY_LATER, Problem, set_head
 from ..server.refusals import Refusal
 from ..store.interface import StoreUnavailable
 from .long_poll import TooManyWaiters
 
-_ENDPOINTS = (
-    "task",
-    "status",
-    "batch",
-    "reschedule",
-    "hosts",
-    "forecast",
-    "healthz",
-    "metrics",
-    "openapi.json",
-)
 _DEEP = {"task": "", "status": "", "reschedule": "<task_name>", "hosts": ""}
 """Endpoints whose path may have a second segment, and the one where that is required."""
-_NEAREST = Nearest(_ENDPOINTS)
+_NEAREST = Nearest(API_SEGMENTS)
 _ALIASES = {
     **dict.fromkeys(("job", "jobs", "schedule", "schedules", "callback", "callbacks"), "task"),
     **dict.fromkeys(("cancel", "delete", "remove"), "DELETE task"),

@@ -78,20 +78,19 @@ def safe_redirect_target(path: str) -> str:
     return path if plain and is_page(bare) and not is_public(bare) else OVERVIEW
 
 
-OWN_SEGMENTS = frozenset(
-    {
-        "batch",
-        "forecast",
-        "healthz",
-        "hosts",
-        "metrics",
-        "openapi.json",
-        "page",
-        "reschedule",
-        "status",
-        "task",
-    }
+API_SEGMENTS = (
+    "task",
+    "status",
+    "batch",
+    "reschedule",
+    "hosts",
+    "forecast",
+    "healthz",
+    "metrics",
+    "openapi.json",
 )
+"""The first segments of the paths of the API."""
+OWN_SEGMENTS = frozenset({*API_SEGMENTS, "page"})
 """The first segments of callme's own paths."""
 MAX_BASE_PATH = 256
 """Maximum length of a base path."""

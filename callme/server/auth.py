@@ -43,6 +43,10 @@ _OWN_SITES = (b"same-origin", b"none")
 _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 
+READ_ONLY = "this session is read-only: log in with another token"
+"""The error for a change that a session may not make."""
+
+
 def session_cookie(*, secure: bool, at_root: bool) -> str:
     """Return the name of the session cookie.
 
@@ -312,8 +316,7 @@ class Gate:
             and method not in _SAFE_METHODS
             and path not in (LOGIN.encode(), LOGOUT.encode())
         ):
-            detail = "this session is read-only: log in with another token"
-            return Problem(403, detail, refusal=Refusal.READ_ONLY)
+            return Problem(403, READ_ONLY, refusal=Refusal.READ_ONLY)
         request.access = session.access
         request.setComponent(IUserSession, UserSession(session))
         return None

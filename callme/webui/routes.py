@@ -88,7 +88,15 @@ from .lists import upcoming as upcoming_lists
 from .lists.bulk_actions import BulkActions
 from .lists.bulk_pages import BulkPages
 from .lists.pages import ListPages, MainPart
-from .session import MAX_FIELDS, LoginRequired, check_csrf, current_viewer, parse_form, set_session
+from .session import (
+    MAX_FIELDS,
+    LoginRequired,
+    check_csrf,
+    check_may_change,
+    current_viewer,
+    parse_form,
+    set_session,
+)
 from .task.copying import Copying
 from .task.new_form import NewTaskForm
 from .task.new_task import ACTION_FIELD, PREVIEW, NewTaskPage
@@ -105,7 +113,6 @@ WAIT_SECONDS = 0.02
 """How long the dashboard waits for fresh chart panels."""
 MAX_TASK_FIELDS = 40
 """Maximum number of fields of the form for a new task."""
-_READ_ONLY = "this session is read-only: log in with another token"
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 _FLASHES = {
     "created": "The task was created.",
@@ -302,8 +309,7 @@ class WebUi:
     async def new(self, request: Request) -> Layout | bytes:
         """Return the form for a new task, perhaps a duplicate, or create or preview the task."""
         viewer = current_viewer(request)
-        if not viewer.may_change:
-            raise Problem(403, _READ_ONLY)
+        check_may_change(viewer)
         parameters = parse_query(request, ("from",))
         if request.method == b"POST":
             fields = self._parse_change(request, MAX_TASK_FORM, MAX_TASK_FIELDS)
@@ -376,8 +382,7 @@ class WebUi:
 
         :raises Problem: if the viewer may not change anything, or the form is not of its session.
         """
-        if not current_viewer(request).may_change:
-            raise Problem(403, _READ_ONLY)
+        check_may_change(current_viewer(request))
         fields = parse_form(request, max_bytes, max_fields)
         check_csrf(request, fields)
         return fields
@@ -404,8 +409,7 @@ class WebUi:
             next path, or the meaning of a time to display with the form.
         """
         viewer = current_viewer(request)
-        if not viewer.may_change:
-            raise Problem(403, _READ_ONLY)
+        check_may_change(viewer)
         task = await self._get_task(request, path)
         confirmation, status = Confirmation(task=task, viewer=viewer, now=self._now()), 200
         if request.method == b"POST":

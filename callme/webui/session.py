@@ -11,7 +11,7 @@ from twisted.web.server import Request
 
 from ..security.sessions import verify_csrf
 from ..security.tokens import Permission
-from ..server.auth import IAnonymous, IReadOnly, IUserSession, session_cookie
+from ..server.auth import READ_ONLY, IAnonymous, IReadOnly, IUserSession, session_cookie
 from ..server.paths import MAX_FORM, MAX_SELECTION_FORM, base_path_of
 from ..server.problem import Problem
 from .layout import CSRF_FIELD, Viewer
@@ -32,6 +32,15 @@ def current_viewer(request: IRequest) -> Viewer:
     if user is None:
         return Viewer(may_change=not IReadOnly.providedBy(request))
     return Viewer(user.session.access.permission is Permission.WRITE, user.session.csrf_token)
+
+
+def check_may_change(viewer: Viewer) -> None:
+    """Check that a viewer may change something.
+
+    :raises Problem: 403.
+    """
+    if not viewer.may_change:
+        raise Problem(403, READ_ONLY)
 
 
 def set_session(request: Request, session: str, seconds: int) -> None:

@@ -16,7 +16,7 @@ from ...store import tasks as task_store
 from ...store.database import Store
 from ...store.listing.counts import Count, count_tasks
 from ..layout import Viewer
-from ..session import check_csrf, parse_selection
+from ..session import check_csrf, check_may_change, parse_selection
 from ..task.time_fields import TimeInput, meaning_of
 from .bulk import (
     CONFIRMED,
@@ -31,7 +31,7 @@ from .bulk import (
 )
 from .bulk_actions import BulkActions
 from .filters import read_filters
-from .pages import MainPart, check_may_change
+from .pages import MainPart
 from .task_list import SELECTED, key_of
 
 

@@ -27,7 +27,7 @@ from ...store.listing.activity import failure_groups
 from ...store.listing.counts import Count, count_states
 from ...store.stats import task_counts
 from ..layout import Viewer
-from ..session import check_csrf, parse_form
+from ..session import check_csrf, check_may_change, parse_form
 from ..widgets import Renderable, flash, pluralize
 from .failures import render_groups
 from .filters import Filters, filter_form, read_filters
@@ -49,15 +49,6 @@ class MainPart:
     title: str
     content: Renderable
     status: int = 200
-
-
-def check_may_change(viewer: Viewer) -> None:
-    """Check that a viewer may change something.
-
-    :raises Problem: 403.
-    """
-    if not viewer.may_change:
-        raise Problem(403, "this session is read-only: log in with another token")
 
 
 RESULT = ("done", "changed", "skipped")

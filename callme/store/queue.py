@@ -87,10 +87,10 @@ _RECORD = """
 _TASK_ATTEMPT = Columns(("task_id", *ATTEMPT))
 
 
-def insert_attempts_statement(rows: int) -> str:
+def insert_attempts_statement(rows: int, insert: str = "INSERT") -> str:
     """Return the statement that inserts attempts: for each row ``task_id``, then their values."""
     values = ", ".join([f"({_TASK_ATTEMPT.placeholders()})"] * rows)
-    return f"INSERT INTO attempt ({_TASK_ATTEMPT}) VALUES {values}"
+    return f"{insert} INTO attempt ({_TASK_ATTEMPT}) VALUES {values}"
 
 
 _ATTEMPT = insert_attempts_statement(1)

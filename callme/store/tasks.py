@@ -45,14 +45,16 @@ from .listing.plan import select_page, select_previous
 from .listing.selection import Selection
 
 
-def insert_statement(rows: int) -> str:
+def insert_statement(rows: int, insert: str = "INSERT") -> str:
     """Return the statement that inserts scheduled tasks whose keys are free.
+
+    :param insert: the verb.
 
     Its values are, for each row, those of the definition, ``due_at`` and ``created_at_ms``.
     """
     row = f"({STORED_DEFINITION.placeholders()}, 'scheduled', ?, ?)"
     return f"""
-        INSERT INTO task ({STORED_DEFINITION}, state, due_at, created_at_ms)
+        {insert} INTO task ({STORED_DEFINITION}, state, due_at, created_at_ms)
         VALUES {", ".join([row] * rows)}
         ON CONFLICT (task_name, trigger_at) DO NOTHING
     """

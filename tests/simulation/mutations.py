@@ -165,11 +165,11 @@ def _() -> list[Patch]:
 
 @mutation("a batch omits its last task", 0)
 def _() -> list[Patch]:
-    def changed(real: Any, write: Any, definitions: Any, now: float) -> Any:
-        results = [*real(write, definitions[:-1], now), PutResult(PutOutcome.CREATED, None)]
-        return results[: len(definitions)]
+    def changed(real: Any, write: Any, statement: Any, rows: Any) -> None:
+        is_insert = statement is bulk._insert_tasks
+        real(write, statement, rows[:-1] if is_insert else rows)
 
-    return [_around(bulk, "put_many", changed)]
+    return [_around(bulk, "_run", changed)]
 
 
 # Never more than 1 + retry

@@ -177,6 +177,38 @@ async def test_each_of_many_ends_has_its_notification(store: Store) -> None:
     assert set(await names_in(store)) == expected
 
 
+async def test_conflicts_among_writes_made_at_once_affect_no_other_write(store: Store) -> None:
+    ended = [await put(store, f"ended{n}", retry=0) for n in range(3)]
+    claims = await claim_all(store)
+    await put(store, "taken", NOON + 60)
+    # The record of a claim that is recorded already is lost.
+    await finish(store, claims[0], 200)
+    taken = definition("taken", NOON + 60)
+    other = definition("taken", NOON + 60, callback="http://other.example/")
+    new = [definition(f"new{n}", NOON + 60) for n in range(6)]
+    none = PutCondition.NONE
+    results = await gatherResults(
+        [
+            *(Deferred.fromCoroutine(finish(store, claim, 500)) for claim in claims),
+            store.write(tasks.put, new[0], none, NOW),
+            store.write(tasks.put, taken, none, NOW),
+            store.write(tasks.put, new[1], none, NOW),
+            store.write(tasks.put_many, new[2:4], NOW),
+            store.write(tasks.put_many, [other, new[4]], NOW),
+            store.write(tasks.put, new[5], PutCondition.MUST_EXIST, NOW),
+        ]
+    )
+    outcomes = [result.outcome.name for result in results[3:6]]
+    outcomes += [result.outcome.name for many in results[6:8] for result in many]
+    assert results[:3] == [False, True, True]
+    assert outcomes == ["CREATED", "UNCHANGED", "CREATED", *["CREATED"] * 2, "CONFLICT", "CREATED"]
+    assert results[8].outcome is PutOutcome.MISSING
+    states = [await state_of(store, key) for key in ended]
+    assert states == [State.SUCCEEDED, State.FAILED, State.FAILED]
+    expected = [*map(str, ended), *(f"new{n}@{NOON + 60}" for n in range(5)), f"taken@{NOON + 60}"]
+    assert await names_in(store) == expected
+
+
 async def test_expired_task_has_its_notification(store: Store) -> None:
     key = await put(store, max_delay=1, payload="p", **TOLD)
     due = await store.write(queue.expire_overdue, NOON + 61)

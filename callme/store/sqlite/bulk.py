@@ -2,6 +2,9 @@
 
 SQLite works without the interpreter's lock, and its thread must get the lock back after each
 statement. While the reactor is busy, that costs more than the statement.
+
+The statements say OR FAIL, and no savepoint surrounds them: either would make SQLite copy each
+page before it changes, to be able to undo one statement. The transaction is undone instead.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from ..interface import PutResult
 
 _ROWS_PER_STATEMENT = (100, 25, 5, 1)
 """Numbers of rows for which there is a statement: few, because each is compiled and cached."""
+_INSERT = "INSERT OR FAIL"
 _RECORD_ALL = """
-    UPDATE task
+    UPDATE OR FAIL task
     SET state = done.column1, reason = done.column2, detail = done.column3, due_at = done.column4,
         finished_at_ms = done.column5, lease_until = NULL,
         attempts_used = attempts_used - done.column6, last_attempt = last_attempt - done.column7
@@ -37,104 +41,118 @@ RecordCall = tuple[Claim, Transition, float]
 """The arguments of :func:`callme.store.queue.record`."""
 
 
-def run_all(write: Write, operations: Sequence[Operation]) -> list[Any]:
-    """Run operations in order; those of one kind that follow each other in few statements."""
+class NotTogether(Exception):
+    """Operations that cannot run in common statements: one of these did less than its part."""
+
+
+def run_all(write: Write, operations: Sequence[Operation], *, savepoints: bool) -> list[Any]:
+    """Run operations in order; those of one kind that follow each other in few statements.
+
+    :param savepoints: whether those that cannot run in common statements run one by one instead.
+    :raises NotTogether: where there are such operations and no savepoints: the transaction must
+        then be undone.
+    """
     results: list[Any] = []
-    for function, group in groupby(operations, key=lambda operation: operation.function):
-        if function is tasks.put:
-            results += put_all(write, [_put(*one.args, **one.kwargs) for one in group])
-        elif function is queue.record:
-            results += record_all(write, [_record(*one.args, **one.kwargs) for one in group])
-        elif function is tasks.put_many:
-            results += [put_many(write, *one.args, **one.kwargs) for one in group]
-        else:
-            results += [operation.run(write) for operation in group]
+    for function, same in groupby(operations, key=lambda operation: operation.function):
+        group = list(same)
+        if savepoints:
+            write.cursor.execute("SAVEPOINT same")
+        try:
+            results += _IN_COMMON.get(function, _run_singly)(write, group)
+        except NotTogether:
+            if not savepoints:
+                raise
+            write.cursor.execute("ROLLBACK TO same")
+            results += _run_singly(write, group)
+        if savepoints:
+            write.cursor.execute("RELEASE same")
     return results
+
+
+def _run_singly(write: Write, operations: Sequence[Operation]) -> list[Any]:
+    return [operation.run(write) for operation in operations]
 
 
 def _put(definition: Definition, condition: PutCondition, now: float) -> PutCall:
     return definition, condition, now
 
 
+def _put_many(definitions: Sequence[Definition], now: float) -> Sequence[PutCall]:
+    return [(definition, PutCondition.NONE, now) for definition in definitions]
+
+
 def _record(claim: Claim, transition: Transition, now: float) -> RecordCall:
     return claim, transition, now
 
 
-def put_all(write: Write, puts: Sequence[PutCall]) -> list[PutResult]:
-    """Run :func:`callme.store.tasks.put` for many puts."""
-    if len(puts) > 1 and _create_all(write, puts):
-        return [
-            PutResult(PutOutcome.CREATED, new_task(definition, now)) for definition, _, now in puts
-        ]
-    return [tasks.put(write, *put) for put in puts]
+def _put_in_common(write: Write, operations: Sequence[Operation]) -> list[PutResult]:
+    """Run calls of :func:`callme.store.tasks.put`."""
+    puts = [_put(*one.args, **one.kwargs) for one in operations]
+    if len(puts) == 1 or not _create_all(write, puts):
+        return _run_singly(write, operations)
+    return [PutResult(PutOutcome.CREATED, new_task(definition, now)) for definition, _, now in puts]
 
 
-def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Sequence[PutResult]:
-    """Run :func:`callme.store.tasks.put_many`."""
-    puts = [(definition, PutCondition.NONE, now) for definition in definitions]
-    if _create_all(write, puts):
-        return [tasks.CREATED] * len(puts)
-    return tasks.put_many(write, definitions, now)
+def _put_slices_in_common(
+    write: Write, operations: Sequence[Operation]
+) -> list[Sequence[PutResult]]:
+    """Run calls of :func:`callme.store.tasks.put_many`: slices of batches."""
+    slices = [_put_many(*one.args, **one.kwargs) for one in operations]
+    if not _create_all(write, list(chain.from_iterable(slices))):
+        return _run_singly(write, operations)
+    return [[tasks.CREATED] * len(puts) for puts in slices]
 
 
 def _create_all(write: Write, puts: Sequence[PutCall]) -> bool:
-    """Create the tasks of some puts; none of them if that is not what every put does."""
+    """Create the tasks of some puts, unless one of the puts would not create one if it could."""
     if any(decide_put(None, *put) is not PutOutcome.CREATED for put in puts):
         return False
     rows = [
         (*definition_values(definition), definition.trigger_at, to_ms(now))
         for definition, _, now in puts
     ]
-    if not _all_or_none(write, lambda: _run(write, _insert_tasks, rows) == len(rows)):
-        return False
+    _run(write, _insert_tasks, rows)
     for row in rows:
         write.changes.add_due(row[_HOST], row[_TRIGGER_AT])
     return True
 
 
-def record_all(write: Write, records: Sequence[RecordCall]) -> list[bool]:
-    """Run :func:`callme.store.queue.record` for many claims."""
+def _record_in_common(write: Write, operations: Sequence[Operation]) -> list[bool]:
+    """Run calls of :func:`callme.store.queue.record`."""
+    if len(operations) == 1:
+        return _run_singly(write, operations)
+    records = [_record(*one.args, **one.kwargs) for one in operations]
     updates: list[Row] = []
     attempts: list[Row] = []
     for claim, transition, now in records:
         updates.append((*queue.record_values(transition, now), claim.task_id, claim.number))
         if transition.attempt is not None:
             attempts.append((claim.task_id, *attempt_values(transition.attempt)))
-
-    def store() -> bool:
-        if _run(write, _update_tasks, updates) < len(updates):
-            return False
-        _run(write, _insert_attempts, attempts)
-        return True
-
-    if len(records) > 1 and _all_or_none(write, store):
-        return [
-            queue.finish_record(write, claim, transition, now, stored=True)
-            for claim, transition, now in records
-        ]
-    return [queue.record(write, *record) for record in records]
+    _run(write, _update_tasks, updates)
+    _run(write, _insert_attempts, attempts)
+    return [
+        queue.finish_record(write, claim, transition, now, stored=True)
+        for claim, transition, now in records
+    ]
 
 
-def _all_or_none(write: Write, run: Callable[[], bool]) -> bool:
-    """Run statements, and undo them unless they succeeded; return whether they did."""
-    write.cursor.execute("SAVEPOINT many")
-    succeeded = run()
-    if not succeeded:
-        write.cursor.execute("ROLLBACK TO many")
-    write.cursor.execute("RELEASE many")
-    return succeeded
+_IN_COMMON: dict[Callable[..., Any], Callable[[Write, Sequence[Operation]], list[Any]]] = {
+    tasks.put: _put_in_common,
+    tasks.put_many: _put_slices_in_common,
+    queue.record: _record_in_common,
+}
 
 
-def _run(write: Write, statement: Callable[[int], str], rows: Sequence[Row]) -> int:
-    """Run a statement for rows of values; return the number of rows that it changed.
+def _run(write: Write, statement: Callable[[int], str], rows: Sequence[Row]) -> None:
+    """Run a statement for rows of values.
 
     :param statement: returns the statement for a number of rows.
+    :raises NotTogether: when it changes fewer rows than there are.
     """
-    changed = 0
     for part in _parts(rows):
         write.cursor.execute(statement(len(part)), tuple(chain.from_iterable(part)))
-        changed += write.cursor.rowcount
-    return changed
+        if write.cursor.rowcount < len(part):
+            raise NotTogether
 
 
 def _parts(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
@@ -147,12 +165,12 @@ def _parts(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
 
 @cache
 def _insert_tasks(rows: int) -> str:
-    return tasks.insert_statement(rows)
+    return tasks.insert_statement(rows, _INSERT)
 
 
 @cache
 def _insert_attempts(rows: int) -> str:
-    return queue.insert_attempts_statement(rows)
+    return queue.insert_attempts_statement(rows, _INSERT)
 
 
 @cache

@@ -15,13 +15,14 @@ from ..changes import Changes
 from ..database import Operation, Write
 from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable
-from .bulk import run_all
+from .bulk import NotTogether, run_all
 from .cursor import SqliteCursor, decode_text, is_undecodable
 from .file import DatabaseFile, configure_reader, configure_writer
 from .guard import FileGuard
 
 T = TypeVar("T")
 READERS = 3
+_BEGIN_WRITE = "BEGIN IMMEDIATE"
 _STATEMENT_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 
 
@@ -68,12 +69,20 @@ class SqliteStore(GroupCommitStore):
 
     def _transact(self, operations: Sequence[Operation]) -> Deferred[tuple[list[Any], Changes]]:
         def run(cursor: SqliteCursor) -> tuple[list[Any], Changes]:
-            write = Write(cursor=cursor, node=self._node, on_failure=self.on_failure)
-            results = run_all(write, operations)
+            try:
+                results, changes = run_in(cursor, savepoints=False)
+            except NotTogether:
+                cursor.execute("ROLLBACK")
+                cursor.execute(_BEGIN_WRITE)
+                results, changes = run_in(cursor, savepoints=True)
             self._guard.check_commit(cursor.connection)
-            return results, write.changes
+            return results, changes
 
-        return self._run(self._writer, "BEGIN IMMEDIATE", run)
+        def run_in(cursor: SqliteCursor, *, savepoints: bool) -> tuple[list[Any], Changes]:
+            write = Write(cursor=cursor, node=self._node, on_failure=self.on_failure)
+            return run_all(write, operations, savepoints=savepoints), write.changes
+
+        return self._run(self._writer, _BEGIN_WRITE, run)
 
     def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
         return self._run(self._readers, "BEGIN", query)

@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from attrs import evolve
-
 from callme.core.parameters import parse_definition
 from callme.store import tasks
 from callme.store.database import Write
@@ -36,7 +34,7 @@ def fill(path: Path, count: int) -> None:
         for number in range(begin, min(begin + 10_000, count)):
             spread = number * 7919 % SPREAD
             minute = first + spread % 43_200 * 60
-            made.append(evolve(one, task_name=f"task{spread}", trigger_at=minute))
+            made.append(one._replace(task_name=f"task{spread}", trigger_at=minute))
         tasks.put_many(Write(cursor=cursor, node=lambda: "fill"), made, now)
         connection.commit()
     connection.close()

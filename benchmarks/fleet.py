@@ -20,7 +20,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
@@ -65,7 +64,7 @@ def put_here(url: str, count: int, callback: str) -> None:
             {"callback": callback, "max_delay": 60}, now, task_name="x", trigger_at=minute
         )
         await store.write(
-            tasks.put_many, [evolve(one, task_name=f"n{n}") for n in range(count)], now
+            tasks.put_many, [one._replace(task_name=f"n{n}") for n in range(count)], now
         )
         await store.close()
 

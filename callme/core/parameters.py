@@ -144,7 +144,7 @@ class Parameter:
     @property
     def is_required(self) -> bool:
         """Return whether a definition has no default for it."""
-        return attrs.fields_dict(Definition)[self.name].default is attrs.NOTHING
+        return self.name not in Definition._field_defaults
 
     @property
     def default_value(self) -> Any:

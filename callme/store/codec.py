@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 from ..core.callback_url import host_of
@@ -79,7 +79,6 @@ ATTEMPT = Columns(
     )
 )
 
-_values = attrgetter(*DEFINITION)
 _pick = itemgetter(*DEFINITION)
 _ENCODERS = tuple(
     (place, parameter.column.encode)
@@ -105,7 +104,7 @@ class CorruptRow(Exception):
 
 def definition_values(definition: Definition) -> Row:
     """Return the values of :data:`STORED_DEFINITION`."""
-    values = list(_values(definition))
+    values: list[Any] = list(definition)
     for place, encode in _ENCODERS:
         values[place] = encode(values[place])
     return (*values, host_of(definition.callback), definition.expires_at)

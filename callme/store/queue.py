@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
-
 from ..core.callback_url import host_of
 from ..core.notification import build_notification, notification_url
 from ..core.task import MAX_ATTEMPTS, Claim, Definition, State, Transition
@@ -327,7 +325,7 @@ def enqueue_notification(write: Write, key: Key, now: float) -> None:
             NEXT_FREE, (notification.task_name, notification.trigger_at)
         ).fetchone()
         # If there is no free minute, another daemon has deleted the task in the way.
-        notification = notification if free is None else evolve(notification, trigger_at=free[0])
+        notification = notification if free is None else notification._replace(trigger_at=free[0])
 
 
 def purge(write: Write, finished_before: float, limit: int, outcomes_before: float) -> int:

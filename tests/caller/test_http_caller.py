@@ -664,7 +664,7 @@ async def test_response_that_has_arrived_counts_when_a_write_fails(
     monkeypatch.setattr(Connection, "dataReceived", lambda self, _: at_once(arrived, self))
     made = claim(endpoint, callback_method="POST")
     # More than the system takes at once.
-    large = evolve(made.definition, payload="x" * 20_000_000)
+    large = made.definition._replace(payload="x" * 20_000_000)
     calling = caller.call(evolve(made, definition=large))
     connection = await arrived
     transport: Any = connection.transport
@@ -711,7 +711,7 @@ async def test_connection_with_an_unread_payload_is_closed_in_time(
 
     monkeypatch.setattr(Connection, "dataReceived", reply)
     made = claim(endpoint, callback_method="POST", callback=numeric(endpoint))
-    large = evolve(made.definition, payload="x" * 20_000_000)
+    large = made.definition._replace(payload="x" * 20_000_000)
     calling = caller.call(evolve(made, definition=large))
     connection = await responded
     transport: Any = connection.transport
@@ -871,7 +871,7 @@ async def test_invalid_stored_callback_is_a_failed_outcome(
     """Another program may have written such a callback into the database."""
     for callback, method in [("mailto:x", "GET"), ("http://é/", "GET"), ("http://a/", "G\r\nT")]:
         made = claim(endpoint)
-        broken = evolve(made.definition, callback=callback, callback_method=method)
+        broken = made.definition._replace(callback=callback, callback_method=method)
         outcome = await caller.call(evolve(made, definition=broken))
         assert outcome.reason is Reason.CONNECTION_FAILED
         assert outcome.detail.startswith("the ")
@@ -916,8 +916,8 @@ async def test_stored_address_is_checked_when_it_is_called(endpoint: Endpoint, h
     made = claim_of(endpoint, "localhost")
     there = evolve(
         made,
-        definition=evolve(
-            made.definition, callback=made.definition.callback.replace("localhost", host)
+        definition=made.definition._replace(
+            callback=made.definition.callback.replace("localhost", host)
         ),
     )
     free = HttpCaller(reactor, time.time, 10)

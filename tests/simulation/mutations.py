@@ -298,7 +298,7 @@ def _() -> list[Patch]:
 @mutation("max_delay is not checked after connecting", 159)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any) -> Any:
-        lasting = evolve(self.claim.definition, max_delay=525_600)
+        lasting = self.claim.definition._replace(max_delay=525_600)
         self.claim = evolve(self.claim, definition=lasting)
         return real(self)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attrs import evolve
 
 from callme.core.task import State, Task
 from callme.core.times import MINUTE, Key
@@ -77,7 +76,7 @@ async def test_move_takes_matching_tasks_and_leaves_all_others(
         assert after[new].state is State.SCHEDULED
         assert after[new].due_at == new.trigger_at
         assert new.trigger_at >= NOON + 120
-        assert after[new].definition == evolve(before[old].definition, trigger_at=new.trigger_at)
+        assert after[new].definition == before[old].definition._replace(trigger_at=new.trigger_at)
     gone = {old for old, _ in result.moved}
     for key in before.keys() - gone:
         assert after[key] == before[key]

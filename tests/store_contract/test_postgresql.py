@@ -706,7 +706,7 @@ async def test_failing_or_slow_write_does_not_fail_others(
 async def test_database_error_contains_no_row_data(daemons: Any) -> None:
     """PostgreSQL's own message quotes the whole row that violates a constraint."""
     a = daemons("a")
-    broken = evolve(definition(payload="canary", headers={"X": "canary"}), trigger_at=NOON + 1)
+    broken = definition(payload="canary", headers={"X": "canary"})._replace(trigger_at=NOON + 1)
     for writing in (
         a.write(tasks.put, broken, PutCondition.NONE, NOW),
         a.write(tasks.put_many, [broken], NOW),

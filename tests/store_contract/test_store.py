@@ -187,17 +187,16 @@ async def test_conflicts_among_writes_made_at_once_affect_no_other_write(store: 
     other = definition("taken", NOON + 60, callback="http://other.example/")
     new = [definition(f"new{n}", NOON + 60) for n in range(6)]
     none = PutCondition.NONE
-    results = await gatherResults(
-        [
-            *(Deferred.fromCoroutine(finish(store, claim, 500)) for claim in claims),
-            store.write(tasks.put, new[0], none, NOW),
-            store.write(tasks.put, taken, none, NOW),
-            store.write(tasks.put, new[1], none, NOW),
-            store.write(tasks.put_many, new[2:4], NOW),
-            store.write(tasks.put_many, [other, new[4]], NOW),
-            store.write(tasks.put, new[5], PutCondition.MUST_EXIST, NOW),
-        ]
-    )
+    writes: list[Deferred[Any]] = [
+        *(Deferred.fromCoroutine(finish(store, claim, 500)) for claim in claims),
+        store.write(tasks.put, new[0], none, NOW),
+        store.write(tasks.put, taken, none, NOW),
+        store.write(tasks.put, new[1], none, NOW),
+        store.write(tasks.put_many, new[2:4], NOW),
+        store.write(tasks.put_many, [other, new[4]], NOW),
+        store.write(tasks.put, new[5], PutCondition.MUST_EXIST, NOW),
+    ]
+    results = await gatherResults(writes)
     outcomes = [result.outcome.name for result in results[3:6]]
     outcomes += [result.outcome.name for many in results[6:8] for result in many]
     assert results[:3] == [False, True, True]

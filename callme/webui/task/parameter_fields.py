@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ...caller.request import content_type
 from ...core.columns import (
@@ -188,9 +188,9 @@ def _editable(definition: Definition) -> Definition:
     """Return a definition with the same request that a form can display."""
     headers = redact_secrets(definition.headers)
     if not _fits(definition.payload) or _is_editable(definition.payload):
-        return evolve(definition, headers=headers)
+        return definition._replace(headers=headers)
     # Bytes have another default.
     if "content-type" not in map(str.lower, headers):
         headers["Content-Type"] = content_type(definition.payload)
     payload = b64encode(definition.body).decode("ascii")
-    return evolve(definition, headers=headers, payload="", payload_base64=payload)
+    return definition._replace(headers=headers, payload="", payload_base64=payload)

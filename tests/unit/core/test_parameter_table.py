@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import attrs
-
 import callme
 from callme.core.parameters import PARAMETERS
 from callme.core.task import Definition
@@ -72,7 +70,7 @@ def test_new_parameter_is_one_entry_one_attribute_and_one_migration(tmp_path: Pa
     copy = tmp_path / "callme"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     insert(copy / "core/parameters.py", '\n)\n"""Every parameter', ENTRY)
-    last = "    on_success: str | None = field(default=None, repr=False)\n"
+    last = "    on_success: str | None = None\n"
     insert(copy / "core/task.py", last, last + '    colour: str = "RED"\n')
     migrations = copy / "store/sqlite/migrations"
     number = 1 + max(int(file.name[:4]) for file in migrations.glob("[0-9]*.sql"))
@@ -101,7 +99,7 @@ def insert(module: Path, old: str, new: str) -> None:
 
 def test_table_has_every_attribute_of_a_definition_in_order() -> None:
     names = [parameter.name for parameter in PARAMETERS]
-    assert names == [attribute.name for attribute in attrs.fields(Definition)]
+    assert names == list(Definition._fields)
 
 
 def test_table_has_the_types_of_the_columns_of_sqlite() -> None:

@@ -39,9 +39,13 @@ _CHANGES: dict[str, st.SearchStrategy[Any]] = {
 _TASKS = st.builds(
     Task,
     definition=st.builds(
-        lambda name, trigger_at, changes: evolve(
-            Definition(task_name=name, trigger_at=60 * trigger_at, callback="http://example.com/"),
-            **changes,
+        lambda name, trigger_at, changes: Definition(
+            **{
+                "task_name": name,
+                "trigger_at": 60 * trigger_at,
+                "callback": "http://example.com/",
+                **changes,
+            }
         ),
         _TEXTS,
         st.integers(0, 4 * 10**9),

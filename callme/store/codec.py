@@ -41,7 +41,7 @@ class Columns(tuple[str, ...]):
         return dict(zip(self, row, strict=False))
 
 
-DEFINITION = Columns(parameter.name for parameter in PARAMETERS)
+DEFINITION = Columns(Definition._fields)
 STORED_DEFINITION = Columns((*DEFINITION, "host", "expires_at"))
 """The same, and what is derived from it for queries."""
 TASK_STATE = Columns(
@@ -81,21 +81,21 @@ ATTEMPT = Columns(
 
 _pick = itemgetter(*DEFINITION)
 _ENCODERS = tuple(
-    (place, parameter.column.encode)
-    for place, parameter in enumerate(PARAMETERS)
+    (DEFINITION.index(parameter.name), parameter.column.encode)
+    for parameter in PARAMETERS
     if parameter.column.encode
 )
 _DECODERS = tuple(
     (parameter.name, parameter.column.decode) for parameter in PARAMETERS if parameter.column.decode
 )
-_TYPES = tuple(
-    (p.column.python_type, type(None))
+_TYPES = {
+    p.name: (p.column.python_type, type(None))
     if not p.is_required and p.default_value is None
     else (p.column.python_type,)
     for p in PARAMETERS
-)
+}
 """The types that the stored values of each parameter may have."""
-_INTACT = frozenset(product(*_TYPES))
+_INTACT = frozenset(product(*(_TYPES[name] for name in DEFINITION)))
 
 
 class CorruptRow(Exception):
@@ -127,9 +127,9 @@ def _decode(row: NamedRow) -> tuple[dict[str, Any], dict[str, str]]:
     values = dict(zip(DEFINITION, stored, strict=False))
     errors: dict[str, str] = {}
     if tuple(map(type, stored)) not in _INTACT:
-        for name, value, types in zip(DEFINITION, stored, _TYPES, strict=True):
-            if type(value) not in types:
-                errors[name] = f"expected a value of type {types[0].__name__}"
+        for name, value in values.items():
+            if type(value) not in _TYPES[name]:
+                errors[name] = f"expected a value of type {_TYPES[name][0].__name__}"
     for name, decode in _DECODERS:
         if name not in errors:
             try:

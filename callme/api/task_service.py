@@ -87,16 +87,19 @@ def _advice_for_past(trigger_at: int) -> str:
 
 @frozen(kw_only=True)
 class Bulk:
-    """An action on the tasks that match filters.
+    """An action on many tasks: those with given keys, or all that match filters.
 
-    :ivar filters: the filters as text, for the log.
+    :ivar keys: the keys, in any order; empty for all tasks that match.
+    :ivar selection: the filters; with keys, a task must match them too.
+    :ivar filters: the filters as text, for the log. With keys, the log names each task.
     :ivar start_from: the first key to examine, inclusive.
     :ivar limit: the maximum number of tasks.
     :ivar is_dry_run: whether nothing is changed.
     """
 
-    selection: Selection
-    filters: str
+    keys: Sequence[Key] = ()
+    selection: Selection = field(factory=Selection)
+    filters: str = ""
     start_from: Key | None = None
     limit: int
     is_dry_run: bool = False
@@ -212,7 +215,7 @@ class TaskService:
         return deleted
 
     async def reschedule_all(self, bulk: Bulk, move: Move, *, by: Author) -> Rescheduled:
-        """Move the tasks that match filters, failed ones only unless the move includes all.
+        """Move the tasks of an action, failed ones only unless the move includes all.
 
         The action goes on if its client hangs up.
 
@@ -245,11 +248,18 @@ class TaskService:
                 skipped += result.skipped
         finally:
             if not bulk.is_dry_run:
-                self._audit.rescheduled_all(by, bulk.filters, len(moved))
+                self._log_moved(by, bulk, moved)
         return Rescheduled(moved=moved, skipped=skipped, next=following)
 
+    def _log_moved(self, by: Author, bulk: Bulk, moved: Sequence[tuple[Key, Key]]) -> None:
+        if not bulk.keys:
+            self._audit.rescheduled_all(by, bulk.filters, len(moved))
+            return
+        for old, new in moved:
+            self._audit.rescheduled(by, old, new)
+
     async def delete_all(self, bulk: Bulk, *, by: Author) -> Deleted:
-        """Cancel and delete the tasks that match filters, but running ones.
+        """Cancel and delete the tasks of an action, but running ones.
 
         The action goes on if its client hangs up.
 
@@ -259,20 +269,31 @@ class TaskService:
 
     async def _delete_all(self, bulk: Bulk, by: Author) -> Deleted:
         keys, following = await self._keys(bulk, bulk.selection)
-        count, running = 0, list[Key]()
+        gone, running = list[Key](), list[Key]()
         try:
             for part in _parts(len(keys)):
                 step = actions.Step(selection=bulk.selection, keys=keys[part])
                 result = await self._step(bulk, actions.delete_step, actions.preview_delete, step)
-                count += result.count
+                gone += result.keys
                 running += result.running
         finally:
             if not bulk.is_dry_run:
-                self._audit.deleted_all(by, bulk.filters, count)
-        return Deleted(count=count, running=running, next=following)
+                self._log_deleted(by, bulk, gone)
+        return Deleted(count=len(gone), keys=gone, running=running, next=following)
 
-    def _keys(self, bulk: Bulk, selection: Selection) -> Deferred[tuple[Sequence[Key], Key | None]]:
-        return self._store.read(select_keys, selection, bulk.start_from, bulk.limit)
+    def _log_deleted(self, by: Author, bulk: Bulk, gone: Sequence[Key]) -> None:
+        if not bulk.keys:
+            self._audit.deleted_all(by, bulk.filters, len(gone))
+            return
+        for key in gone:
+            self._audit.deleted(by, key, 1)
+
+    async def _keys(self, bulk: Bulk, selection: Selection) -> tuple[Sequence[Key], Key | None]:
+        """Return the keys of an action in their order, and the first key after them."""
+        if not bulk.keys:
+            return await self._store.read(select_keys, selection, bulk.start_from, bulk.limit)
+        keys = sorted(key for key in set(bulk.keys) if key >= (bulk.start_from or key))
+        return keys[: bulk.limit], keys[bulk.limit] if len(keys) > bulk.limit else None
 
     def _step(
         self, bulk: Bulk, change: Callable[..., Any], preview: Callable[..., Any], *args: Any

@@ -243,11 +243,13 @@ class Deleted:
     """The result of a delete.
 
     :ivar count: the number of deleted tasks.
+    :ivar keys: their keys, if they were not all the tasks of a name.
     :ivar running: the keys of tasks that were not deleted because they are running.
     :ivar next: as for :class:`Rescheduled`.
     """
 
     count: int
+    keys: Sequence[Key] = ()
     running: Sequence[Key] = ()
     next: Key | None = None
 

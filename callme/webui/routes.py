@@ -85,7 +85,6 @@ from .forms import (
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
 from .lists import failures as failure_lists
 from .lists import upcoming as upcoming_lists
-from .lists.bulk_actions import BulkActions
 from .lists.bulk_pages import BulkPages
 from .lists.pages import ListPages, MainPart
 from .session import (
@@ -174,8 +173,7 @@ class WebUi:
 
     @_bulk.default
     def _default_bulk(self) -> BulkPages:
-        actions = BulkActions(tasks=self._tasks)
-        return BulkPages(store=self._store, actions=actions, now=self._now)
+        return BulkPages(store=self._store, tasks=self._tasks, now=self._now)
 
     app = Klein()
     app.url_map.merge_slashes = False

@@ -6,12 +6,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
 from callme.core.task import State
 from callme.core.times import Key
 from callme.store import tasks
 from callme.store.listing import counts
-from callme.webui.lists import bulk_actions
+from callme.webui.lists import bulk_pages
 from tests.helpers.html import Page, text_of, visit
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
@@ -140,6 +141,41 @@ def test_selected_tasks_are_rescheduled(ticking: World) -> None:
     assert keys(ticking) == [f"a@{NOON + 660}", f"b@{NOON + 660}"]
 
 
+def test_selected_tasks_of_one_name_move_to_minutes_of_their_own(ticking: World) -> None:
+    chosen = [str(ticking.put("same", LATER + 60 * number).key) for number in range(3)]
+    ticking.put("same", NOON + 660)
+    form = fields(visit(ticking, RESCHEDULE, {"task": chosen[::-1]}), RESCHEDULE)
+    done = visit(ticking, RESCHEDULE, {**form, "trigger_at": str(NOON + 600), "spread": "2"})
+    assert "changed=3&skipped=0" in (done.header("location") or "")
+    # The minute of another task of the name is passed, and the others follow.
+    minutes = (600, 660, 720, 780)
+    assert keys(ticking) == [f"same@{NOON + minute}" for minute in minutes]
+
+
+def test_each_selected_task_that_changes_has_a_line_in_the_audit_log(ticking: World) -> None:
+    ticking.caller.status = None
+    running = ticking.put("running", NOON + 60).key
+    ticking.turn_to(NOON + 65)
+    chosen = [str(ticking.put(name, LATER).key) for name in "ab"] + [str(running)]
+    form = fields(visit(ticking, RESCHEDULE, {"task": chosen}), RESCHEDULE)
+    with capturedLogs() as captured:
+        visit(ticking, RESCHEDULE, {**form, "trigger_at": str(LATER + 60)})
+    assert changes(captured) == [
+        f'127.0.0.1 rescheduled "{name}@{LATER}" to {LATER + 60}' for name in "ab"
+    ]
+    chosen = [f"{name}@{LATER + 60}" for name in "ab"] + [str(running)]
+    form = fields(visit(ticking, DELETE, {"task": chosen}), DELETE)
+    with capturedLogs() as captured:
+        visit(ticking, DELETE, form)
+    assert changes(captured) == [f'127.0.0.1 deleted "{name}@{LATER + 60}"' for name in "ab"]
+
+
+def changes(captured: list[Any]) -> list[str]:
+    """Return the lines of the audit log, without the ids of the requests."""
+    lines = [formatEvent(event) for event in captured if "by" in event]
+    return [line.partition(", request ")[0] for line in lines]
+
+
 def test_actions_on_many_tasks_skip_running_ones(ticking: World) -> None:
     ticking.caller.status = None
     key = ticking.put("running", NOON + 60).key
@@ -177,7 +213,7 @@ def test_action_is_refused_when_many_more_tasks_match_than_displayed(ticking: Wo
     [
         ({"trigger_at": "soon"}, "time", 422),
         ({"spread": "long"}, "spread", 422),
-        ({"spread": "1441"}, "spread", 422),
+        ({"spread": "10081"}, "spread", 422),
         ({"spread": "-1"}, "spread", 422),
     ],
 )
@@ -237,7 +273,7 @@ def test_action_reaches_a_bounded_number_of_tasks(
 ) -> None:
     fail(ticking, *(f"t{number}" for number in range(7)))
     monkeypatch.setattr(counts, "MAX_COUNTED", 5)
-    monkeypatch.setattr(bulk_actions, "MAX_COUNTED", 5)
+    monkeypatch.setattr(bulk_pages, "MAX_COUNTED", 5)
     path = f"{DELETE}?state=failed"
     page = visit(ticking, path)
     assert page.h1 == "Delete 5+ tasks?"

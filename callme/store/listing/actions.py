@@ -1,4 +1,4 @@
-"""Actions on the tasks that match filters, a few of them in each transaction."""
+"""Actions on many tasks, a few of them in each transaction."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _MOVE_ALL = f"""
 
 @frozen(kw_only=True)
 class Step:
-    """A part of an action: some of the tasks that match filters, in the order of their keys.
+    """A part of an action: some of its tasks, in the order of their keys.
 
-    :ivar selection: the filters, which each task must still match.
+    :ivar selection: the filters of the action, which each task must still match.
     """
 
     selection: Selection
@@ -98,7 +98,8 @@ def preview_delete(cursor: Cursor, step: Step) -> Deleted:
 
 def _deleted(found: Sequence[tuple[Candidate, Any]]) -> Deleted:
     running = [task.key for task, _ in found if task.state is State.RUNNING]
-    return Deleted(count=len(found) - len(running), running=running)
+    gone = [task.key for task, _ in found if task.state is not State.RUNNING]
+    return Deleted(count=len(gone), keys=gone, running=running)
 
 
 def move_step(write: Write, step: MoveStep, now: float) -> Rescheduled:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 from twisted.web.template import Tag, tags
 
+from ...api.requests import MAX_SPREAD_MINUTES
 from ...core.task import State, Task
 from ...core.times import Key
 from ...server.paths import DELETE_MANY, FIND
@@ -33,8 +34,6 @@ CONFIRMED = "confirmed"
 EXPECTED = "expected"
 """The field with the number of tasks at the time the form was rendered."""
 SPREAD = "spread"
-MAX_SPREAD = 1_440
-"""Maximum number of minutes over which tasks are spread: a day."""
 _MORE_SHARE, _MORE_TASKS = 0.1, 10
 """How many more tasks than expected an action may find: a share of them, or a number."""
 
@@ -164,7 +163,7 @@ def _time_fields(content: BulkConfirmation) -> Tag:
 def _spread_field(content: BulkConfirmation) -> list[Tag]:
     value = content.given.get(SPREAD, "0")
     control = tags.input(
-        id=SPREAD, name=SPREAD, type="number", min="0", max=str(MAX_SPREAD), value=value
+        id=SPREAD, name=SPREAD, type="number", min="0", max=str(MAX_SPREAD_MINUTES), value=value
     )
     hint = tags.p(
         "An endpoint that was down may not bear all of them at once.",

@@ -7,29 +7,30 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import define, evolve
 from twisted.web.server import Request
 
+from ...api.requests import describe_filters, parse_spread
+from ...api.task_service import Bulk, Move, TaskService
 from ...core.times import Key
-from ...errors import FieldError, Invalid, InvalidValue, quoted
+from ...errors import Invalid, InvalidValue
 from ...server.auth import Author, author_of, check_name
 from ...server.paths import DELETE_MANY, FIND
 from ...server.problem import Problem
 from ...store import tasks as task_store
 from ...store.database import Store
-from ...store.listing.counts import Count, count_tasks
+from ...store.listing.counts import MAX_COUNTED, Count, count_tasks
+from ...store.listing.selection import Selection
 from ..layout import Viewer
-from ..session import check_csrf, check_may_change, parse_selection
+from ..session import MAX_SELECTED, check_csrf, check_may_change, parse_selection
 from ..task.time_fields import TimeInput, meaning_of
 from .bulk import (
     CONFIRMED,
     EXPECTED,
     MAX_PREVIEW,
-    MAX_SPREAD,
     SPREAD,
     BulkConfirmation,
     Target,
     has_many_more,
     render_confirmation,
 )
-from .bulk_actions import BulkActions
 from .filters import read_filters
 from .pages import MainPart
 from .task_list import SELECTED, key_of
@@ -39,12 +40,12 @@ from .task_list import SELECTED, key_of
 class BulkPages:
     """The pages for actions on many tasks.
 
-    :param actions: performs the actions.
+    :param tasks: performs the actions.
     :param now: the wall clock, seconds since 1970.
     """
 
     _store: Store
-    _actions: BulkActions
+    _tasks: TaskService
     _now: Callable[[], float]
 
     async def confirm(self, request: Request, path: str, viewer: Viewer) -> MainPart | str:
@@ -107,25 +108,34 @@ class BulkPages:
         if has_many_more(content.count, fields.get(EXPECTED, "")):
             raise Problem(409, "many more tasks match now: confirm again to continue")
         target = content.target
+        bulk = _bulk_of(target)
         if content.path == DELETE_MANY:
-            verb, done = "deleted", await self._actions.delete(target, by)
+            deleted = await self._tasks.delete_all(bulk, by=by)
+            verb, changed, skipped = "deleted", deleted.count, len(deleted.running)
         else:
-            trigger_at, spread = _minute_of(fields, self._now()), _parse_spread(fields)
-            verb, done = (
-                "rescheduled",
-                await self._actions.reschedule(target, trigger_at, spread, by),
-            )
-        result = {"done": verb, "changed": str(done.changed), "skipped": str(done.skipped)}
+            moved = await self._tasks.reschedule_all(bulk, _move_of(fields, self._now()), by=by)
+            verb, changed, skipped = "rescheduled", len(moved.moved), len(moved.skipped)
+        result = {"done": verb, "changed": str(changed), "skipped": str(skipped)}
         return FIND + target.filters.query(**result)
 
 
-def _minute_of(fields: Mapping[str, str], now: float) -> int:
-    return meaning_of(TimeInput.of(fields), now).trigger_at
+def _bulk_of(target: Target) -> Bulk:
+    if target.keys:
+        return Bulk(keys=target.keys, limit=MAX_SELECTED)
+    filters = target.filters
+    return Bulk(
+        selection=Selection(**filters.values),
+        filters=describe_filters(filters.api_query(), filters.labels),
+        limit=MAX_COUNTED,
+    )
 
 
-def _parse_spread(fields: Mapping[str, str]) -> int:
-    text = fields.get(SPREAD, "").strip() or "0"
-    if not text.isdecimal() or len(text) > 6 or int(text) > MAX_SPREAD:
-        detail = f"is {quoted(text)}: expected a number of minutes from 0 to {MAX_SPREAD:,}"
-        raise Invalid([FieldError(f"/{SPREAD}", detail)])
-    return int(text)
+def _move_of(fields: Mapping[str, str], now: float) -> Move:
+    trigger_at = meaning_of(TimeInput.of(fields), now).trigger_at
+    spread = fields.get(SPREAD, "").strip()
+    try:
+        minutes = parse_spread(None if spread in ("", "0") else spread, trigger_at)
+    except Problem as problem:
+        # A field of a form, not a parameter of the query string.
+        raise Invalid(problem.errors) from None
+    return Move(trigger_at=trigger_at, spread=minutes, include_all_states=True)

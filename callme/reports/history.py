@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field, frozen
-from twisted.internet.interfaces import IReactorTime
 
 from ..core.times import MINUTE, floor_to_minute
 from ..store import stats
@@ -19,8 +18,8 @@ COST_FACTOR = 20
 """How many times as long as its read took a snapshot stays fresh."""
 FINAL_AFTER_SECONDS = 3 * MINUTE
 """The time after which a minute hardly changes: a daemon that stalled may store its tasks late."""
-FULL_READ_SECONDS = 60.0
-"""The shortest time between two reads of all hours."""
+READS_PER_CHECK = 30
+"""Reads that together read all final minutes again, each of them an equal part."""
 
 
 @frozen(kw_only=True)
@@ -41,47 +40,52 @@ class HistorySnapshot:
 class HistoryReader:
     """Reads the outcomes of the last hours from the store.
 
-    To count a million tasks takes the database one or two seconds. Minutes that ended some time
-    ago rarely change, so most reads cover only the last minutes.
+    To count a million tasks takes the database half a second. Minutes that ended some time ago
+    rarely change, so only the first read covers all hours. Each of the others covers the last
+    minutes, and a small part of those before.
 
-    :param clock: the monotonic clock.
     :param now: the wall clock, seconds since 1970.
     """
 
     _store: Store
-    _clock: IReactorTime
     _now: Callable[[], float]
     _hours: int
     _last: HistorySnapshot | None = field(default=None, init=False)
-    # A deadline of the monotonic clock.
-    _full_read_at: float = field(default=0.0, init=False)
+    # The end of the part that was checked last, seconds since 1970.
+    _checked_to: int = field(default=0, init=False)
     _was_full: bool = field(default=False, init=False)
 
     async def read(self) -> HistorySnapshot:
         """Return the outcomes of the last hours; fail as the store does."""
-        started_at, now = self._clock.seconds(), self._now()
+        now, last = self._now(), self._last
         begin = floor_to_minute(now)
         since = begin - self._hours * 60 * MINUTE
-        last = self._last
-        self._was_full = last is None or started_at >= self._full_read_at
-        if last is None or self._was_full:
-            ended = list(await self._store.read(stats.history, since))
-            ended_at = self._clock.seconds()
-            pause = COST_FACTOR * (ended_at - started_at)
-            self._full_read_at = ended_at + max(FULL_READ_SECONDS, pause)
+        self._was_full = last is None
+        if last is None:
+            ended = await self._store.read(stats.history, since)
         else:
-            until = max(since, last.begin - FINAL_AFTER_SECONDS)
-            final = [outcomes for outcomes in last.ended if since <= outcomes.minute < until]
-            ended = [*final, *await self._store.read(stats.history, until)]
+            ended = await self._refresh(last, since)
         self._last = HistorySnapshot(as_of=now, begin=begin, ended=ended)
         return self._last
+
+    async def _refresh(self, last: HistorySnapshot, since: int) -> Sequence[MinuteOutcomes]:
+        """Return the outcomes from a minute on; most final ones are those of the last snapshot."""
+        until = max(since, last.begin - FINAL_AFTER_SECONDS)
+        begin = self._checked_to if since <= self._checked_to < until else since
+        end = min(until, begin + self._hours * 60 * MINUTE // READS_PER_CHECK)
+        checked = await self._store.read(stats.history, begin, end)
+        latest = await self._store.read(stats.history, until)
+        self._checked_to = end
+        before = [outcomes for outcomes in last.ended if since <= outcomes.minute < begin]
+        after = [outcomes for outcomes in last.ended if end <= outcomes.minute < until]
+        return [*before, *checked, *after, *latest]
 
     def ttl(self, cost_seconds: float) -> float:
         """Return how long the last snapshot stays fresh, in seconds.
 
         :param cost_seconds: how long the read took.
         """
-        # A full read is rare, and the next read is a quick one of the last minutes.
+        # The read after a full one is quick.
         return max(MIN_TTL_SECONDS, cost_seconds * (1 if self._was_full else COST_FACTOR))
 
 

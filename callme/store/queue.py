@@ -79,7 +79,8 @@ _CLAIMS = f"SELECT {CLAIM} FROM task WHERE state = 'running'"
 _RECORD = """
     UPDATE task
     SET state = ?, reason = ?, detail = ?, due_at = ?, finished_at_ms = ?, lease_until = NULL,
-        attempts_used = attempts_used - ?, last_attempt = last_attempt - ?
+        attempts_used = attempts_used - ?, last_attempt = last_attempt - ?,
+        first_lateness_ms = coalesce(first_lateness_ms, ?)
     WHERE task_id = ? AND last_attempt = ? AND state = 'running'
 """
 _TASK_ATTEMPT = Columns(("task_id", *ATTEMPT))
@@ -255,7 +256,11 @@ def _drop_attempts(cursor: Cursor, claim: Claim) -> None:
 
 
 def record_values(transition: Transition, now: float) -> Row:
-    """Return the new state, reason, detail and times, and twice whether the attempt is unspent."""
+    """Return the values of a record.
+
+    They are the new state, reason, detail and times, twice whether the attempt is unspent, and the
+    lateness of the attempt.
+    """
     unspent = transition.attempt is None
     return (
         transition.state.value,
@@ -265,6 +270,7 @@ def record_values(transition: Transition, now: float) -> Row:
         None if transition.state is State.SCHEDULED else to_ms(now),
         unspent,
         unspent,
+        None if transition.attempt is None else transition.attempt.lateness_ms,
     )
 
 

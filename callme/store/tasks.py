@@ -65,7 +65,7 @@ _REPLACE = f"""
     UPDATE task
     SET ({STORED_DEFINITION}, due_at) = ({STORED_DEFINITION.placeholders()}, ?),
         attempts_used = 0, created_at_ms = ?, rescheduled_from = NULL,
-        rescheduled_at_ms = NULL
+        rescheduled_at_ms = NULL, first_lateness_ms = NULL
     WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
 """
 _GET = f"SELECT {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
@@ -85,7 +85,8 @@ _ON_RECORD = """
 _LAST_NUMBER = 2**31 - 1
 EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
 STARTED_AFRESH = (
-    "state = 'scheduled', reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL"
+    "state = 'scheduled', reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL, "
+    "first_lateness_ms = NULL"
 )
 """What a move sets besides times."""
 _MOVE = f"""

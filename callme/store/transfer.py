@@ -27,6 +27,7 @@ TASK_ROW = Columns(
         "rescheduled_from",
         "rescheduled_at_ms",
         "finished_at_ms",
+        "first_lateness_ms",
     )
 )
 ATTEMPT_ROW = Columns(("task_id", *ATTEMPT))

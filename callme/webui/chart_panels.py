@@ -85,7 +85,7 @@ class ChartCache:
 
     def __attrs_post_init__(self) -> None:
         for hours in HOURS:
-            reader = HistoryReader(store=self._store, clock=self._clock, now=self._now, hours=hours)
+            reader = HistoryReader(store=self._store, now=self._now, hours=hours)
             draw_past = partial(self._draw_past, hours, reader)
             self._past[hours] = self._flight(draw_past, reader.ttl, MAX_PAST_AGE_SECONDS)
             draw_ahead = partial(self._draw_ahead, hours)

@@ -123,8 +123,8 @@ def spread(path: Path) -> None:
             started = minute * 1000 + lateness
             database.execute(
                 "UPDATE task SET trigger_at = ?, expires_at = ? + 60 * max_delay, "
-                "created_at_ms = ?, finished_at_ms = ? WHERE task_id = ?",
-                (minute, minute, started - 86_400_000, started + 5, task_id),
+                "created_at_ms = ?, finished_at_ms = ?, first_lateness_ms = ? WHERE task_id = ?",
+                (minute, minute, started - 86_400_000, started + 5, lateness, task_id),
             )
             database.execute(
                 "UPDATE attempt SET started_at_ms = ?, lateness_ms = ? WHERE task_id = ?",

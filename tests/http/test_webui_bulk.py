@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -170,7 +171,7 @@ def test_each_selected_task_that_changes_has_a_line_in_the_audit_log(ticking: Wo
     assert changes(captured) == [f'127.0.0.1 deleted "{name}@{LATER + 60}"' for name in "ab"]
 
 
-def changes(captured: list[Any]) -> list[str]:
+def changes(captured: Iterable[Any]) -> list[str]:
     """Return the lines of the audit log, without the ids of the requests."""
     lines = [formatEvent(event) for event in captured if "by" in event]
     return [line.partition(", request ")[0] for line in lines]

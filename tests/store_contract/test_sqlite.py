@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.logger import capturedLogs, formatEvent
 
 from callme.core.task import Attempt, Definition, Reason, State, Transition
 from callme.core.times import Key
 from callme.core.transitions import PutCondition
-from callme.store import queue, tasks
+from callme.store import queue, stats, tasks
 from callme.store.database import Write
 from callme.store.interface import CannotOpen, Cursor, Deleted, StoreUnavailable
 from callme.store.open import open_store_database, release
@@ -25,6 +27,7 @@ from callme.store.sqlite import file
 from callme.store.sqlite.cursor import SqliteCursor
 from callme.store.sqlite.engine import SqliteStore
 from callme.store.sqlite.file import migrations, open_database
+from tests.helpers.query_plans import explain
 from tests.helpers.schemas import make_sqlite, with_more
 from tests.helpers.tasks import NOON, definition
 
@@ -222,6 +225,46 @@ def test_file_of_the_schema_before_the_baseline_is_upgraded(path: Path) -> None:
     assert [(one.started_at_ms, one.node) for one in task.attempts] == [(61002, "n")]
 
 
+def test_migration_gives_recent_tasks_the_lateness_of_their_first_attempt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = migrations()
+    before = {number: sql for number, sql in known.numbered.items() if number < 13}
+    monkeypatch.setattr(file, "migrations", lambda: evolve(known, numbered=before))
+    make(path)
+    now_ms = int(time.time() * 1000)
+    # The state, the attempts used, the number of the last one, and the end of each task.
+    rows = [
+        ("failed", 2, 3, now_ms),
+        ("failed", 0, 0, now_ms),
+        ("failed", 1, 1, now_ms - 100_000_000),
+        ("running", 1, 1, None),
+        ("scheduled", 0, 3, None),
+    ]
+    with closing(sqlite3.connect(path)) as connection:
+        for number, (state, used, last, ended) in enumerate(rows, 1):
+            connection.execute(
+                "INSERT INTO task (task_id, task_name, trigger_at, callback, callback_method,"
+                " payload, headers, expected_http_status, retry, retry_delay, max_delay, timeout,"
+                " host, expires_at, state, due_at, attempts_used, last_attempt, created_at_ms,"
+                " finished_at_ms)"
+                " VALUES (?, 'x', ? * 60, '', '', '', '', '', 0, '', 0, 0, '', 0, ?,"
+                " iif(? = 'scheduled', 0, NULL), ?, ?, 0, ?)",
+                (number, number, state, state, used, last, ended),
+            )
+            connection.executemany(
+                "INSERT INTO attempt (task_id, number, started_at_ms, lateness_ms, detail, body)"
+                " VALUES (?, ?, 0, ?, '', '')",
+                [(number, one, 100 * one) for one in range(1, last + 1)],
+            )
+        connection.commit()
+    monkeypatch.setattr(file, "migrations", lambda: known)
+    make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT first_lateness_ms FROM task ORDER BY task_id").fetchall()
+    assert found == [(200,), (None,), (None,), (100,), (None,)]
+
+
 def test_upgraded_file_has_the_schema_of_a_new_one(path: Path) -> None:
     make_sqlite(path, 5).close()
     make(path)
@@ -333,6 +376,15 @@ def test_query_uses_its_index(path: Path, statement: str, index: str) -> None:
     connection.close()
     assert any(index in step for step in plan), plan
     assert not any(step.startswith("SCAN") or "ORDER BY" in step for step in plan), plan
+
+
+async def test_history_is_answered_by_an_index_alone(store: SqliteStore) -> None:
+    def plan(cursor: Cursor) -> list[str]:
+        return explain(cursor, lambda recorder: stats.history(recorder, NOON))
+
+    found = await store.read(plan)
+    (step,) = (step for step in found if " task " in step)
+    assert "USING COVERING INDEX task_finished (finished_at_ms>? AND finished_at_ms<?)" in step
 
 
 async def test_log_that_a_long_reader_let_grow_is_cut(

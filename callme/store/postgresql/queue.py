@@ -93,7 +93,8 @@ _RECORD = f"""
             detail = transition.task_detail, due_at = transition.due_at,
             finished_at_ms = transition.finished_at_ms, lease_until = NULL,
             holder = NULL, token = NULL, attempts_used = attempts_used - transition.unspent,
-            last_attempt = last_attempt - transition.unspent
+            last_attempt = last_attempt - transition.unspent,
+            first_lateness_ms = coalesce(first_lateness_ms, transition.lateness_ms)
         FROM transition
         WHERE task.task_id = transition.task_id AND task.last_attempt = transition.claim_number
             AND task.token = transition.token AND task.task_id = ANY(?)

@@ -29,9 +29,10 @@ _RECORD_ALL = """
     UPDATE OR FAIL task
     SET state = done.column1, reason = done.column2, detail = done.column3, due_at = done.column4,
         finished_at_ms = done.column5, lease_until = NULL,
-        attempts_used = attempts_used - done.column6, last_attempt = last_attempt - done.column7
+        attempts_used = attempts_used - done.column6, last_attempt = last_attempt - done.column7,
+        first_lateness_ms = coalesce(first_lateness_ms, done.column8)
     FROM (VALUES {rows}) AS done
-    WHERE task_id = done.column8 AND last_attempt = done.column9 AND task.state = 'running'
+    WHERE task_id = done.column9 AND last_attempt = done.column10 AND task.state = 'running'
 """
 _HOST, _TRIGGER_AT = STORED_DEFINITION.index("host"), STORED_DEFINITION.index("trigger_at")
 
@@ -175,4 +176,4 @@ def _insert_attempts(rows: int) -> str:
 
 @cache
 def _update_tasks(rows: int) -> str:
-    return _RECORD_ALL.format(rows=", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows))
+    return _RECORD_ALL.format(rows=", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows))

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
 
-from callme.reports.history import Bucket, aggregate, bucketize, percentile
+from callme.reports.history import (
+    READS_PER_CHECK,
+    Bucket,
+    HistoryReader,
+    aggregate,
+    bucketize,
+    percentile,
+)
+from callme.store.database import Store
 from callme.store.interface import MinuteOutcomes
 from tests.helpers.tasks import NOON
 
@@ -50,3 +63,62 @@ def test_minutes_are_grouped_into_steps() -> None:
     assert aggregate(minutes, NOON) == Bucket(
         begin=NOON, succeeded=22, failed=21, p50_ms=10, p99_ms=20
     )
+
+
+class Outcomes:
+    """A store with nothing but the successes of minutes."""
+
+    def __init__(self) -> None:
+        self.succeeded: dict[int, int] = {}
+        self.minutes_read = 0
+
+    def read(self, query: Any, since: int, until: int = 10**10) -> Deferred[Sequence[Any]]:
+        found = [
+            MinuteOutcomes(minute=minute, succeeded=count, failed=0)
+            for minute, count in sorted(self.succeeded.items())
+            if since <= minute < until
+        ]
+        self.minutes_read += len(found)
+        return defer.succeed(found)
+
+
+async def test_history_is_exact_and_reads_few_minutes_again() -> None:
+    outcomes, now = Outcomes(), NOON
+    outcomes.succeeded = {NOON - 60 * number: 1 for number in range(400)}
+    reader = HistoryReader(store=cast(Store, outcomes), now=lambda: now, hours=3)
+    assert sum(one.succeeded for one in (await reader.read()).ended) == 181
+    for _ in range(2 * READS_PER_CHECK):
+        now += 60
+        outcomes.succeeded[now] = 2
+        outcomes.minutes_read = 0
+        ended = (await reader.read()).ended
+        since = now - 3 * 3600
+        expected = {at: n for at, n in outcomes.succeeded.items() if since <= at}
+        assert {one.minute: one.succeeded for one in ended} == expected
+        assert [one.minute for one in ended] == sorted(expected)
+        assert outcomes.minutes_read <= 6 + 5
+
+
+async def test_outcome_that_was_stored_late_is_found_by_a_check() -> None:
+    outcomes, now = Outcomes(), NOON
+    reader = HistoryReader(store=cast(Store, outcomes), now=lambda: now, hours=3)
+    await reader.read()
+    outcomes.succeeded[NOON - 3600] = 1
+    counts = []
+    for _ in range(READS_PER_CHECK):
+        now += 2
+        counts.append(sum(one.succeeded for one in (await reader.read()).ended))
+    assert (counts[0], counts[-1]) == (0, 1)
+
+
+async def test_history_is_complete_after_a_pause() -> None:
+    outcomes, now = Outcomes(), NOON
+    outcomes.succeeded = {NOON + 60 * number: 1 for number in range(-180, 400)}
+    reader = HistoryReader(store=cast(Store, outcomes), now=lambda: now, hours=3)
+    await reader.read()
+    for pause in (7200, 14_400):
+        now += pause
+        ended = (await reader.read()).ended
+        assert [one.minute for one in ended if one.minute <= now] == list(
+            range(now - 3 * 3600, now + 60, 60)
+        )

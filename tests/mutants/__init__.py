@@ -1,0 +1,1 @@
+"""Mutants of callme: small faults planted one at a time, which the tests must notice."""

@@ -40,7 +40,7 @@ class Poller:
     _interval_seconds: float
     _polling: LoopingCall | None = field(default=None, init=False)
     # On the monotonic clock.
-    _last_heartbeat: float = field(default=0, init=False)
+    _last_heartbeat: float = field(init=False)
     _failing: bool = field(default=False, init=False)
 
     def start(self) -> None:

@@ -13,7 +13,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.times import MINUTE, floor_to_minute
-from ..hosts.limits import HostLimits
 from ..hosts.operations import load_settings
 from ..store import queue
 from ..store.changes import Changes
@@ -266,11 +265,6 @@ class Scheduler:
         """
         hangs = self._clock.seconds() - self._last_tick_end >= TICK_TIMEOUT_SECONDS
         return self._state is TickState.STOPPED or not hangs
-
-    @property
-    def limits(self) -> HostLimits:
-        """The pauses and limits of hosts."""
-        return self._dispatcher.limits
 
     @property
     def host_results(self) -> Mapping[str, HostResults]:

@@ -3,16 +3,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callme.core.task import Claim, Outcome, Reason, State
+from callme.core.task import Claim, Outcome, Reason, State, new_task
 from callme.core.transitions import (
+    MoveDecision,
+    PutCondition,
+    PutOutcome,
+    caller_failed,
     decide_after_attempt,
+    decide_move,
+    decide_put,
     interrupted,
     is_too_late,
     next_attempt_at,
     too_late,
+    unreadable,
 )
 from tests.helpers.tasks import NOON, definition
 
@@ -279,3 +287,100 @@ def test_attempts_stay_within_budget_and_max_delay(
         assert State.FAILED is transition.state
         assert transition.reason is not None
         assert transition.detail
+
+
+ANY, EXISTING, ABSENT = PutCondition.NONE, PutCondition.MUST_EXIST, PutCondition.MUST_NOT_EXIST
+
+
+@pytest.mark.parametrize(
+    ("condition", "now", "outcome"),
+    [
+        (ANY, NOON + 599.9, PutOutcome.CREATED),
+        (ANY, NOON + 600, PutOutcome.NEVER_RUNS),
+        (ABSENT, NOON, PutOutcome.CREATED),
+        (EXISTING, NOON, PutOutcome.MISSING),
+    ],
+)
+def test_put_of_a_free_key(condition: PutCondition, now: float, outcome: PutOutcome) -> None:
+    assert outcome is decide_put(None, definition(max_delay=10), condition, now)
+
+
+@pytest.mark.parametrize(
+    ("condition", "retry", "state", "now", "outcome"),
+    [
+        (ANY, 1, State.SCHEDULED, NOON, PutOutcome.UNCHANGED),
+        (ANY, 1, State.RUNNING, NOON, PutOutcome.UNCHANGED),
+        (ANY, 2, State.SCHEDULED, NOON, PutOutcome.CONFLICT),
+        (ANY, 2, State.RUNNING, NOON, PutOutcome.NOT_SCHEDULED),
+        (EXISTING, 1, State.SCHEDULED, NOON, PutOutcome.UNCHANGED),
+        (EXISTING, 2, State.SCHEDULED, NOON + 599.9, PutOutcome.REPLACED),
+        (EXISTING, 2, State.SCHEDULED, NOON + 600, PutOutcome.NEVER_RUNS),
+        (EXISTING, 2, State.FAILED, NOON, PutOutcome.NOT_SCHEDULED),
+        (ABSENT, 1, State.SCHEDULED, NOON, PutOutcome.EXISTS),
+        (ABSENT, 2, State.SUCCEEDED, NOON, PutOutcome.EXISTS),
+    ],
+)
+def test_put_on_a_task(
+    condition: PutCondition, retry: int, state: State, now: float, outcome: PutOutcome
+) -> None:
+    existing = evolve(new_task(definition(max_delay=10), NOON - 60), state=state)
+    assert outcome is decide_put(existing, definition(max_delay=10, retry=retry), condition, now)
+
+
+def test_put_on_a_task_that_cannot_be_read_is_a_conflict_even_if_it_seems_equal() -> None:
+    existing = evolve(new_task(definition(), NOON), damaged=("headers",))
+    assert existing.is_corrupt
+    assert PutOutcome.CONFLICT is decide_put(existing, definition(), ANY, NOON)
+
+
+@pytest.mark.parametrize(
+    ("state", "include_all_states", "now", "decision"),
+    [
+        (State.FAILED, False, NOON + 599.9, MoveDecision.MOVE),
+        (State.FAILED, True, NOON + 599.9, MoveDecision.MOVE),
+        (State.FAILED, False, NOON + 600, MoveDecision.TOO_LATE),
+        (State.SCHEDULED, False, NOON, MoveDecision.NOT_FAILED),
+        (State.SCHEDULED, True, NOON, MoveDecision.MOVE),
+        (State.SUCCEEDED, True, NOON, MoveDecision.MOVE),
+        (State.RUNNING, False, NOON, MoveDecision.RUNNING),
+        (State.RUNNING, True, NOON, MoveDecision.RUNNING),
+    ],
+)
+def test_reschedule_of_a_task(
+    state: State, include_all_states: bool, now: float, decision: MoveDecision
+) -> None:
+    assert decision is decide_move(state, NOON + 600, now, include_all_states=include_all_states)
+
+
+def test_attempt_that_an_error_in_callme_ended_is_repeated_in_the_next_minute() -> None:
+    outcome = caller_failed(claim(), NOON + 59.9)
+    assert (outcome.reason, outcome.started_at_ms) == (Reason.INTERRUPTED, NOON * 1000 + 20)
+    assert "an error in callme" in outcome.detail
+    transition = decide_after_attempt(claim(retry_delay=0), outcome, NOON + 59.9)
+    assert (transition.state, transition.due_at) == (State.SCHEDULED, NOON + 60)
+
+
+def test_task_that_cannot_be_read_fails_without_an_attempt() -> None:
+    transition = unreadable("headers: no JSON")
+    assert (transition.state, transition.reason, transition.attempt) == (
+        State.FAILED,
+        Reason.CONNECTION_FAILED,
+        None,
+    )
+    assert transition.detail == "no request was made: headers: no JSON"
+
+
+def test_task_that_expired_during_a_pause_says_so() -> None:
+    assert "paused" not in too_late(definition()).detail
+    assert too_late(definition(), was_paused=True).detail.endswith(
+        "; calls to the host were paused"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "has_hint"), [(199, False), (204, True), (299, True), (300, False)]
+)
+def test_unexpected_success_has_a_hint(status: int, has_hint: bool) -> None:
+    transition = decide_after_attempt(claim(), answered(status), NOON)
+    assert transition.attempt is not None
+    assert ("accepts any success" in transition.attempt.detail) is has_hint

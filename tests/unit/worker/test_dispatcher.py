@@ -543,3 +543,17 @@ def test_claim_returned_at_a_stop_is_due_in_the_present_minute(dispatching: Disp
     assert closed == [None]
     task = dispatching.world.task(TASK)
     assert (task.state, task.due_at, task.attempts_used) == (State.SCHEDULED, NOON + 60, 0)
+
+
+def test_tasks_of_a_paused_host_are_called_when_its_pause_ends_between_two_ticks(
+    dispatching: Dispatching,
+) -> None:
+    dispatching.start()
+    paused = HostSettings(host=HOST, paused_at=NOON, paused_until=NOON + 5)
+    dispatching.dispatcher.apply_settings(SettingsSnapshot(settings=[paused]))
+    dispatching.put()
+    dispatching.notify(HOST)
+    dispatching.world.turn_to(NOON + 4.9)
+    assert dispatching.calls == []
+    dispatching.world.turn_to(NOON + 6)
+    assert dispatching.calls == ["task"]

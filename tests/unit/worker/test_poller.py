@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs, formatEvent
 
 from callme.core.task import Reason, State
 from callme.core.times import Key
+from callme.hosts.operations import SettingsSnapshot, load_settings
+from callme.hosts.settings import HostSettings
 from callme.store import queue
 from callme.store.interface import HEARTBEAT_SECONDS
 from tests.helpers.logs import LoggedFailures
@@ -96,6 +98,23 @@ def test_heartbeat_is_sent_as_soon_as_the_database_is_back(shared: World) -> Non
     assert sent == [back + 0.5]
     shared.turn_to(back + HEARTBEAT_SECONDS + 0.6)
     assert len(sent) == 2
+
+
+def test_due_tasks_are_found_although_the_longest_due_are_of_a_paused_host(shared: World) -> None:
+    """PostgreSQL reads only the longest due tasks, which may all be of paused hosts."""
+    paused = HostSettings(host="paused.example:80", paused_at=NOON, paused_until=NOON + 600)
+    snapshot = SettingsSnapshot(settings=[paused])
+    shared.store.overrides[load_settings] = lambda node: succeed(snapshot)
+    shared.store.overrides[queue.hosts_with_due_tasks] = lambda now: succeed([paused.host])
+    shared.put()
+    shared.turn_to(NOON + 10.6)
+    assert shared.caller.called == [f"task@{NOON}"]
+
+
+def test_poller_that_never_started_can_be_stopped() -> None:
+    world = World(is_shared=True)
+    world.result(Deferred.fromCoroutine(world.scheduler.stop(0, 0)))
+    world.close()
 
 
 def test_each_outage_is_logged_once(shared: World) -> None:

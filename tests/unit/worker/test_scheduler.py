@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import capturedLogs, formatEvent
 
 from callme.core.task import Outcome, Reason, State
 from callme.core.times import Key
+from callme.hosts.operations import load_settings
 from callme.store import queue, tasks
+from callme.store.changes import Changes
 from callme.store.interface import StoreUnavailable
 from callme.worker import host_memory
 from callme.worker.recorder import RETRY_SECONDS
@@ -492,6 +495,19 @@ def test_call_interrupted_by_a_crash_is_retried_within_budget(
     world.close()
 
 
+def test_call_interrupted_by_a_crash_is_known_at_the_start_although_its_lease_lasts(
+    world: World,
+) -> None:
+    world.caller.status = None
+    world.put(timeout=300)
+    world.scheduler.start()
+    world.turn_to(NOON + 5)
+    world.restart()
+    assert [at for at, _ in world.caller.calls] == [NOON + 5]
+    attempts = world.task(TASK).attempts or ()
+    assert [attempt.reason for attempt in attempts] == [Reason.INTERRUPTED]
+
+
 def test_crash_loop_does_not_exceed_the_budget() -> None:
     world = World()
     world.caller.status = None
@@ -714,6 +730,28 @@ def test_purge_ends_with_the_scheduler() -> None:
     world.close()
 
 
+def test_purge_spares_the_outcomes_of_the_last_day_and_pauses_between_batches() -> None:
+    world = World(retention=3)
+    purges: list[tuple[float, int, float]] = []
+
+    def purge(*limits: Any) -> Deferred[int]:
+        purges.append(limits)
+        return succeed(limits[1] if len(purges) < 3 else 0)
+
+    world.store.overrides[queue.purge] = purge
+    world.scheduler.start()
+    assert [(NOON - before, NOON - outcomes) for before, _, outcomes in purges] == [
+        (3 * 86_400, 25 * 3600)
+    ]
+    world.turn_to(NOON + 0.05)
+    assert len(purges) == 1
+    world.turn_to(NOON + 0.15)
+    assert len(purges) == 2
+    world.turn_to(NOON + 10)
+    assert len(purges) == 3
+    world.close()
+
+
 def test_retention_zero_keeps_tasks_indefinitely() -> None:
     world = World(retention=0)
     world.put()
@@ -773,3 +811,31 @@ def test_retries_of_ticks_do_not_multiply_during_an_outage(world: World) -> None
     world.turn_to(NOON + 300)
     by_minute = Counter(int(at - NOON) // 60 for at in ticks)
     assert by_minute[4] <= by_minute[0] + 1
+
+
+def test_failure_to_load_changed_settings_is_logged_and_they_are_loaded_by_the_next_tick(
+    world: World,
+) -> None:
+    world.scheduler.start()
+    loads: list[float] = []
+
+    def load(node: str) -> Deferred[Any]:
+        loads.append(world.now())
+        return fail(StoreUnavailable("database is locked"))
+
+    world.store.overrides[load_settings] = load
+    with capturedLogs() as events:
+        world.store.changes.publish(Changes(host_settings=True))
+    (line,) = [formatEvent(event) or "" for event in events]
+    assert line.startswith("loading the settings of hosts failed")
+    world.turn_to(NOON + 60)
+    assert loads == [NOON, NOON + 60]
+
+
+def test_attempts_that_got_no_line_of_the_log_are_counted_by_the_next_minute(world: World) -> None:
+    for number in range(103):
+        world.put(f"n{number}")
+    world.scheduler.start()
+    with capturedLogs() as events:
+        world.turn_to(NOON + 60)
+    assert [formatEvent(event) for event in events] == ["3 more attempts succeeded in that second"]

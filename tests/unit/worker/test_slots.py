@@ -27,3 +27,8 @@ def test_last_places_lie_beyond_the_reserve() -> None:
     assert Slots(concurrency=256, per_host=125).last_places == 3
     assert Slots(concurrency=256, per_host=256).last_places == 0
     assert Slots(concurrency=8, per_host=2).last_places == 0
+
+
+def test_few_calls_of_a_host_are_four_or_an_eighth_of_its_limit() -> None:
+    few = [Slots(concurrency=256, per_host=per_host).few for per_host in (3, 4, 39, 40, 64)]
+    assert few == [3, 4, 4, 5, 8]

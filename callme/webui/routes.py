@@ -98,7 +98,7 @@ from .session import (
 )
 from .task.copying import Copying
 from .task.new_form import NewTaskForm
-from .task.new_task import ACTION_FIELD, PREVIEW, NewTaskPage
+from .task.new_task import ACTION_FIELD, GIVEN_TIME, PREVIEW, NewTaskPage, warnings_of
 from .task.page import EXPECTED_STATE_FIELD, TaskDetail, TaskPage
 from .task.time_fields import UTC, Meaning, TimeInput, local_minute, meaning_of
 from .widgets import Renderable, escape_invisible, flash, query
@@ -221,10 +221,10 @@ class WebUi:
     async def task(self, request: Request, path: str) -> Layout:
         """Return the page of one task."""
         viewer = current_viewer(request)
-        parameters = parse_query(request, ("done", "zone", "start_from"))
+        parameters = parse_query(request, ("done", "zone", GIVEN_TIME, "start_from"))
         attempts_to = parse_attempts_from(parameters.get("start_from"))
         task = await self._get_task(request, path, attempts_to)
-        done = _task_flash(task, parameters)
+        done = _task_flash(task, parameters, self._now())
         detail = TaskDetail(
             task=task,
             viewer=viewer,
@@ -541,12 +541,18 @@ class WebUi:
         return layout
 
 
-def _task_flash(task: Task, parameters: dict[str, str]) -> str:
+def _task_flash(task: Task, parameters: dict[str, str], now: float) -> Renderable:
     """Return the message about an action on a task, with its minute in the zone of the form."""
     done = _FLASHES.get(parameters.get("done", ""), "")
+    if not done:
+        return ""
     zone = parameters.get("zone", UTC)
-    local = local_minute(task.key.trigger_at, zone) if done else ""
-    return f"{done} It is due at {local} in {zone}." if local else done
+    local = local_minute(task.key.trigger_at, zone)
+    found: list[Renderable] = [flash(f"{done} It is due at {local} in {zone}." if local else done)]
+    if GIVEN_TIME in parameters and not task.damaged:
+        warnings = warnings_of(task.definition, parameters[GIVEN_TIME], now)
+        found += [flash(f"Warning: {escape_invisible(one.detail)}.", "wrong") for one in warnings]
+    return found
 
 
 def _heading(title: str) -> Tag:

@@ -19,6 +19,8 @@ from tests.helpers.world import World
 
 LATER = NOON + 3600
 NEW = "/page/new"
+GAP = "2027-03-28T02:30[Europe/Berlin]"
+"""A time that does not exist: the clock goes forward then."""
 GIVEN = {"task_name": "x", "trigger_at": f"{LATER}", "callback": SINK}
 
 
@@ -281,6 +283,40 @@ def test_duplicate_of_a_running_task_is_offered(ticking: World) -> None:
     key = ticking.put("x", NOON).key
     ticking.turn_to(NOON + 60)
     assert duplicate(ticking, key).form(NEW)["task_name"] == "x"
+
+
+def warnings(page: Page) -> list[str]:
+    return [text for text in page.texts(".//p[@role='alert']") if text.startswith("Warning: ")]
+
+
+def test_warnings_of_the_api_are_displayed_with_the_created_task(world: World) -> None:
+    more = {"payload": "a", "retry": "20", "retry_delay": "5"}
+    time = {"trigger_at": "", "local_time": "2027-03-28T02:30", "zone": "Europe/Berlin"}
+    texts = {**GIVEN, **more, **time}
+    body = {"callback": SINK, **more, "retry": 20, "retry_delay": [5], "trigger_at": GAP}
+    expected = ask(world, "PUT", "/task/x?dry_run", body).json["warnings"]
+    assert len(expected) == 3
+    done = submit(world, **texts)
+    assert done.status == 303
+    page = visit(world, done.header("location") or "")
+    assert page.texts(".//p[@role='status']")[0].startswith("The task was created.")
+    assert warnings(page) == [f"Warning: {one['detail']}." for one in expected]
+    # The message about an action is displayed once.
+    assert warnings(visit(world, (done.header("location") or "").partition("?")[0])) == []
+
+
+def test_created_task_without_warnings_has_none(world: World) -> None:
+    for more in ({}, {"payload": "a", "callback_method": "POST"}):
+        done = submit(world, **{**GIVEN, "trigger_at": f"{LATER + 60 * len(more)}", **more})
+        assert warnings(visit(world, done.header("location") or "")) == []
+
+
+@pytest.mark.parametrize("given", ["", "soon", GAP, "x" * 5_000, "\u202e"])
+def test_warnings_in_an_edited_address_are_those_of_the_task(world: World, given: str) -> None:
+    world.put("x", LATER)
+    page = visit(world, f"/page/task/x@{LATER}?done=created&given={quote(given)}")
+    assert page.status == 200
+    assert len(warnings(page)) == (given == GAP)
 
 
 # Bounds

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, evolve
 
 from ...api.dry_run import DryRun
+from ...api.requests import parse_new_time
 from ...api.task_service import TaskService
 from ...core.parameters import parse_definition
+from ...core.put_warnings import warnings_about
 from ...core.task import Definition, Task
 from ...core.times import parse_key
 from ...core.transitions import PutCondition, PutOutcome
@@ -23,11 +26,14 @@ from ...worker.throughput import Capacity
 from ..layout import Viewer
 from ..widgets import query
 from .new_form import NewTask, Preview
-from .parameter_fields import FIELDS, to_body, to_texts
-from .time_fields import Meaning, TimeInput
+from .parameter_fields import FIELDS, default_text, to_body, to_texts
+from .time_fields import TIME_FIELD, Meaning, TimeInput
 
 ACTION_FIELD = "action"
 PREVIEW = "preview"
+GIVEN_TIME = "given"
+"""The parameter of a task's page with the time in the form that created it, to warn of both."""
+_DEFAULT_METHOD = default_text(FIELDS["callback_method"][0])
 _DONE = {PutOutcome.CREATED: "created", PutOutcome.UNCHANGED: "unchanged"}
 
 
@@ -84,7 +90,9 @@ class NewTaskPage:
             if problem.status >= 500:
                 raise
             return _refused(content, problem), problem.status
-        done = query(done=_DONE[result.outcome], zone=time.zone)
+        # The page of the task finds out again what it is to warn of.
+        more = {GIVEN_TIME: time.trigger_at()[TIME_FIELD]} if warnings else {}
+        done = query(done=_DONE[result.outcome], zone=time.zone, **more)
         return url_for(TASK, definition.key) + done
 
     def _define(self, content: NewTask, warnings: list[FieldError]) -> Definition:
@@ -116,6 +124,20 @@ class NewTaskPage:
             meaning=Meaning(trigger_at=definition.trigger_at, zone=time.zone),
             warnings=warnings,
         )
+
+
+def warnings_of(definition: Definition, time: str, now: float) -> list[FieldError]:
+    """Return the warnings about a task that the form has created.
+
+    :param time: the time in the form, as the API accepts it.
+    """
+    about_time: list[FieldError] = []
+    # The page of a task has an address that anyone can change.
+    with suppress(Invalid):
+        parse_new_time({TIME_FIELD: time}, now, about_time)
+    # In the form, no method and the default one are the same.
+    given = () if definition.callback_method == _DEFAULT_METHOD else ("callback_method",)
+    return list(warnings_about(definition, given, now, [one.detail for one in about_time]))
 
 
 def _refused(content: NewTask, problem: Problem) -> NewTask:

@@ -23,7 +23,6 @@ from ..widgets import (
     duration,
     escape_invisible,
     failure_reason,
-    flash,
     in_slices,
     minute,
     pluralize,
@@ -60,7 +59,7 @@ class TaskDetail:
     clock: IReactorTime
     now: float
     copying: Copying
-    flash: str = ""
+    flash: Renderable = ""
 
 
 class TaskPage(Element):
@@ -77,7 +76,7 @@ class TaskPage(Element):
         detail = self._detail
         task = detail.task
         return tag.fillSlots(
-            flash=flash(detail.flash) if detail.flash else "",
+            flash=detail.flash,
             name=bdi(task.key.task_name),
             state=task_state(task),
             summary=summary(task, detail.now),

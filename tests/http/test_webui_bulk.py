@@ -102,7 +102,7 @@ def test_all_that_match_are_deleted_after_a_preview(ticking: World) -> None:
     failures = fail(ticking, "a", "b", "c")
     ticking.put("kept", LATER)
     listed = visit(ticking, "/page/find?state=failed")
-    path = listed.links["Delete all\u2026"]
+    path = listed.links["Delete all 3 that match\u2026"]
     page = visit(ticking, path)
     assert page.h1 == "Delete 3 tasks?"
     assert len(page.rows("All of them")) == len(failures)
@@ -175,6 +175,47 @@ def changes(captured: Iterable[Any]) -> list[str]:
     """Return the lines of the audit log, without the ids of the requests."""
     lines = [formatEvent(event) for event in captured if "by" in event]
     return [line.partition(", request ")[0] for line in lines]
+
+
+def test_preview_of_a_reschedule_says_the_time_in_the_zone_and_the_effect(ticking: World) -> None:
+    ticking.caller.status = None
+    ticking.put("running", NOON + 60)
+    ticking.turn_to(NOON + 65)
+    for name in "ab":
+        ticking.put(name, LATER)
+    path = f"{RESCHEDULE}?due_from={NOON}"
+    form = fields(visit(ticking, path), RESCHEDULE)
+    given = {"local_time": "2027-01-15T16:00", "zone": "Europe/Berlin", "spread": "3"}
+    before = keys(ticking)
+    page = visit(ticking, path, {**form, **given, "action": "preview"})
+    assert (page.status, keys(ticking)) == (200, before)
+    # One of the three minutes would be that of the running task.
+    assert flash(page) == [
+        "New time: 2027-01-15 15:00 UTC, which is 2027-01-15 16:00 in Europe/Berlin, in 2 hours. "
+        "2 tasks would move, the last of them to 2027-01-15 15:01 UTC, which is 2027-01-15 16:01 "
+        "in Europe/Berlin, in 2 hours. 1 task would be skipped."
+    ]
+    assert fields(page, RESCHEDULE) == {**form, **given}
+    page = visit(ticking, path, {**form, "trigger_at": "soon", "action": "preview"})
+    assert (page.status, flash(page)) == (422, [])
+
+
+def test_all_tasks_of_a_page_are_selected_without_a_script(ticking: World) -> None:
+    for name in "abc":
+        ticking.put(name, LATER)
+    page = visit(ticking, "/page/find?state=scheduled")
+    box = ".//td//input[@type='checkbox']"
+    assert [one.get("checked") for one in page.all(box)] == [None] * 3
+    links = page.links
+    selected = visit(ticking, links["Select all 3 on this page"])
+    assert [one.get("checked") for one in selected.all(box)] == ["checked"] * 3
+    cleared = visit(ticking, selected.links["Select none"])
+    assert [one.get("checked") for one in cleared.all(box)] == [None] * 3
+    # All that match, on this page or on others.
+    assert links["Reschedule all 3 that match\u2026"] == f"{RESCHEDULE}?state=scheduled"
+    assert links["Delete all 3 that match\u2026"] == f"{DELETE}?state=scheduled"
+    links = visit(ticking, "/page/find").links
+    assert not [text for text in links if "that match" in text], "all tasks are too many"
 
 
 def test_actions_on_many_tasks_skip_running_ones(ticking: World) -> None:

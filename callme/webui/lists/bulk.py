@@ -13,13 +13,15 @@ from ...core.times import Key
 from ...server.paths import DELETE_MANY, FIND
 from ...store.listing.counts import Count
 from ..layout import Viewer
-from ..task.time_fields import TIME_FIELD, TimeInput, time_fields
+from ..task.new_task import ACTION_FIELD, PREVIEW
+from ..task.time_fields import TIME_FIELD, Meaning, TimeInput, time_fields
 from ..widgets import (
     Renderable,
     escape_invisible,
     failure_reason,
     flash,
     minute,
+    pluralize,
     table,
     task_link,
     task_state,
@@ -54,14 +56,44 @@ class Target:
 
 
 @frozen(kw_only=True)
+class MovePreview:
+    """The effect that a reschedule would have.
+
+    :ivar now: seconds since 1970.
+    :ivar moved: the number of tasks that would move, as ``skipped`` is of those that would not.
+    :ivar last_at: the last minute that a task would move to, seconds since 1970.
+    """
+
+    meaning: Meaning
+    now: float
+    moved: int
+    skipped: int
+    last_at: int
+
+    def render(self) -> Tag:
+        """Return it as a message."""
+        text: list[Renderable] = ["New time: ", self.meaning.render(self.now)]
+        text.append(f" {pluralize(self.moved, 'task')} would move")
+        if self.last_at > self.meaning.trigger_at:
+            last = Meaning(trigger_at=self.last_at, zone=self.meaning.zone)
+            text += [", the last of them to ", last.render(self.now)]
+        else:
+            text.append(".")
+        if self.skipped:
+            text.append(f" {pluralize(self.skipped, 'task')} would be skipped.")
+        return flash(text)
+
+
+@frozen(kw_only=True)
 class BulkConfirmation:
     """The content of the page that confirms an action.
 
     :ivar path: that of the action.
     :ivar count: the number of the tasks.
     :ivar tasks: the first of them.
-    :ivar given: the fields of a submission that was rejected; empty before.
+    :ivar given: the fields of a submission that was rejected or previewed; empty before.
     :ivar errors: the errors of that submission, by the names of fields; "" for no single one.
+    :ivar preview: the effect of that submission, if the viewer asked for it.
     """
 
     path: str
@@ -71,6 +103,7 @@ class BulkConfirmation:
     viewer: Viewer
     given: Mapping[str, str] = field(factory=dict)
     errors: Mapping[str, str] = field(factory=dict)
+    preview: MovePreview | None = None
 
     @property
     def verb(self) -> str:
@@ -125,10 +158,13 @@ def _form(content: BulkConfirmation) -> Tag:
     return tags.form(
         flash(escape_invisible(errors), "wrong")(id="error") if errors else "",
         _effect(content),
+        "" if content.preview is None else content.preview.render(),
         [] if is_delete else [_time_fields(content), _spread_field(content)],
         [*content.viewer.csrf_field(), *hidden],
         tags.p(
             tags.button(content.verb, class_="go bad" if is_delete else "go"),
+            " ",
+            "" if is_delete else tags.button("Preview", name=ACTION_FIELD, value=PREVIEW),
             " ",
             tags.a("Back to the tasks", href=content.target.path(FIND)),
             class_="actions",

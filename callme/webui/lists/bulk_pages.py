@@ -12,7 +12,7 @@ from ...api.task_service import Bulk, Move, TaskService
 from ...core.times import Key
 from ...errors import Invalid, InvalidValue
 from ...server.auth import Author, author_of, check_name
-from ...server.paths import DELETE_MANY, FIND
+from ...server.paths import DELETE_MANY, FIND, RESCHEDULE_MANY
 from ...server.problem import Problem
 from ...store import tasks as task_store
 from ...store.database import Store
@@ -20,6 +20,7 @@ from ...store.listing.counts import MAX_COUNTED, Count, count_tasks
 from ...store.listing.selection import Selection
 from ..layout import Viewer
 from ..session import MAX_SELECTED, check_csrf, check_may_change, parse_selection
+from ..task.new_task import ACTION_FIELD, PREVIEW
 from ..task.time_fields import TimeInput, meaning_of
 from .bulk import (
     CONFIRMED,
@@ -27,6 +28,7 @@ from .bulk import (
     MAX_PREVIEW,
     SPREAD,
     BulkConfirmation,
+    MovePreview,
     Target,
     has_many_more,
     render_confirmation,
@@ -63,7 +65,11 @@ class BulkPages:
         status = 200
         if CONFIRMED in fields:
             try:
-                return await self._act(content, fields, author_of(request))
+                if path == RESCHEDULE_MANY and fields.get(ACTION_FIELD) == PREVIEW:
+                    preview = await self._preview_move(content.target, fields, author_of(request))
+                    content = evolve(content, given=fields, preview=preview)
+                else:
+                    return await self._act(content, fields, author_of(request))
             except (Problem, Invalid) as error:
                 problem = error if isinstance(error, Problem) else Problem.of(error)
                 errors = {one.pointer.strip("/"): one.detail for one in problem.errors}
@@ -102,6 +108,21 @@ class BulkPages:
             found = page.tasks
         return BulkConfirmation(
             path=path, target=target, count=count, tasks=found[:MAX_PREVIEW], viewer=viewer
+        )
+
+    async def _preview_move(
+        self, target: Target, fields: Mapping[str, str], by: Author
+    ) -> MovePreview:
+        now = self._now()
+        meaning, move = meaning_of(TimeInput.of(fields), now), _move_of(fields, now)
+        bulk = evolve(_bulk_of(target), is_dry_run=True)
+        result = await self._tasks.reschedule_all(bulk, move, by=by)
+        return MovePreview(
+            meaning=meaning,
+            now=now,
+            moved=len(result.moved),
+            skipped=len(result.skipped),
+            last_at=max((new.trigger_at for _, new in result.moved), default=0),
         )
 
     async def _act(self, content: BulkConfirmation, fields: Mapping[str, str], by: Author) -> str:

@@ -33,7 +33,7 @@ from .failures import render_groups
 from .filters import Filters, filter_form, read_filters
 from .hosts import MAX_ROWS as MAX_HOSTS
 from .hosts import HostForm, HostTable, changes_of, render_host_form, render_hosts
-from .task_list import MAX_RESULTS, TaskList, render_list, title_of
+from .task_list import ALL, MAX_RESULTS, SELECT, TaskList, render_list, title_of
 
 WAIT_SECONDS = 0.06
 """How long a list waits for the counts of all tasks; the last ones are displayed until then."""
@@ -98,7 +98,8 @@ class ListPages:
 
     async def find(self, request: IRequest, viewer: Viewer) -> MainPart | str:
         """Return the tasks that filters match, or the path of the task that a key names."""
-        filters = read_filters(request, self._now(), ("start_from", *RESULT))
+        now = self._now()
+        filters = read_filters(request, now, ("start_from", SELECT, *RESULT))
         if isinstance(filters, Key):
             return url_for(TASK, filters)
         if filters.errors:
@@ -118,7 +119,9 @@ class ListPages:
             counts=await self._counts(filters),
             start_from=start_from,
             previous=previous,
+            is_selected=filters.more.get(SELECT) == ALL,
             viewer=viewer,
+            now=now,
             flash=_result(filters.more),
         )
         return MainPart(title=title_of(filters), content=render_list(content, self._clock))

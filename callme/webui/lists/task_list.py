@@ -36,6 +36,9 @@ MAX_RESULTS = MAX_SELECTED
 """Tasks on one page."""
 SELECTED = "task"
 """The form field with the key of a selected task."""
+SELECT = "select"
+"""The parameter that has all tasks of the page selected, for viewers without scripts."""
+ALL = "all"
 
 
 @frozen(kw_only=True)
@@ -46,6 +49,8 @@ class TaskList:
         are not known.
     :ivar start_from: the first key of the page; ``None`` on the first page.
     :ivar previous: the first key of the page before; ``None`` for the first page.
+    :ivar is_selected: whether all tasks of the page are selected at first.
+    :ivar now: seconds since 1970.
     :ivar flash: the message about an action that has just been completed, if any.
     """
 
@@ -54,7 +59,9 @@ class TaskList:
     counts: Mapping[State, Count]
     start_from: Key | None
     previous: Key | None
+    is_selected: bool
     viewer: Viewer
+    now: float
     flash: Renderable = ""
 
 
@@ -83,10 +90,13 @@ def render_list(content: TaskList, clock: IReactorTime) -> list[Renderable]:
     order = "by time and name" if filters.by_due else "by name and time"
     columns = ["Task", "Minute", "Host", "State", "Next attempt", "Ended", "Reason"]
     caption = f"{pluralize(len(tasks), 'task')}, {order}"
-    rows: Iterator[Sequence[Renderable]] = map(_row, tasks)
+    rows: Iterator[Sequence[Renderable]] = (_row(task, content.now) for task in tasks)
     if content.viewer.may_change:
         columns.insert(0, "Select")
-        rows = ((_checkbox(n, task.key), *_row(task)) for n, task in enumerate(tasks))
+        rows = (
+            (_checkbox(number, task.key, is_selected=content.is_selected), *row)
+            for number, (task, row) in enumerate(zip(tasks, rows, strict=True))
+        )
     listed = table(caption, columns, in_slices(rows, clock), "wide")
     if content.viewer.may_change:
         listed = _selection_form(listed, content)
@@ -97,10 +107,10 @@ def _tabs(filters: Filters, counts: Mapping[State, Count]) -> Tag:
     links = tags.ul()
     for state in (None, *State):
         label = "All" if state is None else state.value.capitalize()
-        count = counts.get(state) if state else sum(counts.values(), Count(0))
+        count = _count_of(state, counts)
         href = FIND + filters.query(state=None if state is None else state.value)
         link = tags.a(label, href=href)
-        if count is not None and counts:
+        if count is not None:
             link(" ", tags.small(count_text(count)))
         if state is filters.state:
             link.attributes["aria-current"] = "true"
@@ -108,6 +118,13 @@ def _tabs(filters: Filters, counts: Mapping[State, Count]) -> Tag:
     tabs = tags.nav(links, class_="options")
     tabs.attributes["aria-label"] = "State"
     return tabs
+
+
+def _count_of(state: State | None, counts: Mapping[State, Count]) -> Count | None:
+    """Return the number of tasks of a state, or of all; ``None`` while it is not known."""
+    if not counts:
+        return None
+    return sum(counts.values(), Count(0)) if state is None else counts[state]
 
 
 def count_text(count: Count) -> str:
@@ -126,10 +143,10 @@ def _paging(content: TaskList) -> Tag:
     return tags.p(links, class_="more") if links else tags.p()
 
 
-def _row(task: Task) -> tuple[Renderable, ...]:
+def _row(task: Task, now: float) -> tuple[Renderable, ...]:
     return (
         task_link(task.key),
-        minute(task.key.trigger_at),
+        minute(task.key.trigger_at, now),
         _host(task),
         task_state(task),
         # An empty cell takes no line on a narrow screen.
@@ -163,15 +180,16 @@ def key_of(value: str) -> Key:
     return parse_key(unquote(value))
 
 
-def _checkbox(number: int, key: Key) -> Tag:
+def _checkbox(number: int, key: Key, *, is_selected: bool) -> Tag:
     field = f"select-{number}"
     box = tags.input(type="checkbox", id=field, name=SELECTED, value=field_of(key))
+    if is_selected:
+        box.attributes["checked"] = "checked"
     label = tags.label(f"Select {escape_invisible(str(key))}", class_="unseen")(for_=field)
     return tags.span(box, label)
 
 
 def _selection_form(listed: Tag, content: TaskList) -> Tag:
-    filters = content.filters
     delete = tags.button("Delete selected\u2026", class_="do bad", formaction=DELETE_MANY)
     actions = tags.p(
         tags.button("Reschedule selected\u2026", class_="do"),
@@ -179,19 +197,37 @@ def _selection_form(listed: Tag, content: TaskList) -> Tag:
         delete,
         class_="actions",
     )
-    if filters.narrows:
-        narrowed = filters.query()
-        actions(
-            " ",
-            tags.a("Reschedule all\u2026", href=RESCHEDULE_MANY + narrowed, class_="do"),
-            " ",
-            tags.a("Delete all\u2026", href=DELETE_MANY + narrowed, class_="do bad"),
-        )
     return tags.form(
         content.viewer.csrf_field(),
+        _selection_links(content),
         actions,
+        _actions_on_all(content) if content.filters.narrows else "",
         listed,
         action=RESCHEDULE_MANY,
         method="post",
         class_="bulk",
+    )
+
+
+def _selection_links(content: TaskList) -> Tag:
+    """Return the links that select all tasks of the page, or none: a script needs no reload."""
+    start = {} if content.start_from is None else {"start_from": str(content.start_from)}
+    number = len(content.page.tasks)
+    label = f"Select all {number:,} on this page" if number > 1 else "Select the task on this page"
+    every = tags.a(label, href=FIND + content.filters.query(**start, **{SELECT: ALL}))
+    none = tags.a("Select none", href=FIND + (content.filters.query(**start) or "?"))
+    every.attributes["data-select"], none.attributes["data-select"] = ALL, "none"
+    return tags.p(every, " ", none, class_="selection")
+
+
+def _actions_on_all(content: TaskList) -> Tag:
+    """Return the links to actions on all tasks that the filters match."""
+    count = _count_of(content.filters.state, content.counts)
+    number = "" if count is None else f" {count_text(count)}"
+    narrowed, rest = content.filters.query(), f" all{number} that match\u2026"
+    return tags.p(
+        tags.a(f"Reschedule{rest}", href=RESCHEDULE_MANY + narrowed, class_="do"),
+        " ",
+        tags.a(f"Delete{rest}", href=DELETE_MANY + narrowed, class_="do bad"),
+        class_="actions",
     )

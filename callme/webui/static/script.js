@@ -34,6 +34,19 @@ async function copy(field, button) {
   document.getElementById("news").textContent = button.textContent;
 }
 
+// Without a script, these links load the list again.
+function addSelection() {
+  for (const link of document.querySelectorAll("[data-select]")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const boxes = link.closest("form").querySelectorAll("input[type=checkbox]");
+      for (const box of boxes) box.checked = link.dataset.select === "all";
+      const number = link.dataset.select === "all" ? boxes.length : 0;
+      document.getElementById("news").textContent = "Selected tasks: " + number;
+    });
+  }
+}
+
 // A refresh must not interrupt typing, keyboard use or a text selection.
 function isInUse(main) {
   const active = document.activeElement;
@@ -124,6 +137,7 @@ for (const field of document.querySelectorAll("[data-own-zone]")) {
 
 setLocalTimes();
 addCopyButtons();
+addSelection();
 document.getElementById("zone").textContent = "Your time zone: " + zone + ".";
 
 if (document.getElementById("main").dataset.live === "yes") {

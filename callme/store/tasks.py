@@ -312,9 +312,10 @@ class Candidate:
     state: State = field(converter=State)
     max_delay: int
     host: str
+    key: Key = field(init=False)
 
-    @property
-    def key(self) -> Key:
+    @key.default
+    def _make_key(self) -> Key:
         return Key(self.task_name, self.trigger_at)
 
     def decide(self, trigger_at: int, now: float, *, include_all_states: bool) -> MoveDecision:

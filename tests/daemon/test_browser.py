@@ -134,6 +134,7 @@ def paths_of_pages(daemon: Daemon, sink: Sink) -> dict[str, str]:
         "new": "/page/new",
         "duplicate": f"/page/new?from={key}",
         "found": "/page/find?name=",
+        "selected": "/page/find?state=scheduled&select=all",
         "filtered": "/page/find?state=failed&host=x.example:80&label=customer:42&order=due",
         "misfiltered": "/page/find?host=x",
         "failures": "/page/failures",
@@ -382,6 +383,29 @@ def test_many_tasks_are_changed_without_scripts(
     shows(browser, "h1", "Reschedule 1 task?")
     browser.one("main form.confirm button").click()
     shows(browser, "[role=status]", "1 task was rescheduled.")
+
+
+def test_all_tasks_of_a_page_are_selected_with_and_without_a_script(
+    daemon: Daemon, browser: Browser
+) -> None:
+    path = "/page/find?name=later"
+    count = "return document.querySelectorAll('tbody input:checked').length"
+    select_all, select_none = "[data-select=all]", "[data-select=none]"
+    browser.go(url(daemon, path))
+    browser.one(select_all).click()
+    assert (browser.run(count), browser.path) == (4, path)
+    assert browser.one("#news").get_attribute("textContent") == "Selected tasks: 4"
+    browser.one(select_none).click()
+    assert browser.run(count) == 0
+    browser.tell("Emulation.setScriptExecutionDisabled", value=True)
+    browser.go(url(daemon, path))
+    browser.one(select_all).click()
+    browser.arrives(f"{path}&select=all")
+    # Selenium's own scripts run all the same.
+    assert len(browser.all("tbody input:checked")) == 4
+    browser.one("form.bulk button:not(.bad)").click()
+    browser.arrives("/page/reschedule-many")
+    assert browser.h1 == "Reschedule 4 tasks?"
 
 
 def test_dashboard_refreshes_without_disturbing_the_reader(

@@ -79,7 +79,8 @@ class Browser:
 
     @property
     def h1(self) -> str:
-        return self.one("h1").text
+        # In one step: an element found first may be gone with its page before its text is read.
+        return str(self.run("return document.querySelector('h1')?.innerText.trim() ?? ''"))
 
     def one(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)

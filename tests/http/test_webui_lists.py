@@ -299,7 +299,7 @@ def test_hosts_are_listed_with_their_tasks_and_failures(ticking: World) -> None:
         "0",
         "0",
         "\u2013",
-        "2027-01-15 12:00:00 just now 3 in a row",
+        "2027-01-15 12:00:00 just now, 3 in a row",
     ]
     assert good == [
         HOST,
@@ -333,7 +333,10 @@ def test_form_pauses_limits_and_resumes_a_host(ticking: World) -> None:
     page = visit(ticking, "/page/hosts?done=saved")
     assert page.texts(".//p[@role='status']") == ["The settings were saved."]
     row = page.rows("1 host")[0]
-    assert row[6:8] == ["2 at once, 10 per minute", "\u2016 paused until 2027-01-15 12:30"]
+    assert row[6:8] == [
+        "2 at once, 10 per minute",
+        "\u2016 paused until 2027-01-15 12:30 in 30 minutes",
+    ]
     # The form leaves the pause as it is.
     form = visit(ticking, path)
     first = form.all(".//select/option")[0]

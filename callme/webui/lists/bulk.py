@@ -59,24 +59,22 @@ class Target:
 class MovePreview:
     """The effect that a reschedule would have.
 
-    :ivar now: seconds since 1970.
     :ivar moved: the number of tasks that would move, as ``skipped`` is of those that would not.
     :ivar last_at: the last minute that a task would move to, seconds since 1970.
     """
 
     meaning: Meaning
-    now: float
     moved: int
     skipped: int
     last_at: int
 
-    def render(self) -> Tag:
+    def render(self, now: float) -> Tag:
         """Return it as a message."""
-        text: list[Renderable] = ["New time: ", self.meaning.render(self.now)]
+        text: list[Renderable] = ["New time: ", self.meaning.render(now)]
         text.append(f" {pluralize(self.moved, 'task')} would move")
         if self.last_at > self.meaning.trigger_at:
             last = Meaning(trigger_at=self.last_at, zone=self.meaning.zone)
-            text += [", the last of them to ", last.render(self.now)]
+            text += [", the last of them to ", last.render(now)]
         else:
             text.append(".")
         if self.skipped:
@@ -91,6 +89,7 @@ class BulkConfirmation:
     :ivar path: that of the action.
     :ivar count: the number of the tasks.
     :ivar tasks: the first of them.
+    :ivar now: seconds since 1970.
     :ivar given: the fields of a submission that was rejected or previewed; empty before.
     :ivar errors: the errors of that submission, by the names of fields; "" for no single one.
     :ivar preview: the effect of that submission, if the viewer asked for it.
@@ -101,6 +100,7 @@ class BulkConfirmation:
     count: Count
     tasks: Sequence[Task]
     viewer: Viewer
+    now: float
     given: Mapping[str, str] = field(factory=dict)
     errors: Mapping[str, str] = field(factory=dict)
     preview: MovePreview | None = None
@@ -155,10 +155,14 @@ def _form(content: BulkConfirmation) -> Tag:
         *(tags.input(type="hidden", name=SELECTED, value=field_of(k)) for k in content.target.keys),
     ]
     is_delete = content.path == DELETE_MANY
+    message: Renderable = ""
+    if errors:
+        message = flash(escape_invisible(errors), "wrong")(id="error")
+    elif content.preview is not None:
+        message = content.preview.render(content.now)
     return tags.form(
-        flash(escape_invisible(errors), "wrong")(id="error") if errors else "",
+        message,
         _effect(content),
-        "" if content.preview is None else content.preview.render(),
         [] if is_delete else [_time_fields(content), _spread_field(content)],
         [*content.viewer.csrf_field(), *hidden],
         tags.p(
@@ -218,7 +222,7 @@ def _preview(content: BulkConfirmation) -> Tag:
     rows = [
         (
             task_link(task.key),
-            minute(task.key.trigger_at),
+            minute(task.key.trigger_at, content.now),
             task_state(task),
             failure_reason(task.reason, task.detail),
         )

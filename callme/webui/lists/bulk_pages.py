@@ -107,7 +107,12 @@ class BulkPages:
             assert page is not None
             found = page.tasks
         return BulkConfirmation(
-            path=path, target=target, count=count, tasks=found[:MAX_PREVIEW], viewer=viewer
+            path=path,
+            target=target,
+            count=count,
+            tasks=found[:MAX_PREVIEW],
+            viewer=viewer,
+            now=self._now(),
         )
 
     async def _preview_move(
@@ -119,7 +124,6 @@ class BulkPages:
         result = await self._tasks.reschedule_all(bulk, move, by=by)
         return MovePreview(
             meaning=meaning,
-            now=now,
             moved=len(result.moved),
             skipped=len(result.skipped),
             last_at=max((new.trigger_at for _, new in result.moved), default=0),

@@ -123,7 +123,7 @@ def _time(at: float | None, now: float) -> Tag | str:
 def _failures(count: int) -> Renderable:
     if not count:
         return ""
-    text = f" {count:,} in a row"
+    text = f", {count:,} in a row"
     return tags.strong(text, class_="state failed") if count >= _FEW_FAILURES else text
 
 
@@ -138,12 +138,12 @@ def _limits(settings: HostSettings) -> str:
 def _calls(settings: HostSettings, now: float) -> Renderable:
     if not settings.is_paused(now):
         return "not paused"
-    return tags.strong("\u2016 paused", _until(settings), class_="paused")
+    return tags.strong("\u2016 paused", _until(settings, now), class_="paused")
 
 
-def _until(settings: HostSettings) -> Renderable:
+def _until(settings: HostSettings, now: float) -> Renderable:
     until = settings.paused_until
-    return "" if until is None or until >= INDEFINITELY else [" until ", minute(until)]
+    return "" if until is None or until >= INDEFINITELY else [" until ", minute(until, now)]
 
 
 def _actions(settings: HostSettings, content: HostTable) -> list[Renderable]:

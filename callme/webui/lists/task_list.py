@@ -34,11 +34,20 @@ from .filters import NAME, Filters, filter_form
 
 MAX_RESULTS = MAX_SELECTED
 """Tasks on one page."""
+_NEXT, _ENDED, _REASON = "Next attempt", "Ended", "Reason"
 SELECTED = "task"
 """The form field with the key of a selected task."""
 SELECT = "select"
 """The parameter that has all tasks of the page selected, for viewers without scripts."""
 ALL = "all"
+_COLUMNS = ("Task", "Minute", "Host", "State", _NEXT, _ENDED, _REASON)
+_WITHOUT = {
+    State.SCHEDULED: frozenset({_ENDED, _REASON}),
+    State.RUNNING: frozenset({_NEXT, _ENDED, _REASON}),
+    State.SUCCEEDED: frozenset({_NEXT, _REASON}),
+    State.FAILED: frozenset({_NEXT}),
+}
+"""The columns that are empty for all tasks of a state."""
 
 
 @frozen(kw_only=True)
@@ -88,9 +97,13 @@ def render_list(content: TaskList, clock: IReactorTime) -> list[Renderable]:
         text = "No tasks found." if content.page.next is None else "No tasks found on this page."
         return [*main, tags.p(text, class_="none"), _paging(content)]
     order = "by time and name" if filters.by_due else "by name and time"
-    columns = ["Task", "Minute", "Host", "State", "Next attempt", "Ended", "Reason"]
     caption = f"{pluralize(len(tasks), 'task')}, {order}"
-    rows: Iterator[Sequence[Renderable]] = (_row(task, content.now) for task in tasks)
+    left_out = _WITHOUT[filters.state] if filters.state else frozenset[str]()
+    columns = [column for column in _COLUMNS if column not in left_out]
+    rows: Iterator[Sequence[Renderable]] = (
+        [cell for column, cell in _cells(task, content.now).items() if column in columns]
+        for task in tasks
+    )
     if content.viewer.may_change:
         columns.insert(0, "Select")
         rows = (
@@ -143,8 +156,9 @@ def _paging(content: TaskList) -> Tag:
     return tags.p(links, class_="more") if links else tags.p()
 
 
-def _row(task: Task, now: float) -> tuple[Renderable, ...]:
-    return (
+def _cells(task: Task, now: float) -> Mapping[str, Renderable]:
+    """Return the cells of a task by their columns."""
+    cells = (
         task_link(task.key),
         minute(task.key.trigger_at, now),
         _host(task),
@@ -154,11 +168,12 @@ def _row(task: Task, now: float) -> tuple[Renderable, ...]:
         timestamp(task.finished_at_ms) if task.finished_at_ms is not None else "",
         failure_reason(task.reason, task.detail),
     )
+    return dict(zip(_COLUMNS, cells, strict=True))
 
 
-def _host(task: Task) -> str:
+def _host(task: Task) -> Renderable:
     try:
-        return escape_invisible(host_of(task.definition.callback))
+        return tags.span(escape_invisible(host_of(task.definition.callback)), class_="host")
     except InvalidValue:
         # The callback is damaged.
         return "\u2013"
@@ -190,8 +205,13 @@ def _checkbox(number: int, key: Key, *, is_selected: bool) -> Tag:
 
 
 def _selection_form(listed: Tag, content: TaskList) -> Tag:
+    every, none = _selection_links(content)
     delete = tags.button("Delete selected\u2026", class_="do bad", formaction=DELETE_MANY)
     actions = tags.p(
+        every,
+        " ",
+        none,
+        " ",
         tags.button("Reschedule selected\u2026", class_="do"),
         " ",
         delete,
@@ -199,7 +219,6 @@ def _selection_form(listed: Tag, content: TaskList) -> Tag:
     )
     return tags.form(
         content.viewer.csrf_field(),
-        _selection_links(content),
         actions,
         _actions_on_all(content) if content.filters.narrows else "",
         listed,
@@ -209,7 +228,7 @@ def _selection_form(listed: Tag, content: TaskList) -> Tag:
     )
 
 
-def _selection_links(content: TaskList) -> Tag:
+def _selection_links(content: TaskList) -> tuple[Tag, Tag]:
     """Return the links that select all tasks of the page, or none: a script needs no reload."""
     start = {} if content.start_from is None else {"start_from": str(content.start_from)}
     number = len(content.page.tasks)
@@ -217,7 +236,7 @@ def _selection_links(content: TaskList) -> Tag:
     every = tags.a(label, href=FIND + content.filters.query(**start, **{SELECT: ALL}))
     none = tags.a("Select none", href=FIND + (content.filters.query(**start) or "?"))
     every.attributes["data-select"], none.attributes["data-select"] = ALL, "none"
-    return tags.p(every, " ", none, class_="selection")
+    return every, none
 
 
 def _actions_on_all(content: TaskList) -> Tag:

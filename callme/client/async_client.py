@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from . import requests
-from .conversation import Conversation, Step, exchange, until_final
+from .conversation import (
+    Conversation,
+    Reply,
+    Step,
+    connection_failed,
+    exchange,
+    until_final,
+)
 from .documents import (
     BatchResults,
     Deleted,
@@ -25,11 +32,9 @@ from .documents import (
     TaskFilters,
     When,
 )
-from .errors import ConnectionFailed, ProblemError
+from .errors import ProblemError
 from .repeats import Repeats
 from .requests import Request
-from .responses import Response
-from .wire import arguments_of, read, settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -63,7 +68,7 @@ class AsyncClient:
         self._timeout = timeout
         self._repeats = repeats or Repeats()
         self._sleep = sleep
-        self._http = httpx.AsyncClient(**settings(url, token), transport=transport)
+        self._http = httpx.AsyncClient(**requests.client_arguments(url, token), transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -233,24 +238,19 @@ class AsyncClient:
         return await self._run(exchange(request, self._repeats))
 
     async def _run(self, conversation: Conversation[T]) -> T:
-        step, response = next(conversation), None
-        while True:
-            try:
-                response = await self._take(step)
-            except ConnectionFailed as error:
-                step = conversation.throw(error)
-                continue
-            try:
-                step = conversation.send(response)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+        reply: Reply = None
+        try:
+            while True:
+                reply = await self._take(conversation.send(reply))
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
-    async def _take(self, step: Step) -> Response | None:
+    async def _take(self, step: Step) -> Reply:
         if not isinstance(step, Request):
             await self._sleep(step)
             return None
         try:
-            return read(await self._http.request(**arguments_of(step, self._timeout)))
+            return await self._http.request(**step.arguments(self._timeout))
         except httpx.TransportError as error:
-            raise ConnectionFailed(f"{step.method} {step.path}: {error!r}") from error
+            return connection_failed(step, error)

@@ -1,7 +1,7 @@
 """Conversations with callme: requests and delays, made by generators that do no I/O.
 
-A generator yields a request and receives its response, or yields a delay in seconds. The sync
-and the async client run the same generators.
+A generator yields a request and receives its response, or the error that there is none; or it
+yields a delay in seconds. The sync and the async client run the same generators.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
+import httpx
+
 from .documents import FINAL_STATES, Task
-from .errors import ConnectionFailed, WaitTimeout
+from .errors import ConnectionFailed, WaitTimeout, failure
 from .repeats import Repeats
 from .requests import MAX_WAIT_SECONDS, Request, get
-from .responses import Response, failure
 
 T = TypeVar("T")
 Step = Request[Any] | float
-Conversation = Generator[Step, Response | None, T]
+Reply = httpx.Response | ConnectionFailed | None
+Conversation = Generator[Step, Reply, T]
 
 
 def exchange(request: Request[T], repeats: Repeats) -> Conversation[T]:
@@ -28,18 +30,16 @@ def exchange(request: Request[T], repeats: Repeats) -> Conversation[T]:
     """
     made = 0
     while True:
+        reply = yield request
+        assert reply is not None
         error: Exception | None
-        status = retry_after = None
-        try:
-            response = yield request
-        except ConnectionFailed as failed:
-            error = failed
+        if isinstance(reply, ConnectionFailed):
+            error, status, retry_after = reply, None, None
         else:
-            assert response is not None
-            error = failure(f"{request.method} {request.path}", response)
+            error = failure(f"{request.method} {request.path}", reply)
             if error is None:
-                return request.read(response)
-            status, retry_after = response.status, response.headers.get("retry-after")
+                return request.read(reply)
+            status, retry_after = reply.status_code, reply.headers.get("retry-after")
         delay = repeats.delay(
             made, status=status, is_repeatable=request.is_repeatable, retry_after=retry_after
         )
@@ -68,3 +68,10 @@ def until_final(
             return task
         if end is not None and clock() >= end:
             raise WaitTimeout(f"{key}: it is {task['state']} after {timeout:g} s")
+
+
+def connection_failed(request: Request[Any], cause: httpx.TransportError) -> ConnectionFailed:
+    """Return the error that a request has no response."""
+    error = ConnectionFailed(f"{request.method} {request.path}: {cause!r}")
+    error.__cause__ = cause
+    return error

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
+
 
 class CallmeError(Exception):
     """Any failure of a request to callme."""
@@ -79,10 +81,20 @@ _CLASSES: dict[int, type[ProblemError]] = {
 }
 
 
-def problem_error(request: str, status: int, problem: Mapping[str, Any]) -> ProblemError:
-    """Return the exception for a response that is an error.
+def failure(request: str, response: httpx.Response) -> ProblemError | None:
+    """Return the exception that a response is, or ``None`` for a success.
 
     :param request: the method and path, for the text.
     """
+    if response.is_success:
+        return None
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        # A proxy in between responds with a page of its own.
+        problem = {"detail": response.content[:200].decode("utf-8", "replace")}
+    status = response.status_code
     default = Unavailable if status >= 500 else ProblemError
     return _CLASSES.get(status, default)(request, status, problem)

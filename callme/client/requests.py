@@ -11,8 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
+import httpx
 from attrs import evolve, field, frozen
 
+from .. import __version__
 from .documents import (
     BatchResult,
     Deleted,
@@ -28,7 +30,6 @@ from .documents import (
     When,
 )
 from .errors import ProblemError
-from .responses import Response, deleted, ndjson, one
 
 T = TypeVar("T")
 MAX_WAIT_SECONDS = 55
@@ -47,7 +48,7 @@ class Request(Generic[T]):
 
     method: str
     path: str
-    read: Callable[[Response], T]
+    read: Callable[[httpx.Response], T]
     query: Mapping[str, object] = field(factory=dict)
     headers: Mapping[str, str] = field(factory=dict)
     body: bytes | None = None
@@ -64,6 +65,34 @@ class Request(Generic[T]):
             if value is not None and value is not False
         ]
 
+    def arguments(self, timeout: float) -> dict[str, Any]:
+        """Return the arguments of a request of httpx.
+
+        :param timeout: seconds for the request, besides the time that it waits for a change.
+        """
+        return {
+            "method": self.method,
+            "url": self.path,
+            "params": self.parameters or None,
+            "headers": dict(self.headers),
+            "content": self.body,
+            "timeout": timeout + self.wait_seconds,
+        }
+
+
+def client_arguments(url: str, token: str | None) -> dict[str, Any]:
+    """Return the arguments of a client of httpx.
+
+    :raises ValueError: if the URL is not absolute: the text names what is expected.
+    """
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"url: {url!r} is not accepted: expected http://host:port")
+    headers = {"User-Agent": f"callme-client/{__version__}"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return {"base_url": parsed, "headers": headers}
+
 
 def put(
     definition: Mapping[str, Any], *, replace: bool, create: bool, dry_run: bool
@@ -77,7 +106,7 @@ def put(
     return Request(
         method="PUT",
         path="/task/",
-        read=one,
+        read=httpx.Response.json,
         query={"dry_run": dry_run},
         headers={"Content-Type": "application/json", **conditions},
         body=_encode(definition),
@@ -92,7 +121,7 @@ def batch(definitions: Iterable[Mapping[str, Any]], *, dry_run: bool) -> Request
     return Request(
         method="POST",
         path="/batch",
-        read=ndjson,
+        read=_ndjson,
         query={"dry_run": dry_run},
         headers={"Content-Type": "application/x-ndjson"},
         body=b"".join(_encode(item) + b"\n" for item in items),
@@ -109,7 +138,7 @@ def get(key: str, wait: float | None = None, start_from: str | None = None) -> R
     return Request(
         method="GET",
         path=f"/status/{path_of(key)}",
-        read=one,
+        read=httpx.Response.json,
         query={"wait": None if wait is None else math.ceil(wait), "start_from": start_from},
         wait_seconds=wait or 0,
     )
@@ -118,7 +147,7 @@ def get(key: str, wait: float | None = None, start_from: str | None = None) -> R
 def page(name: str | None, filters: Filters) -> Request[TaskList]:
     """Return the request for one page of the tasks of a name, or of all tasks."""
     path = f"/status/{path_of(name)}" if name else "/status/"
-    return Request(method="GET", path=path, read=one, query=_query_of(filters))
+    return Request(method="GET", path=path, read=httpx.Response.json, query=_query_of(filters))
 
 
 def _query_of(filters: TaskFilters) -> dict[str, Any]:
@@ -141,7 +170,7 @@ def reschedule(target: str, at: When | None, *, all_states: bool) -> Request[Res
     return Request(
         method="POST",
         path=f"/reschedule/{path_of(target)}",
-        read=one,
+        read=httpx.Response.json,
         query={"all": all_states},
         headers={"Content-Type": "application/json"},
         body=None if at is None else _encode({"trigger_at": time_of(at)}),
@@ -161,7 +190,7 @@ def reschedule_all(
     return Request(
         method="POST",
         path="/reschedule/",
-        read=one,
+        read=httpx.Response.json,
         query={**_query_of(filters), "all": all_states, "spread": spread, "dry_run": dry_run},
         headers={"Content-Type": "application/json"},
         body=None if at is None else _encode({"trigger_at": time_of(at)}),
@@ -172,7 +201,7 @@ def reschedule_all(
 def delete_all(filters: TaskFilters, *, dry_run: bool) -> Request[Deleted]:
     """Return the first request that deletes the tasks that match filters."""
     query = {**_query_of(filters), "dry_run": dry_run}
-    return Request(method="DELETE", path="/task/", read=one, query=query)
+    return Request(method="DELETE", path="/task/", read=httpx.Response.json, query=query)
 
 
 def joined_moves(results: Iterable[Rescheduled]) -> Rescheduled:
@@ -197,12 +226,12 @@ def joined_deletions(results: Iterable[Deleted]) -> Deleted:
 
 def delete(target: str) -> Request[Deleted]:
     """Return the request that deletes one task, or the tasks of a name."""
-    return Request(method="DELETE", path=f"/task/{path_of(target)}", read=deleted)
+    return Request(method="DELETE", path=f"/task/{path_of(target)}", read=_deleted)
 
 
 def hosts(limit: int | None) -> Request[Any]:
     """Return the request for one page of the hosts."""
-    return Request(method="GET", path="/hosts/", read=one, query={"limit": limit})
+    return Request(method="GET", path="/hosts/", read=httpx.Response.json, query={"limit": limit})
 
 
 def put_host(host: str, settings: NewHostSettings) -> Request[HostSettings]:
@@ -213,7 +242,7 @@ def put_host(host: str, settings: NewHostSettings) -> Request[HostSettings]:
     return Request(
         method="PUT",
         path=f"/hosts/{quote(host, safe=':*')}",
-        read=one,
+        read=httpx.Response.json,
         headers={"Content-Type": "application/json"},
         body=_encode(body),
         is_repeatable=is_absolute(body.get("paused") or 0),
@@ -228,13 +257,13 @@ def delete_host(host: str) -> Request[None]:
 
 def forecast(hours: int | None) -> Request[dict[str, Any]]:
     """Return the request for the forecast of the next hours."""
-    return Request(method="GET", path="/forecast", read=one, query={"hours": hours})
+    return Request(method="GET", path="/forecast", read=httpx.Response.json, query={"hours": hours})
 
 
 def health() -> Request[Health]:
     """Return the request for the health of a daemon."""
     # A 503 is the result here, and its body says more than an exception.
-    return Request(method="GET", path="/healthz", read=one, is_repeatable=False)
+    return Request(method="GET", path="/healthz", read=httpx.Response.json, is_repeatable=False)
 
 
 def health_of(error: ProblemError) -> Health:
@@ -326,3 +355,15 @@ def is_absolute(at: object) -> bool:
 
 def _encode(value: object) -> bytes:
     return jsonlib.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _ndjson(response: httpx.Response) -> list[Any]:
+    return [jsonlib.loads(line) for line in response.content.split(b"\n") if line]
+
+
+def _deleted(response: httpx.Response) -> Deleted:
+    """Return the result of a deletion: for one task, callme responds with 204 and no body."""
+    if not response.content:
+        return {"deleted": 1, "skipped": []}
+    result: Deleted = response.json()
+    return result

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from . import requests
-from .conversation import Conversation, Step, exchange, until_final
+from .conversation import (
+    Conversation,
+    Reply,
+    Step,
+    connection_failed,
+    exchange,
+    until_final,
+)
 from .documents import (
     BatchResults,
     Deleted,
@@ -24,11 +31,9 @@ from .documents import (
     TaskFilters,
     When,
 )
-from .errors import ConnectionFailed, ProblemError
+from .errors import ProblemError
 from .repeats import Repeats
 from .requests import Request
-from .responses import Response
-from .wire import arguments_of, read, settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -62,7 +67,7 @@ class Client:
         self._timeout = timeout
         self._repeats = repeats or Repeats()
         self._sleep = sleep
-        self._http = httpx.Client(**settings(url, token), transport=transport)
+        self._http = httpx.Client(**requests.client_arguments(url, token), transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -226,24 +231,19 @@ class Client:
         return self._run(exchange(request, self._repeats))
 
     def _run(self, conversation: Conversation[T]) -> T:
-        step, response = next(conversation), None
-        while True:
-            try:
-                response = self._take(step)
-            except ConnectionFailed as error:
-                step = conversation.throw(error)
-                continue
-            try:
-                step = conversation.send(response)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+        reply: Reply = None
+        try:
+            while True:
+                reply = self._take(conversation.send(reply))
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
-    def _take(self, step: Step) -> Response | None:
+    def _take(self, step: Step) -> Reply:
         if not isinstance(step, Request):
             self._sleep(step)
             return None
         try:
-            return read(self._http.request(**arguments_of(step, self._timeout)))
+            return self._http.request(**step.arguments(self._timeout))
         except httpx.TransportError as error:
-            raise ConnectionFailed(f"{step.method} {step.path}: {error!r}") from error
+            return connection_failed(step, error)

@@ -15,15 +15,10 @@ Statuses = int | str | list[int | str]
 FINAL_STATES = frozenset({"succeeded", "failed"})
 
 
-class Parameters(TypedDict, total=False):
-    """The parameters of a task, except for its name, its time and its callback.
-
-    ``json`` and ``data`` are the client's own: see :func:`.requests.definition`.
-    """
+class Definition(TypedDict, total=False):
+    """The parameters that a request and a task have, except for its name, time and callback."""
 
     callback_method: str
-    json: Any
-    data: str | bytes
     payload: str | dict[str, Any] | list[Any]
     payload_base64: str
     headers: dict[str, str]
@@ -36,6 +31,16 @@ class Parameters(TypedDict, total=False):
     on_failure: str | None
     on_success: str | None
     labels: dict[str, str]
+
+
+class Parameters(Definition, total=False):
+    """The parameters of a task, except for its name, its time and its callback.
+
+    ``json`` and ``data`` are the client's own: see :func:`.requests.definition`.
+    """
+
+    json: Any
+    data: str | bytes
 
 
 class TaskFilters(TypedDict, total=False):
@@ -80,26 +85,13 @@ class Attempt(TypedDict, total=False):
     node: str | None
 
 
-class Task(TypedDict, total=False):
+class Task(Definition, total=False):
     """A task; in a list it has no payload and no attempts."""
 
     task: str
     task_name: str
     trigger_at: str
     callback: str
-    callback_method: str
-    payload: str | dict[str, Any] | list[Any]
-    payload_base64: str
-    headers: dict[str, str]
-    expected_http_status: Statuses
-    no_retry_http_status: Statuses
-    retry: int
-    retry_delay: int | list[int]
-    max_delay: int
-    timeout: int
-    on_failure: str | None
-    on_success: str | None
-    labels: dict[str, str]
     state: State
     reason: str | None
     detail: str | None

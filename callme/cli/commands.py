@@ -22,7 +22,6 @@ from .filters import (
     state_and_filter_options,
     yes_option,
 )
-from .reports import report_deleted, report_moved, report_warnings
 from .session import Session, needs_session
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
@@ -135,7 +134,7 @@ def put(session: Session, /, name: str, when: str, url: str, **options: Any) -> 
             click.echo(json_of(session.client.preview(name, when, url, **parameters)))
             return
         task = session.client.put(name, when, url, replace=replace, **parameters)
-    report_warnings(session, task.get("warnings", ()))
+    session.report_warnings(task.get("warnings", ()))
     click.echo(task["task"])
 
 
@@ -160,10 +159,7 @@ def show(session: Session, key: str, as_json: bool) -> None:
     """Show a task and all its attempts."""
     with exit_codes():
         task = session.client.get(key)
-    if as_json:
-        click.echo(json_of(task))
-    else:
-        session.display(story_of(task))
+    session.output(task, story_of, as_json)
 
 
 @click.command()
@@ -183,10 +179,7 @@ def ls(
         filters["limit"] = min(limit, 1000)
     with exit_codes():
         for task in islice(session.client.list(name, **filters), limit):
-            if as_json:
-                click.echo(json_of(task))
-            else:
-                session.display(line_of(task))
+            session.output(task, line_of, as_json)
 
 
 @click.command()
@@ -198,10 +191,7 @@ def wait(session: Session, key: str, timeout: float | None, as_json: bool) -> No
     """Wait until a task has ended. The exit code is 0 if it succeeded, and 1 if it failed."""
     with exit_codes():
         task = session.client.wait(key, timeout)
-    if as_json:
-        click.echo(json_of(task))
-    else:
-        session.display(story_of(task))
+    session.output(task, story_of, as_json)
     if task["state"] == "failed":
         sys.exit(FAILED)
 
@@ -242,7 +232,7 @@ def reschedule(
         raise click.UsageError("expected a KEY, a NAME or a filter; --spread needs a filter")
     with exit_codes():
         result = session.client.reschedule(target, when, all_states=all_states)
-    report_moved(session, result)
+    session.report_moved(result)
 
 
 @click.command()
@@ -265,7 +255,7 @@ def delete(session: Session, /, target: str | None, yes: bool, **given: Any) -> 
         click.confirm(f"Delete all tasks with the name {clean(target)}?", abort=True, err=True)
     with exit_codes():
         result = session.client.delete(target)
-    report_deleted(session, result)
+    session.report_deleted(result)
 
 
 @click.command()
@@ -276,10 +266,7 @@ def forecast(session: Session, hours: int | None, as_json: bool) -> None:
     """Show the calls of the next hours. Names the hosts that are overloaded."""
     with exit_codes():
         found = session.client.forecast(hours)
-    if as_json:
-        click.echo(json_of(found))
-    else:
-        session.display(forecast_text(found))
+    session.output(found, forecast_text, as_json)
 
 
 @click.command()

@@ -10,7 +10,6 @@ import click
 
 from ..client.documents import TaskFilters
 from .exits import exit_codes
-from .reports import report_deleted, report_moved
 from .session import Session, needs_session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,7 +56,7 @@ def move_all(session: Session, at: str | None, *, yes: bool, **options: Any) -> 
             preview = session.client.reschedule_all(at, dry_run=True, **options)
             _confirm("Move", len(preview["rescheduled"]))
         result = session.client.reschedule_all(at, **options)
-    report_moved(session, result)
+    session.report_moved(result)
 
 
 def delete_all(session: Session, filters: dict[str, Any], *, yes: bool) -> None:
@@ -67,7 +66,7 @@ def delete_all(session: Session, filters: dict[str, Any], *, yes: bool) -> None:
         if _asks(yes):
             _confirm("Delete", session.client.delete_all(dry_run=True, **chosen)["deleted"])
         result = session.client.delete_all(**chosen)
-    report_deleted(session, result)
+    session.report_deleted(result)
 
 
 def _asks(yes: bool) -> bool:

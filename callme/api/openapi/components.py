@@ -6,8 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...core.json_schema import Schema, integer, ref, string
+from ...core.parameters import MAX_RETRY
 from ...core.text.labels import LABEL_PATTERN
+from ...core.transitions import PutOutcome
+from ...errors import FieldError, Invalid
+from ...hosts.operations import MAX_SETTINGS
 from ...server.channel import MAX_BATCH, MAX_BODY, REQUEST_SECONDS
+from ...server.problem import Problem
+from ...store.interface import PutResult
 from ..batch import MAX_TASKS
 from ..requests import (
     DEFAULT_BULK_LIMIT,
@@ -23,6 +29,7 @@ from ..requests import (
     ORDERS,
     WAIT_LIMIT_SECONDS,
 )
+from ..task_service import put_problem
 from . import examples
 from .builders import content, header, query_flag, query_parameter
 
@@ -115,37 +122,79 @@ PARAMETERS: dict[str, Schema] = {
     },
 }
 
-_PROBLEMS = {
-    "BadRequest": (400, "The JSON, the query string or the path cannot be parsed."),
-    "Unauthorized": (401, "The request has no token, or an unknown one."),
-    "Forbidden": (403, "The token is read-only, or the request is that of a foreign page."),
-    "NotFound": (404, "The task does not exist."),
-    "RequestTimeout": (408, f"The request took more than {REQUEST_SECONDS} s to arrive."),
-    "Conflict": (409, "Another task has the key, or the task's state forbids the request."),
-    "TooManyHosts": (409, "Too many hosts have settings."),
-    "PutConflict": (409, "Another definition has the key."),
+_UNKNOWN_PARAMETER = '"colour" is not a parameter here: expected pretty'
+_NOT_A_NUMBER = f'"many" is not accepted: expected an integer from 0 to {MAX_RETRY:,}'
+
+
+def _put_refused(outcome: PutOutcome) -> Problem:
+    problem = put_problem(examples.DEFINITION, PutResult(outcome, examples.SCHEDULED), 0)
+    assert problem is not None
+    return problem
+
+
+_PROBLEMS: dict[str, tuple[str, Problem]] = {
+    "BadRequest": (
+        "The JSON, the query string or the path cannot be parsed.",
+        Problem(400, _UNKNOWN_PARAMETER, errors=[FieldError("colour", _UNKNOWN_PARAMETER)]),
+    ),
+    "Unauthorized": (
+        "The request has no token, or an unknown one.",
+        Problem(401, "callme requires a token: Authorization: Bearer <token>"),
+    ),
+    "Forbidden": (
+        "The token is read-only, or the request is that of a foreign page.",
+        Problem(403, "requests from web pages of other sites are not allowed"),
+    ),
+    "NotFound": ("The task does not exist.", Problem(404, f"there is no task {examples.KEY}")),
+    "RequestTimeout": (
+        f"The request took more than {REQUEST_SECONDS} s to arrive.",
+        Problem(408, f"the request took more than {REQUEST_SECONDS} s to arrive"),
+    ),
+    "Conflict": (
+        "Another task has the key, or the task's state forbids the request.",
+        Problem(409, f"{examples.KEY} is running: repeat the request when it has ended"),
+    ),
+    "TooManyHosts": (
+        "Too many hosts have settings.",
+        Problem(409, f"{MAX_SETTINGS:,} hosts have settings already: DELETE those of another one"),
+    ),
+    "PutConflict": ("Another definition has the key.", _put_refused(PutOutcome.CONFLICT)),
     "PreconditionFailed": (
-        412,
         "The task exists (`If-None-Match`), or does not (`If-Match`), or the request supports no"
         " such precondition.",
+        _put_refused(PutOutcome.EXISTS),
     ),
     "ContentTooLarge": (
-        413,
         f"The body is larger than {MAX_BODY:,} bytes; that of a batch is larger than"
         f" {MAX_BATCH:,} bytes or has more than {MAX_TASKS:,} tasks.",
+        Problem(413, f"the body has more than {MAX_BODY:,} bytes"),
     ),
     "UnsupportedMediaType": (
-        415,
         "The `Content-Type` of the body is not JSON, or the body has a `Content-Encoding`.",
+        Problem(415, 'the Content-Type is "text/csv": expected application/json'),
     ),
-    "Invalid": (422, "A parameter is wrong, or the task could never run."),
-    "TooManyRequests": (429, "Clients send more to callme at once than it buffers."),
-    "TooManyWaiters": (429, "Too many clients use `wait`. Or as in `TooManyRequests`."),
-    "HeadersTooLarge": (431, "The headers are too large."),
-    "Unavailable": (503, "The database is unavailable, or too many clients are connected."),
+    "Invalid": (
+        "A parameter is wrong, or the task could never run.",
+        Problem.of(Invalid([FieldError("/retry", _NOT_A_NUMBER)])),
+    ),
+    "TooManyRequests": (
+        "Clients send more to callme at once than it buffers.",
+        Problem(429, "too many bytes are being sent to callme at once"),
+    ),
+    "TooManyWaiters": (
+        "Too many clients use `wait`. Or as in `TooManyRequests`.",
+        Problem(429, "too many clients wait for a task: try again later, or without wait"),
+    ),
+    "HeadersTooLarge": (
+        "The headers are too large.",
+        Problem(431, "there are more than 500 headers"),
+    ),
+    "Unavailable": (
+        "The database is unavailable, or too many clients are connected.",
+        Problem(503, "the database is unavailable: try again in a moment"),
+    ),
 }
-_WITH_TASK = ("PutConflict", "PreconditionFailed")
-"""Problems that have the existing task."""
+"""The description and an example of each error response."""
 _RETRY_AFTER = {"Retry-After": header(integer(0), "Seconds after which to repeat the request.")}
 _HEADERS = {
     "Unauthorized": {"WWW-Authenticate": header(string())},
@@ -177,13 +226,13 @@ def responses() -> dict[str, Any]:
         name: {
             "description": description,
             "content": content(
-                ref("PutProblem" if name in _WITH_TASK else "Problem"),
+                ref("PutProblem" if example.extensions else "Problem"),
                 "application/problem+json",
-                problem=examples.problem(name, status),
+                problem=example.to_dict(),
             ),
             **({"headers": _HEADERS[name]} if name in _HEADERS else {}),
         }
-        for name, (status, description) in _PROBLEMS.items()
+        for name, (description, example) in _PROBLEMS.items()
     }
 
 
@@ -200,7 +249,7 @@ def error_responses(names: Iterable[str], without: str = "") -> dict[str, Any]:
 
     :param without: an error of every operation that this one does not have.
     """
-    by_status = {str(_PROBLEMS[name][0]): name for name in (*_COMMON_ERRORS, *names)}
+    by_status = {str(_PROBLEMS[name][1].status): name for name in (*_COMMON_ERRORS, *names)}
     return {
         status: {"$ref": f"#/components/responses/{name}"}
         for status, name in sorted(by_status.items())

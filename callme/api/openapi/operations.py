@@ -322,6 +322,20 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
     )
 
 
+_MOVED = {
+    "200": response(
+        "The moved tasks and the skipped ones.",
+        content(ref("Rescheduled"), rescheduled=examples.RESCHEDULED),
+    )
+}
+_DELETED = {
+    "200": response(
+        "The number of deleted tasks, and the running ones, which are skipped.",
+        content(ref("Deleted"), deleted=examples.DELETED),
+    )
+}
+
+
 def _reschedule(operation_id: str, summary: str, *in_path: Schema) -> Operation:
     return _operation(
         operation_id,
@@ -331,12 +345,7 @@ def _reschedule(operation_id: str, summary: str, *in_path: Schema) -> Operation:
         " never moved.",
         parameters=(*in_path, "all"),
         requestBody={"required": False, "content": content(ref("NewTime"))},
-        successes={
-            "200": response(
-                "The moved tasks and the skipped ones.",
-                content(ref("Rescheduled"), rescheduled=examples.RESCHEDULED),
-            )
-        },
+        successes=_MOVED,
         errors=(
             "NotFound",
             "Conflict",
@@ -362,12 +371,7 @@ def _reschedule_all() -> Operation:
         " the next minute, or the next free minute of its name after that." + _BULK_RULES,
         parameters=("all", "spread", *_BULK),
         requestBody={"required": False, "content": content(ref("NewTime"))},
-        successes={
-            "200": response(
-                "The moved tasks and the skipped ones.",
-                content(ref("Rescheduled"), rescheduled=examples.RESCHEDULED),
-            )
-        },
+        successes=_MOVED,
         errors=("PreconditionFailed", "UnsupportedMediaType", "Invalid"),
     )
 
@@ -378,12 +382,7 @@ def _delete_all() -> Operation:
         "Cancel and delete the tasks that match filters.",
         "Their attempts are deleted too. A running task is skipped." + _BULK_RULES,
         parameters=_BULK,
-        successes={
-            "200": response(
-                "The number of deleted tasks, and the running ones, which are skipped.",
-                content(ref("Deleted"), deleted=examples.DELETED),
-            )
-        },
+        successes=_DELETED,
         errors=("PreconditionFailed",),
     )
 
@@ -394,12 +393,7 @@ def _delete_name() -> Operation:
         "Cancel and delete the tasks of a name.",
         "Their attempts are deleted too. A running task is skipped.",
         parameters=(_NAME,),
-        successes={
-            "200": response(
-                "The number of deleted tasks, and the running ones, which are skipped.",
-                content(ref("Deleted"), deleted=examples.DELETED),
-            )
-        },
+        successes=_DELETED,
         errors=("NotFound", "PreconditionFailed"),
     )
 

@@ -22,7 +22,7 @@ from ..metrics.exporter import MetricsExporter
 from ..reports.audit_log import AuditLog
 from ..reports.forecaster import Forecaster
 from ..security.address_policy import AddressPolicy
-from ..server.auth import IAnonymous, access_of, author_of, check_name, narrow_prefix
+from ..server.auth import access_of, author_of, check_name, narrow_prefix
 from ..server.negotiation import wants_calendar
 from ..server.paths import base_path_of
 from ..server.problem import Problem, problem_response
@@ -365,7 +365,7 @@ class Api:
         writable = self._store.is_writable
         healthy = health.ticking and writable and backlog is not None
         status = "ok" if healthy else "failing"
-        if IAnonymous.providedBy(request):
+        if access_of(request).is_anonymous:
             return json_response(request, {"status": status}, 200 if healthy else 503)
         last_tick = None if health.last_tick is None else rfc3339(to_ms(health.last_tick))
         return json_response(

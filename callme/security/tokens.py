@@ -47,6 +47,11 @@ class Access:
     label: str = ""
     prefix: str = ""
 
+    @property
+    def is_anonymous(self) -> bool:
+        """Return whether there is no token that callme knows."""
+        return self.permission in (Permission.NONE, Permission.UNKNOWN)
+
 
 FULL_ACCESS = Access()
 """The access of every request where no token is required."""

@@ -10,7 +10,6 @@ from itertools import chain, islice
 from attrs import define, field, frozen
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
-from zope.interface import Attribute, Interface, alsoProvides, implementer
 
 from ..core.times import Key
 from ..errors import quoted
@@ -58,37 +57,20 @@ def session_cookie(*, secure: bool, at_root: bool) -> str:
     return SESSION_COOKIES[0] if at_root else SESSION_COOKIES[1]
 
 
-class IAnonymous(Interface):
-    """A request without credentials: it may log in and learn whether callme is healthy."""
-
-
-class IReadOnly(Interface):
-    """A request for a page with a token that only permits reading."""
-
-
-class IUserSession(Interface):
-    """The session that a request was authorized with; absent where a token was sent."""
-
-    session = Attribute("The :class:`~callme.security.sessions.Session`.")
-
-
-@implementer(IUserSession)
-@frozen
-class UserSession:
-    """The session of a request."""
-
-    session: Session
-
-
 class AuthorizedRequest(Request):
     """A request that a :class:`Gate` has authorized.
 
-    :ivar access: the access that its credentials give.
+    :ivar access: the access that its credentials give. An anonymous client may log in and learn
+        whether callme is healthy.
+    :ivar user_session: the session that it was authorized with; ``None`` where a token was sent.
+    :ivar refusal: the reason to count, if it is refused before any other work.
     :ivar authority: the host and the port at which its client reached callme; set for web pages.
     :ivar request_id: identifies it in the log and in the response's ``X-Request-Id``.
     """
 
     access: Access = FULL_ACCESS
+    user_session: Session | None = None
+    refusal: Refusal | None = None
     authority = b""
     request_id = ""
 
@@ -126,6 +108,11 @@ def client_name(request: IRequest) -> str:
 def access_of(request: IRequest) -> Access:
     """Return the access that the credentials of a request give."""
     return getattr(request, "access", FULL_ACCESS)
+
+
+def user_session_of(request: IRequest) -> Session | None:
+    """Return the session that a request was authorized with; ``None`` where a token was sent."""
+    return getattr(request, "user_session", None)
 
 
 def base_url(request: Request, origins: Container[bytes]) -> str:
@@ -193,11 +180,7 @@ class Gate:
     def authorize(
         self, request: AuthorizedRequest, method: bytes, target: bytes, version: bytes
     ) -> Problem | None:
-        """Return the problem to reject a request with, or ``None``; needs only its head.
-
-        A request that is let in without a token is marked: see :class:`IAnonymous` and
-        :class:`IUserSession`.
-        """
+        """Return the problem to reject a request with, or ``None``; needs only its head."""
         hosts = list(request.requestHeaders.getRawHeaders(b"host", []))
         try:
             authority = authority_of(target, hosts, required=version != b"HTTP/1.0")
@@ -234,23 +217,16 @@ class Gate:
         # With a token, host and origin need no check: no browser sends a token by itself for a
         # web page. It does send the session's cookie, so sessions are checked below.
         values = request.requestHeaders.getRawHeaders(b"authorization")
-        access = tokens.access_of(values[0] if values else None)
+        request.access = access = tokens.access_of(values[0] if values else None)
         permission, safe = access.permission, method in _SAFE_METHODS
-        if permission in (Permission.READ, Permission.WRITE):
-            request.access = access
-            if access.prefix and not _LIMITED_PATHS.match(path):
-                return _out_of_prefix(access.prefix)
-        if permission is Permission.WRITE:
-            return None
-        if permission is Permission.READ and safe:
-            if is_page(path):
-                alsoProvides(request, IReadOnly)
+        if access.prefix and not _LIMITED_PATHS.match(path):
+            return _out_of_prefix(access.prefix)
+        if permission is Permission.WRITE or (permission is Permission.READ and safe):
             return None
         if permission is Permission.READ:
             detail, error = "this token only permits GET", ', error="insufficient_scope"'
             return _challenge(403, detail, error, refusal=Refusal.READ_ONLY)
         if safe and path in _HEALTH_PATHS:
-            alsoProvides(request, IAnonymous)
             return None
         if permission is Permission.UNKNOWN:
             detail, error = "the token is not known to callme", ', error="invalid_token"'
@@ -309,7 +285,6 @@ class Gate:
             # Only a client that displays HTML can use the login form.
             if not is_public(path) and not wants_html(request.getHeader(b"accept")):
                 return _token_required()
-            alsoProvides(request, IAnonymous)
             return None
         if (
             session.access.permission is Permission.READ
@@ -317,8 +292,7 @@ class Gate:
             and path not in (LOGIN.encode(), LOGOUT.encode())
         ):
             return Problem(403, READ_ONLY, refusal=Refusal.READ_ONLY)
-        request.access = session.access
-        request.setComponent(IUserSession, UserSession(session))
+        request.access, request.user_session = session.access, session
         return None
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
-from twisted.web.server import Request
-from zope.interface import Interface
 
 log = Logger(namespace="callme")
 
@@ -40,13 +38,9 @@ class Refusal(Enum):
     OVERLOAD = "overload"
 
 
-class IRefusal(Interface):
-    """The :class:`Refusal` of a request that was refused."""
-
-
 def mark_refused(request: IRequest, reason: Refusal) -> None:
     """Have a request counted as refused when its response is written."""
-    cast(Request, request).setComponent(IRefusal, reason)
+    cast(Any, request).refusal = reason
 
 
 def peer_name(address: object) -> str:

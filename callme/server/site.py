@@ -24,7 +24,7 @@ from .channel import IDLE_SECONDS, BoundedChannel
 from .connection_limits import EVICTION_HEADROOM, BufferBudget, ConnectionRegistry
 from .paths import NO_BASE_PATH
 from .problem import NO_STORE, Problem, problem_response, set_head
-from .refusals import LOCAL_PEER, IRefusal, Refusal, Refusals, peer_name
+from .refusals import LOCAL_PEER, Refusal, Refusals, peer_name
 
 log = Logger(namespace="callme")
 
@@ -90,10 +90,8 @@ class BoundedRequest(AuthorizedRequest):
         self.content = self._body = BytesIO()
 
     def write(self, data: bytes) -> None:
-        if not self.startedWriting and self.code >= 400:
-            reason = self.getComponent(IRefusal)
-            if reason is not None:
-                self.channel.record_refusal(reason, self.client_name)
+        if not self.startedWriting and self.code >= 400 and self.refusal is not None:
+            self.channel.record_refusal(self.refusal, self.client_name)
         if self.base_path and self._is_page():
             data = self._with_base_path(data)
         super().write(data)

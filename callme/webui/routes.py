@@ -40,7 +40,7 @@ from ..security.tokens import Tokens
 from ..server.auth import (
     CHALLENGE,
     Author,
-    IAnonymous,
+    access_of,
     author_of,
     base_url,
     check_name,
@@ -526,7 +526,7 @@ class WebUi:
 
     def _error_page(self, request: IRequest, problem: Problem, *, live: bool = False) -> Layout:
         title = problem.title
-        viewer = None if IAnonymous.providedBy(request) else current_viewer(request)
+        viewer = None if access_of(request).is_anonymous else current_viewer(request)
         layout = self._layout(
             request,
             title,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 from urllib.parse import parse_qsl
 
 from twisted.web.iweb import IRequest
@@ -11,7 +10,7 @@ from twisted.web.server import Request
 
 from ..security.sessions import verify_csrf
 from ..security.tokens import Permission
-from ..server.auth import READ_ONLY, IAnonymous, IReadOnly, IUserSession, session_cookie
+from ..server.auth import READ_ONLY, access_of, session_cookie, user_session_of
 from ..server.paths import MAX_FORM, MAX_SELECTION_FORM, base_path_of
 from ..server.problem import Problem
 from .layout import CSRF_FIELD, Viewer
@@ -26,12 +25,11 @@ def current_viewer(request: IRequest) -> Viewer:
 
     :raises LoginRequired: if the viewer must log in first.
     """
-    if IAnonymous.providedBy(request):
+    access, session = access_of(request), user_session_of(request)
+    if access.is_anonymous:
         raise LoginRequired
-    user = cast(Request, request).getComponent(IUserSession)
-    if user is None:
-        return Viewer(may_change=not IReadOnly.providedBy(request))
-    return Viewer(user.session.access.permission is Permission.WRITE, user.session.csrf_token)
+    csrf_token = None if session is None else session.csrf_token
+    return Viewer(access.permission is Permission.WRITE, csrf_token)
 
 
 def check_may_change(viewer: Viewer) -> None:
@@ -121,6 +119,6 @@ def check_csrf(request: Request, fields: dict[str, str]) -> None:
 
     :raises Problem: if the form belongs to another session.
     """
-    user = request.getComponent(IUserSession)
-    if user is not None and not verify_csrf(user.session, fields.get(CSRF_FIELD, "")):
+    session = user_session_of(request)
+    if session is not None and not verify_csrf(session, fields.get(CSRF_FIELD, "")):
         raise Problem(403, "the form belongs to another session: reload the page")

@@ -305,14 +305,10 @@ def _bad_body(detail: str, pointer: str = "") -> Problem:
     return Problem(400, where + detail, errors=[FieldError(pointer, detail)])
 
 
-def parse_query(
-    request: IRequest, known: Iterable[str] = (), *, repeatable: str = ""
-) -> dict[str, str]:
-    """Return the parameters of a query string.
+def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
+    """Return the parameters of a query string, but labels: see :func:`parse_labels`.
 
     :param known: the names that are accepted besides ``pretty``.
-    :param repeatable: the one of them that is left out and may occur repeatedly: see
-        :func:`parse_repeated`.
     :raises Problem: when a parameter is unknown or occurs twice.
     """
     query: dict[str, str] = {}
@@ -323,7 +319,7 @@ def parse_query(
             raise _bad_query(name, _unknown_parameter(name, [*known, "pretty"]))
         if name in query:
             raise _bad_query(name, "is given twice")
-        if name != repeatable:
+        if name != LABEL:
             query[name] = value
     parse_flag(query, "pretty")
     return query
@@ -342,9 +338,9 @@ def _unknown_parameter(name: str, known: Sequence[str]) -> str:
     return f"is not a parameter here: {advice} {', '.join(known)}"
 
 
-def parse_repeated(request: IRequest, name: str) -> list[str]:
-    """Return all values of a parameter of the query string."""
-    return [value for found, value in _parameters(request) if found == name]
+def parse_labels(request: IRequest) -> list[str]:
+    """Return the values of ``label``, which may occur repeatedly, in the query string."""
+    return [value for name, value in _parameters(request) if name == LABEL]
 
 
 def _parameters(request: IRequest) -> Iterator[tuple[str, str]]:
@@ -422,11 +418,6 @@ def _number(name: str, value: str | None, *, default: int, minimum: int = 1, max
     return int(value)
 
 
-def parse_state(value: str | None) -> State | None:
-    """Return the state of the tasks to list; ``None`` for all states."""
-    return _member("state", value, State)
-
-
 def _member(name: str, value: str | None, values: type[E]) -> E | None:
     if value is None:
         return None
@@ -454,7 +445,7 @@ def parse_filters(query: dict[str, str], labels: Iterable[str], now: float) -> d
     if parse_flag(query, "future_only"):
         due_from = max(due_from or 0, floor_to_minute(now) + MINUTE)
     return {
-        "state": parse_state(query.get("state")),
+        "state": _member("state", query.get("state"), State),
         "reason": _member("reason", query.get("reason"), Reason),
         "host": _parsed(query, "host", _parse_host),
         "prefix": _parsed(query, "prefix", parse_task_name) or "",

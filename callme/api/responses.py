@@ -100,7 +100,8 @@ def json_response(
     request: IRequest, members: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> bytes:
     """Set the head of a JSON response; return its body."""
-    return _write(request, JSON_TYPE, status, headers or {}, members)
+    body = encode(members, wants_pretty(request))
+    return _send(request, JSON_TYPE, status, headers or {}, body)
 
 
 def task_response(
@@ -197,12 +198,6 @@ def _is_current(request: IRequest, etag: str, modified: str | None) -> bool:
         return not given.isdisjoint((etag, "*"))
     since: bytes | None = request.getHeader(b"if-modified-since")
     return since is not None and since.decode("latin-1").strip() == modified
-
-
-def _write(
-    request: IRequest, kind: bytes, status: int, headers: dict[str, str], members: object
-) -> bytes:
-    return _send(request, kind, status, headers, encode(members, wants_pretty(request)))
 
 
 def _send(

@@ -55,11 +55,11 @@ from .requests import (
     parse_filters,
     parse_flag,
     parse_hours,
+    parse_labels,
     parse_limit,
     parse_new_time,
     parse_order,
     parse_query,
-    parse_repeated,
     parse_selector,
     parse_spread,
     parse_start_from,
@@ -200,8 +200,8 @@ class Api:
             return await self._calendars.of(request, None)
         if wants_calendar(request.getHeader(b"accept")) and (target or not prefix):
             return await self._calendars.of(request, target)
-        query = parse_query(request, PAGING, repeatable=LABEL)
-        labels = parse_repeated(request, LABEL)
+        query = parse_query(request, PAGING)
+        labels = parse_labels(request)
         filters = parse_filters(query, labels, self._now())
         filters["prefix"] = narrow_prefix(request, filters["prefix"])
         read = partial(
@@ -258,7 +258,7 @@ class Api:
     async def reschedule_all(self, request: IRequest) -> bytes:
         """Move the tasks that match filters to other minutes, or preview that."""
         check_task_exists_condition(request)
-        query = parse_query(request, ("all", "spread", *BULK), repeatable=LABEL)
+        query = parse_query(request, ("all", "spread", *BULK))
         include_all_states = parse_flag(query, "all")
         warnings: list[FieldError] = []
         trigger_at = parse_new_time(parse_body(request, required=False), self._now(), warnings)
@@ -274,7 +274,7 @@ class Api:
         self, request: IRequest, query: dict[str, str], *, include_all_states: bool = True
     ) -> Bulk:
         """Return the action on many tasks that a request asks for."""
-        labels = parse_repeated(request, LABEL)
+        labels = parse_labels(request)
         text = describe_filters(query, labels)
         filters = parse_filters(query, labels, self._now())
         check_movable_state(filters, include_all_states=include_all_states)
@@ -317,7 +317,7 @@ class Api:
     async def delete_all(self, request: IRequest) -> bytes:
         """Cancel and delete the tasks that match filters, or preview that."""
         check_task_exists_condition(request)
-        bulk = self._bulk(request, parse_query(request, BULK, repeatable=LABEL))
+        bulk = self._bulk(request, parse_query(request, BULK))
         deleted = await self._task_service.delete_all(bulk, by=author_of(request))
         return await self._deleted_response(request, deleted)
 

@@ -13,9 +13,9 @@ from twisted.web.template import Tag, tags
 from ...api.requests import (
     LABEL,
     parse_filters,
+    parse_labels,
     parse_order,
     parse_query,
-    parse_repeated,
     parse_selector,
 )
 from ...core.task import Reason, State
@@ -92,11 +92,11 @@ def read_filters(request: IRequest, now: float, more: Sequence[str] = ()) -> Fil
     :param more: other parameters that the query string may have.
     :raises Problem: for a parameter that is unknown or occurs twice.
     """
-    parameters = parse_query(request, (*NAMES, *more), repeatable=LABEL)
+    parameters = parse_query(request, (*NAMES, *more))
     given = {
         name: value.strip() for name, value in parameters.items() if name in NAMES and value.strip()
     }
-    labels = [label.strip() for label in parse_repeated(request, LABEL) if label.strip()]
+    labels = [label.strip() for label in parse_labels(request) if label.strip()]
     others = {name: parameters[name] for name in more if name in parameters}
     filters = Filters(given=given, labels=labels, more=others)
     try:

@@ -32,7 +32,6 @@ class Repeats:
         status: int | None,
         is_repeatable: bool,
         retry_after: str | None = None,
-        now: datetime | None = None,
     ) -> float | None:
         """Return the seconds until the next repetition, or ``None`` if there is none.
 
@@ -46,7 +45,7 @@ class Repeats:
         if made >= self.limit or not (status == _REFUSED or (unknown_effect and is_repeatable)):
             return None
         backoff: float = self.first_delay_seconds * 2**made
-        return min(MAX_DELAY_SECONDS, max(backoff, seconds_of(retry_after, now)))
+        return min(MAX_DELAY_SECONDS, max(backoff, seconds_of(retry_after)))
 
 
 def seconds_of(retry_after: str | None, now: datetime | None = None) -> float:

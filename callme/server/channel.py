@@ -361,16 +361,16 @@ class BoundedChannel(HTTPChannel):
             self.record_refusal(problem.refusal, client)
         with_body = not self._request_line.startswith(b"HEAD ")
         self.transport.write(raw_response(problem, with_body=with_body))
-        self._close_within(CLOSE_SECONDS)
+        self._begin_close()
 
     def _close_gracefully(self) -> None:
-        self._close_within(CLOSE_SECONDS)
+        self._begin_close()
         self.loseConnection()
 
-    def _close_within(self, seconds: float) -> None:
+    def _begin_close(self) -> None:
         self._refused = self._closing = True
         self._site.registry.mark_idle(self, self._site.clock.seconds())
-        self._expire_in(seconds)
+        self._expire_in(CLOSE_SECONDS)
 
     def _expire_in(self, seconds: float) -> None:
         self._deadline = self._site.clock.seconds() + seconds

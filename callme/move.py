@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
@@ -155,15 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if names.source == names.target:
         raise SystemExit("callme: FROM and TO are the same")
     try:
-        source = open_endpoint(names.source, must_exist=True)
-        try:
-            target = open_endpoint(names.target, must_exist=False)
-            try:
-                counts = move(source, target, sys.stderr)
-            finally:
-                target.close()
-        finally:
-            source.close()
+        with (
+            closing(open_endpoint(names.source, must_exist=True)) as source,
+            closing(open_endpoint(names.target, must_exist=False)) as target,
+        ):
+            counts = move(source, target, sys.stderr)
     except (CannotOpen, CannotMove) as error:
         raise SystemExit(f"callme: {error}") from None
     print(table(*counts))

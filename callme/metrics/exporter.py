@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attrs import define, field
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from twisted.internet import defer
@@ -30,6 +31,7 @@ COUNT_COST_FACTOR = 50
 """How many times as long as their query took the counts of all tasks stay fresh."""
 
 
+@define(eq=False, kw_only=True)
 class MetricsExporter:
     """Renders the metrics, and queries the database for some of them.
 
@@ -45,34 +47,25 @@ class MetricsExporter:
     :param longest_turn: returns the longest turn of the reactor in seconds, if it is known.
     """
 
-    def __init__(
-        self,
-        *,
-        registry: CollectorRegistry,
-        store: Store,
-        health: Callable[[], Health],
-        clock: IReactorTime,
-        now: Callable[[], float],
-        node: Callable[[], str],
-        concurrency: int,
-        longest_turn: Callable[[], float | None],
-    ) -> None:
-        self._registry = registry
-        self._store = store
-        self._health = health
-        self._clock = clock
-        self._now = now
-        self._node = node
-        self._concurrency = concurrency
-        self._longest_turn = longest_turn
-        self._gauges: Gauges | None = None
+    _registry: CollectorRegistry
+    _store: Store
+    _health: Callable[[], Health]
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    _node: Callable[[], str]
+    _concurrency: int
+    _longest_turn: Callable[[], float | None]
+    _gauges: Gauges | None = field(default=None, init=False)
+    _counts: SingleFlight[TaskCounts | None] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
         self._counts = SingleFlight(
             fetch=self._count_tasks,
             ttl=lambda cost: max(COUNT_TTL_SECONDS, COUNT_COST_FACTOR * cost),
-            clock=clock,
+            clock=self._clock,
         )
-        registry.register(GaugeCollector(lambda: self._gauges))
-        ProcessCollector(registry=registry)
+        self._registry.register(GaugeCollector(lambda: self._gauges))
+        ProcessCollector(registry=self._registry)
 
     async def write(self, accept: bytes | None) -> tuple[bytes, bytes]:
         """Return the metrics and their content type.

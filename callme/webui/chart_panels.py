@@ -25,6 +25,7 @@ from . import charts
 from .charts import TimeAxis
 from .lists.upcoming import list_of_span
 from .widgets import (
+    Filled,
     clock_time,
     duration,
     escape_invisible,
@@ -118,7 +119,7 @@ class ChartCache:
 
     async def _draw_past(self, hours: int, reader: HistoryReader) -> Panel[HistorySnapshot]:
         snapshot = await reader.read()
-        return Panel(snapshot, await flattenString(None, PastCharts(hours, snapshot)))
+        return Panel(snapshot, await flattenString(None, _past_charts(hours, snapshot)))
 
     async def _draw_ahead(self, hours: int) -> Panel[Forecast]:
         forecast = await self._forecaster.forecast(hours)
@@ -157,57 +158,58 @@ async def insert_panels(
     ahead: Panel[Forecast] | None,
 ) -> bytes:
     """Return the dashboard with the panels in their place, or placeholders for missing panels."""
-    past_markup = past.markup if past else await flattenString(None, _past_placeholder(hours))
-    ahead_markup = ahead.markup if ahead else await flattenString(None, _ahead_placeholder(hours))
+    panels = [
+        panel.markup if panel else await flattenString(None, _placeholder(kind, title, content))
+        for panel, kind, title, content in (
+            (past, "past", f"Last {in_words(hours)}", "history"),
+            (ahead, "ahead", f"Next {in_words(hours)}", "forecast"),
+        )
+    ]
     # Markup in all other text is escaped, so that no comment but that of the template matches.
     before, _, after = page.partition(_PLACE)
-    return before + past_markup + ahead_markup + after
+    return b"".join([before, *panels, after])
 
 
-class PastCharts(Element):
-    """The outcomes and the lateness of the last hours."""
+def _past_charts(hours: int, history: HistorySnapshot) -> Filled:
+    """Return the outcomes and the lateness of the last hours."""
+    step_minutes, minutes = HOURS[hours], hours * 60
+    # The last minute is the current one.
+    begin = history.begin - (minutes - 1) * MINUTE
+    axis = TimeAxis(begin=begin, steps=minutes // step_minutes, step_minutes=step_minutes)
+    buckets = bucketize(history.ended, begin, axis.steps, step_minutes)
+    total = aggregate(history.ended, begin)
+    row_minutes = _TABLE_STEP_MINUTES[hours]
+    return Filled(
+        "past",
+        title=f"Last {in_words(hours)}",
+        per=axis.unit(),
+        ended=charts.past(axis, buckets, _describe_past(total, axis)),
+        lateness=charts.lateness(axis, buckets, _describe_lateness(total)),
+        table=_past_table(
+            bucketize(history.ended, begin, minutes // row_minutes, row_minutes), row_minutes
+        ),
+    )
 
-    loader = template("past")
 
-    def __init__(self, hours: int, history: HistorySnapshot) -> None:
-        super().__init__()
-        self._hours = hours
-        self._ended = history.ended
-        step_minutes, total = HOURS[hours], hours * 60
-        # The last minute is the current one.
-        begin = history.begin - (total - 1) * MINUTE
-        self._axis = TimeAxis(begin=begin, steps=total // step_minutes, step_minutes=step_minutes)
+def _past_table(buckets: Sequence[Bucket], minutes: int) -> Tag:
+    """Return the numbers of the charts.
 
-    @renderer
-    def fill(self, request: Request, tag: Tag) -> Tag:
-        axis = self._axis
-        buckets = bucketize(self._ended, axis.begin, axis.steps, axis.step_minutes)
-        total = aggregate(self._ended, axis.begin)
-        return tag.fillSlots(
-            title=f"Last {in_words(self._hours)}",
-            per=axis.unit(),
-            ended=charts.past(axis, buckets, _describe_past(total, axis)),
-            lateness=charts.lateness(axis, buckets, _describe_lateness(total)),
-            table=self._table(),
-        )
-
-    def _table(self) -> Tag:
-        minutes = _TABLE_STEP_MINUTES[self._hours]
-        buckets = bucketize(self._ended, self._axis.begin, self._hours * 60 // minutes, minutes)
-        return table(
-            f"Ended tasks, per {minutes} minutes",
-            ["From", "#Succeeded", "#Failed", "#p50", "#p99"],
-            [
-                (
-                    time_of_day(bucket.begin),
-                    f"{bucket.succeeded:,}",
-                    f"{bucket.failed:,}",
-                    duration(bucket.p50_ms),
-                    duration(bucket.p99_ms),
-                )
-                for bucket in buckets
-            ],
-        )
+    :param minutes: the length of each bucket.
+    """
+    return table(
+        f"Ended tasks, per {minutes} minutes",
+        ["From", "#Succeeded", "#Failed", "#p50", "#p99"],
+        [
+            (
+                time_of_day(bucket.begin),
+                f"{bucket.succeeded:,}",
+                f"{bucket.failed:,}",
+                duration(bucket.p50_ms),
+                duration(bucket.p99_ms),
+            )
+            for bucket in buckets
+        ],
+    )
 
 
 class AheadChart(Element):
@@ -290,30 +292,13 @@ class AheadChart(Element):
         return tags.a(time, href=self._list(number, minutes)) if is_link else time
 
 
-class ChartPlaceholder(Element):
-    """A panel that has not been drawn yet.
+def _placeholder(kind: str, title: str, content: str) -> Filled:
+    """Return a panel that has not been drawn yet.
 
     :param kind: the class and id of the panel that it replaces.
-    :param what: the name of its content.
+    :param content: the name of its content.
     """
-
-    loader = template("placeholder")
-
-    def __init__(self, kind: str, title: str, what: str) -> None:
-        super().__init__()
-        self._slots = {"kind": kind, "title": title, "what": what}
-
-    @renderer
-    def fill(self, request: Request, tag: Tag) -> Tag:
-        return tag.fillSlots(**self._slots)
-
-
-def _past_placeholder(hours: int) -> ChartPlaceholder:
-    return ChartPlaceholder("past", f"Last {in_words(hours)}", "history")
-
-
-def _ahead_placeholder(hours: int) -> ChartPlaceholder:
-    return ChartPlaceholder("ahead", f"Next {in_words(hours)}", "forecast")
+    return Filled("placeholder", kind=kind, title=title, what=content)
 
 
 def in_words(hours: int) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attrs import frozen
-from twisted.web.server import Request
-from twisted.web.template import Element, Tag, renderer, tags
+from twisted.web.template import Tag, tags
 
 from ..core.task import State, Task
 from ..core.times import to_ms
@@ -22,6 +21,7 @@ from .layout import Viewer
 from .lists.failures import render_recent_groups
 from .lists.upcoming import render_upcoming
 from .widgets import (
+    Filled,
     Renderable,
     Row,
     bdi,
@@ -37,7 +37,6 @@ from .widgets import (
     query,
     table,
     task_link,
-    template,
     timestamp,
 )
 
@@ -147,35 +146,26 @@ def _at_least(count: int, limit: int) -> str:
     return f"{count:,} or more tasks" if count >= limit else pluralize(count, "task")
 
 
-class Dashboard(Element):
-    """The main part of the dashboard."""
-
-    loader = template("dashboard")
-
-    def __init__(self, data: DashboardData) -> None:
-        super().__init__()
-        self._data = data
-
-    @renderer
-    def fill(self, request: Request, tag: Tag) -> Tag:
-        data = self._data
-        kind, headline = data.health
-        return tag.fillSlots(
-            flash=flash(data.flash) if data.flash else "",
-            health=f"health {kind}",
-            headline=headline,
-            pauses=data.pauses,
-            now=timestamp(to_ms(data.now)),
-            snapshots=_snapshot_times(data),
-            acknowledge=_acknowledge(data),
-            range_picker=_range_picker(data.hours),
-            stat_tiles=definition_list(_stat_tiles(data)),
-            groups=render_recent_groups(data.groups, data.viewer, data.now),
-            failures=_failures(data),
-            first_steps=data.first_steps if data.upcoming.is_empty else "",
-            upcoming=render_upcoming(data.upcoming, data.now),
-            in_flight=_in_flight(data),
-        )
+def render_dashboard(data: DashboardData) -> Filled:
+    """Return the main part of the dashboard."""
+    kind, headline = data.health
+    return Filled(
+        "dashboard",
+        flash=flash(data.flash) if data.flash else "",
+        health=f"health {kind}",
+        headline=headline,
+        pauses=data.pauses,
+        now=timestamp(to_ms(data.now)),
+        snapshots=_snapshot_times(data),
+        acknowledge=_acknowledge(data),
+        range_picker=_range_picker(data.hours),
+        stat_tiles=definition_list(_stat_tiles(data)),
+        groups=render_recent_groups(data.groups, data.viewer, data.now),
+        failures=_failures(data),
+        first_steps=data.first_steps if data.upcoming.is_empty else "",
+        upcoming=render_upcoming(data.upcoming, data.now),
+        in_flight=_in_flight(data),
+    )
 
 
 def _snapshot_times(data: DashboardData) -> list[Renderable]:

@@ -12,7 +12,7 @@ from .layout import Viewer
 from .task.new_task import ACTION_FIELD, PREVIEW
 from .task.page import EXPECTED_STATE_FIELD, RUNNING_HINT, summary
 from .task.time_fields import Meaning, TimeInput, time_fields
-from .widgets import Renderable, bdi, escape_invisible, flash, task_state, template
+from .widgets import Filled, Renderable, bdi, escape_invisible, flash, task_state, template
 
 
 @frozen(kw_only=True)
@@ -139,47 +139,32 @@ class DeleteForm(ConfirmationForm):
         return self._form(tags.p(effect), prefix=DELETE, button_class="go bad")
 
 
-class LogIn(Element):
-    """The login form.
+def render_login(after: str, error: str = "", *, linked: bool = False) -> Filled:
+    """Return the login form.
 
     :param after: the path to which a login leads.
     :param error: the reason why the last login failed, if it did.
     :param linked: whether the client followed a link on another site. The browser does not send
         the session cookie then, even if there is one.
     """
-
-    loader = template("login")
-
-    def __init__(self, after: str, error: str = "", *, linked: bool = False) -> None:
-        super().__init__()
-        self._after = after
-        self._error = error
-        self._linked = linked
-
-    @renderer
-    def fill(self, request: Request, tag: Tag) -> Tag:
-        field = tags.input(
-            id="token",
-            name="token",
-            type="password",
-            required="required",
-            autocomplete="current-password",
-            spellcheck="false",
-        )
-        _describe_field(field, "token-hint", has_error=bool(self._error))
-        already = tags.p("Already logged in? ", tags.a("Continue", href=self._after), ".")
-        return tag.fillSlots(
-            error=_error_message(self._error),
-            field=field,
-            next=self._after,
-            already=already if self._linked else "",
-        )
+    field = tags.input(
+        id="token",
+        name="token",
+        type="password",
+        required="required",
+        autocomplete="current-password",
+        spellcheck="false",
+    )
+    field.attributes["aria-describedby"] = "error token-hint" if error else "token-hint"
+    already = tags.p("Already logged in? ", tags.a("Continue", href=after), ".")
+    return Filled(
+        "login",
+        error=_error_message(error),
+        field=field,
+        next=after,
+        already=already if linked else "",
+    )
 
 
 def _error_message(error: str) -> Renderable:
     return flash(error, "wrong")(id="error") if error else ""
-
-
-def _describe_field(field: Tag, hint: str, *, has_error: bool) -> None:
-    """Associate a field with its hint, and with the error message if there is one."""
-    field.attributes["aria-describedby"] = f"error {hint}" if has_error else hint

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
-from twisted.web.template import Tag, flattenString, tags
+from twisted.web.template import flattenString, tags
 
 from ..api.hosts import HostService
 from ..api.problems import is_options, problem_for
@@ -70,17 +70,17 @@ from .dashboard import (
     DEFAULT_HOURS,
     MAX_ROWS,
     UNTIL_FIELD,
-    Dashboard,
     DashboardData,
     failures_since_ms,
+    render_dashboard,
 )
 from .forms import (
     Confirmation,
     ConfirmationForm,
     DeleteForm,
-    LogIn,
     RescheduleForm,
     RunForm,
+    render_login,
 )
 from .layout import ASSETS, Layout, Viewer, redirect, serve_asset, set_page_headers
 from .lists import failures as failure_lists
@@ -213,7 +213,7 @@ class WebUi:
             flash=_FLASHES.get(parameters.get("done", ""), ""),
         )
         _, headline = data.health
-        layout = self._layout(request, headline, Dashboard(data), viewer, live=True)
+        layout = self._layout(request, headline, render_dashboard(data), viewer, live=True)
         page = await flattenString(request, layout)
         return b"<!DOCTYPE html>" + await insert_panels(page, hours, past, ahead)
 
@@ -468,7 +468,7 @@ class WebUi:
 
     def _login_form(self, request: IRequest, after: str, status: int, error: str = "") -> Layout:
         linked = request.getHeader(b"sec-fetch-site") in (b"cross-site", b"same-site")
-        page = LogIn(after, error, linked=linked)
+        page = render_login(after, error, linked=linked)
         if status == 401:
             request.setHeader(b"www-authenticate", CHALLENGE.encode())
         return self._layout(request, "Log in", page, None, status=status)
@@ -530,7 +530,10 @@ class WebUi:
         layout = self._layout(
             request,
             title,
-            [_heading(title), flash(escape_invisible(_message(problem)), "wrong")],
+            [
+                tags.div(tags.h1(title), class_="head"),
+                flash(escape_invisible(_message(problem)), "wrong"),
+            ],
             viewer,
             live=live,
             status=problem.status,
@@ -553,10 +556,6 @@ def _task_flash(task: Task, parameters: dict[str, str], now: float) -> Renderabl
         warnings = warnings_of(task.definition, parameters[GIVEN_TIME], now)
         found += [flash(f"Warning: {escape_invisible(one.detail)}.", "wrong") for one in warnings]
     return found
-
-
-def _heading(title: str) -> Tag:
-    return tags.div(tags.h1(title), class_="head")
 
 
 def _parse_hours(value: str | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Union
 from urllib.parse import quote
@@ -11,7 +12,8 @@ from urllib.parse import quote
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.web.template import Flattenable, Tag, XMLString, tags
+from twisted.web.server import Request
+from twisted.web.template import Element, Flattenable, Tag, XMLString, renderer, tags
 
 from ..core.task import Reason, State, Task
 from ..core.text.durations import rough_duration
@@ -153,11 +155,24 @@ _SIGNS = {
 }
 
 
+@cache
 def template(name: str) -> XMLString:
-    """Return a template of this package."""
+    """Return a template of this package, which is parsed once."""
     assert __package__ is not None
     text = (files(__package__) / "templates" / f"{name}.xml").read_text(encoding="utf-8")
     return XMLString(text)
+
+
+class Filled(Element):
+    """A template with its slots filled."""
+
+    def __init__(self, name: str, **slots: Renderable) -> None:
+        super().__init__(template(name))
+        self._slots = slots
+
+    @renderer
+    def fill(self, request: Request, tag: Tag) -> Tag:
+        return tag.fillSlots(**self._slots)
 
 
 def state(of: State) -> Tag:

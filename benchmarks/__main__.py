@@ -152,8 +152,9 @@ class Bench:
                     continue
                 try:
                     pairs = [self.pair(peer, url) for _ in range(self.rounds)]
-                except (AssertionError, subprocess.TimeoutExpired):
-                    self.row(f"burst / {peer}", "did not run", target)
+                except (AssertionError, subprocess.TimeoutExpired) as error:
+                    (*_, reason) = str(error).strip().splitlines() or ["it gave no reason"]
+                    self.row(f"burst / {peer}: {reason}", "did not run", target)
                     continue
                 rate = statistics.median(theirs for _, theirs in pairs)
                 name = f"burst / {peer} {metadata.version(peer)} ({rate:,.0f}/s)"

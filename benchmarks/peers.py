@@ -1,11 +1,11 @@
 """Other tools that drain due jobs into the same endpoint, each with its usual client.
 
 ``python -m benchmarks.peers TOOL URL JOBS`` prints calls per second, from the start of the worker
-to the last call. The tools are huey, apscheduler, arq, dramatiq, bullmq, beanstalkd and pgqueuer.
-arq, dramatiq and bullmq need a Redis server on port 6379 of this machine, and bullmq also Node and
-npm. beanstalkd and pgqueuer need the programs of Debian's packages beanstalkd and postgresql, which
-are started here. Every store syncs to disk, except Redis by default: ``redis-server --appendonly
-yes --appendfsync always``.
+to the last call. ``python -m benchmarks.peers`` lists the tools. The Python packages are those of
+the extra ``bench``. BullMQ, pg-boss and graphile-worker need Node and npm, which installs them.
+The stores are those of Debian's packages redis-server, beanstalkd, rabbitmq-server and postgresql:
+:mod:`benchmarks.stores` starts the one that a tool needs, and says which is missing. Every store
+syncs to disk.
 """
 
 from __future__ import annotations
@@ -19,10 +19,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import stores
+
 WORKERS = 16
+"""Threads of a tool whose workers are threads."""
+CONCURRENCY = 64
+"""Calls in flight of a tool that is asynchronous."""
 
 
 class Countdown:
@@ -111,17 +117,17 @@ def arq(url: str, tasks: int, directory: str) -> float:
     async def shutdown(context: dict[str, Any]) -> None:
         await context["session"].close()
 
-    async def run() -> float:
-        redis = await create_pool(RedisSettings())
-        await redis.flushdb()
+    async def run(settings: RedisSettings) -> float:
+        redis = await create_pool(settings)
         for _ in range(tasks):
             await redis.enqueue_job("call", url)
         worker = Worker(
             functions=[func(call, name="call")],
+            redis_settings=settings,
             on_startup=startup,
             on_shutdown=shutdown,
             burst=True,
-            max_jobs=64,
+            max_jobs=CONCURRENCY,
             queue_read_limit=500,
             poll_delay=0.01,
             handle_signals=False,
@@ -133,49 +139,82 @@ def arq(url: str, tasks: int, directory: str) -> float:
         await worker.close()
         return tasks / elapsed
 
-    return asyncio.run(run())
+    with stores.redis(directory) as port:
+        return asyncio.run(run(RedisSettings(port=port)))
+
+
+def celery(url: str, tasks: int, directory: str) -> float:
+    from celery import Celery
+    from celery.contrib.testing.worker import start_worker
+
+    # On Redis, it would need a newer redis-py than arq permits.
+    with stores.rabbitmq(directory) as port:
+        app = Celery("peers", broker=f"amqp://guest:guest@127.0.0.1:{port}//")
+        app.conf.update(task_ignore_result=True, worker_hijack_root_logger=False)
+        call = app.task(acks_late=True, max_retries=1)(get)
+        for _ in range(tasks):
+            call.delay(url)
+        began = time.perf_counter()
+        options = {"pool": "threads", "concurrency": WORKERS, "perform_ping_check": False}
+        with start_worker(app, shutdown_timeout=60, **options):
+            COUNTDOWN.done.wait()
+            elapsed = time.perf_counter() - began
+        return tasks / elapsed
+
+
+def rq(url: str, tasks: int, directory: str) -> float:
+    from redis import Redis
+    from rq import Queue, Retry, Worker
+
+    with stores.redis(directory) as port:
+        queue = Queue(connection=Redis(port=port))
+        for _ in range(tasks):
+            queue.enqueue(get, url, retry=Retry(max=1))
+        worker = Worker([queue], connection=queue.connection)
+        began = time.perf_counter()
+        # It forks a process for each job, so that this process cannot count the calls.
+        worker.work(burst=True, logging_level="WARNING")
+        elapsed = time.perf_counter() - began
+        assert queue.finished_job_registry.count == tasks
+        return tasks / elapsed
 
 
 def dramatiq(url: str, tasks: int, directory: str) -> float:
     import dramatiq as library
     from dramatiq.brokers.redis import RedisBroker
 
-    broker = RedisBroker(url="redis://127.0.0.1:6379/0")
-    broker.flush_all()
-    library.set_broker(broker)
-    call = library.actor(max_retries=1)(get)
-    for _ in range(tasks):
-        call.send(url)
-    worker = library.Worker(broker, worker_threads=WORKERS)
-    began = time.perf_counter()
-    worker.start()
-    COUNTDOWN.done.wait()
-    elapsed = time.perf_counter() - began
-    worker.stop()
-    return tasks / elapsed
+    with stores.redis(directory) as port:
+        broker = RedisBroker(url=f"redis://127.0.0.1:{port}/0")
+        library.set_broker(broker)
+        call = library.actor(max_retries=1)(get)
+        for _ in range(tasks):
+            call.send(url)
+        worker = library.Worker(broker, worker_threads=WORKERS)
+        began = time.perf_counter()
+        worker.start()
+        COUNTDOWN.done.wait()
+        elapsed = time.perf_counter() - began
+        worker.stop()
+        return tasks / elapsed
 
 
 def beanstalkd(url: str, tasks: int, directory: str) -> float:
     import greenstalk
 
-    from tests.helpers.processes import free_port, listens, wait_for
-
-    port = free_port()
-    command = ["beanstalkd", "-l", "127.0.0.1", "-p", str(port), "-b", directory, "-f", "0"]
-    server = subprocess.Popen(command)
-    try:
-        wait_for(lambda: listens(port))
+    with stores.beanstalkd(directory) as port:
         with greenstalk.Client(("127.0.0.1", port)) as client:
             for _ in range(tasks):
                 client.put(url)
-        began = time.perf_counter()
-        for _ in range(WORKERS):
-            threading.Thread(target=_serve_beanstalkd, args=(port,), daemon=True).start()
-        COUNTDOWN.done.wait()
-        return tasks / (time.perf_counter() - began)
-    finally:
-        server.terminate()
-        server.wait()
+        return _drained_by_threads(_serve_beanstalkd, port, tasks)
+
+
+def _drained_by_threads(serve: Callable[[int], None], port: int, tasks: int) -> float:
+    """Serve the jobs of a broker in threads; return the calls per second."""
+    began = time.perf_counter()
+    for _ in range(WORKERS):
+        threading.Thread(target=serve, args=(port,), daemon=True).start()
+    COUNTDOWN.done.wait()
+    return tasks / (time.perf_counter() - began)
 
 
 def _serve_beanstalkd(port: int) -> None:
@@ -191,6 +230,67 @@ def _serve_beanstalkd(port: int) -> None:
             client.delete(job)
 
 
+def rabbitmq(url: str, tasks: int, directory: str) -> float:
+    import pika
+
+    with stores.rabbitmq(directory) as port:
+        parameters = pika.ConnectionParameters("127.0.0.1", port)
+        with pika.BlockingConnection(parameters) as connection:
+            channel = connection.channel()
+            channel.queue_declare("calls", durable=True)
+            channel.confirm_delivery()
+            persistent = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
+            for _ in range(tasks):
+                channel.basic_publish("", "calls", url.encode(), persistent)
+        return _drained_by_threads(_serve_rabbitmq, port, tasks)
+
+
+def _serve_rabbitmq(port: int) -> None:
+    import pika
+
+    parameters = pika.ConnectionParameters("127.0.0.1", port)
+    with (
+        contextlib.suppress(pika.exceptions.AMQPError),
+        pika.BlockingConnection(parameters) as connection,
+    ):
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=4)
+        for method, _, body in channel.consume("calls"):
+            get(body.decode())
+            channel.basic_ack(method.delivery_tag)
+
+
+def procrastinate(url: str, tasks: int, directory: str) -> float:
+    import aiohttp
+    from procrastinate import App, PsycopgConnector
+
+    async def run(port: int) -> float:
+        app = App(connector=PsycopgConnector(conninfo=_dsn(port)))
+        async with app.open_async(), aiohttp.ClientSession() as session:
+            await app.schema_manager.apply_schema_async()
+
+            @app.task(name="call", retry=1)
+            async def call(url: str) -> None:
+                async with session.get(url) as response:
+                    await response.read()
+                    assert response.status == 200
+                COUNTDOWN.one()
+
+            await call.batch_defer_async(*({"url": url} for _ in range(tasks)))
+            began = time.perf_counter()
+            await app.run_worker_async(wait=False, concurrency=CONCURRENCY)
+            elapsed = time.perf_counter() - began
+            assert COUNTDOWN.done.is_set()
+            return tasks / elapsed
+
+    with stores.postgresql() as port:
+        return asyncio.run(run(port))
+
+
+def _dsn(port: int) -> str:
+    return f"postgresql://callme@127.0.0.1:{port}/postgres"
+
+
 def pgqueuer(url: str, tasks: int, directory: str) -> float:
     import aiohttp
     import asyncpg
@@ -200,12 +300,8 @@ def pgqueuer(url: str, tasks: int, directory: str) -> float:
     from pgqueuer.queries import Queries
     from pgqueuer.types import QueueExecutionMode
 
-    from tests.helpers.postgres import Cluster
-
     async def run(port: int) -> float:
-        connection = await asyncpg.connect(
-            host="127.0.0.1", port=port, user="callme", database="postgres"
-        )
+        connection = await asyncpg.connect(_dsn(port))
         driver = AsyncpgDriver(connection)
         queries = Queries(driver)
         await queries.install()
@@ -221,36 +317,68 @@ def pgqueuer(url: str, tasks: int, directory: str) -> float:
                 COUNTDOWN.one()
 
             began = time.perf_counter()
-            await manager.run(batch_size=32, max_concurrent_tasks=64, mode=QueueExecutionMode.drain)
+            await manager.run(
+                batch_size=32, max_concurrent_tasks=CONCURRENCY, mode=QueueExecutionMode.drain
+            )
             elapsed = time.perf_counter() - began
             assert COUNTDOWN.done.is_set()
         await connection.close()
         return tasks / elapsed
 
-    cluster = Cluster(durable=True)
-    try:
-        return asyncio.run(run(cluster.port))
-    finally:
-        cluster.close()
+    with stores.postgresql() as port:
+        return asyncio.run(run(port))
 
 
 def bullmq(url: str, tasks: int, directory: str) -> float:
-    script = shutil.copy(Path(__file__).with_name("bullmq.mjs"), directory)
-    subprocess.run(
-        ["npm", "install", "--silent", "--no-audit", "--prefix", directory, "bullmq", "ioredis"],
-        check=True,
-    )
-    done = subprocess.run(
-        ["node", script, url, str(tasks)], check=True, capture_output=True, text=True
-    )
-    return float(done.stdout)
+    with stores.redis(directory) as port:
+        return _node("bullmq", ["bullmq", "ioredis"], url, tasks, str(port))
+
+
+def pg_boss(url: str, tasks: int, directory: str) -> float:
+    with stores.postgresql() as port:
+        return _node("pg-boss", ["pg-boss@10"], url, tasks, _dsn(port))
+
+
+def graphile_worker(url: str, tasks: int, directory: str) -> float:
+    with stores.postgresql() as port:
+        return _node("graphile-worker", ["graphile-worker"], url, tasks, _dsn(port))
+
+
+def _node(tool: str, packages: list[str], url: str, tasks: int, store: str) -> float:
+    """Run a tool of peers.mjs beside its packages; return the calls per second."""
+    if shutil.which("npm") is None:
+        raise SystemExit("npm is missing: apt-get install npm")
+    with tempfile.TemporaryDirectory() as directory:
+        script = shutil.copy(Path(__file__).with_name("peers.mjs"), directory)
+        install = ["npm", "install", "--silent", "--no-audit", "--prefix", directory, *packages]
+        subprocess.run(install, check=True)
+        command = ["node", script, tool, url, str(tasks), store]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return float(done.stdout.splitlines()[-1])
 
 
 TOOLS = {
-    tool.__name__: tool for tool in (huey, apscheduler, arq, dramatiq, beanstalkd, pgqueuer, bullmq)
+    tool.__name__: tool
+    for tool in (
+        huey,
+        apscheduler,
+        arq,
+        celery,
+        dramatiq,
+        rq,
+        beanstalkd,
+        rabbitmq,
+        pgqueuer,
+        procrastinate,
+        bullmq,
+        pg_boss,
+        graphile_worker,
+    )
 }
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        raise SystemExit(f"expected TOOL URL JOBS; the tools are {', '.join(TOOLS)}")
     which, endpoint, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
     COUNTDOWN = Countdown(number)
     # Jobs are stored by the name of what they call: not as __main__.

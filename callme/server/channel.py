@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -14,11 +14,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from ..security.hosts import path_of
-from .auth import Gate
-from .connection_limits import BufferBudget, ConnectionRegistry
-from .paths import BasePath, is_page, max_form
+from .paths import is_page, max_form
 from .problem import RETRY_LATER, Problem, fixed_headers, raw_response
-from .refusals import Refusal, Refusals, peer_name
+from .refusals import Refusal, peer_name
+
+if TYPE_CHECKING:
+    from .site import BoundedSite
 
 MAX_BODY = 1024 * 1024
 """Maximum size of a request's body, in bytes."""
@@ -53,39 +54,13 @@ def _max_body(request_line: bytes) -> int:
     return MAX_BATCH if path in _BATCH_PATHS else MAX_BODY
 
 
-class SiteProtocol(Protocol):
-    """The site as its connections see it.
-
-    :ivar idle_seconds: the time limit for an open connection without a request.
-    :ivar closing: whether every connection closes after its current response.
-    :ivar base_path: the path in front of all paths.
-    """
-
-    idle_seconds: int
-    clock: IReactorTime
-    gate: Gate
-    refusals: Refusals
-    registry: ConnectionRegistry[BoundedChannel]
-    buffers: BufferBudget[BoundedChannel]
-    closing: bool
-    base_path: BasePath
-
-    def channel_opened(self, channel: BoundedChannel) -> None:
-        """Register a new connection."""
-
-    def shed_load(self) -> None:
-        """Shed requests and connections until the buffers are within their budget."""
-
-    def channel_lost(self, channel: BoundedChannel) -> None:
-        """Remove a connection that is closed."""
-
-
 class BoundedChannel(HTTPChannel):
     """A connection with a deadline for each request, each response and each pause.
 
     The site checks the deadlines of all its connections every second: a timer for each would
     have to be created and cancelled for each request.
 
+    :ivar site: the site that it belongs to, which Twisted sets.
     :ivar is_surplus: whether the connection is beyond the limit: then it has one request, which is
         served only if it is a probe, and otherwise refused before its body is read.
     """
@@ -95,7 +70,7 @@ class BoundedChannel(HTTPChannel):
     max_body = MAX_BODY
     # Twisted's own timer is restarted by every byte.
     timeOut = None
-    _site: SiteProtocol
+    site: BoundedSite
     _responding = False
     _idle = False
     _reading = False
@@ -114,9 +89,8 @@ class BoundedChannel(HTTPChannel):
     _head = b""
 
     def connectionMade(self) -> None:
-        self._site = cast(SiteProtocol, self.factory)
         super().connectionMade()
-        self._site.channel_opened(self)
+        self.site.channel_opened(self)
         self._expire_in(SURPLUS_SECONDS if self.is_surplus else REQUEST_SECONDS)
         self._idle = False
 
@@ -125,7 +99,7 @@ class BoundedChannel(HTTPChannel):
             return
         if self._idle:
             self._idle = False
-            self._site.registry.mark_reading(self, self._site.clock.seconds())
+            self.site.registry.mark_reading(self, self.site.clock.seconds())
             self._expire_in(REQUEST_SECONDS)
         try:
             super().dataReceived(data)
@@ -139,7 +113,7 @@ class BoundedChannel(HTTPChannel):
         if self.is_surplus and path_of(target) not in _PROBE_PATHS:
             problem: Problem | None = _too_many_clients()
         else:
-            problem = self._site.gate.authorize(request, method, target, version)
+            problem = self.site.gate.authorize(request, method, target, version)
         if problem is None or self.length == 0:
             request.problem = problem
             super().allHeadersReceived()
@@ -167,8 +141,8 @@ class BoundedChannel(HTTPChannel):
         return not self._refused
 
     def _update_usage(self) -> None:
-        self._site.buffers.set_usage(self, self._body_size + self._buffered_bytes)
-        self._site.shed_load()
+        self.site.buffers.set_usage(self, self._body_size + self._buffered_bytes)
+        self.site.shed_load()
 
     @property
     def sheddable(self) -> bool:
@@ -193,7 +167,7 @@ class BoundedChannel(HTTPChannel):
         self._responding = True
         self._reading = False
         self._request_line = b""
-        self._site.registry.mark_busy(self)
+        self.site.registry.mark_busy(self)
         self._expire_in(RESPONSE_SECONDS)
         super().allContentReceived()
 
@@ -208,15 +182,15 @@ class BoundedChannel(HTTPChannel):
             self._update_usage()
         self._responding = False
         self._idle = True
-        self._site.registry.mark_idle(self, self._site.clock.seconds())
-        if self._site.closing:
+        self.site.registry.mark_idle(self, self.site.clock.seconds())
+        if self.site.closing:
             self.persistent = False
         self._closing = not self.persistent
-        self._expire_in(CLOSE_SECONDS if self._closing else self._site.idle_seconds)
+        self._expire_in(CLOSE_SECONDS if self._closing else self.site.idle_seconds)
         super().requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._site.channel_lost(self)
+        self.site.channel_lost(self)
         super().connectionLost(reason)
 
     def lineReceived(self, line: bytes) -> None:
@@ -226,7 +200,7 @@ class BoundedChannel(HTTPChannel):
             return
         if line and not self._reading:
             self._reading = True
-            line = self._site.base_path.remove(line)
+            line = self.site.base_path.remove(line)
             self._request_line = line
             self.max_body = _max_body(line)
         super().lineReceived(line)
@@ -258,7 +232,7 @@ class BoundedChannel(HTTPChannel):
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         # Twisted writes each name and each value to the transport on its own.
-        self._site.base_path.add_to_headers(headers)
+        self.site.base_path.add_to_headers(headers)
         lines = [b"%b %b %b\r\n" % (version, code, reason), fixed_headers()]
         for name, values in headers.getAllRawHeaders():
             lines += [b"%b: %b\r\n" % (name, value) for value in values]
@@ -280,23 +254,6 @@ class BoundedChannel(HTTPChannel):
             seconds = SURPLUS_SECONDS if self.is_surplus else REQUEST_SECONDS
             self._refuse(408, f"the request took more than {seconds} s to arrive")
 
-    @property
-    def gate(self) -> Gate:
-        """The gate that authorizes its requests."""
-        return self._site.gate
-
-    @property
-    def base_path(self) -> BasePath:
-        """The path in front of all paths."""
-        return self._site.base_path
-
-    def record_refusal(self, reason: Refusal, client: str) -> None:
-        """Count a refused request of this connection.
-
-        :param client: the address of the client.
-        """
-        self._site.refusals.record(reason, client)
-
     def drop(self) -> None:
         """Close the connection at once; unsent data is lost."""
         cast(ITCPTransport, self.transport).abortConnection()
@@ -312,7 +269,7 @@ class BoundedChannel(HTTPChannel):
             self.loseConnection()
         else:
             self.drop()
-        self._site.registry.mark_busy(self)
+        self.site.registry.mark_busy(self)
 
     def has_unread(self) -> bool:
         """Return whether the client has sent what is not read yet."""
@@ -358,7 +315,7 @@ class BoundedChannel(HTTPChannel):
         if problem.refusal is not None:
             request = self.requests[-1] if self.requests else None
             client = peer_name(self.getPeer()) if request is None else request.client_name
-            self.record_refusal(problem.refusal, client)
+            self.site.refusals.record(problem.refusal, client)
         with_body = not self._request_line.startswith(b"HEAD ")
         self.transport.write(raw_response(problem, with_body=with_body))
         self._begin_close()
@@ -369,8 +326,8 @@ class BoundedChannel(HTTPChannel):
 
     def _begin_close(self) -> None:
         self._refused = self._closing = True
-        self._site.registry.mark_idle(self, self._site.clock.seconds())
+        self.site.registry.mark_idle(self, self.site.clock.seconds())
         self._expire_in(CLOSE_SECONDS)
 
     def _expire_in(self, seconds: float) -> None:
-        self._deadline = self._site.clock.seconds() + seconds
+        self._deadline = self.site.clock.seconds() + seconds

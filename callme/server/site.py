@@ -56,13 +56,13 @@ class BoundedRequest(AuthorizedRequest):
     @property
     def base_path(self) -> str:
         """The path in front of all paths; empty for ``/``."""
-        return self.channel.base_path.path
+        return self.channel.site.base_path.path
 
     @property
     def client_name(self) -> str:
         peer = getattr(self.getClientAddress(), "host", None)
         headers = self.requestHeaders
-        client = self.channel.gate.proxies.client_of(
+        client = self.channel.site.gate.proxies.client_of(
             peer,
             headers.getRawHeaders(b"forwarded", []),
             headers.getRawHeaders(b"x-forwarded-for", []),
@@ -91,7 +91,7 @@ class BoundedRequest(AuthorizedRequest):
 
     def write(self, data: bytes) -> None:
         if not self.startedWriting and self.code >= 400 and self.refusal is not None:
-            self.channel.record_refusal(self.refusal, self.client_name)
+            self.channel.site.refusals.record(self.refusal, self.client_name)
         if self.base_path and self._is_page():
             data = self._with_base_path(data)
         super().write(data)
@@ -106,7 +106,7 @@ class BoundedRequest(AuthorizedRequest):
         begun = data.find(b"<", data.rfind(b">") + 1)
         end = len(data) if begun < 0 else begun
         self._partial_tag = data[end:]
-        return self.channel.base_path.add_to_page(data[:end])
+        return self.channel.site.base_path.add_to_page(data[:end])
 
     def process(self) -> None:
         self.responseHeaders.setRawHeaders(*_NO_STORE)
@@ -146,7 +146,7 @@ class BoundedRequest(AuthorizedRequest):
 
     def _render(self) -> None:
         """Have the site's resource respond, as Twisted does, which would reveal its version."""
-        self.site = cast(Site, self.channel.factory)
+        self.site = self.channel.site
         try:
             self.render(self.site.resource)
         except Exception:

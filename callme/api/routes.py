@@ -115,13 +115,9 @@ class Api:
     _page_reader: PageReader = field(init=False)
     _calendars: Calendars = field(init=False)
 
-    @_page_reader.default
-    def _default_page_reader(self) -> PageReader:
-        return PageReader(self._clock)
-
-    @_calendars.default
-    def _default_calendars(self) -> Calendars:
-        return Calendars(store=self._store, clock=self._clock, now=self._now)
+    def __attrs_post_init__(self) -> None:
+        self._page_reader = PageReader(self._clock)
+        self._calendars = Calendars(store=self._store, clock=self._clock, now=self._now)
 
     app = Klein()
     # Werkzeug would redirect a path that contains //; here it is a path like any other.

@@ -152,28 +152,20 @@ class WebUi:
     _networks: AddressPolicy = field(factory=AddressPolicy)
     _origins: frozenset[bytes] = frozenset()
     _lists: ListPages = field(init=False)
-
-    @_lists.default
-    def _default_lists(self) -> ListPages:
-        return ListPages(store=self._store, hosts=self._hosts, clock=self._clock, now=self._now)
-
     _new_task: NewTaskPage = field(init=False)
+    _bulk: BulkPages = field(init=False)
 
-    @_new_task.default
-    def _default_new_task(self) -> NewTaskPage:
-        return NewTaskPage(
-            store=self._store,
+    def __attrs_post_init__(self) -> None:
+        store, now = self._store, self._now
+        self._lists = ListPages(store=store, hosts=self._hosts, clock=self._clock, now=now)
+        self._new_task = NewTaskPage(
+            store=store,
             tasks=self._tasks,
             capacity=self._scheduler.capacity,
             networks=self._networks,
-            now=self._now,
+            now=now,
         )
-
-    _bulk: BulkPages = field(init=False)
-
-    @_bulk.default
-    def _default_bulk(self) -> BulkPages:
-        return BulkPages(store=self._store, tasks=self._tasks, now=self._now)
+        self._bulk = BulkPages(store=store, tasks=self._tasks, now=now)
 
     app = Klein()
     app.url_map.merge_slashes = False

@@ -33,7 +33,7 @@ from .process.service_manager import ServiceManager
 from .process.signals import SignalHandlers
 from .process.turns import TurnMonitor
 from .reports.audit_log import AuditLog
-from .reports.forecaster import Forecaster
+from .reports.forecast import Forecaster
 from .security.login_throttle import LoginThrottle
 from .security.secret_file import SecretFile
 from .security.signing import SigningKeys

@@ -20,7 +20,7 @@ from ..core.transitions import PutOutcome
 from ..errors import FieldError
 from ..metrics.exporter import MetricsExporter
 from ..reports.audit_log import AuditLog
-from ..reports.forecaster import Forecaster
+from ..reports.forecast import Forecaster
 from ..security.address_policy import AddressPolicy
 from ..server.auth import access_of, author_of, check_name, narrow_prefix
 from ..server.negotiation import wants_calendar

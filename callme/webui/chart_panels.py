@@ -15,8 +15,7 @@ from twisted.web.server import Request
 from twisted.web.template import Element, Tag, flattenString, renderer, tags
 
 from ..core.times import MINUTE
-from ..reports.forecast import Forecast
-from ..reports.forecaster import Forecaster
+from ..reports.forecast import Forecast, Forecaster
 from ..reports.history import Bucket, HistoryReader, HistorySnapshot, aggregate, bucketize
 from ..reports.single_flight import SingleFlight
 from ..store.database import Store

@@ -6,8 +6,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from callme.reports.forecast import Overload
-from callme.reports.forecaster import Forecaster
+from callme.reports.forecast import Forecaster, Overload
 from callme.store.interface import MinuteLoad
 from callme.worker.throughput import Capacity
 from tests.helpers.tasks import NOON

@@ -10,9 +10,12 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from callme.reports.forecast import (
+    CACHE_SIZE,
+    COST_FACTOR,
     MAX_OVERLOADS,
+    MAX_TTL_SECONDS,
+    Forecaster,
 )
-from callme.reports.forecaster import CACHE_SIZE, COST_FACTOR, MAX_TTL_SECONDS, Forecaster
 from callme.store import stats
 from callme.store.interface import MAX_LOADS, DueLoad, MinuteLoad, StoreUnavailable
 from callme.worker.throughput import Capacity

@@ -162,19 +162,12 @@ class TaskService:
         :raises Problem: when there is no such task, or when none of them can be moved.
         """
         now = self._now()
-        if isinstance(target, Key):
-            moving = self._store.write(
-                tasks.reschedule, target, trigger_at, now, include_all_states=include_all_states
-            )
-        else:
-            moving = self._store.write(
-                tasks.reschedule_name,
-                target,
-                trigger_at,
-                now,
-                include_all_states=include_all_states,
-            )
-        result = await moving
+        operation: Callable[..., Rescheduled | None] = (
+            tasks.reschedule if isinstance(target, Key) else tasks.reschedule_name
+        )
+        result = await self._store.write(
+            operation, target, trigger_at, now, include_all_states=include_all_states
+        )
         if result is None:
             raise Problem(404, f"there is no task {target}")
         if result.conflict is not None:

@@ -134,22 +134,18 @@ class Environment:
 
 @frozen(kw_only=True, eq=False)
 class Parts:
-    """The parts of a daemon, which :func:`build` connects.
+    """The parts of a daemon that are used from outside, which :func:`build` connects.
 
-    :ivar counters: counts what the change feed and the site report.
     :ivar site: serves the API and the web UI.
     """
 
     store: Store
     caller: Caller
-    counters: Counters
     audit: AuditLog
     long_poll: LongPoll
     scheduler: Scheduler
-    forecaster: Forecaster
     metrics: MetricsExporter
     api: Api
-    webui: WebUi
     site: BoundedSite
 
 
@@ -203,14 +199,11 @@ def build(environment: Environment) -> Parts:
     return Parts(
         store=store,
         caller=environment.caller,
-        counters=counters,
         audit=audit,
         long_poll=long_poll,
         scheduler=scheduler,
-        forecaster=forecaster,
         metrics=metrics,
         api=api,
-        webui=webui,
         site=site,
     )
 

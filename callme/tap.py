@@ -46,14 +46,6 @@ def load_keys(path: Path) -> SecretFile[SigningKeys]:
     return SecretFile(path=path, kind="signing key", parse=SigningKeys.parse)
 
 
-def load_client_certificate(path: Path) -> SecretFile[ClientCertificate]:
-    """Return the file of a client certificate at a path.
-
-    :raises UnusableFile: when it cannot be used.
-    """
-    return SecretFile(path=path, kind="client certificate", parse=ClientCertificate.parse)
-
-
 def makeService(options: Options) -> Daemon:
     """Return the daemon, after checking that it can start.
 
@@ -141,7 +133,13 @@ def _contexts(settings: Settings, rundir: str) -> TLSContexts:
             for authority in load_authorities(Path(rundir, path).absolute())
         ],
         certificates=[
-            setting.with_value(load_client_certificate(Path(rundir, setting.value).absolute()))
+            setting.with_value(
+                SecretFile(
+                    path=Path(rundir, setting.value).absolute(),
+                    kind="client certificate",
+                    parse=ClientCertificate.parse,
+                )
+            )
             for setting in settings.client_cert
         ],
     )

@@ -70,6 +70,7 @@ class Dispatcher:
     :param slots: the slots for calls in flight.
     :param on_claim_failure: is called with the failure of a claim; it must make sure that
         :meth:`notify_due` is called again.
+    :param keeps_claims: returns whether no other daemon can have taken the claims of this one.
     """
 
     _store: Store
@@ -78,6 +79,7 @@ class Dispatcher:
     _now: Callable[[], float]
     _slots: Slots
     _on_claim_failure: Callable[[Failure], None]
+    _keeps_claims: Callable[[], bool] = lambda: True
     _attempt_log: AttemptLog = field(init=False)
     _recorder: Recorder = field(init=False)
     _meter: ThroughputMeter = field(init=False)
@@ -266,9 +268,10 @@ class Dispatcher:
         self._recorder.add(claim)
         now = self._now()
         is_early = now < claim.definition.trigger_at
-        if self._phase is not Phase.OPEN or is_early or self._limits.is_paused(claim.host):
-            # The daemon is stopping, the wall clock was set back, or the host was paused during
-            # the claim, which is returned.
+        is_paused = self._limits.is_paused(claim.host)
+        if self._phase is not Phase.OPEN or is_early or is_paused or not self._keeps_claims():
+            # The daemon is stopping, the wall clock was set back, the host was paused during the
+            # claim, or the process was frozen during it: another daemon may make the call by now.
             due_at = max(floor_to_minute(now), claim.definition.trigger_at)
             self._recorder.record(claim, Transition(state=State.SCHEDULED, due_at=due_at))
         elif transitions.is_too_late(claim.definition, now):

@@ -19,6 +19,11 @@ from .dispatcher import Dispatcher
 
 log = Logger(namespace="callme")
 
+CLAIM_SECONDS = 25
+"""Time after its last heartbeat for which no other daemon can have taken a daemon's claims.
+
+It is shorter than the timeout after which a daemon counts as dead, so that a call can start."""
+
 
 @define(eq=False, kw_only=True)
 class Poller:
@@ -39,13 +44,18 @@ class Poller:
     _load_settings: Callable[[], Awaitable[None]]
     _interval_seconds: float
     _polling: LoopingCall | None = field(default=None, init=False)
-    # On the monotonic clock.
+    # On the monotonic clock: when the last heartbeat was sent, and the last one that succeeded.
     _last_heartbeat: float = field(init=False)
+    _last_success: float = field(init=False)
     _failing: bool = field(default=False, init=False)
+
+    @_last_success.default
+    def _now_at_start(self) -> float:
+        return self._clock.seconds()
 
     def start(self) -> None:
         """Begin to poll."""
-        self._last_heartbeat = self._clock.seconds()
+        self._last_heartbeat = self._last_success = self._clock.seconds()
         self._polling = LoopingCall(self._poll)
         self._polling.clock = self._clock
         self._polling.start(self._interval_seconds, now=False)
@@ -66,9 +76,15 @@ class Poller:
 
     async def _send_heartbeat(self) -> None:
         """Send the heartbeat, which also takes the orphans of dead daemons."""
-        self._last_heartbeat = self._clock.seconds()
+        sent_at = self._last_heartbeat = self._clock.seconds()
         orphans = await self._store.write(queue.take_orphans, self._now())
+        self._last_success = sent_at
         self._dispatcher.recover_orphans(orphans)
+
+    @property
+    def keeps_claims(self) -> bool:
+        """Return whether no other daemon can have taken the claims of this one."""
+        return self._clock.seconds() - self._last_success < CLAIM_SECONDS
 
     def _succeeded(self, _: None) -> None:
         self._failing = False

@@ -104,6 +104,7 @@ class Scheduler:
             now=self._now,
             slots=slots,
             on_claim_failure=self._tick_failed,
+            keeps_claims=lambda: self._poller is None or self._poller.keeps_claims,
         )
         self._poller: Poller | None = None
         if poll_seconds is not None:

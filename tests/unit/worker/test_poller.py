@@ -15,6 +15,8 @@ from callme.hosts.operations import SettingsSnapshot, load_settings
 from callme.hosts.settings import HostSettings
 from callme.store import queue
 from callme.store.interface import HEARTBEAT_SECONDS
+from callme.worker.poller import CLAIM_SECONDS
+from callme.worker.recorder import RETRY_SECONDS
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
@@ -126,3 +128,42 @@ def test_each_outage_is_logged_once(shared: World) -> None:
             shared.turn_to(shared.now() + 3)
     lines = [formatEvent(event) or "" for event in events]
     assert sum(line.startswith("polling for due tasks failed") for line in lines) == 2
+
+
+def test_claim_of_a_daemon_that_was_frozen_during_it_is_returned(shared: World) -> None:
+    """Its peers may have declared it dead, and may be making the call."""
+    key = shared.put().key
+    result: Deferred[Any] = Deferred()
+
+    def claim(*args: Any) -> Deferred[Any]:
+        del shared.store.overrides[queue.claim]
+        claims = shared.result(shared.store.run(queue.claim, *args))
+        return result.addCallback(lambda _: claims)
+
+    shared.store.overrides[queue.claim] = claim
+    shared.turn_to(NOON + 10.6)
+    assert shared.task(key).state is State.RUNNING
+    # None of the timers of a frozen process fires.
+    shared.clock.rightNow += CLAIM_SECONDS
+    shared.store.is_broken = True
+    result.callback(None)
+    assert shared.caller.called == []
+    shared.store.is_broken = False
+    shared.turn_to(shared.now() + RETRY_SECONDS)
+    assert shared.caller.called == [f"task@{NOON}"]
+    assert shared.task(key).attempts_used == 1
+
+
+def test_slow_claim_of_a_daemon_that_sends_heartbeats_is_called(shared: World) -> None:
+    shared.put()
+    result: Deferred[Any] = Deferred()
+
+    def claim(*args: Any) -> Deferred[Any]:
+        del shared.store.overrides[queue.claim]
+        claims = shared.result(shared.store.run(queue.claim, *args))
+        return result.addCallback(lambda _: claims)
+
+    shared.store.overrides[queue.claim] = claim
+    shared.turn_to(NOON + 10.6 + CLAIM_SECONDS)
+    result.callback(None)
+    assert shared.caller.called == [f"task@{NOON}"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -105,6 +106,19 @@ def test_failing_write_does_not_fail_its_batch() -> None:
         database.finish()
     assert database.committed == [["a"], ["c"]]
     assert values(responses) == ["A", "ValueError('bad')", "C"]
+
+
+@pytest.mark.parametrize("texts", [("a", "bad"), ("bad", "a")])
+def test_failing_write_does_not_fail_the_only_other_one(texts: tuple[str, str]) -> None:
+    database, responses = Database(), dict[str, list[Any]]()
+    for text in texts:
+        database.write(text, responses.setdefault(text, []))
+    database.clock.advance(0)
+    for _ in range(3):
+        database.finish()
+    assert database.committed == [["a"]]
+    assert responses["a"] == ["A"]
+    assert values(responses["bad"]) == ["ValueError('bad')"]
 
 
 def test_connection_error_fails_the_whole_batch() -> None:

@@ -16,6 +16,11 @@ It observes requests and responses of clients, calls to endpoints, and the resul
 - Every end with a notification URL has a notification.
 - A daemon that is asked to end records each status that it has received, and calls what it cuts
   off interrupted.
+- In a fleet, no task is called by two daemons at a time unless the first has been without the
+  database for so long that it counts as dead. Then its record is rejected.
+- The claims of a daemon that died are taken over in time. Limits and pauses hold for a whole fleet.
+- A task that is moved or replaced is called as promptly as one that is put, and can be moved as
+  long as ``max_delay`` allows.
 """
 
 from __future__ import annotations
@@ -47,6 +52,7 @@ class Checker:
 
     :ivar broken: a sentence for each breach.
     :ivar only_stops_interrupt: whether nothing but an orderly stop ends calls without a status.
+    :ivar skew: the most seconds by which the clock of a daemon is wrong.
     """
 
     def __init__(self, history: History) -> None:
@@ -56,6 +62,7 @@ class Checker:
         self.requests = 0
         self.unseen = 0
         self.only_stops_interrupt = False
+        self.skew = 0.0
         self.broken: list[str] = []
         self._numbers: set[tuple[int, int]] = set()
         self.hosts = HostRules()
@@ -90,7 +97,13 @@ class Checker:
                 self.is_gone(other, place, lost="another task has its place")
         token.places = {place}
         if token.since is None:
-            token.since = self.history.elapsed()
+            token.since, token.moved_after = self.history.elapsed(), None
+
+    def was_moved(self, token: Token, asked_at: float) -> None:
+        """Note that a token was moved by a request that was sent at a moment (monotonic)."""
+        token.moved, token.since, token.moved_after = True, None, None
+        if len(token.places) == 1 and None not in token.places and not token.loose:
+            token.since, token.moved_after = self.history.elapsed(), asked_at
 
     def is_gone(self, token: Token, place: int, *, lost: str = "", taken: bool = False) -> None:
         """Note that a token does not exist at a place.
@@ -116,7 +129,8 @@ class Checker:
 
     def _has_no_call_in_flight(self, token: Token, place: int) -> None:
         for seen in token.requests:
-            if seen.open and seen.process.alive and seen.trigger_at == place:
+            in_flight = seen.open and seen.process.alive and not seen.may_be_orphaned
+            if in_flight and seen.trigger_at == place:
                 self.breaks(f"t{token.number} was removed from {place} during its call")
 
     def may_be_purged(self, token: Token, place: int) -> bool:
@@ -144,16 +158,25 @@ class Checker:
         self.history.say(f"endpoint sees {what}")
         if seen.key != f"{token.name}@{seen.trigger_at}":
             self.breaks(f"{what} has the trigger_at {seen.trigger_at}")
-        if seen.asked_at < seen.trigger_at:
-            self.breaks(f"{what} is early by {seen.trigger_at - seen.asked_at:.3f} s")
-        if seen.at >= token.expires_at(seen.trigger_at):
+        if (early := seen.trigger_at - min(seen.asked_at, seen.own_asked_at)) > 0:
+            self.breaks(f"{what} is early by {early:.3f} s")
+        if seen.at + seen.process.skew >= token.expires_at(seen.trigger_at):
             self.breaks(f"{what} is past max_delay")
-        if seen.trigger_at not in token.places and not token.loose:
+        if seen.trigger_at not in token.places and not (token.loose or seen.may_be_orphaned):
             self.breaks(f"{what}, where it does not exist")
+        self._calls_at_once(token, seen, what)
         if (token.number, seen.number) in self._numbers:
             self.breaks(f"{what} is made twice")
         self._numbers.add((token.number, seen.number))
         self._count(token)
+
+    def _calls_at_once(self, token: Token, seen: Seen, what: str) -> None:
+        """Check that no other call of a task is in flight, unless its claim may be lost."""
+        for other in token.requests[:-1]:
+            if other.open and other.process.alive and other.trigger_at == seen.trigger_at:
+                min(other, seen, key=lambda one: one.number).superseded = True
+                if not (other.may_be_orphaned or seen.may_be_orphaned):
+                    self.breaks(f"{what}, while attempt {other.number} is in flight")
 
     def _count(self, token: Token) -> None:
         if token.loose:
@@ -252,13 +275,16 @@ class Checker:
                 self.unseen += request is None
             if self.only_stops_interrupt and one["status"] is None:
                 self._cut_off(what, one["reason"], answered)
-            if one["reason"] == "interrupted" and not self.history.interruptions:
-                self.breaks(
-                    f"{what}: an attempt is recorded as interrupted without an interruption"
-                )
+            self._interrupted(what, one["reason"], request)
             expected = one["status"] is not None and token.expects(one["status"])
             if request not in token.inherited and (one["reason"] is None) != expected:
                 self.breaks(f"{what}: {one['status']} is recorded with the reason {one['reason']}")
+
+    def _interrupted(self, what: str, reason: str | None, request: Seen | None) -> None:
+        if request is not None and request.superseded and reason != "interrupted":
+            self.breaks(f"{what}: {reason} is recorded by a daemon that had lost the claim")
+        if reason == "interrupted" and not self.history.interruptions:
+            self.breaks(f"{what}: an attempt is recorded as interrupted without an interruption")
 
     def _cut_off(self, what: str, reason: str, answered: int | None) -> None:
         """Check an attempt without a status in a world without faults of endpoints."""
@@ -282,32 +308,43 @@ class Checker:
             self.breaks(f"{what} failed with attempts left: {task['detail']!r}")
 
     def _in_time(self, token: Token, attempts: list[dict[str, Any]]) -> None:
-        """Check that a task that was never moved was called as soon as possible."""
-        if token.moved or token.since is None or len(token.places) != 1 or token.loose:
+        """Check that a task was called as soon as possible, or as soon after its last move."""
+        if token.since is None or len(token.places) != 1 or token.loose:
+            return
+        if token.moved and token.moved_after is None:
             return
         (place,) = token.places
         if place is None:
             return
         host = token.body["callback"].split("/")[2]
+        soon = SOON + 2 * self.skew
         due = self.history.can_be_called_at(
-            place, token.since, SOON, self.hosts.restrictions(f"{host}:80")
+            place, token.since, soon, self.hosts.restrictions(f"{host}:80")
         )
-        if due is None or self.history.latest_before(due + SOON) >= token.expires_at(place):
+        if due is None or self.history.latest_before(due + soon) >= token.expires_at(place):
             return
         first = self._first_call(token, attempts)
-        if first is None or first > due + SOON:
+        if first is None or first > due + soon:
             when = "never" if first is None else f"{first - due:.1f} s after that"
             self.breaks(
                 f"t{token.number} {token.name}@{place} could be called at {due:.3f}, and was {when}"
             )
 
     def _first_call(self, token: Token, attempts: list[dict[str, Any]]) -> float | None:
-        """Return the time of the first call (monotonic), even if it reached no endpoint."""
-        if token.requests and token.requests[0].number == 1:
-            return token.requests[0].asked_elapsed
-        if not attempts:
-            return None
-        started = self.history.elapsed_at(self.history.parse(attempts[0]["started_at"]))
-        if started is None or attempts[0]["reason"] == "too_late":
-            return 0.0
-        return started
+        """Return the time of the first call (monotonic), even if it reached no endpoint.
+
+        Only calls after the last move count.
+        """
+        after = token.moved_after or 0.0
+        call = next((seen for seen in token.requests if seen.asked_elapsed >= after), None)
+        if call is not None and call.number == 1:
+            return call.asked_elapsed
+        for one in attempts:
+            if call is not None and one["number"] >= call.number:
+                break
+            started = self.history.elapsed_at(self.history.parse(one["started_at"]))
+            if started is None or one["reason"] == "too_late":
+                return 0.0
+            if started >= after - self.skew:
+                return started
+        return None if call is None else call.asked_elapsed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from random import Random
 from typing import Any
 
@@ -13,6 +13,10 @@ from .checker import Checker
 from .history import History
 from .token import Token
 from .wire import LOST, REFUSED, Answered, Service
+
+UNSURE = 10.0
+"""Seconds around the end of ``max_delay`` in which a move may or may not be possible: a request
+may take that long, and the clock of a daemon may be wrong."""
 
 
 @define(eq=False)
@@ -24,6 +28,7 @@ class Client:
     :ivar hasty: the probability that it disconnects before the response.
     :ivar at_edges: whether it makes half of its requests just as a minute begins, when tasks are
         claimed.
+    :ivar pace: the mean seconds between two requests.
     :ivar retired: whether it has stopped; a write of its may still be made.
     """
 
@@ -36,6 +41,7 @@ class Client:
     until: float
     hasty: float
     at_edges: bool = False
+    pace: float = 30.0
     retired: bool = False
     _unanswered: Token | None = None
 
@@ -45,7 +51,7 @@ class Client:
 
     def _pause(self) -> None:
         if not self.retired:
-            seconds = self.random.expovariate(1 / 30)
+            seconds = self.random.expovariate(1 / self.pace)
             if self.at_edges and self.random.random() < 0.5:
                 seconds = 60 - self.history.timeline.wall() % 60 + self.random.gauss(0, 0.01)
             self.service.timeline.after(seconds, None, self._turn)
@@ -55,7 +61,8 @@ class Client:
             if self._unanswered is not None and self.random.random() < 0.7:
                 self._repeat(self._unanswered)
             else:
-                self.random.choices(_TURNS, _WEIGHTS)[0](self)
+                weights = _EDGE_WEIGHTS if self.at_edges else _WEIGHTS
+                self.random.choices(_TURNS, weights)[0](self)
 
     def _ask(self, method: str, path: str, body: Any, then: Answered, **headers: str) -> None:
         def answered(status: int, answer: Any) -> None:
@@ -94,6 +101,10 @@ class Client:
         at = int(now // 60 + random.choice((-1, 0, 0, 1, 1, 1, 2, 2, 3, 5))) * 60
         stamp = datetime.fromtimestamp(at, timezone.utc)
         forms: list[Any] = [at, str(at + 37), f"{stamp:%Y-%m-%dT%H:%M:%SZ}"]
+        if self.at_edges:
+            minutes = random.choice((345, 23 * 60 + 59, -23 * 60 - 59))
+            there = timezone(timedelta(minutes=minutes))
+            forms.append(stamp.astimezone(there).isoformat())
         # The daemon chooses the minute of a relative time.
         forms.append(random.choice(("+0m", "+1m", "+3m")))
         body["trigger_at"] = random.choice(forms)
@@ -190,6 +201,9 @@ class Client:
             token.placed[place] -= 1
             token.places -= {place}
             token.places = token.places or {None}
+        left = 0.0 if place is None else token.expires_at(place) - self.history.timeline.wall()
+        if status == 422 and left > UNSURE:
+            self.checker.breaks(f"t{token.number} is refused, with {left:.3f} s left at {place}")
         if status not in (REFUSED, 409, 412, 422, 503):
             self.checker.breaks(f"a put of t{token.number} was answered {status}")
 
@@ -273,14 +287,15 @@ class Client:
             for one in self.checker.of(self.name)
             if place is None or place in one.places or one.loose
         ]
-        now = self.history.timeline.wall()
-        body: Any = None
+        body, asked_at = None, self.history.elapsed()
         if self.random.random() < 0.6:
-            body = {"trigger_at": str(int(now // 60 + self.random.choice((0, 1, 2, 4))) * 60)}
+            body = {"trigger_at": str(self._new_minute(tokens))}
         for token in tokens:
             token.loose += 1
 
         def answered(status: int, answer: Any) -> None:
+            if place is not None and body is not None:
+                self._judge_move(tokens, int(body["trigger_at"]), status, answer)
             if self._is_doubtful(status):
                 for token in tokens:
                     token.moved, token.since = True, None
@@ -289,7 +304,7 @@ class Client:
                 token.loose -= 1
             if status == 200:
                 moves = [(_at(one["from"]), _at(one["to"])) for one in answer["rescheduled"]]
-                self._were_moved(tokens, dict(moves))
+                self._were_moved(tokens, dict(moves), asked_at)
             elif status == 404:
                 self._are_gone(tokens, place)
 
@@ -302,7 +317,26 @@ class Client:
             for at in token.standing if place is None else [place]:
                 self.checker.is_gone(token, at, lost="POST answers 404")
 
-    def _were_moved(self, tokens: list[Token], moves: dict[int, int]) -> None:
+    def _new_minute(self, tokens: list[Token]) -> int:
+        """Return the minute to move a task to: at the edges, one that ``max_delay`` just allows."""
+        minutes = [0, 1, 2, 4]
+        if self.at_edges and tokens:
+            longest = int(tokens[0].body["max_delay"])
+            minutes += [0, 0, -1, 1 - longest, -longest]
+        return int(self.history.timeline.wall() // 60 + self.random.choice(minutes)) * 60
+
+    def _judge_move(self, tokens: list[Token], minute: int, status: int, answer: Any) -> None:
+        """Check that ``max_delay`` decides whether the only task that is meant can be moved."""
+        if len(tokens) != 1 or len(tokens[0].places) != 1 or tokens[0].loose != 1:
+            return
+        left = tokens[0].expires_at(minute) - self.history.timeline.wall()
+        what = f"t{tokens[0].number}, which has {left:.3f} s left at {minute}"
+        if status == 422 and left > UNSURE:
+            self.checker.breaks(f"{what}, cannot be moved there: {answer['detail']}")
+        if status == 200 and answer["rescheduled"] and left < -UNSURE:
+            self.checker.breaks(f"{what}, is moved there")
+
+    def _were_moved(self, tokens: list[Token], moves: dict[int, int], asked_at: float) -> None:
         for token in tokens:
             came = {moves[one] for one in token.places if one in moves and one is not None}
             if not came:
@@ -312,7 +346,8 @@ class Client:
             for place in came:
                 token.placed[place] += 1
             stays = {one for one in token.places if one not in moves}
-            token.places, token.moved, token.since = stays | came, True, None
+            token.places = stays | came
+            self.checker.was_moved(token, asked_at)
 
 
 def _at(key: str) -> int:
@@ -330,3 +365,4 @@ _TURNS: tuple[Callable[[Client], None], ...] = (
     Client.reschedule,
 )
 _WEIGHTS = (10, 3, 2, 2, 3, 2, 1, 4)
+_EDGE_WEIGHTS = (10, 3, 2, 6, 3, 2, 1, 8)

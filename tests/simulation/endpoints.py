@@ -54,6 +54,7 @@ class Seen:
     :ivar open: whether the connection is open without a complete response.
     :ivar host: its target.
     :ivar process: the process of the daemon that made it.
+    :ivar superseded: whether a later attempt began before its end.
     """
 
     token: int
@@ -67,6 +68,17 @@ class Seen:
     process: Any
     status: int | None = None
     open: bool = True
+    superseded: bool = False
+
+    @property
+    def own_asked_at(self) -> float:
+        """``asked_at`` by the daemon's clock."""
+        return self.asked_at + float(self.process.skew)
+
+    @property
+    def may_be_orphaned(self) -> bool:
+        """Whether a peer of its daemon may have taken over its claim."""
+        return bool(self.process.may_have_lost_claims(self.asked_elapsed))
 
 
 @define(eq=False)
@@ -87,6 +99,11 @@ class Network:
     taken: Counter[str] = field(factory=Counter)
     unheard: int = 0
     links: list[Wire] = field(factory=list)
+
+    @property
+    def useless(self) -> int:
+        """The number of open connections to endpoints that do not speak HTTP."""
+        return sum(link.is_useless and not link.disconnecting for link in self.links)
 
     def kind(self) -> str:
         """Return the behaviour for the next call."""
@@ -200,6 +217,7 @@ class Wire(StringTransport):
         self.seen: Seen | None = None
         self.lost = False
         self.first = True
+        self.is_useless = False
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Do nothing: there is no delay to avoid."""
@@ -295,6 +313,7 @@ class Wire(StringTransport):
             self._later(soon + 0.1, self._lose, error.ConnectionLost())
         elif kind == "talks nonsense":
             self._later(soon, self._say, b"SSH-2.0-nonsense\r\n\r\n")
+            self.is_useless = True
         elif kind == "trickles":
             self._later(soon, self._trickle, 0)
         else:

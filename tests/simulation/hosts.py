@@ -67,9 +67,15 @@ class _Knowledge:
 
 
 class HostRules:
-    """The knowledge about all hosts, and the calls that started."""
+    """The knowledge about all hosts, and the calls that started.
+
+    :ivar is_shared: whether the limits are those of a fleet.
+    :ivar settled_at: the moment (monotonic) from which on the daemons agree on their shares.
+    """
 
     def __init__(self) -> None:
+        self.is_shared = False
+        self.settled_at = 0.0
         self._hosts: dict[str, _Knowledge] = {host: _Knowledge() for host in HOSTS}
         self._calls: defaultdict[str, list[Seen]] = defaultdict(list)
 
@@ -92,7 +98,7 @@ class HostRules:
             since, rule = known.since + GRACE, known.rule
             if seen.asked_elapsed <= since:
                 continue
-            if seen.asked_at < rule.paused_until:
+            if seen.own_asked_at < rule.paused_until:
                 yield f"a call to {seen.host}, although {host} is paused"
             if host == own and rule.max_per_minute is not None:
                 yield from self._too_many(seen, rule.max_per_minute, known.limited_since + GRACE)
@@ -100,12 +106,22 @@ class HostRules:
                 in_flight = sum(
                     one.open and one.process is seen.process for one in self._calls[host]
                 )
+                in_flight = max(in_flight, self._in_flight_since(host, since))
                 if in_flight > rule.max_concurrent:
                     yield f"{in_flight} calls at once to {host}, not {rule.max_concurrent}"
+
+    def _in_flight_since(self, host: str, since: float) -> int:
+        """Return the calls in flight of a whole fleet that started after a moment."""
+        if not self.is_shared:
+            return 0
+        since = max(since, self.settled_at)
+        calls = (one for one in self._calls[host] if one.open and one.process.alive)
+        return sum(one.asked_elapsed > since for one in calls)
 
     def _too_many(self, seen: Seen, most: int, since: float) -> Iterator[str]:
         begin = max(since, seen.asked_elapsed - MINUTE)
         recent = [one for one in self._calls[f"{seen.host}:80"] if one.asked_elapsed > begin]
         daemons = {id(one.process) for one in recent}
-        if len(recent) > most * len(daemons):
+        settled = [one for one in recent if self.is_shared and one.asked_elapsed > self.settled_at]
+        if len(recent) > most * len(daemons) or len(settled) > most:
             yield f"{len(recent)} calls to {seen.host} in a minute, not {most}"

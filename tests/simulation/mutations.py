@@ -18,20 +18,28 @@ from twisted.internet.defer import succeed
 from callme.caller import call
 from callme.caller.agent import Agent
 from callme.caller.call import HttpCaller
+from callme.caller.connection import Connection
 from callme.core import times, transitions
 from callme.core.task import Claim, Definition, Outcome, Reason, State, Transition, new_task
 from callme.core.transitions import PutOutcome
+from callme.errors import InvalidValue
 from callme.hosts.limits import HostLimits
+from callme.server.connection_limits import BufferBudget
 from callme.service import Daemon
 from callme.store import queue, tasks
 from callme.store.changes import ChangeFeed, Changes
 from callme.store.database import Operation, Store
 from callme.store.group_commit import GroupCommit
 from callme.store.interface import Deleted, PutResult
-from callme.store.sqlite import bulk, engine
+from callme.store.postgresql import membership
+from callme.store.postgresql import queue as postgresql_queue
+from callme.store.postgresql.engine import PostgresqlStore
+from callme.store.postgresql.membership import Member
+from callme.store.sqlite import bulk
 from callme.store.sqlite.engine import SqliteStore
 from callme.worker import dispatcher, scheduler
 from callme.worker.dispatcher import Dispatcher
+from callme.worker.poller import Poller
 from callme.worker.recorder import Recorder, claim_id
 from callme.worker.scheduler import Scheduler, TickState
 
@@ -72,9 +80,10 @@ def mutation(name: str, seed: int) -> Callable[[Callable[[], list[Patch]]], None
     return add
 
 
-def _sql(name: str, old: str, new: str) -> Patch:
+def _sql(name: str, old: str, new: str, module: Any = None) -> Patch:
     """Replace a part of a statement, which must be in it."""
-    module = queue if hasattr(queue, name) else tasks
+    if module is None:
+        module = queue if hasattr(queue, name) else tasks
     statement: str = getattr(module, name)
     assert old in statement, f"{old!r} is not in {name}: {statement}"
     return patch.object(module, name, statement.replace(old, new))
@@ -138,7 +147,7 @@ def _() -> list[Patch]:
     return [_around(GroupCommit, "_failed", changed)]
 
 
-@mutation("a put overwrites the task of its key", 1)
+@mutation("a put overwrites the task of its key", 2)
 def _() -> list[Patch]:
     def changed(real: Any, *args: Any) -> Any:
         outcome = real(*args)
@@ -152,18 +161,18 @@ def _() -> list[Patch]:
     def changed(real: Any, store: Any, pool: Any, begin: str, run: Any) -> Any:
         return real(store, pool, "SELECT 1", run)
 
-    return [_around(engine.SqliteStore, "_run", changed)]
+    return [_around(SqliteStore, "_run", changed)]
 
 
-@mutation("a purge deletes tasks before the end of their retention", 1)
+@mutation("a purge deletes tasks before the end of their retention", 2)
 def _() -> list[Patch]:
-    def changed(real: Any, write: Any, finished_before: float, limit: int) -> Any:
-        return real(write, finished_before + 86_400 * 30, limit)
+    def changed(real: Any, write: Any, finished_before: float, *args: Any) -> Any:
+        return real(write, finished_before + 86_400 * 30, *args)
 
     return [_around(queue, "purge", changed)]
 
 
-@mutation("a batch omits its last task", 0)
+@mutation("a batch omits its last task", 3)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, statement: Any, rows: Any) -> None:
         is_insert = statement is bulk._insert_tasks
@@ -175,7 +184,7 @@ def _() -> list[Patch]:
 # Never more than 1 + retry
 
 
-@mutation("a claim does not count its attempt", 1)
+@mutation("a claim does not count its attempt", 3)
 def _() -> list[Patch]:
     return [_sql("_CLAIM", "attempts_used = attempts_used + 1, ", "")]
 
@@ -185,7 +194,7 @@ def _() -> list[Patch]:
     return [_sql("_CLAIM", ", last_attempt = last_attempt + 1", "")]
 
 
-@mutation("a task has one retry too many", 1)
+@mutation("a task has one retry too many", 3)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Any, outcome: Any, now: float) -> Any:
         return real(evolve(claim, attempts_used=claim.attempts_used - 1), outcome, now)
@@ -217,7 +226,7 @@ def _() -> list[Patch]:
     return [_around(HttpCaller, "call", changed)]
 
 
-@mutation("a running task can be rescheduled", 115)
+@mutation("a running task can be rescheduled", 213)
 def _() -> list[Patch]:
     return [_sql("_ONE", "state, max", "replace(state, 'running', 'scheduled'), max")]
 
@@ -246,7 +255,12 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("the calls in flight exceed the slots by one", 1)
+@mutation("a live daemon counts as dead after three seconds", 36)
+def _() -> list[Patch]:
+    return [_sql("_HEARTBEAT", "seen_at_ms < ms - 30000", "seen_at_ms < ms - 3000", membership)]
+
+
+@mutation("the calls in flight exceed the slots by one", 14)
 def _() -> list[Patch]:
     def changed(real: Any, slots: Any, **named: Any) -> Any:
         larger = copy(slots)
@@ -264,6 +278,17 @@ def _() -> list[Patch]:
 @mutation("the calls of the last minute are not counted", 19)
 def _() -> list[Patch]:
     return [patch.object(HostLimits, "_recent", lambda self, host: 0)]
+
+
+@mutation("a daemon does not notice that another one pauses a host", 36)
+def _() -> list[Patch]:
+    async def nothing() -> None:
+        """Load no settings."""
+
+    def changed(real: Any, self: Any, **named: Any) -> None:
+        real(self, **{**named, "load_settings": nothing})
+
+    return [_around(Poller, "__init__", changed)]
 
 
 @mutation("the settings of hosts are forgotten at a restart", 110)
@@ -295,6 +320,33 @@ def _() -> list[Patch]:
     return [patch.object(Dispatcher, "_launch", changed)]
 
 
+@mutation("a claim follows the daemon's clock alone", 120)
+def _() -> list[Patch]:
+    due = f"due_at <= {postgresql_queue.NOW} / 1000"
+    return [_sql("_CLAIM", due, "due_at <= %(own)s", postgresql_queue)]
+
+
+@mutation("a reschedule within max_delay is refused", 101)
+def _() -> list[Patch]:
+    def changed(self: Any, trigger_at: int, now: float, *, include_all_states: bool) -> Any:
+        expires_at = trigger_at + 60 + self.max_delay
+        every = include_all_states
+        return transitions.decide_move(self.state, expires_at, now, include_all_states=every)
+
+    return [patch.object(tasks.Candidate, "decide", changed)]
+
+
+@mutation("an offset that ends with 59 minutes is refused", 3)
+def _() -> list[Patch]:
+    def changed(real: Any, match: Any) -> int:
+        if str(match.group()).endswith(":59") and match.group()[-6] in "+-":
+            raise InvalidValue("an offset is at most 23:59")
+        seconds: int = real(match)
+        return seconds
+
+    return [_around(times, "_from_rfc3339", changed)]
+
+
 @mutation("max_delay is not checked after connecting", 159)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any) -> Any:
@@ -313,6 +365,24 @@ def _() -> list[Patch]:
         return result
 
     return [_around(tasks, "put", changed)]
+
+
+@mutation("a reschedule to the present minute does not notify the dispatcher", 35)
+def _() -> list[Patch]:
+    def changed(real: Any, write: Any, *args: Any, **named: Any) -> Any:
+        result = real(write, *args, **named)
+        write.changes.due_hosts.clear()
+        return result
+
+    return [_around(tasks, "reschedule", changed)]
+
+
+@mutation("a daemon does not poll for the tasks of its peers", 8)
+def _() -> list[Patch]:
+    def nothing(self: Any, now: float) -> Any:
+        return succeed([])
+
+    return [patch.object(PostgresqlStore, "_hosts_with_due_tasks", nothing)]
 
 
 @mutation("hosts with due tasks are not published", 6)
@@ -396,7 +466,57 @@ def _() -> list[Patch]:
     return [patch.object(queue, "take_orphans", lambda write, now, **_: [])]
 
 
-@mutation("a stop forgets the status of a response that it cuts off", 73)
+@mutation("the claims of a daemon that died are not taken over", 148)
+def _() -> list[Patch]:
+    dead = "OR holder IN (SELECT node_id FROM dead)"
+    gone = "OR NOT EXISTS (SELECT FROM node WHERE node_id = holder)"
+    return [_sql("_HEARTBEAT", dead, "", membership), _sql("_HEARTBEAT", gone, "", membership)]
+
+
+@mutation("a daemon that stops remains a member of its fleet", 8)
+def _() -> list[Patch]:
+    return [patch.object(Member, "deregister", lambda self, connection: None)]
+
+
+@mutation("a daemon that counts as dead does not join again", 253)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, connection: Any, ms: Any) -> Any:
+        return real(self, connection, ms) if self.node_id is None else self.node_id
+
+    return [_around(Member, "_register", changed)]
+
+
+@mutation("the heartbeat after an outage waits for its interval", 50)
+def _() -> list[Patch]:
+    return [patch.object(Poller, "_failed", lambda self, failure: None)]
+
+
+@mutation("a stop takes each call without a status for a failure of its endpoint", 108)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Dispatcher, outcome: Outcome, claim: Claim) -> None:
+        is_cut_off = self._phase is dispatcher.Phase.CUTTING_OFF
+        self._phase = dispatcher.Phase.DRAINING if is_cut_off else self._phase
+        real(self, outcome, claim)
+        self._phase = dispatcher.Phase.CUTTING_OFF if is_cut_off else self._phase
+
+    return [_around(Dispatcher, "_called", changed)]
+
+
+@mutation("a connection to an endpoint that speaks no HTTP stays open", 0)
+def _() -> list[Patch]:
+    return [patch.object(Connection, "drop", lambda self: setattr(self, "_is_closed", True))]
+
+
+@mutation("each body makes the bound of all bodies looser", 0)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, connection: Any, size: int) -> None:
+        self._total -= connection not in self._usage
+        real(self, connection, size)
+
+    return [_around(BufferBudget, "set_usage", changed)]
+
+
+@mutation("a stop forgets the status of a response that it cuts off", 17)
 def _() -> list[Patch]:
     def changed(real: Any, self: Dispatcher, outcome: Outcome, claim: Claim) -> None:
         cut_off = self._phase is dispatcher.Phase.CUTTING_OFF

@@ -15,11 +15,17 @@ from zope.interface import implementer
 
 from callme.config import Options
 from callme.service import Daemon
+from callme.store.postgresql.dsn import Server
 from callme.store.sqlite.file import open_database
 
 from .database import Connections, Disk
 from .endpoints import Network
+from .server import DatabaseServer, Link, SimulatedConnections
 from .timeline import Timeline, Timer
+
+LOST_AFTER = 15.0
+"""Seconds without the database after which a daemon may count as dead: its last heartbeat may be
+older by some seconds, and the first one after an interruption may fail too."""
 
 
 class Unsignalled(Daemon):
@@ -99,36 +105,48 @@ class Process:
     """One daemon, from its start to its death.
 
     :ivar alive: whether its events still happen.
+    :ivar frozen_until: the moment (monotonic) before which none of them happens.
+    :ivar skew: seconds by which its wall clock is ahead of the true one.
+    :ivar disturbed: periods (monotonic) in which it may not reach the database.
     """
 
     def __init__(
         self,
         timeline: Timeline,
-        disk: Disk,
         network: Network,
-        path: Path,
         arguments: list[str],
         news_takes: Callable[[], float],
+        skew: float = 0.0,
     ) -> None:
         self.alive = True
-        self.network, self.path, self.news_takes = network, path, news_takes
+        self.frozen_until = 0.0
+        self.skew = skew
+        self.disturbed: list[tuple[float, float]] = []
+        self.timeline, self.network, self.news_takes = timeline, network, news_takes
         self.reactor = Reactor(timeline, self)
-        self.connections = Connections(disk)
         options = Options({})
-        options.parseOptions(["--database", str(path), *arguments])
+        options.parseOptions(arguments)
         assert options.settings is not None
         self.settings = options.settings
-        self._database = open_database(path)
-        self.daemon = Unsignalled(self.settings, self._database, self.reactor, now=timeline.wall)
-        store: Any = self.daemon.parts.store
-        self.connections.join(store._writer, self.reactor)
-        self.connections.join(store._readers, self.reactor)
-        self.daemon.privilegedStartService()
-        self.daemon.startService()
+
+    def _now(self) -> float:
+        return self.timeline.wall() + self.skew
+
+    def _make_daemon(self, database: Any) -> Unsignalled:
+        return Unsignalled(self.settings, database, self.reactor, now=self._now)
+
+    def _start_daemon(self, daemon: Unsignalled) -> None:
+        self.daemon = daemon
+        daemon.privilegedStartService()
+        daemon.startService()
 
     @property
     def listens(self) -> bool:
         return self.alive and self.reactor.factory is not None
+
+    def may_have_lost_claims(self, since: float) -> bool:
+        """Return whether its peers may have taken over a claim that it had at a moment."""
+        return any(end - begin >= LOST_AFTER and end > since for begin, end in self.disturbed)
 
     def terminate(self) -> Deferred[None]:
         """Stop the daemon, as SIGTERM does; it is dead once this fires."""
@@ -140,9 +158,71 @@ class Process:
 
         return stopping.addCallback(ended)
 
-    def kill(self, to: Path) -> None:
-        """Kill the process now, and copy its database to another file."""
+    def end(self) -> None:
+        """Kill the process now."""
         self.alive = False
         self.network.drop(self)
+
+
+class LoneProcess(Process):
+    """A daemon with a file of its own."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        disk: Disk,
+        network: Network,
+        path: Path,
+        arguments: list[str],
+        news_takes: Callable[[], float],
+    ) -> None:
+        arguments = ["--database", str(path), *arguments]
+        super().__init__(timeline, network, arguments, news_takes)
+        self.path = path
+        self.connections = Connections(disk)
+        self._database = open_database(path)
+        daemon = self._make_daemon(self._database)
+        store: Any = daemon.parts.store
+        self.connections.join(store._writer, self.reactor)
+        self.connections.join(store._readers, self.reactor)
+        self._start_daemon(daemon)
+
+    def kill(self, to: Path) -> None:
+        """Kill the process now, and copy its database to another file."""
+        self.end()
         self.connections.cut_off(self.path, to)
         os.close(self._database.lock)
+
+
+class MemberProcess(Process):
+    """A daemon of a fleet.
+
+    :ivar pools: its connections to the database.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        server: DatabaseServer,
+        network: Network,
+        arguments: list[str],
+        news_takes: Callable[[], float],
+        skew: float,
+    ) -> None:
+        super().__init__(timeline, network, arguments, news_takes, skew)
+        self.pools: list[SimulatedConnections] = []
+        self.link = Link(server, self)
+        database = Server(conninfo=self.link, display_url="simulated", version="0")  # type: ignore[arg-type]
+        self._start_daemon(self._make_daemon(database))
+
+    @property
+    def node_id(self) -> int | None:
+        """The number of its row in the database."""
+        store: Any = self.daemon.parts.store
+        return None if store._own_member is None else store._own_member.node_id
+
+    def kill(self) -> None:
+        """Kill the process now; its connections end."""
+        self.end()
+        for pool in self.pools:
+            pool.drop()

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from attrs import frozen
 from .clients import Client
 from .database import Fault
 from .endpoints import KINDS, Seen
+from .fleet import TROUBLES, Fleet
 from .operator import Operator
 from .world import Enough, World
 
@@ -92,14 +93,17 @@ def run(seed: int, verbose: bool = False) -> Result:
     roomy = random.random() < 0.6
     arguments = [] if roomy else _narrow(random)
     retention = random.choice((30, 30, 1, 0))
-    with (
-        time_zone(random.choice(ZONES)),
-        directory() as place,
-        World(random, place, wall, arguments, retention) as world,
-    ):
+    # Not drawn by chance, which would change every other world.
+    fleet = 2 + seed // 7 % 2 if seed % 7 == 1 else 1
+    with time_zone(random.choice(ZONES)), directory() as place, ExitStack() as stack:
+        world: World
+        if fleet > 1:
+            world = Fleet(random, place, wall, arguments, retention, fleet)
+        else:
+            world = World(random, place, wall, arguments, retention)
+        stack.enter_context(world)
         world.history.verbose = verbose
-        # Not drawn by chance, which would change every other world.
-        world.has_operator = seed % 7 == 5
+        world.has_operator = seed % 7 == 5 or (fleet > 1 and seed % 3 == 0)
         world.has_edges = seed % 7 == 3
         if not roomy:
             world.never_in_time()
@@ -117,7 +121,7 @@ def result_of(seed: int, world: World) -> Result:
         world.network.taken,
         len(world.checker.tokens),
         world.checker.requests,
-        world.disk.statements,
+        world.statements,
         world.timeline.steps,
         world.history.lines,
     )
@@ -131,7 +135,7 @@ def _narrow(random: Random) -> list[str]:
 
 def _live(world: World) -> None:
     random = world.random
-    seconds = random.choice((120, 240, 400))
+    seconds = random.choice((90, 150) if isinstance(world, Fleet) else (120, 240, 400))
     until = world.timeline.elapsed + seconds
     if random.random() < 0.5:
         favourite = random.choice(list(KINDS))
@@ -147,7 +151,8 @@ def _live(world: World) -> None:
             lambda: next(numbers),
             until,
             random.choice((0, 0, 0, 0.1)),
-            at_edges=world.has_edges and index % 2 == 0,
+            at_edges=(world.has_edges or isinstance(world, Fleet)) and index % 2 == 0,
+            pace=8.0 if isinstance(world, Fleet) else 30.0,
         )
         client.begin()
     if world.has_operator:
@@ -189,7 +194,13 @@ def _stop_during_calls(world: World, random: Random, until: float) -> None:
 def _trouble(world: World) -> None:
     """Inject one fault, now or before one of the next steps."""
     random = world.random
-    cause = partial(random.choice(_TROUBLES), world)
+    if isinstance(world, Fleet):
+        trouble = random.choice(TROUBLES)
+        cause = partial(world.in_a_busy_moment, trouble)
+        if random.random() < 0.4:
+            cause = partial(trouble, world)
+    else:
+        cause = partial(random.choice(_TROUBLES), world)
     if random.random() < 0.5:
         cause()
     else:

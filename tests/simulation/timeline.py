@@ -84,6 +84,11 @@ class Timeline:
             time, _, timer = heapq.heappop(self._waiting)
             if timer.cancelled or (timer.owner is not None and not timer.owner.alive):
                 continue
+            if timer.owner is not None and timer.owner.frozen_until > time:
+                self._order += 1
+                thawed = (timer.owner.frozen_until, self._order, timer)
+                heapq.heappush(self._waiting, thawed)
+                continue
             self.elapsed = max(self.elapsed, time)
             self.steps += 1
             return timer

@@ -23,6 +23,8 @@ class Token:
     :ivar placed: the number of possible puts and moves to each place.
     :ivar loose: the number of writes that may have moved it to an unknown place.
     :ivar since: the time (monotonic) since which its place is certain, or ``None``.
+    :ivar moved_after: if a response said that it was moved there, the time (monotonic) of the
+        request: calls before it were made elsewhere.
     :ivar inherited: the requests made for the task that it replaced.
     :ivar moved: whether it was ever moved, or may have been; ``removed``: deleted.
     """
@@ -34,6 +36,7 @@ class Token:
     placed: Counter[int] = field(factory=Counter)
     loose: int = 0
     since: float | None = None
+    moved_after: float | None = None
     moved: bool = False
     removed: bool = False
     requests: list[Seen] = field(factory=list)

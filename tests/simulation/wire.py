@@ -23,19 +23,22 @@ Answered = Callable[[int, Any], None]
 
 @define(eq=False)
 class Service:
-    """The network to the current daemon.
+    """The network to the current daemon, or to one of a fleet.
 
     :ivar process: the daemon's process.
+    :ivar choose: returns the process that a request is sent to, if it is not ``process``.
     :ivar exchanges: the requests in flight.
     """
 
     timeline: Timeline
     process: Any = None
+    choose: Callable[[], Any] | None = None
     exchanges: list[Exchange] = field(factory=list)
 
     def ask(self, method: str, path: str, body: Any, answered: Answered, **headers: str) -> None:
         """Send a request; its result is delivered at a later step."""
-        if self.process is None or not self.process.listens:
+        process = self.process if self.choose is None else self.choose()
+        if process is None or not process.listens:
             self.timeline.after(0, None, answered, REFUSED, None)
             return
         data = b"" if body is None else json.dumps(body).encode()
@@ -44,9 +47,13 @@ class Service:
         lines.append("X-Request-Id: simulated")
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         head = "\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""])
-        exchange = Exchange(self, self.process, answered)
+        exchange = Exchange(self, process, answered)
         self.exchanges.append(exchange)
-        exchange.send(head.encode() + data)
+        if process.frozen_until > self.timeline.elapsed:
+            # The system accepts the connection, and the process finds it later.
+            self.timeline.after(0, process, exchange.send, head.encode() + data)
+        else:
+            exchange.send(head.encode() + data)
 
     def drop(self, process: Any) -> None:
         """Close the connections to a dead process."""
@@ -61,13 +68,15 @@ class Exchange(StringTransport):
     def __init__(self, service: Service, process: Any, answered: Answered) -> None:
         super().__init__(peerAddress=IPv4Address("TCP", "127.0.0.1", 50000), lenient=True)
         self.service, self.process, self.answered = service, process, answered
-        self.done = self.lost = False
+        self.done = self.lost = self.arrived = False
         self.said = b""
         self.protocol = process.reactor.factory.buildProtocol(self.getPeer())
 
     def send(self, data: bytes) -> None:
-        self.protocol.makeConnection(self)
-        self.protocol.dataReceived(data)
+        if not self.lost:
+            self.arrived = True
+            self.protocol.makeConnection(self)
+            self.protocol.dataReceived(data)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Do nothing: there is no delay to avoid."""
@@ -102,13 +111,17 @@ class Exchange(StringTransport):
         """Disconnect the client before the response."""
         if not self.done:
             self.over(LOST, None)
-            self._lose()
+            if self.process.frozen_until > self.service.timeline.elapsed:
+                self.service.timeline.after(0, self.process, self._lose)
+            else:
+                self._lose()
 
     def _lose(self) -> None:
         if not self.lost:
             self.lost = True
             self.over(LOST, None)
-            self.protocol.connectionLost(Failure(ConnectionDone()))
+            if self.arrived:
+                self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def over(self, status: int, body: Any) -> None:
         if not self.done:

@@ -25,7 +25,7 @@ from .database import Disk, Fault, Killed
 from .endpoints import Host, Network, Seen
 from .history import FOREVER, History
 from .hosts import HOSTS, HostRule
-from .process import Process, Steady
+from .process import LoneProcess, Process, Steady
 from .timeline import Timeline
 from .wire import ON_ITS_WAY, Service
 
@@ -75,7 +75,7 @@ class World:
         self.checker = Checker(self.history)
         self.network = Network(random, self.timeline, self._on_request)
         self.service = Service(self.timeline)
-        self.process: Process | None = None
+        self.process: LoneProcess | None = None
         self.faults: Counter[str] = Counter()
         self.before_step: dict[int, Callable[[], None]] = {}
         self.has_operator = False
@@ -84,6 +84,11 @@ class World:
         self._observer: Any = self._observe
         self._dying = False
         self._stopping = False
+
+    @property
+    def statements(self) -> int:
+        """The number of statements that the database has executed."""
+        return self.disk.statements
 
     # Processes
 
@@ -103,7 +108,7 @@ class World:
         self.history.say("the daemon starts")
         self.history.hinders(1.0)
         path = self._path()
-        self.process = self.service.process = Process(
+        self.process = self.service.process = LoneProcess(
             self.timeline, self.disk, self.network, path, self.arguments, self._news_take
         )
         self.process.daemon.parts.store.changes.subscribe(partial(self._on_changes, path))
@@ -255,7 +260,8 @@ class World:
         return answers[0] if answers else (0, None)
 
     def release_hosts(self) -> None:
-        """Return all hosts to the defaults."""
+        """Return all hosts to the defaults, once all requests have a response."""
+        self.run_until(self.timeline.elapsed + 120, lambda: not self.service.exchanges)
         for host in HOSTS:
             for _ in range(100):
                 # The daemon may be down for some seconds.
@@ -313,6 +319,22 @@ class World:
                 self._skip()
             self.run_until(self.timeline.elapsed + 60)
         self.checker.finish(self.tasks(), self.network.unseen)
+        self._check_resources()
+
+    def _processes(self) -> list[Process]:
+        """Return the processes that run."""
+        return [] if self.process is None or not self.process.alive else [self.process]
+
+    def _check_resources(self) -> None:
+        """Check that nothing remains of requests and calls that have ended."""
+        self.run_until(self.timeline.elapsed + 60, lambda: not self.service.exchanges)
+        self.run_until(self.timeline.elapsed + 1)
+        if self.network.useless:
+            self.checker.breaks(f"{self.network.useless} connections that speak no HTTP are open")
+        for process in self._processes():
+            site = process.daemon.parts.site
+            if not site.registry.connections and site.buffers._total:
+                self.checker.breaks(f"{site.buffers._total} bytes are buffered for no connection")
 
     def __enter__(self) -> World:
         self._patches = ExitStack()

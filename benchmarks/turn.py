@@ -19,11 +19,12 @@ from twisted.internet.defer import Deferred
 
 from callme.config import Settings
 from callme.core.parameters import parse_definition
-from callme.core.task import State
 from callme.service import Daemon
 from callme.store import tasks
 from callme.store.sqlite.file import open_database
 from callme.worker.dispatcher import Phase
+
+from .burst import Ends
 
 AHEAD = 1.0
 """Seconds from the daemon's start to the turn."""
@@ -57,19 +58,12 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
         await daemon.parts.store.write(tasks.put_many, made, minute - 3600)
         offset[0] = minute - AHEAD - time.time()
         turns_at = time.time() + AHEAD
+        ends = Ends(asked.tasks)
+        daemon.parts.store.changes.subscribe(ends.on_changes)
         daemon.startService()
-        await task.deferLater(react, AHEAD)
-        while True:
-            await task.deferLater(react, 0.2)
-            page = await daemon.parts.store.read(
-                tasks.list_page, state=State.SUCCEEDED, limit=2 * asked.tasks
-            )
-            assert page is not None
-            if len(page.tasks) >= asked.tasks:
-                break
-            assert time.time() < turns_at + 60, "the good tasks do not end"
+        await ends.all
         lateness = []
-        for one in page.tasks:
+        for one in made[: asked.tasks]:
             whole = await daemon.parts.store.read(tasks.get, one.key)
             assert whole is not None
             assert whole.attempts is not None

@@ -205,6 +205,7 @@ class Dispatcher:
             due_hosts=self._due_hosts,
             max_in_flight=self._max_in_flight,
             trust=lambda host: self._hosts.trust(host, seconds),
+            responses=lambda host: self._hosts.responses(host, seconds),
             newcomers=self._hosts.newcomers(),
         )
         self._check_limits_later()
@@ -293,7 +294,8 @@ class Dispatcher:
         self._slots.release(claim.host)
         self._meter.record_call(claim.host, outcome.duration_ms)
         responded = outcome.status is not None
-        self._hosts.end_call(claim.host, claim_id(claim), responded=responded)
+        ended_at = self._clock.seconds()
+        self._hosts.end_call(claim.host, claim_id(claim), ended_at, responded=responded)
         succeeded = responded and claim.definition.expects(outcome.status or 0)
         self._hosts.record_result(claim.host, succeeded=succeeded, at=self._now())
         if self._phase is Phase.CUTTING_OFF and outcome.status is None:

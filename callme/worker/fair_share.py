@@ -22,6 +22,7 @@ def allocate_slots(
     due_hosts: Iterable[str],
     max_in_flight: Callable[[str], int] | None = None,
     trust: Callable[[str], Trust],
+    responses: Callable[[str], int],
     newcomers: int = 0,
 ) -> dict[str, int]:
     """Return how many tasks to claim for each host, so that no host exceeds its limit.
@@ -30,8 +31,8 @@ def allocate_slots(
     not crowd out a host whose calls end quickly. Of hosts with equally many, the first of
     ``due_hosts`` comes first. The fewer slots are free, the fewer hosts get one:
 
-    - Of the reserve, hosts that do not respond promptly get only few slots each (4, or an eighth
-      of ``per_host`` if that is more).
+    - Of the reserve, a host gets only few slots (4, or an eighth of ``per_host`` if that is more)
+      until it responds promptly: then it gets twice as many as it has responded to.
     - Of its second half, hosts get none unless they responded to their last call.
     - Of the last slots, hosts with :data:`LAST_PLACES_LIMIT` calls in flight get none, even if
       they respond: hosts that stop to respond all at once leave room for the other hosts.
@@ -42,12 +43,14 @@ def allocate_slots(
     :param max_in_flight: returns how many calls to a host may be in flight; by default, that is
         ``per_host``.
     :param trust: returns the trust in a host, with regard to its calls in flight.
+    :param responses: returns the number of prompt responses of a host.
     :param newcomers: the number of hosts with calls in flight of which none has ended yet.
     """
     rule = _Rule(
         slots=slots,
         max_in_flight=max_in_flight or (lambda _: slots.per_host),
         trust=trust,
+        responses=responses,
         newcomers=newcomers,
     )
     in_flight: Mapping[str, int] = slots.in_flight
@@ -75,6 +78,7 @@ class _Rule:
     slots: Slots
     max_in_flight: Callable[[str], int]
     trust: Callable[[str], Trust]
+    responses: Callable[[str], int]
     newcomers: int
 
     def limit(self, host: str, free: int) -> int:
@@ -87,11 +91,13 @@ class _Rule:
         if unreserved > slots.reserve:
             return _NO_LIMIT
         trust = self.trust(host)
-        if unreserved <= 0 and trust >= Trust.KNOWN:
-            return LAST_PLACES_LIMIT
-        if trust is Trust.RESPONSIVE:
-            return _NO_LIMIT
-        if unreserved > slots.reserve // 2 or trust is Trust.KNOWN:
+        if trust is Trust.KNOWN:
+            if unreserved <= 0:
+                return LAST_PLACES_LIMIT
+            # The responses count against the calls in flight: a host that responds to one call
+            # and then hangs must not get more.
+            return max(slots.few, 2 * self.responses(host))
+        if unreserved > slots.reserve // 2:
             return slots.few
         is_admitted = trust is Trust.UNKNOWN and self.newcomers < slots.last_places // 2
         return 1 if is_admitted else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from enum import IntEnum
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 MAX_TRACKED_HOSTS = 10_000
 """Maximum number of hosts whose last call is remembered."""
@@ -26,8 +26,6 @@ class Trust(IntEnum):
     """None of its calls has ended."""
     KNOWN = 2
     """It responded to its last call."""
-    RESPONSIVE = 3
-    """It has responded since its oldest call in flight began, often enough for their number."""
 
 
 @define(kw_only=True)
@@ -47,7 +45,8 @@ class HostResults:
 class _OpenCalls:
     """The calls to one host that are in flight.
 
-    :ivar responses: the number of responses since none was in flight.
+    :ivar responses: the number of responses since none was in flight, and those before that if
+        they were prompt.
     :ivar begun: when each call began, and the number of responses before it; the oldest first.
     """
 
@@ -60,6 +59,20 @@ class _OpenCalls:
         return began_at, self.responses - responses_before
 
 
+@frozen
+class _Last:
+    """The last calls to a host.
+
+    :ivar responded: whether it responded to the very last one.
+    :ivar responses: the number of responses since none was in flight.
+    :ivar ended_at: the end of the last one: seconds of the monotonic clock.
+    """
+
+    responded: bool
+    responses: int
+    ended_at: float
+
+
 @define(eq=False)
 class HostMemory:
     """The hosts that are called, and how they have responded.
@@ -70,8 +83,8 @@ class HostMemory:
 
     results: dict[str, HostResults] = field(factory=dict, init=False)
 
-    # For each host, whether it responded to its last call; least recently called hosts first.
-    _responded: dict[str, bool] = field(factory=dict, init=False)
+    # Least recently called hosts first.
+    _last: dict[str, _Last] = field(factory=dict, init=False)
     _open: dict[str, _OpenCalls] = field(factory=dict, init=False)
 
     def begin_call(self, host: str, call: Hashable, now: float) -> None:
@@ -82,20 +95,24 @@ class HostMemory:
         """
         calls = self._open.get(host)
         if calls is None:
-            calls = self._open[host] = _OpenCalls()
-        calls.begun[call] = now, calls.responses
+            self._open[host] = _OpenCalls(self.responses(host, now), {call: (now, 0)})
+        else:
+            calls.begun[call] = now, calls.responses
 
-    def end_call(self, host: str, call: Hashable, *, responded: bool) -> None:
-        """Remember whether a host has responded to a call."""
+    def end_call(self, host: str, call: Hashable, now: float, *, responded: bool) -> None:
+        """Remember whether a host has responded to a call.
+
+        :param now: the monotonic clock, in seconds.
+        """
         calls = self._open[host]
         del calls.begun[call]
         calls.responses += responded
         if not calls.begun:
             del self._open[host]
-        self._responded.pop(host, None)
-        self._responded[host] = responded
-        if len(self._responded) > MAX_TRACKED_HOSTS:
-            del self._responded[next(iter(self._responded))]
+        self._last.pop(host, None)
+        self._last[host] = _Last(responded, calls.responses, now)
+        if len(self._last) > MAX_TRACKED_HOSTS:
+            del self._last[next(iter(self._last))]
 
     def record_result(self, host: str, *, succeeded: bool, at: float) -> None:
         """Remember whether an attempt has succeeded.
@@ -117,20 +134,26 @@ class HostMemory:
 
     def trust(self, host: str, now: float) -> Trust:
         """Return the trust in a host, with regard to its calls in flight."""
-        responded = self._responded.get(host)
+        last = self._last.get(host)
+        calls = self._open.get(host)
+        if calls is not None and now - calls.oldest()[0] >= PROMPT_SECONDS:
+            return Trust.UNRESPONSIVE
+        if last is None:
+            return Trust.UNKNOWN
+        return Trust.KNOWN if last.responded else Trust.UNRESPONSIVE
+
+    def responses(self, host: str, now: float) -> int:
+        """Return the number of responses of a host since its oldest call in flight began.
+
+        While no call is in flight, the responses to the last calls count, for a short time:
+        otherwise a host whose calls end all at once would begin anew each time.
+        """
         calls = self._open.get(host)
         if calls is not None:
-            began_at, responses = calls.oldest()
-            if responded is False or now - began_at >= PROMPT_SECONDS:
-                return Trust.UNRESPONSIVE
-            # The responses count against the calls in flight: a host that responds to one call
-            # and then hangs must not get more.
-            if responses * 2 >= len(calls.begun):
-                return Trust.RESPONSIVE
-        if responded is None:
-            return Trust.UNKNOWN
-        return Trust.KNOWN if responded else Trust.UNRESPONSIVE
+            return calls.oldest()[1]
+        last = self._last.get(host)
+        return last.responses if last and now - last.ended_at < PROMPT_SECONDS else 0
 
     def newcomers(self) -> int:
         """Return the number of hosts with calls in flight of which none has ended yet."""
-        return sum(host not in self._responded for host in self._open)
+        return sum(host not in self._last for host in self._open)

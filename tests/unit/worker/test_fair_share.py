@@ -28,13 +28,16 @@ def allocated(
     slots: Slots,
     due_hosts: Iterable[str],
     trust: Mapping[str, Trust] | None = None,
+    responses: Mapping[str, int] | None = None,
     newcomers: int = 0,
 ) -> dict[str, int]:
     known = trust or {}
+    counts = responses or {}
     return allocate_slots(
         slots,
         due_hosts=due_hosts,
         trust=lambda host: known.get(host, Trust.UNKNOWN),
+        responses=lambda host: counts.get(host, 0),
         newcomers=newcomers,
     )
 
@@ -78,7 +81,9 @@ def test_reserve_is_for_hosts_with_few_calls() -> None:
 
 def test_reserve_is_for_responsive_hosts() -> None:
     slots = slots_with(144, concurrency=256, in_flight={"hangs": 20, "quick": 30})
-    assert allocated(slots, ["hangs", "quick"], {"quick": Trust.RESPONSIVE}) == {"quick": 34}
+    known = {"quick": Trust.KNOWN}
+    assert allocated(slots, ["hangs", "quick"], known, {"quick": 32}) == {"quick": 34}
+    assert allocated(slots, ["hangs", "quick"], known, {"quick": 20}) == {"quick": 10}
 
 
 def test_half_of_the_reserve_is_for_hosts_known_as_responsive() -> None:
@@ -86,7 +91,8 @@ def test_half_of_the_reserve_is_for_hosts_known_as_responsive() -> None:
     found = allocated(
         slots_with(144, concurrency=256),
         [*many, "quick", "known"],
-        {"quick": Trust.RESPONSIVE, "known": Trust.KNOWN},
+        {"quick": Trust.KNOWN, "known": Trust.KNOWN},
+        {"quick": 28},
     )
     assert sum(found.get(host, 0) for host in many) == 64
     assert (found["quick"], found["known"]) == (56, 8)
@@ -94,8 +100,9 @@ def test_half_of_the_reserve_is_for_hosts_known_as_responsive() -> None:
 
 def test_last_places_are_for_hosts_with_hardly_any_calls() -> None:
     slots = slots_with(16, concurrency=256, in_flight={"quick": 40, "known": 1})
-    trust = {"quick": Trust.RESPONSIVE, "known": Trust.KNOWN, "hangs": Trust.UNRESPONSIVE}
-    assert allocated(slots, ["quick", "known", "hangs", "new"], trust) == {"known": 1, "new": 1}
+    trust = {"quick": Trust.KNOWN, "known": Trust.KNOWN, "hangs": Trust.UNRESPONSIVE}
+    found = allocated(slots, ["quick", "known", "hangs", "new"], trust, {"quick": 100})
+    assert found == {"known": 1, "new": 1}
     assert allocated(slots, ["new"], newcomers=7) == {"new": 1}
     assert allocated(slots, ["new"], newcomers=8) == {}
 
@@ -112,6 +119,7 @@ def test_newcomers_of_one_allocation_share_the_last_places() -> None:
     in_flight=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 80)),
     due_hosts=st.lists(st.sampled_from("abcdefgh"), unique=True),
     trust=st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from(Trust)),
+    responses=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 50)),
 )
 def test_allocation_respects_limits_and_wastes_no_slot(
     free: int,
@@ -120,9 +128,10 @@ def test_allocation_respects_limits_and_wastes_no_slot(
     in_flight: dict[str, int],
     due_hosts: list[str],
     trust: dict[str, Trust],
+    responses: dict[str, int],
 ) -> None:
     slots = slots_with(free, per_host=per_host, in_flight=in_flight, concurrency=concurrency)
-    shares = allocated(slots, due_hosts, trust)
+    shares = allocated(slots, due_hosts, trust, responses)
     room = {host: max(0, per_host - in_flight.get(host, 0)) for host in due_hosts}
     assert all(0 < share <= room[host] for host, share in shares.items())
     given_out = sum(shares.values())
@@ -135,12 +144,11 @@ def test_allocation_respects_limits_and_wastes_no_slot(
         for host, level in levels.items():
             rank = trust.get(host, Trust.UNKNOWN)
             if left <= slots.last_places:
-                limit = min(per_host, LAST_PLACES_LIMIT) if rank >= Trust.KNOWN else 0
-            elif rank is Trust.RESPONSIVE:
-                limit = per_host
+                limit = min(per_host, LAST_PLACES_LIMIT) if rank is Trust.KNOWN else 0
+            elif rank is Trust.KNOWN:
+                limit = min(per_host, max(slots.few, 2 * responses.get(host, 0)))
             else:
-                few = rank is Trust.KNOWN or left - slots.last_places > slots.reserve // 2
-                limit = slots.few if few else 0
+                limit = slots.few if left - slots.last_places > slots.reserve // 2 else 0
             assert level >= limit
     if not slots.reserve and not slots.last_places:
         for host in shares:
@@ -216,13 +224,14 @@ class Model:
             if ends_at <= self.now:
                 del self._ends[call]
                 self.slots.release(host)
-                self.memory.end_call(host, call, responded=responded)
+                self.memory.end_call(host, call, self.now, responded=responded)
         due = [*(str(number) for number in range(len(self.hosts))), *healthy]
         self._turns.update(dict.fromkeys(due))
         shares = allocate_slots(
             self.slots,
             due_hosts=[host for host in self._turns if healthy.get(host, 1)],
             trust=lambda host: self.memory.trust(host, self.now),
+            responses=lambda host: self.memory.responses(host, self.now),
             newcomers=self.memory.newcomers(),
         )
         begun = {}
@@ -262,6 +271,13 @@ def test_healthy_host_with_few_tasks_is_called_within_a_second(
             due -= model.step({"healthy": due}).get("healthy", 0)
             steps += 1
             assert steps * STEP <= 1.0, "a healthy host waits for hosts that hang"
+
+
+def test_prompt_host_gets_its_limit_beside_hosts_that_hang_although_its_calls_end_at_once() -> None:
+    model = Model([_hangs] * 10)
+    begun = [model.step({"healthy": 1000})["healthy"] for _ in range(6)]
+    assert begun[0] < 16
+    assert begun[-1] == model.slots.per_host
 
 
 def test_hosts_that_respond_once_and_then_hang_leave_the_reserve() -> None:

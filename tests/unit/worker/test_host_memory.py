@@ -5,7 +5,7 @@ from callme.worker.host_memory import MAX_TRACKED_HOSTS, PROMPT_SECONDS, HostMem
 
 def call_once(hosts: HostMemory, host: str, *, responded: bool) -> None:
     hosts.begin_call(host, "once", 0.0)
-    hosts.end_call(host, "once", responded=responded)
+    hosts.end_call(host, "once", 0.0, responded=responded)
 
 
 def test_trust_without_calls_in_flight_follows_from_the_last_call() -> None:
@@ -17,32 +17,35 @@ def test_trust_without_calls_in_flight_follows_from_the_last_call() -> None:
     assert hosts.trust("a", 0) is Trust.UNRESPONSIVE
 
 
-def test_responses_count_against_the_calls_in_flight() -> None:
-    hosts = HostMemory()
-    for call in range(4):
-        hosts.begin_call("a", call, 0.0)
-    assert hosts.trust("a", 0) is Trust.UNKNOWN
-    hosts.end_call("a", 0, responded=True)
-    assert hosts.trust("a", 0) is Trust.KNOWN, "one response, three calls in flight"
-    hosts.end_call("a", 1, responded=True)
-    assert hosts.trust("a", 0) is Trust.RESPONSIVE
-
-
-def test_responses_before_the_oldest_call_in_flight_do_not_count() -> None:
+def test_responses_since_the_oldest_call_in_flight_count() -> None:
     hosts = HostMemory()
     hosts.begin_call("a", "first", 0.0)
     hosts.begin_call("a", "second", 0.0)
-    hosts.end_call("a", "first", responded=True)
+    assert hosts.responses("a", 0) == 0
+    hosts.end_call("a", "first", 1.0, responded=True)
     hosts.begin_call("a", "third", 1.0)
-    assert hosts.trust("a", 1) is Trust.RESPONSIVE
-    hosts.end_call("a", "second", responded=True)
-    assert hosts.trust("a", 1) is Trust.RESPONSIVE
+    assert hosts.responses("a", 1) == 1
     hosts.begin_call("a", "fourth", 1.0)
-    hosts.end_call("a", "third", responded=True)
-    assert hosts.trust("a", 1) is Trust.RESPONSIVE
+    hosts.end_call("a", "third", 1.0, responded=True)
+    assert hosts.responses("a", 1) == 2
+    hosts.end_call("a", "second", 1.0, responded=False)
+    assert hosts.responses("a", 1) == 1, "one since the fourth call began"
+
+
+def test_responses_count_for_a_short_time_when_no_call_is_in_flight() -> None:
+    hosts = HostMemory()
     for call in range(3):
-        hosts.begin_call("a", call, 1.0)
-    assert hosts.trust("a", 1) is Trust.KNOWN, "one response since the oldest of four calls"
+        hosts.begin_call("a", call, 0.0)
+    for call in range(3):
+        hosts.end_call("a", call, 1.0, responded=call > 0)
+    assert hosts.responses("a", 1) == 2
+    hosts.begin_call("a", "soon", 2.0)
+    assert hosts.responses("a", 2) == 2
+    hosts.end_call("a", "soon", 2.0, responded=True)
+    assert hosts.responses("a", 2) == 3
+    assert hosts.responses("a", 2 + PROMPT_SECONDS) == 0
+    hosts.begin_call("a", "later", 2 + PROMPT_SECONDS)
+    assert hosts.responses("a", 2 + PROMPT_SECONDS) == 0
 
 
 def test_host_with_an_old_call_in_flight_is_unresponsive() -> None:
@@ -50,10 +53,10 @@ def test_host_with_an_old_call_in_flight_is_unresponsive() -> None:
     call_once(hosts, "a", responded=True)
     hosts.begin_call("a", "old", 0.0)
     hosts.begin_call("a", "new", 1.0)
-    hosts.end_call("a", "new", responded=True)
-    assert hosts.trust("a", PROMPT_SECONDS - 0.1) is Trust.RESPONSIVE
+    hosts.end_call("a", "new", 1.0, responded=True)
+    assert hosts.trust("a", PROMPT_SECONDS - 0.1) is Trust.KNOWN
     assert hosts.trust("a", PROMPT_SECONDS) is Trust.UNRESPONSIVE
-    hosts.end_call("a", "old", responded=True)
+    hosts.end_call("a", "old", PROMPT_SECONDS, responded=True)
     assert hosts.trust("a", PROMPT_SECONDS) is Trust.KNOWN
 
 
@@ -63,7 +66,7 @@ def test_newcomers_are_hosts_of_which_no_call_has_ended() -> None:
     for host in ("known", "new", "newer"):
         hosts.begin_call(host, "call", 0.0)
     assert hosts.newcomers() == 2
-    hosts.end_call("new", "call", responded=False)
+    hosts.end_call("new", "call", 0.0, responded=False)
     assert hosts.newcomers() == 1
 
 

@@ -59,7 +59,7 @@ class _OpenCalls:
         return began_at, self.responses - responses_before
 
 
-@frozen
+@frozen(kw_only=True)
 class _Last:
     """The last calls to a host.
 
@@ -110,7 +110,7 @@ class HostMemory:
         if not calls.begun:
             del self._open[host]
         self._last.pop(host, None)
-        self._last[host] = _Last(responded, calls.responses, now)
+        self._last[host] = _Last(responded=responded, responses=calls.responses, ended_at=now)
         if len(self._last) > MAX_TRACKED_HOSTS:
             del self._last[next(iter(self._last))]
 

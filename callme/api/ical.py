@@ -21,11 +21,11 @@ from twisted.web.iweb import IRequest
 from .. import __version__
 from ..core.task import State, Task
 from ..core.times import rfc3339
-from ..errors import quoted
-from ..server.problem import Problem
+from ..server.auth import access_of
 from ..store import stats
 from ..store.database import Store
 from ..store.interface import CalendarData, Event
+from .problems import no_task
 from .requests import parse_query
 from .responses import calendar_response
 
@@ -139,7 +139,7 @@ class Calendars:
             if agenda is not None:
                 parse_query(request)
                 return await self._respond(request, agenda, name)
-        raise Problem(404, f"there is no task named {quoted(path)}")
+        raise await no_task(self._store, path or "", access_of(request).prefix)
 
     async def _agenda(self, task_name: str | None) -> CalendarData | None:
         now = int(self._now())

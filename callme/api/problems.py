@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -10,11 +11,14 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..core.text.nearest import Nearest
+from ..core.times import Key
 from ..errors import Invalid, quoted
 from ..server.paths import API_SEGMENTS
 from ..server.problem import RETRY_LATER, Problem, set_head
 from ..server.refusals import Refusal
+from ..store.database import Store
 from ..store.interface import StoreUnavailable
+from ..store.listing.nearby import nearest_task
 from .long_poll import TooManyWaiters
 
 _DEEP = {"task": "", "status": "", "reschedule": "<task_name>", "hosts": ""}
@@ -29,6 +33,15 @@ _ALIASES = {
     **dict.fromkeys(("docs", "redoc", "swagger", "swagger.json", "api-docs"), "openapi.json"),
 }
 """First segments of the paths of other programs, each with an endpoint and perhaps a method."""
+_METHODS = {
+    b"task": "; PUT creates or replaces a task, POST /reschedule/<task> moves it",
+    b"status": "; PUT and DELETE /task/<task> change a task, POST /reschedule/<task> moves it",
+    b"batch": "; POST creates many tasks, GET /status lists them",
+    b"reschedule": "; POST moves tasks, PUT and DELETE /task/<task> change one",
+    b"hosts": "; GET /hosts lists them, PUT and DELETE /hosts/<host:port> change one",
+    b"forecast": "; PUT /task/<task>?dry_run previews a task",
+}
+"""Uses of the methods, by the first segment of a path."""
 _PREFIX = re.compile(r"/(?:api/)?(?:v[0-9]+/)?")
 log = Logger(namespace="callme")
 
@@ -53,6 +66,7 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             use = "PUT" if "PUT" in methods and request.method == b"POST" else ""
             allowed = ", ".join(sorted(methods))
             detail = f"the method {method} is not allowed here: use {use or allowed}"
+            detail += _METHODS.get(_first_segment(request.path), "")
             return Problem(405, detail, headers={"Allow": allowed})
         case HTTPException():
             # Any other exception of the router, such as a redirect, means that the path is unknown.
@@ -71,6 +85,27 @@ def is_options(request: IRequest, problem: Problem) -> bool:
         return False
     set_head(request, 204, problem.headers)
     return True
+
+
+def _first_segment(path: bytes) -> bytes:
+    return path[1:].partition(b"/")[0]
+
+
+async def no_task(store: Store, target: Key | str, prefix: str) -> Problem:
+    """Return the problem of a key or a name that no task has; it names the nearest task.
+
+    :param prefix: the beginning of the names that the client may see.
+    """
+    nearest = await store.read(nearest_task, target, prefix)
+    named = str(target) if isinstance(target, Key) else f"named {quoted(target)}"
+    if isinstance(nearest, Key):
+        path = f"/status/{quote(nearest.task_name, safe='')}"
+        advice = f"the nearest is {nearest}, and GET {path} lists all of this name"
+    elif nearest is not None:
+        advice = f"did you mean {quoted(nearest)}?"
+    else:
+        advice = "GET /status lists the tasks"
+    return Problem(404, f"there is no task {named}: {advice}")
 
 
 def _way_out(path: bytes) -> str:

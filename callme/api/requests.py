@@ -12,6 +12,7 @@ from twisted.web.iweb import IRequest
 
 from ..core.parameters import MAX_ERRORS, PARAMETERS
 from ..core.task import Reason, State
+from ..core.text.json_hints import batch_hint, object_hint, value_hint
 from ..core.text.labels import parse_label
 from ..core.text.nearest import Nearest
 from ..core.times import (
@@ -78,11 +79,12 @@ _JSON_TYPES = (
 )
 """Media types of a JSON body, with those that clients send by default: ``curl --data`` the form's,
 ``fetch`` that of text."""
+_OTHER_TYPES = {
+    b"multipart/form-data": "; send JSON, with curl as --data and not as --form",
+    NDJSON_TYPE: "; POST /batch takes one object a line",
+}
+"""Media types that clients send by mistake, each with the way out."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-"""Byte order marks that some Windows programs write."""
-_OBJECT_AFTER_OBJECT = re.compile(rb"\}[ \t\r]*\n\s*\{")
-_FORM = re.compile(rb"[A-Za-z_][A-Za-z0-9_.\[\]-]*=")
 _TRUE = ("", "true", "1", "yes")
 _FALSE = ("false", "0", "no")
 # A line from its first character that is not white space in JSON: blank lines do not match.
@@ -164,43 +166,8 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
     try:
         value = strict_json.decode(data)
     except InvalidValue as error:
-        raise _bad_body(_object_advice(data, error) or str(error), error.at) from None
+        raise _bad_body(object_hint(data, str(error)) or str(error), error.at) from None
     return parse_object(value)
-
-
-def _object_advice(data: bytes, error: InvalidValue) -> str:
-    """Return the way out for a body that is refused as an object; empty where none is known."""
-    advice = _advice(data, error, 'a JSON object, such as {"trigger_at": "+6h"}')
-    if not advice and (line := _second_object(data)):
-        return f"line {line} begins another object: expected one, or POST /batch"
-    return advice
-
-
-def _advice(data: bytes, error: InvalidValue, expected: str) -> str:
-    """Return the way out for a body that is refused; empty where none is known.
-
-    :param expected: what the body should be.
-    """
-    if data.startswith(b"@"):
-        return f"the body is the name of a file: send its content, {_FILE}"
-    if _FORM.match(data):
-        return f"the body looks like a form: expected {expected}"
-    if data.startswith(b"\x1f\x8b"):
-        return "the body is compressed with gzip: send it as it is"
-    if data.startswith(_UTF16):
-        return "the body is UTF-16: send UTF-8"
-    if "is not JSON" in str(error) and not data.lstrip().startswith((b"{", b"[")):
-        return f"the body is not JSON: expected {expected}"
-    return ""
-
-
-_FILE = "as curl --data @file does and --data-raw does not"
-
-
-def _second_object(data: bytes) -> int:
-    """Return the number of the line that begins another object after one; 0 where none does."""
-    found = _OBJECT_AFTER_OBJECT.search(data)
-    return 1 + data.count(b"\n", 0, found.end()) if found else 0
 
 
 def parse_object(value: object) -> dict[str, object]:
@@ -212,7 +179,8 @@ def parse_object(value: object) -> dict[str, object]:
     if isinstance(value, InvalidValue):
         raise _bad_body(str(value), value.at)
     if not isinstance(value, dict):
-        raise _bad_body(f"{json_type(value)} is not accepted: expected a JSON object")
+        hint = value_hint(value)
+        raise _bad_body(f"{json_type(value)} is not accepted: expected a JSON object{hint}")
     return value
 
 
@@ -230,24 +198,7 @@ def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
     except strict_json.ItemTooLong as error:
         raise Problem(413, str(error)) from None
     except InvalidValue as error:
-        raise _bad_body(_batch_advice(data, error) or str(error), error.at) from None
-
-
-def _batch_advice(data: bytes, error: InvalidValue) -> str:
-    """Return the way out for a batch that is refused; empty where none is known."""
-    expected = 'a JSON array of tasks, such as [{"task_name": "a", "trigger_at": "+6h", ...}]'
-    if not data.strip():
-        return f"the body is empty: expected {expected}"
-    if advice := _advice(data, error, expected):
-        return advice
-    if not data.lstrip().startswith(b"{"):
-        return ""
-    if line := _second_object(data):
-        return (
-            f"the body is not a JSON array: line {line} begins another object; "
-            "send one object a line with Content-Type: application/x-ndjson"
-        )
-    return f"the body is an object: expected {expected}"
+        raise _bad_body(batch_hint(data, str(error)) or str(error), error.at) from None
 
 
 def _lines(data: bytes) -> Iterator[tuple[object, int]]:
@@ -286,11 +237,13 @@ def _read(request: IRequest, accepted: Sequence[bytes]) -> bytes:
     encoding = (request.getHeader(b"content-encoding") or b"").strip().lower()
     if encoding not in (b"", b"identity"):
         # RFC 9110, section 15.5.16.
-        detail = f"the Content-Encoding is {quoted(encoding.decode('latin-1'))}: expected none"
+        value = quoted(encoding.decode("latin-1"))
+        detail = f"the Content-Encoding is {value}: expected none, so send the body as it is"
         raise Problem(415, detail, headers={"Accept-Encoding": "identity"})
     if (media_type := _content_type(request)) not in accepted:
         value = quoted(media_type.decode("latin-1"))
         also = f" or {NDJSON_TYPE.decode()}" if NDJSON_TYPE in accepted else ""
+        also += _OTHER_TYPES.get(media_type, "")
         raise Problem(415, f"the Content-Type is {value}: expected application/json{also}")
     data: bytes = request.content.read()
     return data.removeprefix(_BYTE_ORDER_MARK)
@@ -465,7 +418,9 @@ def describe_filters(query: Mapping[str, str], labels: Iterable[str]) -> str:
     given += [(LABEL, label) for label in labels]
     if not given:
         raise Problem(
-            400, f"the request has no filter: expected at least one of {', '.join(FILTERS)}"
+            400,
+            "the request has no filter: "
+            f"expected at least one of {', '.join(FILTERS)} in the query string",
         )
     return " ".join(f"{name}={quoted(value)}" for name, value in given)
 

@@ -25,7 +25,7 @@ from ..security.address_policy import AddressPolicy
 from ..server.auth import access_of, author_of, check_name, narrow_prefix
 from ..server.negotiation import wants_calendar
 from ..server.paths import base_path_of
-from ..server.problem import Problem, problem_response
+from ..server.problem import problem_response
 from ..server.router import AnyPathConverter, AppResource
 from ..store import queue, tasks
 from ..store.database import Store
@@ -39,7 +39,7 @@ from .ical import ICS, Calendars
 from .long_poll import LongPoll
 from .openapi.operations import served as openapi_document
 from .openapi.operations import service_document
-from .problems import is_options, problem_for
+from .problems import is_options, no_task, problem_for
 from .requests import (
     BULK,
     LABEL,
@@ -223,7 +223,7 @@ class Api:
         if not seconds or attempts_to is not None:
             task = await self._store.read(tasks.get, key, attempts_to)
         if task is None:
-            raise Problem(404, f"there is no task {key}")
+            raise await no_task(self._store, key, access_of(request).prefix)
         query.pop("wait", None)
         earlier = task.earlier_attempts
         start_from = None if earlier is None else str(earlier)

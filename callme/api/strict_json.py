@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from itertools import chain, repeat
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs leave it out
 
+from ..core.text.json_hints import syntax_hint, utf8_hint
 from ..errors import InvalidValue, pointer_token, quoted
 
 MAX_DEPTH = 50
@@ -60,7 +61,7 @@ def decode(data: bytes) -> object:
         _check_value_count(text, begin)
     value, end = _decode_value(text, begin)
     if (rest := _skip_whitespace(text, end)) != len(text):
-        raise InvalidValue(f"the body is not JSON: expected its end at character {rest}")
+        raise _extra_data(text, rest)
     return value
 
 
@@ -105,9 +106,15 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
         if more := text.startswith(",", at):
             at = _skip_whitespace(text, at + 1)
         elif not text.startswith("]", at):
-            raise InvalidValue(f"the body is not JSON: expected , or ] at character {at}")
+            hint = syntax_hint(text, at, "Expecting ','")
+            raise InvalidValue(f"the body is not JSON: expected , or ] at character {at}{hint}")
     if (rest := _skip_whitespace(text, at + 1)) != len(text):
-        raise InvalidValue(f"the body is not JSON: expected its end at character {rest}")
+        raise _extra_data(text, rest)
+
+
+def _extra_data(text: str, at: int) -> InvalidValue:
+    hint = syntax_hint(text, at, "Extra data")
+    return InvalidValue(f"the body is not JSON: expected its end at character {at}{hint}")
 
 
 def _decode_run(text: str, begin: int) -> tuple[list[object], int]:
@@ -138,7 +145,8 @@ def _decode_utf8(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidValue(
-            f"the body is not UTF-8: byte {error.start} is {data[error.start]:#04x}"
+            f"the body is not UTF-8: byte {error.start} is {data[error.start]:#04x}, "
+            f"{utf8_hint(error)}"
         ) from None
 
 
@@ -202,9 +210,11 @@ def _syntax_error(error: json.JSONDecodeError, offset: int) -> str:
     comma = _TRAILING_COMMA.search(error.doc, max(0, error.pos - 20), error.pos + 20)
     if comma and error.pos in (comma.start(), comma.end() - 1):
         error = json.JSONDecodeError("Illegal trailing comma", error.doc, comma.start())
+    place = f"line {error.lineno}, column {error.colno}"
     if offset or error.lineno == 1:
-        return f"{error.msg} at character {offset + error.pos}"
-    return f"{error.msg} at line {error.lineno}, column {error.colno}"
+        place = f"character {offset + error.pos}"
+    hint = syntax_hint(error.doc, error.pos, error.msg)
+    return f"{error.msg.removesuffix(' at')} at {place}{hint}"
 
 
 def _place_of_refused(text: str, begin: int) -> str:
@@ -328,7 +338,7 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(text: str) -> object:
-    raise InvalidValue(f"{text} is not JSON")
+    raise InvalidValue(f"{text} is not JSON: a number is finite")
 
 
 def _check_surrogates(value: object) -> None:

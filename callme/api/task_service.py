@@ -25,6 +25,7 @@ from ..store.interface import Deleted, PutResult, Rescheduled
 from ..store.listing import actions
 from ..store.listing.plan import select_keys
 from ..store.listing.selection import Selection
+from .problems import no_task
 from .responses import shield
 
 _REFUSALS = {
@@ -32,7 +33,11 @@ _REFUSALS = {
         412,
         "there is no task {key} to replace: a PUT without If-Match creates it",
     ),
-    PutOutcome.EXISTS: (412, "{key} exists already"),
+    PutOutcome.EXISTS: (
+        412,
+        "{key} exists already: a PUT without If-None-Match keeps it if it is equal, "
+        "and one with If-Match: * replaces it",
+    ),
     PutOutcome.CONFLICT: (
         409,
         "another definition exists under {key}: a PUT with If-Match: * replaces it",
@@ -169,7 +174,7 @@ class TaskService:
             operation, target, trigger_at, now, include_all_states=include_all_states
         )
         if result is None:
-            raise Problem(404, f"there is no task {target}")
+            raise await no_task(self._store, target, by.prefix)
         if result.conflict is not None:
             raise Problem(409, result.conflict)
         if not result.moved and any(
@@ -201,7 +206,7 @@ class TaskService:
         else:
             deleted = await self._store.write(tasks.delete_name, target)
         if deleted is None:
-            raise Problem(404, f"there is no task {target}")
+            raise await no_task(self._store, target, by.prefix)
         if isinstance(target, Key) and deleted.running:
             raise Problem(409, f"{target} is running: repeat the request when it has ended")
         self._audit.deleted(by, target, deleted.count)

@@ -67,7 +67,7 @@ from .task import Definition
 from .text.compact_json import encode_compact
 from .text.labels import LABELS_SCHEMA, MAX_LABELS, MAX_VALUE_LENGTH, parse_labels
 from .text.nearest import Nearest
-from .times import MAX_NAME_LENGTH, name_with_at, parse_task_name, parse_trigger
+from .times import MAX_NAME_LENGTH, NO_RECURRING, name_with_at, parse_task_name, parse_trigger
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_RETRY = 1_000
@@ -516,12 +516,15 @@ _ALIASES = {
     **dict.fromkeys(("name", "id"), "task_name"),
 }
 """Names that other schedulers have for a parameter."""
+_RECURRING = ("cron", "cron_expression", "every", "interval", "recurring", "repeat", "rrule")
+"""Names that other schedulers have for a time that repeats."""
 _NEAREST = Nearest([*_PARSERS, *_ALIASES])
 _REQUIRED = {parameter.name: parameter for parameter in PARAMETERS if parameter.is_required}
 _OPTIONAL = {parameter.name for parameter in PARAMETERS if not parameter.is_required}
-_IN_URL = {
+_PLACES = {
     "task_name": ", here or in the URL: PUT /task/<task_name>",
     "trigger_at": ", here or in the URL: PUT /task/<task_name>@<trigger_at>",
+    "callback": ": the URL to call, such as http://example.com/run-it",
 }
 
 
@@ -604,13 +607,15 @@ def _missing(values: Mapping[str, Any], errors: Iterable[FieldError]) -> list[Fi
     """Return an error for each required parameter that has neither a value nor an error."""
     reported = {error.pointer.lstrip("/") for error in errors}
     return [
-        FieldError(f"/{name}", "is required" + _IN_URL.get(name, ""))
+        FieldError(f"/{name}", "is required" + _PLACES.get(name, ""))
         for name in _REQUIRED
         if name not in values and name not in reported
     ]
 
 
 def _refuse_unknown(name: str) -> NoReturn:
+    if name.lower() in _RECURRING:
+        raise InvalidValue(f"{quoted(name)} is not a parameter: {NO_RECURRING}")
     nearest = _NEAREST.find(name) or ""
     nearest = _ALIASES.get(name.lower()) or _ALIASES.get(nearest, nearest)
     advice = f"did you mean {nearest}? Expected" if nearest else "expected"

@@ -48,11 +48,15 @@ _EXPECTED_ABSOLUTE = (
     "or a local time with a zone such as 2028-11-26T09:00[Europe/Berlin]"
 )
 _EXPECTED = f"{_EXPECTED_ABSOLUTE.replace(', or', ',')}, or a duration such as +6h"
+NO_RECURRING = (
+    "callme has no recurring tasks: "
+    "docs/migrating.md, section From cron, has two ways to repeat a task"
+)
+"""The error for an attempt to repeat a task."""
 _FORMS_WITHOUT_MEANING = (
     (
         re.compile(r"@[A-Za-z].*|[0-9*/,A-Za-z?#-]+(?:\s+[0-9*/,A-Za-z?#-]+){4,5}"),
-        "callme has no recurring tasks: "
-        "docs/migrating.md, section From cron, has two ways to repeat a task",
+        NO_RECURRING,
     ),
     (
         re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*", re.ASCII),
@@ -66,8 +70,20 @@ _FORMS_WITHOUT_MEANING = (
         re.compile(r"\d{1,2}:\d\d.*", re.ASCII),
         "expected a date before it, such as 2028-11-26T, and an offset after it, such as Z",
     ),
+    (
+        re.compile(r"\d{8}T\d{4,6}.*", re.ASCII),
+        "expected separators in it, such as 2028-11-26T09:00Z",
+    ),
+    (
+        re.compile(r"0x[0-9A-Fa-f]+|\d+(?:\.\d+)?[eE]\+?\d+", re.ASCII),
+        "expected the digits of a Unix timestamp, such as 1858809600",
+    ),
     (re.compile(r"\+\d+", re.ASCII), "expected a unit after it: w, d, h, m or s"),
     (re.compile(r"\+?-\s*\d.*", re.ASCII), "a duration counts from now on: it cannot be negative"),
+    (
+        re.compile(r"\s+\S+\s*|\S+\s+"),
+        "expected it without the spaces around it",
+    ),
     (
         re.compile(r"(?:in )?[+ ]*\d{1,6}(?:[.,]\d+)?\s*[A-Za-z][A-Za-z0-9 .]*", re.ASCII),
         "expected a duration in whole w, d, h, m and s, in this order, such as +1d12h or +90m",

@@ -68,7 +68,12 @@ def parse_host(text: str) -> str:
             f"{quoted(text)} is not a host: "
             "expected host:port, such as example.com:443, or * for all hosts"
         )
-    return host_of(f"http://{text}/")
+    try:
+        return host_of(f"http://{text}/")
+    except InvalidValue:
+        raise InvalidValue(
+            f"{quoted(text)} is not a host: expected a name or an address, and a port up to 65535"
+        ) from None
 
 
 def parse_settings(body: Mapping[str, object], now: float) -> dict[str, int | None]:
@@ -115,14 +120,20 @@ def _number(value: object, maximum: int) -> int | None:
     return value
 
 
+_EXPECTED_PAUSE = "expected true, false or a time to come, such as +30m"
+
+
 def _pause_end(value: object, now: float) -> int | None:
     if value is None or value is False:
         return None
     if value is True:
         return INDEFINITELY
-    until = parse_trigger(value, now)
+    try:
+        until = parse_trigger(value, now)
+    except InvalidValue as error:
+        if isinstance(value, str) and value.isalpha():
+            raise InvalidValue(f"{quoted(value)} is not accepted: {_EXPECTED_PAUSE}") from None
+        raise error
     if until <= floor_to_minute(now):
-        raise InvalidValue(
-            f"{quoted(value)} is past: expected true, false or a time to come, such as +30m"
-        )
+        raise InvalidValue(f"{quoted(value)} is past: {_EXPECTED_PAUSE}")
     return until

@@ -86,16 +86,20 @@ class Author:
 
     :ivar name: the label of its token, or its address.
     :ivar request_id: identifies its request.
+    :ivar prefix: the beginning of the names that it may see.
     """
 
     name: str
     request_id: str
+    prefix: str = ""
 
 
 def author_of(request: IRequest) -> Author:
     """Return the author of the changes that a request makes."""
-    name = access_of(request).label or client_name(request)
-    return Author(name=name, request_id=getattr(request, "request_id", ""))
+    access = access_of(request)
+    name = access.label or client_name(request)
+    request_id = getattr(request, "request_id", "")
+    return Author(name=name, request_id=request_id, prefix=access.prefix)
 
 
 def client_name(request: IRequest) -> str:
@@ -201,7 +205,7 @@ class Gate:
             return Problem(
                 403,
                 f"the host {printable(authority or b'')} is neither a loopback address nor a name "
-                "without a dot: without tokens, callme accepts no other host",
+                "without a dot: to accept other hosts, set the option --token-file, or --origin",
                 refusal=Refusal.HOST,
             )
         return self._check_origin(request, method, path, authority)
@@ -224,12 +228,18 @@ class Gate:
         if permission is Permission.WRITE or (permission is Permission.READ and safe):
             return None
         if permission is Permission.READ:
-            detail, error = "this token only permits GET", ', error="insufficient_scope"'
+            detail, error = (
+                "this token only permits GET: send one that is not marked read: in the token file",
+                ', error="insufficient_scope"',
+            )
             return _challenge(403, detail, error, refusal=Refusal.READ_ONLY)
         if safe and path in _HEALTH_PATHS:
             return None
         if permission is Permission.UNKNOWN:
-            detail, error = "the token is not known to callme", ', error="invalid_token"'
+            detail, error = (
+                "callme does not know the token: send one of its token file, without the label",
+                ', error="invalid_token"',
+            )
             return _challenge(401, detail, error, refusal=Refusal.TOKEN_WRONG)
         if is_page(path):
             problem = self._check_origin(request, method, path, authority)

@@ -119,6 +119,44 @@ def test_reschedule_to_an_ambiguous_local_time_has_a_warning(
         (b'{"a": tru, "b": 1,}', "Expecting value at character 6"),
         (b'{"payload": [1, ]}', "Illegal trailing comma at character 1"),
         (b'{"retry": 1}\n\n{"retry": 2}', "line 3 begins another object: expected one"),
+        (b"{'retry': 1}", "character 1, found a single quote: names and strings take double"),
+        (b'{"callback": None}', 'character 13, found "None": leave the member out, or write null'),
+        (b'{"retry": undefined}', 'found "undefined": leave the member out'),
+        (b'{"a": True}', 'found "True": write true'),
+        (b"{retry: 1}", 'found "r": names take double quotes'),
+        (b'{"trigger_at" "+6h"}', "found a double quote: a colon is missing after a name"),
+        (b'{"a": "b" "c": "d"}', "found a double quote: a comma is missing"),
+        (b'{"a": "say "hi""}', 'found "h": a comma is missing, or a double quote in a string'),
+        (b'{"a": 1, // soon\n"b": 2}', 'found "/": JSON has no comments'),
+        (b'# soon\n{"a": 1}', "begins with a comment, and JSON has no comments: expected a JSON"),
+        (b"'{\"a\": 1}'", "begins with a single quote, which cmd.exe does not remove: expected"),
+        (b'{\\"a\\": 1}', "found a backslash: this double quote takes no backslash"),
+        (b'"{\\"a\\": 1}"', "this string contains JSON: encode it once, not twice"),
+        (b"[object Object]", "send JSON.stringify(object)"),
+        (b'{"a": 1', "character 7, found the end: the body is cut off"),
+        (b'{"a": ', "found the end: the body is cut off"),
+        (b'{"a": "b', "a double quote is missing at its end, or the body is cut off"),
+        (b'{"a": +6h}', 'found "+": a number has no plus, and a duration such as +6h takes double'),
+        (b'{"a": 05}', 'found "5": a number has no leading zero'),
+        (b'{"a": 1,000}', 'found "0": a number is written as 1000'),
+        (b'{"a": "b\nc"}', r'found "\n": a line feed in a string is written \n'),
+        (b'{"a": "C:\\dir"}', r"found a backslash: a backslash in a string is written \\"),
+        (b'{"a": $NAME}', 'found "$": a placeholder has not been replaced'),
+        (b'{"a": {{name}}}', 'found "{": a placeholder has not been replaced'),
+        ("{\u201ca\u201d: 1}".encode(), r'found "\u201c": write straight double quotes'),
+        ('{"a":\xa01}'.encode(), r'found "\u00a0": this character is invisible'),
+        (b'{"a": 1}}', 'expected its end at character 8, found "}": leave out what follows'),
+        (b"<task/>", "looks like XML or HTML: expected a JSON object"),
+        (b"trigger_at: +6h", "looks like YAML: expected a JSON object"),
+        (b'--b\r\nContent-Disposition: form-data; name="a"\r\n', "looks like a form"),
+        (b"task.json", "is the name of a file"),
+        (b"%7B%22a%22%3A1%7D", "is percent-encoded: send it as it is"),
+        ("{}".encode("utf-16-le"), "is UTF-16: send UTF-8"),
+        ("{}".encode("utf-16-be"), "is UTF-16: send UTF-8"),
+        ('{"a": "\xe9"}'.encode("latin-1"), "byte 7 is 0xe9, as in Latin-1 or Windows-1252; JSON"),
+        (b'{"a": "\xc3', "byte 7 is 0xc3, the body is cut off within a character"),
+        (b"[]", "a list is not accepted: expected a JSON object; POST /batch takes a list"),
+        (b"5", "a number is not accepted: expected a JSON object"),
     ],
 )
 def test_body_that_is_not_json_is_refused_with_the_way_out(
@@ -137,6 +175,10 @@ def test_body_that_is_not_json_is_refused_with_the_way_out(
         (b'{"task_name": "a"},\n{"task_name": "b"}', "the body is an object: expected a JSON"),
         (b" ", "the body is empty: expected a JSON array of tasks"),
         (b"task_name=a", "looks like a form: expected a JSON array of tasks"),
+        (b"task_name,trigger_at\na,+6h\n", "is not a JSON array: expected a JSON array of tasks"),
+        (b'[{"a": 1} {"a": 2}]', 'expected , or ] at character 10, found "{": a comma is missing'),
+        (b"[{'a': 1}]", "found a single quote: names and strings take double quotes"),
+        (b"[", "found the end: the body is cut off"),
     ],
 )
 def test_batch_that_is_not_an_array_is_refused_with_the_way_out(
@@ -195,7 +237,7 @@ def test_line_of_a_batch_is_named_in_its_error(world: World) -> None:
     assert details[0].startswith("line 1: is not JSON: Expecting")
     assert details[1:3] == [
         "line 2: is a list: send an array with Content-Type: application/json",
-        "line 4: is not JSON: Illegal trailing comma at character 7",
+        "line 4: is not JSON: Illegal trailing comma at character 7: leave it out",
     ]
     assert details[3] == "a string is not accepted: expected a JSON object"
 
@@ -235,6 +277,11 @@ def test_all_wrong_members_of_a_value_are_reported(world: World) -> None:
         ({"trigger_at": "10:00"}, "expected a date before it"),
         ({"trigger_at": "5"}, "a duration has a unit, such as +5m"),
         ({"trigger_at": "2020-01-01T00:00Z"}, "expected a time to come, or now"),
+        ({"trigger_at": "20281126T0900Z"}, "expected separators in it, such as 2028-11-26T09:00Z"),
+        ({"trigger_at": "1e9"}, "expected the digits of a Unix timestamp"),
+        ({"trigger_at": "+6h "}, "expected it without the spaces around it"),
+        ({"cron": "0 3 * * *"}, "callme has no recurring tasks"),
+        ({"callback": ""}, "such as http://example.com/run-it"),
     ],
 )
 def test_wrong_parameter_is_refused_with_the_way_out(
@@ -262,6 +309,16 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
         ("POST", "/task/x", 405, "use PUT"),
         ("POST", "/task/", 405, "use PUT"),
         ("PATCH", "/task/x", 405, "use DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("PATCH", "/task/x", 405, "PUT creates or replaces a task, POST /reschedule/<task> moves"),
+        ("DELETE", "/status/x", 405, "; PUT and DELETE /task/<task> change a task"),
+        ("GET", "/batch", 405, "use OPTIONS, POST; POST creates many tasks, GET /status lists"),
+        ("GET", "/reschedule/x", 405, "use OPTIONS, POST; POST moves tasks"),
+        ("GET", "/hosts/a:80", 405, "; GET /hosts lists them"),
+        ("POST", "/forecast", 405, "; PUT /task/<task>?dry_run previews a task"),
+        ("POST", "/healthz", 405, "is not allowed here: use GET, HEAD, OPTIONS"),
+        ("GET", "/status/x", 404, 'no task named "x": GET /status lists the tasks'),
+        ("PUT", "/hosts/example.com:99999", 400, "and a port up to 65535"),
+        ("DELETE", "/hosts/example.com", 400, "expected host:port, such as example.com:443"),
         ("GET", "/tasks/x", 404, "did you mean /task/x?"),
         ("PUT", "/api/v1/tasks/x", 404, "did you mean /task/x?"),
         ("GET", "/jobs", 404, "did you mean /task?"),
@@ -304,6 +361,45 @@ def test_request_is_refused_with_the_way_out(
 ) -> None:
     answer = ask(world, method, path)
     assert answer.status == status
+    assert expected in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        (f"/task/trial-end@{AT + 60}", f"the nearest is trial-end@{AT}, and GET /status/trial-end"),
+        (f"/task/trial-end@{AT + 600}", f"the nearest is trial-end@{AT + 300}, and GET"),
+        (f"/task/trial-ends@{AT}", 'did you mean "trial-end"?'),
+        ("/task/trial", 'did you mean "trial-end"?'),
+        ("/task/unlike", "GET /status lists the tasks"),
+    ],
+)
+def test_missing_task_is_answered_with_the_nearest(world: World, path: str, advice: str) -> None:
+    for at in (AT, AT + 300):
+        put(world, "trial-end", trigger_at=at)
+    for method, place in (("GET", "task"), ("DELETE", "task"), ("POST", "reschedule")):
+        answer = ask(world, method, path.replace("task", place, 1))
+        assert (answer.status, advice in answer.json["detail"]) == (404, True), answer.json
+
+
+def test_pause_that_is_not_a_time_is_refused_with_the_way_out(world: World) -> None:
+    answer = ask(world, "PUT", "/hosts/example.com:80", {"paused": "yes"})
+    assert answer.status == 422
+    assert "expected true, false or a time to come" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("multipart/form-data; boundary=b", "with curl as --data and not as --form"),
+        ("application/x-ndjson", "POST /batch takes one object a line"),
+    ],
+)
+def test_other_media_type_is_refused_with_the_way_out(
+    world: World, kind: str, expected: str
+) -> None:
+    answer = ask(world, "PUT", "/task/a", json.dumps(BODY).encode(), {"Content-Type": kind})
+    assert answer.status == 415
     assert expected in answer.json["detail"]
 
 

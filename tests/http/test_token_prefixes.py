@@ -63,6 +63,14 @@ def ask(client: Client, method: str, path: str, body: object = None, *headers: b
     return response
 
 
+def test_missing_task_reveals_no_name_of_another_prefix(client: Client) -> None:
+    for name in ("team-A", "team-b", "team-a.own"):
+        client.world.put(name, LATER)
+    advice = {name: ask(client, "GET", f"/task/{name}") for name in ("team-a.", "team-a.owner")}
+    assert r"did you mean \"team-a.own\"?" in advice["team-a.owner"]
+    assert not any("team-A" in text or "team-b" in text for text in advice.values())
+
+
 def new_task(name: str) -> dict[str, str]:
     return {"task_name": name, "trigger_at": str(LATER), "callback": "http://example.com/"}
 

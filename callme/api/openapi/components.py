@@ -145,7 +145,10 @@ _PROBLEMS: dict[str, tuple[str, Problem]] = {
         "The token is read-only, or the request is that of a foreign page.",
         Problem(403, "requests from web pages of other sites are not allowed"),
     ),
-    "NotFound": ("The task does not exist.", Problem(404, f"there is no task {examples.KEY}")),
+    "NotFound": (
+        "The task does not exist.",
+        Problem(404, f"there is no task {examples.KEY}: GET /status lists the tasks"),
+    ),
     "RequestTimeout": (
         f"The request took more than {REQUEST_SECONDS} s to arrive.",
         Problem(408, f"the request took more than {REQUEST_SECONDS} s to arrive"),

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m callme.backup",
         description="Copy callme's SQLite file into the new file FILE, which only its owner can "
-        "read. A daemon may use the database meanwhile. The copy is synced and verified.",
+        "read. A daemon may use the database at the same time. The copy is synced and verified.",
     )
     parser.add_argument(
         "--database",

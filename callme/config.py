@@ -130,7 +130,8 @@ class Option:
     def usage(self) -> str:
         """Return the text for ``--help``."""
         default = self.default_help or self.default
-        plain = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", self.text)
+        text = re.sub(r"(?<=[Ss]ee )\[[^]]*\]\(([\w-]+\.md)[^)]*\)", r"docs/\1", self.text)
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", text)
         text = f"{plain[0].upper()}{plain[1:]}."
         return f"{text} [default: {default}]" if default else text
 
@@ -224,8 +225,8 @@ class Settings:
     backup_before_migration: bool = _field(
         Flag,
         parse=_parse_flag,
-        text="copy a SQLite file before a new version of callme migrates its schema, to a file "
-        "beside it whose name ends in `.schema-` and the old schema's number",
+        text="before a new version of callme migrates the schema of a SQLite file, copy the file "
+        "to one beside it, whose name ends in `.schema-` and the number of the old schema",
     )
     concurrency: int = _field(
         Option,
@@ -273,8 +274,8 @@ class Settings:
         ListOption,
         parse=parse_proxy_network,
         text="a proxy that may name the address of its client for the log, in `Forwarded` or "
-        "`X-Forwarded-For`: an address, a CIDR, or `unix` for those that connect through a Unix "
-        "socket. You can repeat the option",
+        "`X-Forwarded-For`: an address, a CIDR, or `unix` for proxies that connect through a "
+        "Unix socket. You can repeat the option",
     )
     base_path: str = _field(
         Option,
@@ -296,7 +297,7 @@ class Settings:
         default="60",
         text="the number of seconds after which callme closes a client's connection without a "
         f"request, {MIN_IDLE_SECONDS} to {MAX_IDLE_SECONDS:,}. Behind a [balancer or a proxy]"
-        "(exposing.md#behind-a-proxy) it must be longer than theirs",
+        "(exposing.md#behind-a-proxy), it must exceed the idle timeout of that",
     )
     allow_network: tuple[Network, ...] = _field(
         ListOption,

@@ -37,7 +37,7 @@ def describe_failure(failure: BaseException) -> str:
 
 
 _SENTENCES: list[tuple[type[BaseException], str]] = [
-    (StaleConnection, "the endpoint closed a kept connection just as it was used again"),
+    (StaleConnection, "the endpoint closed a connection just as callme used it again"),
     (UnaskedData, "the endpoint sent data before it was sent a request"),
     (error.ConnectionRefusedError, "the connection was refused"),
     (error.DNSLookupError, "the name of the host was not found"),
@@ -46,5 +46,5 @@ _SENTENCES: list[tuple[type[BaseException], str]] = [
     (error.ConnectError, "no connection could be made"),
     (error.ConnectionDone, "the endpoint closed the connection without a response"),
     (error.ConnectionLost, "the connection broke before a response came"),
-    (error.ConnectionAborted, "the connection was given up before a response came"),
+    (error.ConnectionAborted, "callme closed the connection before a response came"),
 ]

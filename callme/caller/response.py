@@ -131,7 +131,7 @@ class Response:
             self.close()
             self.done = True
             if not self.code:
-                raise NotHTTP("the answer has no end to its headers")
+                raise NotHTTP("the headers of the response have no end")
         if self._rest_size > MAX_HEAD + MAX_BODY:
             self.done, self.complete = True, False
 

@@ -33,7 +33,7 @@ _REFUSALS = {
     20: "the issuer of the certificate is unknown, or an intermediate certificate is missing",
     21: "the issuer of the certificate is unknown, or an intermediate certificate is missing",
     23: "the certificate is revoked",
-    24: "the certificate is issued by one that is no authority",
+    24: "the issuer of the certificate is not a certificate authority",
     26: "the certificate is not meant for servers",
 }
 
@@ -69,10 +69,10 @@ def check_name(certificate: X509 | None, host: str) -> None:
         else:
             verify_hostname(peer, host.removesuffix("."))
     except VerificationError:
-        raise CertificateRefused("the certificate is not one for this host") from None
+        raise CertificateRefused("the certificate is for another host") from None
     except CertificateError:
         raise CertificateRefused(
-            "the certificate is not one for this host: it has no valid subjectAltName"
+            "the certificate names no host: it has no valid subjectAltName"
         ) from None
     except Exception as error:
         raise CertificateRefused(

@@ -88,14 +88,14 @@ def _json_of(body: bytes) -> Any:
 @click.argument("url")
 @click.option("--json", "json_text", metavar="JSON", help="JSON to send; @FILE or @- reads it.")
 @click.option("--data", metavar="TEXT", help="Text or bytes to send; @FILE or @- reads them.")
-@click.option("--method", "callback_method", help="Method: POST with a payload, else GET.")
+@click.option("--method", "callback_method", help="Default: POST with a payload, or else GET.")
 @click.option(
     "--header",
     "headers",
     metavar="NAME:VALUE",
     type=pair(":"),
     multiple=True,
-    help="Header; repeatable.",
+    help="Header of the call. You can repeat the option.",
 )
 @click.option(
     "--label",
@@ -103,14 +103,17 @@ def _json_of(body: bytes) -> Any:
     metavar="KEY=VALUE",
     type=pair("="),
     multiple=True,
-    help="Label; repeatable.",
+    help="Label of the task. You can repeat the option.",
 )
 @click.option(
-    "--expect", "expected_http_status", multiple=True, help="Status of a success, such as 2xx."
+    "--expect",
+    "expected_http_status",
+    multiple=True,
+    help="Status that counts as success, such as 2xx.",
 )
 @click.option("--retry", type=int, help="Attempts after the first one.")
 @click.option("--retry-delay", type=int, multiple=True, help="Minutes between attempts.")
-@click.option("--max-delay", type=int, help="Minutes after which no attempt starts.")
+@click.option("--max-delay", type=int, help="Minutes after WHEN at which attempts cease.")
 @click.option("--timeout", type=int, help="Seconds for each attempt.")
 @click.option("--on-failure", metavar="URL", help="URL to notify if the task fails.")
 @click.option("--on-success", metavar="URL", help="URL to notify if the task succeeds.")
@@ -125,7 +128,7 @@ def put(session: Session, /, name: str, when: str, url: str, **options: Any) -> 
     callme put report 2028-11-26T09:00[Europe/Berlin] https://example.com/ --json @report.json
     callme put ping +5m https://example.com/ --expect 2xx --retry 3 --retry-delay 1
 
-    You can repeat the command safely if WHEN is a fixed time: callme keeps an equal task as it is.
+    You can repeat the command safely if WHEN is a fixed time: an equal task stays as it is.
     """
     replace, dry_run = options.pop("replace"), options.pop("dry_run")
     with exit_codes():
@@ -199,7 +202,7 @@ def wait(session: Session, key: str, timeout: float | None, as_json: bool) -> No
 @click.command()
 @click.argument("target", metavar="[KEY|NAME]", required=False)
 @click.argument("when", required=False)
-@click.option("--all", "all_states", is_flag=True, help="Scheduled and succeeded tasks too.")
+@click.option("--all", "all_states", is_flag=True, help="Move scheduled and succeeded tasks too.")
 @state_and_filter_options
 @spread_option
 @yes_option
@@ -220,7 +223,7 @@ def reschedule(
     callme reschedule report@1858838400 +1h
     callme reschedule +1h --host api.example.com:443 --spread 30
 
-    Without WHEN, it is the next minute. Prints the old and the new KEY of each task that moves.
+    The default of WHEN is the next minute. Prints the old and the new KEY of each moved task.
     """
     filters = filters_of(given)
     if filters:
@@ -243,7 +246,7 @@ def reschedule(
 def delete(session: Session, /, target: str | None, yes: bool, **given: Any) -> None:
     """Delete a task, all of a name, or those that match filters.
 
-    Prints how many.
+    Prints the number of deleted tasks.
     """
     filters = filters_of(given)
     if (target is None) == (not filters):
@@ -259,11 +262,11 @@ def delete(session: Session, /, target: str | None, yes: bool, **given: Any) -> 
 
 
 @click.command()
-@click.option("--hours", type=int, help="How far to look ahead: 24 by default.")
+@click.option("--hours", type=int, help="Number of hours: 24 by default.")
 @as_json
 @needs_session
 def forecast(session: Session, hours: int | None, as_json: bool) -> None:
-    """Show the calls of the next hours. Names the hosts that are overloaded."""
+    """Show the calls of the next hours, and overloaded hosts."""
     with exit_codes():
         found = session.client.forecast(hours)
     session.output(found, forecast_text, as_json)

@@ -24,9 +24,12 @@ _FILTERS = (
     click.option("--due-before", metavar="WHEN", help="Only tasks due before this time."),
 )
 spread_option = click.option(
-    "--spread", type=click.IntRange(1), metavar="MINUTES", help="Distribute the calls over these."
+    "--spread",
+    type=click.IntRange(1),
+    metavar="MINUTES",
+    help="Distribute the calls over this time.",
 )
-yes_option = click.option("--yes", is_flag=True, help="Do not ask before many tasks are changed.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def filter_options(command: F) -> F:
@@ -80,7 +83,7 @@ def _confirm(verb: str, count: int) -> None:
 
 @click.command()
 @click.argument("when", required=False)
-@click.option("--failed", is_flag=True, help="All failed tasks; filters leave some out.")
+@click.option("--failed", is_flag=True, help="Select all failed tasks; filters narrow this.")
 @filter_options
 @spread_option
 @yes_option
@@ -100,8 +103,8 @@ def retry(
     callme retry --failed --host api.example.com:443 --spread 30
     callme retry --label customer:42 +1h
 
-    Without WHEN, they are called in the next minute. On a terminal, the command first says how
-    many tasks there are, and asks. Prints the old and the new KEY of each task.
+    The default of WHEN is the next minute. On a terminal, the command first says how many tasks
+    there are, and asks for confirmation. Prints the old and the new KEY of each task.
     """
     filters = filters_of(options)
     if not failed and not filters:

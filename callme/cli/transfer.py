@@ -27,7 +27,10 @@ MAX_SHOWN_ERRORS = 10
 @click.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @click.option(
-    "--format", "kind", type=click.Choice(["ndjson", "csv"]), help="By default, the suffix decides."
+    "--format",
+    "kind",
+    type=click.Choice(["ndjson", "csv"]),
+    help="Format of FILE; its suffix by default.",
 )
 @click.option("--errors", type=click.Path(path_type=Path), help="File for the refused tasks.")
 @click.option("--dry-run", is_flag=True, help="Check all tasks, and create none.")
@@ -41,8 +44,8 @@ def import_(
     the API. The first row of CSV names the parameters; columns such as header.Accept and
     label.customer are allowed.
 
-    The exit code is 1 if callme refused a task. With fixed times, the import can be repeated or
-    continued after an interruption: tasks that exist are left as they are.
+    The exit code is 1 if callme refused a task. If the tasks have fixed times, you can repeat the
+    import after an interruption: existing tasks stay as they are.
 
     \b
     callme import tasks.ndjson --errors refused.ndjson
@@ -107,8 +110,9 @@ def _tracked(
 def export(session: Session, name: str | None, state: str) -> None:
     """Print the definitions of tasks as NDJSON.
 
-    `callme import` reads it. callme never discloses secret headers: their value is ***. Set them
-    before you import the tasks; a line on the standard error names each task that has one.
+    `callme import` reads this output. callme never discloses secret headers: their value is ***.
+    Set these headers before you import the tasks. A line on the standard error names each task
+    that has such a header.
     """
     filters = cast("Filters", {"state": state, "limit": 1000})
     with exit_codes():

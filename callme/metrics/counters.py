@@ -40,19 +40,19 @@ class Counters:
         }
         self._lateness = Histogram(
             "callme_attempt_lateness_seconds",
-            "How long after trigger_at the first attempt of a task started.",
+            "Time from trigger_at to the start of the first attempt of a task.",
             buckets=LATENESS,
             registry=registry,
         )
         self._duration = Histogram(
             "callme_attempt_duration_seconds",
-            "How long attempts took.",
+            "Duration of attempts.",
             buckets=DURATION,
             registry=registry,
         )
         self._lost = Counter(
             "callme_claims_lost",
-            "Results of attempts that were not stored, as their claim was no longer held.",
+            "Results of attempts that were not stored because the claim was lost.",
             registry=registry,
         )
         refused = Counter(

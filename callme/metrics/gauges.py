@@ -73,7 +73,7 @@ class GaugeCollector(Collector):
         )
         yield _gauge(
             "callme_saturated_seconds",
-            "For how long calls have found no free slot; 0 if none wait.",
+            "Time for which calls have found no free slot; 0 if none wait.",
             health.saturated_seconds,
         )
         if gauges.longest_turn is not None:
@@ -87,21 +87,21 @@ class GaugeCollector(Collector):
             "Hosts that are paused by settings of their own.",
             health.paused_hosts,
         )
-        yield _gauge("callme_all_paused", "Whether all hosts are paused (1).", health.all_paused)
+        yield _gauge("callme_all_paused", "1 if all hosts are paused, else 0.", health.all_paused)
         yield _gauge(
             "callme_failing_hosts",
-            "Hosts whose last 10 attempts of this daemon have all failed.",
+            "Hosts to which the last 10 attempts of this daemon have all failed.",
             health.failing_hosts,
         )
         if health.last_tick is not None:
             yield _gauge(
                 "callme_last_tick_timestamp_seconds",
-                "When this daemon last queried for due tasks.",
+                "Time at which this daemon last queried for due tasks.",
                 health.last_tick,
             )
         yield _gauge(
             "callme_database_up",
-            "Whether the database answered the last query (1) or not (0).",
+            "1 if the database responded to the last query, else 0.",
             gauges.stats is not None,
         )
         if gauges.stats is not None:
@@ -134,7 +134,9 @@ def _task_gauges(tasks: TaskCounts) -> Iterable[Metric]:
         family.add_metric([state.value, "" if reason is None else reason.value], count)
     yield family
     yield _gauge(
-        "callme_tasks_counted_timestamp_seconds", "When callme_tasks was counted.", tasks.as_of
+        "callme_tasks_counted_timestamp_seconds",
+        "Time at which callme_tasks was counted.",
+        tasks.as_of,
     )
 
 

@@ -154,7 +154,7 @@ class BoundedChannel(HTTPChannel):
         if self._buffered_bytes:
             self.drop()
         else:
-            detail = "too many bytes are being sent to callme at once"
+            detail = "clients send more to callme at once than it buffers: repeat the request later"
             overload = Problem(429, detail, headers=RETRY_LATER, refusal=Refusal.OVERLOAD)
             self._reject(overload)
             self.requests[-1].discard_body()

@@ -259,7 +259,8 @@ class BoundedSite(Site):
         if (now := self.clock.seconds()) - self._full_logged_at >= FULL_LOG_SECONDS:
             self._full_logged_at = now
             log.warn(
-                "{count} clients are connected, the maximum: the longest idle are disconnected",
+                "connection limit reached: {count} clients are connected, so that those idle for "
+                "longest are disconnected",
                 count=self.registry.max_connections,
             )
 

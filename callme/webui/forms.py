@@ -104,7 +104,7 @@ class RescheduleForm(ConfirmationForm):
         return self._form(
             tags.p(f"{effect}, and has all its attempts again. Past attempts stay on record."),
             meaning,
-            time_fields(confirmation.time, errors, "Without a time, it is the next minute."),
+            time_fields(confirmation.time, errors, "The default is the next minute."),
             prefix=RESCHEDULE,
             button_class="go",
             more=tags.button("Preview", name=ACTION_FIELD, value=PREVIEW),

@@ -287,7 +287,9 @@ class Dispatcher:
         calling = maybeDeferred(self._caller.call, claim, self._has_more)
         self._calls[claim_id(claim)] = calling
         calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
-        calling.addErrback(lambda failure: log.failure("the end of a call failed", failure))
+        calling.addErrback(
+            lambda failure: log.failure("handling the end of a call failed", failure)
+        )
 
     def _called(self, outcome: Outcome, claim: Claim) -> None:
         del self._calls[claim_id(claim)]

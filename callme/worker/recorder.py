@@ -95,7 +95,7 @@ class Recorder:
 
         recording = self._store.write(queue.record, claim, transition, self._now())
         recording.addCallbacks(stored, failed)
-        recording.addErrback(lambda failure: log.failure("a record failed", failure))
+        recording.addErrback(lambda failure: log.failure("storing a result failed", failure))
 
     def _release(self, claim: Claim) -> None:
         if self._unrecorded.get(claim_id(claim)) is claim:

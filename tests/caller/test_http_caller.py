@@ -1100,16 +1100,16 @@ async def test_https_endpoint_is_called() -> None:
     ("made", "trusted", "message"),
     [
         ({}, False, "the certificate is self-signed"),
-        ({"name": "other.example"}, True, "the certificate is not one for this host"),
+        ({"name": "other.example"}, True, "the certificate is for another host"),
         (
             {"names": []},
             True,
-            "the certificate is not one for this host: it has no valid subjectAltName",
+            "the certificate names no host: it has no valid subjectAltName",
         ),
         (
             {"names": [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]},
             True,
-            "the certificate is not one for this host",
+            "the certificate is for another host",
         ),
         ({"days": (-2, -1)}, True, "the certificate has expired"),
         ({"days": (1, 2)}, True, "the certificate is not valid yet"),
@@ -1182,7 +1182,7 @@ async def test_certificate_without_the_address_is_refused() -> None:
         caller = HttpCaller(reactor, time.time, 10, authority(pem))
         outcome = await call(caller, endpoint, callback=numeric(endpoint))
         assert outcome.status == status
-        assert status or outcome.detail.startswith("the certificate is not one for this host")
+        assert status or outcome.detail.startswith("the certificate is for another host")
         await caller.close()
         await shut(endpoint)
 

@@ -172,7 +172,7 @@ async def test_tls_through_a_proxy_is_between_callme_and_the_endpoint(proxy: Pro
     caller = caller_through(proxy, contexts=contexts)
     assert (await caller.call(claim(endpoint, "shop.example"))).status == 200
     refused = await caller.call(claim(endpoint, "other.example"))
-    assert refused.detail == "the certificate is not one for this host"
+    assert refused.detail == "the certificate is for another host"
     assert len(proxy.heads) == 2
     assert len(endpoint.requests) == 1
     await caller.close()

@@ -29,6 +29,7 @@ from tests.helpers.openapi_checks import PATHS, template_of
 
 sys.path.insert(0, str(ROOT / "docs/site"))
 
+from badges import DIRECTORY, badges
 from options import options_table
 from reference import PAGE, reference, whole_page
 
@@ -135,6 +136,14 @@ def test_table_of_options_is_made_from_the_options() -> None:
     options = Options()
     known = {option.rstrip("=") for option in options.longOpt} - {"help", "version", "longdesc"}
     assert set(re.findall(r"^\| `--([\w-]+)`", table, re.MULTILINE)) == known
+
+
+def test_badges_have_the_figures_of_the_repository() -> None:
+    """If this fails, run ``python docs/site/badges.py``."""
+    drawn = {path.name: path.read_text(encoding="utf-8") for path in DIRECTORY.iterdir()}
+    assert drawn == badges()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"docs/badges/([^)]+)", readme)) == sorted(drawn)
 
 
 def test_table_of_parameters_is_that_of_the_code() -> None:

@@ -734,7 +734,10 @@ def test_full_server_is_logged_now_and_then(world: World, site: BoundedSite) -> 
             Client(world, site)
         world.clock.advance(FULL_LOG_SECONDS)
         Client(world, site)
-    message = "3 clients are connected, the maximum: the longest idle are disconnected"
+    message = (
+        "connection limit reached: 3 clients are connected, so that those idle for longest "
+        "are disconnected"
+    )
     assert [formatEvent(event) for event in events] == [message, message]
 
 

@@ -231,6 +231,6 @@ def test_help_of_options_is_plain_text(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         parse("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "(needs the extra postgresql): see several machines. [default:" in text
+    assert "(needs the extra postgresql): see docs/scaling.md. [default:" in text
     assert "a Twisted endpoint description. [default: tcp:6777:interface=127.0.0.1]" in text
     assert "`" not in text

@@ -49,7 +49,8 @@ PARAMETERS: dict[str, Schema] = {
     "start_from": query_parameter(
         "start_from",
         ref("Key"),
-        "First key of the page, inclusive; in the list of a name it must have that name.",
+        "First key of the page, inclusive. In a list of the tasks of one name, the key has that"
+        " name.",
     ),
     "bulk_start_from": query_parameter(
         "start_from", ref("Key"), "First key to examine, inclusive: the `next` of a response."
@@ -57,7 +58,8 @@ PARAMETERS: dict[str, Schema] = {
     "bulk_limit": query_parameter(
         "limit",
         integer(1, MAX_BULK_LIMIT) | {"default": DEFAULT_BULK_LIMIT},
-        "Maximum tasks to change. There may be fewer although the response has a `next`.",
+        "Maximum number of tasks to change. callme may change fewer, or none, even if the response"
+        " has a `next`.",
     ),
     "spread": query_parameter(
         "spread",
@@ -75,12 +77,13 @@ PARAMETERS: dict[str, Schema] = {
     "limit": query_parameter(
         "limit",
         integer(1, MAX_LIMIT) | {"default": DEFAULT_LIMIT},
-        "Maximum tasks on a page. It may have fewer, or none, although there is a next page.",
+        "Maximum number of tasks on a page. A page may have fewer, or none, even if there is a next"
+        " one.",
     ),
     "order": query_parameter(
         "order",
         string(enum=list(ORDERS), default=ORDERS[0]),
-        "Order by name, then time, or by time, then name.",
+        "`name` orders by name and then time, `due` by time and then name.",
     ),
     "state": query_parameter("state", ref("State"), "Only tasks in this state."),
     "reason": query_parameter("reason", ref("Reason"), "Only tasks that failed for this reason."),
@@ -96,7 +99,8 @@ PARAMETERS: dict[str, Schema] = {
             "type": "array",
             "items": string(pattern=f"^{LABEL_PATTERN}$", examples=["customer:42"]),
         },
-        "Only tasks with this label, as `key:value`; of several, with all of them.",
+        "Only tasks with this label, written `key:value`. If you repeat the parameter, only tasks"
+        " with all these labels.",
         explode=True,
     ),
     "due_from": query_parameter("due_from", ref("Time"), "Only tasks of this minute or later."),
@@ -142,7 +146,7 @@ _PROBLEMS: dict[str, tuple[str, Problem]] = {
         Problem(401, "callme requires a token: Authorization: Bearer <token>"),
     ),
     "Forbidden": (
-        "The token is read-only, or the request is that of a foreign page.",
+        "The token does not permit the request, or a web page of another site sent it.",
         Problem(403, "requests from web pages of other sites are not allowed"),
     ),
     "NotFound": (
@@ -182,10 +186,12 @@ _PROBLEMS: dict[str, tuple[str, Problem]] = {
     ),
     "TooManyRequests": (
         "Clients send more to callme at once than it buffers.",
-        Problem(429, "too many bytes are being sent to callme at once"),
+        Problem(
+            429, "clients send more to callme at once than it buffers: repeat the request later"
+        ),
     ),
     "TooManyWaiters": (
-        "Too many clients use `wait`. Or as in `TooManyRequests`.",
+        "Too many clients use `wait`, or clients send more to callme at once than it buffers.",
         Problem(429, "too many clients wait for a task: try again later, or without wait"),
     ),
     "HeadersTooLarge": (

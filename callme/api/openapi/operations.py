@@ -29,13 +29,13 @@ from .components import PARAMETERS, error_responses, parameter_refs, responses
 
 DESCRIPTION = """A daemon that calls you back. Register a **task** (a name, a minute, an HTTP \
 endpoint): at that minute callme calls the endpoint, checks the response, retries if necessary, \
-and keeps a record.
+and records every attempt.
 
-A trailing slash of a path is ignored. A path that allows `GET` allows `HEAD`. `OPTIONS` is \
-answered with `204` and `Allow`, other methods with `405` and `Allow`. Every response has \
-`Cache-Control: no-store` (a calendar `private, no-cache`), and the `X-Request-Id` of its \
-request, or one that callme makes. Every error is `application/problem+json` (RFC 9457). Unknown \
-parameters are refused."""
+callme ignores a slash at the end of a path. A path that allows `GET` allows `HEAD`. callme \
+responds to `OPTIONS` with `204` and `Allow`, and to other methods with `405` and `Allow`. Every \
+response has `Cache-Control: no-store` (a calendar has `private, no-cache`) and an \
+`X-Request-Id`: that of the request, or one that callme generates. Every error is \
+`application/problem+json` (RFC 9457). Unknown parameters are refused."""
 
 
 LINKS = {
@@ -225,7 +225,8 @@ def _put(operation_id: str, source: str, example: dict[str, str], *in_path: Sche
     return _operation(
         operation_id,
         f"Create a task, with {source}.",
-        "It may be repeated safely. `If-Match: *` replaces the definition of a `scheduled` task.",
+        "You can repeat the request safely. `If-Match: *` replaces the definition of a `scheduled`"
+        " task.",
         parameters=(*in_path, "dry_run", "if_match", "if_none_match"),
         requestBody={"required": True, "content": content(ref("NewTask"), task=example)},
         successes={
@@ -252,8 +253,8 @@ def _get(operation_id: str, summary: str) -> Operation:
     return _operation(
         operation_id,
         summary,
-        f"The response has the last {ATTEMPTS_PER_PAGE} attempts, and a `next` where earlier ones"
-        f" are on record. The last {MAX_ATTEMPTS:,} attempts of a task are.",
+        f"The response has the last {ATTEMPTS_PER_PAGE} attempts, and a `next` if earlier ones are"
+        f" on record. callme keeps the last {MAX_ATTEMPTS:,} attempts of a task.",
         parameters=(_NAME, _ABSOLUTE_TIME, "wait", "attempts_from"),
         successes={
             "200": response(
@@ -274,7 +275,9 @@ def _get(operation_id: str, summary: str) -> Operation:
 
 _VALIDATORS = {
     "ETag": header(string(), "The version of a calendar.", required=False),
-    "Last-Modified": header(string(), "When a calendar changed, if known.", required=False),
+    "Last-Modified": header(
+        string(), "Time of a calendar's last change, if known.", required=False
+    ),
 }
 
 
@@ -285,12 +288,13 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
     return _operation(
         operation_id,
         summary,
-        "The response is a calendar (RFC 5545) where `Accept` prefers `text/calendar` to"
-        " `application/json`, or where the path ends in `.ics` and no task has a name that does;"
-        " `/status/.ics` always is the calendar of all tasks. It"
-        f" has the tasks scheduled in the next {AHEAD_DAYS} days and those that failed in the last"
-        f" {BACK_DAYS}, at most {MAX_EVENTS} of each. A calendar takes no parameters. It has an"
-        " `ETag` and mostly a `Last-Modified`, for `If-None-Match` and `If-Modified-Since`.",
+        "The response is a calendar (RFC 5545) if `Accept` prefers `text/calendar` to"
+        " `application/json`, or if the path ends in `.ics` and no task has this whole name."
+        " `/status/.ics` is always the calendar of all tasks. A calendar contains the tasks that"
+        f" are scheduled in the next {AHEAD_DAYS} days and those that failed in the last"
+        f" {BACK_DAYS} days, at most {MAX_EVENTS} of each. It takes no parameters. It has an"
+        " `ETag`, and a `Last-Modified` unless it changed twice within one second. A request may"
+        " have `If-None-Match` or `If-Modified-Since`.",
         parameters=(*in_path, *PAGING),
         successes={
             "200": {
@@ -340,9 +344,9 @@ def _reschedule(operation_id: str, summary: str, *in_path: Schema) -> Operation:
     return _operation(
         operation_id,
         summary,
-        "The new time is that of the body, or else the next minute. Of several tasks, the first by"
-        " its old time gets that minute, and each other one the next free minute. A running task is"
-        " never moved.",
+        "The body contains the new time; the default is the next minute. If several tasks move, the"
+        " first one (by its old time) gets that minute, and each following one gets the next free"
+        " minute. A running task never moves.",
         parameters=(*in_path, "all"),
         requestBody={"required": False, "content": content(ref("NewTime"))},
         successes=_MOVED,
@@ -358,8 +362,9 @@ def _reschedule(operation_id: str, summary: str, *in_path: Schema) -> Operation:
 
 _BULK = ("bulk_start_from", "bulk_limit", "dry_run", *FILTERS)
 _BULK_RULES = (
-    " At least one filter is required. Where more tasks match, the response has a `next`: repeat"
-    " the request with it as `start_from`. The action goes on if the client hangs up."
+    " At least one filter is required. If more tasks match, the response has a `next`: repeat"
+    " the request with this value as `start_from`. The action continues even if the client hangs"
+    " up."
 )
 
 
@@ -367,8 +372,9 @@ def _reschedule_all() -> Operation:
     return _operation(
         "rescheduleTasks",
         "Move the tasks that match filters.",
-        "Only failed tasks are moved, unless `all` is given. Each gets the time of the body or else"
-        " the next minute, or the next free minute of its name after that." + _BULK_RULES,
+        "Only failed tasks move, unless you set `all`. Each task gets the minute in the body, which"
+        " is the next minute by default, or the next free minute of its name after it."
+        + _BULK_RULES,
         parameters=("all", "spread", *_BULK),
         requestBody={"required": False, "content": content(ref("NewTime"))},
         successes=_MOVED,
@@ -415,9 +421,9 @@ def _batch() -> Operation:
     return _operation(
         "putBatch",
         "Create many tasks.",
-        "Each task has the result that its own `PUT` would have; an error in one affects no other."
-        " The batch is refused as a whole only where it cannot be parsed, or has more than"
-        f" {MAX_TASKS:,} tasks or {MAX_BATCH:,} bytes.",
+        "The result of each task is that of its own `PUT`. An error in one task does not affect the"
+        " others. callme refuses the whole batch only if it cannot parse it, or if the batch has"
+        f" more than {MAX_TASKS:,} tasks or {MAX_BATCH:,} bytes.",
         parameters=("dry_run",),
         requestBody={
             "required": True,
@@ -453,9 +459,9 @@ def _put_host() -> Operation:
     return _operation(
         "putHost",
         "Pause a host or all hosts, or limit the calls to it.",
-        "Settings that the body does not name stay; null is the default. They hold for all daemons"
-        " on the database together, within a second. Those of `*` hold for each host that has none"
-        " of its own; a pause of `*` holds for every host.",
+        "The body changes the settings that it contains; null resets one to its default. Settings"
+        " apply to all daemons on the database together, within a second. A limit of `*` applies to"
+        " each host that has none of its own. A pause of `*` applies to every host.",
         tag="daemon",
         parameters=(_HOST,),
         requestBody={"required": True, "content": content(ref("NewHostSettings"))},
@@ -473,8 +479,8 @@ def _delete_host() -> Operation:
     return _operation(
         "deleteHost",
         "Return a host or all hosts to the defaults.",
-        "Its pause ends, and its limits no longer apply. The settings of `*` stay unless the path"
-        " names them.",
+        "Its pause ends, and its limits no longer apply. The settings of `*` remain unless the path"
+        " is `/hosts/*`.",
         tag="daemon",
         parameters=(_HOST,),
         successes={"204": {"description": "The host has no settings."}},
@@ -485,9 +491,9 @@ def _forecast() -> Operation:
     return _operation(
         "forecast",
         "Return the number of calls ahead, and the minutes that are overloaded.",
-        "It counts the next call of each `scheduled` task, by minute, without any retries. The"
-        " forecast uses the present limits and throughput: as many calls as there are slots start"
-        " at once, each other one when a call before it has ended.",
+        "It counts the next call of each `scheduled` task, by minute, without any retries. It"
+        " assumes the present limits and throughput: as many calls start at once as there are"
+        " slots, and each further call starts when an earlier one ends.",
         tag="daemon",
         parameters=("hours",),
         successes={

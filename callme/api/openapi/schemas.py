@@ -13,7 +13,7 @@ from ..dry_run import MAX_ATTEMPTS_IN_BATCH
 from . import examples
 from .builders import boolean, count, enum, request_object, response_object, timestamp
 
-_NEXT = "The first task that is left, if more match the filters: `start_from` of the next request."
+_NEXT = "The first of the remaining tasks, if more match the filters: send it as `start_from`."
 _WARNINGS = array(ref("Warning"), "Only in the response to a `PUT`, and only if there are any.")
 
 
@@ -32,7 +32,7 @@ def request_schemas() -> dict[str, Schema]:
             required,
             examples=[examples.NEW_TASK],
             description="`task_name` and `trigger_at` are required too, each in the body or in the"
-            " URL; in both, it must be the same.",
+            " URL. If both contain it, the values must agree.",
         ),
         "Batch": array(ref("NewTask"), maxItems=MAX_TASKS),
         "NewTime": request_object(
@@ -45,10 +45,10 @@ def request_schemas() -> dict[str, Schema]:
                 ),
                 "max_per_minute": nullable(
                     integer(1, MAX_PER_MINUTE),
-                    "Maximum calls that start in any minute; null for any.",
+                    "Maximum calls that start in any minute; null for no limit.",
                 ),
                 "paused": {
-                    "description": "Whether no call starts, or the time until which none does.",
+                    "description": "`true` if no call may start, or the time until which none may.",
                     "anyOf": [{"type": "boolean"}, {"type": "null"}, ref("Time")],
                 },
             },
@@ -102,8 +102,8 @@ def _task_schemas() -> dict[str, Schema]:
         **{name: _or_damaged(schema) for name, schema in _stored_members().items()},
         "damaged": array(
             string(),
-            "The members whose stored values cannot be read: they are null. Unreadable attempts"
-            " are left out. It is absent from a task that is intact.",
+            "Names of the members whose stored values cannot be read, so that they are null."
+            " Unreadable attempts are omitted. An intact task has no `damaged`.",
         ),
     }
     unlisted = {parameter.name for parameter in PARAMETERS if not parameter.is_listed}
@@ -111,11 +111,13 @@ def _task_schemas() -> dict[str, Schema]:
     return {
         "Attempt": response_object(
             {
-                "number": count("A reschedule does not restart it.", 1),
+                "number": count(
+                    "Number of the attempt; it continues to grow after a reschedule.", 1
+                ),
                 "started_at": timestamp("Start of the request."),
                 "lateness_ms": count("Milliseconds from `trigger_at` to the start of the request."),
                 "duration_ms": nullable(
-                    count("Milliseconds that the call took; null where callme stopped during it.")
+                    count("Milliseconds that the call took; null if callme stopped during it.")
                 ),
                 "status": nullable(count("Status of the response, if there was one.")),
                 "reason": nullable(ref("Reason")),
@@ -128,15 +130,15 @@ def _task_schemas() -> dict[str, Schema]:
         "Task": response_object(
             task | _attempt_members() | {"warnings": _WARNINGS},
             optional=(*unlisted, "damaged", "attempts_dropped", "next", "warnings"),
-            description="A task with its payload and attempts. It has `payload_base64` in the place"
-            " of `payload` where the `PUT` had that.",
+            description="A task with its payload and attempts. If the `PUT` contained"
+            " `payload_base64`, the task has that member instead of `payload`.",
         ),
         "Warning": response_object(
             {
                 "pointer": string("A JSON Pointer to a parameter."),
                 "detail": string("A sentence for a person."),
             },
-            description="What is accepted and perhaps not meant.",
+            description="Something that is accepted and that you may not have intended.",
         ),
         "ListedTask": response_object(
             listed_task,
@@ -161,7 +163,7 @@ def _stored_members() -> dict[str, Schema]:
         "reason": nullable(ref("Reason")),
         "detail": string("A sentence for a person."),
         "attempts_used": count("Attempts made, of `1 + retry`."),
-        "attempts_left": count("0 for a task that has ended."),
+        "attempts_left": count("Attempts still possible; 0 for a task that has ended."),
         "next_attempt_at": nullable(timestamp("Time of the next attempt of a `scheduled` task.")),
         "created_at": timestamp("Time of the `PUT`."),
         "finished_at": nullable(timestamp("Time of the success or the failure.")),
@@ -179,12 +181,13 @@ def _attempt_members() -> dict[str, Schema]:
     return {
         "attempts": array(
             ref("Attempt"),
-            "Attempts that have ended, in order; at most"
-            f" {ATTEMPTS_PER_PAGE}, the last ones unless the request has a `start_from`.",
+            f"At most {ATTEMPTS_PER_PAGE} attempts that have ended, in order: the last ones, unless"
+            " the request has a `start_from`.",
             maxItems=ATTEMPTS_PER_PAGE,
         ),
         "attempts_dropped": count(
-            f"Attempts before the last {MAX_ATTEMPTS:,}, which are no longer on record, if any.", 1
+            f"Earlier attempts, no longer on record: callme keeps the last {MAX_ATTEMPTS:,}.",
+            1,
         ),
         "next": string(
             "The `start_from` of the page of earlier attempts, if there is one.",
@@ -211,13 +214,13 @@ def _preview_schemas() -> dict[str, Schema]:
             "The minute of each attempt, if each one fails within its minute.",
         ),
         "expires_at": timestamp("The time from which on no request starts."),
-        "calls_in_minute": count("Tasks due in the minute, with this one.", 1),
+        "calls_in_minute": count("Tasks due in the minute, including this one.", 1),
         "calls_to_host": count(
             "Tasks due in the minute whose callback has the same host and port.", 1
         ),
         "lateness_ms": count(
-            "Milliseconds after which the last of them starts, if there is no backlog"
-            " of earlier minutes.",
+            "Expected lateness of the last of these calls, in milliseconds, if earlier minutes"
+            " leave no backlog.",
         ),
         "rate": ref("Rate"),
         "host_rate": ref("Rate"),
@@ -236,7 +239,8 @@ def _preview_schemas() -> dict[str, Schema]:
         "PutPreview": response_object(
             preview,
             optional=optional,
-            description="The response to a dry run. For a task that is kept it has no forecast.",
+            description="The response to a dry run. If the existing task is kept, the forecast is"
+            " omitted.",
         ),
         "BatchPreview": response_object(
             of_batch,
@@ -332,8 +336,8 @@ def _forecast_schemas() -> dict[str, Schema]:
         "calls": count("Calls that are due.", 1),
     }
     overload = minute | {
-        "lateness_ms": count("Milliseconds after which the last of them starts."),
-        "too_late": count("Maximum calls that start too late.", 1),
+        "lateness_ms": count("Expected lateness of the last of these calls, in milliseconds."),
+        "too_late": count("Maximum number of these calls that start too late.", 1),
     }
     host = string("A host and port; null for all calls of this daemon.")
     overloads = {
@@ -345,7 +349,7 @@ def _forecast_schemas() -> dict[str, Schema]:
         "as_of": timestamp("Time of the query; its result is cached for a short time."),
         "from": timestamp("The minute of `as_of`."),
         "until": timestamp("End of the forecast, exclusive."),
-        "calls": count("All calls, with those that are due already."),
+        "calls": count("All calls of the forecast, including those that are due already."),
         "rate": ref("Rate"),
         "minutes": array(response_object(minute), "The minutes that have calls."),
         "overloaded": array(
@@ -353,17 +357,17 @@ def _forecast_schemas() -> dict[str, Schema]:
             "Minutes whose calls cannot all start within their `max_delay`, at most"
             f" {MAX_OVERLOADS:,}.",
         ),
-        "complete": boolean("False where there was too much to count."),
+        "complete": boolean("False if the forecast is truncated."),
     }
     rate = {
         "calls_per_second": {
             "type": "number",
             "minimum": 0,
-            "description": "Calls that start, and end, in a second.",
+            "description": "Calls that callme completes in a second.",
         },
         "measured": boolean(
-            "True where the rate is measured; false where it is estimated from the limits and the"
-            " rates of other calls."
+            "True if the rate is measured; false if it is estimated from the limits and the rates"
+            " of other calls."
         ),
     }
     return {
@@ -378,16 +382,16 @@ def _forecast_schemas() -> dict[str, Schema]:
 def _host_schemas() -> dict[str, Schema]:
     settings = {
         "max_concurrent": nullable(count("Calls in flight; null for `--per-host`.", 1)),
-        "max_per_minute": nullable(count("Calls that start in a minute; null for any number.", 1)),
+        "max_per_minute": nullable(count("Calls that start in a minute; null for no limit.", 1)),
         "paused": {
-            "description": "Whether no call starts, or until when.",
+            "description": "Whether the host is paused, or the time until which it is.",
             "anyOf": [{"type": "boolean"}, timestamp()],
         },
     }
     host = {
         "host": string("`host:port`."),
         "scheduled": count("Tasks that are `scheduled`."),
-        "due": count("Those of them that are due."),
+        "due": count("Scheduled tasks that are due."),
         "in_flight": count("Calls in flight, of all daemons."),
         "last_success_at": nullable(timestamp("Last success of this daemon since its start.")),
         "last_failure_at": nullable(timestamp("Last failure of this daemon since its start.")),
@@ -413,7 +417,7 @@ def _health() -> Schema:
         "ticking": boolean("Whether the scheduler runs."),
         "writable": boolean("Whether the last write to the database succeeded."),
         "last_tick": nullable(timestamp("Time of the scheduler's last run.")),
-        "backlog": nullable(count("Due tasks that are not claimed; null where it is unknown.")),
+        "backlog": nullable(count("Due tasks that are not claimed; null if unknown.")),
         "calls_in_flight": count("Calls in flight of this daemon."),
         "saturated_seconds": count(
             "Seconds for which calls have found no free slot; 0 if none wait."
@@ -424,5 +428,5 @@ def _health() -> Schema:
     return response_object(
         members,
         optional=members.keys() - {"status"},
-        description="Where the daemon has tokens, a client without one gets the status only.",
+        description="If the daemon uses tokens, a client without one receives the status only.",
     )

@@ -190,14 +190,14 @@ def _effect(content: BulkConfirmation) -> Tag:
             text += " This includes tasks that have succeeded already."
     text += " Tasks that are running are skipped."
     if not content.count.is_exact:
-        text += f" This is done to the first {content.count.number:,} of them."
+        text += f" Only the first {content.count.number:,} tasks are changed."
     return tags.p(text)
 
 
 def _time_fields(content: BulkConfirmation) -> Tag:
     time = TimeInput.of(content.given) if content.given else TimeInput(is_new=True)
     errors = [content.errors[TIME_FIELD]] if TIME_FIELD in content.errors else []
-    return time_fields(time, errors, "Without a time, it is the next minute.")
+    return time_fields(time, errors, "The default is the next minute.")
 
 
 def _spread_field(content: BulkConfirmation) -> list[Tag]:
@@ -206,7 +206,7 @@ def _spread_field(content: BulkConfirmation) -> list[Tag]:
         id=SPREAD, name=SPREAD, type="number", min="0", max=str(MAX_SPREAD_MINUTES), value=value
     )
     hint = tags.p(
-        "An endpoint that was down may not bear all of them at once.",
+        "An endpoint that was down may not be able to handle all calls at once.",
         id="spread-hint",
         class_="hint",
     )

@@ -271,7 +271,7 @@ def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
         if name != "pretty" and name not in known:
             raise _bad_query(name, _unknown_parameter(name, [*known, "pretty"]))
         if name in query:
-            raise _bad_query(name, "is given twice")
+            raise _bad_query(name, "is given twice: expected it once")
         if name != LABEL:
             query[name] = value
     parse_flag(query, "pretty")

@@ -72,7 +72,7 @@ def check_name(certificate: X509 | None, host: str) -> None:
         raise CertificateRefused("the certificate is for another host") from None
     except CertificateError:
         raise CertificateRefused(
-            "the certificate names no host: it has no valid subjectAltName"
+            "the certificate is for another host: it has no valid subjectAltName"
         ) from None
     except Exception as error:
         raise CertificateRefused(

@@ -257,7 +257,7 @@ def _parse_each(value: object, parse: Callable[[object], Any], minimum: int = 1)
         return (parse(value),)
     if not minimum <= len(value) <= MAX_LIST_LENGTH:
         bounds = f"{minimum} to {MAX_LIST_LENGTH}"
-        raise InvalidValue(f"a list of {len(value)}: expected {bounds} values")
+        raise InvalidValue(f"a list with {len(value)} values: expected {bounds} values")
     parsed, errors = [], []
     for index, item in enumerate(value):
         try:
@@ -444,8 +444,8 @@ PARAMETERS = (
         type_name="integer or list",
         documentation="Minutes between the end of an attempt and the start of the next one, "
         f"rounded to the nearest whole minute, 0 to {MAX_MINUTES:,}; in a list, the last "
-        "delay repeats: `[1, 5, 30]`. After 0, the next attempt follows at once; from the eleventh "
-        "attempt on, it waits 1 s, then 2 s, up to a minute.",
+        "delay repeats: `[1, 5, 30]`. With 0, the next attempt follows at once; from the eleventh "
+        "attempt on, it waits 1 s, then 2 s, and so on up to a minute.",
         label="Retry delay",
         to_text=lambda delays: f"{', then '.join(map(str, delays))} min",
         column=JSON_INTEGERS,
@@ -563,11 +563,14 @@ def parse_definition(
             errors += _located(name, value, error)
         else:
             if name in from_url and values[name] != from_url[name]:
-                detail = f"{quoted(value)} and the URL's {quoted(from_url[name])} disagree"
+                detail = (
+                    f"{quoted(value)} and the URL's {quoted(from_url[name])} disagree: "
+                    "expected the same"
+                )
                 errors.append(FieldError(f"/{name}", detail))
     if "payload_base64" in body and "payload" in body:
         errors.append(
-            FieldError("/payload_base64", "is given beside payload: expected one of them")
+            FieldError("/payload_base64", "is given beside payload: expected one of the two")
         )
     if not _REQUIRED.keys() <= values.keys():
         errors += _missing(values, errors)

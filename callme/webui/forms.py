@@ -102,7 +102,7 @@ class RescheduleForm(ConfirmationForm):
             meaning = flash(["New time: ", confirmation.meaning.render(confirmation.now)])
         errors = [confirmation.error] if confirmation.error else []
         return self._form(
-            tags.p(f"{effect}, and has all its attempts again. Past attempts stay on record."),
+            tags.p(f"{effect}, with its full number of attempts. Past attempts stay on record."),
             meaning,
             time_fields(confirmation.time, errors, "The default is the next minute."),
             prefix=RESCHEDULE,
@@ -121,7 +121,7 @@ class RunForm(ConfirmationForm):
     verb = "Run"
 
     def form(self) -> Tag:
-        effect = "The task is called now, and has all its attempts again."
+        effect = "The task is called now, with its full number of attempts."
         if self._confirmation.task.state is State.SUCCEEDED:
             effect = f"The task has succeeded already. {effect}"
         return self._form(tags.p(effect), prefix=RUN, button_class="go")

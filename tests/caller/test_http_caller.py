@@ -441,7 +441,7 @@ async def test_request_is_not_resent_when_a_reused_connection_drops(
     endpoint.answer = lambda connection: connection.hang_up()
     outcome = await call(caller, endpoint, callback_method=method)
     assert outcome.reason is Reason.CONNECTION_FAILED
-    assert outcome.detail == "the endpoint closed a kept connection just as it was used again"
+    assert outcome.detail == "the endpoint closed a connection just as callme used it again"
     assert len(endpoint.requests) == 2
 
 
@@ -1104,7 +1104,7 @@ async def test_https_endpoint_is_called() -> None:
         (
             {"names": []},
             True,
-            "the certificate names no host: it has no valid subjectAltName",
+            "the certificate is for another host: it has no valid subjectAltName",
         ),
         (
             {"names": [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]},

@@ -272,7 +272,7 @@ def test_duplicate_needs_the_secrets_again(world: World) -> None:
 def test_duplicate_names_what_a_form_cannot_hold(world: World) -> None:
     key = world.put("x\u202e", LATER, payload="a" * (MAX_PREFILLED_CHARACTERS + 1)).key
     page = duplicate(world, key)
-    assert "Not copied, as a form cannot hold it: Name, Payload." in page.main
+    assert "Not copied, because a form cannot contain it: Name, Payload." in page.main
     assert (page.form(NEW)["task_name"], page.form(NEW)["payload"]) == ("", "")
     assert visit(world, f"{NEW}?from=y@{LATER}").status == 404
     assert visit(world, f"{NEW}?from=y").status == 404

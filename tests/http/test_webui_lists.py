@@ -340,7 +340,7 @@ def test_form_pauses_limits_and_resumes_a_host(ticking: World) -> None:
     # The form leaves the pause as it is.
     form = visit(ticking, path)
     first = form.all(".//select/option")[0]
-    assert (first.get("value"), text_of(first)) == ("keep", "as it is: until 2027-01-15 12:30")
+    assert (first.get("value"), text_of(first)) == ("keep", "unchanged: until 2027-01-15 12:30")
     fields = {**form.form(path), "paused": "keep", "max_concurrent": ""}
     visit(ticking, path, fields)
     assert settings(ticking) == {**paused, "max_concurrent": None}

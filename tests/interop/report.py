@@ -36,13 +36,13 @@ the record. A callme daemon with default options calls them:
 | unread | 60 | `POST` with 200,000 bytes that the application ignores | 0 |
 | reload | {tasks} | `POST` while the server replaces its workers | 1 |
 
-The pauses between waves are as long as the server keeps an idle connection, 30 ms less, or 30 ms
-more. They are a second long if the server keeps no connection, or keeps it for more than 5 s.
+A pause between waves lasts as long as the server keeps an idle connection, or 30 ms less, or 30 ms
+more. It lasts a second if the server keeps no connection, or keeps it for more than 5 s.
 
-In each cell, `failed` is the number of tasks that failed, and how many of these the server served;
+In each cell, `failed` is the number of failed tasks, with the number that the server served;
 `later` is the number of tasks whose next attempt waits for the next minute, and `again` the number
 of attempts that repeated a failed one. The seconds count from the creation of the tasks to the end
-of the last task; they are no benchmark, as the daemon and the server share two processors.
+of the last task; they are no benchmark, because the daemon and the server share two processors.
 `doubles` is the number of tasks that the server served more than once.
 """
 REMARKS = """Failures that no client can avoid:

@@ -37,7 +37,7 @@ PARAMETERS: dict[str, Schema] = {
     "pretty": query_flag("pretty", "Indent the response."),
     "dry_run": query_flag(
         "dry_run",
-        "Change nothing, and respond with the effect of the request: the same error, or `200`.",
+        "Change nothing, and report what the request would do: with the same error, or `200`.",
     ),
     "hours": query_parameter(
         "hours",
@@ -108,7 +108,8 @@ PARAMETERS: dict[str, Schema] = {
     "wait": query_parameter(
         "wait",
         integer(0, MAX_WAIT_SECONDS) | {"default": 0},
-        f"Respond when the task changes, or after this many seconds, at most {WAIT_LIMIT_SECONDS}.",
+        "Seconds to wait for a change of the task. callme responds when it changes, and after"
+        f" {WAIT_LIMIT_SECONDS} s at the latest.",
     ),
     "if_match": {
         "name": "If-Match",
@@ -120,8 +121,7 @@ PARAMETERS: dict[str, Schema] = {
     "if_none_match": {
         "name": "If-None-Match",
         "in": "header",
-        "description": "With `*`: create a task, and replace none. callme has no other entity"
-        " tags.",
+        "description": "With `*`: fail if the task exists. callme has no other entity tags.",
         "schema": string(examples=["*"]),
     },
 }

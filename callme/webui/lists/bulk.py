@@ -185,7 +185,7 @@ def _effect(content: BulkConfirmation) -> Tag:
             "The tasks and their attempts are deleted permanently. Scheduled ones are not called."
         )
     else:
-        text = "The tasks are called at the new time, and have all their attempts again."
+        text = "The tasks are called at the new time, with their full number of attempts."
         if content.target.filters.state in (None, State.SUCCEEDED):
             text += " This includes tasks that have succeeded already."
     text += " Tasks that are running are skipped."

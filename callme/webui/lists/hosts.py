@@ -210,7 +210,7 @@ def _hint() -> Tag:
     return tags.p(
         "Tasks of a paused host stay scheduled. Their ",
         tags.code("max_delay"),
-        " goes on counting. A limit holds for all daemons together. An empty field means the "
+        " continues to run. A limit applies to all daemons together. An empty field means the "
         "default.",
         id="host-hint",
         class_="hint",
@@ -222,7 +222,7 @@ def _pause_field(form: HostForm) -> Tag:
     if settings.is_paused(form.now):
         until = settings.paused_until
         end = "" if until is None or until >= INDEFINITELY else rfc3339(until * 1000)[:16]
-        kept = f"as it is: until {end.replace('T', ' ')}" if end else "as it is: until resumed"
+        kept = f"unchanged: until {end.replace('T', ' ')}" if end else "unchanged: until resumed"
         choices = {KEEP: kept, **choices}
     select = tags.select(id=PAUSE, name=PAUSE)
     for value, text in {**choices, **_PAUSES}.items():

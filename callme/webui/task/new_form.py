@@ -135,7 +135,7 @@ class NewTaskForm(Element):
             return content.preview.render(content.now)
         if content.omitted:
             labels = ", ".join(content.omitted)
-            return flash(f"Not copied, as a form cannot hold it: {labels}.", "wrong")
+            return flash(f"Not copied, because a form cannot contain it: {labels}.", "wrong")
         return ""
 
     def _error_summary(self) -> Tag:

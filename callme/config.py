@@ -226,7 +226,7 @@ class Settings:
         Flag,
         parse=_parse_flag,
         text="before a new version of callme migrates the schema of a SQLite file, copy the file "
-        "to one beside it, whose name ends in `.schema-` and the number of the old schema",
+        "to another one beside it, whose name ends in `.schema-` and the number of the old schema",
     )
     concurrency: int = _field(
         Option,
@@ -297,7 +297,7 @@ class Settings:
         default="60",
         text="the number of seconds after which callme closes a client's connection without a "
         f"request, {MIN_IDLE_SECONDS} to {MAX_IDLE_SECONDS:,}. Behind a [balancer or a proxy]"
-        "(exposing.md#behind-a-proxy), it must exceed the idle timeout of that",
+        "(exposing.md#behind-a-proxy), this must exceed its idle timeout",
     )
     allow_network: tuple[Network, ...] = _field(
         ListOption,

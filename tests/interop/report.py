@@ -39,7 +39,7 @@ the record. A callme daemon with default options calls them:
 A pause between waves lasts as long as the server keeps an idle connection, or 30 ms less, or 30 ms
 more. It lasts a second if the server keeps no connection, or keeps it for more than 5 s.
 
-In each cell, `failed` is the number of failed tasks, with the number that the server served;
+In each cell, `failed` is the number of failed tasks, and `served` how many of them it served;
 `later` is the number of tasks whose next attempt waits for the next minute, and `again` the number
 of attempts that repeated a failed one. The seconds count from the creation of the tasks to the end
 of the last task; they are no benchmark, because the daemon and the server share two processors.

@@ -71,6 +71,13 @@ def test_calls_of_any_minute_do_not_exceed_the_limit() -> None:
     assert limits.max_in_flight(HOST, 0) == 3
 
 
+def test_calls_before_a_limit_was_set_do_not_count() -> None:
+    limits = Clocks().limits(HostSettings(host=HOST, max_concurrent=9))
+    limits.record_start(HOST)
+    limits.apply(SettingsSnapshot(settings=[HostSettings(host=HOST, max_per_minute=3)]))
+    assert limits.max_in_flight(HOST, 0) == 3
+
+
 def test_daemons_of_a_fleet_share_a_limit() -> None:
     settings = (HostSettings(host=HOST, max_concurrent=8, max_per_minute=3),)
     shares = [Clocks().limits(*settings, daemons=3, rank=rank) for rank in range(3)]

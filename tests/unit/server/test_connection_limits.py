@@ -12,6 +12,7 @@ from callme.server.connection_limits import (
     MAX_CANDIDATES,
     MIN_IDLE_SECONDS,
     MIN_READING_SECONDS,
+    BufferBudget,
     ConnectionRegistry,
 )
 
@@ -81,6 +82,44 @@ def test_surplus_connection_with_its_response_is_dropped_first() -> None:
     found.mark_busy("a")
     found.mark_idle("c", NOW)
     assert [found.pop_surplus(), found.pop_surplus(), found.pop_surplus()] == ["c", "b", None]
+
+
+def test_connections_may_be_open_up_to_the_limit_and_the_headroom() -> None:
+    found: ConnectionRegistry[str] = ConnectionRegistry(max_connections=1, headroom=2)
+    states = []
+    for connection in ("a", "b", "c"):
+        states.append((found.full, found.exhausted))
+        found.add(connection, NOW, is_surplus=connection != "a")
+    assert states == [(False, False), (True, False), (True, False)]
+    assert (found.full, found.exhausted) == (True, True)
+    assert found.pop_evictable(NOW + 9, nothing) is None, "there is no room for another one"
+    found.remove("b")
+    assert not found.exhausted
+    assert found.pop_evictable(NOW + 9, nothing) == "a"
+
+
+def test_one_surplus_connection_is_allowed_whatever_the_headroom() -> None:
+    found: ConnectionRegistry[str] = ConnectionRegistry(max_connections=0, headroom=1)
+    assert found.pop_surplus() is None
+    found.add("a", NOW, is_surplus=True)
+    assert found.pop_surplus() == "a"
+
+
+def test_buffered_bytes_are_those_of_the_latest_usage_of_each_connection() -> None:
+    budget: BufferBudget[str] = BufferBudget(10)
+    for connection, size in (("a", 9), ("a", 4), ("b", 6)):
+        budget.set_usage(connection, size)
+    assert not budget.exceeded
+    budget.set_usage("b", 7)
+    assert budget.exceeded
+    assert budget.largest(lambda _: True) == "b"
+    assert budget.largest(lambda connection: connection == "a") == "a"
+    budget.set_usage("b", 0)
+    assert not budget.exceeded
+    assert budget.largest(lambda connection: connection == "b") is None
+    budget.set_usage("a", 0)
+    budget.set_usage("c", 10)
+    assert not budget.exceeded
 
 
 class SocketTransport:

@@ -557,3 +557,17 @@ def test_tasks_of_a_paused_host_are_called_when_its_pause_ends_between_two_ticks
     assert dispatching.calls == []
     dispatching.world.turn_to(NOON + 6)
     assert dispatching.calls == ["task"]
+
+
+def test_close_waits_for_the_record_of_an_orphan(dispatching: Dispatching) -> None:
+    store = dispatching.world.store
+    dispatching.put()
+    claims = World.result(store.run(queue.claim, {HOST: 1}, NOON))
+    recording: Deferred[bool] = Deferred()
+    store.overrides[queue.record] = lambda *_: recording
+    dispatching.start()
+    dispatching.dispatcher.recover_orphans(claims)
+    closed = dispatching.close()
+    assert closed == []
+    recording.callback(True)
+    assert closed == [None]

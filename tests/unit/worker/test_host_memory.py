@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from callme.worker.host_memory import MAX_TRACKED_HOSTS, PROMPT_SECONDS, HostMemory, Trust
+import pytest
+
+from callme.worker import host_memory
+from callme.worker.host_memory import (
+    FAILURES_IN_A_ROW,
+    MAX_TRACKED_HOSTS,
+    PROMPT_SECONDS,
+    HostMemory,
+    Trust,
+)
 
 
 def call_once(hosts: HostMemory, host: str, *, responded: bool) -> None:
@@ -78,3 +87,26 @@ def test_hosts_called_longest_ago_are_evicted() -> None:
     call_once(hosts, "new", responded=True)
     assert hosts.trust("h1", 0) is Trust.UNKNOWN
     assert {hosts.trust(host, 0) for host in ("h0", "h2", "new")} == {Trust.KNOWN}
+
+
+def test_host_is_failing_until_an_attempt_succeeds() -> None:
+    hosts = HostMemory()
+    counts = []
+    for _ in range(FAILURES_IN_A_ROW + 1):
+        hosts.record_result("a", succeeded=False, at=5)
+        counts.append(hosts.failing())
+    assert counts == [0] * (FAILURES_IN_A_ROW - 1) + [1, 1]
+    hosts.record_result("a", succeeded=True, at=7)
+    assert hosts.failing() == 0
+    results = hosts.results["a"]
+    assert (results.last_failure_at, results.last_success_at, results.failures) == (5, 7, 0)
+
+
+def test_results_of_hosts_called_longest_ago_are_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_memory, "MAX_TRACKED_HOSTS", 2)
+    hosts = HostMemory()
+    for host in ("a", "b", "a"):
+        hosts.record_result(host, succeeded=True, at=1)
+    assert list(hosts.results) == ["b", "a"]
+    hosts.record_result("c", succeeded=True, at=1)
+    assert list(hosts.results) == ["a", "c"]

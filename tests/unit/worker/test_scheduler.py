@@ -589,6 +589,28 @@ def test_tick_during_stop_starts_no_calls(world: World, step: Any) -> None:
     assert world.task(TASK).state is State.SCHEDULED
 
 
+def test_tick_writes_nothing_more_after_the_stop(world: World) -> None:
+    """The database is about to be closed, and another daemon recovers the orphans."""
+    waiting: Deferred[Any] = Deferred()
+    scans: list[float] = []
+    world.store.overrides[queue.take_orphans] = lambda *_, **__: waiting
+    world.store.overrides[queue.expire_overdue] = scans.append
+    world.scheduler.start()
+    stop(world)
+    waiting.callback([])
+    assert scans == []
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_scheduler_can_be_stopped_twice(is_shared: bool) -> None:
+    world = World(is_shared=is_shared)
+    world.scheduler.start()
+    for _ in range(2):
+        world.result(stop(world))
+    assert world.clock.getDelayedCalls() == []
+    world.close()
+
+
 def test_tick_that_ends_after_the_stop_purges_nothing(world: World) -> None:
     waiting: Deferred[Any] = Deferred()
     purged: list[Any] = []
@@ -749,6 +771,25 @@ def test_purge_spares_the_outcomes_of_the_last_day_and_pauses_between_batches() 
     assert len(purges) == 2
     world.turn_to(NOON + 10)
     assert len(purges) == 3
+    world.close()
+
+
+def test_purge_in_progress_is_not_begun_again() -> None:
+    world = World(retention=3)
+    purging: list[Deferred[int]] = []
+
+    def purge(*limits: Any) -> Deferred[int]:
+        purging.append(Deferred())
+        return purging[-1]
+
+    world.store.overrides[queue.purge] = purge
+    world.scheduler.start()
+    world.turn_to(NOON + 60)
+    assert len(purging) == 1
+    purging[0].callback(0)
+    world.turn_to(NOON + 120)
+    assert len(purging) == 2
+    purging[1].callback(0)
     world.close()
 
 

@@ -13,6 +13,7 @@ from callme.store.database import Unfinished
 from callme.store.group_commit import (
     MAX_AGE_SECONDS,
     MAX_AGE_SINGLY_SECONDS,
+    MIN_BATCH,
     PARALLEL_AFTER_SECONDS,
     GroupCommit,
 )
@@ -28,7 +29,7 @@ class Locked(Exception):
 class Database:
     """Transactions that end when the test decides; a connection is the list of its writes."""
 
-    def __init__(self, max_parallel: int = 1) -> None:
+    def __init__(self, max_parallel: int = 1, max_batch: int = 3) -> None:
         self.clock = Clock()
         self.committed: list[list[str]] = []
         self.published: list[Changes] = []
@@ -38,7 +39,7 @@ class Database:
             transact=self.transact,
             fails_all=lambda failure: failure.check(Locked) is not None,
             publish=self.published.append,
-            max_batch=3,
+            max_batch=max_batch,
             keys=lambda operation: operation.__dict__["keys"],
             max_parallel=max_parallel,
         )
@@ -119,6 +120,18 @@ def test_failing_write_does_not_fail_the_only_other_one(texts: tuple[str, str]) 
     assert database.committed == [["a"]]
     assert responses["a"] == ["A"]
     assert values(responses["bad"]) == ["ValueError('bad')"]
+
+
+def test_long_queue_is_written_in_halves_of_at_least_a_minimum_and_at_most_a_maximum() -> None:
+    database, responses = Database(max_batch=4 * MIN_BATCH), list[Any]()
+    for _ in range(10 * MIN_BATCH):
+        database.write("a", responses)
+    database.clock.advance(0)
+    while database.running:
+        database.finish()
+    sizes = [len(written) / MIN_BATCH for written in database.committed]
+    assert sizes == [4, 3, 1.5, 1, 0.5]
+    assert len(responses) == 10 * MIN_BATCH
 
 
 def test_connection_error_fails_the_whole_batch() -> None:

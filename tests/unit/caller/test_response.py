@@ -84,6 +84,10 @@ RESPONSES: list[tuple[bytes, tuple[int, bytes, bool, bool]]] = [
         + b"Content-Length: 0\r\n\r\n",
         (200, b"", True, True),
     ),
+    (
+        b"HTTP/1.1 199 Last\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nok",
+        (200, b"ok", True, True),
+    ),
     # Heads that are not complete, or not quite right: the status line counts
     (OK + b"Content-Le", (200, b"", False, False)),
     (OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok", (200, b"", True, False)),

@@ -63,6 +63,17 @@ def test_memory_and_length_of_the_line_are_bounded(
     assert line.endswith(", 6 more")
 
 
+def test_known_peer_is_counted_although_the_memory_is_full(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "MAX_SOURCES", 1)
+    record = Refusals(Clock())
+    for number in (1, 1, 2):
+        record.record(Refusal.HOST, f"192.0.2.{number}")
+    record.flush()
+    assert lines == ["requests refused: 2 host from 192.0.2.1, 1 host from other peers"]
+
+
 def test_flush_without_refusals_logs_nothing(lines: list[str]) -> None:
     record = Refusals(Clock())
     record.flush()

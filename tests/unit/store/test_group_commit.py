@@ -168,6 +168,7 @@ def test_idle_waits_for_queued_writes() -> None:
 
 def test_store_is_unhealthy_from_a_batch_error_until_a_commit() -> None:
     database, responses = Database(), list[Any]()
+    assert not database.commits.failing
     for text, error, failing in (
         ("a", None, False),
         ("bad", None, False),

@@ -70,8 +70,8 @@ _ARITHMETIC: dict[type[ast.operator], str] = {
 }
 _FUNCTIONS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _LOG = {"log", "log_store_failure"}
-# They shape a class of attrs, not its behaviour.
-_SHAPES = {"init", "eq", "kw_only", "repr", "order", "hash", "slots", "frozen"}
+# They shape a class of attrs, not its behaviour; the last one is an assertion.
+_SHAPES = {"init", "eq", "kw_only", "repr", "order", "hash", "slots", "frozen", "strict"}
 _LOOSE = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.NamedExpr)
 _REMOVED = (ast.Delete, ast.Raise, ast.Break, ast.Continue, ast.AugAssign)
 # A class without one of its attributes fails in every test.

@@ -17,6 +17,7 @@ from callme.caller.response import NotHTTP
     ("failure", "described"),
     [
         (SSL.Error([("lib", "function", "wrong version")]), "wrong version"),
+        (SSL.Error([("lib", "function")]), "no reason given"),
         (SSL.Error(), "no reason given"),
         (SSL.SysCallError(104, "ECONNRESET"), "no reason given"),
     ],

@@ -183,10 +183,12 @@ def test_response_to_head_ends_with_its_head(framing: bytes) -> None:
     ],
 )
 def test_retry_after_survives_a_malformed_head(head: bytes, expected: Any) -> None:
-    response = parse(b"HTTP/1.1 503 Busy\r\n" + head + b"\r\n")
-    response.close()
-    assert response.code == 503
-    assert response.headers.getRawHeaders(b"retry-after") == expected
+    whole = b"HTTP/1.1 503 Busy\r\n" + head + b"\r\n"
+    for parts in ([whole], whole.splitlines(keepends=True)):
+        response = parse(*parts)
+        response.close()
+        assert response.code == 503
+        assert response.headers.getRawHeaders(b"retry-after") == expected
 
 
 def test_trailer_is_not_a_header() -> None:

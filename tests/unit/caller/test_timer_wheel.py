@@ -21,6 +21,17 @@ def test_deadline_fires_on_time_and_not_early() -> None:
     assert clock.getDelayedCalls() == []
 
 
+def test_short_deadline_fires_within_a_tenth_of_a_second() -> None:
+    clock, done = Clock(), list[str]()
+    wheel = TimerWheel(clock)
+    wheel.set(0.25, lambda: done.append("one"))
+    clock.advance(0.2)
+    assert done == []
+    clock.advance(0.11)
+    assert done == ["one"]
+    assert wheel._delayed_calls == {}, "it would grow with each tick"
+
+
 def test_deadlines_of_one_slot_share_a_timer() -> None:
     clock, done = Clock(), list[int]()
     wheel = TimerWheel(clock)

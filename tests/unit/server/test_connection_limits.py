@@ -96,6 +96,14 @@ def test_connections_may_be_open_up_to_the_limit_and_the_headroom() -> None:
     assert found.pop_evictable(NOW + 9, nothing) == "a"
 
 
+def test_closed_connection_is_not_evicted() -> None:
+    found = registry("a", "b", "c")
+    found.mark_idle("a", NOW)
+    found.remove("a")
+    found.remove("b")
+    assert [found.pop_evictable(NOW + 9, nothing) for _ in range(2)] == ["c", None]
+
+
 def test_one_surplus_connection_is_allowed_whatever_the_headroom() -> None:
     found: ConnectionRegistry[str] = ConnectionRegistry(max_connections=0, headroom=1)
     assert found.pop_surplus() is None

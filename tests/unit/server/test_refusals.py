@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from callme.server import refusals
-from callme.server.refusals import LISTED_SOURCES, LOG_SECONDS, Refusal, Refusals
+from callme.server.refusals import (
+    LISTED_SOURCES,
+    LOG_SECONDS,
+    Refusal,
+    Refusals,
+    peer_name,
+)
 
 
 @pytest.fixture
@@ -61,6 +68,23 @@ def test_memory_and_length_of_the_line_are_bounded(
     assert line.startswith("requests refused: 990 token_missing from other peers, 1 token_missing")
     assert line.count(" from ") == LISTED_SOURCES
     assert line.endswith(", 6 more")
+
+
+def test_each_line_counts_what_was_refused_since_the_one_before(lines: list[str]) -> None:
+    clock = Clock()
+    record = Refusals(clock)
+    for peer in ("192.0.2.1", "192.0.2.2"):
+        record.record(Refusal.HOST, peer)
+        clock.advance(LOG_SECONDS)
+    assert lines == [
+        "requests refused: 1 host from 192.0.2.1",
+        "requests refused: 1 host from 192.0.2.2",
+    ]
+
+
+def test_peer_without_an_ip_address_has_a_name() -> None:
+    assert peer_name(IPv4Address("TCP", "192.0.2.1", 80)) == "192.0.2.1"
+    assert peer_name(UNIXAddress("/run/callme")) == "a local socket"
 
 
 def test_known_peer_is_counted_although_the_memory_is_full(

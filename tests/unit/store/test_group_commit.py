@@ -162,8 +162,10 @@ def test_idle_waits_for_queued_writes() -> None:
     database.commits.idle().addCallback(lambda _: idle.append("after"))
     assert idle == ["before"]
     database.clock.advance(0)
+    database.commits.idle().addCallback(lambda _: idle.append("during"))
+    assert idle == ["before"], "a transaction is in flight"
     database.finish()
-    assert idle == ["before", "after"]
+    assert idle == ["before", "after", "during"]
 
 
 def test_store_is_unhealthy_from_a_batch_error_until_a_commit() -> None:
@@ -251,6 +253,16 @@ def test_second_transaction_begins_while_a_long_one_is_in_flight() -> None:
     assert responses == ["B", "C", "A", "D"]
     assert database.commits.idle().called
     assert database.clock.getDelayedCalls() == []
+
+
+def test_writes_beyond_a_full_transaction_begin_another_one_soon() -> None:
+    database, responses = Database(max_parallel=2), list[Any]()
+    for text in "abcd":
+        database.write(text, responses)
+    database.clock.advance(0)
+    assert [len(operations) for operations, _ in database.running] == [3]
+    database.clock.advance(PARALLEL_AFTER_SECONDS)
+    assert [len(operations) for operations, _ in database.running] == [3, 1]
 
 
 def test_no_more_transactions_than_allowed_are_in_flight() -> None:

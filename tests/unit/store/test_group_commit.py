@@ -120,6 +120,12 @@ def test_failing_write_does_not_fail_the_only_other_one(texts: tuple[str, str]) 
     assert database.committed == [["a"]]
     assert responses["a"] == ["A"]
     assert values(responses["bad"]) == ["ValueError('bad')"]
+    # After that, writes share a transaction again.
+    for text in ("c", "d"):
+        database.write(text, [])
+    database.clock.advance(0)
+    database.finish()
+    assert database.committed == [["a"], ["c", "d"]]
 
 
 def test_long_queue_is_written_in_halves_of_at_least_a_minimum_and_at_most_a_maximum() -> None:

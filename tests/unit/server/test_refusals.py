@@ -99,9 +99,11 @@ def test_known_peer_is_counted_although_the_memory_is_full(
 
 
 def test_flush_without_refusals_logs_nothing(lines: list[str]) -> None:
-    record = Refusals(Clock())
+    clock = Clock()
+    record = Refusals(clock)
     record.flush()
     record.record(Refusal.OVERLOAD, "192.0.2.1")
     record.flush()
     record.flush()
     assert len(lines) == 1
+    assert clock.getDelayedCalls() == []

@@ -874,6 +874,20 @@ async def test_each_commit_reports_its_operations(store: Store) -> None:
     assert published[0].due_hosts == {HOST: NOON}
 
 
+async def test_ends_of_many_calls_share_a_commit(store: Store) -> None:
+    for number in range(7):
+        await put(store, f"n{number}", retry=0)
+    claims = await claim_all(store)
+    published = record_changes(store)
+    records = [Deferred.fromCoroutine(finish(store, claim, 500)) for claim in claims]
+    assert await gatherResults(records) == [True] * 7
+    assert [changes.operations for changes in published] == [7]
+    for claim in claims:
+        task = await store.read(tasks.get, claim.definition.key)
+        assert task is not None
+        assert [attempt.status for attempt in task.attempts or ()] == [500]
+
+
 async def test_a_commit_is_published_before_its_results_are_returned(store: Store) -> None:
     order: list[str] = []
     store.changes.subscribe(lambda _: order.append("published"))

@@ -983,7 +983,7 @@ async def test_every_write_names_what_it_changes(store: Store) -> None:
 
 
 async def test_record_whose_result_was_lost_is_published_when_it_is_repeated(store: Any) -> None:
-    key = await put(store)
+    key = await put(store, on_success="http://notify.example/")
     (claim,) = await claim_all(store)
     published = record_changes(store)
     transact: Callable[[Any], Deferred[Any]] = store._commits._transact
@@ -1003,6 +1003,7 @@ async def test_record_whose_result_was_lost_is_published_when_it_is_repeated(sto
     assert await finish(store, claim, 200)
     assert [one.key for changes in published for one in changes.transitions] == [key]
     assert published[0].lost == []
+    assert published[0].due_hosts == {"notify.example:80": NOON}, "its notification waits"
 
 
 async def test_a_result_of_a_lost_claim_is_published_as_lost(store: Store) -> None:
@@ -1285,6 +1286,9 @@ async def test_attempts_are_read_in_pages(store: Store, monkeypatch: pytest.Monk
     assert await store.read(tasks.get_if_modified, {key: None}, 1) == {key: last}
     beyond = await store.read(tasks.get, key, 999_999_999)
     assert beyond == last
+    without = await store.read(tasks.get, await put(store, "other"), 5)
+    assert without is not None
+    assert (without.attempts, without.first_attempt, without.last_attempt) == ((), 1, 0)
 
 
 async def test_only_the_last_attempts_stay_on_record(

@@ -113,19 +113,15 @@ def test_one_surplus_connection_is_allowed_whatever_the_headroom() -> None:
 
 def test_buffered_bytes_are_those_of_the_latest_usage_of_each_connection() -> None:
     budget: BufferBudget[str] = BufferBudget(10)
-    for connection, size in (("a", 9), ("a", 4), ("b", 6)):
+    usages = (("a", 9), ("a", 4), ("b", 6), ("b", 7), ("b", 0), ("a", 0), ("c", 10))
+    exceeded, largest = [], []
+    for connection, size in usages:
         budget.set_usage(connection, size)
-    assert not budget.exceeded
-    budget.set_usage("b", 7)
-    assert budget.exceeded
-    assert budget.largest(lambda _: True) == "b"
-    assert budget.largest(lambda connection: connection == "a") == "a"
-    budget.set_usage("b", 0)
-    assert not budget.exceeded
-    assert budget.largest(lambda connection: connection == "b") is None
-    budget.set_usage("a", 0)
-    budget.set_usage("c", 10)
-    assert not budget.exceeded
+        exceeded.append(budget.exceeded)
+        largest.append(budget.largest(lambda _: True))
+    assert exceeded == [False, False, False, True, False, False, False]
+    assert largest == ["a", "a", "b", "b", "a", None, "c"]
+    assert budget.largest(lambda connection: connection != "c") is None
 
 
 class SocketTransport:

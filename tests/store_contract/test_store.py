@@ -874,6 +874,25 @@ async def test_each_commit_reports_its_operations(store: Store) -> None:
     assert published[0].due_hosts == {HOST: NOON}
 
 
+async def test_put_that_must_not_create_does_not_among_puts_made_at_once(store: Store) -> None:
+    late = NOON + 3600
+    puts = (
+        (definition("new"), PutCondition.NONE, NOW),
+        (definition("missing"), PutCondition.MUST_EXIST, NOW),
+        (definition("late", max_delay=1), PutCondition.NONE, late),
+        (definition("last"), PutCondition.MUST_NOT_EXIST, NOW),
+    )
+    results = await gatherResults([store.write(tasks.put, *one) for one in puts])
+    assert [one.outcome for one in results] == [
+        PutOutcome.CREATED,
+        PutOutcome.MISSING,
+        PutOutcome.NEVER_RUNS,
+        PutOutcome.CREATED,
+    ]
+    states = [await state_of(store, one.key) for one, _, _ in puts]
+    assert states == [State.SCHEDULED, None, None, State.SCHEDULED]
+
+
 async def test_ends_of_many_calls_share_a_commit(store: Store) -> None:
     for number in range(7):
         await put(store, f"n{number}", retry=0)

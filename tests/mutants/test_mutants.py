@@ -162,6 +162,13 @@ def test_line_that_no_test_runs_has_no_tests() -> None:
     assert recorded.tests_of(found[6], SOURCE) == {}
 
 
+def test_tests_of_a_coroutine_are_those_of_all_its_lines() -> None:
+    source = b"async def f(x):\n    await g()\n    return x\n"
+    recorded = Recorded(seconds={"t1": 0.1}, lines={"callme/a.py": {"2": ["t1"]}})
+    (_, last) = mutants("callme/a.py", source)
+    assert set(recorded.tests_of(last, source)) == {"t1"}
+
+
 def test_planted_module_is_imported_instead_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     module = "callme/worker/slots.py"
     name = "callme.worker.slots"

@@ -75,14 +75,18 @@ class Recorded:
     def tests_of(self, mutant: Mutant, source: bytes) -> dict[str, float]:
         """Return the tests that run the changed statement, with the seconds that each takes.
 
-        A statement outside functions is run by imports alone. Its tests are those of the lines
-        that use what it defines, or else those of the whole module.
+        Before Python 3.12, lines that a coroutine runs after it has caught an exception are not
+        recorded: the tests of a coroutine are those of all its lines. A statement outside functions
+        is run by imports alone. Its tests are those of the lines that use what it defines, or else
+        those of the whole module.
         """
-        by_line = self.lines[mutant.module]
-        tests = _of_lines(by_line, range(mutant.lines[0], mutant.lines[1] + 1))
-        if not tests:
-            tests = _of_lines(by_line, _lines_that_use(ast.parse(source), mutant))
-        if not tests and not _is_in_function(ast.parse(source), mutant):
+        by_line, tree = self.lines[mutant.module], ast.parse(source)
+        function = _function_of(tree, mutant)
+        lines: Iterable[int] = range(mutant.lines[0], mutant.lines[1] + 1)
+        if isinstance(function, ast.AsyncFunctionDef):
+            lines = range(function.lineno, (function.end_lineno or 0) + 1)
+        tests = _of_lines(by_line, lines) or _of_lines(by_line, _lines_that_use(tree, mutant))
+        if not tests and function is None:
             tests = _of_lines(by_line, map(int, by_line))
         return {test: self.seconds[test] for test in tests if test in self.seconds}
 
@@ -105,12 +109,15 @@ def _lines_that_use(tree: ast.Module, mutant: Mutant) -> Iterator[int]:
             yield node.lineno
 
 
-def _is_in_function(tree: ast.Module, mutant: Mutant) -> bool:
-    return any(
-        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body[0].lineno <= mutant.lines[0] <= (node.end_lineno or 0)
+def _function_of(tree: ast.Module, mutant: Mutant) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """Return the innermost function whose body has the changed statement."""
+    found = [
+        node
         for node in ast.walk(tree)
-    )
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body[0].lineno <= mutant.lines[0] <= (node.end_lineno or 0)
+    ]
+    return max(found, key=lambda node: node.lineno, default=None)
 
 
 def prepare() -> None:

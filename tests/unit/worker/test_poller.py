@@ -119,6 +119,17 @@ def test_poller_that_never_started_can_be_stopped() -> None:
     world.close()
 
 
+def test_outage_that_begins_before_the_first_poll_is_logged() -> None:
+    world = World(is_shared=True)
+    world.scheduler.start()
+    world.store.is_broken = True
+    with capturedLogs() as events:
+        world.turn_to(NOON + 1.1)
+    lines = [formatEvent(event) or "" for event in events]
+    assert [line.partition(":")[0] for line in lines] == ["polling for due tasks failed"]
+    world.close()
+
+
 def test_each_outage_is_logged_once(shared: World) -> None:
     with capturedLogs() as events:
         for _ in range(2):

@@ -110,3 +110,13 @@ def test_results_of_hosts_called_longest_ago_are_evicted(monkeypatch: pytest.Mon
     assert list(hosts.results) == ["b", "a"]
     hosts.record_result("c", succeeded=True, at=1)
     assert list(hosts.results) == ["a", "c"]
+
+
+def test_host_without_a_response_to_its_last_call_is_unresponsive() -> None:
+    hosts = HostMemory()
+    for call in ("in flight", "first", "last"):
+        hosts.begin_call("a", call, 0.0)
+    hosts.end_call("a", "first", responded=True)
+    assert hosts.trust("a", 0) is Trust.RESPONSIVE
+    hosts.end_call("a", "last", responded=False)
+    assert hosts.trust("a", 0) is Trust.UNRESPONSIVE

@@ -116,7 +116,7 @@ def test_host_without_a_response_to_its_last_call_is_unresponsive() -> None:
     hosts = HostMemory()
     for call in ("in flight", "first", "last"):
         hosts.begin_call("a", call, 0.0)
-    hosts.end_call("a", "first", responded=True)
-    assert hosts.trust("a", 0) is Trust.RESPONSIVE
-    hosts.end_call("a", "last", responded=False)
+    hosts.end_call("a", "first", 0.0, responded=True)
+    assert hosts.trust("a", 0) is Trust.KNOWN
+    hosts.end_call("a", "last", 0.0, responded=False)
     assert hosts.trust("a", 0) is Trust.UNRESPONSIVE

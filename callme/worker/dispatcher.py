@@ -71,6 +71,7 @@ class Dispatcher:
     :param on_claim_failure: is called with the failure of a claim; it must make sure that
         :meth:`notify_due` is called again.
     :param keeps_claims: returns whether no other daemon can have taken the claims of this one.
+    :param knows_settings: returns whether the settings of hosts are recent enough to follow.
     """
 
     _store: Store
@@ -80,6 +81,7 @@ class Dispatcher:
     _slots: Slots
     _on_claim_failure: Callable[[Failure], None]
     _keeps_claims: Callable[[], bool] = lambda: True
+    _knows_settings: Callable[[], bool] = lambda: True
     _attempt_log: AttemptLog = field(init=False)
     _recorder: Recorder = field(init=False)
     _meter: ThroughputMeter = field(init=False)
@@ -198,6 +200,9 @@ class Dispatcher:
         """Claim as many due tasks as there are free slots, with one claim at a time."""
         is_busy = self._claiming is not None or self._is_launching
         if is_busy or self._phase is not Phase.OPEN or not self._due_hosts:
+            return
+        if not self._knows_settings():
+            # The next settings are followed by a claim.
             return
         seconds = self._clock.seconds()
         shares = allocate_slots(

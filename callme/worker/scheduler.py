@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
+from math import inf
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -28,6 +29,10 @@ from .throughput import Capacity
 
 log = Logger(namespace="callme")
 
+MAX_SETTINGS_AGE_SECONDS = 2
+"""Age of the settings of hosts from which on a daemon of a fleet claims nothing.
+
+It reads them more often, unless it was frozen."""
 CLOCK_CHECK_SECONDS = 5
 """Maximum interval between checks of the wall clock, which may be set at any time."""
 _NOT_LOADED = "loading the settings of hosts failed"
@@ -105,6 +110,7 @@ class Scheduler:
             slots=slots,
             on_claim_failure=self._tick_failed,
             keeps_claims=lambda: self._poller is None or self._poller.keeps_claims,
+            knows_settings=self._knows_settings,
         )
         self._poller: Poller | None = None
         if poll_seconds is not None:
@@ -123,6 +129,7 @@ class Scheduler:
         # The number of changes of settings of hosts, and the number of those that are in use.
         self._settings_changes = 0
         self._settings_in_use = -1
+        self._settings_read_at = -inf
         self._ticked_minute = 0
         self._last_tick: float | None = None
         # On the monotonic clock, as the wall clock may be set.
@@ -176,10 +183,20 @@ class Scheduler:
         Reads run side by side, so an earlier one may return after a later one.
         """
         changes = self._settings_changes
+        read_at = self._clock.seconds()
         snapshot = await self._store.read(load_settings, self._node())
         if changes >= self._settings_in_use:
             self._settings_in_use = changes
+            self._settings_read_at = read_at
             self._dispatcher.apply_settings(snapshot)
+
+    def _knows_settings(self) -> bool:
+        """Return whether the settings of hosts are so recent that calls may follow them.
+
+        Other daemons may have changed them while this one was frozen.
+        """
+        age = self._clock.seconds() - self._settings_read_at
+        return self._poller is None or age < MAX_SETTINGS_AGE_SECONDS
 
     def tick(self) -> None:
         """Find due tasks and start their calls; return at once, and never raise."""

@@ -266,6 +266,7 @@ class World:
             for _ in range(100):
                 # The daemon may be down for some seconds.
                 self.run_until(self.timeline.elapsed + 5, lambda: self.lives)
+                self.checker.hosts[host].may_be_set(self.timeline.elapsed)
                 status, _body = self.answer_to("DELETE", f"/hosts/{host}")
                 if status == 204:
                     break

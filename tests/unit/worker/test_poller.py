@@ -17,6 +17,7 @@ from callme.store import queue
 from callme.store.interface import HEARTBEAT_SECONDS
 from callme.worker.poller import CLAIM_SECONDS
 from callme.worker.recorder import RETRY_SECONDS
+from callme.worker.scheduler import MAX_SETTINGS_AGE_SECONDS
 from tests.helpers.logs import LoggedFailures
 from tests.helpers.tasks import NOON
 from tests.helpers.world import World
@@ -163,6 +164,23 @@ def test_claim_of_a_daemon_that_was_frozen_during_it_is_returned(shared: World) 
     shared.turn_to(shared.now() + RETRY_SECONDS)
     assert shared.caller.called == [f"task@{NOON}"]
     assert shared.task(key).attempts_used == 1
+
+
+def test_daemon_that_was_frozen_reads_the_settings_of_hosts_before_it_claims(
+    shared: World,
+) -> None:
+    """Another daemon may have paused a host in the meantime."""
+    paused = HostSettings(host=HOST, paused_at=NOON, paused_until=NOON + 30)
+    shared.store.overrides[load_settings] = lambda *_: succeed(SettingsSnapshot(settings=[paused]))
+    # None of the timers of a frozen process fires.
+    shared.clock.rightNow += MAX_SETTINGS_AGE_SECONDS
+    shared.put()
+    shared.scheduler.tick()
+    assert shared.caller.called == []
+    shared.turn_to(NOON + 29)
+    assert shared.caller.called == []
+    shared.turn_to(NOON + 31)
+    assert shared.caller.called == [f"task@{NOON}"]
 
 
 def test_slow_claim_of_a_daemon_that_sends_heartbeats_is_called(shared: World) -> None:

@@ -29,7 +29,7 @@ def test_failure_of_tls_is_described(failure: SSL.Error, described: str) -> None
 @pytest.mark.parametrize(
     ("failure", "described"),
     [
-        (StaleConnection(), "the endpoint closed a kept connection just as it was used again"),
+        (StaleConnection(), "the endpoint closed a connection just as callme used it again"),
         (UnaskedData(), "the endpoint sent data before it was sent a request"),
         (error.ConnectionRefusedError(), "the connection was refused"),
         (error.DNSLookupError(), "the name of the host was not found"),

@@ -15,6 +15,7 @@ from .caller.tls import (
     self_check,
 )
 from .config import Options, Settings
+from .process.allocator import use_one_arena
 from .security.privileges import load_codecs, unwritable_path
 from .security.proxies import TrustedProxies
 from .security.secret_file import SecretFile, UnusableFile
@@ -65,6 +66,7 @@ def makeService(options: Options) -> Daemon:
     # twistd changes to its --rundir only after this function.
     rundir = twistd.get("rundir", ".")
     load_codecs()
+    use_one_arena()
     try:
         self_check()
         exposed = check_bindable(settings.port)

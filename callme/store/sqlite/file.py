@@ -35,8 +35,9 @@ CHECKPOINT_PAGES = 8000
 """Pages (of 4 KiB) in the write-ahead log from which on a commit checkpoints them."""
 WAL_LIMIT_BYTES = CHECKPOINT_PAGES * 4096
 """Size to which the write-ahead log is cut after a long reader let it grow."""
-CACHE_KIB = 16 * 1024
-"""Memory for the page cache of the connection that writes."""
+CACHE_KIB = 4 * 1024
+"""Memory for the page cache of the connection that writes. The system caches the file too: with
+16 MiB, a PUT takes as much processor time, and the daemon's memory grows for ten minutes."""
 _MAX_CHECKED_BYTES = 64 * 1024 * 1024
 """Maximum size of a file that is checked page by page at start: this takes about 0.1 s."""
 

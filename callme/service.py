@@ -52,7 +52,8 @@ from .webui.chart_panels import ChartCache
 from .webui.routes import WebUi
 from .worker.dispatcher import Caller
 from .worker.pruner import Pruner
-from .worker.scheduler import Scheduler
+from .worker.scheduler import Housekeeping, Scheduler
+from .worker.scrubber import Scrubber
 from .worker.slots import Slots
 
 log = Logger(namespace="callme")
@@ -214,7 +215,10 @@ def _scheduler(environment: Environment) -> Scheduler:
     return Scheduler(
         store=store,
         caller=environment.caller,
-        pruner=Pruner(store=store, clock=clock, now=now, retention_days=settings.retention),
+        housekeeping=Housekeeping(
+            Pruner(store=store, clock=clock, now=now, retention_days=settings.retention),
+            Scrubber(store=store, clock=clock),
+        ),
         clock=clock,
         now=now,
         slots=Slots(concurrency=settings.concurrency, per_host=settings.per_host),

@@ -17,7 +17,7 @@ from ..server.paths import API_SEGMENTS
 from ..server.problem import RETRY_LATER, Problem, set_head
 from ..server.refusals import Refusal
 from ..store.database import Store
-from ..store.interface import StoreUnavailable
+from ..store.interface import StartGone, StoreUnavailable
 from ..store.listing.nearby import nearest_task
 from .long_poll import TooManyWaiters
 
@@ -57,6 +57,9 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             log.error("request failed: {error}", error=quoted(str(error), 300))
             detail = "the database is unavailable: try again in a moment"
             return Problem(503, detail, headers=RETRY_LATER)
+        case StartGone() as error:
+            detail = f"the damaged task {error} is gone: begin again, without start_from"
+            return Problem(404, detail)
         case TooManyWaiters():
             detail = "too many clients wait for a task: try again later, or without wait"
             return Problem(429, detail, headers=RETRY_LATER, refusal=Refusal.OVERLOAD)

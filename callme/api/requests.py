@@ -467,7 +467,7 @@ def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
         key = parse_key(value)
     except InvalidValue as error:
         raise _wrong_value("start_from", error) from None
-    if task_name is not None and key.task_name != task_name:
+    if task_name is not None and key.row_number is None and key.task_name != task_name:
         raise _bad_query("start_from", f"is {quoted(value)}: expected a key of {quoted(task_name)}")
     return key
 

@@ -218,7 +218,10 @@ class Api:
         query = parse_query(request, ("wait", "start_from"))
         attempts_to = parse_attempts_from(query.get("start_from"))
         task: Task | None = None
-        if seconds := parse_wait(query.get("wait")):
+        wait = parse_wait(query.get("wait"))
+        # callme does not call a task with a damaged key: it does not change.
+        seconds = wait if key.row_number is None else 0
+        if seconds:
             task = await self._long_poll.wait(key, seconds)
         if not seconds or attempts_to is not None:
             task = await self._store.read(tasks.get, key, attempts_to)

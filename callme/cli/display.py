@@ -11,6 +11,8 @@ from rich.text import Text
 
 from ..client.documents import Attempt, Task
 
+UNREADABLE = "unreadable"
+"""The text for a value that callme cannot read from its database."""
 STYLES = {"scheduled": "cyan", "running": "yellow", "succeeded": "green", "failed": "bold red"}
 
 
@@ -24,8 +26,10 @@ def json_of(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def minute_of(trigger_at: str) -> str:
+def minute_of(trigger_at: str | None) -> str:
     """Return the minute of a Unix timestamp, in UTC."""
+    if trigger_at is None:
+        return UNREADABLE
     moment = datetime.fromtimestamp(int(trigger_at), timezone.utc)
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
@@ -35,37 +39,52 @@ def moment_of(rfc3339: str) -> str:
     return rfc3339.replace("T", " ").replace("Z", " UTC")
 
 
+def _call_of(task: Task) -> str:
+    method, callback = task["callback_method"], task["callback"]
+    return f"{_known(method)} {_known(callback)}"
+
+
+def _known(value: object) -> object:
+    """Return a value; the text for one that callme cannot read from its database."""
+    return UNREADABLE if value is None else value
+
+
+def _state_of(task: Task) -> tuple[str, str]:
+    """Return the state of a task, and its style."""
+    state: str | None = task["state"]
+    return (UNREADABLE, STYLES["failed"]) if state is None else (state, STYLES[state])
+
+
 def line_of(task: Task) -> Text:
     """Return one line for a task in a list."""
-    state = task["state"]
     parts: list[str | tuple[str, str]] = [
         (clean(task["task"]), "bold"),
         "  ",
         minute_of(task["trigger_at"]),
         "  ",
-        (state, STYLES[state]),
+        _state_of(task),
         "  ",
-        clean(f"{task['callback_method']} {task['callback']}"),
+        clean(_call_of(task)),
     ]
     if task["reason"]:
         parts += ["  ", clean(task["reason"])]
+    if damaged := task.get("damaged"):
+        parts += ["  ", (f"damaged: {', '.join(damaged)}", "bold red")]
     return Text.assemble(*parts)
 
 
 def story_of(task: Task) -> Text:
     """Return a task and all its attempts, with a line for each."""
-    state = task["state"]
-    text = Text.assemble((clean(task["task"]), "bold"), "  ", (state, STYLES[state]))
+    text = Text.assemble((clean(task["task"]), "bold"), "  ", _state_of(task))
     if task["reason"]:
         text.append(f"  {task['reason']}: {clean(task['detail'] or '')}")
-    total = task["attempts_used"] + task["attempts_left"]
+    used, left = task["attempts_used"], task["attempts_left"]
     rows = {
-        "call": f"{task['callback_method']} {task['callback']}",
+        "damaged": ", ".join(task.get("damaged", ())),
+        "call": _call_of(task),
         "due": minute_of(task["trigger_at"]),
-        "labels": ", ".join(f"{key}={value}" for key, value in task["labels"].items()),
-        "attempts": f"{task['attempts_used']} used, {task['attempts_left']} left"
-        if total
-        else "none",
+        "labels": ", ".join(f"{key}={value}" for key, value in (task["labels"] or {}).items()),
+        "attempts": "none" if used == left == 0 else f"{_known(used)} used, {_known(left)} left",
         "next": moment_of(task["next_attempt_at"] or ""),
         "finished": moment_of(task["finished_at"] or ""),
     }

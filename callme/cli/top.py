@@ -22,7 +22,7 @@ from ..client import Client
 from ..client.documents import Health, Host
 from ..client.errors import CallmeError
 from .commands import as_json
-from .display import clean, json_of
+from .display import UNREADABLE, clean, json_of
 from .exits import exit_codes, message_of
 from .session import Session, needs_session
 
@@ -101,7 +101,8 @@ def read_view(client: Client, now: datetime) -> View:
     failed = list(islice(listed, MAX_FAILED + 1))
     reasons: dict[str, Counter[str]] = {}
     for task in failed[:MAX_FAILED]:
-        reasons.setdefault(host_of(task["callback"]), Counter())[task["reason"] or ""] += 1
+        host = host_of(task["callback"])
+        reasons.setdefault(host, Counter())[task["reason"] or UNREADABLE] += 1
     hosts = {host["host"]: host for host in islice(client.hosts(limit=MAX_HOSTS), MAX_HOSTS)}
     for name in reasons.keys() - hosts.keys():
         hosts[name] = _host_without_tasks(name)
@@ -116,8 +117,10 @@ def read_view(client: Client, now: datetime) -> View:
     )
 
 
-def host_of(callback: str) -> str:
+def host_of(callback: str | None) -> str:
     """Return the host and the port of a callback, as callme names a host."""
+    if callback is None:
+        return UNREADABLE
     parts = urlsplit(callback)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{host}:{parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)}"

@@ -86,7 +86,11 @@ class Attempt(TypedDict, total=False):
 
 
 class Task(Definition, total=False):
-    """A task; in a list it has no payload and no attempts."""
+    """A task; in a list it has no payload and no attempts.
+
+    If another program has changed the database, ``damaged`` names the members whose stored values
+    cannot be read: these are ``None`` whatever their type. An intact task has no ``damaged``.
+    """
 
     task: str
     task_name: str
@@ -100,6 +104,7 @@ class Task(Definition, total=False):
     next_attempt_at: str | None
     created_at: str
     finished_at: str | None
+    damaged: list[str]
     attempts: list[Attempt]
     attempts_dropped: int
     next: str

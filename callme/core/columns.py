@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from functools import lru_cache
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from .callback_url import MAX_URL_LENGTH
+from .headers import is_token
 from .text.compact_json import encode_compact
+from .times import check_minute, parse_task_name
 
 Convert = Callable[[Any], Any]
+
+
+class Kind(Enum):
+    """The kind of the values of a column."""
+
+    TEXT = auto()
+    LONG_TEXT = auto()
+    BASE64 = auto()
+    INTEGER = auto()
+    OBJECT = auto()
+    LIST = auto()
 
 
 @frozen(kw_only=True)
@@ -23,15 +39,16 @@ class Column:
     :ivar decode: returns the value of a stored form; raises :exc:`ValueError` where it has none.
     """
 
-    sqlite_type: str
-    postgresql_type: str
+    kind: Kind
+    sqlite_type: str = "TEXT"
+    postgresql_type: str = "text"
     encode: Convert | None = None
     decode: Convert | None = None
 
     @property
     def python_type(self) -> type:
         """The type of the stored values that a query returns."""
-        return int if self.sqlite_type == "INTEGER" else str
+        return int if self.kind is Kind.INTEGER else str
 
 
 def _encode_object(value: Mapping[str, str]) -> str:
@@ -75,14 +92,6 @@ def _decode_list(text: str) -> tuple[int | str, ...]:
 
 
 @lru_cache(maxsize=256)
-def _decode_integers(text: str) -> tuple[int | str, ...]:
-    items = _decode_list(text)
-    if not all(type(item) is int for item in items):
-        raise ValueError("expected a JSON list of integers")
-    return items
-
-
-@lru_cache(maxsize=256)
 def _decode_items(text: str) -> tuple[int | str, ...]:
     value = _decode_json(text)
     if not isinstance(value, list):
@@ -99,21 +108,63 @@ def _decode_base64(text: str) -> str:
     return text
 
 
-TEXT = Column(sqlite_type="TEXT", postgresql_type="text")
-LONG_TEXT = Column(sqlite_type="TEXT", postgresql_type="bytea")
+def _check_url(text: str | None) -> str | None:
+    # An empty text is the URL of nothing: see callme.core.task.NOT_NOTIFIED.
+    if text and (len(text) > MAX_URL_LENGTH or not _URL.match(text)):
+        raise ValueError("expected an http:// or https:// URL")
+    return text
+
+
+def _check_required_url(text: str) -> str:
+    if not text:
+        raise ValueError("expected a URL")
+    return _check_url(text) or ""
+
+
+def _check_method(text: str) -> str:
+    if not is_token(text):
+        raise ValueError("expected an HTTP method")
+    return text
+
+
+_URL = re.compile(r"https?://[^/?#]", re.IGNORECASE)
+
+
+def integer_list_column(minimum: int, maximum: int) -> Column:
+    """Return the type of a column of JSON lists of integers with bounds."""
+
+    @lru_cache(maxsize=256)
+    def decode(text: str) -> tuple[int | str, ...]:
+        items = _decode_list(text)
+        if not all(type(item) is int and minimum <= item <= maximum for item in items):
+            raise ValueError(f"expected a JSON list of integers from {minimum} to {maximum}")
+        return items
+
+    return Column(kind=Kind.LIST, encode=_encode_list, decode=decode)
+
+
+def integer_column(minimum: int, maximum: int) -> Column:
+    """Return the type of a column of integers with bounds."""
+
+    def check(value: int) -> int:
+        if not minimum <= value <= maximum:
+            raise ValueError(f"expected an integer from {minimum} to {maximum}")
+        return value
+
+    return Column(kind=Kind.INTEGER, sqlite_type="INTEGER", postgresql_type="int", decode=check)
+
+
+TEXT = Column(kind=Kind.TEXT)
+NAME = evolve(TEXT, decode=parse_task_name)
+METHOD = evolve(TEXT, decode=_check_method)
+URL = evolve(TEXT, decode=_check_required_url)
+OPTIONAL_URL = evolve(TEXT, decode=_check_url)
+LONG_TEXT = Column(kind=Kind.LONG_TEXT, postgresql_type="bytea")
 """Text that may hold a NUL, which PostgreSQL's ``text`` does not."""
-INTEGER = Column(sqlite_type="INTEGER", postgresql_type="int")
-TIMESTAMP = Column(sqlite_type="INTEGER", postgresql_type="bigint")
-BASE64 = Column(sqlite_type="TEXT", postgresql_type="text", decode=_decode_base64)
-JSON_OBJECT = Column(
-    sqlite_type="TEXT", postgresql_type="text", encode=_encode_object, decode=_decode_object
+MINUTE = Column(
+    kind=Kind.INTEGER, sqlite_type="INTEGER", postgresql_type="bigint", decode=check_minute
 )
-JSON_LIST = Column(
-    sqlite_type="TEXT", postgresql_type="text", encode=_encode_list, decode=_decode_list
-)
-JSON_INTEGERS = Column(
-    sqlite_type="TEXT", postgresql_type="text", encode=_encode_list, decode=_decode_integers
-)
-JSON_LIST_OR_EMPTY = Column(
-    sqlite_type="TEXT", postgresql_type="text", encode=_encode_list, decode=_decode_items
-)
+BASE64 = Column(kind=Kind.BASE64, decode=_decode_base64)
+JSON_OBJECT = Column(kind=Kind.OBJECT, encode=_encode_object, decode=_decode_object)
+JSON_LIST = Column(kind=Kind.LIST, encode=_encode_list, decode=_decode_list)
+JSON_LIST_OR_EMPTY = Column(kind=Kind.LIST, encode=_encode_list, decode=_decode_items)

@@ -66,8 +66,11 @@ def build_notification(
         return None
     event = "on_success" if task.state is State.SUCCEEDED else "on_failure"
     suffix = f".{definition.trigger_at}.{event}"
+    name = _shortened(definition.task_name, MAX_NAME_LENGTH - len(suffix)) + suffix
+    if (number := task.key.row_number) is not None:
+        name = f"damaged-task-{number}.{event}"
     return Definition(
-        task_name=_shortened(definition.task_name, MAX_NAME_LENGTH - len(suffix)) + suffix,
+        task_name=name,
         trigger_at=floor_to_minute(now),
         callback=url,
         callback_method="POST",

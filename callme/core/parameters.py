@@ -29,16 +29,20 @@ from ..security.address_policy import AddressPolicy
 from .callback_url import CALLBACK_SCHEMA, MAX_URL_LENGTH, parse_callback
 from .columns import (
     BASE64,
-    INTEGER,
-    JSON_INTEGERS,
     JSON_LIST,
     JSON_LIST_OR_EMPTY,
     JSON_OBJECT,
     LONG_TEXT,
+    METHOD,
+    MINUTE,
+    NAME,
+    OPTIONAL_URL,
     TEXT,
-    TIMESTAMP,
+    URL,
     Column,
     Convert,
+    integer_column,
+    integer_list_column,
 )
 from .headers import (
     FRAMING_HEADERS,
@@ -317,6 +321,7 @@ PARAMETERS = (
         "`@`, `/` and control characters.",
         label="Name",
         has_own_place=True,
+        column=NAME,
     ),
     Parameter(
         name="trigger_at",
@@ -327,7 +332,7 @@ PARAMETERS = (
         documentation="Minute of the call: one of the forms under *Times*.",
         label="Time",
         has_own_place=True,
-        column=TIMESTAMP,
+        column=MINUTE,
         to_json=str,
     ),
     Parameter(
@@ -340,6 +345,7 @@ PARAMETERS = (
         "callme may not call is refused.",
         label="Callback",
         is_code=True,
+        column=URL,
     ),
     Parameter(
         name="callback_method",
@@ -351,6 +357,7 @@ PARAMETERS = (
         "it is sent in upper case.",
         label="Method",
         is_code=True,
+        column=METHOD,
     ),
     Parameter(
         name="payload",
@@ -435,7 +442,7 @@ PARAMETERS = (
         type_name="integer",
         documentation=f"Attempts after the first one: 0 to {MAX_RETRY:,}.",
         label="Retries",
-        column=INTEGER,
+        column=integer_column(0, MAX_RETRY),
     ),
     Parameter(
         name="retry_delay",
@@ -448,7 +455,7 @@ PARAMETERS = (
         "attempt on, it waits 1 s, then 2 s, and so on up to a minute.",
         label="Retry delay",
         to_text=lambda delays: f"{', then '.join(map(str, delays))} min",
-        column=JSON_INTEGERS,
+        column=integer_list_column(0, MAX_MINUTES),
         to_json=_one_or_all,
     ),
     Parameter(
@@ -460,7 +467,7 @@ PARAMETERS = (
         f"{MAX_MINUTES:,}.",
         label="Max delay",
         to_text=lambda minutes: f"{minutes:,} min",
-        column=INTEGER,
+        column=integer_column(1, MAX_MINUTES),
     ),
     Parameter(
         name="timeout",
@@ -471,7 +478,7 @@ PARAMETERS = (
         f"{MAX_TIMEOUT_SECONDS:,}.",
         label="Timeout",
         to_text=lambda seconds: f"{seconds:,} s",
-        column=INTEGER,
+        column=integer_column(1, MAX_TIMEOUT_SECONDS),
     ),
     *(
         Parameter(
@@ -483,6 +490,7 @@ PARAMETERS = (
             "rules of `callback` apply to it.",
             label=label,
             is_code=True,
+            column=OPTIONAL_URL,
             # A notification has a value of its own in the database: see NOT_NOTIFIED.
             to_json=lambda url: url or None,
         )

@@ -177,6 +177,7 @@ class Task:
     :ivar last_attempt: the number of the last attempt on record; 0 without any.
     :ivar damaged: the names of the members whose stored values cannot be read. The attributes
         hold substitutes in their place, which no response displays.
+    :ivar row_key: the key of a task whose stored name or minute cannot be read; else ``None``.
     """
 
     definition: Definition
@@ -191,11 +192,12 @@ class Task:
     first_attempt: int = 1
     last_attempt: int = 0
     damaged: tuple[str, ...] = ()
+    row_key: Key | None = None
 
     @property
     def key(self) -> Key:
         """The identifier of the task."""
-        return self.definition.key
+        return self.row_key or self.definition.key
 
     @property
     def is_corrupt(self) -> bool:

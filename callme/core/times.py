@@ -41,6 +41,7 @@ _ZONED = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)"
     r"([Zz]|[+-][0-9]{2}:?[0-9]{2})?\[!?([A-Za-z0-9_.+/-]{1,64})\]"
 )
+_ROW = re.compile(r"@([0-9]{1,18})")
 _TIME_BEGIN = re.compile(r"[0-9+P]|now$|$")
 _NOT_IN_NAMES = re.compile(r"[@/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _EXPECTED_ABSOLUTE = (
@@ -123,18 +124,34 @@ ABSOLUTE_TIME_SCHEMA = string(
     examples=["1858809600"],
 )
 KEY_SCHEMA = string(
-    "Identifier of a task: `<task_name>@<trigger_at>`.",
-    pattern=f"^{_IN_NAMES}{{1,{MAX_NAME_LENGTH}}}@(?:{_ABSOLUTE})$",
+    "Identifier of a task: `<task_name>@<trigger_at>`; of one whose stored name or minute is"
+    " damaged, `@<number>`.",
+    pattern=f"^(?:{_IN_NAMES}{{1,{MAX_NAME_LENGTH}}}@(?:{_ABSOLUTE})|{_ROW.pattern})$",
     examples=["trial-end@1858809600"],
 )
 
 
 @frozen(order=True)
 class Key:
-    """Identifier of a task, written ``<task_name>@<trigger_at>``."""
+    """Identifier of a task, written ``<task_name>@<trigger_at>``.
+
+    If another program has damaged the stored name or minute of a task, the number of its row
+    identifies it, written ``@<number>``: see :meth:`of_row`.
+    """
 
     task_name: str
     trigger_at: int
+
+    @classmethod
+    def of_row(cls, number: int) -> Key:
+        """Return the identifier of the task in a row, whose name or minute cannot be read."""
+        return cls("", number)
+
+    @property
+    def row_number(self) -> int | None:
+        """The number of the row, if that identifies the task; ``None`` otherwise."""
+        # No task has an empty name.
+        return None if self.task_name else self.trigger_at
 
     def __str__(self) -> str:
         return f"{self.task_name}@{self.trigger_at}"
@@ -321,11 +338,36 @@ def parse_task_name(value: object) -> str:
     return value
 
 
-def parse_key(text: str) -> Key:
-    """Return the key that a text ``<task_name>@<trigger_at>`` stands for.
+def check_minute(seconds: int) -> int:
+    """Return the minute of a task, unchanged.
 
-    :raises InvalidValue: when it is not a name, one ``@`` and an absolute time.
+    :raises InvalidValue: when it is no whole minute from 1970 to the year 9999.
     """
+    if not 0 <= seconds <= MAX_TIMESTAMP or seconds % MINUTE:
+        raise InvalidValue(f"{seconds} is not a minute from 1970 to the year 9999")
+    return seconds
+
+
+def is_key(task_name: object, trigger_at: object) -> bool:
+    """Return whether two stored values are the name and the minute of a task."""
+    return (
+        type(task_name) is str
+        and type(trigger_at) is int
+        and 1 <= len(task_name) <= MAX_NAME_LENGTH
+        and 0 <= trigger_at <= MAX_TIMESTAMP
+        and not trigger_at % MINUTE
+        and not _NOT_IN_NAMES.search(task_name)
+    )
+
+
+def parse_key(text: str) -> Key:
+    """Return the key that a text ``<task_name>@<trigger_at>`` or ``@<number>`` stands for.
+
+    :raises InvalidValue: when it is neither the number of a row nor a name, one ``@`` and an
+        absolute time.
+    """
+    if match := _ROW.fullmatch(text):
+        return Key.of_row(int(match[1]))
     name, at, when = text.partition("@")
     if not at:
         raise InvalidValue(f"{quoted(text)} is not a key: expected <task_name>@<trigger_at>")

@@ -69,6 +69,7 @@ class MoveDecision(Enum):
     RUNNING = "it is running"
     NOT_FAILED = "it has not failed, and only failed tasks were asked for"
     TOO_LATE = "it could not start any more at the new time"
+    DAMAGED = "its stored values cannot be read"
 
 
 def decide_move(

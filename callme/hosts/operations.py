@@ -10,7 +10,7 @@ from attrs import asdict, frozen
 from ..store.codec import Columns
 from ..store.database import Write
 from ..store.interface import Cursor
-from .settings import ALL_HOSTS, HostSettings
+from .settings import ALL_HOSTS, HostSettings, is_host
 
 MAX_SETTINGS = 1_000
 """Maximum number of hosts with settings of their own."""
@@ -90,15 +90,28 @@ def load_settings(cursor: Cursor, node: str) -> SettingsSnapshot:
 
     :param node: the daemon's name.
     """
-    settings = [HostSettings(**_COLUMNS.name(row)) for row in cursor.execute(_ALL).fetchall()]
+    settings = list(_read_settings(cursor).values())
     daemons, rank = cursor.fleet_place(node)
     return SettingsSnapshot(settings=settings, daemons=daemons, rank=rank)
+
+
+def _read_settings(cursor: Cursor) -> dict[str, HostSettings]:
+    """Return all settings by host, without those of which the host cannot be read."""
+    rows = map(_COLUMNS.name, cursor.execute(_ALL).fetchall())
+    return {row["host"]: HostSettings.stored(row) for row in rows if is_host(row["host"])}
+
+
+def damaged_settings(cursor: Cursor) -> Sequence[str]:
+    """Return the hosts whose settings cannot be read; an empty text for an unreadable host."""
+    hosts = [row[0] for row in cursor.execute(_ALL).fetchall()]
+    unreadable = [""] * sum(not is_host(host) for host in hosts)
+    return unreadable + [one.host for one in _read_settings(cursor).values() if one.damaged]
 
 
 def get_settings(cursor: Cursor, host: str) -> HostSettings:
     """Return the settings of a host, or of all hosts."""
     row = cursor.execute(f"SELECT {_COLUMNS} FROM host_setting WHERE host = ?", (host,)).fetchone()
-    return HostSettings(host=host) if row is None else HostSettings(**_COLUMNS.name(row))
+    return HostSettings(host=host) if row is None else HostSettings.stored(_COLUMNS.name(row))
 
 
 def put_settings(
@@ -113,8 +126,8 @@ def put_settings(
     row = cursor.execute(_ONE, (host,)).fetchone()
     if row is None and cursor.execute(_SETTINGS).fetchone()[0] >= MAX_SETTINGS:
         return None
-    before = HostSettings(host=host) if row is None else HostSettings(**_COLUMNS.name(row))
-    values = {**asdict(before), **changes, **_pause(before, changes, int(now))}
+    before = HostSettings(host=host) if row is None else HostSettings.stored(_COLUMNS.name(row))
+    values = {**asdict(before), **changes, **_pause(before, changes, int(now)), "damaged": ()}
     cursor.execute(_PUT, tuple(values[name] for name in _COLUMNS))
     write.changes.host_settings = True
     return HostSettings(**values)
@@ -144,7 +157,21 @@ def delete_settings(write: Write, host: str) -> None:
 def each_due_host(cursor: Cursor, now: float) -> Sequence[str]:
     """Return the hosts with due tasks, however many tasks of a paused host are due before."""
     second = int(cursor.current_time(now))
-    return [host for (host,) in cursor.execute(_DUE_HOSTS, ("", second))]
+    hosts = cursor.execute(_DUE_HOSTS, ("", second)).fetchall()
+    return [host for (host,) in hosts if type(host) is str]
+
+
+def _scheduled_hosts(cursor: Cursor, start_from: str, limit: int) -> list[str]:
+    """Return the next hosts of scheduled tasks, without those that cannot be read."""
+    damaged = 0
+    while True:
+        number = limit + damaged
+        rows = cursor.execute(_SCHEDULED_HOSTS, (start_from, number)).fetchall()
+        found = [host for (host,) in rows if type(host) is str]
+        if len(rows) < number or len(found) >= limit:
+            return found[:limit]
+        # These took the places of others.
+        damaged = len(rows) - len(found)
 
 
 def list_hosts(
@@ -156,9 +183,10 @@ def list_hosts(
     :param others: further hosts to list.
     """
     second = int(cursor.current_time(now))
-    settings = {row[0]: HostSettings(**_COLUMNS.name(row)) for row in cursor.execute(_ALL)}
-    running: dict[str, int] = dict(cursor.execute(_RUNNING).fetchall())
-    scheduled = [host for (host,) in cursor.execute(_SCHEDULED_HOSTS, (start_from, limit + 1))]
+    settings = _read_settings(cursor)
+    rows = cursor.execute(_RUNNING).fetchall()
+    running: dict[str, int] = {host: count for host, count in rows if type(host) is str}
+    scheduled = _scheduled_hosts(cursor, start_from, limit + 1)
     found = {*scheduled, *running, *settings, *others} - {ALL_HOSTS}
     names = sorted(host for host in found if host >= start_from)[: limit + 1]
 

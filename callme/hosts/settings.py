@@ -32,6 +32,9 @@ class HostSettings:
     :ivar max_per_minute: the maximum number of calls that start in a minute; ``None`` for any.
     :ivar paused_at: when the last pause began, seconds since 1970.
     :ivar paused_until: when it ends or has ended, seconds since 1970.
+    :ivar damaged: the names of the settings in a response whose stored values cannot be read. A
+        limit among them does not hold; a pause holds until it is set again, because an operator
+        has forbidden the calls.
     """
 
     host: str
@@ -39,6 +42,17 @@ class HostSettings:
     max_per_minute: int | None = None
     paused_at: int | None = None
     paused_until: int | None = None
+    damaged: tuple[str, ...] = ()
+
+    @classmethod
+    def stored(cls, row: Mapping[str, Any]) -> HostSettings:
+        """Return the settings in a row whose host can be read."""
+        values = {name: _stored(row[name], maximum) for name, maximum in _MAXIMA.items()}
+        damaged = {_MEMBERS.get(name, name) for name, value in values.items() if value is _DAMAGED}
+        intact = {name: None if value is _DAMAGED else value for name, value in values.items()}
+        if values["paused_until"] is _DAMAGED:
+            intact["paused_until"] = INDEFINITELY
+        return cls(host=row["host"], damaged=tuple(sorted(damaged)), **intact)
 
     def is_paused(self, now: float) -> bool:
         """Return whether no call may start now (seconds since 1970)."""
@@ -49,11 +63,43 @@ class HostSettings:
         paused: bool | str = self.is_paused(now)
         if paused and self.paused_until is not None and self.paused_until < INDEFINITELY:
             paused = rfc3339(self.paused_until * 1000)
-        return {
+        members: dict[str, Any] = {
             "max_concurrent": self.max_concurrent,
             "max_per_minute": self.max_per_minute,
             "paused": paused,
         }
+        if self.damaged:
+            members |= dict.fromkeys(self.damaged)
+            members["damaged"] = list(self.damaged)
+        return members
+
+
+_DAMAGED: Any = object()
+_MAXIMA = {
+    "max_concurrent": MAX_CONCURRENT,
+    "max_per_minute": MAX_PER_MINUTE,
+    "paused_at": INDEFINITELY,
+    "paused_until": INDEFINITELY,
+}
+_MEMBERS = {"paused_at": "paused", "paused_until": "paused"}
+"""The settings in a response by the columns of other names."""
+
+
+def _stored(value: object, maximum: int) -> Any:
+    """Return a stored value; :data:`_DAMAGED` if it cannot be read."""
+    if value is None or (type(value) is int and 1 <= value <= maximum):
+        return value
+    return _DAMAGED
+
+
+def is_host(stored: object) -> bool:
+    """Return whether a stored value names a host, or all hosts."""
+    if type(stored) is not str:
+        return False
+    try:
+        return parse_host(stored) == stored
+    except InvalidValue:
+        return False
 
 
 def parse_host(text: str) -> str:

@@ -93,6 +93,11 @@ class GaugeCollector(Collector):
             "Hosts to which the last 10 attempts of this daemon have all failed.",
             health.failing_hosts,
         )
+        yield _gauge(
+            "callme_damaged_rows",
+            "Rows of the database that another program has damaged.",
+            health.damaged_rows,
+        )
         if health.last_tick is not None:
             yield _gauge(
                 "callme_last_tick_timestamp_seconds",

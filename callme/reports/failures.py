@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from ..store.codec import MAX_TIME_MS
 from ..store.database import Write
 from ..store.interface import Cursor
 
@@ -14,13 +15,14 @@ _UNTIL = "SELECT until_ms FROM acknowledgement WHERE subject = ?"
 _OPEN = """
     SELECT count(*), max(finished_at_ms) FROM (
         SELECT finished_at_ms FROM task INDEXED BY task_failures
-        WHERE state = 'failed' AND finished_at_ms > ? ORDER BY finished_at_ms DESC LIMIT ?
+        WHERE state = 'failed' AND finished_at_ms > ? AND finished_at_ms <= ?
+        ORDER BY finished_at_ms DESC LIMIT ?
     ) AS unacknowledged
 """
 _ACKNOWLEDGE = """
     INSERT INTO acknowledgement (subject, until_ms) VALUES (?, ?)
     ON CONFLICT (subject) DO UPDATE SET until_ms = excluded.until_ms
-    WHERE acknowledgement.until_ms < excluded.until_ms
+    WHERE acknowledgement.until_ms NOT BETWEEN excluded.until_ms AND ?
 """
 
 
@@ -45,12 +47,14 @@ def open_failures(cursor: Cursor, since_ms: int) -> OpenFailures:
     :param since_ms: ms since 1970.
     """
     row = cursor.execute(_UNTIL, (_SUBJECT,)).fetchone()
-    until_ms: int = 0 if row is None else row[0]
-    values = (max(since_ms, until_ms), MAX_FAILURE_COUNT)
+    # One that another program has damaged acknowledges nothing.
+    is_intact = row is not None and type(row[0]) is int and 0 <= row[0] <= MAX_TIME_MS
+    until_ms: int = row[0] if is_intact else 0
+    values = (max(since_ms, until_ms), MAX_TIME_MS, MAX_FAILURE_COUNT)
     count, latest_ms = cursor.execute(_OPEN, values).fetchone()
     return OpenFailures(count=count, latest_ms=latest_ms, acknowledged_until_ms=until_ms)
 
 
 def acknowledge(write: Write, until_ms: int) -> None:
     """Acknowledge all failures up to an end, in ms since 1970; never fewer than before."""
-    write.cursor.execute(_ACKNOWLEDGE, (_SUBJECT, until_ms))
+    write.cursor.execute(_ACKNOWLEDGE, (_SUBJECT, until_ms, MAX_TIME_MS))

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.callback_url import host_of
 from ..core.parameters import PARAMETERS
 from ..core.task import Attempt, Claim, Definition, Reason, State, Task
-from ..core.times import Key
+from ..core.times import MAX_TIMESTAMP, Key, is_key
 
 Row = tuple[Any, ...]
 NamedRow = Mapping[str, Any]
@@ -47,7 +47,7 @@ STORED_DEFINITION = Columns((*DEFINITION, "host", "expires_at"))
 TASK_STATE = Columns(
     ("state", "reason", "detail", "due_at", "attempts_used", "created_at_ms", "finished_at_ms")
 )
-TASK = Columns((*DEFINITION, *TASK_STATE))
+TASK = Columns((*DEFINITION, *TASK_STATE, "task_id"))
 SUMMARY = TASK.select(
     **{parameter.name: "''" for parameter in PARAMETERS if not parameter.is_listed}
 )
@@ -98,6 +98,23 @@ _TYPES = {
 _INTACT = frozenset(product(*(_TYPES[name] for name in DEFINITION)))
 
 
+class UndecodableText(str):
+    """A stored text that is not UTF-8, with replacement characters.
+
+    Its type differs from that of intact text, so that the column counts as damaged.
+    """
+
+    __slots__ = ()
+
+
+def decode_text(stored: bytes) -> str:
+    """Return a stored text, or an :class:`UndecodableText`."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return UndecodableText(stored.decode(errors="replace"))
+
+
 class CorruptRow(Exception):
     """A row, written by another program, that holds no valid definition."""
 
@@ -117,8 +134,12 @@ def to_definition(row: NamedRow) -> Definition:
     """
     values, errors = _decode(row)
     for name, error in errors.items():
-        raise CorruptRow(f"the stored definition of {to_key(row)} is broken: {name}: {error}")
+        raise _corrupt(row, name, error)
     return Definition(**values)
+
+
+def _corrupt(row: NamedRow, name: str, error: object) -> CorruptRow:
+    return CorruptRow(f"the stored definition of {to_key(row)} is broken: {name}: {error}")
 
 
 def _decode(row: NamedRow) -> tuple[dict[str, Any], dict[str, str]]:
@@ -149,6 +170,7 @@ def _substituted_definition(values: dict[str, Any], damaged: Iterable[str]) -> D
     return Definition(**values)
 
 
+_IN_KEY = frozenset({"task_name", "trigger_at"})
 _SUBSTITUTES = {"task_name": "", "trigger_at": 0, "callback": ""}
 """Values of required parameters; each other one has a default."""
 
@@ -162,7 +184,13 @@ def to_task(row: NamedRow, attempts: tuple[Attempt, ...] | None = None) -> Task:
     values, errors = _decode(row)
     definition = _substituted_definition(values, errors) if errors else Definition(**values)
     state, damaged = _decode_state(row)
-    return Task(definition=definition, attempts=attempts, damaged=(*errors, *damaged), **state)
+    return Task(
+        definition=definition,
+        attempts=attempts,
+        damaged=(*errors, *damaged),
+        row_key=Key.of_row(row["task_id"]) if _IN_KEY & errors.keys() else None,
+        **state,
+    )
 
 
 def _decode_state(row: NamedRow) -> tuple[dict[str, Any], list[str]]:
@@ -193,26 +221,55 @@ def _typed(*types: type) -> Callable[[Any], Any]:
     return decode
 
 
+def _integer(maximum: int, *, is_optional: bool = False) -> Callable[[Any], Any]:
+    """Return a decoder that accepts an integer from 0 to a maximum, and perhaps ``None``."""
+
+    def decode(value: Any) -> Any:
+        if value is None and is_optional:
+            return None
+        if type(value) is not int or not 0 <= value <= maximum:
+            raise ValueError(f"expected an integer from 0 to {maximum}")
+        return value
+
+    return decode
+
+
+MAX_TIME = 2 * MAX_TIMESTAMP
+"""Maximum of a stored time, in seconds since 1970: one that follows from ``max_delay`` too."""
+MAX_TIME_MS = 1000 * MAX_TIME
+MAX_NUMBER = 2**31 - 1
+"""Maximum of a number of attempts."""
+_OPTIONAL_TIME_MS = _integer(MAX_TIME_MS, is_optional=True)
+_OPTIONAL_TEXT = _typed(str, type(None))
 _STATE_DECODERS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
     ("state", State, State.FAILED),
     ("reason", _optional_reason, None),
     ("detail", _typed(str), ""),
-    ("due_at", _typed(int, type(None)), None),
-    ("attempts_used", _typed(int), 0),
-    ("created_at_ms", _typed(int), 0),
-    ("finished_at_ms", _typed(int, type(None)), None),
+    ("due_at", _integer(MAX_TIME, is_optional=True), None),
+    ("attempts_used", _integer(MAX_NUMBER), 0),
+    ("created_at_ms", _integer(MAX_TIME_MS), 0),
+    ("finished_at_ms", _OPTIONAL_TIME_MS, None),
 )
 """Of each column of :data:`TASK_STATE`: its name, its decoder, and a substitute."""
 _ATTEMPT_DECODERS: Mapping[str, Callable[[Any], Any]] = {
-    "number": _typed(int),
-    "started_at_ms": _typed(int),
+    "number": _integer(MAX_NUMBER),
+    "started_at_ms": _integer(MAX_TIME_MS),
     "lateness_ms": _typed(int),
-    "duration_ms": _typed(int, type(None)),
-    "status": _typed(int, type(None)),
+    "duration_ms": _OPTIONAL_TIME_MS,
+    "status": _integer(MAX_NUMBER, is_optional=True),
     "reason": _optional_reason,
     "detail": _typed(str),
     "body": _typed(str),
-    "node": _typed(str, type(None)),
+    "node": _OPTIONAL_TEXT,
+}
+_CLAIM_DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "last_attempt": _integer(MAX_NUMBER),
+    "attempts_used": _integer(MAX_NUMBER),
+    "claimed_at_ms": _integer(MAX_TIME_MS),
+    "host": _typed(str),
+    "node": _OPTIONAL_TEXT,
+    "created_at_ms": _integer(MAX_TIME_MS),
+    "rescheduled_from": _integer(MAX_TIME, is_optional=True),
 }
 
 
@@ -221,6 +278,11 @@ def to_claim(row: NamedRow) -> Claim:
 
     :raises CorruptRow: as :func:`to_definition`.
     """
+    for name, decode in _CLAIM_DECODERS.items():
+        try:
+            decode(row[name])
+        except ValueError as error:
+            raise _corrupt(row, name, error) from None
     return Claim(
         task_id=row["task_id"],
         number=row["last_attempt"],
@@ -259,5 +321,19 @@ def to_attempt(row: NamedRow) -> Attempt | None:
 
 
 def to_key(row: NamedRow) -> Key:
-    """Return the key of the task in a row."""
-    return Key(row["task_name"], row["trigger_at"])
+    """Return the key of the task in a row, which has its ``task_id`` too."""
+    name, trigger_at = row["task_name"], row["trigger_at"]
+    return Key(name, trigger_at) if is_key(name, trigger_at) else Key.of_row(row["task_id"])
+
+
+KEY = Columns(("task_name", "trigger_at", "task_id"))
+"""The columns of a key."""
+KEY_IS = "task_name = ? AND trigger_at = ?"
+_ROW_IS = "task_id = ?"
+
+
+def where_key(key: Key) -> tuple[str, tuple[Any, ...]]:
+    """Return the condition on the row of a task, and its values."""
+    if (number := key.row_number) is not None:
+        return _ROW_IS, (number,)
+    return KEY_IS, (key.task_name, key.trigger_at)

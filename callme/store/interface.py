@@ -173,6 +173,10 @@ def log_store_failure(
         log.failure(f"{{event}}{then}", failure, event=event)
 
 
+class StartGone(Exception):
+    """A page cannot begin at a damaged task, because that is gone; the text names the task."""
+
+
 class CannotOpen(Exception):
     """The database cannot be opened; the text is one line that gives the reason."""
 
@@ -200,6 +204,10 @@ class TaskVersion:
     state: State
     created_at_ms: int
     attempts_used: int
+
+    def stored(self) -> tuple[str, int, int]:
+        """Return the values of the columns of the same names."""
+        return self.state.value, self.created_at_ms, self.attempts_used
 
     @classmethod
     def of(cls, task: Task) -> TaskVersion:

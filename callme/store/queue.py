@@ -16,6 +16,7 @@ from .codec import (
     ATTEMPT,
     CLAIM,
     DEFINITION,
+    MAX_NUMBER,
     Columns,
     CorruptRow,
     NamedRow,
@@ -37,15 +38,19 @@ _EXPIRE_LIMIT = 1000
 """Maximum number of tasks that one transaction fails as too late."""
 
 _TOO_LATE = f"""
-    SELECT {DEFINITION}, attempts_used FROM task
+    SELECT {DEFINITION}, attempts_used, task_id FROM task
     WHERE state = 'scheduled' AND due_at <= ? AND expires_at <= ? ORDER BY due_at LIMIT ?
     /* FOR UPDATE SKIP LOCKED */
 """
-_TOO_LATE_COLUMNS = Columns((*DEFINITION, "attempts_used"))
+_TOO_LATE_COLUMNS = Columns((*DEFINITION, "attempts_used", "task_id"))
+_DUE = f"""
+    SELECT {_TOO_LATE_COLUMNS}, host FROM task
+    WHERE state = 'scheduled' AND due_at <= ? ORDER BY due_at /* FOR UPDATE SKIP LOCKED */
+"""
 _PAUSES = "SELECT host, paused_at, paused_until FROM host_setting WHERE paused_at IS NOT NULL"
 _FAIL = """
     UPDATE task SET state = 'failed', reason = ?, detail = ?, due_at = NULL, finished_at_ms = ?
-    WHERE task_name = ? AND trigger_at = ?
+    WHERE task_id = ?
 """
 # One query, however many tasks there are: minute by minute, thousands would delay all writes.
 NEXT_FREE = """
@@ -64,13 +69,22 @@ _DUE_HOSTS = """
     ) AS due
 """
 _BACKLOG = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?"
+
+
+def next_number(column: str) -> str:
+    """Return SQL for the number after that in a column; a damaged one remains damaged."""
+    last = MAX_NUMBER - 1
+    return f"CASE WHEN {column} BETWEEN 0 AND {last} THEN {column} + 1 ELSE -1 END"
+
+
 _CLAIM = f"""
     UPDATE task
     SET state = 'running', due_at = NULL, claimed_at_ms = ?, lease_until = ? + timeout, node = ?,
-        attempts_used = attempts_used + 1, last_attempt = last_attempt + 1
+        attempts_used = {next_number("attempts_used")}, last_attempt = {next_number("last_attempt")}
     WHERE task_id IN (
         SELECT task_id FROM task
-        WHERE state = 'scheduled' AND host = ? AND due_at <= ? AND expires_at > ?
+        WHERE state = 'scheduled' AND host = ? AND due_at <= ? AND trigger_at <= ?
+            AND expires_at > ?
         ORDER BY due_at, task_id LIMIT ?
     )
     RETURNING {CLAIM}
@@ -101,7 +115,9 @@ _RECORDED = """
 """
 _PURGE = """
     DELETE FROM task WHERE task_id IN (
-        SELECT task_id FROM task WHERE finished_at_ms < ? ORDER BY finished_at_ms LIMIT ?
+        SELECT task_id FROM task
+        WHERE finished_at_ms < ? AND finished_at_ms >= 0 AND state IN ('succeeded', 'failed')
+        ORDER BY finished_at_ms LIMIT ?
         /* FOR UPDATE SKIP LOCKED */
     )
 """
@@ -127,14 +143,31 @@ def expire_overdue(write: Write, now: float) -> DueScan:
         except CorruptRow as error:
             transition = unreadable(str(error))
         _fail(write, row, transition, now)
-    return DueScan(_due_hosts(write.cursor, second), more=len(late) == _EXPIRE_LIMIT)
+    hosts = [host for (host,) in write.cursor.execute(_DUE_HOSTS, (second,))]
+    readable = _readable(hosts)
+    if len(readable) < len(hosts):
+        _fail_without_host(write, second, now)
+    return DueScan(readable, more=len(late) == _EXPIRE_LIMIT)
+
+
+def _fail_without_host(write: Write, second: int, now: float) -> None:
+    """Fail due tasks whose host cannot be read: no claim would find them."""
+    for values in write.cursor.execute(_DUE, (second,)).fetchall():
+        *known, host = values
+        if type(host) is not str:
+            row = _TOO_LATE_COLUMNS.name(known)
+            _fail(write, row, unreadable(f"the stored host of {to_key(row)} is broken"), now)
 
 
 _Pauses = Mapping[str, tuple[int, int]]
 
 
 def _pauses(cursor: Cursor) -> _Pauses:
-    return {host: (begin, end) for host, begin, end in cursor.execute(_PAUSES)}
+    return {
+        host: (begin, end)
+        for host, begin, end in cursor.execute(_PAUSES)
+        if type(begin) is type(end) is int
+    }
 
 
 def _was_paused(definition: Definition, pauses: _Pauses) -> bool:
@@ -158,7 +191,12 @@ def hosts_with_due_tasks(cursor: Cursor, now: float) -> Sequence[str]:
 
 
 def _due_hosts(cursor: Cursor, second: int) -> list[str]:
-    return [host for (host,) in cursor.execute(_DUE_HOSTS, (second,))]
+    return _readable(host for (host,) in cursor.execute(_DUE_HOSTS, (second,)))
+
+
+def _readable(hosts: Iterable[Any]) -> list[str]:
+    """Return those of some stored hosts that can be read."""
+    return [host for host in hosts if type(host) is str]
 
 
 def backlog(cursor: Cursor, now: float) -> int:
@@ -176,7 +214,7 @@ def claim(write: Write, shares: Mapping[str, int], now: float) -> Sequence[Claim
     node = write.node()
     for host, share in shares.items():
         taken = write.cursor.execute(
-            _CLAIM, (to_ms(now), int(now) + LEASE_MARGIN, node, host, now, now, share)
+            _CLAIM, (to_ms(now), int(now) + LEASE_MARGIN, node, host, now, now, now, share)
         ).fetchall()
         readable = decode_or_fail(write, map(CLAIM.name, taken), now)
         if len(readable) < len(taken):
@@ -223,13 +261,10 @@ def decode_or_fail(write: Write, rows: Iterable[NamedRow], now: float) -> list[C
 def _fail(write: Write, row: NamedRow, transition: Transition, now: float) -> None:
     """Fail a task, perhaps a corrupt one, without an attempt."""
     key = to_key(row)
-    write.cursor.execute(
-        _FAIL,
-        (_value(transition.reason), transition.detail, to_ms(now), key.task_name, key.trigger_at),
-    )
-    write.changes.transitions.append(
-        TaskTransition(key=key, transition=transition, attempts_used=row["attempts_used"])
-    )
+    reason = _value(transition.reason)
+    write.cursor.execute(_FAIL, (reason, transition.detail, to_ms(now), row["task_id"]))
+    # There was no attempt, so nothing depends on their number.
+    write.changes.transitions.append(TaskTransition(key=key, transition=transition))
     if row["on_failure"] is not None or write.on_failure is not None:
         enqueue_notification(write, key, now)
 

@@ -8,8 +8,19 @@ from typing import Any
 
 from ..core.callback_url import host_of
 from ..core.task import Definition, Reason, State
-from ..core.times import MAX_TIMESTAMP, MINUTE, Key, floor_to_minute
-from .codec import SUMMARY, TASK, Columns, Row, to_task
+from ..core.times import MAX_TIMESTAMP, MINUTE, floor_to_minute
+from .codec import (
+    KEY,
+    MAX_TIME_MS,
+    SUMMARY,
+    TASK,
+    TASK_STATE,
+    Columns,
+    NamedRow,
+    Row,
+    to_key,
+    to_task,
+)
 from .interface import (
     MAX_BACKLOG_COUNT,
     MAX_LOADS,
@@ -48,7 +59,7 @@ _FAILED = """
 # Activity
 
 _IN_FLIGHT = """
-    SELECT task_name, trigger_at, host, last_attempt, claimed_at_ms, node
+    SELECT task_name, trigger_at, task_id, host, last_attempt, claimed_at_ms, node
     FROM task INDEXED BY task_running WHERE state = 'running' ORDER BY claimed_at_ms LIMIT ?
 """
 _FAILURES = f"""
@@ -147,7 +158,8 @@ def store_stats(cursor: Cursor, now: float, *, count: bool = False) -> StoreStat
         few milliseconds at most.
     """
     now = cursor.current_time(now)
-    oldest = cursor.execute(_OLDEST).fetchone()[0]
+    # One that cannot be read is the oldest only if no other task is due.
+    oldest = _time(cursor.execute(_OLDEST).fetchone()[0])
     return StoreStats(
         backlog=_one(cursor, _SOME_BACKLOG, int(now)),
         oldest_due=0.0 if oldest is None else max(0.0, now - oldest),
@@ -170,6 +182,7 @@ def task_counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
     } | {(State.FAILED, reason): count for reason, count in failed.items()}
 
 
+_HOST_TYPES = (str, type(None))
 _REASONS = {reason.value: reason for reason in Reason}
 
 
@@ -190,11 +203,33 @@ def recent_activity(cursor: Cursor, limit: int) -> ActivitySnapshot:
     return ActivitySnapshot(
         running=_one(cursor, _RUNNING),
         in_flight=[
-            InFlightCall(key=Key(name, at), host=host, number=number, since_ms=since_ms, node=node)
-            for name, at, host, number, since_ms, node in rows
+            InFlightCall(
+                key=to_key(KEY.name(row)),
+                host=row[3],
+                number=row[4],
+                since_ms=row[5],
+                node=row[6],
+            )
+            for row in rows
+            if _is_intact_call(*row[3:])
         ],
         failures=[to_task(TASK.name(row)) for row in cursor.execute(_FAILURES, (limit,))],
     )
+
+
+def _is_intact_call(host: object, number: object, since_ms: object, node: object) -> bool:
+    """Return whether the stored values of a call in flight can be read."""
+    return (
+        type(host) is str
+        and type(number) is int
+        and _time(since_ms) is not None
+        and type(node) in (str, type(None))
+    )
+
+
+def _time(stored: object) -> int | None:
+    """Return a stored time; ``None`` if there is none, or it cannot be read."""
+    return stored if type(stored) is int and 0 <= stored <= MAX_TIME_MS else None
 
 
 def history(cursor: Cursor, since: int, until: int = MAX_TIMESTAMP) -> Sequence[MinuteOutcomes]:
@@ -325,6 +360,9 @@ def _by_minute(rows: Iterable[tuple[int, str | None, int, int]]) -> Sequence[Min
     """Add up the calls of each minute and host: a retry may be due at any second."""
     loads: dict[tuple[int, str | None], MinuteLoad] = {}
     for due_at, host, calls, expires_at in rows:
+        if type(due_at) is not int or type(expires_at) is not int or type(host) not in _HOST_TYPES:
+            # Another program has damaged it.
+            continue
         minute = floor_to_minute(due_at)
         other = loads.get((minute, host))
         loads[minute, host] = MinuteLoad(
@@ -366,19 +404,33 @@ def calendar(
     else:
         scheduled = cursor.execute(_NEXT_SCHEDULED_OF_NAME, (task_name, until, most)).fetchall()
         failed = cursor.execute(_LAST_FAILED_OF_NAME, (task_name, since, most)).fetchall()
+    events = [_intact_events(rows[:limit]) for rows in (scheduled, failed)]
     return CalendarData(
-        scheduled=[_event(row) for row in scheduled[:limit]],
-        failed=[_event(row) for row in failed[:limit]],
-        more_scheduled=len(scheduled) > limit,
-        more_failed=len(failed) > limit,
+        scheduled=events[0],
+        failed=events[1],
+        more_scheduled=len(scheduled) > limit and bool(events[0]),
+        more_failed=len(failed) > limit and bool(events[1]),
     )
 
 
-def _event(row: Row) -> Event:
-    named = _EVENT_COLUMNS.name(row)
+def _intact_events(rows: Iterable[Row]) -> list[Event]:
+    """Return the events in some rows, without those that would have to be invented in part."""
+    events = (_event(_EVENT_COLUMNS.name(row)) for row in rows)
+    return [
+        event
+        for event in events
+        if _NEEDED.isdisjoint(event.task.damaged) and type(event.host) is str
+    ]
+
+
+_NEEDED = frozenset({"task_name", "trigger_at", "callback_method", "retry", *TASK_STATE})
+"""The columns of a task that its event displays or depends on."""
+
+
+def _event(named: NamedRow) -> Event:
     task = to_task(named)
-    planned_at_ms = max(task.created_at_ms, named["rescheduled_at_ms"] or 0)
-    ended_at_ms = max(named["attempt_ended_at_ms"] or 0, task.finished_at_ms or 0)
+    planned_at_ms = max(task.created_at_ms, _time(named["rescheduled_at_ms"]) or 0)
+    ended_at_ms = max(_time(named["attempt_ended_at_ms"]) or 0, task.finished_at_ms or 0)
     return Event(
         task=task,
         planned_at_ms=planned_at_ms,

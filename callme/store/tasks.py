@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
+from ..core.parameters import MAX_MINUTES
 from ..core.task import (
     ATTEMPTS_PER_PAGE,
     Attempt,
@@ -21,6 +22,8 @@ from ..core.times import MAX_TIMESTAMP, MINUTE, Key, to_ms
 from ..core.transitions import MoveDecision, PutCondition, PutOutcome, decide_move, decide_put
 from .codec import (
     ATTEMPT,
+    KEY,
+    KEY_IS,
     STORED_DEFINITION,
     SUMMARY,
     TASK,
@@ -30,6 +33,7 @@ from .codec import (
     to_attempt,
     to_key,
     to_task,
+    where_key,
 )
 from .database import Write
 from .interface import (
@@ -68,12 +72,10 @@ _REPLACE = f"""
         rescheduled_at_ms = NULL, first_lateness_ms = NULL
     WHERE task_name = ? AND trigger_at = ? AND state = 'scheduled'
 """
-_GET = f"SELECT {TASK}, task_id FROM task WHERE task_name = ? AND trigger_at = ?"
+_GET = f"SELECT {TASK} FROM task WHERE {KEY_IS}"
+_GET_ROW = f"SELECT {TASK} FROM task WHERE task_id = ?"
 _LOCK = f"{_GET} /* FOR UPDATE */"
-_TASK_ID = Columns((*TASK, "task_id"))
-_VERSION = (
-    "SELECT state, created_at_ms, attempts_used FROM task WHERE task_name = ? AND trigger_at = ?"
-)
+_VERSION = f"SELECT state, created_at_ms, attempts_used FROM task WHERE {KEY_IS}"
 _ATTEMPTS = f"""
     SELECT {ATTEMPT} FROM attempt WHERE task_id = ? AND number <= ?
     ORDER BY number DESC LIMIT {ATTEMPTS_PER_PAGE}
@@ -96,11 +98,12 @@ _MOVE = f"""
     WHERE task_id = ?
 """
 CANDIDATE = Columns(("task_name", "trigger_at", "task_id", "state", "max_delay", "host"))
-_ONE = f"SELECT {CANDIDATE} FROM task WHERE task_name = ? AND trigger_at = ? /* FOR UPDATE */"
+_ONE = f"SELECT {CANDIDATE} FROM task WHERE {KEY_IS} /* FOR UPDATE */"
+_ONE_ROW = f"SELECT {CANDIDATE} FROM task WHERE task_id = ? /* FOR UPDATE */"
 _OF_NAME = f"SELECT {CANDIDATE} FROM task WHERE task_name = ? ORDER BY trigger_at /* FOR UPDATE */"
 MAKE_ROOM = "UPDATE task SET trigger_at = ? WHERE task_id = ?"
 """Moves a task out of the way of others for the rest of a transaction."""
-_RUNNING = "SELECT task_name, trigger_at FROM task WHERE task_name = ? AND state = 'running'"
+_RUNNING = f"SELECT {KEY} FROM task WHERE task_name = ? AND state = 'running'"
 
 
 def put(write: Write, definition: Definition, condition: PutCondition, now: float) -> PutResult:
@@ -120,7 +123,7 @@ def put(write: Write, definition: Definition, condition: PutCondition, now: floa
                 write.changes.add_due(values[_HOST], definition.trigger_at)
                 return PutResult(PutOutcome.CREATED, new_task(definition, now))
         # Locked: the decision must still hold at the commit.
-        existing = _get(cursor, _LOCK, definition.key)
+        existing = _get(cursor, _LOCK, key)
         if existing is None and if_absent is not PutOutcome.CREATED:
             return PutResult(if_absent, None)
         # Otherwise another daemon has deleted the task in the meantime: there is room now.
@@ -155,14 +158,16 @@ def get(cursor: Cursor, key: Key, attempts_to: int | None = None) -> Task | None
 
     :param attempts_to: the number of the last attempt on the page; by default the last of all.
     """
-    return _get(cursor, _GET, key, attempts_to)
+    if (number := key.row_number) is not None:
+        return _get(cursor, _GET_ROW, (number,), attempts_to)
+    return _get(cursor, _GET, (key.task_name, key.trigger_at), attempts_to)
 
 
-def _get(cursor: Cursor, query: str, key: Key, attempts_to: int | None = None) -> Task | None:
-    row = cursor.execute(query, (key.task_name, key.trigger_at)).fetchone()
+def _get(cursor: Cursor, query: str, values: Row, attempts_to: int | None = None) -> Task | None:
+    row = cursor.execute(query, values).fetchone()
     if row is None:
         return None
-    named = _TASK_ID.name(row)
+    named = TASK.name(row)
     last = _LAST_NUMBER if attempts_to is None else attempts_to
     found = cursor.execute(_ATTEMPTS, (named["task_id"], last)).fetchall()
     attempts = tuple(to_attempt(ATTEMPT.name(attempt)) for attempt in reversed(found))
@@ -204,13 +209,9 @@ def get_if_modified(
         if len(tasks) == limit:
             break
         row = cursor.execute(_VERSION, (key.task_name, key.trigger_at)).fetchone()
-        if version is None or row is None or _version(*row) != version:
+        if version is None or row is None or row != version.stored():
             tasks[key] = get(cursor, key)
     return tasks
-
-
-def _version(state: str, created_at_ms: int, attempts_used: int) -> TaskVersion:
-    return TaskVersion(state=State(state), created_at_ms=created_at_ms, attempts_used=attempts_used)
 
 
 def list_page(
@@ -244,9 +245,13 @@ def list_page(
 
 def get_summaries(cursor: Cursor, keys: Iterable[Key]) -> Sequence[Task]:
     """Return those of some tasks that exist, without payloads and attempts."""
-    statement = f"SELECT {SUMMARY} FROM task WHERE task_name = ? AND trigger_at = ?"
-    rows = (cursor.execute(statement, (key.task_name, key.trigger_at)).fetchone() for key in keys)
-    return [to_task(TASK.name(row)) for row in rows if row is not None]
+    statement = f"SELECT {SUMMARY} FROM task WHERE"
+    found = []
+    for where, values in map(where_key, keys):
+        row = cursor.execute(f"{statement} {where}", values).fetchone()
+        if row is not None:
+            found.append(to_task(TASK.name(row)))
+    return found
 
 
 def previous_page(
@@ -281,13 +286,12 @@ def _fitting(rows: Iterable[Row], limit: int) -> Page:
 def delete(write: Write, key: Key) -> Deleted | None:
     """Delete one task and its attempts, unless it is running; ``None`` if there is none."""
     cursor = write.cursor
-    where = "FROM task WHERE task_name = ? AND trigger_at = ?"
-    values = (key.task_name, key.trigger_at)
-    cursor.execute(f"DELETE {where} AND state != 'running'", values)
+    where, values = where_key(key)
+    cursor.execute(f"DELETE FROM task WHERE {where} AND state != 'running'", values)
     if cursor.rowcount:
         write.changes.keys.append(key)
         return Deleted(count=1)
-    exists = cursor.execute(f"SELECT 1 {where}", values).fetchone()
+    exists = cursor.execute(f"SELECT 1 FROM task WHERE {where}", values).fetchone()
     return Deleted(count=0, running=[key]) if exists else None
 
 
@@ -298,28 +302,60 @@ def delete_name(write: Write, task_name: str) -> Deleted | None:
     count = cursor.rowcount
     if count:
         write.changes.names.append(task_name)
-    running = [Key(*row) for row in cursor.execute(_RUNNING, (task_name,))]
+    running = [to_key(KEY.name(row)) for row in cursor.execute(_RUNNING, (task_name,))]
     return Deleted(count=count, running=running) if count or running else None
 
 
 @frozen(kw_only=True)
 class Candidate:
-    """The columns of a task on which a reschedule depends."""
+    """The columns of a task on which a reschedule depends.
 
-    task_name: str
-    trigger_at: int
+    :ivar is_damaged: whether one of them cannot be read: the task cannot be rescheduled.
+    """
+
+    key: Key
     task_id: int
-    state: State = field(converter=State)
+    state: State
     max_delay: int
     host: str
-    key: Key = field(init=False)
+    is_damaged: bool = False
 
-    @key.default
-    def _make_key(self) -> Key:
-        return Key(self.task_name, self.trigger_at)
+    @classmethod
+    def of(cls, row: Row) -> Candidate:
+        """Return the task in a row of :data:`CANDIDATE`."""
+        named = CANDIDATE.name(row)
+        state, max_delay, host = named["state"], named["max_delay"], named["host"]
+        key = to_key(named)
+        is_intact = (
+            key.row_number is None
+            and state in _STATES
+            and type(max_delay) is int
+            and 0 <= max_delay <= MAX_MINUTES
+            and type(host) is str
+        )
+        return cls(
+            key=key,
+            task_id=named["task_id"],
+            state=_STATES.get(state, State.FAILED),
+            max_delay=max_delay,
+            host=host,
+            is_damaged=not is_intact,
+        )
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task."""
+        return self.key.task_name
+
+    @property
+    def trigger_at(self) -> int:
+        """The minute of the task, seconds since 1970."""
+        return self.key.trigger_at
 
     def decide(self, trigger_at: int, now: float, *, include_all_states: bool) -> MoveDecision:
         """Return whether the task moves to a minute, or why it does not."""
+        if self.is_damaged and self.state is not State.RUNNING:
+            return MoveDecision.DAMAGED
         expires_at = trigger_at + MINUTE * self.max_delay
         return decide_move(self.state, expires_at, now, include_all_states=include_all_states)
 
@@ -328,9 +364,11 @@ class Candidate:
         return (trigger_at, trigger_at, trigger_at, self.trigger_at, to_ms(now), self.task_id)
 
 
+_STATES = {state.value: state for state in State}
 SKIPPED = {
     MoveDecision.RUNNING: State.RUNNING.value,
     MoveDecision.TOO_LATE: Reason.TOO_LATE.value,
+    MoveDecision.DAMAGED: "damaged",
 }
 """The reasons why a selected task is not moved."""
 
@@ -343,11 +381,16 @@ def reschedule(
     :return: ``None`` if there is no such task.
     """
     cursor = write.cursor
-    row = cursor.execute(_ONE, (key.task_name, key.trigger_at)).fetchone()
+    if (number := key.row_number) is not None:
+        row = cursor.execute(_ONE_ROW, (number,)).fetchone()
+    else:
+        row = cursor.execute(_ONE, (key.task_name, key.trigger_at)).fetchone()
     if row is None:
         return None
-    task = Candidate(**CANDIDATE.name(row))
+    task = Candidate.of(row)
     decision = task.decide(trigger_at, now, include_all_states=include_all_states)
+    if decision is MoveDecision.DAMAGED:
+        return Rescheduled(conflict=f"{key} is damaged: it can be deleted, and not rescheduled")
     if decision is MoveDecision.NOT_FAILED:
         advice = ": add all=true to move it"
         return Rescheduled(conflict=f"{key} is {task.state.value}, not failed{advice}")
@@ -381,12 +424,13 @@ def reschedule_name(
     movable: list[Candidate] = []
     skipped: list[tuple[Key, str]] = []
     taken = set()
-    for task in (Candidate(**CANDIDATE.name(row)) for row in rows):
+    for task in map(Candidate.of, rows):
         decision = task.decide(trigger_at, now, include_all_states=include_all_states)
         if decision is MoveDecision.MOVE:
             movable.append(task)
             continue
-        taken.add(task.trigger_at)
+        if task.key.row_number is None:
+            taken.add(task.trigger_at)
         if decision in SKIPPED:
             skipped.append((task.key, SKIPPED[decision]))
     minutes = _free_minutes(trigger_at, len(movable), taken)

@@ -32,7 +32,7 @@ from .widgets import (
     failure_reason,
     flash,
     folded,
-    minute,
+    minute_of,
     pluralize,
     query,
     table,
@@ -248,7 +248,7 @@ def _failure(task: Task, viewer: Viewer, now: float) -> Sequence[Renderable]:
     row: list[Renderable] = [
         timestamp(task.finished_at_ms, now),
         task_link(task.key),
-        minute(task.key.trigger_at),
+        minute_of(task.key),
         failure_reason(task.reason, task.detail),
     ]
     if viewer.may_change:
@@ -265,7 +265,7 @@ def _in_flight(data: DashboardData) -> Tag:
     rows = [
         (
             task_link(call.key),
-            minute(call.key.trigger_at),
+            minute_of(call.key),
             f"{call.number}",
             escape_invisible(call.host),
             timestamp(call.since_ms),

@@ -12,7 +12,16 @@ from .layout import Viewer
 from .task.new_task import ACTION_FIELD, PREVIEW
 from .task.page import EXPECTED_STATE_FIELD, RUNNING_HINT, summary
 from .task.time_fields import Meaning, TimeInput, time_fields
-from .widgets import Filled, Renderable, bdi, escape_invisible, flash, task_state, template
+from .widgets import (
+    Filled,
+    Renderable,
+    bdi,
+    escape_invisible,
+    flash,
+    name_of,
+    task_state,
+    template,
+)
 
 
 @frozen(kw_only=True)
@@ -51,7 +60,7 @@ class ConfirmationForm(Element):
             error = _error_message(escape_invisible(self._confirmation.error))
             form = tags.div(error, tags.p(RUNNING_HINT), class_="confirm")
         return tag.fillSlots(
-            question=[f"{self.verb} ", bdi(task.key.task_name), "?"],
+            question=[f"{self.verb} ", bdi(name_of(task.key)), "?"],
             state=task_state(task),
             summary=summary(task, self._confirmation.now),
             form=form,

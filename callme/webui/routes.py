@@ -101,7 +101,7 @@ from .task.new_form import NewTaskForm
 from .task.new_task import ACTION_FIELD, GIVEN_TIME, PREVIEW, NewTaskPage, warnings_of
 from .task.page import EXPECTED_STATE_FIELD, TaskDetail, TaskPage
 from .task.time_fields import UTC, Meaning, TimeInput, local_minute, meaning_of
-from .widgets import Renderable, escape_invisible, flash, query
+from .widgets import Renderable, escape_invisible, flash, name_of, query
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -226,7 +226,7 @@ class WebUi:
             flash=done,
         )
         page = TaskPage(detail)
-        title = f"{task.key.task_name}: {task.state.value}"
+        title = f"{name_of(task.key)}: {task.state.value}"
         return self._layout(request, title, page, viewer, live=True)
 
     @app.route("/page/json/<path:path>", methods=["GET"])
@@ -312,6 +312,8 @@ class WebUi:
         source = None
         if key := parameters.get("from"):
             source = await self._get_task(request, key)
+            if source.damaged:
+                raise Problem(409, f"{source.key} is damaged: it cannot be duplicated")
         form = NewTaskForm(self._new_task.blank(viewer, source))
         return self._layout(request, "New task", form, viewer)
 

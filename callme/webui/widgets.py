@@ -65,7 +65,20 @@ def bdi(text: str) -> Tag:
 
 def task_link(key: Key) -> Tag:
     """Return a link to a task's page; its text is the task's name."""
-    return tags.a(bdi(key.task_name), href=url_for(TASK, key))
+    return tags.a(bdi(name_of(key)), href=url_for(TASK, key))
+
+
+def name_of(key: Key) -> str:
+    """Return the name of a task; the key of one whose name or minute cannot be read."""
+    return key.task_name or str(key)
+
+
+def minute_of(key: Key, now: float | None = None) -> Tag | str:
+    """Return the minute of a task; a dash if it cannot be read.
+
+    :param now: as of :func:`timestamp`.
+    """
+    return "\u2013" if key.row_number is not None else minute(key.trigger_at, now)
 
 
 def timestamp(milliseconds: int | None, now: float | None = None) -> Tag | str:

@@ -24,6 +24,7 @@ from .host_memory import HostResults
 from .poller import Poller
 from .pruner import Pruner
 from .recorder import RETRY_SECONDS
+from .scrubber import Scrubber
 from .slots import Slots
 from .throughput import Capacity
 
@@ -51,6 +52,7 @@ class Health:
     :ivar all_paused: whether the calls to all hosts are paused.
     :ivar paused_hosts: the number of hosts that are paused by settings of their own.
     :ivar failing_hosts: the number of hosts whose latest attempts have all failed.
+    :ivar damaged_rows: the number of rows that another program has damaged.
     """
 
     ticking: bool
@@ -60,6 +62,29 @@ class Health:
     all_paused: bool = False
     paused_hosts: int = 0
     failing_hosts: int = 0
+    damaged_rows: int = 0
+
+
+@frozen
+class Housekeeping:
+    """The work on the database that no call waits for.
+
+    :ivar pruner: deletes old tasks.
+    :ivar scrubber: searches for damaged rows.
+    """
+
+    pruner: Pruner
+    scrubber: Scrubber
+
+    def begin(self) -> None:
+        """Begin the work; return at once."""
+        self.pruner.purge()
+        self.scrubber.scrub()
+
+    def stop(self) -> None:
+        """Stop the work; the next one continues it."""
+        self.pruner.stop()
+        self.scrubber.stop()
 
 
 class TickState(Enum):
@@ -74,7 +99,7 @@ class TickState(Enum):
 class Scheduler:
     """The scheduler of calls, on the minute.
 
-    :param pruner: deletes old tasks after each tick.
+    :param housekeeping: the work on the database after each tick.
     :param clock: sets timers.
     :param now: the wall clock, seconds since 1970.
     :param slots: the slots for calls in flight.
@@ -88,7 +113,7 @@ class Scheduler:
         *,
         store: Store,
         caller: Caller,
-        pruner: Pruner,
+        housekeeping: Housekeeping,
         clock: IReactorTime,
         now: Callable[[], float],
         slots: Slots,
@@ -96,7 +121,7 @@ class Scheduler:
         poll_seconds: float | None = None,
     ) -> None:
         self._store = store
-        self._pruner = pruner
+        self._housekeeping = housekeeping
         self._clock = clock
         self._wall = now
         self._node = node
@@ -224,7 +249,7 @@ class Scheduler:
                 self._state = TickState.IDLE
             self._last_tick_end = self._clock.seconds()
         if self._state is not TickState.STOPPED:
-            self._pruner.purge()
+            self._housekeeping.begin()
 
     @property
     def _is_stopped(self) -> bool:
@@ -269,7 +294,7 @@ class Scheduler:
             self._retry.cancel()
         if self._poller is not None:
             self._poller.stop()
-        self._pruner.stop()
+        self._housekeeping.stop()
         await self._dispatcher.drain(grace_seconds, flush_seconds)
 
     def capacity(self) -> Capacity:
@@ -300,4 +325,5 @@ class Scheduler:
             all_paused=self._dispatcher.limits.all_paused,
             paused_hosts=self._dispatcher.limits.paused_hosts,
             failing_hosts=self._dispatcher.failing_hosts,
+            damaged_rows=self._housekeeping.scrubber.damaged_rows,
         )

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from callme.store.changes import Changes
 from callme.store.database import Operation, Store, Write
 from callme.store.interface import StoreUnavailable
-from callme.store.sqlite.cursor import SqliteCursor
+from callme.store.sqlite.cursor import run_decoded
 from callme.store.sqlite.file import configure_writer, migrate
 
 T = TypeVar("T")
@@ -68,13 +68,12 @@ class InstantStore(Store):
     def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
         if self.is_broken:
             return fail(StoreUnavailable("database is locked"))
-        self.connection.execute("BEGIN")
         try:
-            result = query(self.connection.cursor(SqliteCursor))
+            result = run_decoded(self.connection, "BEGIN", query)
         except Exception:
-            self.connection.execute("ROLLBACK")
+            self.connection.rollback()
             return fail()
-        self.connection.execute("COMMIT")
+        self.connection.commit()
         return succeed(result)
 
     def _write_on(self, cursor: Any) -> Write:

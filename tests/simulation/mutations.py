@@ -186,12 +186,12 @@ def _() -> list[Patch]:
 
 @mutation("a claim does not count its attempt", 3)
 def _() -> list[Patch]:
-    return [_sql("_CLAIM", "attempts_used = attempts_used + 1, ", "")]
+    return [_sql("_CLAIM", f"attempts_used = {queue.next_number('attempts_used')}, ", "")]
 
 
 @mutation("attempts have no unique numbers", 0)
 def _() -> list[Patch]:
-    return [_sql("_CLAIM", ", last_attempt = last_attempt + 1", "")]
+    return [_sql("_CLAIM", f", last_attempt = {queue.next_number('last_attempt')}", "")]
 
 
 @mutation("a task has one retry too many", 3)
@@ -453,7 +453,7 @@ def _() -> list[Patch]:
 # Every task ends, with a reason
 
 
-@mutation("an expired lease is ignored", 397)
+@mutation("an expired lease is ignored", 271)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, now: float, *, every: bool = False) -> Any:
         return real(write, now, every=every) if every else []

@@ -150,6 +150,25 @@ async def test_damaged_database_makes_no_copy(path: Path, target: Path) -> None:
     assert list(target.parent.iterdir()) == []
 
 
+async def test_damaged_rows_are_copied_and_open(path: Path, target: Path) -> None:
+    store = SqliteStore(open_database(path), reactor, lambda: "node")
+    for name in ("a", "b"):
+        await put(store, name)
+    await store.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA ignore_check_constraints = ON")
+        other.execute("UPDATE task SET state = 'lost', retry = 'many' WHERE task_name = 'a'")
+        other.execute("UPDATE task SET task_name = CAST(x'ff' AS TEXT) WHERE task_name = 'b'")
+        other.commit()
+    assert copy_database(path, target, lambda done, total: None).tasks == 2
+    for file in (path, target):
+        store = SqliteStore(open_database(file), reactor, lambda: "node")
+        page = await store.read(tasks.list_page)
+        assert page is not None
+        assert {task.damaged for task in page.tasks} == {("retry", "state"), ("task_name",)}
+        await store.close()
+
+
 def test_postgresql_is_refused(target: Path) -> None:
     with pytest.raises(SystemExit, match="pg_dump"):
         backup.main(["--database=postgresql://user@host/database", str(target)])

@@ -919,7 +919,7 @@ def filled(
         (queue._PURGE, (1000, 500), "task_finished"),
         (queue._TOO_LATE, (1000, 1000, 1000), "task_due"),
         (queue._DUE_HOSTS, (1000,), "task_due"),
-        (failures._OPEN, (1000, 10_000), "task_failures"),
+        (failures._OPEN, (1000, 10**13, 10_000), "task_failures"),
         (
             # What a trigger asks for each deleted task.
             "SELECT 1 FROM task WHERE finished_at_ms >= ? ORDER BY finished_at_ms LIMIT 1",

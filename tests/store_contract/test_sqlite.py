@@ -354,7 +354,7 @@ async def test_every_connection_has_durable_settings(store: SqliteStore) -> None
         (queue._TOO_LATE, "task_due (due_at<?)"),
         (queue._CLAIM, "task_host (host=? AND due_at<?)"),
         (f"{queue._CLAIMS} AND lease_until <= ?", "task_running (lease_until<?)"),
-        (queue._PURGE, "task_finished (finished_at_ms<?)"),
+        (queue._PURGE, "task_finished (finished_at_ms>? AND finished_at_ms<?)"),
         (queue._RECORD, "INTEGER PRIMARY KEY (rowid=?)"),
         (queue._BACKLOG, "task_due (due_at<?)"),
         (queue._DUE_HOSTS, "task_due (due_at<?)"),

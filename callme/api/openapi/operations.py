@@ -322,7 +322,7 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
                 "headers": {"Vary": header(string()), **_VALIDATORS},
             },
         },
-        errors=("NotFound",) if in_path else (),
+        errors=("NotFound",),
     )
 
 

@@ -385,9 +385,16 @@ def _host_schemas() -> dict[str, Schema]:
         "max_per_minute": nullable(count("Calls that start in a minute; null for no limit.", 1)),
         "paused": {
             "description": "Whether the host is paused, or the time until which it is.",
-            "anyOf": [{"type": "boolean"}, timestamp()],
+            "anyOf": [{"type": "boolean"}, timestamp(), {"type": "null"}],
         },
+        "damaged": array(
+            string(),
+            "The settings whose stored values cannot be read: they are null. A damaged limit does"
+            " not hold; a damaged pause holds until it is set again. It is absent where all are"
+            " intact.",
+        ),
     }
+    damaged = ("damaged",)
     host = {
         "host": string("`host:port`."),
         "scheduled": count("Tasks that are `scheduled`."),
@@ -398,11 +405,15 @@ def _host_schemas() -> dict[str, Schema]:
         "failures_in_a_row": count("Attempts of this daemon that failed since the last success."),
     }
     return {
-        "HostSettings": response_object({"host": string("`host:port`, or `*`."), **settings}),
-        "Host": response_object(host | settings),
+        "HostSettings": response_object(
+            {"host": string("`host:port`, or `*`."), **settings}, optional=damaged
+        ),
+        "Host": response_object(host | settings, optional=damaged),
         "HostList": response_object(
             {
-                "all_hosts": response_object(settings, description="The settings of `*`."),
+                "all_hosts": response_object(
+                    settings, optional=damaged, description="The settings of `*`."
+                ),
                 "hosts": array(ref("Host"), "Ordered by name."),
                 "next": string("The `start_from` of the next page, if there is one."),
             },

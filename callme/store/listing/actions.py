@@ -23,7 +23,7 @@ TASKS_PER_STEP = 100
 """Number of tasks that one transaction changes: some milliseconds."""
 NO_FREE_MINUTE = "no_free_minute"
 """The reason for which a task stays when no minute before the year 10000 is free for it."""
-_COLUMNS = (*CANDIDATE, "rescheduled_from")
+_COLUMNS = ", ".join(f"task.{name}" for name in (*CANDIDATE, "rescheduled_from"))
 _TAKEN = f"""
     SELECT task.task_name, task.trigger_at FROM (VALUES {{rows}}) AS wanted JOIN {KEYS}
     ON task.task_name = wanted.column1
@@ -73,7 +73,7 @@ class MoveStep(Step):
         start = self.start_from
         return (
             start is not None
-            and rescheduled_from is not None
+            and type(rescheduled_from) is int
             and key.task_name == start.task_name
             and rescheduled_from < start.trigger_at
         )
@@ -160,17 +160,25 @@ def _find(cursor: Cursor, step: Step, *, lock: bool) -> Iterator[tuple[Candidate
     """Yield the tasks of a step that match still, each with its ``rescheduled_from``."""
     conditions = list(step.selection.conditions().values())
     where = " AND ".join(["TRUE", *(condition.text for condition in conditions)])
-    columns = ", ".join(f"task.{name}" for name in _COLUMNS)
-    statement = (
-        f"SELECT {columns} FROM (VALUES {{rows}}) AS wanted JOIN {KEYS} "
-        "ON task.task_name = wanted.column1 AND task.trigger_at = wanted.column2 "
-        f"WHERE {where} ORDER BY task.task_name, task.trigger_at"
-        + (" /* FOR UPDATE OF TASK */" if lock else "")
-    )
     values = [value for condition in conditions for value in condition.values]
-    keys = [(key.task_name, key.trigger_at) for key in step.keys]
-    for *row, rescheduled_from in _with_rows(cursor, statement, keys, values):
-        yield Candidate(**CANDIDATE.name(row)), rescheduled_from
+    for is_row, table, on in (
+        (False, KEYS, "task.task_name = wanted.column1 AND task.trigger_at = wanted.column2"),
+        (True, "task", "task.task_id = wanted.column2"),
+    ):
+        keys = [
+            (key.task_name, key.trigger_at)
+            for key in step.keys
+            if (key.row_number is not None) == is_row
+        ]
+        if not keys:
+            continue
+        statement = (
+            f"SELECT {_COLUMNS} FROM (VALUES {{rows}}) AS wanted JOIN {table} ON {on} "
+            f"WHERE {where} ORDER BY task.task_name, task.trigger_at"
+            + (" /* FOR UPDATE OF TASK */" if lock else "")
+        )
+        for *row, rescheduled_from in _with_rows(cursor, statement, keys, values):
+            yield Candidate.of(row), rescheduled_from
 
 
 def _free_minutes(

@@ -10,7 +10,8 @@ from typing import Any
 
 from attrs import frozen
 
-from ...core.times import Key
+from ...core.times import Key, is_key
+from ..codec import MAX_TIME_MS
 from ..interface import Cursor
 
 _Row = tuple[Any, ...]
@@ -70,10 +71,14 @@ def upcoming(cursor: Cursor, limit: int) -> Upcoming:
     tasks = [
         NextTask(key=Key(name, at), due_at=due_at, host=host)
         for name, at, due_at, host in cursor.execute(_NEXT, (limit,))
-        if tuple(map(type, (name, at, due_at, host))) == (str, int, int, str)
+        if is_key(name, at) and type(host) is str and _is_time(due_at)
     ]
     is_empty = not tasks and cursor.execute(_ANY).fetchone() is None
     return Upcoming(tasks=tasks, is_empty=is_empty)
+
+
+def _is_time(stored: object) -> bool:
+    return type(stored) is int and 0 <= stored <= MAX_TIME_MS
 
 
 @frozen(kw_only=True)
@@ -110,17 +115,28 @@ class FailureGroups:
 
 
 def failure_groups(cursor: Cursor, limit: int = MAX_GROUPED) -> FailureGroups:
-    """Return the last failures in groups.
+    """Return the last failures in groups, without those whose stored values are damaged.
 
     :param limit: the maximum number of failures.
     """
     rows = cursor.execute(_FAILURES, (limit + 1,)).fetchall()
-    failures = rows[:limit]
+    failures = [row for row in rows[:limit] if _is_intact(*row)]
     return FailureGroups(
         by_host=_groups(failures, "host", itemgetter(_HOST)),
         by_prefix=_groups(failures, "prefix", lambda row: stem(row[_NAME])),
         examined=len(failures),
         is_complete=len(rows) <= limit,
+    )
+
+
+def _is_intact(
+    name: object, host: object, reason: object, status: object, finished_at_ms: object
+) -> bool:
+    return (
+        type(name) is type(host) is str
+        and type(reason) in (str, type(None))
+        and type(status) in (int, type(None))
+        and _is_time(finished_at_ms)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...core.text.nearest import Nearest
-from ...core.times import Key
+from ...core.times import Key, is_key
 from ..interface import Cursor
 from .sources import KEYS
 
@@ -29,9 +29,11 @@ def nearest_task(cursor: Cursor, target: Key | str, prefix: str) -> Key | str | 
     if isinstance(target, Key):
         at = target.trigger_at
         rows = [cursor.execute(statement, (name, at)).fetchone() for statement in _TIMES]
-        times: list[int] = [row[0] for row in rows if row is not None]
+        times: list[int] = [row[0] for row in rows if row is not None and is_key(name, row[0])]
         if times:
             return Key(name, min(times, key=lambda time: abs(time - at)))
     rows = [cursor.execute(statement, (name,)).fetchone() for statement in _NAMES]
-    names: list[str] = [row[0] for row in rows if row is not None and row[0].startswith(prefix)]
+    # A damaged name is no text, or no name.
+    found = [row[0] for row in rows if row is not None and is_key(row[0], 0)]
+    names: list[str] = [name for name in found if name.startswith(prefix)]
     return Nearest(names).find(name) if names else None

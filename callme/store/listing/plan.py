@@ -7,9 +7,9 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from ...core.times import MAX_TIMESTAMP, MINUTE, Key
-from ..codec import SUMMARY, Row
-from ..interface import Cursor
+from ...core.times import MAX_TIMESTAMP, MINUTE, Key, is_key
+from ..codec import KEY, SUMMARY, Row, to_key
+from ..interface import Cursor, StartGone
 from . import sources
 from .selection import Selection, Sql
 from .sources import DUE_ORDER, KEYS, NAME_ORDER, Source, narrow_sources, wide_sources
@@ -73,8 +73,22 @@ class Plan:
         )
         return Sql(statement, keys.values)
 
+    def read_keys(
+        self, cursor: Cursor, *bounds: Sql, limit: int, backwards: bool = False
+    ) -> list[Key]:
+        """Return the keys of the page.
+
+        :param bounds: conditions on the key, as is ``backwards`` for :meth:`keys`.
+        :param limit: the maximum number of keys.
+        """
+        query = self.keys(*bounds, backwards=backwards)
+        return _read_keys(cursor, query, limit, _by(self.order, backwards))
+
     def bound(self, sign: str, key: Key) -> Sql:
         """Return the condition that a key is on one side of another in the order."""
+        if (number := key.row_number) is not None:
+            row = f"SELECT {', '.join(self.order)} FROM task WHERE task.task_id = ?"
+            return Sql(f"({', '.join(self._keys())}) {sign} ({row})", (number,))
         values: tuple[Any, ...] = (key.task_name, key.trigger_at)
         if self.order == DUE_ORDER:
             values = values[::-1]
@@ -92,11 +106,29 @@ class Plan:
         if not self.where or self.order not in self.source.orders:
             return None
         query = self.source.select(self._key_columns(), bounds=bounds)
-        row = cursor.execute(
-            f"{query.text} ORDER BY {_by(self._keys(), backwards)} LIMIT 1 OFFSET ?",
-            (*query.values, examined or sources.MAX_EXAMINED),
-        ).fetchone()
-        return None if row is None else Key(*row)
+        statement = f"{query.text} ORDER BY {_by(self._keys(), backwards)} LIMIT ? OFFSET ?"
+        offset = examined or sources.MAX_EXAMINED
+        found = _read_keys(cursor, Sql(statement, query.values), 1, "1", offset)
+        return found[0] if found else None
+
+
+def _read_keys(cursor: Cursor, query: Sql, limit: int, order: str, *offset: int) -> list[Key]:
+    """Return the keys that a query finds, whose last values are the limit and perhaps an offset.
+
+    :param order: their order, in terms of the table of tasks.
+    """
+    values = (*query.values, limit, *offset)
+    rows = cursor.execute(query.text, values).fetchall()
+    if not all(is_key(*row) for row in rows):
+        # Only now: the number of the row is in none of the indexes.
+        statement = (
+            f"SELECT {KEY.of('task')} FROM ({query.text}) AS found JOIN {KEYS} "
+            "ON task.task_name = found.task_name AND task.trigger_at = found.trigger_at "
+            f"ORDER BY {order}"
+        )
+        rows = cursor.execute(statement, values).fetchall()
+        return [to_key(KEY.name(row)) for row in rows]
+    return [Key(*row) for row in rows]
 
 
 def _by(columns: Iterable[str], backwards: bool) -> str:
@@ -104,14 +136,19 @@ def _by(columns: Iterable[str], backwards: bool) -> str:
     return ", ".join(f"{column} DESC" if backwards else column for column in columns)
 
 
-def choose_plan(cursor: Cursor, selection: Selection, order: tuple[str, str]) -> Plan:
-    """Choose the source with the fewest rows or, of very many, one that is in the order."""
+def choose_plan(
+    cursor: Cursor, selection: Selection, order: tuple[str, str], *, without_orphans: bool = False
+) -> Plan:
+    """Choose the source with the fewest rows or, of very many, one that is in the order.
+
+    :param without_orphans: as for :func:`narrow_sources`.
+    """
     conditions = selection.conditions()
     wide = wide_sources(selection)
     source = wide[order]
     # A wide source that no filter narrows is never the smallest.
     candidates = [one for one in wide.values() if one.filters & conditions.keys()]
-    candidates += narrow_sources(selection)
+    candidates += narrow_sources(selection, without_orphans=without_orphans)
     ordered = [one for one in candidates if order in one.orders]
     if len(candidates) == 1 and ordered:
         source = ordered[0]
@@ -132,14 +169,27 @@ def select_page(
     :param by_due: whether the order is by time, then name, and not by name, then time.
     """
     order = DUE_ORDER if by_due and selection.task_name is None else NAME_ORDER
-    if selection.task_name is not None and start_from is not None:
+    is_of_name = selection.task_name is not None
+    if is_of_name and start_from is not None and start_from.row_number is None:
         due_from = max(start_from.trigger_at, selection.due_from or 0)
         selection, start_from = evolve(selection, due_from=due_from), None
     plan = choose_plan(cursor, selection, order)
     bounds, end = _bounds(cursor, plan, start_from)
-    statement = plan.rows(*bounds)
-    rows = cursor.execute(statement.text, (*statement.values, limit))
+    rows: Iterable[Row] = _run(cursor, plan.rows(*bounds), limit)
+    if plan.source.may_have_orphans:
+        found = rows = list(rows)
+        keys = plan.keys(*bounds, is_ordered=False)
+        if len(found) < min(limit, len(_run(cursor, keys, limit).fetchall())):
+            # Orphans took the places of tasks.
+            plan = choose_plan(cursor, selection, order, without_orphans=True)
+            bounds, end = _bounds(cursor, plan, start_from)
+            rows = _run(cursor, plan.rows(*bounds), limit)
     return rows, None if end is None else _within(selection.prefix, end, plan.order)
+
+
+def _run(cursor: Cursor, statement: Sql, limit: int) -> Cursor:
+    """Run a statement whose last value is the maximum number of rows."""
+    return cursor.execute(statement.text, (*statement.values, limit))
 
 
 def select_keys(
@@ -152,8 +202,7 @@ def select_keys(
     """
     plan = choose_plan(cursor, selection, NAME_ORDER)
     bounds, end = _bounds(cursor, plan, start_from)
-    query = plan.keys(*bounds)
-    keys = [Key(*row) for row in cursor.execute(query.text, (*query.values, limit + 1))]
+    keys = plan.read_keys(cursor, *bounds, limit=limit + 1)
     if len(keys) > limit:
         return keys[:limit], keys[limit]
     return keys, None if end is None else _within(selection.prefix, end, NAME_ORDER)
@@ -161,9 +210,22 @@ def select_keys(
 
 def _bounds(cursor: Cursor, plan: Plan, start_from: Key | None) -> tuple[Sequence[Sql], Key | None]:
     """Return the conditions on the keys of a page, and the key at which its examination ends."""
+    if start_from is not None:
+        _check_start(cursor, start_from)
     bounds = [] if start_from is None else [plan.bound(">=", start_from)]
     end = plan.end(cursor, *bounds)
     return bounds if end is None else [*bounds, plan.bound("<", end)], end
+
+
+def _check_start(cursor: Cursor, key: Key) -> None:
+    """Check that a page can begin at a key: the place of a damaged name is known by its row only.
+
+    :raises StartGone: if it cannot.
+    """
+    if (number := key.row_number) is not None:
+        row = cursor.execute("SELECT 1 FROM task WHERE task_id = ?", (number,)).fetchone()
+        if row is None:
+            raise StartGone(str(key))
 
 
 def select_previous(
@@ -179,13 +241,13 @@ def select_previous(
     """
     order = DUE_ORDER if by_due and selection.task_name is None else NAME_ORDER
     plan = choose_plan(cursor, selection, order)
+    _check_start(cursor, before)
     bounds = [plan.bound("<", before)]
     # A page that starts at the end examines as many keys, and thus all of them.
     end = plan.end(cursor, *bounds, backwards=True, examined=sources.MAX_EXAMINED - 1)
     if end is not None:
         bounds.append(plan.bound(">", end))
-    query = plan.keys(*bounds, backwards=True)
-    keys = [Key(*row) for row in cursor.execute(query.text, (*query.values, limit))]
+    keys = plan.read_keys(cursor, *bounds, limit=limit, backwards=True)
     if end is not None and len(keys) < limit:
         return end
     return keys[-1] if keys else None
@@ -193,7 +255,8 @@ def select_previous(
 
 def _within(prefix: str, end: Key, order: tuple[str, str]) -> Key | None:
     """Return the first key with a prefix from another key on: a list names no other tasks."""
-    if end.task_name.startswith(prefix):
+    # The number of a row names no task.
+    if end.row_number is not None or end.task_name.startswith(prefix):
         return end
     if end.task_name < prefix:
         return Key(prefix, end.trigger_at if order == DUE_ORDER else 0)

@@ -31,6 +31,8 @@ class Source:
     :ivar filters: names of the filters that all of these rows match.
     :ivar orders: the orders in which the index has the rows.
     :ivar key_table: the table whose columns are in these orders.
+    :ivar may_have_orphans: whether it may have keys of tasks that do not exist, because another
+        program has changed their names.
     :ivar counted: the table and the condition to count by: the index alone answers them, perhaps
         with more rows; ``None`` to count the arms.
     """
@@ -39,6 +41,7 @@ class Source:
     filters: frozenset[object]
     orders: Sequence[tuple[str, str]] = ()
     key_table: str = "task"
+    may_have_orphans: bool = False
     counted: tuple[str, Sql] | None = None
 
     def select(self, columns: str, where: Iterable[Sql] = (), bounds: Iterable[Sql] = ()) -> Sql:
@@ -81,8 +84,11 @@ _HOSTS = {
 """The indexes that have the tasks of a host together, with the condition and the states of each."""
 
 
-def narrow_sources(selection: Selection) -> list[Source]:
-    """Return the sources of the filters but name and time."""
+def narrow_sources(selection: Selection, *, without_orphans: bool = False) -> list[Source]:
+    """Return the sources of the filters but name and time.
+
+    :param without_orphans: whether none of them may have orphans.
+    """
     conditions = selection.conditions()
     found = []
     if selection.state is not None and selection.reason is None:
@@ -116,7 +122,7 @@ def narrow_sources(selection: Selection) -> list[Source]:
             )
         )
     # The table of labels alone answers what it has the columns for.
-    joins = {"state", "reason", "host"} & conditions.keys()
+    joins = without_orphans or {"state", "reason", "host"} & conditions.keys()
     table, name = (_LABELLED_TASKS, "label") if joins else ("task_label AS task", "task")
     for label in selection.labels:
         condition = Sql(f"{name}.key = ? AND {name}.value = ?", label)
@@ -126,6 +132,7 @@ def narrow_sources(selection: Selection) -> list[Source]:
                 filters=frozenset({label}),
                 orders=[NAME_ORDER],
                 key_table=name,
+                may_have_orphans=not joins,
                 counted=(f"task_label AS {name}", condition),
             )
         )

@@ -13,7 +13,7 @@ from psycopg.adapt import Loader
 
 from ...core.parameters import PARAMETERS
 from ...core.task import Definition
-from ..codec import STORED_DEFINITION, Row, definition_values
+from ..codec import STORED_DEFINITION, Row, decode_text, definition_values
 
 T = TypeVar("T")
 BINARY = tuple(
@@ -32,10 +32,10 @@ _FLEET_PLACE = """
 
 
 class Text(Loader):
-    """Loader of BYTEA as text: UTF-8 that may contain NUL."""
+    """Loader of BYTEA as text: UTF-8 that may contain NUL, unless it is damaged."""
 
     def load(self, data: Any) -> str:
-        return bytes.fromhex(bytes(data)[2:].decode("ascii")).decode("utf-8")
+        return decode_text(bytes.fromhex(bytes(data)[2:].decode("ascii")))
 
 
 class PostgresqlCursor:

@@ -17,7 +17,13 @@ from ...core.times import floor_to_minute, to_ms
 from ..codec import ATTEMPT, CLAIM, Columns, CorruptRow, Row, attempt_values, to_claim
 from ..database import Operation, Unfinished, Write
 from ..interface import Cursor
-from ..queue import LEASE_MARGIN, decode_or_fail, finish_record, in_claim_order
+from ..queue import (
+    LEASE_MARGIN,
+    decode_or_fail,
+    finish_record,
+    in_claim_order,
+    next_number,
+)
 
 NOW = "coalesce(%(ms)s::bigint, floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint)"
 """SQL for the time given or the database's, in ms: the same wherever it is in a statement."""
@@ -48,7 +54,7 @@ _CLAIM = f"""
     SET state = 'running', due_at = NULL, claimed_at_ms = {NOW},
         lease_until = {NOW} / 1000 + {LEASE_MARGIN} + timeout, node = %(name)s,
         holder = %(me)s, token = %(token)s,
-        attempts_used = attempts_used + 1, last_attempt = last_attempt + 1
+        attempts_used = {next_number("attempts_used")}, last_attempt = {next_number("last_attempt")}
     FROM chosen
     WHERE task.task_id = chosen.task_id AND EXISTS (SELECT FROM node WHERE node_id = %(me)s)
     RETURNING {TOKEN_CLAIM.of("task")}

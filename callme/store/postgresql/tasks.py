@@ -50,10 +50,9 @@ _CREATE = f"""
     RETURNING task_name, trigger_at
 """
 _EXISTING = f"""
-    SELECT {TASK}, task_id FROM task
+    SELECT {TASK} FROM task
     WHERE (task_name, trigger_at) IN (SELECT * FROM unnest(?::text[], ?::bigint[]))
 """
-_EXISTING_COLUMNS = Columns((*TASK, "task_id"))
 _ATTEMPTS = f"""
     SELECT {ATTEMPT}, task_id FROM unnest(?::bigint[]) AS task (id) CROSS JOIN LATERAL (
         SELECT {ATTEMPT}, task_id FROM attempt WHERE task_id = task.id
@@ -239,7 +238,7 @@ def _existing(cursor: Cursor, keys: Iterable[Key]) -> dict[Key, Task]:
     """Return the tasks under some keys: two statements, however many they are."""
     names, times = zip(*((key.task_name, key.trigger_at) for key in keys), strict=True)
     found = cursor.execute(_EXISTING, (list(names), list(times))).fetchall()
-    rows = [_EXISTING_COLUMNS.name(row) for row in found]
+    rows = [TASK.name(row) for row in found]
     attempts: dict[int, list[Any]] = {row["task_id"]: [] for row in rows}
     for values in cursor.execute(_ATTEMPTS, (list(attempts),)):
         attempt = _ATTEMPT_COLUMNS.name(values)
@@ -259,7 +258,7 @@ def get_if_modified(
         # No task has an empty state.
         values: tuple[Any, ...] = ("", 0, 0)
         if version is not None:
-            values = (version.state.value, version.created_at_ms, version.attempts_used)
+            values = version.stored()
         versions.append((key.task_name, key.trigger_at, *values))
     columns = [list(column) for column in zip(*versions, strict=True)]
     keys = [Key(*row) for row in cursor.execute(_MODIFIED, (*columns, limit))]

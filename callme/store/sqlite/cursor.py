@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
 
-from ..codec import definition_values
+from ..codec import decode_text, definition_values
+
+T = TypeVar("T")
 
 
 class SqliteCursor(sqlite3.Cursor):
@@ -21,23 +26,23 @@ class SqliteCursor(sqlite3.Cursor):
         return now
 
 
-class UndecodableText(str):
-    """A stored text that is not UTF-8, with replacement characters.
+def run_decoded(connection: sqlite3.Connection, begin: str, run: Callable[[SqliteCursor], T]) -> T:
+    """Begin a transaction and run work in it; a text that is not UTF-8 does not end it.
 
-    Its type differs from that of intact text, so the codec reports the column as damaged.
+    :param begin: the statement that begins the transaction.
     """
 
-    __slots__ = ()
+    def attempt(decoder: Callable[[bytes], str] | type[str]) -> T:
+        connection.text_factory = decoder
+        with closing(connection.cursor(SqliteCursor)) as cursor:
+            cursor.execute(begin)
+            return run(cursor)
 
-
-def decode_text(stored: bytes) -> str:
-    """Return a stored text, or an :class:`UndecodableText`: a ``text_factory`` for sqlite3."""
     try:
-        return stored.decode()
-    except UnicodeDecodeError:
-        return UndecodableText(stored.decode(errors="replace"))
-
-
-def is_undecodable(error: sqlite3.Error) -> bool:
-    """Return whether a query failed because a stored text is not UTF-8."""
-    return str(error).startswith("Could not decode to UTF-8")
+        return attempt(str)
+    except sqlite3.OperationalError as error:
+        if not str(error).startswith("Could not decode to UTF-8"):
+            raise
+    # Only now: a decoder in Python takes time for each text.
+    connection.rollback()
+    return attempt(decode_text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 from twisted.enterprise import adbapi
@@ -16,7 +17,7 @@ from ..database import Operation, Write
 from ..group_commit import GroupCommitStore
 from ..interface import StoreUnavailable
 from .bulk import NotTogether, run_all
-from .cursor import SqliteCursor, decode_text, is_undecodable
+from .cursor import SqliteCursor, run_decoded
 from .file import DatabaseFile, configure_reader, configure_writer
 from .guard import FileGuard
 
@@ -90,25 +91,10 @@ class SqliteStore(GroupCommitStore):
     def _run(
         self, pool: adbapi.ConnectionPool, begin: str, run: Callable[[SqliteCursor], T]
     ) -> Deferred[T]:
-        def attempt(connection: Any, decoder: Callable[[bytes], str] | type[str]) -> T:
-            cursor = connection.cursor(SqliteCursor)
-            try:
-                # adbapi wraps the connection.
-                cursor.connection.text_factory = decoder
-                cursor.execute(begin)
-                return run(cursor)
-            finally:
-                cursor.close()
-
         def work(connection: Any) -> T:
-            try:
-                return attempt(connection, str)
-            except sqlite3.OperationalError as error:
-                if not is_undecodable(error):
-                    raise
-            # Only now: a decoder in Python takes time for each text.
-            connection.rollback()
-            return attempt(connection, decode_text)
+            # adbapi wraps the connection.
+            with closing(connection.cursor()) as cursor:
+                return run_decoded(cursor.connection, begin, run)
 
         # adbapi commits after this returns, and rolls back when it raises.
         done: Deferred[T] = pool.runWithConnection(work)

@@ -20,7 +20,7 @@ from ..widgets import (
     escape_invisible,
     failure_reason,
     flash,
-    minute,
+    minute_of,
     pluralize,
     table,
     task_link,
@@ -222,7 +222,7 @@ def _preview(content: BulkConfirmation) -> Tag:
     rows = [
         (
             task_link(task.key),
-            minute(task.key.trigger_at, content.now),
+            minute_of(task.key, content.now),
             task_state(task),
             failure_reason(task.reason, task.detail),
         )

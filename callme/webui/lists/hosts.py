@@ -136,6 +136,9 @@ def _limits(settings: HostSettings) -> str:
 
 
 def _calls(settings: HostSettings, now: float) -> Renderable:
+    if settings.damaged:
+        names = ", ".join(settings.damaged)
+        return tags.strong(f"\u26a0 damaged: {names} cannot be read", class_="state failed")
     if not settings.is_paused(now):
         return "not paused"
     return tags.strong("\u2016 paused", _until(settings, now), class_="paused")

@@ -24,6 +24,7 @@ from ..widgets import (
     failure_reason,
     in_slices,
     minute,
+    minute_of,
     pluralize,
     table,
     task_link,
@@ -160,11 +161,11 @@ def _cells(task: Task, now: float) -> Mapping[str, Renderable]:
     """Return the cells of a task by their columns."""
     cells = (
         task_link(task.key),
-        minute(task.key.trigger_at, now),
+        minute_of(task.key, now),
         _host(task),
         task_state(task),
         # An empty cell takes no line on a narrow screen.
-        minute(task.due_at) if task.due_at not in (None, task.key.trigger_at) else "",
+        minute(task.due_at) if task.due_at not in (None, task.definition.trigger_at) else "",
         timestamp(task.finished_at_ms) if task.finished_at_ms is not None else "",
         failure_reason(task.reason, task.detail),
     )

@@ -13,6 +13,7 @@ from twisted.web.template import Element, Tag, renderer, tags
 from ...core.headers import redact_secrets
 from ...core.parameters import PARAMETERS
 from ...core.task import Attempt, State, Task
+from ...core.times import Key
 from ...server.paths import DELETE, FIND, NEW, RESCHEDULE, RUN, TASK, url_for
 from ..layout import Viewer
 from ..widgets import (
@@ -25,6 +26,8 @@ from ..widgets import (
     failure_reason,
     in_slices,
     minute,
+    minute_of,
+    name_of,
     pluralize,
     query,
     state,
@@ -77,7 +80,7 @@ class TaskPage(Element):
         task = detail.task
         return tag.fillSlots(
             flash=detail.flash,
-            name=bdi(task.key.task_name),
+            name=bdi(name_of(task.key)),
             state=task_state(task),
             summary=summary(task, detail.now),
             actions=_actions(task, detail.viewer) if detail.viewer.may_change else "",
@@ -86,18 +89,22 @@ class TaskPage(Element):
             definition=definition_list(_definition(task, detail.now)),
             headers=_headers(task),
             payload=_payload(task),
-            same_name=tags.a(
-                "Tasks whose names start with this name",
-                href=FIND + query(name=task.key.task_name),
-            ),
+            same_name=_same_name(task.key),
         )
+
+
+def _same_name(key: Key) -> Tag | str:
+    if key.row_number is not None:
+        return ""
+    href = FIND + query(name=key.task_name)
+    return tags.a("Tasks whose names start with this name", href=href)
 
 
 def summary(task: Task, now: float) -> list[Renderable]:
     """Return the rest of the sentence that begins with the task's state."""
-    due: list[Renderable] = ["due ", minute(task.key.trigger_at, now)]
+    due: list[Renderable] = ["due ", minute_of(task.key, now)]
     if task.state is State.SCHEDULED:
-        if task.due_at is None or task.due_at == task.key.trigger_at:
+        if task.due_at is None or task.due_at == task.definition.trigger_at:
             return [*due, "."]
         return [*due, "; next attempt at ", minute(task.due_at, now), "."]
     if task.state is State.RUNNING:
@@ -111,7 +118,12 @@ def _running_number(task: Task) -> int:
 
 
 def _actions(task: Task, viewer: Viewer) -> Tag:
+    delete = tags.a("Delete\u2026", href=url_for(DELETE, task.key), class_="do bad")
+    if task.row_key is not None:
+        return tags.div(delete, class_="actions")
     duplicate = tags.a("Duplicate\u2026", href=NEW + query(**{"from": task.key}), class_="do")
+    if task.damaged:
+        duplicate = tags.transparent()
     if task.state is State.RUNNING:
         hint = tags.p(RUNNING_HINT, class_="none")
         return tags.transparent(hint, tags.div(duplicate, class_="actions"))
@@ -122,7 +134,7 @@ def _actions(task: Task, viewer: Viewer) -> Tag:
         " ",
         duplicate,
         " ",
-        tags.a("Delete\u2026", href=url_for(DELETE, task.key), class_="do bad"),
+        delete,
         class_="actions",
     )
 
@@ -228,10 +240,10 @@ def _attempt_counts(task: Task) -> str:
 def _definition(task: Task, now: float) -> Iterable[tuple[str, Renderable]]:
     definition = task.definition
     yield "Key", tags.code(escape_invisible(str(task.key)))
-    yield "Minute", minute(definition.trigger_at, now)
+    yield "Minute", minute_of(task.key, now)
     if not {"retry", "attempts_used"} & set(task.damaged):
         yield "Attempts", _attempt_counts(task)
-    if "max_delay" not in task.damaged:
+    if not {"trigger_at", "max_delay"} & set(task.damaged):
         yield "Expires", minute(definition.expires_at, now)
     if task.damaged:
         yield "Damaged", f"The stored values of {', '.join(task.damaged)} cannot be read."

@@ -10,16 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from ...caller.request import content_type
-from ...core.columns import (
-    BASE64,
-    INTEGER,
-    JSON_INTEGERS,
-    JSON_LIST,
-    JSON_LIST_OR_EMPTY,
-    JSON_OBJECT,
-    LONG_TEXT,
-    TEXT,
-)
+from ...core.columns import Kind
 from ...core.headers import MASK, looks_secret, redact_secrets
 from ...core.parameters import PARAMETERS, Parameter
 from ...core.task import Definition
@@ -103,21 +94,19 @@ def _payload(text: str) -> str:
 
 _LIST = TextForm(to_text=_joined, to_json=_list, hint="Separate several by commas.")
 _FORMS = {
-    TEXT: TextForm(to_text=_text, to_json=str.strip),
-    INTEGER: TextForm(to_text=str, to_json=_integer),
-    JSON_LIST: _LIST,
-    JSON_LIST_OR_EMPTY: _LIST,
-    JSON_INTEGERS: _LIST,
-    JSON_OBJECT: TextForm(
+    Kind.TEXT: TextForm(to_text=_text, to_json=str.strip),
+    Kind.INTEGER: TextForm(to_text=str, to_json=_integer),
+    Kind.LIST: _LIST,
+    Kind.OBJECT: TextForm(
         to_text=_lines, to_json=_object, rows=3, hint="Write one a line, as NAME: VALUE."
     ),
-    LONG_TEXT: TextForm(to_text=_text, to_json=_payload, rows=6),
-    BASE64: TextForm(to_text=_text, to_json=lambda text: "".join(text.split()), rows=2),
+    Kind.LONG_TEXT: TextForm(to_text=_text, to_json=_payload, rows=6),
+    Kind.BASE64: TextForm(to_text=_text, to_json=lambda text: "".join(text.split()), rows=2),
 }
-"""The forms of values by the column that holds them."""
+"""The forms of values by the kind of their column."""
 
 FIELDS = {
-    parameter.name: (parameter, _FORMS[parameter.column])
+    parameter.name: (parameter, _FORMS[parameter.column.kind])
     for parameter in PARAMETERS
     if parameter.name != "trigger_at"
 }

@@ -52,6 +52,23 @@ def test_state_is_coloured() -> None:
     assert any("red" in str(span.style) for span in story_of(TASK).spans)
 
 
+def test_unreadable_values_of_a_damaged_task_are_named() -> None:
+    names = ["attempts_used", "callback", "labels", "retry", "state", "trigger_at"]
+    damaged: Any = {**TASK, **dict.fromkeys(names), "task": "@7", "attempts_left": None}
+    damaged |= {"reason": None, "damaged": names}
+    assert line_of(damaged).plain == (
+        "@7  unreadable  unreadable  GET unreadable  "
+        "damaged: attempts_used, callback, labels, retry, state, trigger_at"
+    )
+    assert story_of(damaged).plain.splitlines()[:5] == [
+        "@7  unreadable",
+        "  damaged  attempts_used, callback, labels, retry, state, trigger_at",
+        "  call     GET unreadable",
+        "  due      unreadable",
+        "  attempts unreadable used, unreadable left",
+    ]
+
+
 def test_line_of_a_list_has_the_reason() -> None:
     assert line_of(TASK).plain == (
         "a@1858809600  2028-11-26 00:00 UTC  failed  GET http://example.com/  unexpected_status"

@@ -204,3 +204,7 @@ def test_error_of_the_first_view_is_raised() -> None:
         pytest.raises(Unauthorized),
     ):
         read_view(client, NOW)
+
+
+def test_host_of_an_unreadable_callback_is_named() -> None:
+    assert host_of(None) == "unreadable"

@@ -11,6 +11,7 @@ from callme.core.times import (
     Key,
     ceil_to_minute,
     floor_to_minute,
+    is_key,
     next_minute,
     parse_absolute,
     parse_key,
@@ -250,10 +251,36 @@ def test_invalid_name_is_refused(name: object) -> None:
         parse_task_name(name)
 
 
-@pytest.mark.parametrize("text", ["name", "name@", "@60", "a@b@60", "a@+5m", "a@1.5x"])
+@pytest.mark.parametrize("text", ["name", "name@", "@60x", "@", "@-1", "a@b@60", "a@+5m", "a@1.5x"])
 def test_invalid_key_is_refused(text: str) -> None:
     with pytest.raises(InvalidValue):
         parse_key(text)
+
+
+def test_number_of_a_row_is_a_key() -> None:
+    key = parse_key("@12")
+    assert key == Key.of_row(12)
+    assert (key.row_number, str(key)) == (12, "@12")
+    assert Key("a", 60).row_number is None
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "expected"),
+    [
+        ("a", 60, True),
+        ("", 60, False),
+        ("a@b", 60, False),
+        ("a" * 256, 60, False),
+        (b"a", 60, False),
+        ("a", 61, False),
+        ("a", -60, False),
+        ("a", 10**18, False),
+        ("a", "60", False),
+        ("a", None, False),
+    ],
+)
+def test_stored_name_and_minute_are_a_key_or_none(name: object, at: object, expected: bool) -> None:
+    assert is_key(name, at) is expected
 
 
 def test_time_is_formatted_with_milliseconds() -> None:

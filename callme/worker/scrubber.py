@@ -1,0 +1,120 @@
+"""The scrubber: it reads the whole database, slowly, and counts the rows that are damaged."""
+
+from __future__ import annotations
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..core.times import quoted_key
+from ..hosts.operations import damaged_settings
+from ..store.database import Store
+from ..store.interface import log_store_failure
+from ..store.listing.damaged import DamagedTask, find_damaged
+
+log = Logger(namespace="callme")
+
+TASKS_PER_READ = 50
+"""Maximum number of tasks that one query examines: about a millisecond."""
+READS_PER_RUN = 20
+"""Maximum number of queries after a tick."""
+DELAY_SECONDS = 5.0
+"""Time between a tick, when the calls of the minute start, and the first query."""
+PAUSE_SECONDS = 1.0
+"""Time between two queries."""
+MAX_LOGGED = 1_000
+"""Maximum number of damaged rows that are logged in one scan of the database."""
+
+
+@define(eq=False, kw_only=True)
+class Scrubber:
+    """The scrubber of one daemon.
+
+    A scan begins again when it has reached the end. After each tick it advances by up to
+    :data:`TASKS_PER_READ` times :data:`READS_PER_RUN` tasks.
+
+    :param clock: sets timers.
+    """
+
+    _store: Store
+    _clock: IReactorTime
+    _after: int = field(default=0, init=False)
+    _found: int = field(default=0, init=False)
+    _found_before: int = field(default=0, init=False)
+    # The rows and hosts that this scan has found, and those that are logged already.
+    _seen: set[int | str] = field(factory=set, init=False)
+    _logged: set[int | str] = field(factory=set, init=False)
+    _run: Deferred[None] | None = field(default=None, init=False)
+
+    @property
+    def damaged_rows(self) -> int:
+        """The number of damaged rows that the last complete scan, or the present one, found."""
+        return max(self._found, self._found_before)
+
+    def scrub(self) -> None:
+        """Continue the scan unless that is in progress; return at once."""
+        if self._run is None:
+            self._run = Deferred.fromCoroutine(self._scrub())
+            self._run.addErrback(self._failed).addCallback(self._ended)
+
+    async def _scrub(self) -> None:
+        await deferLater(self._clock, DELAY_SECONDS)
+        for _ in range(READS_PER_RUN):
+            examined = await self._store.read(find_damaged, self._after, TASKS_PER_READ)
+            for task in examined.damaged:
+                self._note_task(task)
+            if examined.last_row is None:
+                await self._end_scan()
+                return
+            self._after = examined.last_row
+            await deferLater(self._clock, PAUSE_SECONDS)
+
+    async def _end_scan(self) -> None:
+        for host in await self._store.read(damaged_settings):
+            self._note_setting(host)
+        self._found_before, self._found, self._after = self._found, 0, 0
+        # A row that is repaired, or deleted, and damaged again is logged again.
+        self._logged &= self._seen
+        self._seen.clear()
+
+    def _note_task(self, task: DamagedTask) -> None:
+        if self._is_new(task.row):
+            log.warn(
+                "{task} is damaged: the stored values of {columns} cannot be read; "
+                "DELETE /task/{key} deletes it",
+                task=quoted_key(task.key),
+                columns=", ".join(task.columns),
+                key="<key>" if task.key.row_number is None else task.key,
+            )
+
+    def _note_setting(self, host: str) -> None:
+        if self._is_new(host):
+            log.warn(
+                "the settings of {host} are damaged: see docs/operations.md, 'Damaged rows'",
+                host=repr(host) if host else "a host whose name cannot be read",
+            )
+
+    def _is_new(self, row: int | str) -> bool:
+        """Count a damaged row; return whether to log it."""
+        self._found += 1
+        if len(self._seen) >= MAX_LOGGED:
+            return False
+        self._seen.add(row)
+        is_new = row not in self._logged
+        self._logged.add(row)
+        return is_new
+
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            log_store_failure(log, "the search for damaged rows failed", failure)
+
+    def _ended(self, _: None) -> None:
+        self._run = None
+
+    def stop(self) -> None:
+        """Stop the scan."""
+        if self._run is not None:
+            self._run.cancel()

@@ -7,6 +7,7 @@ either during the move. A move that was interrupted resumes when it is run again
 from __future__ import annotations
 
 import argparse
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,10 +22,11 @@ from .store.codec import Row
 from .store.interface import CannotOpen
 from .store.postgresql.dsn import is_url
 from .store.sqlite.transfer import SqliteEndpoint
-from .store.transfer import Counts, TransferEndpoint
+from .store.transfer import OTHER_TABLES, Counts, TransferEndpoint
 
 CHUNK_LIMIT = 10_000
 """Maximum number of tasks copied in one transaction."""
+_EXAMINED_AT_ONCE = 100
 STATES = ("scheduled", "running", "succeeded", "failed")
 _BAR_WIDTH = 30
 
@@ -81,7 +83,7 @@ class Progress:
 def move(
     source: TransferEndpoint, target: TransferEndpoint, stream: TextIO
 ) -> tuple[Counts, Counts]:
-    """Copy all tasks that the target does not have yet, and the settings of hosts.
+    """Copy all tasks that the target does not have yet, and the rows of the other tables.
 
     :return: the final counts of both.
 
@@ -93,15 +95,45 @@ def move(
     progress = Progress(counts.tasks, stream)
     progress.resume(target.count_to(done))
     while (to := source.next_chunk_end(done, CHUNK_LIMIT)) is not None:
-        target.write(source.tasks(done, to), source.attempts(done, to))
+        try:
+            target.write(source.tasks(done, to), source.attempts(done, to))
+        except Exception as error:
+            _explain(source, done, to, error)
+            raise
         progress.add(source.count_to(to) - source.count_to(done))
         done = to
-    target.write_host_settings(source.host_settings())
+    for name, columns in OTHER_TABLES.items():
+        try:
+            target.replace(name, columns, source.rows_of(name, columns))
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise CannotMove(f"the rows of {name} cannot be copied: {text}") from error
     target.finalize()
     # A daemon that was suspended or cut off from its database may have resumed.
     for endpoint in (source, target):
         endpoint.ensure_no_daemon()
     return counts, target.count_rows()
+
+
+def _explain(source: TransferEndpoint, after: int, to: int, error: Exception) -> None:
+    """Explain an error by a damaged task, which another database may be unable to store.
+
+    :param after: the task_id after which the tasks begin that were copied.
+    :param to: the last task_id of these.
+    :raises CannotMove: if there is such a task.
+    """
+    while after < to:
+        examined = source.find_damaged(after, _EXAMINED_AT_ONCE)
+        for task in examined.damaged:
+            names = ", ".join(task.columns)
+            reason = " ".join(str(error).split())
+            raise CannotMove(
+                f"the task {task.key} of {source.name} has damaged values ({names}) and cannot be "
+                f"copied: {reason}. Start callme on {source.name}, and DELETE the task"
+            ) from error
+        if examined.last_row is None:
+            return
+        after = examined.last_row
 
 
 def _copied_before(source: TransferEndpoint, target: TransferEndpoint) -> int:
@@ -161,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             closing(open_endpoint(names.target, must_exist=False)) as target,
         ):
             counts = move(source, target, sys.stderr)
-    except (CannotOpen, CannotMove) as error:
+    except (CannotOpen, CannotMove, sqlite3.Error) as error:
         raise SystemExit(f"callme: {error}") from None
     print(table(*counts))
     if counts[0] != counts[1]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
 
 from .codec import ATTEMPT, STORED_DEFINITION, Columns, Row
+from .listing.damaged import Examined
 
 TASK_ROW = Columns(
     (
@@ -31,9 +32,14 @@ TASK_ROW = Columns(
     )
 )
 ATTEMPT_ROW = Columns(("task_id", *ATTEMPT))
-HOST_SETTING_ROW = Columns(
-    ("host", "max_concurrent", "max_per_minute", "paused_at", "paused_until")
-)
+OTHER_TABLES: Mapping[str, Columns] = {
+    "host_setting": Columns(
+        ("host", "max_concurrent", "max_per_minute", "paused_at", "paused_until")
+    ),
+    "acknowledgement": Columns(("subject", "until_ms")),
+    "removed_outcome": Columns(("finished_at_ms", "state", "lateness_ms")),
+}
+"""The tables besides those of tasks and attempts, with the columns that are copied."""
 
 
 @frozen
@@ -73,8 +79,12 @@ class TransferEndpoint(ABC):
         """Add tasks and their attempts in one transaction."""
 
     @abstractmethod
-    def write_host_settings(self, rows: Iterable[Row]) -> None:
-        """Replace the settings of all hosts."""
+    def replace(self, table: str, columns: Columns, rows: Iterable[Row]) -> None:
+        """Replace all rows of a table in one transaction."""
+
+    @abstractmethod
+    def find_damaged(self, after: int, limit: int) -> Examined:
+        """Search for damaged tasks: see :func:`callme.store.listing.damaged.find_damaged`."""
 
     @abstractmethod
     def finalize(self) -> None:
@@ -111,9 +121,9 @@ class TransferEndpoint(ABC):
         """Yield the attempts of these tasks."""
         return self._between(f"SELECT {ATTEMPT_ROW} FROM attempt", after, to)
 
-    def host_settings(self) -> Iterator[Row]:
-        """Yield the pauses and limits of hosts."""
-        return self._select(f"SELECT {HOST_SETTING_ROW} FROM host_setting ORDER BY host")
+    def rows_of(self, table: str, columns: Columns) -> Iterator[Row]:
+        """Yield the rows of one of :data:`OTHER_TABLES`."""
+        return self._select(f"SELECT {columns} FROM {table}")
 
     def _between(self, select: str, after: int, to: int) -> Iterator[Row]:
         where = "WHERE task_id > ? AND task_id <= ? ORDER BY task_id"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from callme.core.task import Outcome, State, Task
 from callme.core.transitions import PutCondition, decide_after_attempt
 from callme.hosts.operations import delete_settings, load_settings, put_settings
 from callme.hosts.settings import INDEFINITELY, HostSettings
+from callme.reports.failures import acknowledge, open_failures
 from callme.store import queue, tasks
 from callme.store.database import Store
 from callme.store.interface import CannotOpen, Cursor
@@ -26,6 +28,7 @@ from callme.store.postgresql.membership import Member
 from callme.store.postgresql.setup import open_server
 from callme.store.sqlite.engine import SqliteStore
 from callme.store.sqlite.file import open_database
+from callme.store.stats import history
 from tests.helpers.postgres import Cluster
 from tests.helpers.processes import free_port
 from tests.helpers.tasks import NOON, definition
@@ -323,3 +326,98 @@ def test_unequal_counts_are_an_error(
         )
     with pytest.raises(SystemExit, match="contain different tasks"):
         run(path, url)
+
+
+async def outcomes_in(store: Store) -> list[Any]:
+    def read(cursor: Cursor) -> list[Any]:
+        rows = cursor.execute("SELECT finished_at_ms, state, lateness_ms FROM removed_outcome")
+        return sorted(rows.fetchall())
+
+    return await store.read(read)
+
+
+async def test_move_copies_acknowledgements_and_outcomes_of_removed_tasks(
+    path: Path, url: str
+) -> None:
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await fill(store)
+    await store.write(acknowledge, NOON * 1000)
+    for number in range(3):
+        assert await store.write(tasks.delete, definition(f"ü{number}").key)
+    outcomes = await outcomes_in(store)
+    past = await store.read(history, NOON - 60)
+    await store.close()
+    assert len(outcomes) == 3
+    run(path, url)
+    there = PostgresqlStore(evolve(open_server(url), use_client_clock=True), reactor, lambda: "b")
+    assert await outcomes_in(there) == outcomes
+    assert await there.read(history, NOON - 60) == past
+    opened = await there.read(open_failures, 0)
+    assert opened.acknowledged_until_ms == NOON * 1000
+    await there.close()
+    back = path.with_name("back.sqlite")
+    run(url, back)
+    returned = SqliteStore(open_database(back), reactor, lambda: "b")
+    assert await outcomes_in(returned) == outcomes
+    assert (await returned.read(open_failures, 0)).acknowledged_until_ms == NOON * 1000
+    await returned.close()
+    # A move that is run again copies nothing twice.
+    run(url, back)
+    returned = SqliteStore(open_database(back), reactor, lambda: "b")
+    assert await outcomes_in(returned) == outcomes
+    await returned.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("retry", "'many'"),
+        ("retry", "1000000000000000000"),
+        ("payload", "x'ff'"),
+        ("task_name", "CAST(x'ff61' AS TEXT)"),
+        ("trigger_at", "'tomorrow'"),
+    ],
+)
+async def test_damaged_task_that_cannot_be_copied_is_named(
+    path: Path, url: str, column: str, value: str
+) -> None:
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await fill(store, 3)
+    await store.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"UPDATE task SET {column} = {value} WHERE task_name = 'ü1'")
+        other.commit()
+    key = "@2" if column in ("task_name", "trigger_at") else f"ü1@{NOON}"
+    with pytest.raises(SystemExit) as refused:
+        run(path, url)
+    text = str(refused.value)
+    assert f"the task {key} of" in text
+    assert f"damaged values ({column})" in text
+    assert "\n" not in text
+
+
+async def test_damaged_task_that_can_be_copied_is_copied_as_it_is(path: Path, url: str) -> None:
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await fill(store, 3)
+    await store.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE task SET headers = '{' WHERE task_name = 'ü1'")
+        other.commit()
+    run(path, url)
+    there = PostgresqlStore(open_server(url), reactor, lambda: "b")
+    found = {task.key.task_name: task.damaged for task in await all_of(there)}
+    await there.close()
+    assert found == {"ü0": (), "ü1": ("headers",), "ü2": ()}
+
+
+async def test_damaged_row_of_another_table_is_an_error_of_one_line(path: Path, url: str) -> None:
+    store = SqliteStore(open_database(path), reactor, lambda: "a")
+    await store.write(put_settings, HOST, {"max_concurrent": 3}, NOON)
+    await store.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE host_setting SET max_concurrent = 'many'")
+        other.commit()
+    with pytest.raises(SystemExit) as refused:
+        run(path, url)
+    assert "the rows of host_setting cannot be copied" in str(refused.value)
+    assert "\n" not in str(refused.value)

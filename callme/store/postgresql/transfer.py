@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 
-from ..codec import Columns, Row
+from ..codec import Columns, Row, UndecodableText
 from ..interface import CannotOpen
-from ..transfer import ATTEMPT_ROW, HOST_SETTING_ROW, TASK_ROW, TransferEndpoint
-from .cursor import Text, translate
+from ..listing.damaged import Examined, find_damaged
+from ..transfer import ATTEMPT_ROW, TASK_ROW, TransferEndpoint
+from .cursor import PostgresqlCursor, Text, translate
 from .dsn import SCHEMA
 from .setup import PEER_TIMEOUT_SECONDS, hold_migrations, open_server
 
@@ -19,6 +20,16 @@ _PAYLOAD = TASK_ROW.index("payload")
 _DETAIL = TASK_ROW.index("detail")
 _ATTEMPT_DETAIL = ATTEMPT_ROW.index("detail")
 _BODY = ATTEMPT_ROW.index("body")
+
+
+class StrictText(Text):
+    """Loader of BYTEA as text that refuses a damaged one: a copy must not differ."""
+
+    def load(self, data: Any) -> str:
+        text = super().load(data)
+        if isinstance(text, UndecodableText):
+            raise psycopg.DataError("a payload or a response is not UTF-8")
+        return text
 
 
 class PostgresqlEndpoint(TransferEndpoint):
@@ -42,6 +53,7 @@ class PostgresqlEndpoint(TransferEndpoint):
 
     def _select(self, statement: str, *values: Any) -> Iterator[Row]:
         with closing(self._connection.cursor()) as cursor:
+            cursor.adapters.register_loader("bytea", StrictText)
             yield from cursor.stream(translate(statement), values or None)
 
     def ensure_no_daemon(self) -> None:
@@ -60,12 +72,15 @@ class PostgresqlEndpoint(TransferEndpoint):
             self._copy("task", TASK_ROW, tasks, _PAYLOAD, _DETAIL)
             self._copy("attempt", ATTEMPT_ROW, attempts, _BODY, _ATTEMPT_DETAIL)
 
-    def write_host_settings(self, rows: Iterable[Row]) -> None:
-        places = HOST_SETTING_ROW.placeholders()
-        insert = f"INSERT INTO host_setting ({HOST_SETTING_ROW}) VALUES ({places})"
+    def replace(self, table: str, columns: Columns, rows: Iterable[Row]) -> None:
         with self._connection.transaction(), self._connection.cursor() as cursor:
-            cursor.execute("DELETE FROM host_setting")
-            cursor.executemany(translate(insert), list(rows))
+            cursor.execute(f"DELETE FROM {table}".encode())
+            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copying:
+                for row in rows:
+                    copying.write_row(row)
+
+    def find_damaged(self, after: int, limit: int) -> Examined:
+        return find_damaged(PostgresqlCursor(self._connection), after, limit)
 
     def _copy(
         self, table: str, columns: Columns, rows: Iterable[Row], text: int, detail: int

@@ -10,7 +10,9 @@ from typing import Any
 
 from ..codec import Columns, Row
 from ..interface import CannotOpen
-from ..transfer import ATTEMPT_ROW, HOST_SETTING_ROW, TASK_ROW, TransferEndpoint
+from ..listing.damaged import Examined, find_damaged
+from ..transfer import ATTEMPT_ROW, TASK_ROW, TransferEndpoint
+from .cursor import run_decoded
 from .file import configure_writer, open_database
 
 
@@ -40,10 +42,19 @@ class SqliteEndpoint(TransferEndpoint):
             self._insert("task", TASK_ROW, tasks)
             self._insert("attempt", ATTEMPT_ROW, attempts)
 
-    def write_host_settings(self, rows: Iterable[Row]) -> None:
+    def replace(self, table: str, columns: Columns, rows: Iterable[Row]) -> None:
         with self._transaction():
-            self._connection.execute("DELETE FROM host_setting")
-            self._insert("host_setting", HOST_SETTING_ROW, rows)
+            self._connection.execute(f"DELETE FROM {table}")
+            self._insert(table, columns, rows)
+
+    def find_damaged(self, after: int, limit: int) -> Examined:
+        try:
+            return run_decoded(
+                self._connection, "BEGIN", lambda cursor: find_damaged(cursor, after, limit)
+            )
+        finally:
+            self._connection.rollback()
+            self._connection.text_factory = str
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -43,13 +43,15 @@ class Pruner:
 
     def purge(self) -> None:
         """Begin to delete old tasks unless that is in progress; return at once."""
-        if self._retention_days and self._purging is None:
+        if self._purging is None:
             self._purging = Deferred.fromCoroutine(self._purge())
             self._purging.addErrback(self._purge_failed).addCallback(self._purge_ended)
 
     async def _purge(self) -> None:
         now = self._now()
-        finished_before = now - self._retention_days * SECONDS_PER_DAY
+        # Without a retention, only the outcomes of removed tasks are deleted.
+        days = self._retention_days
+        finished_before = now - days * SECONDS_PER_DAY if days else 0.0
         limits = (finished_before, PURGE_BATCH, now - OUTCOME_SECONDS)
         while await self._store.write(queue.purge, *limits) == PURGE_BATCH:
             await deferLater(self._clock, PAUSE_SECONDS)

@@ -802,6 +802,19 @@ def test_retention_zero_keeps_tasks_indefinitely() -> None:
     world.close()
 
 
+def test_outcomes_of_removed_tasks_are_deleted_after_a_day_without_a_retention() -> None:
+    world = World(retention=0)
+    world.put()
+    world.scheduler.start()
+    world.result(world.store.write(tasks.delete, TASK))
+    count = "SELECT count(*) FROM removed_outcome"
+    world.turn_to(NOON + 86_400)
+    assert world.store.connection.execute(count).fetchone() == (1,)
+    world.turn_to(NOON + 26 * 3600)
+    assert world.store.connection.execute(count).fetchone() == (0,)
+    world.close()
+
+
 def test_lost_claim_is_logged_and_not_recorded(world: World) -> None:
     world.caller.status = None
     world.put()

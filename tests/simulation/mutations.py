@@ -103,7 +103,7 @@ def _() -> list[Patch]:
     return [patch.object(queue, "notification_url", lambda *_: None)]
 
 
-@mutation("an expired task has no notification", 40)
+@mutation("an expired task has no notification", 0)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, row: Any, *args: Any) -> None:
         real(write, {**row, "on_failure": None}, *args)
@@ -147,7 +147,7 @@ def _() -> list[Patch]:
     return [_around(GroupCommit, "_failed", changed)]
 
 
-@mutation("a put overwrites the task of its key", 2)
+@mutation("a put overwrites the task of its key", 0)
 def _() -> list[Patch]:
     def changed(real: Any, *args: Any) -> Any:
         outcome = real(*args)
@@ -202,7 +202,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("an interrupted attempt does not use up the budget", 11)
+@mutation("an interrupted attempt does not use up the budget", 27)
 def _() -> list[Patch]:
     def changed(self: Any, claims: Any) -> None:
         for claim in claims:
@@ -215,7 +215,7 @@ def _() -> list[Patch]:
     return [patch.object(Recorder, "recover_orphans", changed)]
 
 
-@mutation("a call is repeated at once after a broken connection", 0)
+@mutation("a call is repeated at once after a broken connection", 8)
 def _() -> list[Patch]:
     def changed(real: Any, *args: Any) -> Any:
         def again(outcome: Any) -> Any:
@@ -226,7 +226,7 @@ def _() -> list[Patch]:
     return [_around(HttpCaller, "call", changed)]
 
 
-@mutation("a running task can be rescheduled", 213)
+@mutation("a running task can be rescheduled", 137)
 def _() -> list[Patch]:
     return [_sql("_ONE", "state, max", "replace(state, 'running', 'scheduled'), max")]
 
@@ -255,7 +255,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("a live daemon counts as dead after three seconds", 36)
+@mutation("a live daemon counts as dead after three seconds", 8)
 def _() -> list[Patch]:
     return [_sql("_HEARTBEAT", "seen_at_ms < ms - 30000", "seen_at_ms < ms - 3000", membership)]
 
@@ -270,7 +270,7 @@ def _() -> list[Patch]:
     return [_around(dispatcher, "allocate_slots", changed)]
 
 
-@mutation("the pause of a host is ignored", 5)
+@mutation("the pause of a host is ignored", 12)
 def _() -> list[Patch]:
     return [patch.object(HostLimits, "is_paused", lambda self, host: False)]
 
@@ -291,7 +291,7 @@ def _() -> list[Patch]:
     return [_around(Poller, "__init__", changed)]
 
 
-@mutation("the settings of hosts are forgotten at a restart", 110)
+@mutation("the settings of hosts are forgotten at a restart", 8)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any) -> Any:
         return succeed(None) if self._settings_changes == 0 else real(self)
@@ -311,7 +311,7 @@ def _() -> list[Patch]:
     return [patch.object(Daemon, "__init__", changed)]
 
 
-@mutation("a call ignores that the clock was stepped back", 14)
+@mutation("a call ignores that the clock was stepped back", 137)
 def _() -> list[Patch]:
     def changed(self: Any, claim: Any) -> None:
         self._recorder.add(claim)
@@ -326,7 +326,7 @@ def _() -> list[Patch]:
     return [_sql("_CLAIM", due, "due_at <= %(own)s", postgresql_queue)]
 
 
-@mutation("a reschedule within max_delay is refused", 101)
+@mutation("a reschedule within max_delay is refused", 87)
 def _() -> list[Patch]:
     def changed(self: Any, trigger_at: int, now: float, *, include_all_states: bool) -> Any:
         expires_at = trigger_at + 60 + self.max_delay
@@ -347,7 +347,7 @@ def _() -> list[Patch]:
     return [_around(times, "_from_rfc3339", changed)]
 
 
-@mutation("max_delay is not checked after connecting", 159)
+@mutation("max_delay is not checked after connecting", 14)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any) -> Any:
         lasting = self.claim.definition._replace(max_delay=525_600)
@@ -367,7 +367,7 @@ def _() -> list[Patch]:
     return [_around(tasks, "put", changed)]
 
 
-@mutation("a reschedule to the present minute does not notify the dispatcher", 35)
+@mutation("a reschedule to the present minute does not notify the dispatcher", 6)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, *args: Any, **named: Any) -> Any:
         result = real(write, *args, **named)
@@ -385,7 +385,7 @@ def _() -> list[Patch]:
     return [patch.object(PostgresqlStore, "_hosts_with_due_tasks", nothing)]
 
 
-@mutation("hosts with due tasks are not published", 6)
+@mutation("hosts with due tasks are not published", 2)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, changes: Changes) -> None:
         real(self, evolve(changes, due_hosts={}))
@@ -406,7 +406,7 @@ def _() -> list[Patch]:
     return [_around(SqliteStore, "_transact", changed)]
 
 
-@mutation("a failed tick is not retried", 208)
+@mutation("a failed tick is not retried", 39)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", lambda self, failure: None)]
 
@@ -420,12 +420,12 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_tick_failed", changed)]
 
 
-@mutation("the wall clock is checked once a minute only", 9)
+@mutation("the wall clock is checked once a minute only", 6)
 def _() -> list[Patch]:
     return [patch.object(scheduler, "CLOCK_CHECK_SECONDS", 60)]
 
 
-@mutation("a wall clock step back stops the ticks", 39)
+@mutation("a wall clock step back stops the ticks", 137)
 def _() -> list[Patch]:
     def changed(self: Any) -> None:
         self._minute.stop()
@@ -436,12 +436,12 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_check_wall_clock", changed)]
 
 
-@mutation("a wall clock step back during a tick is not noticed", 39)
+@mutation("a wall clock step back during a tick is not noticed", 428)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_now", lambda self: self._wall())]
 
 
-@mutation("times are parsed in the local time zone", 2)
+@mutation("times are parsed in the local time zone", 0)
 def _() -> list[Patch]:
     def changed(real: Any, match: Any) -> int:
         seconds: int = real(match)
@@ -453,7 +453,7 @@ def _() -> list[Patch]:
 # Every task ends, with a reason
 
 
-@mutation("an expired lease is ignored", 271)
+@mutation("an expired lease is ignored", 428)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, now: float, *, every: bool = False) -> Any:
         return real(write, now, every=every) if every else []
@@ -461,12 +461,12 @@ def _() -> list[Patch]:
     return [_around(queue, "take_orphans", changed)]
 
 
-@mutation("claims of a dead daemon are not rescued", 11)
+@mutation("claims of a dead daemon are not rescued", 21)
 def _() -> list[Patch]:
     return [patch.object(queue, "take_orphans", lambda write, now, **_: [])]
 
 
-@mutation("the claims of a daemon that died are not taken over", 148)
+@mutation("the claims of a daemon that died are not taken over", 197)
 def _() -> list[Patch]:
     dead = "OR holder IN (SELECT node_id FROM dead)"
     gone = "OR NOT EXISTS (SELECT FROM node WHERE node_id = holder)"
@@ -478,7 +478,7 @@ def _() -> list[Patch]:
     return [patch.object(Member, "deregister", lambda self, connection: None)]
 
 
-@mutation("a daemon that counts as dead does not join again", 253)
+@mutation("a daemon that counts as dead does not join again", 22)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, connection: Any, ms: Any) -> Any:
         return real(self, connection, ms) if self.node_id is None else self.node_id
@@ -486,12 +486,12 @@ def _() -> list[Patch]:
     return [_around(Member, "_register", changed)]
 
 
-@mutation("the heartbeat after an outage waits for its interval", 50)
+@mutation("the heartbeat after an outage waits for its interval", 1)
 def _() -> list[Patch]:
     return [patch.object(Poller, "_failed", lambda self, failure: None)]
 
 
-@mutation("a stop takes each call without a status for a failure of its endpoint", 108)
+@mutation("a stop takes each call without a status for a failure of its endpoint", 3)
 def _() -> list[Patch]:
     def changed(real: Any, self: Dispatcher, outcome: Outcome, claim: Claim) -> None:
         is_cut_off = self._phase is dispatcher.Phase.CUTTING_OFF
@@ -516,7 +516,7 @@ def _() -> list[Patch]:
     return [_around(BufferBudget, "set_usage", changed)]
 
 
-@mutation("a stop forgets the status of a response that it cuts off", 17)
+@mutation("a stop forgets the status of a response that it cuts off", 3)
 def _() -> list[Patch]:
     def changed(real: Any, self: Dispatcher, outcome: Outcome, claim: Claim) -> None:
         cut_off = self._phase is dispatcher.Phase.CUTTING_OFF
@@ -525,7 +525,7 @@ def _() -> list[Patch]:
     return [_around(Dispatcher, "_called", changed)]
 
 
-@mutation("a call that a stop cuts off counts as a failure of its endpoint", 11)
+@mutation("a call that a stop cuts off counts as a failure of its endpoint", 3)
 def _() -> list[Patch]:
     def changed(real: Any, claim: Claim) -> Outcome:
         cut_off: Outcome = real(claim)
@@ -534,7 +534,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "interrupted", changed)]
 
 
-@mutation("a failed record is not retried", 56)
+@mutation("a failed record is not retried", 35)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, operation: Any, *args: Any, **named: Any) -> Any:
         writing = real(self, operation, *args, **named)
@@ -566,7 +566,7 @@ def _() -> list[Patch]:
     return [_around(Agent, "_make_endpoint", changed)]
 
 
-@mutation("every status counts as success", 2)
+@mutation("every status counts as success", 1)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, status: int) -> bool:
         return True

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from attrs import field, frozen
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.template import Tag, tags
 
 from ...core.times import rfc3339, to_ms
@@ -20,7 +21,16 @@ from ...hosts.settings import (
 from ...server.paths import HOST, HOSTS
 from ...worker.host_memory import HostResults
 from ..layout import Viewer
-from ..widgets import Renderable, escape_invisible, flash, minute, pluralize, table, timestamp
+from ..widgets import (
+    Renderable,
+    escape_invisible,
+    flash,
+    in_slices,
+    minute,
+    pluralize,
+    table,
+    timestamp,
+)
 from .upcoming import host_link
 
 MAX_ROWS = 100
@@ -69,19 +79,19 @@ class HostTable:
     flash: str = ""
 
 
-def render_hosts(content: HostTable) -> list[Renderable]:
+def render_hosts(content: HostTable, clock: IReactorTime) -> list[Renderable]:
     """Return the main part of the page of hosts."""
     page = content.page
     columns = ["Host", "#Scheduled", "#Due", "#In flight", "Last success", "Last failure"]
     columns += ["Limits", "Calls"]
     columns += ["Actions"] if content.viewer.may_change else []
-    rows = [_row(host, content) for host in page.hosts]
-    count = pluralize(len(rows), "host")
+    rows = in_slices((_row(host, content) for host in page.hosts), clock)
+    count = pluralize(len(page.hosts), "host")
     main: list[Renderable] = [
         flash(content.flash) if content.flash else "",
         tags.div(tags.h1("Hosts"), class_="head"),
         tags.p(tags.strong("All hosts"), ": ", _all_hosts(content), class_="all-hosts"),
-        table(f"{count}, by name", columns, rows, "wide") if rows else _no_hosts(),
+        table(f"{count}, by name", columns, rows, "wide") if page.hosts else _no_hosts(),
     ]
     if page.next is not None:
         href = f"{HOSTS}?start_from={quote(page.next, safe='')}"

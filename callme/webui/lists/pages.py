@@ -147,7 +147,7 @@ class ListPages:
         table = HostTable(
             page=page, results=self._hosts.results, viewer=viewer, now=now, flash=done
         )
-        return MainPart(title="Hosts", content=render_hosts(table))
+        return MainPart(title="Hosts", content=render_hosts(table, self._clock))
 
     async def host(self, request: Request, path: str, viewer: Viewer) -> MainPart | str:
         """Return the form for a host's settings; or save them, and return the next path."""

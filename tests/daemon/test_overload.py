@@ -68,7 +68,7 @@ def test_thousands_of_idle_and_slow_clients_do_not_block_requests(
             task = daemon.until(key, "succeeded", 5)
             assert 0 <= task["attempts"][0]["lateness_ms"] < 1000
         assert open_files(daemon) >= 1000
-    assert "1000 clients are connected, the maximum" in daemon.log()
+    assert "connection limit reached: 1000 clients are connected" in daemon.log()
     assert "Traceback" not in daemon.log()
 
 

@@ -142,17 +142,23 @@ def test_each_outage_is_logged_once(shared: World) -> None:
     assert sum(line.startswith("polling for due tasks failed") for line in lines) == 2
 
 
-def test_claim_of_a_daemon_that_was_frozen_during_it_is_returned(shared: World) -> None:
-    """Its peers may have declared it dead, and may be making the call."""
-    key = shared.put().key
+def delay_next_claim(world: World) -> Deferred[Any]:
+    """Have the next claim committed at once, and its result when the returned Deferred fires."""
     result: Deferred[Any] = Deferred()
 
     def claim(*args: Any) -> Deferred[Any]:
-        del shared.store.overrides[queue.claim]
-        claims = shared.result(shared.store.run(queue.claim, *args))
+        del world.store.overrides[queue.claim]
+        claims = world.result(world.store.run(queue.claim, *args))
         return result.addCallback(lambda _: claims)
 
-    shared.store.overrides[queue.claim] = claim
+    world.store.overrides[queue.claim] = claim
+    return result
+
+
+def test_claim_of_a_daemon_that_was_frozen_during_it_is_returned(shared: World) -> None:
+    """Its peers may have declared it dead, and may be making the call."""
+    key = shared.put().key
+    result = delay_next_claim(shared)
     shared.turn_to(NOON + 10.6)
     assert shared.task(key).state is State.RUNNING
     # None of the timers of a frozen process fires.
@@ -185,14 +191,7 @@ def test_daemon_that_was_frozen_reads_the_settings_of_hosts_before_it_claims(
 
 def test_slow_claim_of_a_daemon_that_sends_heartbeats_is_called(shared: World) -> None:
     shared.put()
-    result: Deferred[Any] = Deferred()
-
-    def claim(*args: Any) -> Deferred[Any]:
-        del shared.store.overrides[queue.claim]
-        claims = shared.result(shared.store.run(queue.claim, *args))
-        return result.addCallback(lambda _: claims)
-
-    shared.store.overrides[queue.claim] = claim
+    result = delay_next_claim(shared)
     shared.turn_to(NOON + 10.6 + CLAIM_SECONDS)
     result.callback(None)
     assert shared.caller.called == [f"task@{NOON}"]

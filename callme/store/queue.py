@@ -37,14 +37,15 @@ OUTCOMES_PER_TASK = 20
 _EXPIRE_LIMIT = 1000
 """Maximum number of tasks that one transaction fails as too late."""
 
+_WITHOUT_CALL = Columns((*DEFINITION, "task_id"))
+"""The columns of a task that fails without a call."""
 _TOO_LATE = f"""
-    SELECT {DEFINITION}, attempts_used, task_id FROM task
+    SELECT {_WITHOUT_CALL} FROM task
     WHERE state = 'scheduled' AND due_at <= ? AND expires_at <= ? ORDER BY due_at LIMIT ?
     /* FOR UPDATE SKIP LOCKED */
 """
-_TOO_LATE_COLUMNS = Columns((*DEFINITION, "attempts_used", "task_id"))
 _DUE = f"""
-    SELECT {_TOO_LATE_COLUMNS}, host FROM task
+    SELECT {_WITHOUT_CALL}, host FROM task
     WHERE state = 'scheduled' AND due_at <= ? ORDER BY due_at /* FOR UPDATE SKIP LOCKED */
 """
 _PAUSES = "SELECT host, paused_at, paused_until FROM host_setting WHERE paused_at IS NOT NULL"
@@ -136,7 +137,7 @@ def expire_overdue(write: Write, now: float) -> DueScan:
     late = write.cursor.execute(_TOO_LATE, (second, second, _EXPIRE_LIMIT)).fetchall()
     pauses = _pauses(write.cursor) if late else {}
     for values in late:
-        row = _TOO_LATE_COLUMNS.name(values)
+        row = _WITHOUT_CALL.name(values)
         try:
             definition = to_definition(row)
             transition = too_late(definition, was_paused=_was_paused(definition, pauses))
@@ -155,7 +156,7 @@ def _fail_without_host(write: Write, second: int, now: float) -> None:
     for values in write.cursor.execute(_DUE, (second,)).fetchall():
         *known, host = values
         if type(host) is not str:
-            row = _TOO_LATE_COLUMNS.name(known)
+            row = _WITHOUT_CALL.name(known)
             _fail(write, row, unreadable(f"the stored host of {to_key(row)} is broken"), now)
 
 

@@ -58,9 +58,10 @@ _FAILED = """
 
 # Activity
 
-_IN_FLIGHT = """
-    SELECT task_name, trigger_at, task_id, host, last_attempt, claimed_at_ms, node
-    FROM task INDEXED BY task_running WHERE state = 'running' ORDER BY claimed_at_ms LIMIT ?
+_IN_FLIGHT_COLUMNS = Columns((*KEY, "host", "last_attempt", "claimed_at_ms", "node"))
+_IN_FLIGHT = f"""
+    SELECT {_IN_FLIGHT_COLUMNS} FROM task INDEXED BY task_running
+    WHERE state = 'running' ORDER BY claimed_at_ms LIMIT ?
 """
 _FAILURES = f"""
     SELECT {SUMMARY} FROM task INDEXED BY task_failures
@@ -182,7 +183,8 @@ def task_counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
     } | {(State.FAILED, reason): count for reason, count in failed.items()}
 
 
-_HOST_TYPES = (str, type(None))
+_OPTIONAL_TEXT = (str, type(None))
+"""The types of the stored values of a text that may be missing."""
 _REASONS = {reason.value: reason for reason in Reason}
 
 
@@ -199,31 +201,31 @@ def _one(cursor: Cursor, query: str, *values: object) -> int:
 
 def recent_activity(cursor: Cursor, limit: int) -> ActivitySnapshot:
     """Return the running calls and the last failures, up to ``limit`` of either."""
-    rows = cursor.execute(_IN_FLIGHT, (limit,)).fetchall()
+    rows = [_IN_FLIGHT_COLUMNS.name(row) for row in cursor.execute(_IN_FLIGHT, (limit,))]
     return ActivitySnapshot(
         running=_one(cursor, _RUNNING),
         in_flight=[
             InFlightCall(
-                key=to_key(KEY.name(row)),
-                host=row[3],
-                number=row[4],
-                since_ms=row[5],
-                node=row[6],
+                key=to_key(row),
+                host=row["host"],
+                number=row["last_attempt"],
+                since_ms=row["claimed_at_ms"],
+                node=row["node"],
             )
             for row in rows
-            if _is_intact_call(*row[3:])
+            if _is_intact_call(row)
         ],
         failures=[to_task(TASK.name(row)) for row in cursor.execute(_FAILURES, (limit,))],
     )
 
 
-def _is_intact_call(host: object, number: object, since_ms: object, node: object) -> bool:
+def _is_intact_call(row: NamedRow) -> bool:
     """Return whether the stored values of a call in flight can be read."""
     return (
-        type(host) is str
-        and type(number) is int
-        and _time(since_ms) is not None
-        and type(node) in (str, type(None))
+        type(row["host"]) is str
+        and type(row["last_attempt"]) is int
+        and _time(row["claimed_at_ms"]) is not None
+        and type(row["node"]) in _OPTIONAL_TEXT
     )
 
 
@@ -360,7 +362,11 @@ def _by_minute(rows: Iterable[tuple[int, str | None, int, int]]) -> Sequence[Min
     """Add up the calls of each minute and host: a retry may be due at any second."""
     loads: dict[tuple[int, str | None], MinuteLoad] = {}
     for due_at, host, calls, expires_at in rows:
-        if type(due_at) is not int or type(expires_at) is not int or type(host) not in _HOST_TYPES:
+        if (
+            type(due_at) is not int
+            or type(expires_at) is not int
+            or type(host) not in _OPTIONAL_TEXT
+        ):
             # Another program has damaged it.
             continue
         minute = floor_to_minute(due_at)

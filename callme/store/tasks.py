@@ -24,6 +24,7 @@ from .codec import (
     ATTEMPT,
     KEY,
     KEY_IS,
+    MAX_NUMBER,
     STORED_DEFINITION,
     SUMMARY,
     TASK,
@@ -84,7 +85,6 @@ _ON_RECORD = """
     SELECT (SELECT min(number) FROM attempt WHERE task_id = ?),
         (SELECT max(number) FROM attempt WHERE task_id = ?)
 """
-_LAST_NUMBER = 2**31 - 1
 EXISTS = "SELECT 1 FROM task WHERE task_name = ? LIMIT 1"
 STARTED_AFRESH = (
     "state = 'scheduled', reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL, "
@@ -168,7 +168,7 @@ def _get(cursor: Cursor, query: str, values: Row, attempts_to: int | None = None
     if row is None:
         return None
     named = TASK.name(row)
-    last = _LAST_NUMBER if attempts_to is None else attempts_to
+    last = MAX_NUMBER if attempts_to is None else attempts_to
     found = cursor.execute(_ATTEMPTS, (named["task_id"], last)).fetchall()
     attempts = tuple(to_attempt(ATTEMPT.name(attempt)) for attempt in reversed(found))
     return with_attempts(cursor, named, attempts, is_last_page=attempts_to is None)

@@ -82,7 +82,7 @@ class Housekeeping:
         self.scrubber.scrub()
 
     def stop(self) -> None:
-        """Stop the work; the next one continues it."""
+        """Stop the work; the next run continues it."""
         self.pruner.stop()
         self.scrubber.stop()
 

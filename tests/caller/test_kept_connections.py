@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred
 
 from callme.caller.call import HttpCaller
 from callme.core.callback_url import host_of
 from callme.core.task import State, Task
 from callme.core.transitions import PutCondition
 from callme.store import tasks
+from callme.store.changes import Changes
 from callme.worker.dispatcher import Dispatcher
 from callme.worker.slots import Slots
 from tests.helpers.endpoint import OK, Connection, Endpoint, listen, shut
@@ -33,7 +34,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 
 async def call_all(endpoint: Endpoint, retry: int) -> list[Task]:
-    """Return the tasks that were all due at noon, after their end or ten seconds."""
+    """Return the tasks that were all due at noon, after all have ended."""
     began = time.monotonic()
 
     def now() -> float:
@@ -54,16 +55,24 @@ async def call_all(endpoint: Endpoint, retry: int) -> list[Task]:
         made = definition(f"task{number}", callback=endpoint.url(), retry=retry, max_delay=10)
         await store.write(tasks.put, made, PutCondition.NONE, NOON)
         keys.append(made.key)
+    running = set(keys)
+    all_ended: Deferred[None] = Deferred()
+
+    def remove_ended(changes: Changes) -> None:
+        for change in changes.transitions:
+            if change.transition.state is not State.SCHEDULED:
+                running.remove(change.key)
+        if not running and not all_ended.called:
+            all_ended.callback(None)
+
     store.changes.subscribe(dispatcher.on_changes)
+    store.changes.subscribe(remove_ended)
     dispatcher.open()
     dispatcher.notify_due([host_of(endpoint.url())])
-    ended: list[Task] = []
-    while time.monotonic() < began + 10:
-        await deferLater(reactor, 0.05)
-        found = [await store.read(tasks.get, key) for key in keys]
-        ended = [task for task in found if task is not None and task.finished_at_ms]
-        if len(ended) == TASKS:
-            break
+    # A bound for a test that fails: no call waits for it.
+    all_ended.addTimeout(60, reactor)
+    await all_ended
+    ended = [task for key in keys if (task := await store.read(tasks.get, key))]
     await caller.close()
     store.close()
     return ended

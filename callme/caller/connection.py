@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol
 
 from twisted.internet import error
@@ -14,6 +13,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..process.sockets import send_directly
 from .failures import StaleConnection, UnaskedData
 from .pool import Origin
 from .response import NotHTTP, Response
@@ -119,9 +119,7 @@ class Connection(TwistedProtocol):
         The transport has nothing to write: a connection with a rest serves no other request.
         """
         if self.origin.scheme == "http":
-            # If it fails, the transport will find out, and fail in its own way.
-            with suppress(OSError):
-                data = data[self._tcp.getHandle().send(data) :]
+            data = send_directly(self._tcp, data)
             if data:
                 # An early response may end the request while its rest is still to be written.
                 self._may_be_writing = True

@@ -55,7 +55,7 @@ class TrustedProxies:
         :param forwarded: the values of ``Forwarded`` (RFC 7239).
         :param x_forwarded_for: the values of ``X-Forwarded-For``.
         """
-        if not self.networks or not self._trusts(peer):
+        if not self.trusts(peer):
             return peer
         standard, common = list(forwarded), list(x_forwarded_for)
         if standard and common:
@@ -67,11 +67,14 @@ class TrustedProxies:
             if address is None:
                 break
             client = address
-            if not self._trusts(address):
+            if not self.trusts(address):
                 break
         return client
 
-    def _trusts(self, peer: str | None) -> bool:
+    def trusts(self, peer: str | None) -> bool:
+        """Return whether an address, or a Unix socket (``None``), is that of a trusted proxy."""
+        if not self.networks:
+            return False
         if peer is None:
             return UNIX in self.networks
         address = parse_address(peer)

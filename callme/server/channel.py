@@ -13,6 +13,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from ..process.sockets import send_directly, sends_directly
 from ..security.hosts import path_of
 from .paths import is_page, max_form
 from .problem import RETRY_LATER, Problem, fixed_headers, raw_response
@@ -87,9 +88,12 @@ class BoundedChannel(HTTPChannel):
     _host: IAddress | None = None
     # The head of the current response, not written yet.
     _head = b""
+    # True while nothing waits in the transport's own buffer.
+    _sends_directly = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self._sends_directly = sends_directly(self.transport)
         self.site.channel_opened(self)
         self._expire_in(SURPLUS_SECONDS if self.is_surplus else REQUEST_SECONDS)
         self._idle = False
@@ -216,10 +220,19 @@ class BoundedChannel(HTTPChannel):
             self._update_usage()
         super().resumeProducing()
 
+    def _send100Continue(self) -> None:
+        # Twisted would write past this class's own method.
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
     def write(self, data: bytes) -> None:
         if self._head:
             data, self._head = self._head + data, b""
-        super().write(data)
+        if self._sends_directly:
+            data = send_directly(self.transport, data)
+            # From now on, the transport writes all, in order.
+            self._sends_directly = not data
+        if data:
+            super().write(data)
         if self._write_paused:
             self._buffered_bytes += len(data)
             self._update_usage()

@@ -713,6 +713,8 @@ def test_finished_tasks_are_purged_after_the_retention_period() -> None:
         world.put(f"n{number}")
     world.put("later", NOON + 2 * 86_400)
     world.scheduler.start()
+    world.turn_to(NOON + 60)
+    world.jump_to(NOON + 86_400 - 60)
     world.turn_to(NOON + 86_400)
     assert len(world.result(world.store.read(tasks.list_page, limit=1300)).tasks) == 1201
     world.turn_to(NOON + 86_400 + 61)
@@ -726,7 +728,9 @@ def test_failed_purge_is_repeated_at_the_next_minute() -> None:
     world = World(retention=1)
     world.put()
     world.scheduler.start()
+    world.turn_to(NOON + 60)
     world.store.overrides[queue.purge] = lambda *args: fail(StoreUnavailable("locked"))
+    world.jump_to(NOON + 86_400)
     world.turn_to(NOON + 86_400 + 61)
     assert world.task(TASK).state is State.SUCCEEDED
     del world.store.overrides[queue.purge]
@@ -746,6 +750,8 @@ def test_purge_ends_with_the_scheduler() -> None:
     for number in range(1200):
         world.put(f"n{number}")
     world.scheduler.start()
+    world.turn_to(NOON + 60)
+    world.jump_to(NOON + 86_400)
     world.turn_to(NOON + 86_400 + 60)
     stop(world)
     assert world.clock.getDelayedCalls() == []

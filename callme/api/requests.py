@@ -14,7 +14,7 @@ from ..core.parameters import MAX_ERRORS, PARAMETERS
 from ..core.task import Reason, State
 from ..core.text.json_hints import batch_hint, object_hint, value_hint
 from ..core.text.labels import parse_label
-from ..core.text.nearest import Nearest
+from ..core.text.query_hints import LABEL, QueryHints
 from ..core.times import (
     MAX_TIMESTAMP,
     MINUTE,
@@ -45,7 +45,6 @@ WAIT_LIMIT_SECONDS = 55
 
 Many proxies give up after 60 s without a response.
 """
-LABEL = "label"
 FILTERS = ("state", "reason", "host", "prefix", LABEL, "due_from", "due_before")
 PAGING = ("start_from", "future_only", "limit", "order", *FILTERS)
 """The query parameters of a list."""
@@ -56,17 +55,7 @@ MAX_BULK_LIMIT = 10_000
 MAX_SPREAD_MINUTES = 10_080
 """Maximum value of ``spread``: a week."""
 ORDERS = ("name", "due")
-_ALIASES = {
-    **dict.fromkeys(("page", "offset", "cursor", "after", "from_key"), "start_from"),
-    **dict.fromkeys(("size", "count", "page_size", "per_page"), "limit"),
-    **dict.fromkeys(("sort", "sort_by", "order_by"), "order"),
-    **dict.fromkeys(("name", "task_name", "q", "search"), "prefix"),
-    **dict.fromkeys(("since", "after_time"), "due_from"),
-    **dict.fromkeys(("until", "before"), "due_before"),
-    **dict.fromkeys(("test", "preview"), "dry_run"),
-}
-"""Names that other programs have for a parameter."""
-OF_BODY = frozenset(parameter.name for parameter in PARAMETERS)
+_HINTS = QueryHints([parameter.name for parameter in PARAMETERS])
 HOST_PATTERN = "[!-.0-?A-~]{1,260}:[0-9]{1,5}"
 """Regular expression of a host and port, such as ``example.com:443``."""
 _HOST = re.compile(HOST_PATTERN)
@@ -179,9 +168,12 @@ def parse_object(value: object) -> dict[str, object]:
     if isinstance(value, InvalidValue):
         raise _bad_body(str(value), value.at)
     if not isinstance(value, dict):
-        hint = value_hint(value)
-        raise _bad_body(f"{json_type(value)} is not accepted: expected a JSON object{hint}")
+        raise _bad_body(_not_an_object(value))
     return value
+
+
+def _not_an_object(value: object) -> str:
+    return f"{json_type(value)} is not accepted: expected a JSON object{value_hint(value)}"
 
 
 def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
@@ -204,7 +196,8 @@ def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
 def _lines(data: bytes) -> Iterator[tuple[object, int]]:
     number, end = 1, 0
     for match in _LINE.finditer(data):
-        line = match[0]
+        # The spaces before its first character count as columns.
+        line = data[data.rfind(b"\n", 0, match.start()) + 1 : match.end()]
         if len(line) > strict_json.MAX_ITEM_LENGTH:
             raise strict_json.ItemTooLong
         number += data.count(b"\n", end, match.start())
@@ -212,11 +205,23 @@ def _lines(data: bytes) -> Iterator[tuple[object, int]]:
         try:
             value = strict_json.decode(line)
             if isinstance(value, list):
-                raise InvalidValue("is a list: send an array with Content-Type: application/json")
+                raise InvalidValue("the body is a list: send an array as application/json")
+            if not isinstance(value, dict):
+                raise InvalidValue(_not_an_object(value))
             yield value, len(line)
         except InvalidValue as error:
-            detail = str(error).removeprefix("the body").lstrip()
-            yield InvalidValue(f"line {number}: {detail}", error.at), len(line)
+            yield InvalidValue(_in_line(number, str(error)), error.at), len(line)
+
+
+def _in_line(number: int, detail: str) -> str:
+    """Return the error of a body that is one line of a batch.
+
+    :param number: the number of the line, from 1.
+    """
+    of_body = detail.removeprefix("the body")
+    if of_body == detail:
+        return f"line {number}: {detail}"
+    return f"line {number}{of_body.replace('line 1, column', 'column', 1)}"
 
 
 def is_ndjson(request: IRequest) -> bool:
@@ -269,26 +274,13 @@ def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
         return query
     for name, value in _parameters(request):
         if name != "pretty" and name not in known:
-            raise _bad_query(name, _unknown_parameter(name, [*known, "pretty"]))
+            raise _bad_query(name, _HINTS.error(name, [*known, "pretty"]))
         if name in query:
             raise _bad_query(name, "is given twice: expected it once")
         if name != LABEL:
             query[name] = value
     parse_flag(query, "pretty")
     return query
-
-
-def _unknown_parameter(name: str, known: Sequence[str]) -> str:
-    """Return the error for a parameter that a query string must not have."""
-    if name == "wait":
-        return "needs the path of one task: <task_name>@<trigger_at>"
-    if name in OF_BODY and "dry_run" in known:
-        return "is not a parameter of the URL: put it into the body"
-    nearest = _ALIASES.get(name, "")
-    if nearest not in known:
-        nearest = Nearest(known).find(name) or ""
-    advice = f"did you mean {nearest}? Expected" if nearest else "expected"
-    return f"is not a parameter here: {advice} {', '.join(known)}"
 
 
 def parse_labels(request: IRequest) -> list[str]:

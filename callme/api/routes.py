@@ -15,6 +15,7 @@ from twisted.web.resource import IResource
 
 from ..core.parameters import parse_definition
 from ..core.task import State, Task
+from ..core.text.query_hints import LABEL
 from ..core.times import Key, rfc3339, to_ms
 from ..core.transitions import PutOutcome
 from ..errors import FieldError
@@ -42,7 +43,6 @@ from .openapi.operations import service_document
 from .problems import is_options, no_task, problem_for
 from .requests import (
     BULK,
-    LABEL,
     PAGING,
     check_batch_condition,
     check_movable_state,

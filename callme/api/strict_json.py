@@ -50,6 +50,8 @@ class TooManyValues(ItemTooLong):
 def decode(data: bytes) -> object:
     """Return the value of a JSON text.
 
+    The texts of errors count lines and columns from 1, as editors do.
+
     :raises InvalidValue: when it is not UTF-8, not JSON, nested too deeply, or has a name twice in
         one object, a number that is not finite, or a lone surrogate; with the place of the latter.
     :raises TooManyValues: when it has more than :data:`MAX_VALUES` values.
@@ -98,8 +100,7 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
         if at - offset > MAX_ITEM_LENGTH:
             part, offset = text[at : at + 2 * MAX_ITEM_LENGTH], at
         begin = at - offset
-        cut = offset + len(part) < len(text)
-        value, end = _decode_item_or_error(part, begin, offset, cut)
+        value, end = _decode_item_or_error(part, begin, offset, text)
         yield value, end - begin
         at = offset + end
         at = _skip_whitespace(text, at)
@@ -107,14 +108,16 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
             at = _skip_whitespace(text, at + 1)
         elif not text.startswith("]", at):
             hint = syntax_hint(text, at, "Expecting ','")
-            raise InvalidValue(f"the body is not JSON: expected , or ] at character {at}{hint}")
+            raise InvalidValue(
+                f"the body is not JSON: expected , or ] at {_position(text, at)}{hint}"
+            )
     if (rest := _skip_whitespace(text, at + 1)) != len(text):
         raise _extra_data(text, rest)
 
 
 def _extra_data(text: str, at: int) -> InvalidValue:
     hint = syntax_hint(text, at, "Extra data")
-    return InvalidValue(f"the body is not JSON: expected its end at character {at}{hint}")
+    return InvalidValue(f"the body is not JSON: expected its end at {_position(text, at)}{hint}")
 
 
 def _decode_run(text: str, begin: int) -> tuple[list[object], int]:
@@ -144,10 +147,17 @@ def _decode_utf8(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8")
         raise InvalidValue(
-            f"the body is not UTF-8: byte {error.start} is {data[error.start]:#04x}, "
-            f"{utf8_hint(error)}"
+            f"the body is not UTF-8: the byte at {_position(before, len(before))} is "
+            f"{data[error.start]:#04x}{utf8_hint(error)}"
         ) from None
+
+
+def _position(text: str, at: int) -> str:
+    """Return the place of an index in a body, as editors count: from 1, in characters."""
+    line = text.count(_LINE_FEED, 0, at) + 1
+    return f"line {line}, column {at - text.rfind(_LINE_FEED, 0, at)}"
 
 
 def _skip_whitespace(text: str, at: int) -> int:
@@ -156,10 +166,13 @@ def _skip_whitespace(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _decode_value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
+def _decode_value(
+    text: str, begin: int, offset: int = 0, body: str | None = None
+) -> tuple[object, int]:
     """Return the value that begins at an index, and the index of its end.
 
-    :param offset: the index of the text in the whole body, for the texts of errors.
+    :param offset: the index of the text in the body, for the texts of errors.
+    :param body: the whole body, where the text is only a part of it.
     """
     value: object
     try:
@@ -175,46 +188,46 @@ def _decode_value(text: str, begin: int, offset: int = 0) -> tuple[object, int]:
     except RecursionError:
         raise InvalidValue(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
-        raise InvalidValue(f"the body is not JSON: {_syntax_error(error, offset)}") from None
+        wrong = _syntax_error(error, offset, text if body is None else body)
+        raise InvalidValue(f"the body is not JSON: {wrong}") from None
     except ValueError:
         # The only other ValueError is that of int() for thousands of digits.
         place = _place_of_refused(text, begin)
-        raise InvalidValue("the body contains a number with too many digits", place) from None
+        raise InvalidValue("a number has too many digits", place) from None
     return value, end
 
 
-def _decode_item_or_error(text: str, begin: int, offset: int, cut: bool) -> tuple[object, int]:
+def _decode_item_or_error(text: str, begin: int, offset: int, body: str) -> tuple[object, int]:
     """Return the value that begins at an index, or its error, and its end.
 
-    :param cut: whether the text is only a part of the body.
+    :param offset: the index of the text in the body.
+    :param body: the whole body.
     :raises ItemTooLong: as :func:`decode_array` does.
     """
     value: object
     try:
-        value, end = _decode_item(text, begin, offset)
+        value, end = _decode_item(text, begin, offset, body)
     except TooManyValues:
         raise
     except InvalidValue as error:
+        cut = offset + len(text) < len(body)
         value, end = error, _find_end(text, begin, error, cut)
     if end - begin > MAX_ITEM_LENGTH:
         raise ItemTooLong
     return value, end
 
 
-def _syntax_error(error: json.JSONDecodeError, offset: int) -> str:
-    """Return what is wrong with a text that is not JSON, and where.
+def _syntax_error(error: json.JSONDecodeError, offset: int, body: str) -> str:
+    """Return the error of a text that is not JSON, and its place in the body.
 
-    :param offset: the index of the text in the whole body.
+    :param offset: the index of the text in the body.
     """
     # Python 3.13 says so at the comma, older ones expect another value after it.
     comma = _TRAILING_COMMA.search(error.doc, max(0, error.pos - 20), error.pos + 20)
     if comma and error.pos in (comma.start(), comma.end() - 1):
         error = json.JSONDecodeError("Illegal trailing comma", error.doc, comma.start())
-    place = f"line {error.lineno}, column {error.colno}"
-    if offset or error.lineno == 1:
-        place = f"character {offset + error.pos}"
     hint = syntax_hint(error.doc, error.pos, error.msg)
-    return f"{error.msg.removesuffix(' at')} at {place}{hint}"
+    return f"{error.msg.removesuffix(' at')} at {_position(body, offset + error.pos)}{hint}"
 
 
 def _place_of_refused(text: str, begin: int) -> str:
@@ -243,7 +256,7 @@ def _refused_places(value: object, pointer: str) -> Iterator[str]:
             yield from _refused_places(item, f"{pointer}/{index}")
 
 
-def _decode_item(text: str, begin: int, offset: int) -> tuple[object, int]:
+def _decode_item(text: str, begin: int, offset: int, body: str) -> tuple[object, int]:
     """Return the value that begins at an index, and its end, as :func:`_decode_value` does.
 
     :raises TooManyValues: when it contains too many values.
@@ -258,7 +271,7 @@ def _decode_item(text: str, begin: int, offset: int) -> tuple[object, int]:
         if end < len(short):
             return value, begin + end
         _check_value_count(text, begin)
-    return _decode_value(text, begin, offset)
+    return _decode_value(text, begin, offset, body)
 
 
 def _check_value_count(text: str, begin: int) -> None:
@@ -372,6 +385,7 @@ _MAX_DIGITS = 4_300
 _LONGEST_ESCAPE = len("\\ud83d\\ude00")
 _TRAILING_COMMA = re.compile(r",[ \t\n\r]*[}\]]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_LINE_FEED = "\n"
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 _MARK = re.compile(r'["\[\]{},]')
 _MARKING = json.JSONDecoder(

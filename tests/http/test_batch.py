@@ -157,10 +157,13 @@ def test_too_long_line_is_refused(world: World) -> None:
     assert send(world, line, "application/x-ndjson").code == 413
 
 
-def test_json_error_gives_its_position(world: World) -> None:
-    data = b"[" + (b'"' + b"a" * 999 + b'",') * 3_500 + b"{tru}]"
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_json_error_gives_its_line_and_column(world: World, end: bytes) -> None:
+    items = (b'"' + b"a" * 999 + b'",' + end) * 3_500
+    data = b"[" + items + b"{tru}]"
+    place = "line 3501, column 2" if end else f"line 1, column {len(data) - 4}"
     detail = world.result(send(world, data).json())["detail"]
-    position, _, found = detail.rpartition(f"at character {len(data) - 5}")
+    position, _, found = detail.rpartition(f"at {place}")
     assert position
     assert found.startswith(', found "t": ')
 

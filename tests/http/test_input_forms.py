@@ -114,13 +114,16 @@ def test_reschedule_to_an_ambiguous_local_time_has_a_warning(
         (b"'{}'", 'expected a JSON object, such as {"trigger_at": "+6h"}'),
         (b"trigger_at: +6h", 'expected a JSON object, such as {"trigger_at": "+6h"}'),
         ("{}".encode("utf-16"), "is UTF-16: send UTF-8"),
-        (b'{"retry": 1,\n}', "Illegal trailing comma at character 11"),
+        (b'{"retry": 1,\n}', "Illegal trailing comma at line 1, column 12"),
         (b'{"retry": 1,\n"a": [1,\n]}', "Illegal trailing comma at line 2, column 8"),
-        (b'{"a": tru, "b": 1,}', "Expecting value at character 6"),
-        (b'{"payload": [1, ]}', "Illegal trailing comma at character 1"),
+        (b'{"a": tru, "b": 1,}', "Expecting value at line 1, column 7"),
+        (b'{"payload": [1, ]}', "Illegal trailing comma at line 1, column 15"),
         (b'{"retry": 1}\n\n{"retry": 2}', "line 3 begins another object: expected one"),
-        (b"{'retry': 1}", "character 1, found a single quote: names and strings take double"),
-        (b'{"callback": None}', 'character 13, found "None": leave the member out, or write null'),
+        (b"{'retry': 1}", "line 1, column 2, found a single quote: names and strings"),
+        (
+            b'{"callback": None}',
+            'line 1, column 14, found "None": leave the member out, or write null',
+        ),
         (b'{"retry": undefined}', 'found "undefined": leave the member out'),
         (b'{"a": True}', 'found "True": write true'),
         (b"{retry: 1}", 'found "r": names take double quotes'),
@@ -133,7 +136,7 @@ def test_reschedule_to_an_ambiguous_local_time_has_a_warning(
         (b'{\\"a\\": 1}', "found a backslash: this double quote takes no backslash"),
         (b'"{\\"a\\": 1}"', "this string contains JSON: encode it once, not twice"),
         (b"[object Object]", "send JSON.stringify(object)"),
-        (b'{"a": 1', "character 7, found the end: the body is cut off"),
+        (b'{"a": 1', "line 1, column 8, found the end: the body is cut off"),
         (b'{"a": ', "found the end: the body is cut off"),
         (b'{"a": "b', "a double quote is missing at its end, or the body is cut off"),
         (b'{"a": +6h}', 'found "+": a number has no plus, and a duration such as +6h takes double'),
@@ -145,7 +148,7 @@ def test_reschedule_to_an_ambiguous_local_time_has_a_warning(
         (b'{"a": {{name}}}', 'found "{": a placeholder has not been replaced'),
         ("{\u201ca\u201d: 1}".encode(), r'found "\u201c": write straight double quotes'),
         ('{"a":\xa01}'.encode(), r'found "\u00a0": this character is invisible'),
-        (b'{"a": 1}}', 'expected its end at character 8, found "}": leave out what follows'),
+        (b'{"a": 1}}', 'expected its end at line 1, column 9, found "}": leave out what follows'),
         (b"<task/>", "looks like XML or HTML: expected a JSON object"),
         (b"trigger_at: +6h", "looks like YAML: expected a JSON object"),
         (b'--b\r\nContent-Disposition: form-data; name="a"\r\n', "looks like a form"),
@@ -153,8 +156,14 @@ def test_reschedule_to_an_ambiguous_local_time_has_a_warning(
         (b"%7B%22a%22%3A1%7D", "is percent-encoded: send it as it is"),
         ("{}".encode("utf-16-le"), "is UTF-16: send UTF-8"),
         ("{}".encode("utf-16-be"), "is UTF-16: send UTF-8"),
-        ('{"a": "\xe9"}'.encode("latin-1"), "byte 7 is 0xe9, as in Latin-1 or Windows-1252; JSON"),
-        (b'{"a": "\xc3', "byte 7 is 0xc3, the body is cut off within a character"),
+        (
+            '{"a": "\xe9"}'.encode("latin-1"),
+            "line 1, column 8 is 0xe9, as in Latin-1 or Windows",
+        ),
+        (
+            b'{"a": "\xc3',
+            "line 1, column 8 is 0xc3: the body is cut off within a char",
+        ),
         (b"[]", "a list is not accepted: expected a JSON object; POST /batch takes a list"),
         (b"5", "a number is not accepted: expected a JSON object"),
     ],
@@ -176,7 +185,10 @@ def test_body_that_is_not_json_is_refused_with_the_way_out(
         (b" ", "the body is empty: expected a JSON array of tasks"),
         (b"task_name=a", "looks like a form: expected a JSON array of tasks"),
         (b"task_name,trigger_at\na,+6h\n", "is not a JSON array: expected a JSON array of tasks"),
-        (b'[{"a": 1} {"a": 2}]', 'expected , or ] at character 10, found "{": a comma is missing'),
+        (
+            b'[{"a": 1} {"a": 2}]',
+            'or ] at line 1, column 11, found "{": a comma is missing',
+        ),
         (b"[{'a': 1}]", "found a single quote: names and strings take double quotes"),
         (b"[", "found the end: the body is cut off"),
     ],
@@ -232,14 +244,14 @@ def ask_batch(world: World, body: bytes, kind: str) -> list[Any]:
 
 
 def test_line_of_a_batch_is_named_in_its_error(world: World) -> None:
-    body = b'{"task_name": "a"\n[]\n\n{"a": 1,}\n"x"'
+    body = b'{"task_name": "a"\n[]\n\n  {"a": 1,}\n"x"'
     details = [result["detail"] for result in ask_batch(world, body, "application/x-ndjson")]
-    assert details[0].startswith("line 1: is not JSON: Expecting")
+    assert details[0].startswith("line 1 is not JSON: Expecting")
     assert details[1:3] == [
-        "line 2: is a list: send an array with Content-Type: application/json",
-        "line 4: is not JSON: Illegal trailing comma at character 7: leave it out",
+        "line 2 is a list: send an array as application/json",
+        "line 4 is not JSON: Illegal trailing comma at column 10: leave it out",
     ]
-    assert details[3] == "a string is not accepted: expected a JSON object"
+    assert details[3] == "line 5: a string is not accepted: expected a JSON object"
 
 
 def test_all_wrong_members_of_a_value_are_reported(world: World) -> None:
@@ -342,7 +354,27 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
         ("GET", "/status/?sort=due", 400, "did you mean order?"),
         ("GET", "/status/?since=now", 400, "did you mean due_from?"),
         ("GET", "/status/x?wait=5", 400, "needs the path of one task"),
-        ("PUT", "/task/x?retry=3", 400, "put it into the body"),
+        ("PUT", "/task/x?retry=3", 400, "put it into the body of PUT /task/<task_name>"),
+        ("DELETE", "/task/x?retry=3", 400, "put it into the body of PUT /task/<task_name>"),
+        ("GET", "/task/x@60?state=failed", 400, "belongs to requests about many tasks: GET /st"),
+        ("GET", "/task/x@60?state=failed", 400, "; here, expected wait, start_from, pretty"),
+        ("GET", "/task/x@60?stat=failed", 400, "did you mean state? It belongs to requests ab"),
+        ("GET", "/task/x@60?prefix=a", 400, "belongs to requests about many tasks: GET /status"),
+        ("GET", "/task/x@60?order=due", 400, "belongs to lists: GET /status"),
+        ("GET", "/task/x@60?prety", 400, "did you mean pretty? Expected wait"),
+        ("GET", "/task/x@60?dry_run", 400, "belongs to requests that change tasks: PUT /task"),
+        ("GET", "/task/x?dry-run", 400, "did you mean dry_run? It belongs to requests that"),
+        ("DELETE", "/task/x?dry_run", 400, "or POST /reschedule and DELETE /task with filters"),
+        ("DELETE", "/task/x?label=a:b", 400, "belongs to requests about many tasks"),
+        ("PUT", "/task/x?limit=5", 400, "belongs to requests about many tasks"),
+        ("GET", "/status?labels=a:b", 400, "did you mean label?"),
+        ("GET", "/status?all", 400, "belongs to POST /reschedule"),
+        ("GET", "/status?hours=5", 400, "belongs to GET /forecast"),
+        ("POST", "/reschedule/x?spread=5", 400, "belongs to POST /reschedule with filters"),
+        ("POST", "/reschedule/x?trigger_at=%2B5m", 400, "put it into the body of PUT /task/<task"),
+        ("PUT", "/hosts/a:80?paused=true", 400, "put it into the body of PUT /hosts/<host:port>"),
+        ("PUT", "/task/x?replace=true", 400, "is not a parameter: send the header If-Match: *"),
+        ("GET", "/status?token=a", 400, "send the header Authorization: Bearer <token>"),
         ("GET", "/status/?label=a", 400, 'label: "a" is not a label: expected key:value'),
         ("GET", "/status/?%FF=1", 400, "is not percent-encoded UTF-8"),
         ("POST", "/retry/x", 404, "did you mean POST /reschedule/x?"),

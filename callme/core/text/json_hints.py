@@ -130,8 +130,8 @@ def syntax_hint(text: str, at: int, error: str) -> str:
 def utf8_hint(error: UnicodeDecodeError) -> str:
     """Return the likely encoding of bytes that are not UTF-8, and the repair."""
     if error.end == len(error.object) and error.reason == "unexpected end of data":
-        return "the body is cut off within a character"
-    return "as in Latin-1 or Windows-1252; JSON is UTF-8 (RFC 8259, section 8.1)"
+        return ": the body is cut off within a character"
+    return ", as in Latin-1 or Windows-1252; JSON is UTF-8 (RFC 8259, section 8.1)"
 
 
 def _body_hint(data: bytes, error: str, expected: str) -> str:

@@ -11,7 +11,6 @@ from twisted.web.iweb import IRequest
 from twisted.web.template import Tag, tags
 
 from ...api.requests import (
-    LABEL,
     parse_filters,
     parse_labels,
     parse_order,
@@ -19,6 +18,7 @@ from ...api.requests import (
     parse_selector,
 )
 from ...core.task import Reason, State
+from ...core.text.query_hints import LABEL
 from ...core.times import Key, rfc3339
 from ...server.auth import narrow_prefix
 from ...server.paths import FIND

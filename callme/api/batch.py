@@ -105,7 +105,7 @@ class Batch:
         for value, length in parse_items(request):
             values.append(value)
             if len(values) > MAX_TASKS:
-                raise Problem(413, f"more than {MAX_TASKS:,} tasks in one batch")
+                raise Problem(413, f"the batch has more than {MAX_TASKS:,} tasks: send several")
             characters += length
             if characters > CHARACTERS_PER_SLICE or len(values) % TASKS_PER_SLICE == 0:
                 characters = 0

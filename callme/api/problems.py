@@ -27,18 +27,20 @@ _NEAREST = Nearest(API_SEGMENTS)
 _ALIASES = {
     **dict.fromkeys(("job", "jobs", "schedule", "schedules", "callback", "callbacks"), "task"),
     **dict.fromkeys(("cancel", "delete", "remove"), "DELETE task"),
-    **dict.fromkeys(("retry", "requeue", "replay", "move"), "POST reschedule"),
+    **dict.fromkeys(("retry", "requeue", "replay", "move", "run"), "POST reschedule"),
     **dict.fromkeys(("pause", "resume"), "PUT hosts"),
     **dict.fromkeys(("ping", "live", "livez", "ready", "readyz", "up"), "healthz"),
     **dict.fromkeys(("docs", "redoc", "swagger", "swagger.json", "api-docs"), "openapi.json"),
 }
 """First segments of the paths of other programs, each with an endpoint and perhaps a method."""
 _METHODS = {
-    b"task": "; PUT creates or replaces a task, POST /reschedule/<task> moves it",
+    b"task": "; PUT creates or replaces a task, POST /reschedule/<task> moves it, "
+    "DELETE cancels it",
     b"status": "; PUT and DELETE /task/<task> change a task, POST /reschedule/<task> moves it",
     b"batch": "; POST creates many tasks, GET /status lists them",
     b"reschedule": "; POST moves tasks, PUT and DELETE /task/<task> change one",
-    b"hosts": "; GET /hosts lists them, PUT and DELETE /hosts/<host:port> change one",
+    b"hosts": "; GET /hosts lists them, PUT and DELETE /hosts/<host:port> change one, "
+    'and {"paused": true} pauses it',
     b"forecast": "; PUT /task/<task>?dry_run previews a task",
 }
 """Uses of the methods, by the first segment of a path."""

@@ -311,7 +311,7 @@ def parse_flag(query: dict[str, str], name: str) -> bool:
     """Return a flag, which is false where it is absent and true as a bare name."""
     value = query.get(name, "false").lower()
     if value not in _TRUE + _FALSE:
-        raise _bad_query(name, f"is {quoted(query[name])}: expected true or false")
+        raise _bad_value(name, query[name], "true or false")
     return value in _TRUE
 
 
@@ -330,9 +330,9 @@ def parse_spread(value: str | None, trigger_at: int) -> int:
 
     :param trigger_at: the first of these minutes.
     """
-    spread = _number("spread", value, default=0, maximum=MAX_SPREAD_MINUTES)
+    spread = _number("spread", value, default=0, maximum=MAX_SPREAD_MINUTES, unit=" minutes")
     if trigger_at + MINUTE * spread > MAX_TIMESTAMP:
-        raise _bad_query("spread", f"is {spread}: expected to end before the year 10000")
+        raise _bad_value("spread", value, "minutes that end before the year 10000")
     return spread
 
 
@@ -345,7 +345,7 @@ def parse_attempts_from(value: str | None) -> int | None:
 
 def parse_wait(value: str | None) -> int:
     """Return the seconds for which a client waits for a task to change; 0 by default."""
-    wanted = _number("wait", value, default=0, minimum=0, maximum=MAX_WAIT_SECONDS)
+    wanted = _number("wait", value, default=0, minimum=0, maximum=MAX_WAIT_SECONDS, unit=" seconds")
     return min(wanted, WAIT_LIMIT_SECONDS)
 
 
@@ -354,12 +354,20 @@ def parse_hours(value: str | None) -> int:
     return _number("hours", value, default=DEFAULT_HOURS, maximum=MAX_HOURS)
 
 
-def _number(name: str, value: str | None, *, default: int, minimum: int = 1, maximum: int) -> int:
+def _number(
+    name: str,
+    value: str | None,
+    *,
+    default: int,
+    minimum: int = 1,
+    maximum: int,
+    unit: str = "",
+) -> int:
     if value is None:
         return default
     if not _NUMBER.fullmatch(value) or not minimum <= int(value) <= maximum:
         bounds = f"from {minimum} to {maximum:,}"
-        raise _bad_query(name, f"is {quoted(value)}: expected an integer {bounds}")
+        raise _bad_value(name, value, f"an integer {bounds}{unit}")
     return int(value)
 
 
@@ -370,13 +378,13 @@ def _member(name: str, value: str | None, values: type[E]) -> E | None:
         return values(value)
     except ValueError:
         expected = ", ".join(str(member.value) for member in values)
-        raise _bad_query(name, f"is {quoted(value)}: expected one of {expected}") from None
+        raise _bad_value(name, value, f"one of {expected}") from None
 
 
 def parse_order(value: str | None) -> bool:
     """Return whether a list is ordered by time, and not by name."""
     if value is not None and value not in ORDERS:
-        raise _bad_query("order", f"is {quoted(value)}: expected one of {', '.join(ORDERS)}")
+        raise _bad_value("order", value, f"one of {', '.join(ORDERS)}")
     return value == "due"
 
 
@@ -423,8 +431,8 @@ def check_movable_state(filters: Mapping[str, Any], *, include_all_states: bool)
     :raises Problem: when it moves only failed tasks, and the state is another one.
     """
     if not include_all_states and filters["state"] not in (None, State.FAILED):
-        state = quoted(filters["state"].value)
-        raise _bad_query("state", f"is {state}: add all=true to move tasks that have not failed")
+        state = filters["state"].value
+        raise _bad_value("state", state, "failed, or all=true beside it, which moves other tasks")
 
 
 def _parsed(query: dict[str, str], name: str, parse: Callable[[str], T]) -> T | None:
@@ -434,6 +442,11 @@ def _parsed(query: dict[str, str], name: str, parse: Callable[[str], T]) -> T | 
         return parse(query[name])
     except InvalidValue as error:
         raise _wrong_value(name, error) from None
+
+
+def _bad_value(name: str, value: str | None, expected: str) -> Problem:
+    """Return the problem of a parameter of the query string with a wrong value."""
+    return _wrong_value(name, InvalidValue(f"{quoted(value)} is not accepted: expected {expected}"))
 
 
 def _wrong_value(name: str, error: InvalidValue) -> Problem:
@@ -460,7 +473,7 @@ def parse_start_from(value: str | None, task_name: str | None) -> Key | None:
     except InvalidValue as error:
         raise _wrong_value("start_from", error) from None
     if task_name is not None and key.row_number is None and key.task_name != task_name:
-        raise _bad_query("start_from", f"is {quoted(value)}: expected a key of {quoted(task_name)}")
+        raise _bad_value("start_from", value, f"a key of {quoted(task_name)}")
     return key
 
 

@@ -37,14 +37,17 @@ class ItemTooLong(InvalidValue):
     """An item is longer than :data:`MAX_ITEM_LENGTH`."""
 
     def __init__(self) -> None:
-        super().__init__(f"an item is longer than {MAX_ITEM_LENGTH:,} characters")
+        super().__init__(f"an item has more than {MAX_ITEM_LENGTH:,} characters: expected fewer")
 
 
 class TooManyValues(ItemTooLong):
     """A JSON text has more than :data:`MAX_VALUES` values."""
 
     def __init__(self) -> None:
-        InvalidValue.__init__(self, f"a JSON text has more than {MAX_VALUES:,} values")
+        InvalidValue.__init__(
+            self,
+            f"a JSON text has more than {MAX_VALUES:,} values: expected fewer",
+        )
 
 
 def decode(data: bytes) -> object:

@@ -25,6 +25,14 @@ _JSON_COLUMNS = frozenset(
 )
 
 
+def json_error(error: ValueError) -> str:
+    """Return the error of a text that is not JSON; its place counts from 1, as in editors."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    line = f"line {error.lineno}, " if "\n" in error.doc.strip() else ""
+    return f"{error.msg} at {line}column {error.colno}"
+
+
 @frozen(kw_only=True)
 class Row:
     """One task of a file, or the reason why it is none.
@@ -45,9 +53,9 @@ def ndjson_rows(lines: Iterable[str]) -> Iterator[Row]:
         if not text:
             continue
         try:
-            task = json.loads(text)
+            task = json.loads(line.removeprefix("\ufeff"))
         except ValueError as error:
-            yield Row(number=number, size=0, error=f"it is not JSON: {error}")
+            yield Row(number=number, size=0, error=f"it is not JSON: {json_error(error)}")
             continue
         if isinstance(task, dict):
             yield Row(number=number, size=len(text), task=task)

@@ -72,6 +72,9 @@ def until_final(
 
 def connection_failed(request: Request[Any], cause: httpx.TransportError) -> ConnectionFailed:
     """Return the error that a request has no response."""
-    error = ConnectionFailed(f"{request.method} {request.path}: {cause!r}")
+    # Some errors of httpx have no text.
+    reason = str(cause) or type(cause).__name__
+    server = cause.request.url.netloc.decode()
+    error = ConnectionFailed(f"{request.method} {request.path} at {server}: {reason}")
     error.__cause__ = cause
     return error

@@ -134,10 +134,11 @@ def get(key: str, wait: float | None = None, start_from: str | None = None) -> R
 
     :param wait: the seconds, at most, until the task changes.
     :param start_from: the ``next`` of a page, for earlier attempts.
+    :raises ValueError: if it is a name and no key.
     """
     return Request(
         method="GET",
-        path=f"/status/{path_of(key)}",
+        path=f"/status/{key_path(key)}",
         read=httpx.Response.json,
         query={"wait": None if wait is None else math.ceil(wait), "start_from": start_from},
         wait_seconds=wait or 0,
@@ -285,6 +286,16 @@ def path_of(target: str) -> str:
         raise ValueError("the name of a task is empty: expected 1 to 255 characters")
     # The paths "." and ".." would be resolved before they are sent.
     return quote(target, safe="@") if target.strip(".") else target.replace(".", "%2E")
+
+
+def key_path(key: str) -> str:
+    """Return the key of a task, encoded for the path of a URL.
+
+    :raises ValueError: if it is a name: the path would name all tasks of it.
+    """
+    if "@" not in key:
+        raise ValueError(f"key: {key!r} is not accepted: expected NAME@MINUTE")
+    return path_of(key)
 
 
 def definition(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ..errors import InvalidValue, quoted
 from ..security.address_policy import AddressPolicy
@@ -14,7 +14,8 @@ from .json_schema import any_case, string
 MAX_URL_LENGTH = 2083
 # Printable ASCII without the space, and without the backslash, which some software reads as a
 # slash.
-_URL_CHARACTERS = re.compile(r"[!-\[\]-~]*")
+_URL_CHARACTERS = r"[!-\[\]-~]"
+_NOT_IN_URLS = re.compile(_URL_CHARACTERS.replace("[", "[^", 1))
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 1123, section 2.1, and the underscores that private networks use: a URL may have them (RFC
 # 3986, section 3.2.2), and systems resolve them.
@@ -27,7 +28,7 @@ _HOST = rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*\.?|\[[0-9A-Fa-f:.]+\]"
 CALLBACK_SCHEMA = string(
     maxLength=MAX_URL_LENGTH,
     pattern=f"^(?:{any_case(['http'])})[Ss]?://(?:{_HOST})(?::[0-9]+)?"
-    f"(?:[/?#]{_URL_CHARACTERS.pattern})?$",
+    f"(?:[/?#]{_URL_CHARACTERS}*)?$",
     examples=["http://example.com/run-it"],
 )
 
@@ -61,12 +62,20 @@ def _checked_host(callback: str) -> str:
         raise InvalidValue(
             f"a URL of {len(callback)} characters: expected at most {MAX_URL_LENGTH}"
         )
-    if not _URL_CHARACTERS.fullmatch(callback):
+    _check_characters(callback)
+    return host_of(callback).rpartition(":")[0]
+
+
+def _check_characters(callback: str) -> None:
+    if callback != callback.strip():
         raise InvalidValue(
-            f"{_named(callback)} contains a character that is not allowed in a URL: "
+            f"{_named(callback)} begins or ends with white space: expected none there"
+        )
+    if bad := _NOT_IN_URLS.search(callback):
+        raise InvalidValue(
+            f"{_named(callback)} contains {quoted(bad[0])}, which is not allowed in a URL: "
             "percent-encode it, and write an international host as xn--..."
         )
-    return host_of(callback).rpartition(":")[0]
 
 
 def _check_address(address: str, callback: str, networks: AddressPolicy) -> None:
@@ -90,10 +99,8 @@ def host_of(callback: str) -> str:
     """
     try:
         parts = urlsplit(callback)
-        port = parts.port
     except ValueError:
-        # Python's own text is left out: it repeats the text in the place of a port or an
-        # address, which may be a password.
+        # Python's own text is left out: it repeats a part of the URL.
         raise InvalidValue(
             f"{_named(callback)} is not a URL: expected http://host/, http://host:port/ or "
             "http://[address]/"
@@ -106,6 +113,7 @@ def host_of(callback: str) -> str:
     if "@" in parts.netloc:
         # The URL is left out: the part before the @ may be a password.
         raise InvalidValue("user info in a URL is not accepted: send an Authorization header")
+    port = _port_of(parts)
     if port == 0 or parts.netloc.endswith(":"):
         raise InvalidValue(f"{_named(callback)} has no valid port: expected 1 to 65535")
     # Before Python 3.11.4 urlsplit() does not check that brackets enclose an address.
@@ -117,6 +125,14 @@ def host_of(callback: str) -> str:
     else:
         host = _check_name(parts.hostname or "", callback)
     return f"{host}:{port or _DEFAULT_PORTS[parts.scheme]}"
+
+
+def _port_of(parts: SplitResult) -> int | None:
+    """Return the port of a URL; ``None`` where it has none, and 0 where it is not valid."""
+    try:
+        return parts.port
+    except ValueError:
+        return 0
 
 
 def _check_ipv6(host: str, callback: str) -> str:

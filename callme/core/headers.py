@@ -93,18 +93,24 @@ def _check_header(number: int, name: str, content: object) -> None:
     lowered = name.lower().replace("_", "-")
     if lowered in FRAMING_HEADERS or lowered in OWN_HEADERS:
         raise InvalidValue(f"the header {quoted(name)} {_OWN}", pointer)
+    if wrong := _error_in_value(content):
+        raise InvalidValue(f"the value of {quoted(name)} {wrong}", pointer)
+
+
+def _error_in_value(content: object) -> str:
+    """Return the error of a value, without the value, which may be a secret; empty for none."""
     if not isinstance(content, str):
-        raise InvalidValue(f"the value of {quoted(name)} must be a string", pointer)
-    # The value is left out of the errors: it may be a secret.
+        return f"is {json_type(content)}: expected a string"
     if _CONTROLS.search(content):
-        raise InvalidValue(f"the value of {quoted(name)} contains a control character", pointer)
+        return "contains a control character: expected none"
     if content != content.strip(" \t"):
-        raise InvalidValue(f"the value of {quoted(name)} begins or ends with white space", pointer)
+        return "begins or ends with white space: expected none there"
+    return ""
 
 
 _OWN = "is set by callme itself: leave it out"
 _OBJECT = 'an object of header names and values: expected one such as {"X-Customer": "42"}'
-_NAME = "expected one such as X-Customer, and its value after it"
+_NAME = "expected a name such as X-Customer, and its value apart from it"
 
 
 def looks_secret(name: str) -> bool:

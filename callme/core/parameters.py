@@ -69,6 +69,7 @@ from .json_schema import (
 from .put_warnings import may_need_warning, warnings_about
 from .task import Definition
 from .text.compact_json import encode_compact
+from .text.integers import parse_integer
 from .text.labels import LABELS_SCHEMA, MAX_LABELS, MAX_VALUE_LENGTH, parse_labels
 from .text.nearest import Nearest
 from .times import MAX_NAME_LENGTH, NO_RECURRING, name_with_at, parse_task_name, parse_trigger
@@ -166,16 +167,6 @@ _DEFAULTS = Definition(task_name="", trigger_at=0, callback="")
 """A definition with nothing but its defaults."""
 
 
-def _integer(value: object, minimum: int, maximum: int, unit: str = "") -> int:
-    if type(value) is not int or not minimum <= value <= maximum:
-        how = ", without quotes" if isinstance(value, str) and value.isdigit() else ""
-        raise InvalidValue(
-            f"{quoted(value)} is not accepted: "
-            f"expected an integer from {minimum:,} to {maximum:,}{unit}{how}"
-        )
-    return value
-
-
 def _parse_method(value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_METHOD_LENGTH or not is_token(value):
         raise InvalidValue(
@@ -245,7 +236,7 @@ def _parse_statuses(value: object, minimum: int = 1) -> tuple[int | str, ...]:
 
 
 def _parse_retry_delay(value: object) -> tuple[int, ...]:
-    delays = list(_parse_each(value, lambda item: _integer(item, 0, MAX_MINUTES, " minutes")))
+    delays = list(_parse_each(value, lambda item: parse_integer(item, 0, MAX_MINUTES, " minutes")))
     while len(delays) > 1 and delays[-1] == delays[-2]:
         delays.pop()
     return tuple(delays)
@@ -280,7 +271,7 @@ def _plain(parse: Callable[[object], Any]) -> Parser:
 
 def _bounded(minimum: int, maximum: int, unit: str = "") -> Parser:
     """Return a parser of an integer within bounds."""
-    return lambda value, _: _integer(value, minimum, maximum, unit)
+    return lambda value, _: parse_integer(value, minimum, maximum, unit)
 
 
 def _parse_trigger(value: object, context: Context) -> int:
@@ -524,14 +515,23 @@ _ALIASES = {
     **dict.fromkeys(("name", "id"), "task_name"),
 }
 """Names that other schedulers have for a parameter."""
-_RECURRING = ("cron", "cron_expression", "every", "interval", "recurring", "repeat", "rrule")
-"""Names that other schedulers have for a time that repeats."""
+_ADVICE = {
+    **dict.fromkeys(
+        ("cron", "cron_expression", "every", "interval", "recurring", "repeat", "rrule"),
+        NO_RECURRING,
+    ),
+    **dict.fromkeys(
+        ("timezone", "time_zone", "tz", "zone"),
+        "trigger_at names the zone, as in 2028-11-26T09:00[Europe/Berlin]",
+    ),
+}
+"""Names of parameters that other schedulers have, each with the way to do without it."""
 _NEAREST = Nearest([*_PARSERS, *_ALIASES])
 _REQUIRED = {parameter.name: parameter for parameter in PARAMETERS if parameter.is_required}
 _OPTIONAL = {parameter.name for parameter in PARAMETERS if not parameter.is_required}
 _PLACES = {
-    "task_name": ", here or in the URL: PUT /task/<task_name>",
-    "trigger_at": ", here or in the URL: PUT /task/<task_name>@<trigger_at>",
+    "task_name": ", here or in the URL of a PUT: /task/<task_name>",
+    "trigger_at": ", here or in the URL of a PUT: /task/<task_name>@<trigger_at>",
     "callback": ": the URL to call, such as http://example.com/run-it",
 }
 
@@ -565,7 +565,7 @@ def parse_definition(
         if len(errors) >= MAX_ERRORS:
             break
         try:
-            parse = _PARSERS.get(name) or _refuse_unknown(name)
+            parse = _PARSERS.get(name) or _refuse_unknown(name, value)
             values[name] = parse(value, context)
         except InvalidValue as error:
             errors += _located(name, value, error)
@@ -624,11 +624,17 @@ def _missing(values: Mapping[str, Any], errors: Iterable[FieldError]) -> list[Fi
     ]
 
 
-def _refuse_unknown(name: str) -> NoReturn:
-    if name.lower() in _RECURRING:
-        raise InvalidValue(f"{quoted(name)} is not a parameter: {NO_RECURRING}")
+def _refuse_unknown(name: str, value: object) -> NoReturn:
+    raise InvalidValue(f"{quoted(name)} is not a parameter: {_advice(name, value)}")
+
+
+def _advice(name: str, value: object) -> str:
+    """Return the way out for a member that is not a parameter."""
+    if advice := _ADVICE.get(name.lower()):
+        return advice
+    if isinstance(value, dict) and (nested := next(filter(_PARSERS.get, value), None)):
+        return f"put its members, such as {nested}, in its place"
     nearest = _NEAREST.find(name) or ""
     nearest = _ALIASES.get(name.lower()) or _ALIASES.get(nearest, nearest)
     advice = f"did you mean {nearest}? Expected" if nearest else "expected"
-    expected = ", ".join(sorted(_PARSERS))
-    raise InvalidValue(f"{quoted(name)} is not a parameter: {advice} one of {expected}")
+    return f"{advice} one of {', '.join(sorted(_PARSERS))}"

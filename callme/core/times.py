@@ -54,10 +54,22 @@ NO_RECURRING = (
     "docs/migrating.md, section From cron, has two ways to repeat a task"
 )
 """The error for an attempt to repeat a task."""
+_SEPARATORS = "expected separators in it, such as 2028-11-26T09:00Z"
+_COMPACT_MINUTE = re.compile(r"(?:19|20|21)\d\d(?:0\d|1[0-2])[0-3]\d[0-2]\d[0-5]\d")
+"""A date and a time of 12 digits, without seconds."""
+_COMPACT = re.compile(_COMPACT_MINUTE.pattern + r"[0-5]\d")
 _FORMS_WITHOUT_MEANING = (
     (
         re.compile(r"@[A-Za-z].*|[0-9*/,A-Za-z?#-]+(?:\s+[0-9*/,A-Za-z?#-]+){4,5}"),
         NO_RECURRING,
+    ),
+    (
+        re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d,\d.*", re.ASCII),
+        "expected a point before the fraction of a second, or no fraction",
+    ),
+    (
+        re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d{1,2}(?!:|\d).*", re.ASCII),
+        "expected the hour and the minute, such as T09:00Z",
     ),
     (
         re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*", re.ASCII),
@@ -73,7 +85,7 @@ _FORMS_WITHOUT_MEANING = (
     ),
     (
         re.compile(r"\d{8}T\d{4,6}.*", re.ASCII),
-        "expected separators in it, such as 2028-11-26T09:00Z",
+        _SEPARATORS,
     ),
     (
         re.compile(r"0x[0-9A-Fa-f]+|\d+(?:\.\d+)?[eE]\+?\d+", re.ASCII),
@@ -202,7 +214,7 @@ def parse_trigger(value: object, now: float, warn: Warn = _ignore) -> int:
         if match := _RELATIVE.fullmatch(value):
             return _bounded(ceil_to_minute(now + int(match[1]) * _UNITS[match[2]]), value)
         if match := _UNIX.fullmatch(value):
-            return _from_number(int(match[1]), value)
+            return _from_number(int(match[1]), value, warn)
         if (seconds := durations.parse_duration(value)) is not None:
             return _bounded(ceil_to_minute(now + seconds), value)
     return _parse_absolute(value, _EXPECTED, warn)
@@ -226,7 +238,7 @@ def parse_absolute(value: object) -> int:
 
 def _parse_absolute(value: object, expected: str, warn: Warn = _ignore) -> int:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _from_number(value, value)
+        return _from_number(value, value, warn)
     if not isinstance(value, str):
         raise InvalidValue(f"{quoted(value)} is not a time: {expected}")
     if match := _UNIX.fullmatch(value):
@@ -305,10 +317,14 @@ def _bounded(seconds: int, value: object) -> int:
     return floor_to_minute(seconds)
 
 
-def _from_number(seconds: float, value: object) -> int:
+def _from_number(seconds: float, value: object, warn: Warn = _ignore) -> int:
     """Return the minute of a Unix timestamp, whose fraction of a second is dropped."""
     if 0 <= seconds < MAX_TIMESTAMP + 1:
+        if _COMPACT_MINUTE.fullmatch(str(value)):
+            warn(f"{value} is a Unix timestamp; a date has separators, as in 2028-11-26T09:00Z")
         return floor_to_minute(seconds)
+    if _COMPACT.fullmatch(str(value)):
+        raise InvalidValue(f"{quoted(value)} is out of range: {_SEPARATORS}")
     for unit, factor in (("milli", 1000), ("micro", 10**6), ("nano", 10**9)):
         if 0 < seconds <= MAX_TIMESTAMP * factor:
             raise InvalidValue(

@@ -9,9 +9,10 @@ from typing import Any
 from attrs import frozen
 
 from ..core.callback_url import host_of
+from ..core.text.integers import parse_integer
 from ..core.text.nearest import Nearest
 from ..core.times import MAX_TIMESTAMP, MINUTE, floor_to_minute, parse_trigger, rfc3339
-from ..errors import FieldError, Invalid, InvalidValue, json_type, pointer_token, quoted
+from ..errors import FieldError, Invalid, InvalidValue, pointer_token, quoted
 
 ALL_HOSTS = "*"
 """The name under which settings hold for every host."""
@@ -147,9 +148,9 @@ _EXPECTED = f"one of {', '.join(_NAMES)}"
 
 def _parse(name: str, value: object, now: float) -> dict[str, int | None]:
     if name == "max_concurrent":
-        return {name: _number(value, MAX_CONCURRENT)}
+        return {name: _limit(value, MAX_CONCURRENT)}
     if name == "max_per_minute":
-        return {name: _number(value, MAX_PER_MINUTE)}
+        return {name: _limit(value, MAX_PER_MINUTE)}
     if name == "paused":
         return {"paused_until": _pause_end(value, now)}
     nearest = Nearest(_NAMES).find(name)
@@ -157,13 +158,8 @@ def _parse(name: str, value: object, now: float) -> dict[str, int | None]:
     raise InvalidValue(f"{quoted(name)} is not a setting: {advice} one of {', '.join(_NAMES)}")
 
 
-def _number(value: object, maximum: int) -> int | None:
-    if value is None:
-        return None
-    if type(value) is not int or not 1 <= value <= maximum:
-        given = value if type(value) is int else json_type(value)
-        raise InvalidValue(f"{given} is not accepted: expected an integer from 1 to {maximum:,}")
-    return value
+def _limit(value: object, maximum: int) -> int | None:
+    return None if value is None else parse_integer(value, 1, maximum)
 
 
 _EXPECTED_PAUSE = "expected true, false or a time to come, such as +30m"

@@ -34,6 +34,8 @@ FIXED_HEADERS = (
     b"Cross-Origin-Resource-Policy: same-origin\r\n"
 )
 """Headers of every response, as they are sent."""
+_NAMED_ERRORS = 3
+"""Number of errors in an input that the sentence for people names."""
 RETRY_LATER = {"Retry-After": "2"}
 """Header of a problem that is over soon: the client may repeat the request after 2 s."""
 
@@ -62,9 +64,11 @@ class Problem(Exception):
         """Return the problem that reports an invalid input."""
         details = (
             f"{e.pointer.lstrip('/')}: {e.detail}" if e.pointer else e.detail
-            for e in invalid.errors[:3]
+            for e in invalid.errors[:_NAMED_ERRORS]
         )
-        return cls(422, "; ".join(details), errors=invalid.errors)
+        rest = len(invalid.errors) - _NAMED_ERRORS
+        more = f"; and {rest} more error{'' if rest == 1 else 's'}" if rest > 0 else ""
+        return cls(422, "; ".join(details) + more, errors=invalid.errors)
 
     @property
     def title(self) -> str:

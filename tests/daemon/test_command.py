@@ -43,7 +43,7 @@ def test_task_is_registered_shown_moved_and_deleted(callme: Run) -> None:
     assert task["headers"] == {"X-A": "1"}
     assert (task["labels"], task["retry"]) == ({"b": "2"}, 3)
     assert callme("show", KEY).stdout.startswith(f"{KEY}  scheduled\n  call     POST {URL}\n")
-    assert callme("ls", "--label", "b:2", "--state", "scheduled").stdout.startswith(KEY)
+    assert callme("ls", "--label", "b=2", "--state", "scheduled").stdout.startswith(KEY)
     assert callme("ls", "--label", "b:3").stdout == ""
     assert json.loads(callme("ls", "a", "--json", "--limit", "1").stdout)["task"] == KEY
     moved = callme("reschedule", KEY, "1858809660", "--all").stdout
@@ -57,7 +57,7 @@ def test_tasks_that_match_filters_are_moved_retried_and_deleted(
     callme: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a", "b"):
-        callme("put", name, "1858809600", URL, "--label", "c=1")
+        callme("put", name, "1858809600", URL, "--label", "c:1")
     moved = callme("reschedule", "1858896000", "--label", "c:1", "--all", "--spread", "2").stdout
     assert moved == f"{KEY} a@1858896000\nb@1858809600 b@1858896060\n"
     assert callme("retry", "--failed", "--host", "example.com:80").stdout == ""
@@ -74,7 +74,7 @@ def test_tasks_that_match_filters_are_moved_retried_and_deleted(
     moving = ("reschedule", "--label", "c:1", "--all")
     assert "Move 1 task?" in callme(*moving, code=1, text="n\n").output
     assert callme("ls", "--json").stdout.count("b@1858896060") == 1
-    assert callme("delete", "--label", "c:1", "--yes").stdout == "1\n"
+    assert callme("delete", "--label", "c=1", "--yes").stdout == "1\n"
 
 
 def test_host_is_paused_and_resumed(callme: Run, daemon: Daemon) -> None:
@@ -104,14 +104,20 @@ def test_body_is_read_from_standard_input_and_files(callme: Run, tmp_path: Path)
     ("arguments", "code", "expected"),
     [
         (("show", "b@60"), 3, "there is no task b@60"),
+        (("show", "b"), 2, "key: 'b' is not accepted: expected NAME@MINUTE"),
+        (("wait", "b"), 2, "key: 'b' is not accepted: expected NAME@MINUTE"),
         (("put", "a", "1858809600", "http://example.com/b"), 4, ""),
         (("put", "a", "+6h", URL, "--retry", "-1"), 5, "retry: -1 is not accepted"),
-        (("put", "a", "+6h", URL, "--json", "{"), 2, "--json: it is not JSON"),
+        (
+            ("put", "a", "+6h", URL, "--json", "{"),
+            2,
+            "--json: it is not JSON: Expecting",
+        ),
         (("put", "a", "+6h", URL, "--data", "@/none"), 2, "cannot be read"),
-        (("put", "a", "+6h", URL, "--label", "b"), 2, "expected NAME=VALUE"),
+        (("put", "a", "+6h", URL, "--label", "b"), 2, "expected KEY:VALUE"),
         (("wait", KEY, "--timeout", "0"), 8, "scheduled"),
         (("--url", "localhost", "ls"), 2, "expected http://"),
-        (("--url", "http://127.0.0.1:1", "reschedule", "a"), 7, "refused"),
+        (("--url", "http://127.0.0.1:1", "reschedule", "a"), 7, "at 127.0.0.1:1: [Errno 111]"),
     ],
 )
 def test_exit_code_and_message_say_what_is_wrong(

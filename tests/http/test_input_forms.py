@@ -73,6 +73,7 @@ def test_flag_may_be_written_as_people_write_it(world: World, value: str) -> Non
         ({}, None),
         ({"payload": "a"}, ["/callback_method"]),
         ({"retry": 20, "retry_delay": 5}, ["/max_delay"]),
+        ({"trigger_at": "202811260900"}, ["/trigger_at"]),
         ({"trigger_at": "2028-10-29T02:30[Europe/Berlin]"}, ["/trigger_at"]),
         (
             {"trigger_at": "2028-03-26T02:30[Europe/Berlin]", "payload": {}, "max_delay": 1},
@@ -294,6 +295,23 @@ def test_all_wrong_members_of_a_value_are_reported(world: World) -> None:
         ({"trigger_at": "+6h "}, "expected it without the spaces around it"),
         ({"cron": "0 3 * * *"}, "callme has no recurring tasks"),
         ({"callback": ""}, "such as http://example.com/run-it"),
+        ({"timeout": "30s"}, "from 1 to 1,800 seconds, the number alone and without quotes"),
+        ({"timezone": "Europe/Berlin"}, "trigger_at names the zone, as in 2028-11-26T09:00[Eu"),
+        ({"task": {"retry": 3}}, '"task" is not a parameter: put its members, such as retry, in'),
+        ({"headers": {"X-A": 5}}, 'the value of "X-A" is a number: expected a string'),
+        ({"headers": {"X-A": "a\nb"}}, "contains a control character: expected none"),
+        ({"headers": {"X-A: b": "c"}}, "expected a name such as X-Customer, and its value apart"),
+        ({"callback": "http://a:99999/"}, 'a:99999/" has no valid port: expected 1 to 65535'),
+        ({"callback": "http://a:http/"}, "has no valid port: expected 1 to 65535"),
+        ({"callback": " http://a/"}, "begins or ends with white space: expected none there"),
+        ({"callback": "http://a/\u00fc"}, 'contains "\\u00fc", which is not allowed in a URL'),
+        ({"trigger_at": "20281126090000"}, "expected separators in it, such as 2028-11-26T09:00"),
+        ({"trigger_at": "2028-11-26T09Z"}, "expected the hour and the minute, such as T09:00Z"),
+        ({"trigger_at": "2028-11-26T09:00:00,5Z"}, "expected a point before the fraction of a"),
+        (
+            {"trigger_at": "x", "callback": "x", "retry": "x", "timeout": 0, "max_delay": 0},
+            "from 0 to 1,000; and 2 more errors",
+        ),
     ],
 )
 def test_wrong_parameter_is_refused_with_the_way_out(
@@ -320,6 +338,8 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
     [
         ("POST", "/task/x", 405, "use PUT"),
         ("POST", "/task/", 405, "use PUT"),
+        ("POST", "/task/x/cancel", 405, "DELETE cancels it"),
+        ("POST", "/hosts/a:80/pause", 405, '{"paused": true} pauses it'),
         ("PATCH", "/task/x", 405, "use DELETE, GET, HEAD, OPTIONS, PUT"),
         ("PATCH", "/task/x", 405, "PUT creates or replaces a task, POST /reschedule/<task> moves"),
         ("DELETE", "/status/x", 405, "; PUT and DELETE /task/<task> change a task"),
@@ -343,6 +363,15 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
         ("DELETE", "/task/", 400, "expected at least one of state, reason, host, prefix, "),
         ("GET", "/xyz", 404, "/openapi.json describes the API"),
         ("GET", "/tasks/%00%C3%A9%22", 404, "did you mean /task/%00%C3%A9%22?"),
+        ("GET", "/status?limit=0", 400, 'limit: "0" is not accepted: expected an integer from 1'),
+        ("GET", "/status?state=fail", 400, 'state: "fail" is not accepted: expected one of sch'),
+        ("GET", "/status?order=desc", 400, 'order: "desc" is not accepted: expected one of name'),
+        ("GET", "/status?pretty=5", 400, 'pretty: "5" is not accepted: expected true or false'),
+        ("GET", "/status/x@60?wait=5s", 400, "expected an integer from 0 to 60 seconds"),
+        ("GET", "/status/x?start_from=y@60", 400, '"y@60" is not accepted: expected a key of "x"'),
+        ("POST", "/reschedule?state=failed&spread=1h", 400, "from 1 to 10,080 minutes"),
+        ("POST", "/reschedule?state=succeeded", 400, "expected failed, or all=true beside it"),
+        ("GET", "/status?label=a=b", 400, "expected key:value, such as customer:42"),
         ("GET", "/status/?limt=5", 400, "did you mean limit?"),
         (
             "GET",
@@ -378,6 +407,7 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
         ("GET", "/status/?label=a", 400, 'label: "a" is not a label: expected key:value'),
         ("GET", "/status/?%FF=1", 400, "is not percent-encoded UTF-8"),
         ("POST", "/retry/x", 404, "did you mean POST /reschedule/x?"),
+        ("POST", "/run/x", 404, "did you mean POST /reschedule/x?"),
         ("POST", "/requeue", 404, "did you mean POST /reschedule/<task_name>?"),
         ("POST", "/cancel/x", 404, "did you mean DELETE /task/x?"),
         ("POST", "/pause/a:80", 404, "did you mean PUT /hosts/a:80?"),
@@ -412,6 +442,15 @@ def test_missing_task_is_answered_with_the_nearest(world: World, path: str, advi
     for method, place in (("GET", "task"), ("DELETE", "task"), ("POST", "reschedule")):
         answer = ask(world, method, path.replace("task", place, 1))
         assert (answer.status, advice in answer.json["detail"]) == (404, True), answer.json
+
+
+def test_limit_of_a_host_that_is_no_integer_is_refused_with_its_value(world: World) -> None:
+    answer = ask(world, "PUT", "/hosts/example.com:80", {"max_concurrent": "5"})
+    assert answer.status == 422
+    assert (
+        '"5" is not accepted: expected an integer from 1 to 10,000, without quotes'
+        in (answer.json["detail"])
+    )
 
 
 def test_pause_that_is_not_a_time_is_refused_with_the_way_out(world: World) -> None:

@@ -128,7 +128,7 @@ def test_local_time_is_in_the_zone_of_the_form(ticking: World) -> None:
         ({"headers": "no colon"}, "field-headers", "line 1 has no colon"),
         ({"headers": "A: 1\nA: 2"}, "field-headers", "is given twice"),
         ({"headers": "Host: x"}, "field-headers", "is set by callme itself"),
-        ({"headers": "{"}, "field-headers", "is no JSON"),
+        ({"headers": "{"}, "field-headers", "is not JSON: Expecting"),
         ({"headers": "X-Token: ***"}, "field-headers", "is masked: enter it"),
         ({"expected_http_status": "200; 204"}, "field-expected-http-status", "expected a status"),
         ({"retry": "x"}, "field-retry", "expected an integer from 0"),

@@ -60,7 +60,9 @@ def parse_label(text: str) -> tuple[str, str]:
     """
     key, separator, value = text.partition(":")
     if not separator:
-        raise InvalidValue(f"{quoted(text)} is not a label: expected key:value")
+        raise InvalidValue(
+            f"{quoted(text)} is not a label: expected key:value, such as customer:42"
+        )
     _check_key(key)
     _check_value(value)
     return key, value

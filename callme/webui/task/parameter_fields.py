@@ -83,8 +83,11 @@ def _object(text: str) -> object:
 def _json(text: str) -> object:
     try:
         return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidValue(f"the text is not JSON: {error.msg} at {where}") from None
     except (ValueError, RecursionError):
-        raise InvalidValue("the text begins as JSON, but is no JSON") from None
+        raise InvalidValue("the text begins as JSON, but is not JSON") from None
 
 
 def _payload(text: str) -> str:

@@ -15,7 +15,8 @@ def test_ndjson_has_one_task_per_line() -> None:
         (4, None),
         (5, {"b": 2}),
     ]
-    assert "not JSON" in rows[1].error
+    assert rows[1].error.startswith("it is not JSON: Expecting property name")
+    assert rows[1].error.endswith(" at column 2")
     assert rows[2].error == "it is not an object"
 
 

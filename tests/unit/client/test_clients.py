@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -148,7 +149,8 @@ def test_put_with_a_relative_time_is_not_repeated_after_503() -> None:
 
 def test_repetitions_end() -> None:
     daemon = FakeDaemon(httpx.ConnectError("refused"))
-    with daemon.client() as client, pytest.raises(ConnectionFailed, match="refused"):
+    expected = re.escape("GET /status/a@60 at callme.test:6777: refused")
+    with daemon.client() as client, pytest.raises(ConnectionFailed, match=expected):
         client.get("a@60")
     assert len(daemon.requests) == 5
 

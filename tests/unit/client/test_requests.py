@@ -103,6 +103,11 @@ def test_target_is_encoded_for_a_path(target: str, path: str) -> None:
     assert requests.path_of(target) == path
 
 
+def test_name_in_the_place_of_a_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="'a' is not accepted: expected NAME@MINUTE"):
+        requests.get("a")
+
+
 def test_empty_target_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         requests.delete("")

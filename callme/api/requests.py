@@ -70,7 +70,7 @@ _JSON_TYPES = (
 ``fetch`` that of text."""
 _OTHER_TYPES = {
     b"multipart/form-data": "; send JSON, with curl as --data and not as --form",
-    NDJSON_TYPE: "; POST /batch takes one object a line",
+    NDJSON_TYPE: "; POST /batch takes one object per line",
 }
 """Media types that clients send by mistake, each with the way out."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -431,8 +431,9 @@ def check_movable_state(filters: Mapping[str, Any], *, include_all_states: bool)
     :raises Problem: when it moves only failed tasks, and the state is another one.
     """
     if not include_all_states and filters["state"] not in (None, State.FAILED):
-        state = filters["state"].value
-        raise _bad_value("state", state, "failed, or all=true beside it, which moves other tasks")
+        state = quoted(filters["state"].value)
+        detail = f"{state} is not accepted: add all=true to move tasks that have not failed"
+        raise _wrong_value("state", InvalidValue(detail))
 
 
 def _parsed(query: dict[str, str], name: str, parse: Callable[[str], T]) -> T | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from itertools import islice
 from typing import Any, cast
 
@@ -16,27 +15,25 @@ from .exits import FAILED, exit_codes
 from .filters import (
     delete_all,
     filters_of,
+    label_of,
     move_all,
     retry,
     spread_option,
     state_and_filter_options,
     yes_option,
 )
+from .rows import json_error
 from .session import Session, needs_session
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
 
 
-def pair(separator: str) -> Callable[[str], tuple[str, str]]:
-    """Return the type of an option that has a name, a separator and a value."""
-
-    def convert(text: str) -> tuple[str, str]:
-        name, found, value = text.partition(separator)
-        if not found or not name:
-            raise click.BadParameter(f"{text!r} is not accepted: expected NAME{separator}VALUE")
-        return name, value.strip()
-
-    return convert
+def header_of(text: str) -> tuple[str, str]:
+    """Return the name and the value of a header."""
+    name, found, value = text.partition(":")
+    if not found or not name:
+        raise click.BadParameter(f"{text!r} is not accepted: expected NAME:VALUE")
+    return name, value.strip()
 
 
 def body_of(text: str) -> bytes:
@@ -79,7 +76,7 @@ def _json_of(body: bytes) -> Any:
     try:
         return json.loads(body)
     except ValueError as error:
-        raise ValueError(f"--json: it is not JSON: {error}") from error
+        raise ValueError(f"--json: it is not JSON: {json_error(error)}") from error
 
 
 @click.command()
@@ -93,15 +90,15 @@ def _json_of(body: bytes) -> Any:
     "--header",
     "headers",
     metavar="NAME:VALUE",
-    type=pair(":"),
+    type=header_of,
     multiple=True,
     help="Header of the call. You can repeat the option.",
 )
 @click.option(
     "--label",
     "labels",
-    metavar="KEY=VALUE",
-    type=pair("="),
+    metavar="KEY:VALUE",
+    type=label_of,
     multiple=True,
     help="Label of the task. You can repeat the option.",
 )

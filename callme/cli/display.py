@@ -83,7 +83,7 @@ def story_of(task: Task) -> Text:
         "damaged": ", ".join(task.get("damaged", ())),
         "call": _call_of(task),
         "due": minute_of(task["trigger_at"]),
-        "labels": ", ".join(f"{key}={value}" for key, value in (task["labels"] or {}).items()),
+        "labels": ", ".join(f"{key}:{value}" for key, value in (task["labels"] or {}).items()),
         "attempts": "none" if used == left == 0 else f"{_known(used)} used, {_known(left)} left",
         "next": moment_of(task["next_attempt_at"] or ""),
         "finished": moment_of(task["finished_at"] or ""),

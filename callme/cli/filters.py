@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -13,13 +14,31 @@ from .exits import exit_codes
 from .session import Session, needs_session
 
 F = TypeVar("F", bound=Callable[..., Any])
+# No key of a label contains either separator.
+_LABEL = re.compile(r"([^:=]+)[:=](.*)", re.DOTALL)
 STATES = click.Choice(["scheduled", "running", "succeeded", "failed"])
 _STATE = click.option("--state", type=STATES, help="Only tasks in this state.")
+
+
+def label_of(text: str) -> tuple[str, str]:
+    """Return the key and the value of a label, written ``KEY:VALUE`` or ``KEY=VALUE``."""
+    match = _LABEL.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not accepted: expected KEY:VALUE")
+    return match[1], match[2]
+
+
 _FILTERS = (
     click.option("--reason", help="Only tasks that failed for this reason, such as timeout."),
     click.option("--host", metavar="HOST:PORT", help="Only tasks that call this host."),
     click.option("--prefix", help="Only tasks whose name begins with this."),
-    click.option("--label", metavar="KEY:VALUE", multiple=True, help="Only tasks with this label."),
+    click.option(
+        "--label",
+        metavar="KEY:VALUE",
+        type=label_of,
+        multiple=True,
+        help="Only tasks with this label. You can repeat the option.",
+    ),
     click.option("--due-from", metavar="WHEN", help="Only tasks due at this time or later."),
     click.option("--due-before", metavar="WHEN", help="Only tasks due before this time."),
 )
@@ -48,7 +67,7 @@ def filters_of(options: dict[str, Any]) -> dict[str, Any]:
     """Return the filters, among them those of lists only, that options give."""
     chosen = {name: value for name, value in options.items() if value}
     if "label" in chosen:
-        chosen["label"] = list(chosen["label"])
+        chosen["label"] = [f"{key}:{value}" for key, value in chosen["label"]]
     return chosen
 
 

@@ -370,7 +370,7 @@ def test_encoded_body_is_refused_with_the_accepted_encoding(world: World, path: 
         ("GET", "/status/x@60?wait=5s", 400, "expected an integer from 0 to 60 seconds"),
         ("GET", "/status/x?start_from=y@60", 400, '"y@60" is not accepted: expected a key of "x"'),
         ("POST", "/reschedule?state=failed&spread=1h", 400, "from 1 to 10,080 minutes"),
-        ("POST", "/reschedule?state=succeeded", 400, "expected failed, or all=true beside it"),
+        ("POST", "/reschedule?state=succeeded", 400, "is not accepted: add all=true to move"),
         ("GET", "/status?label=a=b", 400, "expected key:value, such as customer:42"),
         ("GET", "/status/?limt=5", 400, "did you mean limit?"),
         (
@@ -463,7 +463,7 @@ def test_pause_that_is_not_a_time_is_refused_with_the_way_out(world: World) -> N
     ("kind", "expected"),
     [
         ("multipart/form-data; boundary=b", "with curl as --data and not as --form"),
-        ("application/x-ndjson", "POST /batch takes one object a line"),
+        ("application/x-ndjson", "POST /batch takes one object per line"),
     ],
 )
 def test_other_media_type_is_refused_with_the_way_out(

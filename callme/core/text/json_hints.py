@@ -91,7 +91,7 @@ def batch_hint(data: bytes, error: str) -> str:
     if line := _second_object(data):
         return (
             f"the body is not a JSON array: line {line} begins another object; "
-            "send one object a line with Content-Type: application/x-ndjson"
+            "send one object per line with Content-Type: application/x-ndjson"
         )
     return f"the body is an object: expected {expected}"
 

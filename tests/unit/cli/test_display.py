@@ -40,7 +40,7 @@ def test_story_has_the_task_and_its_attempts() -> None:
         "a@1858809600  failed  unexpected_status: the status is 503",
         "  call     GET http://example.com/",
         "  due      2028-11-26 00:00 UTC",
-        "  labels   customer=42",
+        "  labels   customer:42",
         "  attempts 1 used, 0 left",
         "  finished 2028-11-26 00:00:01.000 UTC",
         "  #1  2028-11-26 00:00:00.005 UTC  12 ms  503  unexpected_status: the status is 503",

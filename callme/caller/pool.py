@@ -126,8 +126,7 @@ class Pool(Generic[C]):
 
     def remove(self, connection: C) -> None:
         """Forget a connection, if it is idle."""
-        if self._idle.pop(connection, None) is None:
-            return
+        self._idle.pop(connection, None)
         connections = self._reusable.get(connection.origin, [])
         if connection in connections:
             connections.remove(connection)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Mapping
+from itertools import takewhile
 
 from attrs import define, field
 
 from ..core.times import MINUTE
 from .operations import SettingsSnapshot
 from .settings import ALL_HOSTS, HostSettings
-
-_MAX_WINDOWS = 10_000
-"""Number of hosts with recent calls from which on those without any are forgotten."""
 
 
 @define(eq=False, kw_only=True)
@@ -32,7 +30,8 @@ class HostLimits:
     _now: Callable[[], float]
     _snapshot: SettingsSnapshot = field(factory=SettingsSnapshot, init=False)
     _by_host: Mapping[str, HostSettings] = field(factory=dict, init=False)
-    # The start times of the last minute's calls, for each host with a limit per minute.
+    # The start times of the last minute's calls, for each host with a limit per minute; the host
+    # called longest ago first.
     _windows: dict[str, deque[float]] = field(factory=dict, init=False)
 
     def apply(self, snapshot: SettingsSnapshot) -> None:
@@ -89,11 +88,21 @@ class HostLimits:
         return limit
 
     def record_start(self, host: str) -> None:
-        """Count a call that starts."""
-        if self._by_host and self._setting(host, "max_per_minute") is not None:
-            if len(self._windows) > _MAX_WINDOWS:
-                self._windows = {host: calls for host, calls in self._windows.items() if calls}
-            self._windows.setdefault(host, deque()).append(self._seconds())
+        """Count a call that starts, and forget hosts without a call in the last minute."""
+        if self._setting(host, "max_per_minute") is None:
+            return
+        now = self._seconds()
+        window = self._windows.pop(host, None) or deque()
+        window.append(now)
+        self._windows[host] = window
+        since = now - MINUTE
+        for other in list(takewhile(lambda one: not self._has_call(one, since), self._windows)):
+            del self._windows[other]
+
+    def _has_call(self, host: str, since: float) -> bool:
+        """Return whether the last call to a host began after a time."""
+        window = self._windows[host]
+        return bool(window) and window[-1] > since
 
     def _setting(self, host: str, name: str) -> int | None:
         """Return a setting of a host, or else of all hosts."""

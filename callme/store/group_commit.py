@@ -119,7 +119,7 @@ class GroupCommit(Generic[O]):
             running.addCallbacks(self._committed, self._failed, (batch, keys), {}, (batch, keys))
         if batch and self._queue:
             self._start_soon()
-        elif not self._queue and not self._in_flight:
+        elif not self._in_flight:
             self._became_idle()
 
     def _became_idle(self) -> None:

@@ -350,7 +350,7 @@ class Dispatcher:
         return self._claiming is None and not self._recorder.has_unrecorded
 
     def _check_drained(self) -> None:
-        if self._drained and self._is_drained:
+        if self._is_drained:
             drained, self._drained = self._drained, []
             for waiter in drained:
                 waiter.callback(None)

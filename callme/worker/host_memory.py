@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from enum import IntEnum
+from enum import Enum, auto
 
 from attrs import define, field, frozen
 
@@ -17,14 +17,14 @@ FAILURES_IN_A_ROW = 10
 """Number of failed attempts in a row from which on a host counts as failing."""
 
 
-class Trust(IntEnum):
+class Trust(Enum):
     """The trust in a host's next responses."""
 
-    UNRESPONSIVE = 0
+    UNRESPONSIVE = auto()
     """Its last call had no response, or a call has been in flight for long."""
-    UNKNOWN = 1
+    UNKNOWN = auto()
     """None of its calls has ended."""
-    KNOWN = 2
+    KNOWN = auto()
     """It responded to its last call."""
 
 

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
+import tracemalloc
 
-from callme.hosts import limits as limits_module
 from callme.hosts.limits import HostLimits
 from callme.hosts.operations import SettingsSnapshot
 from callme.hosts.settings import HostSettings
@@ -87,8 +86,41 @@ def test_daemons_of_a_fleet_share_a_limit() -> None:
     assert [limits.max_in_flight(HOST, 0) for limits in shares] == [3, 3, 2]
 
 
-def test_calls_of_hosts_without_a_limit_are_forgotten(monkeypatch: Any) -> None:
-    monkeypatch.setattr(limits_module, "_MAX_WINDOWS", 1)
+def test_memory_of_calls_is_bounded_by_those_of_the_last_minute() -> None:
+    clocks = Clocks()
+    limits = clocks.limits(HostSettings(host="*", max_per_minute=2))
+
+    def call_other_hosts(minute: int) -> int:
+        for number in range(200):
+            host = f"host-{minute}-{number}.example:80"
+            assert limits.max_in_flight(host, 0) == 2
+            limits.record_start(host)
+            assert limits.max_in_flight(host, 0) == 1
+        clocks.seconds += 60
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        bytes_by_minute = [call_other_hosts(minute) for minute in range(10)]
+    finally:
+        tracemalloc.stop()
+    assert bytes_by_minute[-1] < 2 * bytes_by_minute[0]
+
+
+def test_call_of_the_last_minute_counts_after_calls_to_many_other_hosts() -> None:
+    clocks = Clocks()
+    limits = clocks.limits(HostSettings(host="*", max_per_minute=2))
+    for host in (HOST, OTHER):
+        limits.record_start(host)
+    clocks.seconds += 59
+    limits.record_start(HOST)
+    clocks.seconds += 1
+    for number in range(100):
+        limits.record_start(f"host-{number}.example:80")
+    assert (limits.max_in_flight(HOST, 0), limits.max_in_flight(OTHER, 0)) == (1, 2)
+
+
+def test_calls_of_hosts_without_a_limit_are_forgotten() -> None:
     clocks = Clocks()
     limits = clocks.limits(HostSettings(host="*", max_per_minute=1))
     for host in (HOST, OTHER):

@@ -542,6 +542,19 @@ def test_stop_waits_for_calls_in_flight(world: World) -> None:
     assert world.clock.getDelayedCalls() == []
 
 
+def test_stop_waits_for_each_of_several_calls(world: World) -> None:
+    world.caller.status = None
+    world.put()
+    world.put("slow")
+    world.scheduler.start()
+    stopped: list[Any] = []
+    stop(world).addCallback(stopped.append)
+    world.caller.end(TASK, 200)
+    assert stopped == []
+    world.caller.end(Key("slow", NOON), 200)
+    assert len(stopped) == 1
+
+
 def test_stop_cancels_and_records_calls_after_the_grace_period(world: World) -> None:
     world.caller.status = None
     world.put()

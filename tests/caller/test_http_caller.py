@@ -66,6 +66,12 @@ async def patient() -> AsyncIterator[HttpCaller]:
     await made.close()
 
 
+async def some_turns() -> None:
+    """Let the reactor handle the events of sockets, some of which cause others."""
+    for _ in range(20):
+        await deferLater(reactor, 0.001)
+
+
 async def expire(caller: HttpCaller, endpoint: Endpoint, seen: int = 0) -> Outcome:
     """Make a call and fire its deadline once the endpoint has written something."""
     clock = caller.clock
@@ -74,7 +80,7 @@ async def expire(caller: HttpCaller, endpoint: Endpoint, seen: int = 0) -> Outco
     while not endpoint.requests or endpoint.connections[0].written < seen:
         await deferLater(reactor, 0.001)
     # The bytes need a moment to arrive.
-    await deferLater(reactor, 0.02)
+    await some_turns()
     clock.advance(6.9)
     assert not calling.called
     clock.advance(0.1)
@@ -166,7 +172,9 @@ async def test_idle_connections_are_limited_across_hosts() -> None:
         endpoint.port = listen(endpoint)
         await call(caller, endpoint)
     # The pool closes the connections that were used longest ago.
-    await deferLater(reactor, 0.1)
+    for endpoint in endpoints[:2]:
+        await endpoint.connections[0].lost
+    await some_turns()
     lost = [endpoint.connections[0].lost.called for endpoint in endpoints]
     assert lost == [True, True, False, False]
     for endpoint in (endpoints[3], endpoints[2], endpoints[0]):
@@ -296,7 +304,7 @@ async def test_connection_of_a_malformed_response_is_closed(
 ) -> None:
     endpoint.answer = b"SSH-2.0-OpenSSH_9\r\n\r\n"
     await call(caller, endpoint)
-    await endpoint.connections[0].lost.addTimeout(5, reactor)
+    await endpoint.connections[0].lost.addTimeout(60, reactor)
 
 
 async def test_closed_port_is_a_failed_connection(caller: HttpCaller, endpoint: Endpoint) -> None:
@@ -428,7 +436,7 @@ async def test_connection_is_reused_until_the_endpoint_closes_it(
     assert (len(endpoint.requests), len(endpoint.connections)) == (3, 1)
     endpoint.connections[0].hang_up()
     await endpoint.connections[0].lost
-    await deferLater(reactor, 0.01)
+    await some_turns()
     await call(caller, endpoint)
     assert (len(endpoint.requests), len(endpoint.connections)) == (4, 2)
 
@@ -740,7 +748,7 @@ async def test_call_leaves_nothing_behind(
     try:
         for _ in range(3):
             await call(caller, endpoint)
-        await deferLater(reactor, 0.01)
+        await some_turns()
         left = [one for one in gc.get_objects() if type(one) in (Call, Exchange, Response)]
         assert left == []
     finally:
@@ -1234,7 +1242,7 @@ async def test_tls_connections_are_reused() -> None:
     assert len(endpoint.connections) == 1
     endpoint.connections[0].hang_up()
     await endpoint.connections[0].lost
-    await deferLater(reactor, 0.02)
+    await some_turns()
     assert (await caller.call(claim(endpoint), lambda host: False)).status == 200
     assert len(endpoint.connections) == 2
     await caller.close()

@@ -30,6 +30,7 @@ from tests.helpers.processes import (
     environment,
     free_port,
     listens,
+    slowdown,
     wait_for,
 )
 
@@ -43,7 +44,7 @@ def twistd(directory: Path, *arguments: str, **environ: str) -> subprocess.Compl
         env=environment() | environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -66,12 +67,14 @@ def test_calls_are_made_on_the_minute_and_retried(either: Daemon, sink: Sink) ->
     daemon.start()
     wait_for(lambda: daemon.task(interrupted)["attempts"])
     assert daemon.task(interrupted)["attempts"][0]["reason"] == "interrupted"
+    slower = slowdown_at(minute)
     for key in keys:
         task = daemon.until(key, "succeeded", 70)
-        assert 0 <= task["attempts"][0]["lateness_ms"] < 1000
+        assert 0 <= task["attempts"][0]["lateness_ms"] < 1000 * slower
+    slower = slowdown_at(minute + 60)
     task = daemon.until(retried, "succeeded", 70)
     assert [(a["number"], a["status"]) for a in task["attempts"]] == [(1, 500), (2, 200)]
-    assert 60_000 <= task["attempts"][1]["lateness_ms"] < 61_000
+    assert 60_000 <= task["attempts"][1]["lateness_ms"] < 60_000 + 1000 * slower
     task = daemon.until(interrupted, "succeeded")
     assert [(a["reason"], a["status"]) for a in task["attempts"]] == [
         ("interrupted", None),
@@ -83,6 +86,12 @@ def test_calls_are_made_on_the_minute_and_retried(either: Daemon, sink: Sink) ->
     headers = next(headers for _, key, headers in sink.calls if key == retried)
     assert headers["User-Agent"] == f"callme/{__version__}"
     assert headers["Content-Type"] == "application/json"
+
+
+def slowdown_at(seconds: int) -> float:
+    """Wait for a time; return by what factor the machine is slower then."""
+    time.sleep(max(0.0, seconds - time.time()))
+    return slowdown()
 
 
 def test_task_is_put_called_rescheduled_and_deleted(either: Daemon, sink: Sink) -> None:
@@ -165,23 +174,24 @@ def test_sigterm_cancels_calls_that_outlast_the_grace_period(either: Daemon, sin
     key = daemon.put("slow", sink.url("/sleep/60"), timeout=100)
     wait_for(lambda: sink.count(key) == 1)
     began = time.monotonic()
-    assert daemon.terminate(15) == 0
-    assert 9 < time.monotonic() - began < 15
+    assert daemon.terminate() == 0
+    assert 9 < time.monotonic() - began < 10 + 5 * slowdown()
     daemon.start()
     # The next attempt follows within 2 s of the start, not at the next minute.
-    wait_for(lambda: sink.count(key) == 2, 5)
+    wait_for(lambda: sink.count(key) == 2, 5 * slowdown())
     task = daemon.task(key)
     assert (task["state"], task["attempts_left"]) == ("running", 0)
     assert task["attempts"][0]["reason"] == "interrupted"
 
 
 def test_sigterm_does_not_wait_for_idle_clients(daemon: Daemon) -> None:
+    daemon.options = ("--grace=60",)
     daemon.start()
     clients = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(20)]
     clients[0].sendall(b"GET /status/ HT")
     began = time.monotonic()
     assert daemon.terminate() == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 5 * slowdown()
     for client in clients:
         client.close()
 
@@ -297,7 +307,7 @@ def test_daemon_in_the_background_writes_a_pid_file(tmp_path: Path) -> None:
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
@@ -376,7 +386,7 @@ def test_wall_clock_change_does_not_stop_calls(tmp_path: Path, sink: Sink, step:
         assert health["last_tick"][11:16] != before[11:16]
         task = daemon.task(hanging)
         assert (task["state"], task["reason"]) == ("failed", "timeout")
-        assert 3900 < task["attempts"][0]["duration_ms"] < 5500
+        assert 3900 < task["attempts"][0]["duration_ms"] < 4000 + 1500 * slowdown()
         assert daemon.task(slow)["state"] == "succeeded"
         key = daemon.put("now", sink.url("/status/200"))
         daemon.until(key, "succeeded")

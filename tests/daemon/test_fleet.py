@@ -20,7 +20,7 @@ import pytest
 from callme.store.postgresql.dsn import SCHEMA
 from callme.store.postgresql.setup import migrations
 from tests.helpers.postgres import Cluster, Silence
-from tests.helpers.processes import Daemon, Sink, wait_for
+from tests.helpers.processes import Daemon, Sink, slowdown, wait_for
 
 pytestmark = [
     pytest.mark.daemon,
@@ -109,7 +109,7 @@ def test_three_daemons_call_each_task_once(
         target=put_many, args=(daemons[0], names, sink.url("/status/200")), daemon=True
     )
     putting.start()
-    slowest = 0.0
+    all_began, slowest = time.monotonic(), 0.0
     while putting.is_alive() or left(daemons[1]):
         # Every daemon answers requests during that time.
         for daemon in daemons:
@@ -118,6 +118,8 @@ def test_three_daemons_call_each_task_once(
             slowest = max(slowest, time.monotonic() - began)
         time.sleep(0.2)
     putting.join()
+    # No request waits for a large part of the writes and calls.
+    assert slowest < max(5.0, (time.monotonic() - all_began) / 4)
     assert calls_of(sink) == dict.fromkeys(names, 1)
     tasks = tasks_of(cluster, url)
     assert {state for state, _ in tasks.values()} == {"succeeded"}
@@ -125,7 +127,6 @@ def test_three_daemons_call_each_task_once(
     assert nodes.total() == 10_000
     assert set(nodes) == {"a", "b", "c"}
     assert min(nodes.values()) > 1000
-    assert slowest < 5
     responses = [daemon.curl("GET", "/status/?limit=7") for daemon in daemons]
     assert responses[0] == responses[1] == responses[2]
     for daemon in daemons:
@@ -139,7 +140,7 @@ def test_pause_put_on_one_daemon_is_honoured_by_the_other(
     host = sink.url("/").split("/")[2]
     status, settings = first.curl("PUT", f"/hosts/{host}", '{"paused": true}')
     assert (status, settings["paused"]) == (200, True)
-    time.sleep(1)
+    time.sleep(slowdown())
     keys = [f"n{number}" for number in range(20)]
     for daemon, names in ((first, keys[:10]), (second, keys[10:])):
         put_many(daemon, names, sink.url("/status/200"))
@@ -148,7 +149,7 @@ def test_pause_put_on_one_daemon_is_honoured_by_the_other(
     for daemon in (first, second):
         assert daemon.curl("GET", "/healthz")[1]["paused_hosts"] == 1
     assert second.curl("PUT", f"/hosts/{host}", '{"paused": false}')[0] == 200
-    wait_for(lambda: not left(first), 10)
+    wait_for(lambda: not left(first), 10 * slowdown())
     assert calls_of(sink) == dict.fromkeys(keys, 1)
     nodes = {node for _, attempts in tasks_of(cluster, url).values() for *_, node in attempts}
     assert nodes <= {"a", "b"}
@@ -224,7 +225,7 @@ def test_database_restart_loses_nothing(
     assert "retry-after" in headers.lower()
     time.sleep(2)
     cluster.start()
-    wait_for(lambda: daemons[0].curl("PUT", "/task/x", later)[0] == 201, 30, 0.2)
+    wait_for(lambda: daemons[0].curl("PUT", "/task/x", later)[0] == 201, 60, 0.2)
     wait_for(lambda: not [t for t in tasks_of(cluster, url).values() if unended(t)], 60, 0.5)
     tasks = tasks_of(cluster, url)
     assert set(names) < set(tasks)
@@ -276,21 +277,22 @@ def test_stop_of_one_daemon_under_load_loses_nothing(
     ended_at = time.time()
     assert stopped.terminate() == 0
     time.sleep(2)
+    slower = slowdown()
     going_on.set()
     for thread in loading:
         thread.join()
     # Only the stopped daemon refuses, as it no longer listens.
     assert {prefix for prefix, _ in failures} <= {"a"}
-    wait_for(lambda: not left(stays), 30, 0.2)
+    wait_for(lambda: not left(stays), 60, 0.2)
     calls = calls_of(sink)
     expected = {*asked, *(f"c{n}" for n in range(300))}
     assert set(calls) >= expected
     assert set(calls.values()) == {1}
     first = {key.partition("@")[0]: at for at, key, _ in sink.calls}
-    late = {name: first[name] - at for name, at in asked.items() if first[name] - at > 1}
+    late = {name: first[name] - at for name, at in asked.items() if first[name] - at > slower}
     assert late == {}
     # 300 calls of 0.1 s, 64 at once: half a second for one daemon.
-    assert max(first[f"c{n}"] for n in range(300)) - ended_at < 2
+    assert max(first[f"c{n}"] for n in range(300)) - ended_at < 2 * slower
     with cluster.connect(url.rpartition("/")[2]) as connection:
         names = connection.execute(f"SELECT name FROM {SCHEMA}.node".encode()).fetchall()
     assert names == [("stays",)]

@@ -27,7 +27,7 @@ class LateSink(Sink):
 
     def called(self, path: str, headers: dict[str, str]) -> int:
         super().called(path, headers)
-        assert self.may_respond.wait(30)
+        assert self.may_respond.wait(60)
         self.responses += 1
         return 200
 

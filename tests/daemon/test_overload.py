@@ -19,7 +19,7 @@ import pytest
 from callme.server.connection_limits import MIN_READING_SECONDS
 from tests.helpers.certificates import write_certificate
 from tests.helpers.credentials import write_token_file
-from tests.helpers.processes import NEEDS_CURL, Daemon, Sink, listens, wait_for
+from tests.helpers.processes import NEEDS_CURL, Daemon, Sink, listens, slowdown, wait_for
 
 pytestmark = NEEDS_CURL
 
@@ -43,12 +43,12 @@ def test_thousands_of_idle_and_slow_clients_do_not_block_requests(
 ) -> None:
     """Runs in real time: takes up to a minute and a half."""
     daemon.start()
-    if time.time() % 60 > 45:
-        time.sleep(16)
+    if time.time() % 60 > 25:
+        time.sleep(61 - time.time() % 60)
     minute = int(time.time() // 60 + 1) * 60
     keys = [daemon.put(f"n{n}", sink.url("/status/200"), minute) for n in range(20)]
     # All of them are connected when the minute begins: slow requests have 30 s.
-    time.sleep(minute - time.time() - 5)
+    time.sleep(max(0.0, minute - time.time() - 20))
     with ExitStack() as stack:
         crowd = [stack.enter_context(connected(daemon)) for _ in range(1000)]
         for client in crowd[::2]:
@@ -63,10 +63,11 @@ def test_thousands_of_idle_and_slow_clients_do_not_block_requests(
         assert open_files(daemon) < 2000
         wait_for(lambda: 1000 <= open_files(daemon) < 1200)
         time.sleep(max(0.0, minute - time.time()))
+        slower = slowdown()
         assert daemon.curl("GET", "/healthz")[0] == 200
         for key in keys:
-            task = daemon.until(key, "succeeded", 5)
-            assert 0 <= task["attempts"][0]["lateness_ms"] < 1000
+            task = daemon.until(key, "succeeded", 5 * slower)
+            assert 0 <= task["attempts"][0]["lateness_ms"] < 1000 * slower
         assert open_files(daemon) >= 1000
     assert "connection limit reached: 1000 clients are connected" in daemon.log()
     assert "Traceback" not in daemon.log()
@@ -91,7 +92,7 @@ def test_burst_of_clients_evicts_idle_ones(daemon: Daemon, many_files: None) -> 
 
 @contextmanager
 def connected(daemon: Daemon) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", daemon.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", daemon.port), 60) as client:
         yield client
 
 
@@ -131,7 +132,7 @@ def test_accepting_resumes_when_descriptors_are_free(daemon: Daemon, sink: Sink)
     with limited(pid, resource.RLIMIT_NOFILE, first_free(pid)):
         for _ in range(100):
             with connected(daemon) as client:
-                client.settimeout(10)
+                client.settimeout(60)
                 # The server closes it at once.
                 assert client.recv(1) == b""
     assert daemon.curl("GET", "/healthz")[1]["status"] == "ok"

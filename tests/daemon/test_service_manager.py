@@ -50,7 +50,7 @@ def test_restart_with_an_inherited_socket_rejects_no_client(tmp_path: Path) -> N
 
         def request() -> None:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/status/", timeout=30) as done:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/status/", timeout=60) as done:
                     responses.append(done.status)
             except OSError as error:
                 failures.append(error)
@@ -58,14 +58,14 @@ def test_restart_with_an_inherited_socket_rejects_no_client(tmp_path: Path) -> N
         process = launch(tmp_path, listening)
         request()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         # In the gap, the kernel accepts the connection and the next process answers it.
         client = threading.Thread(target=request)
         client.start()
         process = launch(tmp_path, listening)
-        client.join(30)
+        client.join(60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     log = (tmp_path / "log").read_text()
     assert (responses, failures) == ([200, 200], []), log
     # Loopback: no token is required.
@@ -101,4 +101,4 @@ def test_manager_is_notified_of_start_progress_and_stop(tmp_path: Path) -> None:
         assert manager.recv(4096) == b"WATCHDOG=1"
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: manager.recv(4096) == b"STOPPING=1")
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0

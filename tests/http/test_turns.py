@@ -268,6 +268,21 @@ def slowness() -> float:
     return traced * max(1.0, reference_work() / REFERENCE_MS)
 
 
+def check_longest_turn(measure: Callable[[], float], bound_ms: float = MAX_TURN_MS) -> None:
+    """Fail if a turn exceeds its bound each time.
+
+    A slower machine has a longer bound, and a turn that another program slows is repeated.
+
+    :param measure: returns the longest turn, in ms of processor time.
+    """
+    for _ in range(RUNS):
+        before = slowness()
+        longest_ms = measure()
+        if longest_ms <= bound_ms * max(before, slowness()):
+            return
+    pytest.fail(f"a turn took {longest_ms:.1f} ms of processor time")
+
+
 @pytest.fixture(scope="module")
 def turns() -> Iterator[Turns]:
     made = Turns()
@@ -280,18 +295,21 @@ def turns() -> Iterator[Turns]:
     [pytest.param(one, id=name) for name, one in [*api_requests(), *page_requests()]],
 )
 def test_no_turn_of_the_reactor_exceeds_its_bound(turns: Turns, request_bytes: bytes) -> None:
-    """A slower machine has a longer bound, and a turn that another program slows is repeated."""
-    for _ in range(RUNS):
-        factor = slowness()
-        longest_ms, status = turns.longest_of(request_bytes)
+    def longest_ms() -> float:
+        found, status = turns.longest_of(request_bytes)
         assert status < 500
-        if longest_ms <= MAX_TURN_MS * factor:
-            return
-    pytest.fail(f"a turn took {longest_ms:.1f} ms of processor time")
+        return found
+
+    check_longest_turn(longest_ms)
 
 
 def test_long_polls_of_a_large_task_are_answered_in_several_turns(turns: Turns) -> None:
     """Each response is some megabytes: they are not all written at once."""
+    check_longest_turn(lambda: longest_of_polls(turns), 2 * MAX_TURN_MS)
+
+
+def longest_of_polls(turns: Turns) -> float:
+    """Return the longest turn in which 20 long polls of the large task end, in ms."""
     world = turns.restored()
     world.store.connection.execute(
         "UPDATE task SET state = 'scheduled', reason = NULL, due_at = trigger_at,"
@@ -305,11 +323,13 @@ def test_long_polls_of_a_large_task_are_answered_in_several_turns(turns: Turns) 
     for _ in range(200):
         world.clock.advance(0)
     assert world.parts.long_poll.count == len(clients)
+    gc.collect()
     turns.longest_ms = 0.0
     world.clock.advance(60)
     for _ in range(200):
         world.clock.advance(0)
     assert all(client.transport.value().startswith(b"HTTP/1.1 200") for client in clients)
-    assert turns.longest_ms <= 2 * MAX_TURN_MS * slowness()
+    longest_ms = turns.longest_ms
     for client in clients:
         client.hang_up()
+    return longest_ms

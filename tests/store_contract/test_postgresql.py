@@ -433,7 +433,7 @@ async def test_restarted_daemon_rescues_its_own_claims_at_once(daemons: Any) -> 
         connection.close()
     again = daemons("name")
     # The server needs a moment to see that the connection is gone.
-    for _ in range(100):
+    for _ in range(3000):
         taken = await alive(again, NOW + 1)
         if taken:
             break

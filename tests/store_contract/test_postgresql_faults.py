@@ -49,9 +49,14 @@ def admin(cluster: Cluster) -> Iterator[psycopg.Connection]:
         yield connection
 
 
+LOCK_TIMEOUT_SECONDS = 0.3
+
+
 @pytest.fixture
 def short_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = pool._SESSION.replace("lock_timeout = '5s'", "lock_timeout = '300ms'")
+    session = pool._SESSION.replace(
+        "lock_timeout = '5s'", f"lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"
+    )
     assert session != pool._SESSION
     monkeypatch.setattr(pool, "_SESSION", session)
 
@@ -144,17 +149,19 @@ async def test_locked_table_fails_all_waiting_writes_together(
     daemon: PostgresqlStore, admin: psycopg.Connection
 ) -> None:
     await put(daemon, "before")
+    number = 400
+    seconds_one_by_one = number * LOCK_TIMEOUT_SECONDS / engine.WRITERS
     with admin.transaction():
         admin.execute(f"LOCK TABLE {SCHEMA}.task".encode())
         began = time.monotonic()
         results: Any = await DeferredList(
             [
                 daemon.write(tasks.put, definition(f"n{n}"), PutCondition.NONE, NOW)
-                for n in range(20)
+                for n in range(number)
             ],
             consumeErrors=True,
         )
-        assert time.monotonic() - began < 2 * 0.3 + 0.2
+        assert time.monotonic() - began < seconds_one_by_one / 3
         assert not daemon.is_writable
     for succeeded, failure in results:
         assert not succeeded

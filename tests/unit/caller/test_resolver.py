@@ -46,7 +46,7 @@ class Names:
 
     def lookup(self, name: str) -> Sequence[str]:
         self.asked.append(name)
-        assert self.gates.setdefault(name, threading.Event()).wait(10)
+        assert self.gates.setdefault(name, threading.Event()).wait(60)
         if name not in self.answers:
             raise OSError("no such name")
         return self.answers[name]
@@ -61,7 +61,7 @@ class Names:
     def answer(self, name: str) -> None:
         """End a lookup, and deliver its result."""
         self.gates.setdefault(name, threading.Event()).set()
-        assert self.arrived.acquire(timeout=10)
+        assert self.arrived.acquire(timeout=60)
         function, args = self.pending.pop()
         function(*args)
 

@@ -68,9 +68,9 @@ def test_calendar_of_same_weight_as_json_is_not_wanted() -> None:
 @pytest.mark.parametrize("filler", [b"a/b;q=0.1,", b";", b'x="', b"\\", b"\xff", b","])
 def test_header_of_any_content_is_parsed_in_little_time(filler: bytes) -> None:
     longest = (filler * MAX_ACCEPT)[:MAX_ACCEPT]
-    started = time.process_time()
+    started = time.thread_time()
     assert not wants_html(longest)
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 def test_header_longer_than_the_limit_is_ignored() -> None:

@@ -96,7 +96,6 @@ class BoundedChannel(HTTPChannel):
         self._sends_directly = sends_directly(self.transport)
         self.site.channel_opened(self)
         self._expire_in(SURPLUS_SECONDS if self.is_surplus else REQUEST_SECONDS)
-        self._idle = False
 
     def dataReceived(self, data: bytes) -> None:
         if self._refused:
@@ -198,7 +197,7 @@ class BoundedChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def lineReceived(self, line: bytes) -> None:
-        if self._write_paused and not self._reading:
+        if self._write_paused:
             # A client that pipelines requests and reads no response would fill the memory.
             self._close_gracefully()
             return

@@ -306,6 +306,13 @@ def test_slow_second_request_is_disconnected(client: Client) -> None:
     assert client.status() == 408
 
 
+def test_error_after_a_head_request_has_a_body(client: Client) -> None:
+    client.send(head(b"HEAD", b"/status/"))
+    client.transport.clear()
+    client.send(b"x" * 20_000)
+    assert client.status() == 431
+
+
 def test_client_that_does_not_read_is_disconnected(client: Client) -> None:
     client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert client.transport.disconnecting

@@ -67,7 +67,11 @@ TARGETS = (
             "callme/store/postgresql/queue.py",
             "callme/store/postgresql/tasks.py",
         ),
-        tests=("tests/store_contract/test_store.py", "tests/store_contract/test_postgresql.py"),
+        tests=(
+            "tests/store_contract/test_store.py",
+            "tests/store_contract/test_postgresql.py",
+            "tests/store_contract/test_postgresql_faults.py",
+        ),
         on_postgresql=True,
     ),
     Target(
@@ -92,6 +96,9 @@ TARGETS = (
         tests=(
             "tests/unit/server",
             "tests/unit/security/test_login_throttle.py",
+            "tests/http/test_audit.py",
+            "tests/http/test_auth.py",
+            "tests/http/test_base_path.py",
             "tests/http/test_site.py",
             "tests/http/test_hostile.py",
             "tests/http/test_login.py",

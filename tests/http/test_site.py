@@ -540,6 +540,20 @@ def test_read_response_releases_its_buffer(world: World, small: BoundedSite) -> 
         assert not client.dropped
 
 
+def test_response_that_was_read_leaves_room_for_other_clients(
+    world: World, small: BoundedSite
+) -> None:
+    world.put()
+    reads, other = clogged(Client(world, small)), Client(world, small)
+    reads.send(GET)
+    assert reads.status() == 200
+    reads.channel.resumeProducing()
+    other.send(put(b"/task/a", BODY + b" " * 700))
+    assert other.status() == 201
+    assert reads.responses() == []
+    assert not reads.transport.disconnecting
+
+
 @pytest.mark.parametrize("target", [b"*", b"x", b"?x", b"http:x"])
 def test_target_that_is_no_path_is_a_bad_request(world: World, target: bytes) -> None:
     client = Client(world)

@@ -216,8 +216,8 @@ def _scheduler(environment: Environment) -> Scheduler:
         store=store,
         caller=environment.caller,
         housekeeping=Housekeeping(
-            Pruner(store=store, clock=clock, now=now, retention_days=settings.retention),
-            Scrubber(store=store, clock=clock),
+            pruner=Pruner(store=store, clock=clock, now=now, retention_days=settings.retention),
+            scrubber=Scrubber(store=store, clock=clock),
         ),
         clock=clock,
         now=now,

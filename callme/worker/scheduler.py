@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum, auto
 from math import inf
+from typing import Any
 
-from attrs import frozen
-from twisted.internet.defer import Deferred
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -65,7 +66,7 @@ class Health:
     damaged_rows: int = 0
 
 
-@frozen
+@define(eq=False, kw_only=True)
 class Housekeeping:
     """The work on the database that no call waits for.
 
@@ -75,16 +76,32 @@ class Housekeeping:
 
     pruner: Pruner
     scrubber: Scrubber
+    # The work in progress, by what is logged when it fails.
+    _runs: dict[str, Deferred[None]] = field(factory=dict, init=False)
 
     def begin(self) -> None:
-        """Begin the work; return at once."""
-        self.pruner.purge()
-        self.scrubber.scrub()
+        """Begin the work, except for a part that is still in progress; return at once."""
+        self._begin("purging failed", self.pruner.run)
+        self._begin("the search for damaged rows failed", self.scrubber.run)
+
+    def _begin(self, failed: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        def ended(_: None) -> None:
+            del self._runs[failed]
+
+        if failed not in self._runs:
+            self._runs[failed] = run = Deferred.fromCoroutine(work())
+            run.addErrback(lambda failure: _log_failure(failed, failure))
+            run.addCallback(ended)
 
     def stop(self) -> None:
         """Stop the work; the next run continues it."""
-        self.pruner.stop()
-        self.scrubber.stop()
+        for run in list(self._runs.values()):
+            run.cancel()
+
+
+def _log_failure(event: str, failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        log_store_failure(log, event, failure)
 
 
 class TickState(Enum):

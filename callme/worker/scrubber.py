@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ..core.times import quoted_key
 from ..hosts.operations import damaged_settings
 from ..store.database import Store
-from ..store.interface import log_store_failure
 from ..store.listing.damaged import DamagedTask, find_damaged
 
 log = Logger(namespace="callme")
@@ -33,8 +30,7 @@ MAX_LOGGED = 1_000
 class Scrubber:
     """The scrubber of one daemon.
 
-    A scan begins again when it has reached the end. After each tick it advances by up to
-    :data:`TASKS_PER_READ` times :data:`READS_PER_RUN` tasks.
+    A scan begins again when it has reached the end.
 
     :param clock: sets timers.
     """
@@ -47,20 +43,14 @@ class Scrubber:
     # The rows and hosts that this scan has found, and those that are logged already.
     _seen: set[int | str] = field(factory=set, init=False)
     _logged: set[int | str] = field(factory=set, init=False)
-    _run: Deferred[None] | None = field(default=None, init=False)
 
     @property
     def damaged_rows(self) -> int:
         """The number of damaged rows that the last complete scan, or the present one, found."""
         return max(self._found, self._found_before)
 
-    def scrub(self) -> None:
-        """Continue the scan unless that is in progress; return at once."""
-        if self._run is None:
-            self._run = Deferred.fromCoroutine(self._scrub())
-            self._run.addErrback(self._failed).addCallback(self._ended)
-
-    async def _scrub(self) -> None:
+    async def run(self) -> None:
+        """Continue the scan by up to :data:`READS_PER_RUN` times :data:`TASKS_PER_READ` tasks."""
         await deferLater(self._clock, DELAY_SECONDS)
         for _ in range(READS_PER_RUN):
             examined = await self._store.read(find_damaged, self._after, TASKS_PER_READ)
@@ -106,15 +96,3 @@ class Scrubber:
         is_new = row not in self._logged
         self._logged.add(row)
         return is_new
-
-    def _failed(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            log_store_failure(log, "the search for damaged rows failed", failure)
-
-    def _ended(self, _: None) -> None:
-        self._run = None
-
-    def stop(self) -> None:
-        """Stop the scan."""
-        if self._run is not None:
-            self._run.cancel()

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from callme.core.callback_url import host_of
-from callme.core.task import Reason, State
+from callme.core.task import Outcome, Reason, State
 from callme.core.times import Key
-from callme.store import tasks
+from callme.core.transitions import PutCondition, decide_after_attempt
+from callme.store import queue, tasks
 from callme.store.database import Store
 from callme.store.listing import activity, counts, sources
 from callme.store.sqlite.engine import SqliteStore
 from tests.helpers.filled_store import HOSTS, fill, matches
 from tests.helpers.query_plans import explain
-from tests.helpers.tasks import NOON
+from tests.helpers.tasks import NOON, definition
 
 CHOICES: dict[str, list[Any]] = {
     "task_name": ["a3", "ab10"],
@@ -208,17 +209,22 @@ async def test_failures_are_grouped_by_host_and_by_name(store: Store) -> None:
     assert (few.examined, few.is_complete) == (2, False)
 
 
-@pytest.mark.parametrize(
-    ("name", "stem"),
-    [
-        ("invoice.42", "invoice."),
-        ("team-a.x", "team-"),
-        ("drip7", "drip"),
-        ("alone", "alone"),
-        ("42", "42"),
-        (".x", ".x"),
-        ("a\nb.c", "a\nb."),
-    ],
-)
-def test_stem_of_a_name_ends_at_its_first_separator_or_its_digits(name: str, stem: str) -> None:
-    assert activity.stem(name) == stem
+async def test_groups_by_name_end_at_its_first_separator_or_its_digits(store: Store) -> None:
+    stems = {
+        "invoice.42": "invoice.",
+        "team-a.x": "team-",
+        "drip7": "drip",
+        "alone": "alone",
+        "42": "42",
+        ".x": ".x",
+    }
+    await store.write(queue.take_orphans, NOON)
+    for name in stems:
+        made = definition(name, at=NOON, callback=f"http://{HOSTS[0]}/", retry=0)
+        await store.write(tasks.put, made, PutCondition.NONE, NOON)
+    for claim in await store.write(queue.claim, {HOSTS[0]: len(stems)}, NOON):
+        outcome = Outcome(started_at_ms=NOON * 1000, status=500)
+        transition = decide_after_attempt(claim, outcome, NOON)
+        await store.write(queue.record, claim, transition, NOON)
+    groups = await store.read(activity.failure_groups)
+    assert sorted(one.prefix for one in groups.by_prefix) == sorted(stems.values())

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -22,6 +23,7 @@ from callme.core.transitions import PutCondition
 from callme.store import queue, stats, tasks
 from callme.store.database import Write
 from callme.store.interface import CannotOpen, Cursor, Deleted, StoreUnavailable
+from callme.store.listing import activity
 from callme.store.open import open_store_database, release
 from callme.store.sqlite import file
 from callme.store.sqlite.cursor import SqliteCursor
@@ -385,6 +387,18 @@ async def test_history_is_answered_by_an_index_alone(store: SqliteStore) -> None
     found = await store.read(plan)
     (step,) = (step for step in found if " task " in step)
     assert "USING COVERING INDEX task_finished (finished_at_ms>? AND finished_at_ms<?)" in step
+
+
+async def test_groups_of_failures_read_an_index_in_the_place_of_tasks(store: SqliteStore) -> None:
+    def program(cursor: Cursor) -> list[Any]:
+        return cursor.execute(f"EXPLAIN {activity._FAILURES}", (10,)).fetchall()
+
+    steps = await store.read(program)
+    # It names the cursors of the index and of the table, which moves if a column needs it.
+    ((_, _, index, _, table, *_),) = (step for step in steps if step[1] == "DeferredSeek")
+    columns = {step[2] for step in steps if step[1] == "Column"}
+    assert index in columns
+    assert table not in columns
 
 
 async def test_log_that_a_long_reader_let_grow_is_cut(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -15,30 +13,43 @@ from ..codec import MAX_TIME_MS
 from ..interface import Cursor
 
 _Row = tuple[Any, ...]
-_NAME, _HOST, _REASON, _STATUS, _FINISHED_AT_MS = range(5)
-"""The places of the columns of a failure."""
+_HOST, _STEM, _REASON, _STATUS, _COUNT, _LAST_AT_MS = range(6)
+"""The places of the columns of failures that are alike."""
 
 MAX_GROUPED = 10_000
-"""Maximum number of failures that are put into groups: about 50 ms."""
+"""Maximum number of failures that are put into groups: about 25 ms, mostly in the database."""
 
 _NEXT = """
     SELECT task_name, trigger_at, due_at, host FROM task INDEXED BY task_due
     WHERE state = 'scheduled' ORDER BY due_at LIMIT ?
 """
 _ANY = "SELECT 1 FROM task LIMIT 1"
-_FAILURES = """
-    SELECT task_name, host, failed.reason, attempt.status, finished_at_ms
+# The beginning of a name up to its first separator, or else up to its last digits.
+_SEPARATOR_AT = "instr(replace(replace(replace(task_name, ':', '.'), '_', '.'), '-', '.'), '.')"
+_STEM_OF_NAME = """
+    CASE WHEN separator_at > 1 THEN substr(task_name, 1, separator_at)
+        WHEN rtrim(task_name, '0123456789') != '' THEN rtrim(task_name, '0123456789')
+        ELSE task_name END
+"""
+# The index contains all that is read of a task, as its payload may be large. A damaged name
+# is no text, or a damaged time no number.
+_FAILURES = f"""
+    SELECT host, {_STEM_OF_NAME}, failed.reason, attempt.status, count(*), max(finished_at_ms)
     FROM (
-        SELECT task_id, task_name, host, reason, last_attempt, finished_at_ms
+        SELECT task_id, task_name, host, reason, last_attempt, finished_at_ms,
+            {_SEPARATOR_AT} AS separator_at
         FROM task INDEXED BY task_failures
         WHERE state = 'failed' ORDER BY finished_at_ms DESC LIMIT ?
     ) AS failed
     LEFT JOIN attempt ON failed.reason = 'unexpected_status'
         AND attempt.task_id = failed.task_id AND attempt.number = failed.last_attempt
-    ORDER BY finished_at_ms DESC
+    WHERE CAST(task_name AS TEXT) = task_name AND finished_at_ms BETWEEN 0 AND {MAX_TIME_MS}
+    GROUP BY 1, 2, 3, 4
 """
-# The beginning of a name up to its first separator, or else up to its last digits.
-_STEM = re.compile(r"[^.:_-]+[.:_-]|.*?(?=[0-9]*$)", re.DOTALL)
+_ONE_MORE = """
+    SELECT 1 FROM task INDEXED BY task_failures
+    WHERE state = 'failed' ORDER BY finished_at_ms DESC LIMIT 1 OFFSET ?
+"""
 
 
 @frozen(kw_only=True)
@@ -119,51 +130,49 @@ def failure_groups(cursor: Cursor, limit: int = MAX_GROUPED) -> FailureGroups:
 
     :param limit: the maximum number of failures.
     """
-    rows = cursor.execute(_FAILURES, (limit + 1,)).fetchall()
-    failures = [row for row in rows[:limit] if _is_intact(*row)]
+    alike = [row for row in cursor.execute(_FAILURES, (limit,)) if _is_intact(*row)]
     return FailureGroups(
-        by_host=_groups(failures, "host", itemgetter(_HOST)),
-        by_prefix=_groups(failures, "prefix", lambda row: stem(row[_NAME])),
-        examined=len(failures),
-        is_complete=len(rows) <= limit,
+        by_host=_groups(alike, "host", _HOST),
+        by_prefix=_groups(alike, "prefix", _STEM),
+        examined=sum(row[_COUNT] for row in alike),
+        is_complete=cursor.execute(_ONE_MORE, (limit,)).fetchone() is None,
     )
 
 
-def _is_intact(
-    name: object, host: object, reason: object, status: object, finished_at_ms: object
-) -> bool:
+def _is_intact(host: object, stem: object, reason: object, status: object, *_: object) -> bool:
     return (
-        type(name) is type(host) is str
+        type(host) is type(stem) is str
         and type(reason) in (str, type(None))
         and type(status) in (int, type(None))
-        and _is_time(finished_at_ms)
     )
 
 
-def stem(task_name: str) -> str:
-    """Return the beginning that a name may share with those of similar tasks."""
-    found = _STEM.match(task_name)
-    return found[0] if found and found[0] else task_name
-
-
-def _groups(
-    rows: Sequence[_Row], kind: str, common: Callable[[_Row], str]
-) -> Sequence[FailureGroup]:
-    """Return the groups of rows, the latest first, that have ``common`` and the reason in common.
+def _groups(rows: Sequence[_Row], kind: str, common: int) -> Sequence[FailureGroup]:
+    """Return the groups of rows that have the value of a column and the reason in common.
 
     :param kind: the attribute of a group that has what is common.
+    :param common: the place of the column.
     """
     groups: dict[tuple[str, str], list[_Row]] = {}
     for row in rows:
-        groups.setdefault((common(row), row[_REASON] or ""), []).append(row)
+        groups.setdefault((row[common], row[_REASON] or ""), []).append(row)
     found = [
         FailureGroup(
             **{kind: name},
             reason=reason,
-            count=len(members),
-            statuses=Counter(row[_STATUS] for row in members if row[_STATUS] is not None),
-            last_at_ms=members[0][_FINISHED_AT_MS],
+            count=sum(row[_COUNT] for row in alike),
+            statuses=_statuses(alike),
+            last_at_ms=int(max(row[_LAST_AT_MS] for row in alike)),
         )
-        for (name, reason), members in groups.items()
+        for (name, reason), alike in groups.items()
     ]
-    return sorted(found, key=lambda group: -group.count)
+    return sorted(found, key=lambda group: (-group.count, -group.last_at_ms))
+
+
+def _statuses(rows: Sequence[_Row]) -> Mapping[int, int]:
+    """Return the number of tasks by the status of their last response."""
+    statuses: Counter[int] = Counter()
+    for row in rows:
+        if row[_STATUS] is not None:
+            statuses[row[_STATUS]] += row[_COUNT]
+    return statuses

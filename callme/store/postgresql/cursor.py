@@ -119,7 +119,7 @@ def translate(statement: str) -> bytes:
     """Return a shared statement (:class:`callme.store.interface.Cursor`) as PostgreSQL takes it."""
     statement = re.sub(r"INDEXED BY \w+", "", statement)
     statement = re.sub(r"/\* (FOR UPDATE[A-Z ]*) \*/", r"\1", statement)
-    return statement.replace("?", "%s").encode()
+    return statement.replace("instr(", "strpos(").replace("?", "%s").encode()
 
 
 def in_transaction(

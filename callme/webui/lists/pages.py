@@ -23,7 +23,7 @@ from ...server.paths import HOSTS, TASK, url_for
 from ...server.problem import Problem
 from ...store import tasks as task_store
 from ...store.database import Store
-from ...store.listing.activity import failure_groups
+from ...store.listing.activity import FailureGroups, failure_groups
 from ...store.listing.counts import Count, count_states
 from ...store.stats import task_counts
 from ..layout import Viewer
@@ -35,6 +35,8 @@ from .hosts import MAX_ROWS as MAX_HOSTS
 from .hosts import HostForm, HostTable, changes_of, render_host_form, render_hosts
 from .task_list import ALL, MAX_RESULTS, SELECT, TaskList, render_list, title_of
 
+COST_FACTOR = 20
+"""How many times as long as its read took a count or a group of many tasks stays fresh."""
 WAIT_SECONDS = 0.06
 """How long a list waits for the counts of all tasks; the last ones are displayed until then."""
 
@@ -91,10 +93,12 @@ class ListPages:
     _clock: IReactorTime
     _now: Callable[[], float]
     _totals: SingleFlight[Mapping[State, Count]] = field(init=False)
+    _groups: SingleFlight[FailureGroups] = field(init=False)
 
-    @_totals.default
-    def _default_totals(self) -> SingleFlight[Mapping[State, Count]]:
-        return SingleFlight(fetch=self._count_all, ttl=lambda cost: 20 * cost, clock=self._clock)
+    def __attrs_post_init__(self) -> None:
+        ttl = lambda cost: COST_FACTOR * cost  # noqa: E731
+        self._totals = SingleFlight(fetch=self._count_all, ttl=ttl, clock=self._clock)
+        self._groups = SingleFlight(fetch=self._group_failures, ttl=ttl, clock=self._clock)
 
     async def find(self, request: IRequest, viewer: Viewer) -> MainPart | str:
         """Return the tasks that filters match, or the path of the task that a key names."""
@@ -171,7 +175,8 @@ class ListPages:
     async def failures(self, request: IRequest, viewer: Viewer) -> MainPart:
         """Return the failures in groups."""
         parse_query(request)
-        groups = await self._store.read(failure_groups)
-        return MainPart(
-            title="Failures in groups", content=render_groups(groups, viewer, self._now())
-        )
+        content = render_groups(await self._groups.get(), viewer, self._now())
+        return MainPart(title="Failures in groups", content=content)
+
+    async def _group_failures(self) -> FailureGroups:
+        return await self._store.read(failure_groups)

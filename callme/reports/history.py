@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field, frozen
 
 from ..core.times import MINUTE, floor_to_minute
 from ..store import stats
 from ..store.database import Store
-from ..store.interface import MinuteOutcomes
+from ..store.interface import Histogram, MinuteOutcomes
 
 MIN_TTL_SECONDS = 2.0
 """The shortest time for which a snapshot stays fresh."""
@@ -29,11 +28,13 @@ class HistorySnapshot:
     :ivar as_of: when it was read, seconds since 1970.
     :ivar begin: the minute of ``as_of``, seconds since 1970.
     :ivar ended: the outcomes of each minute that has any, in order.
+    :ivar total: those of all these minutes.
     """
 
     as_of: float
     begin: int
     ended: Sequence[MinuteOutcomes]
+    total: Bucket
 
 
 @define(eq=False, kw_only=True)
@@ -65,7 +66,8 @@ class HistoryReader:
             ended = await self._store.read(stats.history, since)
         else:
             ended = await self._refresh(last, since)
-        self._last = HistorySnapshot(as_of=now, begin=begin, ended=ended)
+        total = aggregate(ended, since)
+        self._last = HistorySnapshot(as_of=now, begin=begin, ended=ended, total=total)
         return self._last
 
     async def _refresh(self, last: HistorySnapshot, since: int) -> Sequence[MinuteOutcomes]:
@@ -124,26 +126,12 @@ def bucketize(
 
 def aggregate(minutes: Sequence[MinuteOutcomes], begin: int) -> Bucket:
     """Return the outcomes of several minutes as one bucket."""
-    lateness: Counter[int] = Counter()
-    for outcomes in minutes:
-        lateness.update(outcomes.lateness_ms)
+    lateness = Histogram.merge(outcomes.lateness_ms for outcomes in minutes)
+    p50_ms, p99_ms = lateness.percentiles(50, 99)
     return Bucket(
         begin=begin,
         succeeded=sum(outcomes.succeeded for outcomes in minutes),
         failed=sum(outcomes.failed for outcomes in minutes),
-        p50_ms=percentile(lateness, 50),
-        p99_ms=percentile(lateness, 99),
+        p50_ms=p50_ms,
+        p99_ms=p99_ms,
     )
-
-
-def percentile(counts: Mapping[int, int], percent: int) -> int | None:
-    """Return a percentile by the nearest rank; ``None`` without any value.
-
-    :param counts: the number of occurrences of each value.
-    """
-    rank = -(-sum(counts.values()) * percent // 100)
-    for value in sorted(counts):
-        rank -= counts[value]
-        if rank <= 0:
-            return value
-    return None

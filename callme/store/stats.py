@@ -29,6 +29,7 @@ from .interface import (
     Cursor,
     DueLoad,
     Event,
+    Histogram,
     InFlightCall,
     MinuteLoad,
     MinuteOutcomes,
@@ -251,11 +252,15 @@ def _outcomes(minute: int, rows: Sequence[tuple[int, str, int | None, int]]) -> 
     failed = 0
     for _, state, late, count in rows:
         failed += count if state == State.FAILED.value else 0
-        if late is not None:
+        # A task without an attempt has none, and another program may have damaged one.
+        if type(late) is int:
             lateness[late] = lateness.get(late, 0) + count
     succeeded = sum(count for *_, count in rows) - failed
     return MinuteOutcomes(
-        minute=minute * MINUTE, succeeded=succeeded, failed=failed, lateness_ms=lateness
+        minute=minute * MINUTE,
+        succeeded=succeeded,
+        failed=failed,
+        lateness_ms=Histogram.of(lateness),
     )
 
 

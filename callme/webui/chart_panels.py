@@ -16,7 +16,7 @@ from twisted.web.template import Element, Tag, flattenString, renderer, tags
 
 from ..core.times import MINUTE
 from ..reports.forecast import Forecast, Forecaster
-from ..reports.history import Bucket, HistoryReader, HistorySnapshot, aggregate, bucketize
+from ..reports.history import Bucket, HistoryReader, HistorySnapshot, bucketize
 from ..reports.single_flight import SingleFlight
 from ..store.database import Store
 from ..store.interface import StoreUnavailable
@@ -176,14 +176,13 @@ def _past_charts(hours: int, history: HistorySnapshot) -> Filled:
     begin = history.begin - (minutes - 1) * MINUTE
     axis = TimeAxis(begin=begin, steps=minutes // step_minutes, step_minutes=step_minutes)
     buckets = bucketize(history.ended, begin, axis.steps, step_minutes)
-    total = aggregate(history.ended, begin)
     row_minutes = _TABLE_STEP_MINUTES[hours]
     return Filled(
         "past",
         title=f"Last {in_words(hours)}",
         per=axis.unit(),
-        ended=charts.past(axis, buckets, _describe_past(total, axis)),
-        lateness=charts.lateness(axis, buckets, _describe_lateness(total)),
+        ended=charts.past(axis, buckets, _describe_past(history.total, axis)),
+        lateness=charts.lateness(axis, buckets, _describe_lateness(history.total)),
         table=_past_table(
             bucketize(history.ended, begin, minutes // row_minutes, row_minutes), row_minutes
         ),

@@ -11,7 +11,7 @@ from ..core.task import State, Task
 from ..core.times import to_ms
 from ..reports.failures import MAX_FAILURE_COUNT, OpenFailures
 from ..reports.forecast import Forecast
-from ..reports.history import Bucket, HistorySnapshot, aggregate
+from ..reports.history import Bucket, HistorySnapshot
 from ..server.paths import ACKNOWLEDGE, FIND, HOSTS, OVERVIEW, RESCHEDULE, url_for
 from ..store.interface import MAX_BACKLOG_COUNT, ActivitySnapshot, StoreStats
 from ..store.listing.activity import FailureGroups, Upcoming
@@ -80,7 +80,7 @@ class DashboardData:
     def total(self) -> Bucket | None:
         """The outcomes of all past hours."""
         history = self.history
-        return None if history is None else aggregate(history.ended, history.begin)
+        return None if history is None else history.total
 
     @property
     def health(self) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from callme.store.interface import (
     MAX_BACKLOG_COUNT,
     ActivitySnapshot,
     Deleted,
+    Histogram,
     InFlightCall,
     MinuteOutcomes,
     Page,
@@ -1192,10 +1193,15 @@ async def test_history_counts_ends_by_minute(store: Store) -> None:
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at + later)
     assert await store.read(stats.history, NOON) == [
-        MinuteOutcomes(minute=NOON, succeeded=2, failed=1, lateness_ms={0: 1, 1200: 1, 59000: 1}),
-        MinuteOutcomes(minute=NOON + 60, succeeded=1, failed=0, lateness_ms={0: 1}),
         MinuteOutcomes(
-            minute=NOON + 60 + 12_300, succeeded=1, failed=0, lateness_ms={12_340_000: 1}
+            minute=NOON, succeeded=2, failed=1, lateness_ms=Histogram.of({0: 1, 1200: 1, 59000: 1})
+        ),
+        MinuteOutcomes(minute=NOON + 60, succeeded=1, failed=0, lateness_ms=Histogram.of({0: 1})),
+        MinuteOutcomes(
+            minute=NOON + 60 + 12_300,
+            succeeded=1,
+            failed=0,
+            lateness_ms=Histogram.of({12_340_000: 1}),
         ),
     ]
     assert [one.minute for one in await store.read(stats.history, NOON + 60)] == [
@@ -1210,7 +1216,9 @@ async def test_history_measures_lateness_of_first_attempts_only(store: Store) ->
     for at, status in ((NOON + 1, 500), (NOON + 62, 500)):
         (claim,) = await claim_all(store, now=at)
         await finish(store, claim, status, at)
-    past = MinuteOutcomes(minute=NOON + 60, succeeded=0, failed=1, lateness_ms={1000: 1})
+    past = MinuteOutcomes(
+        minute=NOON + 60, succeeded=0, failed=1, lateness_ms=Histogram.of({1000: 1})
+    )
     assert await store.read(stats.history, NOON) == [past]
     moved = await store.write(
         tasks.reschedule, key, NOON + 120, NOON + 100, include_all_states=False
@@ -1221,12 +1229,14 @@ async def test_history_measures_lateness_of_first_attempts_only(store: Store) ->
     await finish(store, claim, 200, NOON + 123)
     assert await store.read(stats.history, NOON) == [
         past,
-        MinuteOutcomes(minute=NOON + 120, succeeded=1, failed=0, lateness_ms={3000: 1}),
+        MinuteOutcomes(
+            minute=NOON + 120, succeeded=1, failed=0, lateness_ms=Histogram.of({3000: 1})
+        ),
     ]
     await put(store, "late", NOON, max_delay=1)
     await store.write(queue.expire_overdue, NOON + 180)
     assert (await store.read(stats.history, NOON))[2:] == [
-        MinuteOutcomes(minute=NOON + 180, succeeded=0, failed=1, lateness_ms={})
+        MinuteOutcomes(minute=NOON + 180, succeeded=0, failed=1, lateness_ms=Histogram())
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -17,10 +18,9 @@ from callme.reports.history import (
     HistoryReader,
     aggregate,
     bucketize,
-    percentile,
 )
 from callme.store.database import Store
-from callme.store.interface import MinuteOutcomes
+from callme.store.interface import Histogram, MinuteOutcomes
 from tests.helpers.tasks import NOON
 
 
@@ -35,24 +35,41 @@ from tests.helpers.tasks import NOON
         ({5: 99, 900: 1}, 99, 5),
         ({5: 98, 900: 2}, 99, 900),
         ({900: 2, 5: 98}, 99, 900),
+        ({-5: 1}, 50, 0),
+        ({10: 2**31, 20: 2**31}, 50, 10),
     ],
 )
 def test_percentile_of_counts(counts: dict[int, int], percent: int, value: int | None) -> None:
-    assert percentile(counts, percent) == value
+    assert Histogram.of(counts).percentiles(percent) == [value]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1), st.integers(1, 100))
 def test_percentile_is_the_nearest_rank(values: list[int], percent: int) -> None:
     counts = {value: values.count(value) for value in values}
     rank = -(-len(values) * percent // 100)
-    assert percentile(counts, percent) == sorted(values)[rank - 1]
+    assert Histogram.of(counts).percentiles(percent) == [sorted(values)[rank - 1]]
+
+
+@given(st.integers(0, 10**15))
+def test_value_of_a_histogram_has_its_first_two_digits(value: int) -> None:
+    digits = str(value)
+    rounded = int(digits[:2] + "0" * len(digits[2:]))
+    assert Histogram.of({value: 3}).percentiles(50) == [rounded]
+
+
+def test_histogram_of_a_busy_minute_is_small() -> None:
+    """A day has 1,440 minutes, of which each may have a value for every two digits."""
+    histogram = Histogram.of(dict.fromkeys(range(100_000), 3))
+    assert sys.getsizeof(histogram._packed) < 2048
 
 
 def test_minutes_are_grouped_into_steps() -> None:
     minutes = [
         MinuteOutcomes(minute=NOON - 60, succeeded=9, failed=9),
-        MinuteOutcomes(minute=NOON, succeeded=1, failed=2, lateness_ms={10: 3}),
-        MinuteOutcomes(minute=NOON + 240, succeeded=3, failed=0, lateness_ms={20: 2, 10: 1}),
+        MinuteOutcomes(minute=NOON, succeeded=1, failed=2, lateness_ms=Histogram.of({10: 3})),
+        MinuteOutcomes(
+            minute=NOON + 240, succeeded=3, failed=0, lateness_ms=Histogram.of({20: 2, 10: 1})
+        ),
         MinuteOutcomes(minute=NOON + 300, succeeded=0, failed=1),
         MinuteOutcomes(minute=NOON + 600, succeeded=9, failed=9),
     ]

@@ -28,6 +28,7 @@ from .caller.tls import TLSContexts
 from .config import Settings
 from .metrics.counters import Counters
 from .metrics.exporter import MetricsExporter
+from .process.allocator import release_free_memory
 from .process.monotonic_clock import MonotonicClock
 from .process.service_manager import ServiceManager
 from .process.signals import SignalHandlers
@@ -218,6 +219,7 @@ def _scheduler(environment: Environment) -> Scheduler:
         housekeeping=Housekeeping(
             pruner=Pruner(store=store, clock=clock, now=now, retention_days=settings.retention),
             scrubber=Scrubber(store=store, clock=clock),
+            release_memory=release_free_memory,
         ),
         clock=clock,
         now=now,

@@ -68,21 +68,23 @@ class Health:
 
 @define(eq=False, kw_only=True)
 class Housekeeping:
-    """The work on the database that no call waits for.
+    """The work that no call waits for.
 
     :ivar pruner: deletes old tasks.
     :ivar scrubber: searches for damaged rows.
+    :param release_memory: returns free memory to the system.
     """
 
     pruner: Pruner
     scrubber: Scrubber
+    _release_memory: Callable[[], object]
     # The work in progress, by what is logged when it fails.
     _runs: dict[str, Deferred[None]] = field(factory=dict, init=False)
 
     def begin(self) -> None:
         """Begin the work, except for a part that is still in progress; return at once."""
         self._begin("purging failed", self.pruner.run)
-        self._begin("the search for damaged rows failed", self.scrubber.run)
+        self._begin("the search for damaged rows failed", self._scrub)
 
     def _begin(self, failed: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         def ended(_: None) -> None:
@@ -92,6 +94,11 @@ class Housekeeping:
             self._runs[failed] = run = Deferred.fromCoroutine(work())
             run.addErrback(lambda failure: _log_failure(failed, failure))
             run.addCallback(ended)
+
+    async def _scrub(self) -> None:
+        await self.scrubber.run()
+        # Not at the tick, after which calls need memory.
+        self._release_memory()
 
     def stop(self) -> None:
         """Stop the work; the next run continues it."""

@@ -343,6 +343,7 @@ class World:
         self._patches.enter_context(patch.object(service, "MonotonicClock", Steady))
         # The callback would keep the memory of each world alive.
         self._patches.enter_context(patch.object(service, "tune_gc", lambda: None))
+        self._patches.enter_context(patch.object(service, "release_free_memory", lambda: None))
         # Sets of these are iterated in the order of their hashes, which differs between runs:
         # a seed must always give the same run.
         self._patches.enter_context(patch.object(BoundedChannel, "__hash__", lambda _: 1))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from callme.process.allocator import VARIABLE, use_one_arena
+from callme.process.allocator import VARIABLE, release_free_memory, use_one_arena
 
 
 def test_c_library_is_limited_to_one_arena() -> None:
@@ -20,3 +20,15 @@ def test_c_library_is_limited_to_one_arena() -> None:
 
 def test_c_library_without_arenas_is_left_as_it_is() -> None:
     assert not use_one_arena(SimpleNamespace(), {})
+
+
+def test_free_memory_is_returned_to_the_system() -> None:
+    kept: list[int] = []
+
+    def malloc_trim(pad: int) -> int:
+        kept.append(pad)
+        return 1
+
+    assert release_free_memory(SimpleNamespace(malloc_trim=malloc_trim))
+    assert kept == [0]
+    assert not release_free_memory(SimpleNamespace())

@@ -27,7 +27,11 @@ heartbeats: each is up to 5 s late, and so is the beginning of their regularity.
 NOTICED_AFTER = 1.5
 """Seconds after an outage within which each daemon sends a heartbeat: it polls every 0.5 s."""
 MAX_STOP = 6.0
-"""Seconds within which a daemon stops that has no call in flight."""
+"""Seconds within which a daemon stops that has no call in flight and no result to store."""
+MAX_DRAIN = 10 + 2 + 2 + MAX_STOP
+"""Seconds within which every daemon stops: calls and results, cut-off calls, connections."""
+STOP_CHECK = 0.5
+"""Seconds between two checks of a daemon that stops."""
 HANDED_OVER_AFTER = 5 + 2.0
 """Seconds within which a claim that a stopped daemon could not return is taken over."""
 
@@ -120,6 +124,9 @@ class Fleet(World):
             self.timeline, self.server, self.network, arguments, self._news_take, slot.skew
         )
         slot.process.daemon.parts.store.changes.subscribe(self._on_published)
+        if self.server.is_down:
+            # Its first heartbeat, and with it its membership, has to wait for the database.
+            self._disturb(slot.process, self.server.down_until - self.timeline.elapsed)
 
     def _on_published(self, changes: Changes) -> None:
         """Judge whether the attempts that are published are in the database."""
@@ -184,26 +191,49 @@ class Fleet(World):
         slot.is_stopping = True
         self._unsettle(16)
         began = self.timeline.elapsed
-        is_idle = not process.daemon.parts.scheduler.health().calls_in_flight
+        self.timeline.after(STOP_CHECK, None, self._check_stop, process, began, began)
 
         def ended(_: object) -> None:
             self.history.say(f"the daemon {slot.name} has ended")
-            if is_idle:
-                self._check_stop(process, began)
             self.service.drop(process)
             self._orphans_of(process, HANDED_OVER_AFTER)
             self._comes_back(slot, None)
 
         process.terminate().addCallbacks(ended, self._escaped)
 
-    def _check_stop(self, process: MemberProcess, began: float) -> None:
-        """Check that a stop without calls in flight has waited for nothing."""
-        took = self.timeline.elapsed - began
+    def _check_stop(self, process: MemberProcess, began: float, busy_at: float) -> None:
+        """Check, until a daemon has stopped, that it waits for calls and results only.
+
+        :param began: the beginning of the stop (monotonic).
+        :param busy_at: the last moment at which the daemon had a reason to wait.
+        """
+        now = self.timeline.elapsed
+        if not process.alive:
+            return
+        began = max(began, process.frozen_until)
+        if process.frozen_until > busy_at or self._is_busy(process, began):
+            busy_at = max(now, process.frozen_until)
+        if now - busy_at > MAX_STOP:
+            self.checker.breaks(f"a daemon without calls has not stopped for {now - busy_at:.1f} s")
+        elif now - began > MAX_DRAIN:
+            self.checker.breaks(f"a daemon has not stopped for {now - began:.1f} s")
+        else:
+            self.timeline.after(STOP_CHECK, None, self._check_stop, process, began, busy_at)
+
+    def _is_busy(self, process: MemberProcess, stopping_since: float) -> bool:
+        """Return whether a daemon that stops has calls in flight or results to store.
+
+        The database may hold a result of which the daemon does not know that it is stored.
+        """
+        scheduler: Any = process.daemon.parts.scheduler
         claimed = "SELECT 1 FROM task WHERE state = 'running' AND holder = ?"
-        is_cut = any(end > began for _, end in process.disturbed if process.link.cut_until)
-        is_held = process.node_id is not None and self.server.query(claimed, process.node_id)
-        if took > MAX_STOP and not (is_cut or is_held or process.frozen_until > began):
-            self.checker.breaks(f"a daemon without calls took {took:.1f} s to stop")
+        is_in_doubt = process.is_in_doubt and scheduler._dispatcher._recorder.has_unrecorded
+        return bool(
+            scheduler.health().calls_in_flight
+            or process.link.cut_until > stopping_since
+            or is_in_doubt
+            or (process.node_id is not None and self.server.query(claimed, process.node_id))
+        )
 
     # Faults
 

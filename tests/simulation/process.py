@@ -198,6 +198,7 @@ class MemberProcess(Process):
     """A daemon of a fleet.
 
     :ivar pools: its connections to the database.
+    :ivar is_in_doubt: whether a response of the database to it was ever lost.
     """
 
     def __init__(
@@ -211,6 +212,7 @@ class MemberProcess(Process):
     ) -> None:
         super().__init__(timeline, network, arguments, news_takes, skew)
         self.pools: list[SimulatedConnections] = []
+        self.is_in_doubt = False
         self.link = Link(server, self)
         database = Server(conninfo=self.link, display_url="simulated", version="0")  # type: ignore[arg-type]
         self._start_daemon(self._make_daemon(database))

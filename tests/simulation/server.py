@@ -349,6 +349,7 @@ class SimulatedConnections:
         """Execute what was sent before any response is needed."""
         assert piece.session is not None
         piece.session.unattended = True
+        self._link.process.is_in_doubt = True
         with suppress(psycopg.Error):
             self._run(piece)
 

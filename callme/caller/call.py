@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from ..core.task import Claim, Outcome, Reason
+from ..core.task import Claim, ClaimLost, Outcome, Reason
 from ..core.times import to_ms
 from ..security.address_policy import AddressPolicy
 from ..security.outgoing import ForHost, Proxy
@@ -47,7 +47,7 @@ class Expired(Exception):
     """A call has taken its whole time."""
 
 
-def _always(_: str) -> bool:
+def _always(*_: str) -> bool:
     return True
 
 
@@ -93,13 +93,21 @@ class HttpCaller:
             contexts or TLSContexts(trust_root=trust_root),
         )
 
-    def call(self, claim: Claim, has_more: Callable[[str], bool] = _always) -> Deferred[Outcome]:
-        """Make one call within its task's ``timeout``; never fails.
+    def call(
+        self,
+        claim: Claim,
+        has_more: Callable[[str], bool] = _always,
+        keeps_claim: Callable[[], bool] = _always,
+    ) -> Deferred[Outcome]:
+        """Make one call within its task's ``timeout``.
+
+        It fails only with :class:`ClaimLost`, and then no request was sent.
 
         :param has_more: returns whether more calls to a host wait; where none does, the
             connection is not kept.
+        :param keeps_claim: returns whether no other daemon can have taken the claim.
         """
-        return Call(caller=self, claim=claim, has_more=has_more).make()
+        return Call(caller=self, claim=claim, has_more=has_more, keeps_claim=keeps_claim).make()
 
     def close(self) -> Deferred[None]:
         """Close the connections."""
@@ -117,6 +125,7 @@ class Call:
     _caller: HttpCaller
     claim: Claim
     _has_more: Callable[[str], bool]
+    _keeps_claim: Callable[[], bool]
     started_at: float = field(init=False)
     _began: float = field(init=False)
     _exchange: Exchange = field(init=False)
@@ -146,7 +155,7 @@ class Call:
         except Exception:
             # It cannot be written as a request: it came into the database otherwise than by a PUT.
             return succeed(self._failed(Failure()))
-        return sending.addCallbacks(self._responded, self._failed)
+        return sending.addCallbacks(self._responded, self._not_responded)
 
     def _send(self) -> Deferred[Any]:
         definition = self.claim.definition
@@ -175,7 +184,10 @@ class Call:
         The time that is signed is the one when the connection is there: it must not be old.
 
         :raises TooLate: when connecting took so long that no request may start now.
+        :raises ClaimLost: when the daemon was frozen while it connected.
         """
+        if not self._keeps_claim():
+            raise ClaimLost
         self.started_at = self._caller.now()
         if self.started_at >= self.claim.definition.expires_at:
             raise TooLate
@@ -202,6 +214,12 @@ class Call:
     def connectionLost(self, _: Failure) -> None:
         """Take the end of the body."""
 
+    def _not_responded(self, failure: Failure) -> Outcome | Failure:
+        if failure.check(ClaimLost):
+            self._end()
+            return failure
+        return self._failed(failure)
+
     def _failed(self, failure: Failure) -> Outcome:
         error: Any = failure.value
         if isinstance(error, TooLate):
@@ -216,10 +234,13 @@ class Call:
         stale = isinstance(error, StaleConnection)
         return self._outcome(reason=reason, detail=detail, stale_connection=stale)
 
-    def _outcome(self, **result: Any) -> Outcome:
+    def _end(self) -> None:
         self._caller.timers.cancel(self._deadline)
         # They refer to this call: it is freed at once only without a cycle.
         del self._deadline, self._exchange
+
+    def _outcome(self, **result: Any) -> Outcome:
+        self._end()
         duration = self._caller.clock.seconds() - self._began
         return Outcome(
             started_at_ms=to_ms(self.started_at), duration_ms=round(duration * 1000), **result

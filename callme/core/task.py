@@ -268,6 +268,10 @@ class Claim:
     rescheduled_from: int | None = None
 
 
+class ClaimLost(Exception):
+    """A claim may belong to another daemon by now, and its request has not been sent."""
+
+
 @frozen(kw_only=True)
 class Outcome:
     """The outcome of one call.

@@ -60,6 +60,16 @@ class AttemptLog:
             then=then,
         )
 
+    def given_up(self, claim: Claim) -> None:
+        """Log that an attempt is not made, as another daemon may make it."""
+        if self._limit.has_line("were returned"):
+            log.warn(
+                "{task} attempt {number} is returned without a request: the heartbeats of this "
+                "daemon had a gap, and another daemon may make the call",
+                task=quoted_key(claim.definition.key),
+                number=claim.number,
+            )
+
     def failed_without_call(self, key: Key, transition: Transition) -> None:
         """Log the failure of a task for which no request was made."""
         if self._limit.has_line("failed"):

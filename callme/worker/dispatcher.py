@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core import transitions
-from ..core.task import Claim, Outcome, State, Transition
+from ..core.task import Claim, ClaimLost, Outcome, State, Transition
 from ..core.times import floor_to_minute, quoted_key
 from ..hosts.limits import HostLimits
 from ..hosts.operations import SettingsSnapshot
@@ -36,16 +36,26 @@ LIMIT_CHECK_SECONDS = 1.0
 """Interval at which hosts are checked whose due calls wait for the end of a pause or a limit."""
 
 
+def always() -> bool:
+    """Return ``True``."""
+    return True
+
+
 class Caller(Protocol):
     """The maker of calls."""
 
-    def call(self, claim: Claim, has_more: Callable[[str], bool]) -> Deferred[Outcome]:
-        """Make one call within its task's ``timeout``; never fails.
+    def call(
+        self, claim: Claim, has_more: Callable[[str], bool], keeps_claim: Callable[[], bool]
+    ) -> Deferred[Outcome]:
+        """Make one call within its task's ``timeout``.
 
-        Cancelling it drops the connection; the outcome then means nothing.
+        It fails only with :class:`ClaimLost`, and then no request was sent. Cancelling it drops
+        the connection; the outcome then means nothing.
 
         :param has_more: returns whether more calls to a host wait for a slot. If not, its
             connection need not be kept.
+        :param keeps_claim: returns whether no other daemon can have taken the claim. It is
+            called just before the request is sent.
         """
 
     def close(self) -> Deferred[None]:
@@ -70,7 +80,8 @@ class Dispatcher:
     :param slots: the slots for calls in flight.
     :param on_claim_failure: is called with the failure of a claim; it must make sure that
         :meth:`notify_due` is called again.
-    :param keeps_claims: returns whether no other daemon can have taken the claims of this one.
+    :param guard_claims: is called before a claim; returns a function that returns whether no
+        other daemon can have taken the tasks of the claim since.
     :param knows_settings: returns whether the settings of hosts are recent enough to follow.
     """
 
@@ -80,8 +91,8 @@ class Dispatcher:
     _now: Callable[[], float]
     _slots: Slots
     _on_claim_failure: Callable[[Failure], None]
-    _keeps_claims: Callable[[], bool] = lambda: True
-    _knows_settings: Callable[[], bool] = lambda: True
+    _guard_claims: Callable[[], Callable[[], bool]] = lambda: always
+    _knows_settings: Callable[[], bool] = always
     _attempt_log: AttemptLog = field(init=False)
     _recorder: Recorder = field(init=False)
     _meter: ThroughputMeter = field(init=False)
@@ -220,11 +231,15 @@ class Dispatcher:
         self._claiming = shares
         for host in shares:
             del self._due_hosts[host]
+        keeps_claim = self._guard_claims()
         claiming = self._store.write(queue.claim, shares, self._now())
-        claiming.addCallbacks(self._claimed, self._claim_failed, (shares,), {}, (shares,))
+        claimed = (shares, keeps_claim)
+        claiming.addCallbacks(self._claimed, self._claim_failed, claimed, {}, (shares,))
         claiming.addErrback(lambda failure: log.failure("a claim failed", failure))
 
-    def _claimed(self, claims: Sequence[Claim], shares: Mapping[str, int]) -> None:
+    def _claimed(
+        self, claims: Sequence[Claim], shares: Mapping[str, int], keeps_claim: Callable[[], bool]
+    ) -> None:
         self._claiming = None
         claimed = Counter(claim.host for claim in claims)
         # A host whose whole share was claimed may have more tasks; it goes to the end of the
@@ -235,7 +250,7 @@ class Dispatcher:
         # A call may end at once. The next claim waits until all of these have their slots.
         self._is_launching = True
         for claim in claims:
-            self._launch(claim)
+            self._launch(claim, keeps_claim)
         self._is_launching = False
         self._note_saturation()
         self._claim()
@@ -270,26 +285,36 @@ class Dispatcher:
 
     # Calls
 
-    def _launch(self, claim: Claim) -> None:
+    def _launch(self, claim: Claim, keeps_claim: Callable[[], bool]) -> None:
         self._recorder.add(claim)
         now = self._now()
         is_early = now < claim.definition.trigger_at
-        is_paused = self._limits.is_paused(claim.host)
-        if self._phase is not Phase.OPEN or is_early or is_paused or not self._keeps_claims():
-            # The daemon is stopping, the wall clock was set back, the host was paused during the
-            # claim, or the process was frozen during it: another daemon may make the call by now.
-            due_at = max(floor_to_minute(now), claim.definition.trigger_at)
-            self._recorder.record(claim, Transition(state=State.SCHEDULED, due_at=due_at))
+        if self._phase is not Phase.OPEN or is_early or self._limits.is_paused(claim.host):
+            # The daemon is stopping, the wall clock was set back, or the host was paused during
+            # the claim.
+            self._return(claim)
+        elif not keeps_claim():
+            self._give_up(claim)
         elif transitions.is_too_late(claim.definition, now):
             self._recorder.record(claim, transitions.too_late(claim.definition))
         else:
-            self._call(claim)
+            self._call(claim, keeps_claim)
 
-    def _call(self, claim: Claim) -> None:
+    def _return(self, claim: Claim) -> None:
+        """Make a task due again for which no request was sent; its attempt does not count."""
+        due_at = max(floor_to_minute(self._now()), claim.definition.trigger_at)
+        self._recorder.record(claim, Transition(state=State.SCHEDULED, due_at=due_at))
+
+    def _give_up(self, claim: Claim) -> None:
+        """Return a claim that another daemon may have taken; the store finds out if one has."""
+        self._attempt_log.given_up(claim)
+        self._return(claim)
+
+    def _call(self, claim: Claim, keeps_claim: Callable[[], bool]) -> None:
         self._slots.take(claim.host)
         self._limits.record_start(claim.host)
         self._hosts.begin_call(claim.host, claim_id(claim), self._clock.seconds())
-        calling = maybeDeferred(self._caller.call, claim, self._has_more)
+        calling = maybeDeferred(self._caller.call, claim, self._has_more, keeps_claim)
         self._calls[claim_id(claim)] = calling
         calling.addCallbacks(self._called, self._call_failed, (claim,), {}, (claim,))
         calling.addErrback(
@@ -312,7 +337,14 @@ class Dispatcher:
         self._claim()
 
     def _call_failed(self, failure: Failure, claim: Claim) -> None:
-        """Handle a cancelled call, or an error in the caller itself."""
+        """Handle a call that was not made or was cancelled, or an error in the caller itself."""
+        if failure.check(ClaimLost):
+            del self._calls[claim_id(claim)]
+            self._slots.release(claim.host)
+            self._hosts.withdraw_call(claim.host, claim_id(claim))
+            self._give_up(claim)
+            self._claim()
+            return
         if failure.check(CancelledError):
             self._called(transitions.interrupted(claim), claim)
             return

@@ -114,6 +114,13 @@ class HostMemory:
         if len(self._last) > MAX_TRACKED_HOSTS:
             del self._last[next(iter(self._last))]
 
+    def withdraw_call(self, host: str, call: Hashable) -> None:
+        """Forget a call that was not made: it says nothing about its host."""
+        calls = self._open[host]
+        del calls.begun[call]
+        if not calls.begun:
+            del self._open[host]
+
     def record_result(self, host: str, *, succeeded: bool, at: float) -> None:
         """Remember whether an attempt has succeeded.
 

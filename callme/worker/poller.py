@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -12,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..hosts.operations import each_due_host
+from ..process.moments import LONG_AGO, Moment, TwoClocks
 from ..store import queue
 from ..store.database import Store
 from ..store.interface import HEARTBEAT_SECONDS, StoreUnavailable, log_store_failure
@@ -44,18 +46,21 @@ class Poller:
     _load_settings: Callable[[], Awaitable[None]]
     _interval_seconds: float
     _polling: LoopingCall | None = field(default=None, init=False)
-    # On the monotonic clock: when the last heartbeat was sent, and the last one that succeeded.
-    _last_heartbeat: float = field(init=False)
-    _last_success: float = field(init=False)
+    _clocks: TwoClocks = field(init=False)
+    # When the last heartbeat was sent, and the last one that succeeded.
+    _last_heartbeat: Moment = field(init=False)
+    _last_success: Moment = field(init=False)
+    # The number of gaps between heartbeats that were long enough to lose claims.
+    _gaps: int = field(default=0, init=False)
     _failing: bool = field(default=False, init=False)
 
-    @_last_success.default
-    def _now_at_start(self) -> float:
-        return self._clock.seconds()
+    def __attrs_post_init__(self) -> None:
+        self._clocks = TwoClocks(self._clock.seconds, self._now)
+        self._last_heartbeat = self._last_success = self._clocks.now()
 
     def start(self) -> None:
         """Begin to poll."""
-        self._last_heartbeat = self._last_success = self._clock.seconds()
+        self._last_heartbeat = self._last_success = self._clocks.now()
         self._polling = LoopingCall(self._poll)
         self._polling.clock = self._clock
         self._polling.start(self._interval_seconds, now=False)
@@ -65,7 +70,7 @@ class Poller:
         return polling.addCallbacks(self._succeeded, self._failed)
 
     async def _poll_once(self) -> None:
-        if self._clock.seconds() - self._last_heartbeat >= HEARTBEAT_SECONDS:
+        if self._clocks.age(self._last_heartbeat) >= HEARTBEAT_SECONDS:
             await self._send_heartbeat()
         await self._load_settings()
         hosts = await self._store.read(queue.hosts_with_due_tasks, self._now())
@@ -76,15 +81,27 @@ class Poller:
 
     async def _send_heartbeat(self) -> None:
         """Send the heartbeat, which also takes the orphans of dead daemons."""
-        sent_at = self._last_heartbeat = self._clock.seconds()
+        sent_at = self._last_heartbeat = self._clocks.now()
         orphans = await self._store.write(queue.take_orphans, self._now())
+        if not self._has_recent_heartbeat:
+            self._gaps += 1
         self._last_success = sent_at
         self._dispatcher.recover_orphans(orphans)
 
     @property
-    def keeps_claims(self) -> bool:
-        """Return whether no other daemon can have taken the claims of this one."""
-        return self._clock.seconds() - self._last_success < CLAIM_SECONDS
+    def _has_recent_heartbeat(self) -> bool:
+        """Return whether no other daemon can have declared this one dead."""
+        return self._clocks.age(self._last_success) < CLAIM_SECONDS
+
+    def guard_claims(self) -> Callable[[], bool]:
+        """Return a function for claims that are made from now on.
+
+        It returns whether no other daemon can have taken them since: heartbeats have had no gap.
+        """
+        return partial(self._keeps_claims, self._gaps)
+
+    def _keeps_claims(self, gaps: int) -> bool:
+        return gaps == self._gaps and self._has_recent_heartbeat
 
     def _succeeded(self, _: None) -> None:
         self._failing = False
@@ -94,7 +111,7 @@ class Poller:
         if not self._failing or not failure.check(StoreUnavailable):
             log_store_failure(log, "polling for due tasks failed", failure)
         # The heartbeat is sent as soon as the database is back, or this daemon counts as dead.
-        self._last_heartbeat = 0
+        self._last_heartbeat = LONG_AGO
         self._failing = True
 
     def stop(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum, auto
-from math import inf
 from typing import Any
+
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,11 +16,12 @@ from twisted.python.failure import Failure
 
 from ..core.times import MINUTE, floor_to_minute
 from ..hosts.operations import load_settings
+from ..process.moments import LONG_AGO, TwoClocks
 from ..store import queue
 from ..store.changes import Changes
 from ..store.database import Store
 from ..store.interface import log_store_failure
-from .dispatcher import Caller, Dispatcher
+from .dispatcher import Caller, Dispatcher, always
 from .host_memory import HostResults
 from .poller import Poller
 from .pruner import Pruner
@@ -148,6 +149,7 @@ class Scheduler:
         self._housekeeping = housekeeping
         self._clock = clock
         self._wall = now
+        self._clocks = TwoClocks(clock.seconds, now)
         self._node = node
         self._last_wall_time = 0.0
         self._clock_went_back = False
@@ -158,7 +160,7 @@ class Scheduler:
             now=self._now,
             slots=slots,
             on_claim_failure=self._tick_failed,
-            keeps_claims=lambda: self._poller is None or self._poller.keeps_claims,
+            guard_claims=lambda: always if self._poller is None else self._poller.guard_claims(),
             knows_settings=self._knows_settings,
         )
         self._poller: Poller | None = None
@@ -178,7 +180,7 @@ class Scheduler:
         # The number of changes of settings of hosts, and the number of those that are in use.
         self._settings_changes = 0
         self._settings_in_use = -1
-        self._settings_read_at = -inf
+        self._settings_read_at = LONG_AGO
         self._ticked_minute = 0
         self._last_tick: float | None = None
         # On the monotonic clock, as the wall clock may be set.
@@ -232,7 +234,7 @@ class Scheduler:
         Reads run side by side, so an earlier one may return after a later one.
         """
         changes = self._settings_changes
-        read_at = self._clock.seconds()
+        read_at = self._clocks.now()
         snapshot = await self._store.read(load_settings, self._node())
         if changes >= self._settings_in_use:
             self._settings_in_use = changes
@@ -244,7 +246,7 @@ class Scheduler:
 
         Other daemons may have changed them while this one was frozen.
         """
-        age = self._clock.seconds() - self._settings_read_at
+        age = self._clocks.age(self._settings_read_at)
         return self._poller is None or age < MAX_SETTINGS_AGE_SECONDS
 
     def tick(self) -> None:

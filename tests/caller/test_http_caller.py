@@ -33,7 +33,7 @@ from callme.caller.egress import EgressFilteringReactor, ForbiddenAddress
 from callme.caller.failures import describe_failure
 from callme.caller.request import idempotency_key
 from callme.caller.response import MAX_BODY, STORED_BODY, NotHTTP, Response
-from callme.core.task import Claim, Outcome, Reason
+from callme.core.task import Claim, ClaimLost, Outcome, Reason
 from callme.core.times import Key
 from callme.security.address_policy import AddressPolicy, parse_network
 from callme.security.signing import SigningKeys
@@ -850,6 +850,33 @@ async def test_request_is_not_sent_after_max_delay(endpoint: Endpoint) -> None:
     await caller.close()
 
 
+async def lose_claim(caller: HttpCaller, endpoint: Endpoint) -> None:
+    """Make a call whose daemon loses its claim before the request."""
+    with pytest.raises(ClaimLost):
+        await caller.call(claim(endpoint), keeps_claim=lambda: False)
+
+
+async def test_request_is_not_sent_if_another_daemon_may_have_the_claim(
+    endpoint: Endpoint,
+) -> None:
+    clock = Clock()
+    caller = HttpCaller(reactor, time.time, 10, clock=clock)
+    await lose_claim(caller, endpoint)
+    await endpoint.connections[0].lost
+    assert endpoint.requests == []
+    assert clock.getDelayedCalls() == []
+    await caller.close()
+
+
+async def test_kept_connection_is_not_used_if_another_daemon_may_have_the_claim(
+    caller: HttpCaller, endpoint: Endpoint
+) -> None:
+    assert (await call(caller, endpoint)).status == 200
+    await lose_claim(caller, endpoint)
+    assert len(endpoint.requests) == len(endpoint.connections) == 1
+    assert (await call(caller, endpoint)).status == 200
+
+
 async def test_attempt_starts_when_its_connection_is_established(endpoint: Endpoint) -> None:
     moments = iter([NOON + 1.0, NOON + 3.0])
     caller = HttpCaller(reactor, lambda: next(moments), 10)
@@ -1245,6 +1272,16 @@ async def test_tls_connections_are_reused() -> None:
     await some_turns()
     assert (await caller.call(claim(endpoint), lambda host: False)).status == 200
     assert len(endpoint.connections) == 2
+    await caller.close()
+    await shut(endpoint)
+
+
+async def test_claim_that_is_lost_during_the_tls_handshake_leads_to_no_request() -> None:
+    endpoint, pem = await secure_endpoint("localhost")
+    caller = HttpCaller(reactor, time.time, 10, authority(pem))
+    await lose_claim(caller, endpoint)
+    await endpoint.connections[0].lost
+    assert endpoint.requests == []
     await caller.close()
     await shut(endpoint)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, succeed
+from attrs import frozen
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import capturedLogs, formatEvent
 
-from callme.core.task import Reason, State
+from callme.core.task import Outcome, Reason, State
 from callme.core.times import Key
+from callme.core.transitions import decide_after_attempt
 from callme.hosts.operations import SettingsSnapshot, load_settings
 from callme.hosts.settings import HostSettings
 from callme.store import queue
-from callme.store.interface import HEARTBEAT_SECONDS
+from callme.store.interface import HEARTBEAT_SECONDS, StoreUnavailable
 from callme.worker.poller import CLAIM_SECONDS
 from callme.worker.recorder import RETRY_SECONDS
 from callme.worker.scheduler import MAX_SETTINGS_AGE_SECONDS
@@ -172,21 +174,166 @@ def test_claim_of_a_daemon_that_was_frozen_during_it_is_returned(shared: World) 
     assert shared.task(key).attempts_used == 1
 
 
-def test_daemon_that_was_frozen_reads_the_settings_of_hosts_before_it_claims(
-    shared: World,
+@frozen
+class Sleeper:
+    """A daemon of a fleet whose process or machine may stop for a while.
+
+    :ivar sleep: lets some seconds pass without a timer.
+    """
+
+    world: World
+    sleep: Callable[[float], None]
+
+    def live(self, seconds: float) -> None:
+        """Let some seconds pass with all timers."""
+        self.world.turn_to(self.world.clock.seconds() + seconds)
+
+
+@pytest.fixture(params=["frozen", "suspended"])
+def sleeper(request: pytest.FixtureRequest) -> Iterator[Sleeper]:
+    """The monotonic clock goes on in a frozen process, and stops on a suspended machine."""
+    offset = [0.0]
+    world = World()
+    world.now = world.caller.now = lambda: world.clock.seconds() + offset[0]
+    world.build(is_shared=True)
+    world.caller.status = None
+
+    def sleep(seconds: float) -> None:
+        if request.param == "suspended":
+            offset[0] += seconds
+        else:
+            world.clock.rightNow += seconds
+
+    world.scheduler.start()
+    one = Sleeper(world, sleep)
+    one.live(10)
+    yield one
+    world.close()
+
+
+def test_call_that_connects_while_its_daemon_sleeps_is_returned(sleeper: Sleeper) -> None:
+    """Its peers may have taken the claim over, and made the call."""
+    world, key = sleeper.world, sleeper.world.put(retry=0).key
+    sleeper.live(1)
+    with capturedLogs() as events:
+        sleeper.sleep(CLAIM_SECONDS)
+        assert not world.caller.connect(key)
+    lines = [formatEvent(event) or "" for event in events]
+    (line,) = [line for line in lines if "is returned without a request" in line]
+    assert line.startswith(f'"task@{NOON}" attempt 1')
+    assert world.scheduler.health().calls_in_flight == 0
+    assert world.scheduler.host_results == {}
+    sleeper.live(1)
+    assert world.caller.called == [f"task@{NOON}"] * 2
+    assert world.caller.connect(key)
+    world.caller.end(key, 200)
+    task = world.task(key)
+    assert (task.state, task.attempts_used) == (State.SUCCEEDED, 1)
+
+
+def test_call_that_connects_is_returned_though_a_heartbeat_follows_the_sleep(
+    sleeper: Sleeper,
+) -> None:
+    """With it, the daemon is a member again, but a claim that was taken over is lost."""
+    world, key = sleeper.world, sleeper.world.put().key
+    sleeper.live(1)
+    sleeper.sleep(CLAIM_SECONDS)
+    sleeper.live(1)
+    assert not world.caller.connect(key)
+    sleeper.live(1)
+    assert world.caller.connect(key)
+
+
+def test_call_that_connects_during_a_short_sleep_is_made(sleeper: Sleeper) -> None:
+    key = sleeper.world.put().key
+    sleeper.live(1)
+    sleeper.sleep(CLAIM_SECONDS - HEARTBEAT_SECONDS - 1)
+    assert sleeper.world.caller.connect(key)
+
+
+def test_call_that_a_peer_has_taken_over_is_not_made(sleeper: Sleeper) -> None:
+    world, key = sleeper.world, sleeper.world.put(retry=0).key
+    sleeper.live(1)
+    sleeper.sleep(CLAIM_SECONDS)
+    (_, claim) = world.caller.calls[0]
+    interrupted = Outcome(started_at_ms=NOON * 1000, reason=Reason.INTERRUPTED, detail="gone")
+    taken = decide_after_attempt(claim, interrupted, world.now())
+    world.result(world.store.elsewhere(queue.record, claim, taken, world.now()))
+    assert not world.caller.connect(key)
+    sleeper.live(10)
+    assert world.caller.called == [f"task@{NOON}"]
+    assert world.task(key).reason is Reason.INTERRUPTED
+
+
+def test_daemon_that_slept_sends_a_heartbeat_at_its_next_poll(sleeper: Sleeper) -> None:
+    world = sleeper.world
+    sent: list[float] = []
+
+    def take_orphans(now: float) -> Deferred[Any]:
+        sent.append(now)
+        return world.store.run(queue.take_orphans, now)  # type: ignore[no-any-return]
+
+    sleeper.live(HEARTBEAT_SECONDS)
+    world.store.overrides[queue.take_orphans] = take_orphans
+    sleeper.sleep(HEARTBEAT_SECONDS)
+    sleeper.live(0.6)
+    assert len(sent) == 1
+
+
+def test_daemon_whose_heartbeats_alone_fail_claims_nothing(shared: World) -> None:
+    """It would have to return what it claims."""
+    shared.store.overrides[queue.take_orphans] = lambda *_, **__: fail(StoreUnavailable("no"))
+    shared.turn_to(shared.now() + CLAIM_SECONDS)
+    claims: list[float] = []
+
+    def claim(*args: Any) -> Deferred[Any]:
+        claims.append(shared.now())
+        return shared.store.run(queue.claim, *args)  # type: ignore[no-any-return]
+
+    shared.store.overrides[queue.claim] = claim
+    shared.put()
+    shared.turn_to(shared.now() + 5)
+    assert claims == []
+    del shared.store.overrides[queue.take_orphans]
+    shared.turn_to(shared.now() + 0.5)
+    assert shared.caller.called == [f"task@{NOON}"]
+
+
+def test_daemon_that_slept_reads_the_settings_of_hosts_before_it_claims(
+    sleeper: Sleeper,
 ) -> None:
     """Another daemon may have paused a host in the meantime."""
-    paused = HostSettings(host=HOST, paused_at=NOON, paused_until=NOON + 30)
-    shared.store.overrides[load_settings] = lambda *_: succeed(SettingsSnapshot(settings=[paused]))
+    world = sleeper.world
+    until = int(world.now()) + 30
+    paused = HostSettings(host=HOST, paused_at=NOON, paused_until=until)
+    world.store.overrides[load_settings] = lambda *_: succeed(SettingsSnapshot(settings=[paused]))
     # None of the timers of a frozen process fires.
-    shared.clock.rightNow += MAX_SETTINGS_AGE_SECONDS
-    shared.put()
-    shared.scheduler.tick()
+    sleeper.sleep(MAX_SETTINGS_AGE_SECONDS)
+    world.put()
+    world.scheduler.tick()
+    assert world.caller.called == []
+    sleeper.live(until - 1 - world.now())
+    assert world.caller.called == []
+    sleeper.live(2)
+    assert world.caller.called == [f"task@{NOON}"]
+
+
+def test_claim_of_a_daemon_that_was_frozen_is_returned_though_a_heartbeat_comes_first(
+    shared: World,
+) -> None:
+    """The heartbeat makes it a member again, after its peers may have taken the claim."""
+    key = shared.put().key
+    result = delay_next_claim(shared)
+    shared.turn_to(NOON + 10.6)
+    shared.clock.rightNow += CLAIM_SECONDS
+    shared.turn_to(shared.now() + 0.6)
+    shared.store.is_broken = True
+    result.callback(None)
     assert shared.caller.called == []
-    shared.turn_to(NOON + 29)
-    assert shared.caller.called == []
-    shared.turn_to(NOON + 31)
+    shared.store.is_broken = False
+    shared.turn_to(shared.now() + RETRY_SECONDS)
     assert shared.caller.called == [f"task@{NOON}"]
+    assert shared.task(key).attempts_used == 1
 
 
 def test_slow_claim_of_a_daemon_that_sends_heartbeats_is_called(shared: World) -> None:

@@ -375,7 +375,7 @@ def test_delay_between_claim_and_call_makes_no_late_call(world: World) -> None:
     claims = world.result(world.store.write(queue.claim, {"sink.example:80": 1}, NOON))
     world.turn_to(NOON + 60)
     calls = len(world.caller.calls)
-    world.scheduler._dispatcher._launch(claims[0])
+    world.scheduler._dispatcher._launch(claims[0], lambda: True)
     assert len(world.caller.calls) == calls
     task = world.task(Key("other", NOON))
     assert (task.state, task.reason, task.attempts_used) == (State.FAILED, Reason.TOO_LATE, 0)

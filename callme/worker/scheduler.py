@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum, auto
 from typing import Any
 
-
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime

@@ -17,7 +17,8 @@ It observes requests and responses of clients, calls to endpoints, and the resul
 - A daemon that is asked to end records each status that it has received, and calls what it cuts
   off interrupted.
 - In a fleet, no task is called by two daemons at a time unless the first has been without the
-  database for so long that it counts as dead. Then its record is rejected.
+  database for so long that it counts as dead. Then its record is rejected. A daemon sends a
+  request only while it has the claim.
 - The claims of a daemon that died are taken over in time. Limits and pauses hold for a whole fleet.
 - A task that is moved or replaced is called as promptly as one that is put, and can be moved as
   long as ``max_delay`` allows.

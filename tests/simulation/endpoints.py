@@ -86,6 +86,8 @@ class Network:
     """All endpoints, and the network to them.
 
     :ivar on_request: called with each request.
+    :ivar on_connecting: called with each process that begins to connect; returns for how many
+        seconds more than usual that takes.
     :ivar usual: the current behaviours with their frequencies.
     :ivar taken: the number of calls by behaviour.
     :ivar links: the open connections.
@@ -95,6 +97,7 @@ class Network:
     random: Random
     timeline: Timeline
     on_request: Callable[[Seen], None]
+    on_connecting: Callable[[Any], float] = lambda process: 0.0
     usual: dict[str, int] = field(factory=lambda: dict(KINDS))
     taken: Counter[str] = field(factory=Counter)
     unheard: int = 0
@@ -150,6 +153,7 @@ class Host:
         kind = network.kind()
         asked = (timeline.wall(), timeline.elapsed)
         connecting: Deferred[Any] = Deferred(lambda _: None)
+        more = network.on_connecting(self._process)
 
         def fail(why: Exception) -> None:
             if not connecting.called:
@@ -174,9 +178,9 @@ class Host:
         elif kind == "never connects":
             timeline.after(1800, self._process, fail, error.TimeoutError())
         elif kind == "connects slowly":
-            timeline.after(random.random() * 40, self._process, connected)
+            timeline.after(random.random() * 40 + more, self._process, connected)
         else:
-            timeline.after(random.random() * 0.02, self._process, connected)
+            timeline.after(random.random() * 0.02 + more, self._process, connected)
         return connecting
 
 

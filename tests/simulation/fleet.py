@@ -13,6 +13,7 @@ from attrs import define
 from callme.store.changes import Changes
 from callme.store.postgresql import engine
 
+from .endpoints import Seen
 from .process import MemberProcess, Process
 from .server import DatabaseServer, SimulatedConnections
 from .world import RESTED, World
@@ -82,6 +83,8 @@ class Fleet(World):
             for name in "abc"[:size]
         ]
         self._down_since: float | None = None
+        # The end of all faults that are known yet.
+        self._calm_at = 0.0
         self.service.choose = self._choose
         self.checker.skew = max(abs(slot.skew) for slot in self.slots)
         self.checker.hosts.is_shared = True
@@ -99,6 +102,16 @@ class Fleet(World):
         processes = [slot.process for slot in self.slots]
         listening = [one for one in processes if one is not None and one.listens]
         return self.random.choice(listening) if listening else None
+
+    def _on_request(self, seen: Seen) -> None:
+        super()._on_request(seen)
+        name, _, trigger_at = seen.key.rpartition("@")
+        claimed = """
+            SELECT 1 FROM task JOIN node ON node_id = holder
+            WHERE task_name = ? AND trigger_at = ? AND last_attempt = ? AND name = ?
+        """
+        if not self.server.query(claimed, name, trigger_at, seen.number, seen.process.name):
+            self.checker.breaks(f"{seen.process.name} has no claim for this call: {seen.key}")
 
     # Processes
 
@@ -240,12 +253,43 @@ class Fleet(World):
     def freeze(self, seconds: float) -> None:
         """Freeze a daemon, as SIGSTOP or a busy hypervisor does."""
         slot = self._any()
-        if slot is None or slot.process is None:
-            return
+        if slot is not None and slot.process is not None:
+            self._freeze(slot.process, seconds)
+
+    def _freeze(self, process: MemberProcess, seconds: float) -> None:
         self.faults["freeze"] += 1
-        self.history.say(f"the daemon {slot.name} is frozen for {seconds:.3f} s")
-        slot.process.frozen_until = self.timeline.elapsed + seconds
-        self._disturb(slot.process, seconds)
+        self.history.say(f"the daemon {process.name} is frozen for {seconds:.3f} s")
+        process.frozen_until = self.timeline.elapsed + seconds
+        self._disturb(process, seconds)
+
+    def freeze_while_it_connects(self, seconds: float, *, is_suspended: bool) -> None:
+        """Freeze the next daemon that connects to an endpoint, or suspend its machine.
+
+        The connection is made during that time, or soon after.
+        """
+
+        def connecting(process: MemberProcess) -> float:
+            self.network.on_connecting = lambda process: 0.0
+            stop(process, seconds)
+            return after
+
+        after = self.random.choice((0.0, seconds + self.random.random()))
+        stop = self._suspend if is_suspended else self._freeze
+        self.network.on_connecting = connecting
+
+    def suspend(self, seconds: float, monotonic_too: bool = False) -> None:
+        """Suspend the machine of a daemon, whose monotonic clock stops."""
+        slot = self._any()
+        if slot is not None and slot.process is not None:
+            self._suspend(slot.process, seconds)
+
+    def _suspend(self, process: MemberProcess, seconds: float) -> None:
+        self.faults["suspend"] += 1
+        self.history.say(f"the machine of {process.name} is suspended for {seconds:.3f} s")
+        process.frozen_until = self.timeline.elapsed + seconds
+        process.slept += seconds
+        self.timeline.stop_clock(process, seconds)
+        self._disturb(process, seconds)
 
     def cut(self, seconds: float) -> None:
         """Cut a daemon off from the database."""
@@ -260,6 +304,7 @@ class Fleet(World):
     def _disturb(self, process: MemberProcess, seconds: float) -> None:
         now = self.timeline.elapsed
         process.disturbed.append((now, now + seconds))
+        self._expect_trouble(seconds)
         self.history.interruptions += 1
         self.history.doubts += 1
         self.history.hinders(seconds + RESCUED_AFTER + RESTED)
@@ -299,6 +344,7 @@ class Fleet(World):
     def outage_at_tick(self, seconds: float) -> None:
         """Restart the server as a minute begins, perhaps while a daemon is stopping."""
         begin = 60 - self.timeline.wall() % 60 + self.random.random() * 0.01
+        self._expect_trouble(begin)
         self.timeline.after(begin, None, self.outage, seconds)
         if self.random.random() < 0.7:
             self.timeline.after(begin - self.random.random() * 0.003, None, self.terminate)
@@ -307,7 +353,18 @@ class Fleet(World):
         """Inject a fault just after a minute begins, when tasks are claimed and called."""
         begin = 60 - self.timeline.wall() % 60
         begin += self.random.choice((0.01, 0.05, 5.0)) * self.random.random()
+        self._expect_trouble(begin)
         self.timeline.after(begin, None, trouble, self)
+
+    def settle(self, minutes: int) -> None:
+        # The checker reads the tasks at the end: no fault may prevent that.
+        while self.timeline.elapsed < self._calm_at:
+            self.run_until(self._calm_at)
+        super().settle(minutes)
+
+    def _expect_trouble(self, seconds: float) -> None:
+        """Note that a fault begins or ends in some seconds."""
+        self._calm_at = max(self._calm_at, self.timeline.elapsed + seconds)
 
     def slow_network(self, seconds: float) -> None:
         """Delay every message to the database."""
@@ -326,8 +383,12 @@ class Fleet(World):
         self.history.hinders(200.0)
 
     def heal(self) -> None:
-        """End all faults; all daemons but one end soon."""
+        """End all faults; all daemons but one end soon.
+
+        Faults that are to come in a busy moment still come.
+        """
         super().heal()
+        self.network.on_connecting = lambda process: 0.0
         for number, slot in enumerate(self.slots[1:]):
             self.timeline.after(60.0 + number, None, self._retire, slot)
         self.server.down_until = 0.0
@@ -392,6 +453,9 @@ TROUBLES: tuple[Callable[[Fleet], None], ...] = (
     lambda world: world.terminate(),
     lambda world: world.freeze(_seconds(world, 5, 60)),
     lambda world: world.freeze(35 + _seconds(world, 15)),
+    lambda world: world.freeze_while_it_connects(35 + _seconds(world, 15), is_suspended=False),
+    lambda world: world.freeze_while_it_connects(35 + _seconds(world, 15), is_suspended=True),
+    lambda world: world.suspend(_seconds(world, 5, 60)),
     lambda world: world.cut(_seconds(world, 5, 30, 90)),
     lambda world: world.cut(_seconds(world, 60)),
     lambda world: world.outage(_seconds(world, 1, 10, 60)),

@@ -24,6 +24,7 @@ from callme.core.task import Claim, Definition, Outcome, Reason, State, Transiti
 from callme.core.transitions import PutOutcome
 from callme.errors import InvalidValue
 from callme.hosts.limits import HostLimits
+from callme.process.moments import TwoClocks
 from callme.server.connection_limits import BufferBudget
 from callme.service import Daemon
 from callme.store import queue, tasks
@@ -255,7 +256,7 @@ def _() -> list[Patch]:
     return [_around(transitions, "decide_after_attempt", changed)]
 
 
-@mutation("a live daemon counts as dead after three seconds", 8)
+@mutation("a live daemon counts as dead after three seconds", 85)
 def _() -> list[Patch]:
     return [_sql("_HEARTBEAT", "seen_at_ms < ms - 30000", "seen_at_ms < ms - 3000", membership)]
 
@@ -280,7 +281,7 @@ def _() -> list[Patch]:
     return [patch.object(HostLimits, "_recent", lambda self, host: 0)]
 
 
-@mutation("a daemon does not notice that another one pauses a host", 36)
+@mutation("a daemon does not notice that another one pauses a host", 8)
 def _() -> list[Patch]:
     async def nothing() -> None:
         """Load no settings."""
@@ -320,7 +321,7 @@ def _() -> list[Patch]:
     return [patch.object(Dispatcher, "_launch", changed)]
 
 
-@mutation("a claim follows the daemon's clock alone", 120)
+@mutation("a claim follows the daemon's clock alone", 36)
 def _() -> list[Patch]:
     due = f"due_at <= {postgresql_queue.NOW} / 1000"
     return [_sql("_CLAIM", due, "due_at <= %(own)s", postgresql_queue)]
@@ -436,7 +437,7 @@ def _() -> list[Patch]:
     return [patch.object(Scheduler, "_check_wall_clock", changed)]
 
 
-@mutation("a wall clock step back during a tick is not noticed", 428)
+@mutation("a wall clock step back during a tick is not noticed", 555)
 def _() -> list[Patch]:
     return [patch.object(Scheduler, "_now", lambda self: self._wall())]
 
@@ -453,7 +454,7 @@ def _() -> list[Patch]:
 # Every task ends, with a reason
 
 
-@mutation("an expired lease is ignored", 428)
+@mutation("an expired lease is ignored", 601)
 def _() -> list[Patch]:
     def changed(real: Any, write: Any, now: float, *, every: bool = False) -> Any:
         return real(write, now, every=every) if every else []
@@ -466,19 +467,19 @@ def _() -> list[Patch]:
     return [patch.object(queue, "take_orphans", lambda write, now, **_: [])]
 
 
-@mutation("the claims of a daemon that died are not taken over", 197)
+@mutation("the claims of a daemon that died are not taken over", 491)
 def _() -> list[Patch]:
     dead = "OR holder IN (SELECT node_id FROM dead)"
     gone = "OR NOT EXISTS (SELECT FROM node WHERE node_id = holder)"
     return [_sql("_HEARTBEAT", dead, "", membership), _sql("_HEARTBEAT", gone, "", membership)]
 
 
-@mutation("a daemon that stops remains a member of its fleet", 8)
+@mutation("a daemon that stops remains a member of its fleet", 1)
 def _() -> list[Patch]:
     return [patch.object(Member, "deregister", lambda self, connection: None)]
 
 
-@mutation("a daemon that counts as dead does not join again", 22)
+@mutation("a daemon that counts as dead does not join again", 169)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, connection: Any, ms: Any) -> Any:
         return real(self, connection, ms) if self.node_id is None else self.node_id
@@ -486,7 +487,30 @@ def _() -> list[Patch]:
     return [_around(Member, "_register", changed)]
 
 
-@mutation("the heartbeat after an outage waits for its interval", 1)
+@mutation("a daemon that was frozen while it connected makes its call", 8)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Any, claim: Claim, has_more: Any, _: Any) -> Any:
+        return real(self, claim, has_more)
+
+    return [_around(HttpCaller, "call", changed)]
+
+
+@mutation("a heartbeat after a freeze makes lost claims valid", 162)
+def _() -> list[Patch]:
+    def changed(real: Any, self: Poller, _: int) -> Any:
+        return real(self, self._gaps)
+
+    return [_around(Poller, "_keeps_claims", changed)]
+
+
+@mutation("a daemon does not notice that its machine was suspended", 8)
+def _() -> list[Patch]:
+    return [
+        patch.object(TwoClocks, "age", lambda self, moment: self._monotonic() - moment.monotonic)
+    ]
+
+
+@mutation("the heartbeat after an outage waits for its interval", 15)
 def _() -> list[Patch]:
     return [patch.object(Poller, "_failed", lambda self, failure: None)]
 
@@ -566,7 +590,7 @@ def _() -> list[Patch]:
     return [_around(Agent, "_make_endpoint", changed)]
 
 
-@mutation("every status counts as success", 1)
+@mutation("every status counts as success", 4)
 def _() -> list[Patch]:
     def changed(real: Any, self: Any, status: int) -> bool:
         return True

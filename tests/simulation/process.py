@@ -61,10 +61,12 @@ class Reactor:
         self.factory: Any = None
 
     def seconds(self) -> float:
-        return self.timeline.elapsed
+        return self.timeline.elapsed - self.process.slept
 
     def callLater(self, delay: float, callable: Any, *args: Any, **named: Any) -> Any:  # noqa: A002
-        return self.timeline.after(delay, self.process, callable, *args, **named)
+        timer = self.timeline.after(delay, self.process, callable, *args, **named)
+        timer.is_own = True
+        return timer
 
     def getDelayedCalls(self) -> list[Any]:
         return []
@@ -106,6 +108,7 @@ class Process:
 
     :ivar alive: whether its events still happen.
     :ivar frozen_until: the moment (monotonic) before which none of them happens.
+    :ivar slept: seconds for which its monotonic clock has stopped.
     :ivar skew: seconds by which its wall clock is ahead of the true one.
     :ivar disturbed: periods (monotonic) in which it may not reach the database.
     """
@@ -120,6 +123,7 @@ class Process:
     ) -> None:
         self.alive = True
         self.frozen_until = 0.0
+        self.slept = 0.0
         self.skew = skew
         self.disturbed: list[tuple[float, float]] = []
         self.timeline, self.network, self.news_takes = timeline, network, news_takes
@@ -216,6 +220,11 @@ class MemberProcess(Process):
         self.link = Link(server, self)
         database = Server(conninfo=self.link, display_url="simulated", version="0")  # type: ignore[arg-type]
         self._start_daemon(self._make_daemon(database))
+
+    @property
+    def name(self) -> str:
+        """The name of the daemon in its fleet."""
+        return str(self.settings.node)
 
     @property
     def node_id(self) -> int | None:

@@ -16,6 +16,7 @@ class Timer:
     """A future event; an ``IDelayedCall`` of a reactor.
 
     :ivar owner: its process, whose events end with it; ``None`` for the world itself.
+    :ivar is_own: whether its process waits for it, by its own monotonic clock.
     """
 
     time: float
@@ -23,6 +24,7 @@ class Timer:
     happen: Callable[..., Any]
     args: tuple[Any, ...]
     named: dict[str, Any]
+    is_own: bool = False
     called: bool = False
     cancelled: bool = False
 
@@ -94,6 +96,17 @@ class Timeline:
             return timer
         self.elapsed = max(self.elapsed, until)
         return None
+
+    def stop_clock(self, owner: Any, seconds: float) -> None:
+        """Delay the timers of a process whose monotonic clock stops for some seconds."""
+        for _, _, timer in self._waiting:
+            if timer.owner is owner and timer.is_own:
+                timer.time += seconds
+        self._waiting = [
+            (time + seconds if timer.owner is owner and timer.is_own else time, order, timer)
+            for time, order, timer in self._waiting
+        ]
+        heapq.heapify(self._waiting)
 
     def set_wall(self, seconds: float) -> None:
         """Step the wall clock forward or back."""

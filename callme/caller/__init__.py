@@ -1,1 +1,1 @@
-"""One claim in, one outcome out: the HTTP calls."""
+"""The HTTP client that makes the calls: each takes a claim and returns an outcome."""

@@ -1,4 +1,4 @@
-"""An agent for HTTP/1.1, under treq: it finds or makes a connection for each request."""
+"""The HTTP/1.1 agent under treq: it reuses or opens a connection for each request."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from .tls import TLSClient, TLSContexts
 
 
 class Agent:
-    """Sends requests, and keeps connections for further ones.
+    """Sender of requests, and owner of the connections that they use.
 
-    :param outbound: makes connections.
-    :param timers: those of the monotonic clock.
-    :param contexts: the contexts of TLS connections.
+    :param outbound: opens connections.
+    :param timers: timers of the monotonic clock.
+    :param pool: decides which connections are reused and which are closed.
+    :param contexts: contexts of TLS connections.
     """
 
     def __init__(
@@ -48,13 +49,13 @@ class Agent:
         self._contexts = contexts
         self._endpoint = lru_cache(maxsize=1024)(self._make_endpoint)
         self._factory = lru_cache(maxsize=1024)(partial(_Factory, self._connection))
-        # A dict, unlike a set, has an order that is the same in each run.
+        # A dict instead of a set, because the order of a dict is the same in each run.
         self._connections: dict[Connection, None] = {}
         self._expiry: Timer | None = None
         self._all_lost: Deferred[None] | None = None
 
     def send(self, exchange: Exchange) -> None:
-        """Send a request over a kept connection, or else over a new one."""
+        """Send a request over an idle connection, or over a new one if there is none."""
         origin, now = exchange.target.origin, self._now()
         if self._pool.is_distrusted(origin, now):
             exchange.fresh = True
@@ -64,11 +65,11 @@ class Agent:
         while not exchange.fresh and (connection := self._assign(now, wanted=origin)) is not None:
             if connection.unread() is None:
                 exchange.reused = True
-                exchange.go_over(connection)
+                exchange.use_connection(connection)
                 return
             connection.drop()
         exchange.connecting = connecting = self._endpoint(origin).connect(self._factory(origin))
-        connecting.addCallbacks(exchange.go_over, exchange.connection_failed)
+        connecting.addCallbacks(exchange.use_connection, exchange.connection_failed)
 
     def _make_endpoint(self, origin: Origin) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint = HostEndpoint(
@@ -87,7 +88,7 @@ class Agent:
         self._assign(self._now(), released=connection, reusable=reusable)
 
     def distrust(self, origin: Origin) -> None:
-        """Keep no connection of an origin for a while: it closes them without notice."""
+        """Stop reusing connections of an origin, which closed one just as it was reused."""
         for connection in self._pool.distrust(origin, self._now()):
             connection.close()
 
@@ -135,15 +136,15 @@ class _Factory(ClientFactory):
 @implementer(IAgent)
 @define(eq=False, kw_only=True)
 class Exchange:
-    """One request and its response: an agent that is used once.
+    """One request and its response, in the shape of an ``IAgent`` that is used once.
 
-    :param agent: sends it.
-    :param fresh: whether it must go over a new connection.
-    :param has_more: returns whether more requests to its host wait.
-    :param start_headers: called when the request starts; returns further lines of its head.
-    :ivar connecting: the attempt to make its connection.
-    :ivar closes: whether its connection serves no other request.
-    :ivar reused: whether its connection has served another one.
+    :param agent: sends the request.
+    :param fresh: whether the request requires a new connection.
+    :param has_more: returns whether more requests to the same host are queued.
+    :param start_headers: called when the request starts; returns additional header lines.
+    :ivar connecting: the attempt to open the connection.
+    :ivar closes: whether the connection is closed after this request.
+    :ivar reused: whether the connection has served an earlier request.
     """
 
     agent: Agent
@@ -167,9 +168,9 @@ class Exchange:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """Send the request; the response comes when its end has arrived, or as far as it came.
+        """Send the request; return its response once that is complete or has been cut off.
 
-        :raises ValueError: when it cannot be written as one request.
+        :raises ValueError: when the URL is not an ``http`` or ``https`` URL.
         """
         assert isinstance(headers, RequestHeaders)
         if bodyProducer is not None:
@@ -181,8 +182,8 @@ class Exchange:
         self.agent.send(self)
         return done
 
-    def go_over(self, connection: Connection) -> None:
-        """Take a connection."""
+    def use_connection(self, connection: Connection) -> None:
+        """Send the request over a connection."""
         self.connecting = None
         if self._done is None:
             connection.drop()
@@ -191,11 +192,14 @@ class Exchange:
             connection.serve(self)
 
     def connection_failed(self, failure: Failure) -> None:
-        """End without a connection."""
+        """End the exchange because no connection could be opened."""
         self.fail(failure.value or CancelledError())
 
     def start(self) -> bytes:
-        """Return the request, which starts now."""
+        """Start the request, and return its bytes.
+
+        :raises ValueError: when the method is not a token.
+        """
         lines, self._lines = self._lines + self.start_headers(), b""
         if self.closes:
             lines += b"Connection: close\r\n"
@@ -205,7 +209,7 @@ class Exchange:
         self.cut_off(CancelledError())
 
     def cut_off(self, failure: BaseException) -> None:
-        """End now, with the response as far as it has arrived, or else with a failure."""
+        """End the exchange with the received part of the response, or with a failure."""
         if self._connection is not None:
             self._connection.cut_off(failure)
         elif (connecting := self.connecting) is not None:
@@ -213,14 +217,14 @@ class Exchange:
             connecting.cancel()
 
     def succeed(self, response: Response) -> None:
-        """End with a response."""
+        """End the exchange with a response."""
         self._connection = None
         if (done := self._done) is not None:
             self._done = None
             done.callback(response)
 
     def fail(self, failure: BaseException) -> None:
-        """End without one."""
+        """End the exchange with a failure."""
         self._connection = self.connecting = None
         if (done := self._done) is not None:
             self._done = None

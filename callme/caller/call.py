@@ -1,4 +1,4 @@
-"""One claim in, one outcome out: the HTTP call, made with treq."""
+"""One HTTP call, made with treq: from a claim to its outcome."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _DEFAULT_POLICY = AddressPolicy()
 
 
 class TooLate(Exception):
-    """A connection was made when no request may start any more."""
+    """The connection was ready only after ``max_delay``, when no request may start any more."""
 
 
 class Expired(Exception):
-    """A call has taken its whole time."""
+    """A call exceeded its task's ``timeout``."""
 
 
 def _always(*_: str) -> bool:
@@ -52,21 +52,21 @@ def _always(*_: str) -> bool:
 
 
 class HttpCaller:
-    """Calls endpoints over HTTP/1.1 with treq.
+    """HTTP/1.1 client that calls endpoints with treq.
 
-    :param now: the wall clock: seconds since 1970.
-    :param per_host: connections to keep for one host.
-    :param networks: where callbacks may go.
-    :param keys: returns the keys that callbacks are signed with.
-    :param trust_root: whose certificates to trust: by default those that the system trusts.
-    :param clock: sets the deadlines: the reactor, unless there is a monotonic clock.
-    :param max_idle_connections: connections to keep for all hosts together.
-    :param lookup: returns the addresses of a name: the system's lookup, except in tests.
-    :param contexts: the contexts of TLS connections, in place of ``trust_root``.
-    :param proxies: the proxies for hosts.
+    :param now: returns the wall-clock time: seconds since 1970.
+    :param per_host: maximum reusable connections to one origin.
+    :param trust_root: trusted certificate authorities; by default those of the system.
+    :param clock: schedules the deadlines; by default the reactor.
+    :param max_idle_connections: maximum idle connections to all hosts together.
+    :param networks: decides which addresses callbacks may be sent to.
+    :param keys: returns the keys that sign callbacks.
+    :param lookup: returns the addresses of a host name; by default the system's resolver.
+    :param contexts: contexts of TLS connections, in place of ``trust_root``.
+    :param proxies: proxies by host.
     """
 
-    def __init__(  # noqa: PLR0913 - one for each thing that a test or a setting chooses
+    def __init__(  # noqa: PLR0913 - each is chosen by a setting or by a test
         self,
         reactor: Any,
         now: Callable[[], float],
@@ -101,16 +101,16 @@ class HttpCaller:
     ) -> Deferred[Outcome]:
         """Make one call within its task's ``timeout``.
 
-        It fails only with :class:`ClaimLost`, and then no request was sent.
+        The Deferred fails only with :class:`ClaimLost`, and then no request was sent.
 
-        :param has_more: returns whether more calls to a host wait; where none does, the
-            connection is not kept.
+        :param has_more: returns whether more calls to a host are queued; if none are, the
+            connection is closed after the response.
         :param keeps_claim: returns whether no other daemon can have taken the claim.
         """
         return Call(caller=self, claim=claim, has_more=has_more, keeps_claim=keeps_claim).make()
 
     def close(self) -> Deferred[None]:
-        """Close the connections."""
+        """Close all connections; the Deferred fires when they are closed."""
         return self.agent.close()
 
 
@@ -118,8 +118,8 @@ class HttpCaller:
 class Call:
     """One call, from its claim to its outcome.
 
-    :ivar started_at: the start of the request; before that, the creation of the call. Seconds
-        since 1970.
+    :ivar started_at: start of the request, or creation of the call while it has not started:
+        seconds since 1970.
     """
 
     _caller: HttpCaller
@@ -141,7 +141,8 @@ class Call:
         self._identifier = idempotency_key(definition.key, self.claim.created_at_ms)
         self._exchange = Exchange(
             agent=self._caller.agent,
-            # An attempt that has no successor is not spent on a connection that may be closed.
+            # The last attempt requires a new connection: the endpoint may just be closing an idle
+            # one.
             fresh=self.claim.attempts_used > definition.retry,
             has_more=self._host_has_more,
             start_headers=self.start,
@@ -149,11 +150,12 @@ class Call:
         self._deadline = self._caller.timers.set(definition.timeout, self._expire)
 
     def make(self) -> Deferred[Outcome]:
-        """Make the call."""
+        """Make the call; the Deferred never fails."""
         try:
             sending = self._send()
         except Exception:
-            # It cannot be written as a request: it came into the database otherwise than by a PUT.
+            # The task does not form a valid HTTP request: it was written into the database by
+            # another program, without the validation of a PUT.
             return succeed(self._failed(Failure()))
         return sending.addCallbacks(self._responded, self._not_responded)
 
@@ -168,7 +170,7 @@ class Call:
             cookies=_NO_COOKIES,
             allow_redirects=False,
             unbuffered=True,
-            # treq does not need it: without it, it would look for one each time.
+            # treq does not use it here, but imports the global reactor for each call without it.
             reactor=self._caller.reactor,
         )
 
@@ -179,11 +181,12 @@ class Call:
         self._exchange.cut_off(Expired())
 
     def start(self) -> bytes:
-        """Start the request, and return the headers that prove where it comes from.
+        """Start the request, and return its signature headers, if callme has signing keys.
 
-        The time that is signed is the one when the connection is there: it must not be old.
+        The signed timestamp is taken once the connection is ready, because receivers reject old
+        ones.
 
-        :raises TooLate: when connecting took so long that no request may start now.
+        :raises TooLate: when connecting took until after ``max_delay``.
         :raises ClaimLost: when the daemon was frozen while it connected.
         """
         if not self._keeps_claim():
@@ -197,7 +200,7 @@ class Call:
         return header_lines(keys.headers(self._identifier, self.started_at, self._payload))
 
     def _responded(self, response: Any) -> Outcome:
-        # It has arrived, as far as it is read: it is delivered at once.
+        # The response is complete or cut off by now, so the body is delivered synchronously.
         response.deliverBody(self)
         values = response.headers.getRawHeaders(b"retry-after")
         return self._outcome(
@@ -208,11 +211,11 @@ class Call:
         )
 
     def dataReceived(self, data: bytes) -> None:
-        """Take the body of the response."""
+        """Store the body of the response, which arrives in one piece."""
         self._body = data
 
     def connectionLost(self, _: Failure) -> None:
-        """Take the end of the body."""
+        """Do nothing: the body is complete."""
 
     def _not_responded(self, failure: Failure) -> Outcome | Failure:
         if failure.check(ClaimLost):
@@ -236,7 +239,7 @@ class Call:
 
     def _end(self) -> None:
         self._caller.timers.cancel(self._deadline)
-        # They refer to this call: it is freed at once only without a cycle.
+        # Both refer to this call; without the reference cycle it is freed at once.
         del self._deadline, self._exchange
 
     def _outcome(self, **result: Any) -> Outcome:

@@ -1,4 +1,4 @@
-"""One connection to an endpoint: requests and their responses, one after another."""
+"""One connection to an endpoint, which serves one request at a time."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from .response import NotHTTP, Response
 from .tls import CertificateRefused, check_name, describe_refusal
 
 KEEPALIVE_SECONDS = 60
-"""How long a connection is silent before TCP probes it: gateways forget connections that are
-idle, the strictest after a few minutes, and a response may take half an hour."""
+"""Seconds of silence before TCP probes a connection: some gateways drop connections that are
+idle for a few minutes, while a response may take half an hour."""
 LARGE_PAYLOAD = 16 * 1024
-"""Bytes of a payload that may still be on its way when its response arrives: its connection
-serves no other request."""
+"""Size in bytes above which a payload may not be sent completely when the response arrives: its
+connection serves no other request."""
 
 
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 MAX_LAST_READS = 4
-"""How often a transport that cannot write is read, each time up to 64 KiB."""
+"""Maximum reads, of up to 64 KiB each, from a transport whose write has failed."""
 
 
 class Request(Protocol):
-    """A request that a connection sends, and what becomes of it.
+    """Request that a connection sends, with the methods that receive its result.
 
-    :ivar method: its method.
-    :ivar payload: its content.
-    :ivar closes: whether its connection serves no other request.
-    :ivar reused: whether its connection has served another one.
-    :ivar has_more: returns whether more requests to its host wait.
+    :ivar method: the HTTP method.
+    :ivar payload: the content.
+    :ivar closes: whether the connection is closed after this request.
+    :ivar reused: whether the connection has served an earlier request.
+    :ivar has_more: returns whether more requests to the same host are queued.
     """
 
     method: bytes
@@ -49,26 +49,27 @@ class Request(Protocol):
     has_more: Callable[[], bool]
 
     def start(self) -> bytes:
-        """Return the request as it is sent now; raise an exception for none."""
+        """Start the request, and return its bytes; an exception makes the request fail."""
 
     def succeed(self, response: Response) -> None:
-        """Take the response."""
+        """Receive the response."""
 
     def fail(self, failure: BaseException) -> None:
-        """Take the reason why there is no response."""
+        """Receive the reason for the lack of a response."""
 
 
 @implementer(IHandshakeListener)
 class Connection(TwistedProtocol):
-    """A connection to an endpoint.
+    """Connection to an endpoint.
 
-    What arrives while no request is in flight is no response: the connection is dropped.
+    Data that arrives while no request is in flight belongs to no response: callme then drops the
+    connection.
 
-    :ivar released: called when a response has ended: with the connection, and whether it may
-        serve another request.
+    :ivar released: called after a response, with the connection and whether it may serve another
+        request.
     :ivar lost: called with the connection when it is closed.
     :ivar request: the request in flight, or the one that waits for the TLS handshake.
-    :ivar verify_errors: what OpenSSL finds wrong with the certificate.
+    :ivar verify_errors: OpenSSL's errors about the certificate, each with its depth in the chain.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Connection(TwistedProtocol):
     # Requests
 
     def serve(self, request: Request) -> None:
-        """Send a request, as soon as the connection is ready for the first one."""
+        """Send a request, as soon as the TLS handshake, if any, is complete."""
         self.request = request
         if self._is_ready:
             self._send(request)
@@ -114,20 +115,20 @@ class Connection(TwistedProtocol):
         self._write(data)
 
     def _write(self, data: bytes) -> None:
-        """Write at once what the system takes at once, and leave the rest to the reactor.
+        """Write as much as the system's socket buffer accepts, and leave the rest to the reactor.
 
-        The transport has nothing to write: a connection with a rest serves no other request.
+        The transport's own buffer is empty: a connection with unsent data serves no other request.
         """
         if self.origin.scheme == "http":
             data = send_directly(self._tcp, data)
             if data:
-                # An early response may end the request while its rest is still to be written.
+                # The response may arrive before the rest of the request is sent.
                 self._may_be_writing = True
         if data:
             self.transport.write(data)  # type: ignore[union-attr]
 
     def cut_off(self, failure: BaseException) -> None:
-        """Wait no longer for the response: a status that has arrived counts."""
+        """Stop waiting for the response; a status that has arrived still counts."""
         self._end(failure)
         self.drop()
 
@@ -139,13 +140,13 @@ class Connection(TwistedProtocol):
             request.fail(failure)
 
     def _free(self) -> Request | None:
-        """End the exchange; return its request."""
+        """End the request in flight, and return it."""
         request, self.request, self._response = self.request, None, None
         self._is_sent = False
         return request
 
     def _end(self, failure: BaseException) -> None:
-        """End the request with the response, as far as it has arrived, or with a failure."""
+        """End the request with the part of the response that has arrived, or with a failure."""
         response = self._response
         request = self._free()
         if response is not None:
@@ -171,7 +172,7 @@ class Connection(TwistedProtocol):
         self._is_ready = self.origin.scheme != "https"
 
     def handshakeCompleted(self) -> None:
-        """Check what the certificate is for, and begin: not a byte is sent before."""
+        """Check the host name of the certificate, and only then send the request."""
         transport: Any = self.transport
         try:
             check_name(transport.getPeerCertificate(), self.origin.host)
@@ -204,7 +205,8 @@ class Connection(TwistedProtocol):
         request = self._free()
         response.close()
         assert request is not None
-        # The connection is free before its request ends: another one may begin right then.
+        # The connection is released before its request ends, because the next request may start in
+        # the callback of that one.
         if not response.complete:
             self.drop()
         elif request.closes or self._may_be_writing or not response.reusable:
@@ -229,11 +231,15 @@ class Connection(TwistedProtocol):
         self._end(failure)
 
     def unread(self) -> bytes | None:
-        """Return the bytes that arrived without a request: ``None`` if none, empty at the end."""
+        """Return a byte that arrived without a request.
+
+        :returns: ``None`` if no byte has arrived, and empty bytes if the endpoint closed the
+            connection.
+        """
         if self._is_closed:
             return b""
         if self.origin.scheme == "https":
-            # The received bytes may be a message of TLS itself.
+            # The bytes in the socket's buffer may be a TLS record without application data.
             return None
         try:
             found: bytes = self._tcp.getHandle().recv(1, _PEEK)
@@ -244,7 +250,7 @@ class Connection(TwistedProtocol):
         return found
 
     def close(self) -> None:
-        """Close the connection, without waiting for the endpoint to agree, or to read all."""
+        """Close the connection, without waiting until the endpoint closes it or reads all data."""
         if self._may_be_writing:
             self.drop()
             return
@@ -252,20 +258,21 @@ class Connection(TwistedProtocol):
         tcp = self._tcp
         self.transport.loseConnection()  # type: ignore[union-attr]
         if tcp is not self.transport:
-            # TLS would wait for the endpoint's own goodbye.
+            # TLS would wait for the endpoint's close_notify alert.
             tcp.loseConnection()
 
     def drop(self) -> None:
-        """Close the connection at once, whatever is still on its way."""
+        """Abort the connection at once, and discard unsent data."""
         self._is_closed = True
         self.transport.abortConnection()  # type: ignore[union-attr]
 
 
 def _read_before_failing(tcp: Any) -> None:
-    """Let a transport read what has arrived before it fails to write (RFC 9112, section 9.5).
+    """Make a transport read received data before it reports a failed write.
 
-    An endpoint may respond, and close, without reading the whole request. Twisted would drop
-    the connection at the first write that fails, and with it the response.
+    An endpoint may respond and close the connection without reading the whole request (RFC 9112,
+    section 9.5). Twisted would drop the connection at the first failed write, and the response
+    with it.
     """
     write = tcp.doWrite
 

@@ -1,6 +1,6 @@
-"""Outbound connections: to the addresses of a host, and only to those that may be called.
+"""Outbound connections, filtered by the address policy.
 
-A connection through a proxy follows the same rules: see :class:`Tunnel`.
+The policy applies to connections through a proxy too: see :class:`Tunnel`.
 """
 
 from __future__ import annotations
@@ -33,26 +33,27 @@ from .failures import ProxyFailure, describe_failure
 from .resolver import Lookup, Resolver
 
 ATTEMPT_DELAY_SECONDS = 0.1
-"""How long one address of a host is tried before the next one is tried beside it: the least
-that RFC 8305, section 5, allows; "localhost" is often ::1 first, where nothing listens."""
+"""Seconds before an attempt to connect to the next address of a host starts beside the pending
+one: the minimum of RFC 8305, section 5. For "localhost" the first address is often ::1, where
+nothing listens."""
 NEVER_SECONDS = 1_000_000_000
-"""A timeout that is no timeout: a call has its own. That of an endpoint goes by the wall clock,
-which may be set forward, though not by so much."""
+"""Timeout of an endpoint, in effect none, because each call has its own. Twisted measures it by
+the wall clock, which an operator may set forward."""
 MAX_PROXY_HEAD = 16 * 1024
 """Maximum size of a proxy's response head, in bytes."""
 _PROXY_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: |\r\n)")
 
 
 class ForbiddenAddress(Exception):
-    """None of the addresses of a host may be called; its text says which one not, and why."""
+    """The policy forbids every address of a host; the text names one, and the reason."""
 
 
 @implementer(IReactorTCP)
 class EgressFilteringReactor:
-    """A reactor that connects only to the addresses that the policy allows.
+    """Reactor that connects only to the addresses that the policy allows.
 
-    Every connection passes :meth:`connectTCP`, with the address that the system will connect
-    to. The policy checks that address, whatever name or notation led to it.
+    Every connection passes through :meth:`connectTCP` with the final address, so the policy applies
+    to any name and notation.
     """
 
     def __init__(self, reactor: Any, policy: AddressPolicy) -> None:
@@ -66,7 +67,7 @@ class EgressFilteringReactor:
     def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> IConnector:
         """Connect to an address.
 
-        :raises ForbiddenAddress: when it may not be called.
+        :raises ForbiddenAddress: when the policy forbids the address.
         """
         reason = self._policy.reason_denied(host)
         if reason is not None:
@@ -76,12 +77,12 @@ class EgressFilteringReactor:
 
 
 class Outbound:
-    """The way out: resolves names, and makes connections that may be made.
+    """Factory of outbound connections: it resolves names, and applies the policy and the proxies.
 
-    :param clock: sets the timers.
+    :param clock: schedules the timers.
     :param policy: decides which addresses may be called.
     :param lookup: returns the addresses of a name.
-    :param proxies: the proxies for hosts; without one, callme connects to the host itself.
+    :param proxies: proxies by host; callme connects directly to a host without a proxy.
     """
 
     def __init__(
@@ -104,10 +105,10 @@ class Outbound:
         self.resolver = Resolver(clock=clock, threads=reactor, lookup=self._allowed_addresses)
 
     def _allowed_addresses(self, name: str) -> Sequence[str]:
-        """Return those addresses of a name that may be called.
+        """Return the addresses of a name that the policy allows.
 
-        Where there are none, one is left to be refused, so that the call fails for that
-        reason, and not because the name was not found.
+        If it allows none, return one forbidden address: connecting to it fails with
+        :exc:`ForbiddenAddress` instead of "the name of the host was not found".
         """
         found = self._lookup(name)
         return [one for one in found if self._policy.reason_denied(one) is None] or found[:1]
@@ -130,9 +131,9 @@ class Outbound:
 @implementer(IStreamClientEndpoint)
 @define(eq=False, kw_only=True)
 class HostEndpoint:
-    """A host and a port; what is no address is resolved whenever it is connected to.
+    """Endpoint of a host and a port; a host name is resolved at each connection.
 
-    Twisted's ``HostnameEndpoint`` accepts no name that is not valid IDNA 2008.
+    Twisted's ``HostnameEndpoint`` rejects names that are not valid in IDNA 2008.
     """
 
     _outbound: Outbound
@@ -140,7 +141,7 @@ class HostEndpoint:
     _port: int
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect to the address, or to the first address that accepts."""
+        """Connect to the address, or to the first address of the name that accepts."""
         outbound = self._outbound
         if isIPAddress(self._host) or isIPv6Address(self._host):
             return outbound.endpoint(self._host, self._port, self._host).connect(protocolFactory)
@@ -160,9 +161,9 @@ class HostEndpoint:
 
 @define(eq=False, kw_only=True)
 class Race:
-    """Attempts to connect to one of several endpoints, one after another: the first one wins.
+    """Attempts to connect to several endpoints (RFC 8305, section 5); the first connection is used.
 
-    The next one begins when the one before fails, or has not succeeded for a while.
+    The next attempt starts when the previous one fails, or after :data:`ATTEMPT_DELAY_SECONDS`.
     """
 
     _clock: IReactorTime
@@ -173,7 +174,7 @@ class Race:
     _won: Deferred[IProtocol] = field(init=False)
 
     def run(self) -> Deferred[IProtocol]:
-        """Return the connection of the winner, or the failure of the last one to fail."""
+        """Return the first connection, or the last failure if all attempts fail."""
         self._won = Deferred(lambda _: self._stop())
         self._begin(None)
         return self._won
@@ -214,10 +215,10 @@ class Race:
 @implementer(IStreamClientEndpoint)
 @define(eq=False, kw_only=True)
 class Tunnel:
-    """A connection to an address through a proxy, by ``CONNECT`` (RFC 9110, section 9.3.6).
+    """Connection to an address through a proxy, by ``CONNECT`` (RFC 9110, section 9.3.6).
 
-    The proxy receives the address that the policy has judged, and not the name. If it resolved
-    the name itself, it could connect to another address than the one that was judged.
+    The proxy receives the address that the policy has checked, not the name: if the proxy resolved
+    the name itself, it could connect to an address that the policy forbids.
     """
 
     _policy: AddressPolicy
@@ -253,7 +254,7 @@ class Tunnel:
 
 
 class _TunnelSetup(Protocol):
-    """The dialogue with a proxy, until its connection belongs to another protocol."""
+    """Protocol that sets up a tunnel, and then passes the connection to the protocol inside it."""
 
     def __init__(self) -> None:
         self._received = b""
@@ -261,7 +262,7 @@ class _TunnelSetup(Protocol):
         self._opened: Deferred[IProtocol] = Deferred(lambda _: self._abort())
 
     def open(self, request: bytes, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Send the request, and return the protocol that uses the tunnel."""
+        """Send the ``CONNECT`` request; return the protocol that uses the open tunnel."""
         self._factory = factory
         assert self.transport is not None
         self.transport.write(request)

@@ -1,4 +1,4 @@
-"""Failures of calls, described in words."""
+"""Failures of calls, and their descriptions for people."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .tls import CertificateRefused
 
 
 class StaleConnection(Exception):
-    """A kept connection was closed before a byte of the response arrived."""
+    """The endpoint closed a reused connection before a byte of the response arrived."""
 
 
 class ProxyFailure(Exception):
-    """A proxy made no connection to the endpoint; its text says why."""
+    """The proxy did not connect to the endpoint; the text is the reason."""
 
 
 class UnaskedData(Exception):
@@ -22,14 +22,14 @@ class UnaskedData(Exception):
 
 
 def describe_failure(failure: BaseException) -> str:
-    """Return in one human sentence why a call got no response."""
+    """Return the reason why a call got no response, as a sentence for people."""
     if isinstance(failure, (CertificateRefused, NotHTTP, ProxyFailure)):
         return str(failure)
     for kind, sentence in _SENTENCES:
         if isinstance(failure, kind):
             return sentence
     if isinstance(failure, TLSError):
-        # A SysCallError has an errno in the place of the list.
+        # The first argument of a SysCallError is an errno instead of the list of OpenSSL's errors.
         entries = failure.args[0] if failure.args and isinstance(failure.args[0], list) else []
         reasons = [entry[2] for entry in entries if len(entry) > 2]
         return f"the TLS handshake failed: {', '.join(reasons) or 'no reason given'}"

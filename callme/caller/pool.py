@@ -1,4 +1,4 @@
-"""The pool of idle connections: which of them serves a request, and which must be closed."""
+"""The pool of idle connections: decides which one is reused and which ones are closed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Generic, Protocol, TypeVar
 from attrs import define, field, frozen
 
 IDLE_SECONDS = 1.0
-"""How long a connection may be idle: enough for a burst, and shorter than the keep-alive of
-common servers, which would close it just as it is used again."""
+"""Maximum idle time of a connection in seconds: long enough for a burst, and shorter than the
+keep-alive timeout of common servers, which could close it just as it is reused."""
 MAX_AGE_SECONDS = 5.0
-"""How old a connection may be that serves another request. A server with few processes serves
-as many connections at a time, so that the connections beside them wait until these are closed."""
+"""Maximum age of a reused connection in seconds. A server with few processes accepts further
+connections only when earlier ones are closed."""
 DISTRUST_SECONDS = 600.0
-"""How long no connection of an origin is kept after it closed one just as it was used again."""
+"""Seconds without reuse of an origin's connections after it closed one as it was reused."""
 MAX_DISTRUSTED = 10_000
-"""How many origins are remembered as distrusted."""
+"""Maximum number of origins tracked as distrusted."""
 
 
 @frozen(kw_only=True, cache_hash=True)
 class Origin:
-    """A scheme, a host and a port (RFC 9110, section 4.3.1)."""
+    """Origin of a URL: scheme, host and port (RFC 9110, section 4.3.1)."""
 
     scheme: str
     host: str
@@ -28,9 +28,9 @@ class Origin:
 
 
 class Pooled(Protocol):
-    """A connection, as the pool sees it.
+    """Interface of a connection in the pool.
 
-    :ivar opened_at: when it was made, by the monotonic clock.
+    :ivar opened_at: the time of its creation by the monotonic clock, in seconds.
     """
 
     origin: Origin
@@ -44,8 +44,8 @@ C = TypeVar("C", bound=Pooled)
 class Assignment(Generic[C]):
     """The outcome of a decision about connections.
 
-    :ivar serves: the connection that serves the request; ``None`` where a new one must.
-    :ivar closes: connections that are the pool's no more, and must be closed.
+    :ivar serves: the connection that serves the request; ``None`` if a new one is needed.
+    :ivar closes: connections that have left the pool, and that the caller must close.
     """
 
     serves: C | None
@@ -54,19 +54,19 @@ class Assignment(Generic[C]):
 
 @define(eq=False)
 class Pool(Generic[C]):
-    """The connections that serve no request. It decides, and does no I/O.
+    """Idle connections, and the decisions about them, without I/O.
 
-    :param max_per_origin: how many reusable connections of one origin are kept.
-    :param max_idle: how many connections are kept altogether.
+    :param max_per_origin: maximum reusable connections of one origin.
+    :param max_idle: maximum idle connections altogether.
     """
 
     _max_per_origin: int
     _max_idle: int
-    # Since when each is idle, the longest idle first.
+    # The time since which each connection is idle, the longest idle first.
     _idle: dict[C, float] = field(factory=dict, init=False)
-    # Those that may serve another request; of each origin, the longest idle first.
+    # The connections that may serve another request; of each origin, the longest idle first.
     _reusable: dict[Origin, list[C]] = field(factory=dict, init=False)
-    # Until when origins are distrusted, the longest distrusted first.
+    # The time until which each origin is distrusted, the first to end first.
     _distrusted: dict[Origin, float] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -82,17 +82,18 @@ class Pool(Generic[C]):
     ) -> Assignment[C]:
         """Decide which connection serves a request, and which ones must be closed.
 
-        1. A released connection is kept: to serve again, or, where it is not reusable, until
-           its endpoint has closed it: the side that closes first has to remember the
-           connection for a minute, and for a client that is a port that it cannot use.
-        2. A request is served by the reusable connection of its origin that was idle the
-           shortest time. One that was idle too long, or is too old, serves none.
-        3. What was idle too long is closed, and of what is too many the longest idle.
+        1. A released connection becomes idle. If it is not reusable, it stays open for a while so
+           that the endpoint can close it first: the side that closes first keeps the connection in
+           the state TIME_WAIT for a minute, which occupies one of callme's local ports.
+        2. A request is served by the reusable connection of its origin with the shortest idle time.
+           A connection that exceeds the maximum idle time or the maximum age serves no request.
+        3. Connections that exceed the maximum idle time are closed, and then those with the
+           longest idle time, until the pool is within its size.
 
-        :param now: the monotonic clock, seconds.
+        :param now: the time of the monotonic clock, in seconds.
         :param wanted: the origin of a request.
         :param released: a connection whose response has ended.
-        :param reusable: whether that one may serve another request.
+        :param reusable: whether the released connection may serve another request.
         """
         closes: list[C] = []
         serves = None
@@ -125,7 +126,7 @@ class Pool(Generic[C]):
             self.remove(connections[0])
 
     def remove(self, connection: C) -> None:
-        """Forget a connection, if it is idle."""
+        """Remove a connection from the pool, if it is idle."""
         self._idle.pop(connection, None)
         connections = self._reusable.get(connection.origin, [])
         if connection in connections:
@@ -134,7 +135,7 @@ class Pool(Generic[C]):
                 del self._reusable[connection.origin]
 
     def distrust(self, origin: Origin, now: float) -> list[C]:
-        """Keep no connection of an origin for a while; return those that must be closed now."""
+        """Stop reusing connections of an origin; return those that must be closed now."""
         self._distrusted.pop(origin, None)
         self._distrusted[origin] = now + DISTRUST_SECONDS
         if len(self._distrusted) > MAX_DISTRUSTED:
@@ -145,7 +146,7 @@ class Pool(Generic[C]):
         return closes
 
     def is_distrusted(self, origin: Origin, now: float) -> bool:
-        """Return whether no connection of an origin may be kept."""
+        """Return whether connections of an origin must not be reused."""
         until = self._distrusted.get(origin)
         if until is None:
             return False
@@ -155,5 +156,5 @@ class Pool(Generic[C]):
         return True
 
     def next_expiry(self) -> float | None:
-        """Return when the longest idle connection must be closed; ``None`` where none is idle."""
+        """Return the time when the next idle connection must be closed; ``None`` without one."""
         return next(iter(self._idle.values())) + IDLE_SECONDS if self._idle else None

@@ -1,4 +1,4 @@
-"""The request that a callback is, as bytes, and how treq is given it."""
+"""Encoding of a callback as the bytes of an HTTP request, and its adapters for treq."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _SECONDS = re.compile(r"[0-9]+")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-# What treq is given
+# Adapters for treq
 
 
 class RequestHeaders(Headers):
-    """The headers of one request, as the lines that they are on the wire.
+    """Headers of one request, already encoded as header lines.
 
-    treq and Twisted would copy them, check them again, add cookies, and ask for a content coding.
+    treq and Twisted would copy and validate them again, and add cookies and ``Accept-Encoding``.
     """
 
     def __init__(self, lines: bytes) -> None:
@@ -55,30 +55,30 @@ class RequestHeaders(Headers):
         return self
 
     def hasHeader(self, name: str | bytes) -> bool:
-        """Claim to have any header, so that none is added."""
+        """Return ``True`` for any name, so that treq adds no header."""
         return True
 
     def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
-        """Add nothing."""
+        """Ignore a header that treq adds."""
 
 
 class NullCookieJar(IndexableCookieJar):
-    """A jar that neither keeps nor gives: a cookie of one task is not for another one."""
+    """Cookie jar that stores and sends no cookies: tasks must not share them."""
 
     def add_cookie_header(self, request: Any) -> None:
-        """Give nothing."""
+        """Send no cookies."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
-        """Keep nothing."""
+        """Store no cookies."""
 
     def __iter__(self) -> Iterator[Cookie]:
         return iter(())
 
 
 class VerbatimURL(EncodedURL):
-    """A URL that is sent just as the task has it.
+    """URL that is sent exactly as the client wrote it.
 
-    treq would parse, normalise and encode it again for each call.
+    treq would parse, normalise and encode the URL again for each call.
     """
 
     text: str
@@ -92,7 +92,7 @@ class VerbatimURL(EncodedURL):
 
 @lru_cache(maxsize=1024)
 def verbatim_url(callback: str) -> VerbatimURL:
-    """Return a callback as treq takes URLs."""
+    """Return the URL of a callback as an object that treq accepts."""
     url = VerbatimURL()
     url.text = callback
     return url
@@ -100,7 +100,7 @@ def verbatim_url(callback: str) -> VerbatimURL:
 
 @implementer(IBodyProducer)
 class BytesProducer:
-    """The content of a request, which is in memory already."""
+    """Producer of a request's content, which is in memory."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -111,7 +111,7 @@ class BytesProducer:
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """Do nothing: all is written at once."""
+        """Do nothing: the content is written in one piece."""
 
     def resumeProducing(self) -> None:
         """Do nothing."""
@@ -138,9 +138,10 @@ class Target:
 
 @lru_cache(maxsize=1024)
 def parse_target(uri: bytes) -> Target:
-    """Return what a request needs to know of its URL.
+    """Return the origin, the authority and the request target of a URL.
 
-    :raises ValueError: when it is no http or https URL, or has a character that none has.
+    :raises ValueError: when it is not an ``http`` or ``https`` URL, or contains a character that is
+        not allowed in a URL (RFC 3986).
     """
     match = _URI.fullmatch(uri)
     if match is None:
@@ -156,9 +157,10 @@ def parse_target(uri: bytes) -> Target:
 
 
 def request_bytes(method: bytes, target: Target, lines: bytes, payload: bytes) -> bytes:
-    """Return a request as it is sent.
+    """Return the bytes of an HTTP/1.1 request.
 
-    :raises ValueError: when its method is none.
+    :param lines: the header lines.
+    :raises ValueError: when the method is not a token (RFC 9110, section 5.6.2).
     """
     if not _TOKEN.fullmatch(method):
         raise ValueError("the method cannot be sent")
@@ -174,9 +176,9 @@ def request_bytes(method: bytes, target: Target, lines: bytes, payload: bytes) -
 
 
 def header_lines(headers: list[tuple[str, str]]) -> bytes:
-    """Return headers as they are sent.
+    """Return headers as header lines.
 
-    :raises ValueError: when they would be more headers than they are.
+    :raises ValueError: when a name or a value contains a line break, which would inject a header.
     """
     text = "".join([f"{name}: {value}\r\n" for name, value in headers])
     if not text.count("\n") == text.count("\r") == len(headers):
@@ -187,7 +189,7 @@ def header_lines(headers: list[tuple[str, str]]) -> bytes:
 def request_headers(claim: Claim, identifier: str) -> list[tuple[str, str]]:
     """Return the headers of a callback, in the order in which they are sent.
 
-    :param identifier: identifies the task's definition: see :func:`idempotency_key`.
+    :param identifier: the identifier of the task's definition: see :func:`idempotency_key`.
     """
     definition = claim.definition
     headers = list(definition.headers.items())
@@ -211,7 +213,7 @@ def request_headers(claim: Claim, identifier: str) -> list[tuple[str, str]]:
 
 
 def content_type(payload: str) -> str:
-    """Return what a payload is sent as when its task names no ``Content-Type``."""
+    """Return the media type of a payload whose task has no ``Content-Type``."""
     if payload.lstrip()[:1] in ("{", "["):
         try:
             json.loads(payload)
@@ -223,13 +225,13 @@ def content_type(payload: str) -> str:
 
 
 def idempotency_key(key: Key, put_at_ms: int) -> str:
-    """Return what identifies a definition to its endpoint, the same on every attempt.
+    """Return the identifier of a definition for its endpoint, the same on every attempt.
 
-    It is the task's key, percent-encoded but for letters, digits, ``_``, ``-``, ``~`` and
-    ``@``, a dot, and the time when the definition was put. It is the value of ``webhook-id``,
-    and of ``Idempotency-Key``, which has it in quotes (RFC 8941, section 3.3.3). What is signed
-    is joined with dots: so a name has none, or the identifier of one task could be read as that
-    of another task with the time that follows.
+    The identifier is the task's key, a dot, and the time when the definition was put. In the key,
+    all characters but letters, digits, ``_``, ``-``, ``~`` and ``@`` are percent-encoded. The
+    identifier is the value of ``webhook-id`` and, in quotes (RFC 8941, section 3.3.3), of
+    ``Idempotency-Key``. A signature covers several fields joined by dots: a dot in the key would
+    make the fields ambiguous.
 
     :param put_at_ms: milliseconds since 1970.
     """
@@ -241,15 +243,15 @@ def _encoded_key(key: Key) -> str:
 
 
 def parse_retry_after(value: str, now: float) -> int | None:
-    """Return the second that a ``Retry-After`` names (RFC 9110, section 10.2.3).
+    """Return the time that a ``Retry-After`` header names (RFC 9110, section 10.2.3).
 
-    :param now: when the answer was received, seconds since 1970.
-    :return: seconds since 1970; ``None`` for a value that is neither a number of
+    :param now: when the response was received: seconds since 1970.
+    :returns: seconds since 1970; ``None`` for a value that is neither a number of
         seconds nor an HTTP-date.
     """
     value = value.strip()
     if _SECONDS.fullmatch(value):
-        # More digits than any time needs are as good as the end of time.
+        # A number with more digits exceeds any accepted time.
         return (
             MAX_TIMESTAMP if len(value) > 12 else min(MAX_TIMESTAMP, -int(-now // 1) + int(value))
         )

@@ -1,8 +1,8 @@
-"""Name resolution in which no lookup delays another lookup or the daemon's exit.
+"""Name resolution in daemon threads, with a deadline.
 
 The reactor resolves names in a pool of ten threads without a deadline: ten calls to a host
-whose name server hangs would block all other calls. This resolver looks a name up once for all
-calls that wait for it, in a separate thread that does not keep the process alive.
+whose name server hangs would block all other calls. This resolver looks up each name once for
+all calls that wait for it, in a thread of its own that does not keep the process alive.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 
 LOOKUP_SECONDS = 10
-"""How long a call waits for a name."""
+"""Maximum time in seconds that a call waits for the addresses of a name."""
 TTL_SECONDS = 5
-"""How long the addresses of a name are used again."""
+"""Seconds for which the addresses of a name are cached."""
 MAX_LOOKUPS = 500
-"""Names that are looked up at a time; further ones wait for their turn."""
+"""Maximum concurrent lookups; further names are queued."""
 MAX_NEW_LOOKUPS = 400
-"""Names among them that were not found by their last lookup: many that hang must leave some."""
+"""Maximum concurrent lookups of names without an earlier success: the remaining lookups are
+reserved for names that were resolved before, in case many new names hang."""
 MAX_TRACKED_NAMES = 10_000
-"""Names that are remembered as found by their last lookup."""
+"""Maximum number of names tracked as resolved by their last lookup."""
 
 Lookup = Callable[[str], Sequence[str]]
 
@@ -34,16 +35,16 @@ Lookup = Callable[[str], Sequence[str]]
 def system_lookup(name: str) -> list[str]:
     """Return the addresses of a name, in the system's order of preference.
 
-    :raises OSError: when there are none.
+    :raises OSError: when the name has no address, or the lookup fails.
     """
-    # As bytes: Python would encode text by IDNA 2003, which refuses some names.
+    # The name is passed as bytes: Python would encode a str by IDNA 2003, which rejects some names.
     found = socket.getaddrinfo(name.encode("ascii"), None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @define(eq=False)
 class _Waiter:
-    """A call that waits for the addresses of a name."""
+    """Call that waits for the addresses of a name."""
 
     deadline: IDelayedCall | None = None
     resolved: Deferred[Sequence[str]] = field(init=False)
@@ -64,32 +65,33 @@ class _Waiter:
 
 @define(eq=False, kw_only=True)
 class Resolver:
-    """Resolves the names of hosts.
+    """Resolver of host names.
 
-    :param clock: sets the deadlines.
-    :param threads: takes the results of threads.
+    :param clock: schedules the deadlines.
+    :param threads: receives the results of threads.
     """
 
     _clock: IReactorTime
     _threads: IReactorFromThreads
     _lookup: Lookup = system_lookup
     _waiters: dict[str, list[_Waiter]] = field(factory=dict, init=False)
-    # Names that wait for a lookup: those that their last lookup resolved, and all others.
+    # Queues of names: those that their last lookup resolved, and all others.
     _known_queue: deque[str] = field(factory=deque, init=False)
     _unknown_queue: deque[str] = field(factory=deque, init=False)
     _lookups_in_flight: int = field(default=0, init=False)
-    # Names found by their last lookup, the longest ago first.
+    # Names that their last lookup resolved, the least recent first.
     _resolved_before: dict[str, None] = field(factory=dict, init=False)
-    # Until when the addresses of a name are used again, the first to expire first.
+    # Expiry time and addresses of each cached name, the first to expire first.
     _cache: dict[str, tuple[float, Sequence[str]]] = field(factory=dict, init=False)
 
     def resolve(self, name: str) -> Deferred[Sequence[str]]:
-        """Return the addresses of a name; none where it is not found in time."""
+        """Return the addresses of a name; none if it is not resolved in time."""
         until, addresses = self._cache.get(name, (0.0, ()))
         if self._clock.seconds() < until:
             return succeed(addresses)
         waiter = _Waiter()
-        # The call's own deadline may be later: a name not found by now will not be found.
+        # The deadline of the call may be much later, but a lookup that takes this long fails
+        # anyway.
         waiter.deadline = self._clock.callLater(LOOKUP_SECONDS, waiter.resolve, ())
         if name in self._waiters:
             self._waiters[name].append(waiter)
@@ -113,7 +115,7 @@ class Resolver:
             try:
                 Thread(target=partial(self._look_up, name), daemon=True).start()
             except RuntimeError:
-                # The system has no thread to spare: the name waits for the next lookup.
+                # The system cannot start another thread: the name stays queued until a lookup ends.
                 queue.appendleft(name)
                 break
             self._lookups_in_flight += 1
@@ -140,7 +142,7 @@ class Resolver:
         self._start_lookups()
 
     def _forget_expired(self, now: float) -> None:
-        # They expire in the order in which they were added.
+        # Entries expire in the order in which they were added.
         while self._cache:
             name, (until, _) = next(iter(self._cache.items()))
             if until > now:

@@ -1,4 +1,4 @@
-"""The response to one request: parsed by llhttp, bounded, and read even where it is broken."""
+"""The response to one request: its parser, which bounds its size and tolerates malformed heads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from zope.interface import implementer
 
 MAX_HEAD = 64 * 1024
-"""Bytes of a response before its body, interim responses included."""
+"""Maximum bytes of a response before its body, interim responses included."""
 MAX_BODY = 64 * 1024
-"""Bytes of a response's body that are read."""
+"""Maximum bytes of a response's body that are read."""
 STORED_BODY = 1024
-"""Bytes of a response's body that are stored."""
+"""Maximum bytes of a response's body that are stored."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _LENGTHS = re.compile(rb"^content-length[ \t]*:([^\r\n]*)\r?\n", re.IGNORECASE | re.MULTILINE)
@@ -29,7 +29,7 @@ _DONE = Failure(ResponseDone())
 
 
 class NotHTTP(Exception):
-    """A response that is not HTTP/1, or whose framing has no meaning."""
+    """The response is not HTTP/1, or its framing is invalid."""
 
     def __init__(self, sentence: str = "the endpoint's response is not HTTP") -> None:
         super().__init__(sentence)
@@ -38,7 +38,7 @@ class NotHTTP(Exception):
 class ResponseHeaders(Headers):
     """The response headers that callme uses: only ``Retry-After``.
 
-    treq looks for content codings, which callme does not decode, and sets headers as it does.
+    treq would look for a ``Content-Encoding``, and change headers when it decodes one.
     """
 
     def __init__(self, retry_after: list[bytes]) -> None:
@@ -48,25 +48,24 @@ class ResponseHeaders(Headers):
         return self.retry_after or default if name == b"retry-after" else default
 
     def setRawHeaders(self, name: Any, values: Any) -> None:
-        """Set nothing."""
+        """Do nothing: the headers are read-only."""
 
     def removeHeader(self, name: Any) -> None:
-        """Remove nothing."""
+        """Do nothing: the headers are read-only."""
 
 
 @implementer(IResponse)
 class Response:
-    """The response to one request, which is parsed as it arrives.
+    """Response to one request, parsed incrementally, without I/O.
 
-    llhttp decides where it ends (RFC 9112, section 6.3). It is asked to tolerate what
-    common servers send and what changes no framing: a connection yields one response, and
-    what follows it is never parsed. Nothing here does I/O.
+    llhttp finds its end (RFC 9112, section 6.3). The parser is lenient about deviations of common
+    servers that do not affect framing. Data after the response is never parsed as another response.
 
-    :ivar done: whether nothing more is to be read.
-    :ivar complete: whether its end has arrived, and nothing after it.
-    :ivar reusable: whether its connection may serve another request.
-    :ivar code: the status; 0 as long as none is known.
-    :ivar body: the first :data:`STORED_BODY` bytes of its content.
+    :ivar done: whether no more data needs to be read.
+    :ivar complete: whether the end has arrived, and no data after it.
+    :ivar reusable: whether the connection may serve another request.
+    :ivar code: the status; 0 until it is known.
+    :ivar body: the first :data:`STORED_BODY` bytes of the content.
     """
 
     length = UNKNOWN_LENGTH
@@ -81,11 +80,12 @@ class Response:
         self._retry_after: list[bytes] = []
         self.headers = ResponseHeaders(self._retry_after)
         self._has_no_body = method == b"HEAD"
-        # The received part of an incomplete head.
+        # The received parts of the head; None once the head is complete.
         self._head: list[bytes] | None = []
         self._head_size = self._body_size = self._rest_size = 0
         self._refused = self._is_broken = False
-        # It refers to this object: both are freed at once only because close() cuts the cycle.
+        # The parser refers to this object; close() breaks the cycle, so that both are freed at
+        # once.
         self._parser: Any = HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(
             lenient_headers=True,  # obs-fold, control characters
@@ -96,20 +96,20 @@ class Response:
         )
 
     def deliverBody(self, protocol: IProtocol) -> None:
-        """Deliver the stored part of the body, which has arrived already."""
+        """Deliver the stored part of the body at once."""
         if self.body:
             protocol.dataReceived(self.body)
         protocol.connectionLost(_DONE)
 
     def setPreviousResponse(self, response: IResponse) -> None:
-        """Forget an earlier response: no redirect is followed."""
+        """Do nothing: redirects are not followed, so there is no previous response."""
 
-    # What the connection does
+    # Methods that the connection calls
 
     def feed(self, data: bytes) -> None:
-        """Parse what has arrived.
+        """Parse received data.
 
-        :raises NotHTTP: when it is no response.
+        :raises NotHTTP: when the data is not an HTTP response.
         """
         if self._head is None:
             self._rest_size += len(data)
@@ -136,7 +136,7 @@ class Response:
             self.done, self.complete = True, False
 
     def _read_broken_head(self) -> None:
-        """Read a head that the parser refuses, if it is complete, without the parser."""
+        """Read a complete head that llhttp rejects, without llhttp."""
         head = b"".join(self._head or ())
         status_line = _find_status_line(head)
         if status_line is None or _END_OF_HEAD.search(head, status_line.end() - 1):
@@ -145,9 +145,9 @@ class Response:
             self._refused = not self.code
 
     def close(self) -> None:
-        """Parse no more; keep the status of a head that did not become complete.
+        """Stop parsing; keep the status of an incomplete head.
 
-        Where its length is one of several things, there is no telling what the response is.
+        The status of a head with an ambiguous ``Content-Length`` is discarded.
         """
         self._parser = None
         if self._head is None:
@@ -159,22 +159,23 @@ class Response:
         self.code = (status_in(head) or 0) if is_framed else 0
         self._retry_after[:] = [one.strip(b" \t") for one in _RETRY_AFTER.findall(head)]
 
-    # What the parser finds
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """Begin a response; a second one is none of this request's."""
+        """Begin a response; another one after the final one makes the connection unusable."""
         if self.done:
             self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or a trailer, which is ignored."""
+        """Process a header; a trailer is ignored."""
         if self._head is None:
             return
         size = len(name)
         if size == 11 and name.lower() == b"retry-after":
             self._retry_after.append(value)
         elif size == 17 and name.lower() == b"transfer-encoding":
-            # The request allowed no other coding (RFC 9110, section 10.1.4).
+            # The request has no TE header, which would allow other codings (RFC 9110, section
+            # 10.1.4).
             self._refused = self._refused or value.strip().lower() != b"chunked"
 
     def on_headers_complete(self) -> None:
@@ -186,7 +187,7 @@ class Response:
         if 100 <= code < 200 and code != 101:
             self._retry_after.clear()
             return
-        # The request did not offer to switch protocols either.
+        # 101 is refused as well: the request did not offer to switch protocols.
         if not 200 <= code <= 599 or parser.get_http_version()[:2] != "1.":
             self._refused = True
         self.code = code
@@ -195,7 +196,7 @@ class Response:
             self._complete()
 
     def on_body(self, data: bytes) -> None:
-        """Take a part of the body."""
+        """Process a part of the body."""
         if self.done:
             self.complete = False
             return
@@ -216,7 +217,7 @@ class Response:
 
 
 def status_in(head: bytes) -> int | None:
-    """Return the status that a head begins with, after any interim (1xx) responses."""
+    """Return the status of the first final response in a head, after interim (1xx) responses."""
     status_line = _find_status_line(head)
     return None if status_line is None else int(status_line[1])
 

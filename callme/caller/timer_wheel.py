@@ -1,4 +1,4 @@
-"""A timer wheel: timers that nearly always are cancelled, grouped so that each costs little."""
+"""The timer wheel: cheap timers for deadlines, of which nearly all are cancelled."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from twisted.logger import Logger
 log = Logger(namespace="callme")
 
 TICKS_PER_SECOND = 10
-"""Timers fire at a tick, the first one that is not too early."""
+"""Resolution of the timers: each fires at the first tick at or after its time."""
 
 
 @define(eq=False)
 class Timer:
-    """A function that is called at a tick, unless it is cancelled."""
+    """Function that is called at a tick, unless the timer is cancelled."""
 
     tick: int
     expire: Callable[[], None]
@@ -25,18 +25,18 @@ class Timer:
 
 @define(eq=False)
 class TimerWheel:
-    """Timers, with one delayed call of the reactor for all timers of a tick.
+    """Timers that share one delayed call of the reactor for each tick.
 
-    A delayed call for each request would be made and cancelled thousands of times a second.
+    A delayed call for each request would be created and cancelled thousands of times a second.
     """
 
     _clock: IReactorTime
-    # A dict, unlike a set, has an order that is the same in each run.
+    # A dict instead of a set, because the order of a dict is the same in each run.
     _ticks: dict[int, dict[Timer, None]] = field(factory=dict, init=False)
     _delayed_calls: dict[int, IDelayedCall] = field(factory=dict, init=False)
 
     def set(self, seconds: float, expire: Callable[[], None]) -> Timer:
-        """Call a function after some seconds, or up to a tenth of a second later."""
+        """Call a function after some seconds, up to a tenth of a second late."""
         now = self._clock.seconds()
         tick = math.ceil((now + seconds) * TICKS_PER_SECOND)
         timer = Timer(tick, expire)
@@ -61,8 +61,8 @@ class TimerWheel:
     def _read_first(self, tick: int) -> None:
         """Let the reactor read its sockets once more before the timers of a tick expire.
 
-        A process that was stopped or a machine that was suspended finds its timers expired before
-        it reads what has arrived in the meantime.
+        After a stopped process or a suspended machine resumes, its timers would expire before the
+        reactor reads data that arrived in the meantime.
         """
         self._delayed_calls[tick] = self._clock.callLater(0, self._expire, tick)
 

@@ -1,4 +1,4 @@
-"""TLS to endpoints: which certificates are trusted, for which host, and which ones callme shows."""
+"""TLS to endpoints: trusted authorities, host name checks, and client certificates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zope.interface import implementer
 from ..security.outgoing import ForHost, find_for_host
 from ..security.secret_file import SecretFile, UnusableFile
 
-# OpenSSL's numbers (x509_vfy.h) for what users can do something about.
+# OpenSSL's error numbers (x509_vfy.h) for faults that an operator can repair.
 _REFUSALS = {
     7: "the signature of the certificate is wrong",
     9: "the certificate is not valid yet",
@@ -39,16 +39,16 @@ _REFUSALS = {
 
 
 class UncheckedNames(Exception):
-    """Certificates cannot be compared with hosts here; its text says why."""
+    """The installed libraries do not check the host of a certificate; the text is the reason."""
 
 
 class CertificateRefused(Exception):
-    """The certificate of an endpoint is not accepted; its text says why."""
+    """The certificate of an endpoint is not accepted; the text is the reason."""
 
 
 @define
 class _Peer:
-    """A connection as :mod:`service_identity` takes it."""
+    """Adapter of a certificate to the connection that :mod:`service_identity` expects."""
 
     _certificate: X509
 
@@ -57,10 +57,10 @@ class _Peer:
 
 
 def check_name(certificate: X509 | None, host: str) -> None:
-    """Check that a certificate is one for a host (RFC 9110, section 4.3.4; RFC 9525).
+    """Check that a certificate is valid for a host (RFC 9110, section 4.3.4; RFC 9525).
 
     :param host: an address, or a name in ASCII.
-    :raises CertificateRefused: when it is not, or when the check fails in any way.
+    :raises CertificateRefused: when it is not, or when the check itself fails.
     """
     try:
         peer: Any = _Peer(certificate)  # type: ignore[arg-type]
@@ -86,9 +86,9 @@ def _is_address(host: str) -> bool:
 
 @define(eq=False)
 class ClientCertificate:
-    """A certificate by which callme identifies itself to an endpoint, with its key.
+    """Client certificate that callme presents to an endpoint, with its private key.
 
-    :ivar chain: the certificate, then its intermediate ones.
+    :ivar chain: the certificate, followed by its intermediate certificates.
     """
 
     key: Any
@@ -101,8 +101,8 @@ class ClientCertificate:
     def parse(cls, text: str) -> ClientCertificate:
         """Return the certificate of a PEM file that also contains its unencrypted key.
 
-        :raises ValueError: when there is no certificate or no key, or when they do not match. The
-            text repeats nothing of the file.
+        :raises ValueError: when the certificate or the key is missing, or when they do not match.
+            The text quotes nothing from the file.
         """
         data = text.encode("utf-8")
         try:
@@ -145,12 +145,12 @@ def load_authorities(path: Path) -> list[x509.Certificate]:
 
 @define(eq=False, kw_only=True)
 class TLSContexts:
-    """The contexts of connections to endpoints: one for each client certificate, and one without.
+    """TLS contexts: one for each client certificate, and one without a client certificate.
 
     :param trust_root: as for :class:`~twisted.internet.ssl.CertificateOptions`; by default the
         authorities that the system trusts.
-    :param authorities: further authorities to trust.
-    :param certificates: the client certificates for hosts.
+    :param authorities: additional trusted authorities.
+    :param certificates: client certificates by host.
     """
 
     _trust_root: Any = None
@@ -190,10 +190,10 @@ class TLSContexts:
 @implementer(IOpenSSLClientConnectionCreator)
 @define(eq=False)
 class TLSClient:
-    """TLS to one host.
+    """TLS client options for one host.
 
-    Twisted's own client options accept no name that is not valid IDNA 2008, and of the
-    errors of their check of the name they only log those that they do not know.
+    Twisted's own options reject names that are not valid in IDNA 2008, and only log an unexpected
+    error in their check of the host name.
 
     :param host: an address, or a name in ASCII.
     """
@@ -203,12 +203,12 @@ class TLSClient:
     _server_name: bytes | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        # No addresses, and no trailing dot (RFC 6066, section 3).
+        # Server Name Indication excludes addresses and the trailing dot (RFC 6066, section 3).
         name = None if _is_address(self.host) else self.host.removesuffix(".").encode("ascii")
         self._server_name = name
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        """Return the TLS side of a connection, which notes why it refuses a certificate."""
+        """Return the TLS side of a connection, which records the errors of a certificate."""
         connection = SSL.Connection(self._contexts.for_host(self.host), None)
         if self._server_name is not None:
             connection.set_tlsext_host_name(self._server_name)
@@ -225,9 +225,9 @@ class TLSClient:
 
 
 def describe_refusal(errors: list[tuple[int, int]]) -> str | None:
-    """Return why OpenSSL refused a certificate, in one sentence; ``None`` where it did not.
+    """Return the reason why OpenSSL refused a certificate; ``None`` if it accepted the certificate.
 
-    :param errors: its numbers for what is wrong, each with the depth in the chain.
+    :param errors: OpenSSL's error numbers, each with the depth in the chain.
     """
     if not errors:
         return None
@@ -237,9 +237,9 @@ def describe_refusal(errors: list[tuple[int, int]]) -> str | None:
 
 
 def self_check() -> None:
-    """See that certificates are compared with hosts, by certificates made in memory.
+    """Check with certificates made in memory that the libraries verify the host of a certificate.
 
-    A mismatch of library versions must not show itself first in a call.
+    An incompatible version of a library is found at the start instead of in a call.
 
     :raises UncheckedNames: when a certificate is accepted for another host, or refused for its
         own.

@@ -1,5 +1,5 @@
 """The domain: tasks, their parameters, and the decisions about them.
 
-Nothing in this package does I/O or reads a clock, and nothing but the standard library and attrs
-is imported: every decision is a function of its arguments.
+The package does no I/O, reads no clock, and imports only the standard library and attrs: every
+decision is a function of its arguments.
 """

@@ -1,4 +1,4 @@
-"""Callback URLs: validation, and the host and port by which limits count calls."""
+"""Callback URLs: validation, and extraction of the ``host:port`` that limits are counted by."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 1123, section 2.1, and the underscores that private networks use: a URL may have them (RFC
 # 3986, section 3.2.2), and systems resolve them.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-# A decimal, octal or hexadecimal number in each label: inet_aton(3), and so the system's resolver,
-# reads it as an address. https://url.spec.whatwg.org/#host-parsing
+# Decimal, octal or hexadecimal numbers in all labels: inet_aton(3), and therefore the system's
+# resolver, reads such a host as an IPv4 address. https://url.spec.whatwg.org/#host-parsing
 _NUMERIC = re.compile(r"(?:0[Xx][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[Xx][0-9A-Fa-f]*|[0-9]+))*")
 
 _HOST = rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*\.?|\[[0-9A-Fa-f:.]+\]"
@@ -36,7 +36,7 @@ CALLBACK_SCHEMA = string(
 def parse_callback(value: object, networks: AddressPolicy) -> str:
     """Return a callback's URL, unchanged.
 
-    A host name is resolved by the call, not here.
+    The host name is resolved only when callme makes the call.
 
     :param networks: the addresses that callbacks may go to.
     :raises InvalidValue: when it is not an absolute ``http`` or ``https`` URL (RFC 3986) in ASCII
@@ -46,7 +46,7 @@ def parse_callback(value: object, networks: AddressPolicy) -> str:
     if not isinstance(value, str):
         raise InvalidValue(f"{quoted(value)} is not a URL: expected a string")
     host = _checked_host(value)
-    # The first test is the cheap one: a number begins with a digit.
+    # The first character is tested first because that is cheap.
     if host[0] == "[" or (host[0].isdigit() and _NUMERIC.fullmatch(host)):
         _check_address(host.strip("[]"), value, networks)
     return value
@@ -54,7 +54,7 @@ def parse_callback(value: object, networks: AddressPolicy) -> str:
 
 @lru_cache(maxsize=1024)
 def _checked_host(callback: str) -> str:
-    """Return the host of a callback; many tasks have the same one.
+    """Return the host of a callback, cached because many tasks have the same callback.
 
     :raises InvalidValue: when it is not an acceptable URL.
     """
@@ -100,7 +100,8 @@ def host_of(callback: str) -> str:
     try:
         parts = urlsplit(callback)
     except ValueError:
-        # Python's own text is left out: it repeats a part of the URL.
+        # The text of Python's error is omitted: it quotes an invalid port or address, which may
+        # be a password.
         raise InvalidValue(
             f"{_named(callback)} is not a URL: expected http://host/, http://host:port/ or "
             "http://[address]/"
@@ -111,7 +112,7 @@ def host_of(callback: str) -> str:
             "such as http://example.com/run-it"
         )
     if "@" in parts.netloc:
-        # The URL is left out: the part before the @ may be a password.
+        # The error omits the URL, because the part before the @ may be a password.
         raise InvalidValue("user info in a URL is not accepted: send an Authorization header")
     port = _port_of(parts)
     if port == 0 or parts.netloc.endswith(":"):
@@ -137,7 +138,7 @@ def _port_of(parts: SplitResult) -> int | None:
 
 def _check_ipv6(host: str, callback: str) -> str:
     try:
-        # A zone (RFC 6874) has a meaning on one machine only.
+        # A zone (RFC 6874) is meaningful on one machine only.
         return f"[{ipaddress.IPv6Address(host)}]" if "%" not in host else _no_host(callback)
     except ValueError:
         return _no_host(callback)
@@ -158,7 +159,7 @@ def _no_host(callback: str) -> str:
 
 
 def _named(callback: str) -> str:
-    """Return a URL for the text of an error: without its query and without any password."""
+    """Return a URL for the text of an error, without its query and without a password."""
     if "@" in callback or "%40" in callback:
         return "a URL with @ in it"
     return quoted(re.split(r"[?#]", callback, maxsplit=1)[0])

@@ -1,4 +1,4 @@
-"""Columns of the task table: types in both databases, encoding and decoding of values."""
+"""Columns of the task table: their types in both databases, and the codecs of their values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Convert = Callable[[Any], Any]
 
 
 class Kind(Enum):
-    """The kind of the values of a column."""
+    """Kind of values in a column."""
 
     TEXT = auto()
     LONG_TEXT = auto()
@@ -33,10 +33,10 @@ class Kind(Enum):
 
 @frozen(kw_only=True)
 class Column:
-    """Type of a column, and the way of a value into it and out of it.
+    """Type of a column, with the codec of its values.
 
-    :ivar encode: returns the stored form of a value; ``None`` where it is the value itself.
-    :ivar decode: returns the value of a stored form; raises :exc:`ValueError` where it has none.
+    :ivar encode: returns the stored form of a value; ``None`` if values are stored unchanged.
+    :ivar decode: returns the value of a stored form; raises :exc:`ValueError` for an invalid form.
     """
 
     kind: Kind
@@ -47,7 +47,7 @@ class Column:
 
     @property
     def python_type(self) -> type:
-        """The type of the stored values that a query returns."""
+        """Python type of the stored values that a query returns."""
         return int if self.kind is Kind.INTEGER else str
 
 
@@ -56,7 +56,7 @@ def _encode_object(value: Mapping[str, str]) -> str:
 
 
 def _decode_object(text: str) -> dict[str, str]:
-    # Most tasks have no headers. Nothing changes the values of a definition: sharing is safe.
+    # Most tasks have no headers. Definitions are never modified, so sharing the value is safe.
     if text == "{}":
         return _EMPTY
     value = _decode_json(text)
@@ -77,7 +77,7 @@ def _decode_json(text: str) -> Any:
 _EMPTY: dict[str, str] = {}
 
 
-# Cached, because most tasks have the same few lists.
+# The result is cached because most tasks have the same few lists.
 @lru_cache(maxsize=256)
 def _encode_list(values: tuple[int | str, ...]) -> str:
     return encode_compact(values)
@@ -102,14 +102,14 @@ def _decode_items(text: str) -> tuple[int | str, ...]:
 
 
 def _decode_base64(text: str) -> str:
-    # Most tasks have none. The text itself is the value: callme decodes it for each call.
+    # The value is the base64 text itself, which each call decodes; most tasks have none.
     if text:
         b64decode(text, validate=True)
     return text
 
 
 def _check_url(text: str | None) -> str | None:
-    # An empty text is the URL of nothing: see callme.core.task.NOT_NOTIFIED.
+    # An empty text disables notifications: see callme.core.task.NOT_NOTIFIED.
     if text and (len(text) > MAX_URL_LENGTH or not _URL.match(text)):
         raise ValueError("expected an http:// or https:// URL")
     return text
@@ -131,7 +131,7 @@ _URL = re.compile(r"https?://[^/?#]", re.IGNORECASE)
 
 
 def integer_list_column(minimum: int, maximum: int) -> Column:
-    """Return the type of a column of JSON lists of integers with bounds."""
+    """Return the type of a column that stores a JSON list of integers within bounds."""
 
     @lru_cache(maxsize=256)
     def decode(text: str) -> tuple[int | str, ...]:
@@ -144,7 +144,7 @@ def integer_list_column(minimum: int, maximum: int) -> Column:
 
 
 def integer_column(minimum: int, maximum: int) -> Column:
-    """Return the type of a column of integers with bounds."""
+    """Return the type of a column that stores an integer within bounds."""
 
     def check(value: int) -> int:
         if not minimum <= value <= maximum:
@@ -160,7 +160,7 @@ METHOD = evolve(TEXT, decode=_check_method)
 URL = evolve(TEXT, decode=_check_required_url)
 OPTIONAL_URL = evolve(TEXT, decode=_check_url)
 LONG_TEXT = Column(kind=Kind.LONG_TEXT, postgresql_type="bytea")
-"""Text that may hold a NUL, which PostgreSQL's ``text`` does not."""
+"""Text that may contain NUL, which PostgreSQL's type ``text`` rejects."""
 MINUTE = Column(
     kind=Kind.INTEGER, sqlite_type="INTEGER", postgresql_type="bigint", decode=check_minute
 )

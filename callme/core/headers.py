@@ -13,8 +13,8 @@ MAX_HEADERS = 100
 MAX_HEADER_BYTES = 8_192
 MASK = "***"
 
-# The headers of signatures are refused even where callme has no keys: a task that is accepted
-# today must still be valid when the operator adds a key.
+# The signature headers are refused even if callme has no signing keys: a stored task must stay
+# valid when the operator adds a key.
 OWN_HEADERS = SIGNATURE_HEADERS | {
     "accept-encoding",
     "idempotency-key",
@@ -24,8 +24,8 @@ OWN_HEADERS = SIGNATURE_HEADERS | {
 }
 FRAMING_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# RFC 9110, section 5.5, and the characters that some software reads as the end of a line: U+0085,
-# U+2028, U+2029.
+# Control characters (RFC 9110, section 5.5), and the characters that some software reads as a line
+# break: U+0085, U+2028, U+2029.
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LOOKS_SECRET = re.compile(
     r"auth|cookie|token|secret|pass|pwd|credential|sig|hmac|session|jwt|bearer|csrf|xsrf|key",
@@ -55,9 +55,9 @@ def is_token(text: str) -> bool:
 def parse_headers(value: object) -> dict[str, str]:
     """Return the headers of a callback, unchanged.
 
-    :raises InvalidValue: with every header that is wrong: callme or HTTP itself sets it, its name
-        occurs twice, or its value is no string or has a character that could split a request. Also
-        when the value is not an object, and when there are too many headers or too many bytes.
+    :raises InvalidValue: when the value is not an object, or has too many headers or bytes; and
+        with an error for each header that callme or HTTP itself sets, whose name occurs twice, or
+        whose value is not a string or contains a character that could split a request.
     """
     if not isinstance(value, dict):
         raise InvalidValue(f"{json_type(value)} is not {_OBJECT}")
@@ -85,11 +85,11 @@ def _errors_in(headers: Mapping[str, object]) -> Iterator[InvalidValue]:
 
 def _check_header(number: int, name: str, content: object) -> None:
     if not is_token(name):
-        # The name is left out: clients put whole lines there, with the secret in them.
+        # The error omits the name: clients put whole header lines there, with their secrets.
         raise InvalidValue(f"the name of header {number} is not a token of RFC 9110: {_NAME}")
     pointer = pointer_token(name)
-    # Many servers pass headers on as variables, in which - and _ are the same (RFC 3875, section
-    # 4.1.18): they would read Content_Length as Content-Length.
+    # Many servers pass headers to applications as variables, in which - and _ are the same (RFC
+    # 3875, section 4.1.18): they would read Content_Length as Content-Length.
     lowered = name.lower().replace("_", "-")
     if lowered in FRAMING_HEADERS or lowered in OWN_HEADERS:
         raise InvalidValue(f"the header {quoted(name)} {_OWN}", pointer)
@@ -119,10 +119,10 @@ def looks_secret(name: str) -> bool:
 
 
 def redact_secrets(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers for a response about one task: the values of secret ones are masked."""
+    """Return headers with the values of secret ones masked, for a response about one task."""
     return {name: MASK if looks_secret(name) else content for name, content in headers.items()}
 
 
 def redact_all(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers for lists and errors: all values are masked."""
+    """Return headers with all values masked, for lists and errors."""
     return dict.fromkeys(headers, MASK)

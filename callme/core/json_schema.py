@@ -41,9 +41,10 @@ def nullable(schema: Schema, description: str = "") -> Schema:
 
 
 def one_of(*names: str) -> Schema:
-    """Return the schema of an object that is of one of some types, which exclude each other.
+    """Return the schema of an object that matches exactly one of several types.
 
-    Generators make a union of ``oneOf``, and of ``anyOf`` often one type with all members.
+    Code generators translate ``oneOf`` into a union, but ``anyOf`` often into one type with the
+    members of all types.
     """
     return {"oneOf": [ref(name) for name in names]}
 
@@ -54,7 +55,7 @@ def one_or_many(item: Schema, maximum: int, *, minimum: int = 1) -> Schema:
 
 
 def any_case(words: Iterable[str]) -> str:
-    """Return a pattern of words in upper, lower or mixed case: JSON Schema has no flag for it."""
+    """Return a case-insensitive pattern of words; JSON Schema has no flag for it."""
     return "|".join(
         "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else c for c in word)
         for word in sorted(words)
@@ -64,7 +65,7 @@ def any_case(words: Iterable[str]) -> str:
 def without_bounds(schema: Schema) -> Schema:
     """Return the schema of a value in a response: its type without the bounds of requests.
 
-    A stored task may be older than the bounds, and a later version may have wider ones.
+    A stored task may be older than the bounds, and a later version of callme may widen them.
     """
     return {
         name: _without_bounds(keyword)

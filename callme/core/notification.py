@@ -1,6 +1,6 @@
 """Notifications: tasks that report the end of another task to ``on_failure`` or ``on_success``.
 
-The URL is that of the task, or for a failure that of the daemon (``--on-failure``).
+A failure without an ``on_failure`` of the task is reported to the daemon's ``--on-failure``.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from .times import MAX_NAME_LENGTH, floor_to_minute
 RETRY = 10
 RETRY_DELAY = (1, 5, 15, 60)
 MAX_DELAY_MINUTES = 1_440
-"""A day: the receiver may be down for hours."""
+"""Minutes of a day, because a receiver may be down for hours."""
 DIGEST_LENGTH = 16
-"""Characters of the digest that replaces the end of a name that is too long."""
+"""Length of the digest that replaces the end of a name that is too long, in characters."""
 MAX_LISTED_ATTEMPTS = 10
-"""Maximum attempts in a payload that is too large with all of them: the last ones."""
+"""Maximum attempts, the last ones, in a payload that would be too large with all attempts."""
 
 
 def notification_url(
     definition: Definition, state: State, default_on_failure: str | None
 ) -> str | None:
-    """Return the URL to notify of a task's state; ``None`` where there is none.
+    """Return the URL to notify of a task's state; ``None`` if nothing is notified.
 
-    :param default_on_failure: the URL for failures of tasks that name none.
+    :param default_on_failure: the URL for failures of tasks without ``on_failure``.
     """
     if state is State.SUCCEEDED:
         url = definition.on_success
@@ -44,8 +44,8 @@ def notification_url(
         try:
             host_of(url)
         except InvalidValue:
-            # It is NOT_NOTIFIED, or another program wrote it into the database. It must not keep
-            # the task from ending.
+            # The URL is NOT_NOTIFIED, or another program wrote it into the database. The task must
+            # end in either case.
             return None
     return url
 
@@ -53,12 +53,12 @@ def notification_url(
 def build_notification(
     task: Task, now: float, default_on_failure: str | None = None
 ) -> Definition | None:
-    """Return the task that reports a task's end; ``None`` where there is no URL to notify.
+    """Return the task that reports a task's end; ``None`` if there is no URL to notify.
 
-    It is due in the present minute, and has no notifications of its own.
+    The notification is due in the current minute, and sends no notifications itself.
 
     :param now: seconds since 1970.
-    :param default_on_failure: the URL for failures of tasks that name none.
+    :param default_on_failure: the URL for failures of tasks without ``on_failure``.
     """
     definition = task.definition
     url = notification_url(definition, task.state, default_on_failure)
@@ -85,7 +85,7 @@ def build_notification(
 
 
 def _shortened(name: str, max_length: int) -> str:
-    """Return a name, cut to ``max_length`` characters with a digest at its end if it is longer."""
+    """Return a name of at most ``max_length`` characters; a cut name ends with a digest."""
     if len(name) <= max_length:
         return name
     digest = "~" + sha256(name.encode()).hexdigest()[:DIGEST_LENGTH]
@@ -95,8 +95,8 @@ def _shortened(name: str, max_length: int) -> str:
 def _payload(members: dict[str, Any]) -> str:
     """Return a task as JSON that fits into a payload.
 
-    If need be the task's own payload is left out, which its client knows, and then all attempts
-    but the last ones.
+    If the JSON is too large, the task's own payload is omitted, which the client knows, and then
+    all attempts but the last ones.
     """
     text = encode_compact(members)
     if len(text.encode()) > MAX_PAYLOAD_BYTES:

@@ -82,7 +82,7 @@ MAX_METHOD_LENGTH = 32
 MIN_STATUS, MAX_STATUS = 200, 599
 MAX_LIST_LENGTH = 100
 MAX_ERRORS = 20
-"""Maximum errors reported of one body."""
+"""Maximum number of errors reported for one body."""
 FORBIDDEN_METHODS = ("CONNECT", "TRACE")
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
@@ -92,11 +92,11 @@ _FRAMING = ", ".join(f"`{name.title()}`" for name in sorted(FRAMING_HEADERS))
 
 
 class Context(NamedTuple):
-    """The circumstances of a request that a parser depends on.
+    """Inputs of a parser besides the value.
 
     :ivar now: the server's time, from which relative times count: seconds since 1970.
-    :ivar networks: the addresses that callbacks may go to.
-    :ivar warn: receives a sentence about a time that is accepted and perhaps not meant.
+    :ivar networks: the policy about the addresses that callbacks may be sent to.
+    :ivar warn: receives a sentence about a time that is valid but may not be intended.
     """
 
     now: float
@@ -109,21 +109,21 @@ Parser = Callable[[object, Context], Any]
 
 @frozen(kw_only=True)
 class Parameter:
-    """One parameter of a task.
+    """Parameter of a task.
 
-    :ivar name: the name in JSON, of the column, and of the attribute of ``Definition``.
+    :ivar name: the name of the JSON member, of the column, and of the attribute of ``Definition``.
     :ivar parse: returns the attribute's value for a JSON value, or raises ``InvalidValue``.
     :ivar schema: JSON Schema of the value in a request.
-    :ivar type_name: the JSON type, in words, for the documentation.
+    :ivar type_name: the JSON type in words, for the documentation.
     :ivar documentation: the meaning and the bounds, in Markdown.
     :ivar label: the term on web pages.
-    :ivar has_own_place: whether a task's page displays it outside the list of parameters.
-    :ivar to_text: returns the attribute's value as the page displays it.
-    :ivar is_code: whether the page displays it in the typeface of code.
+    :ivar has_own_place: whether a task's page displays the value outside the list of parameters.
+    :ivar to_text: returns the text of the attribute's value for web pages.
+    :ivar is_code: whether the page displays the value in a monospaced font.
     :ivar column: the column in both databases.
     :ivar to_json: returns the attribute's value as JSON.
-    :ivar redact: the same for lists and errors, where those must display less.
-    :ivar is_listed: whether the tasks of a list have it.
+    :ivar redact: like ``to_json``, but without secrets, for lists and errors.
+    :ivar is_listed: whether lists of tasks include the parameter.
     :ivar response_schema: JSON Schema of the value in a response.
     """
 
@@ -148,23 +148,23 @@ class Parameter:
 
     @property
     def is_required(self) -> bool:
-        """Return whether a definition has no default for it."""
+        """Return whether the parameter has no default."""
         return self.name not in Definition._field_defaults
 
     @property
     def default_value(self) -> Any:
-        """Return the attribute's default, of a parameter that is not required."""
+        """Return the default of the attribute; the parameter must not be required."""
         return getattr(_DEFAULTS, self.name)
 
     @property
     def default(self) -> Any:
-        """Return the default, as JSON, of a parameter that is not required."""
+        """Return the default as JSON; the parameter must not be required."""
         value = self.default_value
         return value if self.to_json is None else self.to_json(value)
 
 
 _DEFAULTS = Definition(task_name="", trigger_at=0, callback="")
-"""A definition with nothing but its defaults."""
+"""A definition in which every optional parameter has its default."""
 
 
 def _parse_method(value: object) -> str:
@@ -182,7 +182,7 @@ def _parse_payload(value: object) -> str:
     if isinstance(value, (dict, list)):
         value = encode_compact(value)
     if not isinstance(value, str):
-        # The payload is left out of the error: it may contain secrets.
+        # The error omits the payload, which may contain secrets.
         raise InvalidValue(
             f"{json_type(value)} is not accepted: expected a string, an object or a list"
         )
@@ -191,11 +191,11 @@ def _parse_payload(value: object) -> str:
 
 
 def _parse_base64(value: object) -> str:
-    """Return base64 (RFC 4648, section 4) in its one canonical form."""
+    """Return the canonical form of a base64 text (RFC 4648, section 4)."""
     if not isinstance(value, str):
         raise InvalidValue(f"{json_type(value)} is not accepted: expected a string of base64")
     if not _BASE64.fullmatch(value):
-        # The text is left out of the error: it may contain secrets.
+        # The error omits the text, which may contain secrets.
         raise InvalidValue(
             "the text is not base64: expected A-Z, a-z, 0-9, + and /, padded with = (RFC 4648)"
         )
@@ -221,7 +221,7 @@ def _parse_status(value: object) -> int | str:
 
 
 def _status_advice(value: object) -> str:
-    """Return what was expected in the place of a status."""
+    """Return advice for a value that is not an accepted status."""
     if isinstance(value, str) and "," in value:
         return "expected a list, such as [200, 204]"
     if value == "1xx" or (type(value) is int and 100 <= value < MIN_STATUS):
@@ -231,7 +231,7 @@ def _status_advice(value: object) -> str:
 
 def _parse_statuses(value: object, minimum: int = 1) -> tuple[int | str, ...]:
     statuses = _parse_each(value, _parse_status, minimum)
-    # Sorted and without repeats, so that equal sets of statuses make equal definitions.
+    # The statuses are sorted and deduplicated, so that equal sets make equal definitions.
     return tuple(sorted(dict.fromkeys(statuses), key=str))
 
 
@@ -247,7 +247,7 @@ def _parse_no_retry_statuses(value: object) -> tuple[int | str, ...]:
 
 
 def _parse_each(value: object, parse: Callable[[object], Any], minimum: int = 1) -> tuple[Any, ...]:
-    """Return the parsed value, or the parsed values of a list."""
+    """Return the parsed values of a list, or of a single value."""
     if not isinstance(value, list):
         return (parse(value),)
     if not minimum <= len(value) <= MAX_LIST_LENGTH:
@@ -265,7 +265,7 @@ def _parse_each(value: object, parse: Callable[[object], Any], minimum: int = 1)
 
 
 def _plain(parse: Callable[[object], Any]) -> Parser:
-    """Return a parser that needs nothing but the value."""
+    """Return a parser that ignores the context."""
     return lambda value, _: parse(value)
 
 
@@ -482,7 +482,7 @@ PARAMETERS = (
             label=label,
             is_code=True,
             column=OPTIONAL_URL,
-            # A notification has a value of its own in the database: see NOT_NOTIFIED.
+            # Notifications are stored with an empty URL: see NOT_NOTIFIED.
             to_json=lambda url: url or None,
         )
         for name, state, default, label in (
@@ -514,7 +514,7 @@ _ALIASES = {
     **dict.fromkeys(("status", "expected_status"), "expected_http_status"),
     **dict.fromkeys(("name", "id"), "task_name"),
 }
-"""Names that other schedulers have for a parameter."""
+"""Names of parameters in other schedulers, each with its name in callme."""
 _ADVICE = {
     **dict.fromkeys(
         ("cron", "cron_expression", "every", "interval", "recurring", "repeat", "rrule"),
@@ -525,7 +525,7 @@ _ADVICE = {
         "trigger_at names the zone, as in 2028-11-26T09:00[Europe/Berlin]",
     ),
 }
-"""Names of parameters that other schedulers have, each with the way to do without it."""
+"""Names of parameters in other schedulers, each with the way to do without it."""
 _NEAREST = Nearest([*_PARSERS, *_ALIASES])
 _REQUIRED = {parameter.name: parameter for parameter in PARAMETERS if parameter.is_required}
 _OPTIONAL = {parameter.name for parameter in PARAMETERS if not parameter.is_required}
@@ -545,16 +545,16 @@ def parse_definition(
     networks: AddressPolicy = _DEFAULT_NETWORKS,
     warnings: list[FieldError] | None = None,
 ) -> Definition:
-    """Return the definition that a request's body and its URL describe.
+    """Return the definition in the body and the URL of a request.
 
     :param body: the decoded JSON object.
     :param now: the server's time, from which relative times count: seconds since 1970.
-    :param task_name: the name in the URL, if it has one.
-    :param trigger_at: the time in the URL, if it has one.
-    :param networks: the addresses that callbacks may go to.
-    :param warnings: receives what is accepted and perhaps not meant.
-    :raises Invalid: with every field that is unknown, missing, out of bounds, of the wrong type,
-        or at odds with the URL.
+    :param task_name: the name in the URL, if any.
+    :param trigger_at: the time in the URL, if any.
+    :param networks: the policy about the addresses that callbacks may be sent to.
+    :param warnings: receives warnings about valid values that may not be intended.
+    :raises Invalid: with an error for every field that is unknown, missing, out of bounds, of the
+        wrong type, or different from the URL.
     """
     time_warnings: list[str] = []
     context = Context(now, networks, time_warnings.append)
@@ -591,7 +591,7 @@ def parse_definition(
 
 
 def _located(name: str, value: object, error: InvalidValue) -> Iterable[FieldError]:
-    """Return the errors in the value of a member."""
+    """Return the errors in the value of a member, each with its JSON Pointer."""
     if value is None and name in _OPTIONAL:
         error = InvalidValue(f"{error}; leave it out for the default", error.at)
     return error.located(pointer_token(name))
@@ -600,7 +600,7 @@ def _located(name: str, value: object, error: InvalidValue) -> Iterable[FieldErr
 def _parse_url_parts(
     task_name: str | None, trigger_at: str | None, context: Context, errors: list[FieldError]
 ) -> dict[str, Any]:
-    """Return the values of the parameters in the URL; add the errors in them to ``errors``."""
+    """Return the values of the parameters in the URL; add their errors to ``errors``."""
     values: dict[str, Any] = {}
     if task_name is None and trigger_at is None:
         return values

@@ -1,4 +1,4 @@
-"""Warnings about definitions that are valid and probably not meant."""
+"""Warnings about definitions that are valid but probably not intended."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from .transitions import PROMPT_ATTEMPTS, prompt_delay
 
 
 def may_need_warning(definition: Definition, now: float) -> bool:
-    """Return whether there may be a warning about more than its time; it is cheap to find out.
+    """Return whether :func:`warnings_about` may yield a warning besides those about the time.
+
+    This cheap test spares nearly every definition the full one.
 
     :param now: the server's time: seconds since 1970.
     """
     if definition.has_payload or definition.trigger_at < now:
         return True
-    # Nearly every definition is below this upper bound.
+    # This is an upper bound of the time that all attempts take.
     longest_prompt = 1 if definition.retry >= PROMPT_ATTEMPTS else 0
     longest = definition.retry * max(longest_prompt, *definition.retry_delay)
     return longest >= definition.max_delay
@@ -29,12 +31,12 @@ def warnings_about(
     now: float,
     about_time: Iterable[str] = (),
 ) -> Iterator[FieldError]:
-    """Yield a warning for each trait of a definition that its client perhaps did not mean.
+    """Yield a warning for each property of a definition that its client may not intend.
 
-    :param given: the names of the parameters that the client gave.
+    :param given: the names of the parameters in the request.
     :param now: the server's time: seconds since 1970.
-    :param about_time: warnings about its ``trigger_at``; the same time in the URL and in the body
-        has the same one.
+    :param about_time: warnings about ``trigger_at``; a time in both the URL and the body yields the
+        same warning twice.
     """
     for detail in dict.fromkeys(about_time):
         yield FieldError("/trigger_at", detail)
@@ -55,7 +57,7 @@ def warnings_about(
 
 
 def attempts_that_fit(definition: Definition, now: float) -> int:
-    """Return how many attempts can start before ``max_delay``, if each fails in its own minute."""
+    """Return the number of attempts that can start before ``max_delay`` if each fails at once."""
     most = 1 + definition.retry
     at = max(definition.trigger_at, floor_to_minute(now))
     delays, last = definition.retry_delay, definition.expires_at - 1
@@ -66,7 +68,7 @@ def attempts_that_fit(definition: Definition, now: float) -> int:
             at += prompt_delay(fitting)
         if at > last:
             return fitting
-    # The last delay repeats after this attempt.
+    # From here on the last delay repeats.
     if at > last:
         return most
     if delays[-1] == 0:
@@ -76,9 +78,11 @@ def attempts_that_fit(definition: Definition, now: float) -> int:
 
 
 def _prompt_attempts(begun: int, most: int, seconds: int) -> int:
-    """Return how many attempts start within some seconds of one, if ``retry_delay`` is 0.
+    """Return the number of the last attempt that starts in time, if ``retry_delay`` is 0.
 
-    :param begun: the number of that attempt.
+    :param begun: the number of the attempt that has started.
+    :param most: the number of the last attempt that ``retry`` allows.
+    :param seconds: the time that is left for starting attempts.
     """
     for number in range(begun, most):
         seconds -= prompt_delay(number)

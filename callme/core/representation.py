@@ -19,15 +19,15 @@ _UNLISTED = tuple(parameter.name for parameter in PARAMETERS if not parameter.is
 
 
 def task_to_dict(task: Task) -> dict[str, Any]:
-    """Return a task with its payload and attempts; the values of secret headers are masked.
+    """Return a task with its payload and attempts, and with the values of secret headers masked.
 
-    ``attempts_dropped`` and ``next`` are absent where there are no further attempts.
+    ``attempts_dropped`` and ``next`` are absent if there are no further attempts.
     """
     return _mark_damaged({**_task(task), **_attempts(task)}, task)
 
 
 def task_summary(task: Task) -> dict[str, Any]:
-    """Return a task for lists and errors: without payload, attempts and values of headers."""
+    """Return a task without payload, attempts and header values, for lists and errors."""
     members = _task(task)
     for name in _UNLISTED:
         members.pop(name, None)
@@ -37,12 +37,12 @@ def task_summary(task: Task) -> dict[str, Any]:
 
 
 def _mark_damaged(members: dict[str, Any], task: Task) -> dict[str, Any]:
-    """Replace the substitutes of unreadable values by null, and name those members."""
+    """Replace each unreadable value by null, and list the names of those members."""
     if task.damaged:
         damaged = {_DERIVED.get(name, name) for name in task.damaged}
-        # Of the attempts, only the unreadable ones are left out.
+        # The readable attempts stay; only the unreadable ones are missing.
         members |= dict.fromkeys(damaged & members.keys() - {"attempts"})
-        # The attempts left follow from the state and the retries.
+        # attempts_left depends on the state and the retries.
         if damaged & {"state", "retry", "attempts_used"}:
             members["attempts_left"] = None
         members["damaged"] = sorted(damaged)
@@ -54,13 +54,13 @@ _DERIVED = {
     "created_at_ms": "created_at",
     "finished_at_ms": "finished_at",
 }
-"""The members of JSON that come from columns of other names."""
+"""Names of JSON members by the columns that they come from, where the two differ."""
 
 
 def _task(task: Task) -> dict[str, Any]:
     members: dict[str, Any] = {"task": str(task.key)}
     members.update(zip(_NAMES, _values(task.definition), strict=True))
-    # The body of the request occurs once: as it was given.
+    # The payload is in the response once, in the form in which the client sent it.
     del members["payload" if members["payload_base64"] else "payload_base64"]
     for name, to_json in _TO_JSON:
         members[name] = to_json(members[name])
@@ -103,9 +103,9 @@ def _time(milliseconds: int | None) -> str | None:
 
 
 def encode_task(task: Task) -> str:
-    """Return what :func:`task_to_dict` returns as compact JSON, in a third of the time.
+    """Return the result of :func:`task_to_dict` as compact JSON, in a third of the time.
 
-    Most members of most tasks have their defaults, which are encoded once.
+    Most members of most tasks have their default, whose encoding is cached.
     """
     if task.damaged:
         return encode_compact(task_to_dict(task))
@@ -133,7 +133,7 @@ def encode_task(task: Task) -> str:
 
 
 def _token(text: str | None) -> str:
-    """Return a text without special characters, or null, as JSON."""
+    """Return the JSON of ``None`` or of a text that needs no escapes."""
     return "null" if text is None else f'"{text}"'
 
 
@@ -145,4 +145,4 @@ _ENCODED = tuple(
     else (f'"{p.name}":', p.to_json, p.default_value, f'"{p.name}":{encode_compact(p.default)}')
     for p in PARAMETERS
 )
-"""Of each parameter: its name in JSON, its conversion, its default, and the default's member."""
+"""For each parameter: its name, its conversion, its default, and the default's encoded member."""

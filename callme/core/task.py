@@ -1,4 +1,4 @@
-"""A task: its definition, its state, its attempts, and the claim on it."""
+"""The task: its definition, its state, its attempts, and the claim on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .times import MINUTE, Key, to_ms
 
 
 class State(str, Enum):
-    """State of a task. A task that awaits a retry is ``scheduled``."""
+    """State of a task. A task that waits for a retry is ``scheduled``."""
 
     SCHEDULED = "scheduled"
     RUNNING = "running"
@@ -33,7 +33,7 @@ class Reason(str, Enum):
 
 
 NOT_NOTIFIED = ""
-"""The ``on_failure`` of a notification, which no client can set: its failure is not notified."""
+"""The ``on_failure`` of a notification, whose own failure is not notified. No client can set it."""
 
 
 _NOTHING: Mapping[str, str] = {}
@@ -55,23 +55,23 @@ _IN_REPR = (
 class Definition(NamedTuple):
     """Definition of a task by its client: an attribute for each entry of ``PARAMETERS``.
 
-    It is a tuple because each request and each claim makes one, and tuples are made the fastest.
-
-    Attributes that may contain a secret are left out of its ``repr``, which tracebacks display.
+    The class is a named tuple because each request and each claim creates an instance, and tuples
+    are the fastest to create. Its ``repr``, which tracebacks display, omits attributes that may
+    contain a secret.
 
     :ivar trigger_at: the minute of the call: seconds since 1970.
-    :ivar payload: the body of the request as text; empty where it has none or is bytes.
-    :ivar payload_base64: the body of the request as bytes in base64.
+    :ivar payload: the body of the request as text; empty if there is none or if it is binary.
+    :ivar payload_base64: a binary body of the request, in base64.
     :ivar expected_http_status: statuses (``204``) and classes (``"2xx"``) that count as success;
         never empty.
     :ivar no_retry_http_status: statuses and classes after which no further attempt is made.
     :ivar retry: attempts after the first one.
     :ivar retry_delay: minutes between attempts; the last one repeats; never empty.
-    :ivar max_delay: minutes after ``trigger_at`` from which on no request starts.
+    :ivar max_delay: minutes after ``trigger_at``; no request starts later.
     :ivar timeout: seconds for the whole call, from connecting to the last byte.
-    :ivar on_failure: the URL to notify of the task's failure; ``None`` for that of the daemon.
+    :ivar on_failure: the URL to notify of the task's failure; ``None`` for the daemon's default.
     :ivar on_success: the URL to notify of the task's success.
-    :ivar labels: values by key, to find tasks by; they are not sent.
+    :ivar labels: values by key, by which lists filter tasks; they are not sent.
     """
 
     task_name: str
@@ -114,7 +114,7 @@ class Definition(NamedTuple):
 
     @property
     def expires_at(self) -> int:
-        """The time from which on no request starts: seconds since 1970."""
+        """The end of ``max_delay``: no request starts at this time or later. Seconds since 1970."""
         return self.trigger_at + MINUTE * self.max_delay
 
     def expects(self, status: int) -> bool:
@@ -131,24 +131,24 @@ def _matches(status: int, statuses: Container[int | str]) -> bool:
 
 
 MAX_ATTEMPTS = 1_000
-"""How many attempts of a task are on record: the last ones."""
+"""Maximum number of attempts of a task on record; older ones are deleted."""
 ATTEMPTS_PER_PAGE = 100
-"""How many attempts of a task are read, and are in a response, at a time."""
+"""Maximum number of attempts in one response, and in one query."""
 
 
 @frozen(kw_only=True)
 class Attempt:
-    """The record of one request that was made for a task.
+    """Record of one request for a task.
 
     :ivar number: 1 for the first attempt of a task; a reschedule does not restart it.
     :ivar started_at_ms: the start of the request: milliseconds since 1970.
     :ivar lateness_ms: the time from ``trigger_at`` to the start of the request.
-    :ivar duration_ms: the duration of the call; ``None`` when the daemon died during it.
-    :ivar status: the status of the response, if there was one.
+    :ivar duration_ms: the duration of the call; ``None`` if the daemon died during the call.
+    :ivar status: the status of the response, if any.
     :ivar reason: the reason for the failure; ``None`` for a success.
     :ivar body: the first 1 KiB of the response's body.
-    :ivar node: the name of the daemon that made it; ``None`` for one made by a version of callme
-        in which daemons had no names.
+    :ivar node: the name of the daemon that made the request; ``None`` for a request by a version of
+        callme in which daemons had no names.
     """
 
     number: int
@@ -164,20 +164,20 @@ class Attempt:
 
 @frozen(kw_only=True)
 class Task:
-    """A task in the store.
+    """Task in the store.
 
     :ivar due_at: the earliest start of the next attempt: seconds since 1970; ``None`` unless the
         task is ``scheduled``.
-    :ivar attempts_used: attempts, of the ``1 + retry``, since the task was last put or rescheduled.
+    :ivar attempts_used: attempts since the task was last put or rescheduled, of ``1 + retry``.
     :ivar created_at_ms: milliseconds since 1970, as is ``finished_at_ms``.
-    :ivar attempts: a page of the attempts on record, with those before a reschedule, in order;
-        ``None`` where the query did not read them.
+    :ivar attempts: a page of the attempts on record in order, including those before a reschedule;
+        ``None`` if the query did not read them.
     :ivar first_attempt: the number of the first attempt on record; 1 unless there were more than
         :data:`MAX_ATTEMPTS`.
     :ivar last_attempt: the number of the last attempt on record; 0 without any.
     :ivar damaged: the names of the members whose stored values cannot be read. The attributes
-        hold substitutes in their place, which no response displays.
-    :ivar row_key: the key of a task whose stored name or minute cannot be read; else ``None``.
+        contain substitutes instead, which no response displays.
+    :ivar row_key: the key of a task whose stored name or minute cannot be read; otherwise ``None``.
     """
 
     definition: Definition
@@ -201,7 +201,7 @@ class Task:
 
     @property
     def is_corrupt(self) -> bool:
-        """Return whether a part of the stored task cannot be read."""
+        """Return whether a stored value of the task cannot be read."""
         return bool(self.damaged)
 
     @property
@@ -223,7 +223,7 @@ def new_task(definition: Definition, now: float, replaced: Task | None = None) -
     """Return the task that a new definition creates, or that replaces another task.
 
     :param now: seconds since 1970.
-    :param replaced: the other task, whose attempts stay on record.
+    :param replaced: the task to replace, whose attempts stay on record.
     """
     return Task(
         definition=definition,
@@ -242,16 +242,16 @@ def new_task(definition: Definition, now: float, replaced: Task | None = None) -
 
 @frozen(kw_only=True)
 class Claim:
-    """The right of one daemon to make one attempt of a task, which is counted already.
+    """Right of one daemon to make one attempt of a task, which is already counted.
 
-    :ivar task_id: the store's own number of the task.
+    :ivar task_id: the primary key of the task in the store.
     :ivar number: the number of the attempt. The store accepts a result only with the ``task_id``,
-        ``number`` and ``token`` of the present claim.
-    :ivar attempts_used: as in :class:`Task`, with this attempt.
+        ``number`` and ``token`` of the current claim.
+    :ivar attempts_used: as in :class:`Task`, including this attempt.
     :ivar claimed_at_ms: milliseconds since 1970.
     :ivar host: the ``host:port`` of the callback.
     :ivar node: the name of the daemon.
-    :ivar token: a number that identifies the claim where several daemons share a database.
+    :ivar token: a number that identifies the claim if several daemons share a database.
     :ivar created_at_ms: when the definition was put: milliseconds since 1970.
     :ivar rescheduled_from: the task's ``trigger_at`` before it was last rescheduled.
     """
@@ -274,17 +274,17 @@ class ClaimLost(Exception):
 
 @frozen(kw_only=True)
 class Outcome:
-    """The outcome of one call.
+    """Outcome of one call.
 
     :ivar started_at_ms: the start of the request: milliseconds since 1970.
-    :ivar duration_ms: ``None`` when the daemon died during the call.
+    :ivar duration_ms: ``None`` if the daemon died during the call.
     :ivar status: the status of the response, if one arrived.
     :ivar reason: the reason for the lack of a status; ``None`` when there is one.
     :ivar detail: a sentence for a person; empty when the status is enough.
-    :ivar retry_after: the earliest start of the next attempt, as in the response's
+    :ivar retry_after: the earliest start of the next attempt, by the response's
         ``Retry-After``: seconds since 1970.
-    :ivar stale_connection: whether the endpoint closed a kept connection just as it was used
-        again, so that the failure says nothing about the endpoint.
+    :ivar stale_connection: whether the endpoint closed an idle connection just as it was reused, so
+        that the failure does not indicate a fault of the endpoint.
     """
 
     started_at_ms: int
@@ -299,11 +299,11 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Transition:
-    """The change of a task's state after an attempt, and the record of the attempt.
+    """Change of a task's state after an attempt, and the record of the attempt.
 
     :ivar due_at: the earliest start of the next attempt: seconds since 1970; ``None`` unless the
         new state is ``scheduled``.
-    :ivar attempt: ``None`` when no request was made.
+    :ivar attempt: ``None`` if no request was made.
     """
 
     state: State

@@ -1,4 +1,4 @@
-"""Times and keys of tasks: parsing, formatting, and JSON Schemas of both.
+"""Times and keys of tasks: their parsers, formats and JSON Schemas.
 
 All times are UTC. A time is in seconds since 1970 unless its name ends in ``_ms`` (milliseconds).
 A ``trigger_at`` is always a whole minute.
@@ -19,24 +19,24 @@ from .json_schema import Schema, string
 from .text import durations, zones
 
 MINUTE = 60
-"""Seconds of a minute."""
+"""Seconds in a minute."""
 MAX_TIMESTAMP = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second that callme accepts."""
 MAX_NAME_LENGTH = 255
 
 _KEY_TAIL = len('@253402300799"')
-"""Characters of the longest minute at the end of a quoted key."""
+"""Length in characters of the longest ``@<trigger_at>`` at the end of a quoted key."""
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 _RELATIVE = re.compile(r"\+([0-9]{1,12})([mhd])")
 _PRESENT = ("+0m", "0m", "now")
-"""The forms of the present minute."""
+"""The texts that mean the current minute."""
 _UNIX = re.compile(r"([0-9]{1,21})(?:\.[0-9]{1,21})?")
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.[0-9]+)?)?"
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
 )
-# RFC 9557, without its tags: a time zone, with or without the mark "!", which changes nothing for
-# a zone that callme must understand anyway.
+# RFC 9557 without its tags. The critical flag "!" before a time zone is accepted and has no effect:
+# callme refuses an unknown zone in any case.
 _ZONED = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)"
     r"([Zz]|[+-][0-9]{2}:?[0-9]{2})?\[!?([A-Za-z0-9_.+/-]{1,64})\]"
@@ -53,7 +53,7 @@ NO_RECURRING = (
     "callme has no recurring tasks: "
     "docs/migrating.md, section From cron, has two ways to repeat a task"
 )
-"""The error for an attempt to repeat a task."""
+"""The error for recurring schedules."""
 _SEPARATORS = "expected separators in it, such as 2028-11-26T09:00Z"
 _COMPACT_MINUTE = re.compile(r"(?:19|20|21)\d\d(?:0\d|1[0-2])[0-3]\d[0-2]\d[0-5]\d")
 """A date and a time of 12 digits, without seconds."""
@@ -106,9 +106,9 @@ _FORMS_WITHOUT_MEANING = (
         "a year and a month have no fixed length: expected weeks, days, hours, minutes, seconds",
     ),
 )
-"""Texts that clients send and that are not accepted, each with the way out."""
+"""Patterns of frequent invalid times, each with advice for the client."""
 
-# No pattern needs to exclude surrogates, which the parser refuses: UTF-8 has none.
+# The patterns do not exclude surrogates: the JSON parser refuses them, and UTF-8 has none.
 _IN_NAMES = _NOT_IN_NAMES.pattern.replace(r"\ud800-\udfff", "").replace("[", "[^")
 _ABSOLUTE = f"{_UNIX.pattern}|{_RFC3339.pattern}|{_ZONED.pattern}"
 NAME_SCHEMA = string(
@@ -156,13 +156,13 @@ class Key:
 
     @classmethod
     def of_row(cls, number: int) -> Key:
-        """Return the identifier of the task in a row, whose name or minute cannot be read."""
+        """Return the identifier of a row whose stored name or minute cannot be read."""
         return cls("", number)
 
     @property
     def row_number(self) -> int | None:
-        """The number of the row, if that identifies the task; ``None`` otherwise."""
-        # No task has an empty name.
+        """The number of the row if it identifies the task; otherwise ``None``."""
+        # Only keys of rows have an empty name.
         return None if self.task_name else self.trigger_at
 
     def __str__(self) -> str:
@@ -170,47 +170,48 @@ class Key:
 
 
 def quoted_key(key: Key) -> str:
-    """Return a key for the log; of a long one the middle is left out, and the minute stays."""
+    """Return a key for the log; the middle of a long name is omitted."""
     return quoted(str(key), tail=_KEY_TAIL)
 
 
 def floor_to_minute(seconds: float) -> int:
-    """Return the begin of the minute that contains a time."""
+    """Return the start of the minute that contains a time; all in seconds since 1970."""
     return math.floor(seconds / MINUTE) * MINUTE
 
 
 def ceil_to_minute(seconds: float) -> int:
-    """Return the begin of the first minute that begins at a time or later."""
+    """Return the start of the first minute that starts at a time or later."""
     return math.ceil(seconds / MINUTE) * MINUTE
 
 
 def next_minute(now: float) -> int:
-    """Return the begin of the first minute that begins after ``now``."""
+    """Return the start of the first minute that starts after ``now``."""
     return floor_to_minute(now) + MINUTE
 
 
 Warn = Callable[[str], None]
-"""Receives a sentence about an input that is accepted and perhaps not meant."""
+"""Receiver of a sentence about an input that is valid but may not be intended."""
 
 
 def _ignore(warning: str) -> None:
-    """Receive a warning that is not reported."""
+    """Discard a warning."""
 
 
 def parse_trigger(value: object, now: float, warn: Warn = _ignore) -> int:
-    """Return the minute that a ``trigger_at`` means at the time ``now``.
+    """Return the minute of a ``trigger_at``, in seconds since 1970.
 
     An absolute time is rounded down to its minute. A duration is rounded up, except for ``now``
-    and ``+0m``, which are the present minute.
+    and ``+0m``, which mean the current minute.
 
-    :param warn: called for a local time that its zone skips or has twice.
-    :raises InvalidValue: when it has none of the accepted forms, or is before 1970 or after the
-        year 9999.
+    :param now: the time from which durations count: seconds since 1970.
+    :param warn: called for a local time that its zone skips or repeats.
+    :raises InvalidValue: when the value has none of the accepted forms, or is before 1970 or after
+        the year 9999.
     """
     if isinstance(value, str):
         if value in _PRESENT:
             return floor_to_minute(now)
-        # The most frequent form has a pattern of its own, which is faster.
+        # Durations are the most frequent form, and this pattern is the fastest.
         if match := _RELATIVE.fullmatch(value):
             return _bounded(ceil_to_minute(now + int(match[1]) * _UNITS[match[2]]), value)
         if match := _UNIX.fullmatch(value):
@@ -223,7 +224,7 @@ def parse_trigger(value: object, now: float, warn: Warn = _ignore) -> int:
 def parse_absolute(value: object) -> int:
     """Return the minute that contains an absolute ``trigger_at``.
 
-    :raises InvalidValue: as :func:`parse_trigger` does, and for a duration.
+    :raises InvalidValue: under the conditions of :func:`parse_trigger`, and for a duration.
     """
     try:
         return _parse_absolute(value, _EXPECTED_ABSOLUTE)
@@ -251,8 +252,8 @@ def _parse_absolute(value: object, expected: str, warn: Warn = _ignore) -> int:
 
 
 def _advice(value: str) -> str:
-    """Return the way out for a text that is not a time; empty where none is known."""
-    # No form is longer, and the patterns need not be fast.
+    """Return advice for a text that is not a time; empty if there is none."""
+    # The patterns are slow for long texts, and no accepted form has more than 100 characters.
     if len(value) <= 100:
         for pattern, advice in _FORMS_WITHOUT_MEANING:
             if pattern.fullmatch(value):
@@ -273,7 +274,7 @@ def _from_rfc9557(match: re.Match[str], warn: Warn) -> int:
             if warning:
                 warn(warning)
             return timestamp
-        # Z states no local offset (RFC 9557, section 2.2), so that nothing can disagree.
+        # Z states that the local offset is unknown (RFC 9557, section 2.2), so it matches any zone.
         local_offset = zones.offset_at(timestamp, name)
     except (ValueError, OverflowError) as error:
         reason = error if isinstance(error, InvalidValue) else "it is out of range"
@@ -318,7 +319,7 @@ def _bounded(seconds: int, value: object) -> int:
 
 
 def _from_number(seconds: float, value: object, warn: Warn = _ignore) -> int:
-    """Return the minute of a Unix timestamp, whose fraction of a second is dropped."""
+    """Return the minute of a Unix timestamp; a fraction of a second is discarded."""
     if 0 <= seconds < MAX_TIMESTAMP + 1:
         if _COMPACT_MINUTE.fullmatch(str(value)):
             warn(f"{value} is a Unix timestamp; a date has separators, as in 2028-11-26T09:00Z")
@@ -357,7 +358,7 @@ def parse_task_name(value: object) -> str:
 def check_minute(seconds: int) -> int:
     """Return the minute of a task, unchanged.
 
-    :raises InvalidValue: when it is no whole minute from 1970 to the year 9999.
+    :raises InvalidValue: when it is not a whole minute from 1970 to the year 9999.
     """
     if not 0 <= seconds <= MAX_TIMESTAMP or seconds % MINUTE:
         raise InvalidValue(f"{seconds} is not a minute from 1970 to the year 9999")
@@ -365,7 +366,7 @@ def check_minute(seconds: int) -> int:
 
 
 def is_key(task_name: object, trigger_at: object) -> bool:
-    """Return whether two stored values are the name and the minute of a task."""
+    """Return whether two stored values are a valid name and a valid minute."""
     return (
         type(task_name) is str
         and type(trigger_at) is int
@@ -377,10 +378,9 @@ def is_key(task_name: object, trigger_at: object) -> bool:
 
 
 def parse_key(text: str) -> Key:
-    """Return the key that a text ``<task_name>@<trigger_at>`` or ``@<number>`` stands for.
+    """Return the key in a text ``<task_name>@<trigger_at>`` or ``@<number>``.
 
-    :raises InvalidValue: when it is neither the number of a row nor a name, one ``@`` and an
-        absolute time.
+    :raises InvalidValue: when the text has neither form, or its time is not absolute.
     """
     if match := _ROW.fullmatch(text):
         return Key.of_row(int(match[1]))
@@ -394,23 +394,26 @@ def parse_key(text: str) -> Key:
 
 
 def name_with_at(when: str) -> str:
-    """Return the error of a text after ``@`` in a URL that belongs to a name, if it does."""
-    # Each accepted time begins so.
+    """Return the error for an ``@`` in the name of a task in a URL; empty if a time follows it.
+
+    :param when: the text after the ``@``.
+    """
+    # Every accepted time begins with this pattern.
     if _TIME_BEGIN.match(when):
         return ""
     return f"{quoted(when)} is not a time: '@' separates name and time, and a name has no '@'"
 
 
 def to_ms(seconds: float) -> int:
-    """Return a time in milliseconds, rounded down."""
+    """Return a time in seconds as milliseconds, rounded down."""
     return int(seconds * 1000)
 
 
 def rfc3339(milliseconds: int) -> str:
     """Return a time in milliseconds since 1970 as RFC 3339 with milliseconds, in UTC.
 
-    A time after the year 9999, which a ``max_delay`` can reach, is the end of that year: RFC 3339
-    has no later one.
+    A time after the year 9999, which the end of a ``max_delay`` can be, becomes the end of that
+    year, the last time that RFC 3339 can express.
     """
     seconds, rest = divmod(min(milliseconds, 1000 * MAX_TIMESTAMP + 999), 1000)
     return f"{_second(seconds)}.{rest:03d}Z"

@@ -1,4 +1,4 @@
-"""Every decision about a task: the effect of a put, of a reschedule, of an attempt."""
+"""Decisions about the state of a task: the effects of a put, a reschedule and an attempt."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .task import Attempt, Claim, Definition, Outcome, Reason, State, Task, Tran
 from .times import MAX_TIMESTAMP, MINUTE, ceil_to_minute, floor_to_minute, rfc3339
 
 PROMPT_ATTEMPTS = 10
-"""Number of attempts of a task that may follow each other without a delay."""
+"""Maximum number of attempts of a task that follow each other without a delay."""
 
 
 class PutCondition(Enum):
-    """The precondition of a put (RFC 9110, section 13.1)."""
+    """Precondition of a put (RFC 9110, section 13.1)."""
 
     NONE = "no condition"
     MUST_EXIST = "If-Match: *"
@@ -21,7 +21,7 @@ class PutCondition(Enum):
 
 
 class PutOutcome(Enum):
-    """The effect of a put, or the cause for which it is refused."""
+    """Effect of a put, or the reason for its refusal."""
 
     CREATED = "no task existed under the key; the new one does now"
     REPLACED = "a scheduled task existed; it has the new definition now"
@@ -36,9 +36,9 @@ class PutOutcome(Enum):
 def decide_put(
     existing: Task | None, definition: Definition, condition: PutCondition, now: float
 ) -> PutOutcome:
-    """Return what a put does at ``now`` (seconds since 1970).
+    """Return the effect of a put at ``now`` (seconds since 1970).
 
-    :param existing: the task under the key of the definition.
+    :param existing: the task under the key of the definition, if any.
     """
     if existing is None:
         if condition is PutCondition.MUST_EXIST:
@@ -63,11 +63,11 @@ def _decide_put_on(
 
 
 class MoveDecision(Enum):
-    """The effect of a reschedule on one task, or the cause for which the task stays."""
+    """Effect of a reschedule on one task, or the reason why the task stays."""
 
     MOVE = "it moves"
     RUNNING = "it is running"
-    NOT_FAILED = "it has not failed, and only failed tasks were asked for"
+    NOT_FAILED = "it has not failed, and only failed tasks were selected"
     TOO_LATE = "it could not start any more at the new time"
     DAMAGED = "its stored values cannot be read"
 
@@ -75,10 +75,11 @@ class MoveDecision(Enum):
 def decide_move(
     state: State, expires_at: int, now: float, *, include_all_states: bool
 ) -> MoveDecision:
-    """Return what a reschedule does with a task.
+    """Return the effect of a reschedule on a task.
 
-    :param expires_at: the second from which on no request may start at the new time.
-    :param include_all_states: whether tasks move that have not failed.
+    :param expires_at: the end of ``max_delay`` after the new time: seconds since 1970.
+    :param now: seconds since 1970.
+    :param include_all_states: whether tasks that have not failed move as well.
     """
     if state is State.RUNNING:
         return MoveDecision.RUNNING
@@ -88,7 +89,10 @@ def decide_move(
 
 
 def decide_after_attempt(claim: Claim, outcome: Outcome, now: float) -> Transition:
-    """Return what becomes of a task whose attempt ended at ``now`` with ``outcome``."""
+    """Return the transition of a task after an attempt.
+
+    :param now: the end of the attempt: seconds since 1970.
+    """
     definition = claim.definition
     if outcome.status is not None and definition.expects(outcome.status):
         return Transition(
@@ -118,13 +122,16 @@ def decide_after_attempt(claim: Claim, outcome: Outcome, now: float) -> Transiti
 def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
     """Return the time of the attempt after one that failed at ``now``, in seconds since 1970.
 
-    Normally that is the whole minute nearest to ``retry_delay`` minutes after the
-    attempt ended, so that a delay of 1 is half a minute or more; 0 is at once for the first
-    :data:`PROMPT_ATTEMPTS` attempts. After that, each attempt waits a second longer than the one
-    before, up to a minute: one task must not flood an endpoint. A ``Retry-After`` postpones
-    the attempt to the minute it names, but not past the last one that ``max_delay`` allows. After
-    an interrupted attempt or a stale connection, for which the endpoint is not to blame, the next
-    attempt follows at once.
+    Normally the time is the whole minute nearest to ``retry_delay`` minutes after the end of the
+    attempt, so that a delay of 1 is between half a minute and one and a half.
+
+    - With a delay of 0, the first :data:`PROMPT_ATTEMPTS` attempts follow at once. After that, each
+      waits a second longer than the previous one, up to a minute, so that one task cannot flood an
+      endpoint.
+    - A ``Retry-After`` postpones the attempt to the first minute at or after its time, but not past
+      the last minute that ``max_delay`` allows.
+    - After an interrupted attempt or a stale connection, neither of which is the fault of the
+      endpoint, the next attempt follows at once.
     """
     definition = claim.definition
     is_cut_off = outcome.reason is Reason.INTERRUPTED and outcome.retry_after is None
@@ -138,8 +145,8 @@ def next_attempt_at(claim: Claim, outcome: Outcome, now: float) -> int:
         seconds = prompt_delay(claim.attempts_used)
         due_at = math.ceil(now + seconds) if seconds else floor_to_minute(now)
     if outcome.retry_after is not None:
-        asked = ceil_to_minute(min(outcome.retry_after, MAX_TIMESTAMP))
-        due_at = max(due_at, min(asked, definition.expires_at - MINUTE))
+        requested = ceil_to_minute(min(outcome.retry_after, MAX_TIMESTAMP))
+        due_at = max(due_at, min(requested, definition.expires_at - MINUTE))
     return due_at
 
 
@@ -156,7 +163,7 @@ def is_too_late(definition: Definition, now: float) -> bool:
 def too_late(definition: Definition, *, was_paused: bool = False) -> Transition:
     """Return the failure of a task for which no request may start any more.
 
-    :param was_paused: whether an operator had paused the calls to its host.
+    :param was_paused: whether an operator had paused calls to its host.
     """
     detail = (
         f"no request could start before {rfc3339(definition.expires_at * 1000)}, "
@@ -174,7 +181,7 @@ def unreadable(error: str) -> Transition:
 
 
 def interrupted(claim: Claim) -> Outcome:
-    """Return the outcome of an attempt that ended unobserved."""
+    """Return the outcome of an attempt whose end callme did not observe."""
     return Outcome(
         started_at_ms=claim.claimed_at_ms,
         reason=Reason.INTERRUPTED,
@@ -185,7 +192,7 @@ def interrupted(claim: Claim) -> Outcome:
 def caller_failed(claim: Claim, now: float) -> Outcome:
     """Return the outcome of an attempt that an error in callme itself ended at ``now``.
 
-    The error may end the next attempt too, which therefore waits for the next minute at least.
+    The error may recur, so the next attempt waits at least until the next minute.
     """
     return Outcome(
         started_at_ms=claim.claimed_at_ms,

@@ -1,1 +1,1 @@
-"""Texts that people write: durations, names of time zones, misspelt words."""
+"""Text that people write: durations, names of time zones, labels, misspelt words."""

@@ -1,8 +1,8 @@
-"""The encoder of compact JSON: no white space, and no escapes of what UTF-8 can express."""
+"""The encoder of compact JSON, without white space, and without escapes where UTF-8 suffices."""
 
 from __future__ import annotations
 
 import json
 
 encode_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Returns a value as JSON. For these options, :func:`json.dumps` makes an encoder each time."""
+"""Return a value as compact JSON. :func:`json.dumps` would create an encoder for each call."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 _SECONDS = (604_800, 86_400, 3_600, 60, 1)
-"""Seconds of a week, a day, an hour, a minute and a second: the order of a duration's parts."""
+"""Seconds in a week, a day, an hour, a minute and a second: the units in a duration's order."""
 _COUNT = "[0-9]{1,12}"
-# The look-ahead demands a part: each one alone is optional.
+# Each part is optional; the look-ahead requires at least one.
 PATTERN = (
     rf"\+?(?:(?=[0-9])(?:({_COUNT})w)?(?:({_COUNT})d)?(?:({_COUNT})h)?(?:({_COUNT})m)?"
     rf"(?:({_COUNT})s)?"
@@ -19,7 +19,7 @@ _DURATION = re.compile(PATTERN)
 
 
 def parse_duration(text: str) -> float | None:
-    """Return the seconds of a duration; ``None`` where the text is none."""
+    """Return the seconds of a duration; ``None`` if the text is not a duration."""
     match = _DURATION.fullmatch(text)
     if match is None:
         return None
@@ -31,7 +31,7 @@ def parse_duration(text: str) -> float | None:
 
 
 def rough_duration(seconds: float) -> str:
-    """Return a duration for people, in its largest fitting unit: ``3 days``."""
+    """Return a duration as text in its largest fitting unit, such as ``3 days``."""
     for unit, length in (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
             count = int(seconds / length)

@@ -1,4 +1,4 @@
-"""The way out for a body that is not JSON: the mistake that a client has probably made."""
+"""Hints for invalid JSON: the probable mistake of the client, and its repair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FILE_NAME = re.compile(rb"@.*|[A-Za-z0-9_./\\:-]+\.json\s*", re.DOTALL)
 _YAML = re.compile(rb"(?:---\s+)?[A-Za-z_]+:\s")
 _OBJECT_AFTER_OBJECT = re.compile(rb"\}[ \t\r]*\n\s*\{")
 _UTF16 = re.compile(rb"\xff\xfe|\xfe\xff|\x00?[{\[]\x00")
-"""A byte order mark that some Windows programs write, or a bracket of two bytes."""
+"""A byte order mark, which some Windows programs write, or a bracket in two bytes."""
 _COMMENT = "JSON has no comments"
 _BEGINS = (
     (_FILE_NAME, f"is the name of a file: send its content, {_FILE}"),
@@ -29,7 +29,7 @@ _BEGINS = (
     (_YAML, "looks like YAML: {expected}"),
     (re.compile(rb"#|//|/\*"), f"begins with a comment, and {_COMMENT}: {{expected}}"),
 )
-"""Beginnings of bodies that are not JSON, each with its meaning and the way out."""
+"""Beginnings of invalid bodies, each with its meaning and the repair."""
 _FOUND = {'"': "a double quote", "'": "a single quote", "\\": "a backslash"}
 _REPAIRS = (
     (r"'", "names and strings take double quotes"),
@@ -49,7 +49,7 @@ _REPAIRS = (
     (r"\t", r"a tab in a string is written \t"),
     (r"[\x00-\x1f]|[^\S ]|[\u200b\ufeff]", "this character is invisible: leave it out"),
 )
-"""Beginnings of the rest of a text at an error, each with the likely repair."""
+"""Text at the position of an error, each with the likely repair."""
 _COMPILED = tuple((re.compile(pattern), repair) for pattern, repair in _REPAIRS)
 _EXPECTED = {
     "Expecting property name": "names take double quotes, and no comma follows the last member",
@@ -60,12 +60,12 @@ _EXPECTED = {
     "Unterminated string": "a double quote is missing at its end, or the body is cut off",
     "Illegal trailing comma": "leave it out",
 }
-"""The beginnings of the errors of Python's JSON decoder, each with the likely repair."""
+"""Beginnings of the messages of Python's JSON decoder, each with the likely repair."""
 _WHITE_SPACE = " \t\r\n"
 
 
 def object_hint(data: bytes, error: str) -> str:
-    """Return the error of a body that is refused as an object; empty where ``error`` suffices.
+    """Return the error for a body that is not a JSON object; empty if ``error`` suffices.
 
     :param error: the decoder's error.
     """
@@ -76,7 +76,7 @@ def object_hint(data: bytes, error: str) -> str:
 
 
 def batch_hint(data: bytes, error: str) -> str:
-    """Return the error of a body that is refused as a batch; empty where ``error`` suffices.
+    """Return the error for a body that is not a batch; empty if ``error`` suffices.
 
     :param error: the decoder's error.
     """
@@ -97,7 +97,7 @@ def batch_hint(data: bytes, error: str) -> str:
 
 
 def value_hint(value: object) -> str:
-    """Return the way out for a JSON value that is not an object; empty where none is known."""
+    """Return a hint for a JSON value that is not an object; empty if there is none."""
     if isinstance(value, list):
         return "; POST /batch takes a list of tasks"
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
@@ -106,8 +106,9 @@ def value_hint(value: object) -> str:
 
 
 def syntax_hint(text: str, at: int, error: str) -> str:
-    """Return what a text that is not JSON has at an index, and the likely repair.
+    """Return the character at the position of a syntax error, and the likely repair.
 
+    :param at: the index of the error in ``text``.
     :param error: the message of Python's JSON decoder.
     """
     in_string = error.startswith("Invalid")
@@ -118,7 +119,7 @@ def syntax_hint(text: str, at: int, error: str) -> str:
         return f": {repair}"
     if at >= len(text):
         return ", found the end: the body is cut off"
-    # Any longer part of the text may be a secret.
+    # The hint quotes one character only, because the text may contain secrets.
     found = text[at]
     for pattern, words in _COMPILED:
         if match := pattern.match(text, at):
@@ -128,16 +129,16 @@ def syntax_hint(text: str, at: int, error: str) -> str:
 
 
 def utf8_hint(error: UnicodeDecodeError) -> str:
-    """Return the likely encoding of bytes that are not UTF-8, and the repair."""
+    """Return the likely cause of bytes that are not UTF-8."""
     if error.end == len(error.object) and error.reason == "unexpected end of data":
         return ": the body is cut off within a character"
     return ", as in Latin-1 or Windows-1252; JSON is UTF-8 (RFC 8259, section 8.1)"
 
 
 def _body_hint(data: bytes, error: str, expected: str) -> str:
-    """Return the error for the beginning of a body; empty where it tells nothing.
+    """Return an error based on the beginning of a body; empty if that gives no hint.
 
-    :param expected: what the body should be.
+    :param expected: a description of a valid body.
     """
     text = data.lstrip()
     for pattern, meaning in _BEGINS:
@@ -149,6 +150,6 @@ def _body_hint(data: bytes, error: str, expected: str) -> str:
 
 
 def _second_object(data: bytes) -> int:
-    """Return the number of the line that begins another object after one; 0 where none does."""
+    """Return the number of the line on which a second object begins; 0 if there is none."""
     found = _OBJECT_AFTER_OBJECT.search(data)
     return 1 + data.count(b"\n", 0, found.end()) if found else 0

@@ -1,4 +1,4 @@
-"""Labels of a task: values by key, and the text ``key:value`` that selects one."""
+"""Labels of a task: values by key, and the text ``key:value`` that selects tasks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..json_schema import Schema, string
 MAX_LABELS = 16
 MAX_VALUE_LENGTH = 256
 _KEY = re.compile(r"[a-z0-9_.-]{1,64}")
-# PostgreSQL stores no NUL, and an operator sees no other control character.
+# PostgreSQL cannot store NUL, and other control characters are invisible to the operator.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 LABEL_PATTERN = rf"{_KEY.pattern}:[^\x00-\x1f\x7f-\x9f]{{0,{MAX_VALUE_LENGTH}}}"
-"""Regular expression of the text that selects a label, in the dialect of JSON Schema too."""
+"""Regular expression of ``key:value``, valid in the dialect of JSON Schema too."""
 LABELS_SCHEMA: Schema = {
     "type": "object",
     "maxProperties": MAX_LABELS,
@@ -26,8 +26,8 @@ LABELS_SCHEMA: Schema = {
 def parse_labels(value: object) -> dict[str, str]:
     """Return the labels of a task, in the order of their keys.
 
-    :raises InvalidValue: with all labels that are wrong, when the value is not an object of at most
-        16 such labels.
+    :raises InvalidValue: when the value is not an object of at most 16 labels; and with an error
+        for each invalid label.
     """
     if not isinstance(value, dict):
         raise InvalidValue(
@@ -49,14 +49,14 @@ def parse_labels(value: object) -> dict[str, str]:
             errors.append(error)
     if errors:
         raise InvalidMembers(errors)
-    # Sorted, so that the same labels make the same text in the database.
+    # The labels are sorted, so that equal labels have the same text in the database.
     return dict(sorted(value.items()))
 
 
 def parse_label(text: str) -> tuple[str, str]:
-    """Return the key and the value that a text ``key:value`` selects.
+    """Return the key and the value in a text ``key:value``.
 
-    :raises InvalidValue: when no task can have such a label.
+    :raises InvalidValue: when the text is not a valid label.
     """
     key, separator, value = text.partition(":")
     if not separator:

@@ -1,4 +1,4 @@
-"""The nearest of a set of words, for the texts of errors: the end of a misspelling is short."""
+"""The nearest of a set of words to a misspelt word, for suggestions in errors."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from bisect import bisect
 from collections.abc import Iterable
 
 _MIN_COMMON = 3
-"""Characters that a word must share with a misspelling."""
+"""Minimum length of the common beginning or end of a word and a misspelling."""
 _NEIGHBOURS = 3
-"""Words before and after a misspelling that are compared: a word with which another one begins is
-not the nearest in their order."""
+"""Number of words before and after a misspelling in alphabetical order that are compared: the
+direct neighbour may be a longer word with the same beginning."""
 
 
 class Nearest:
-    """A set of words, and the one that shares the longest beginning or end with a text.
+    """Set of words, searched for the word with the longest common beginning or end with a text.
 
-    A search takes logarithmic time, so that a large body full of misspellings stays cheap.
-    Upper and lower case are the same, and underscores and hyphens make no difference.
+    A search takes logarithmic time, so that a large body full of misspellings stays cheap. Case,
+    underscores and hyphens are ignored.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
@@ -25,7 +25,10 @@ class Nearest:
         self._backward = sorted((_folded(word)[::-1], word) for word in words)
 
     def find(self, text: str) -> str | None:
-        """Return the nearest word; ``None`` where none shares three characters and a half."""
+        """Return the nearest word; ``None`` if no word is near.
+
+        A near word has at least three characters, and half of the shorter text, in common with it.
+        """
         text = _folded(text)
         candidates = [
             *_neighbours(self._forward, text),
@@ -41,7 +44,7 @@ def _folded(word: str) -> str:
 
 
 def _neighbours(words: list[tuple[str, str]], text: str) -> list[tuple[int, int, str]]:
-    """Return the words beside a text: common length, the negative of the rest's, and the word."""
+    """Return the neighbours of a text as ``(common length, minus the rest's length, word)``."""
     at = bisect(words, (text,))
     return [
         (common := _common_length(key, text), common - len(key), word)

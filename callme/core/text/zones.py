@@ -1,7 +1,7 @@
-"""Time zones by name, from the ``tzdata`` package: the same on every machine.
+"""Time zones by name, from the ``tzdata`` package.
 
-The system's own database, which :mod:`zoneinfo` prefers, differs between machines, and so would
-the minute of a task.
+The system's own database, which :mod:`zoneinfo` prefers, differs between machines: the same task
+would be called at different times.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .nearest import Nearest
 
 @lru_cache(maxsize=1)
 def zone_names() -> frozenset[str]:
-    """Return the name of every known zone."""
+    """Return the names of all zones."""
     return frozenset(files("tzdata").joinpath("zones").read_text("ascii").split())
 
 
@@ -28,11 +28,11 @@ def _nearest() -> Nearest:
 
 @lru_cache(maxsize=1024)
 def zone(name: str) -> tzinfo:
-    """Return the zone of a name.
+    """Return the zone with a name.
 
-    :raises InvalidValue: when there is none; the text names the nearest one.
+    :raises InvalidValue: when there is none; the text suggests the nearest name.
     """
-    # Only a known name becomes a path.
+    # The name becomes a path, so it must be a known one.
     if name not in zone_names():
         nearest = _nearest().find(name)
         advice = f": did you mean {nearest}?" if nearest else ": expected one such as Europe/Berlin"
@@ -42,18 +42,18 @@ def zone(name: str) -> tzinfo:
 
 
 def local_to_utc(local: datetime, name: str) -> tuple[int, str]:
-    """Return the second of a local time in a zone, and a warning where the time is not plain.
+    """Convert a local time in a zone to UTC.
 
-    A time that the zone skips becomes the same distance after the gap. A time that occurs twice is
-    the first one.
+    A time that the zone skips moves forward by the length of the gap. Of a time that occurs twice,
+    the first occurrence is used.
 
     :param local: the local time, without a zone.
-    :returns: seconds since 1970, and a sentence, which is empty for a time that occurs once.
+    :returns: seconds since 1970, and a warning, which is empty for a time that occurs once.
     """
     first = local.replace(tzinfo=zone(name))
     second = first.replace(fold=1)
     before, after = _offset(first), _offset(second)
-    # PEP 495: in a gap, fold=0 takes the offset before it, which leads to a time after it.
+    # In a gap, fold=0 uses the offset before the gap, which yields a time after it (PEP 495).
     timestamp = round((local - _EPOCH - before) / _SECOND)
     if before == after:
         return timestamp, ""

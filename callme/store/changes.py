@@ -1,4 +1,4 @@
-"""Changes that a commit makes, and the feed that publishes them to their subscribers."""
+"""The changes of a commit, and the feed that publishes them to subscribers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = Logger(namespace="callme")
 
 @define(kw_only=True)
 class TaskTransition:
-    """A transition of one task that is on record.
+    """Transition of one task that the commit has stored.
 
-    :ivar attempts_used: as in :class:`callme.core.task.Task`, the recorded attempt included.
+    :ivar attempts_used: as in :class:`callme.core.task.Task`, including the recorded attempt.
     """
 
     key: Key
@@ -27,18 +27,18 @@ class TaskTransition:
 
 @define(kw_only=True)
 class Changes:
-    """Everything that one transaction changes.
+    """Changes that one transaction makes.
 
-    :ivar keys: tasks that existed before, and that changed or are gone, besides those of
-        ``transitions``. A purge names none: its tasks ended days ago.
-    :ivar names: task names of which every task may have changed or be gone.
-    :ivar due_hosts: each ``host:port`` with tasks that the transaction schedules, and the second
-        since 1970 at which the first of them is due.
-    :ivar due_soon: each ``host:port`` with a task that the transaction schedules for a second
-        within a minute, and that second.
+    :ivar keys: existing tasks that were changed or deleted, except those of ``transitions`` and
+        those that a purge deletes, which ended days ago.
+    :ivar names: task names of which any task may have been changed or deleted.
+    :ivar due_hosts: each ``host:port`` with newly scheduled tasks, and when the first of them is
+        due: seconds since 1970.
+    :ivar due_soon: each ``host:port`` with a task that is newly scheduled for a second within a
+        minute, and that second since 1970.
     :ivar host_settings: whether settings of hosts may have changed.
-    :ivar transitions: ends of attempts and of tasks.
-    :ivar lost: transitions that were not stored, as their claim was no longer valid.
+    :ivar transitions: the ends of attempts and of tasks.
+    :ivar lost: transitions that were not stored because their claim was no longer valid.
     :ivar operations: the number of operations in the transaction; 0 for a heartbeat.
     """
 
@@ -52,7 +52,7 @@ class Changes:
     operations: int = 0
 
     def add_due(self, host: str, due_at: int) -> None:
-        """Add a task of a host that is scheduled now."""
+        """Record that a task of a host is newly scheduled."""
         if due_at % MINUTE:
             self.due_soon.add((host, due_at))
         known = self.due_hosts.get(host)
@@ -60,7 +60,7 @@ class Changes:
             self.due_hosts[host] = due_at
 
     def changed(self) -> Iterator[Key]:
-        """Yield the key of every single task that changed, perhaps more than once."""
+        """Yield the key of each changed task, perhaps more than once."""
         yield from self.keys
         for transition in self.transitions:
             yield transition.key

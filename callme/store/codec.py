@@ -1,4 +1,4 @@
-"""Mapping between rows and values: column lists, encoding and decoding, by column name."""
+"""Mapping between rows and values: lists of columns, and codecs by column name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NamedRow = Mapping[str, Any]
 
 
 class Columns(tuple[str, ...]):
-    """Columns of a SELECT or INSERT, in order. As text: the list for SQL."""
+    """Columns of a SELECT or INSERT, in order; ``str()`` returns the list for SQL."""
 
     __slots__ = ()
 
@@ -25,7 +25,7 @@ class Columns(tuple[str, ...]):
         return ", ".join(self)
 
     def select(self, **expressions: str) -> str:
-        """Return the list with an expression in the place of some columns."""
+        """Return the list with expressions instead of some columns."""
         return ", ".join(expressions.get(name, name) for name in self)
 
     def of(self, table: str) -> str:
@@ -33,7 +33,7 @@ class Columns(tuple[str, ...]):
         return ", ".join(f"{table}.{name}" for name in self)
 
     def placeholders(self) -> str:
-        """Return as many placeholders for values as there are columns."""
+        """Return a placeholder for the value of each column."""
         return ", ".join("?" for _ in self)
 
     def name(self, row: Sequence[Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Columns(tuple[str, ...]):
 
 DEFINITION = Columns(Definition._fields)
 STORED_DEFINITION = Columns((*DEFINITION, "host", "expires_at"))
-"""The same, and what is derived from it for queries."""
+"""The columns of a definition, and the columns derived from them for queries."""
 TASK_STATE = Columns(
     ("state", "reason", "detail", "due_at", "attempts_used", "created_at_ms", "finished_at_ms")
 )
@@ -51,7 +51,7 @@ TASK = Columns((*DEFINITION, *TASK_STATE, "task_id"))
 SUMMARY = TASK.select(
     **{parameter.name: "''" for parameter in PARAMETERS if not parameter.is_listed}
 )
-"""The columns of :data:`TASK` for SQL, empty where lists leave out a parameter."""
+"""The columns of :data:`TASK` for SQL, with empty values for parameters that lists omit."""
 CLAIM = Columns(
     (
         *DEFINITION,
@@ -99,7 +99,7 @@ _INTACT = frozenset(product(*(_TYPES[name] for name in DEFINITION)))
 
 
 class UndecodableText(str):
-    """A stored text that is not UTF-8, with replacement characters.
+    """Stored text that is not UTF-8, with replacement characters.
 
     Its type differs from that of intact text, so that the column counts as damaged.
     """
@@ -116,7 +116,7 @@ def decode_text(stored: bytes) -> str:
 
 
 class CorruptRow(Exception):
-    """A row, written by another program, that holds no valid definition."""
+    """A row contains no valid definition, because another program has written to it."""
 
 
 def definition_values(definition: Definition) -> Row:
@@ -161,7 +161,7 @@ def _decode(row: NamedRow) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _substituted_definition(values: dict[str, Any], damaged: Iterable[str]) -> Definition:
-    """Return a definition with substitutes for what cannot be decoded."""
+    """Return a definition with substitutes for values that cannot be decoded."""
     for name in damaged:
         if name in _SUBSTITUTES:
             values[name] = _SUBSTITUTES[name]
@@ -172,14 +172,14 @@ def _substituted_definition(values: dict[str, Any], damaged: Iterable[str]) -> D
 
 _IN_KEY = frozenset({"task_name", "trigger_at"})
 _SUBSTITUTES = {"task_name": "", "trigger_at": 0, "callback": ""}
-"""Values of required parameters; each other one has a default."""
+"""Substitutes for required parameters; the others have defaults."""
 
 
 def to_task(row: NamedRow, attempts: tuple[Attempt, ...] | None = None) -> Task:
     """Return the task in a row of :data:`TASK`.
 
-    A corrupt task is returned as far as it can be read, so that one row does not hide the
-    others; ``damaged`` names the rest.
+    Unreadable values of a corrupt task are replaced by substitutes and named in ``damaged``, so
+    that one damaged row does not break a whole list.
     """
     values, errors = _decode(row)
     definition = _substituted_definition(values, errors) if errors else Definition(**values)
@@ -222,7 +222,7 @@ def _typed(*types: type) -> Callable[[Any], Any]:
 
 
 def _integer(maximum: int, *, is_optional: bool = False) -> Callable[[Any], Any]:
-    """Return a decoder that accepts an integer from 0 to a maximum, and perhaps ``None``."""
+    """Return a decoder of an integer from 0 to a maximum, or ``None`` if it is optional."""
 
     def decode(value: Any) -> Any:
         if value is None and is_optional:
@@ -235,10 +235,10 @@ def _integer(maximum: int, *, is_optional: bool = False) -> Callable[[Any], Any]
 
 
 MAX_TIME = 2 * MAX_TIMESTAMP
-"""Maximum of a stored time, in seconds since 1970: one that follows from ``max_delay`` too."""
+"""Maximum of a stored time, including the end of ``max_delay``: seconds since 1970."""
 MAX_TIME_MS = 1000 * MAX_TIME
 MAX_NUMBER = 2**31 - 1
-"""Maximum of a number of attempts."""
+"""Maximum of a stored number of attempts."""
 _OPTIONAL_TIME_MS = _integer(MAX_TIME_MS, is_optional=True)
 _OPTIONAL_TEXT = _typed(str, type(None))
 _STATE_DECODERS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
@@ -250,7 +250,7 @@ _STATE_DECODERS: tuple[tuple[str, Callable[[Any], Any], Any], ...] = (
     ("created_at_ms", _integer(MAX_TIME_MS), 0),
     ("finished_at_ms", _OPTIONAL_TIME_MS, None),
 )
-"""Of each column of :data:`TASK_STATE`: its name, its decoder, and a substitute."""
+"""For each column of :data:`TASK_STATE`: its name, its decoder, and a substitute."""
 _ATTEMPT_DECODERS: Mapping[str, Callable[[Any], Any]] = {
     "number": _integer(MAX_NUMBER),
     "started_at_ms": _integer(MAX_TIME_MS),
@@ -274,9 +274,9 @@ _CLAIM_DECODERS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def to_claim(row: NamedRow) -> Claim:
-    """Return the claim in a row of :data:`CLAIM` and perhaps a token.
+    """Return the claim in a row of :data:`CLAIM`, with or without a token.
 
-    :raises CorruptRow: as :func:`to_definition`.
+    :raises CorruptRow: when a column of the definition cannot be decoded.
     """
     for name, decode in _CLAIM_DECODERS.items():
         try:
@@ -321,13 +321,13 @@ def to_attempt(row: NamedRow) -> Attempt | None:
 
 
 def to_key(row: NamedRow) -> Key:
-    """Return the key of the task in a row, which has its ``task_id`` too."""
+    """Return the key of the task in a row of :data:`KEY`."""
     name, trigger_at = row["task_name"], row["trigger_at"]
     return Key(name, trigger_at) if is_key(name, trigger_at) else Key.of_row(row["task_id"])
 
 
 KEY = Columns(("task_name", "trigger_at", "task_id"))
-"""The columns of a key."""
+"""The columns that :func:`to_key` requires."""
 KEY_IS = "task_name = ? AND trigger_at = ?"
 _ROW_IS = "task_id = ?"
 

@@ -1,6 +1,6 @@
-"""The access to the store: it runs queries and operations, each a plain function.
+"""The store: runs queries and operations, which are plain functions, in transactions.
 
-A call is one transaction. The functions are in :mod:`callme.store.tasks`,
+Each call is one transaction. The functions are in :mod:`callme.store.tasks`,
 :mod:`callme.store.queue` and :mod:`callme.store.stats`.
 """
 
@@ -23,10 +23,10 @@ Overrides = dict[Callable[..., Any], Callable[..., Deferred[Any]]]
 
 @define(kw_only=True)
 class Write:
-    """A transaction that writes: its cursor and what it changes.
+    """Write transaction: its cursor and its changes.
 
-    :ivar node: returns the name of this daemon, which attempts carry.
-    :ivar on_failure: the URL to notify of the failure of each task that names none.
+    :ivar node: returns the name of this daemon, which is stored with attempts.
+    :ivar on_failure: the URL for failures of tasks without ``on_failure``.
     """
 
     cursor: Cursor
@@ -37,38 +37,38 @@ class Write:
 
 @frozen(kw_only=True)
 class Operation:
-    """A call of an operation, to be made within a transaction."""
+    """Call of an operation, deferred until it runs in a transaction."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
     def run(self, write: Write) -> Any:
-        """Make the call."""
+        """Run the operation."""
         return self.function(write, *self.args, **self.kwargs)
 
 
 @frozen
 class Unfinished:
-    """The result of an operation that needs statements which depend on what the first returned.
+    """Result of an operation that needs further statements, which depend on its first results.
 
-    :ivar operation: the rest, whose result is that of the operation.
+    :ivar operation: the operation that runs them, and returns the result of the whole.
     """
 
     operation: Any
 
 
 class Store(ABC):
-    """Tasks on disk. All methods must be called in the reactor's thread.
+    """Durable store of tasks. All methods must be called in the reactor's thread.
 
-    A Deferred fails with :class:`callme.store.interface.StoreUnavailable` while the database
-    cannot be used; nothing is half done then. Cancelling a Deferred drops the result, but neither
-    the transaction nor the publication of its changes.
+    A Deferred fails with :class:`callme.store.interface.StoreUnavailable` if the database cannot be
+    used; its transaction then has no effect. Cancelling a Deferred discards the result, but stops
+    neither the transaction nor the publication of its changes.
 
     :ivar changes: publishes the changes of each commit, just before its results are returned.
-    :ivar overrides: replacements of queries and operations that a database runs in a way of its
-        own, outside the common transaction.
-    :ivar on_failure: the URL to notify of the failure of each task that names none.
+    :ivar overrides: implementations that replace queries and operations for one database, and run
+        outside the common transaction.
+    :ivar on_failure: the URL for failures of tasks without ``on_failure``.
     """
 
     on_failure: str | None = None
@@ -80,7 +80,7 @@ class Store(ABC):
     def read(
         self, query: Callable[Concatenate[Cursor, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
-        """Run a query on one state of the database, and return its result."""
+        """Run a query on a consistent snapshot of the database, and return its result."""
         override = self.overrides.get(query)
         if override is not None:
             return override(*args, **kwargs)
@@ -91,7 +91,7 @@ class Store(ABC):
     ) -> Deferred[T]:
         """Run an operation, and return its result once it is committed and synced to disk.
 
-        The operation may run several times, each time from the same state, until it is committed.
+        The operation may run several times until it is committed; earlier runs have no effect.
         """
         override = self.overrides.get(operation)
         if override is not None:
@@ -100,7 +100,7 @@ class Store(ABC):
 
     @abstractmethod
     def _read(self, query: Callable[[Any], T]) -> Deferred[T]:
-        """Run a query on a cursor that sees one state of the database."""
+        """Run a query on a cursor with a consistent snapshot of the database."""
 
     @abstractmethod
     def _write(self, operation: Operation) -> Deferred[Any]:
@@ -109,8 +109,8 @@ class Store(ABC):
     @property
     @abstractmethod
     def is_writable(self) -> bool:
-        """False from a write that found the database unusable until a later one succeeds."""
+        """``False`` after a write that failed because of the database, until a write succeeds."""
 
     @abstractmethod
     def close(self) -> Deferred[None]:
-        """Finish the writes in progress and release the database."""
+        """Complete the queued writes, and close the database."""

@@ -1,7 +1,7 @@
 """Group commit: writes that arrive during a transaction share the next one.
 
-A commit that is synced to disk costs the same for one write as for hundreds. Where a database is
-far away, several transactions are in flight at a time, so that few writes wait for two of them.
+A commit that is synced to disk costs the same for one write as for hundreds. For a remote database,
+several transactions are in flight at a time, so that few writes wait for two round trips.
 """
 
 from __future__ import annotations
@@ -23,42 +23,43 @@ O = TypeVar("O")  # noqa: E741 - the operation
 _Queued: TypeAlias = tuple[O, Deferred[Any], float]
 """An operation, the Deferred of its result, and the time since which it waits."""
 MIN_BATCH = 100
-"""Number of queued writes up to which a transaction takes all: the more, the less each costs."""
+"""Number of queued writes up to which a transaction takes all of them."""
 PARALLEL_AFTER_SECONDS = 0.004
-"""Time for which a write waits for a transaction in flight before the next one begins, in seconds.
+"""Seconds that a write waits for a transaction in flight before the next transaction begins.
 
-Short transactions are faster one after the other, as each then takes more writes."""
+Short transactions are faster in sequence, because each then takes more writes."""
 MAX_AGE_SECONDS = 4
-"""Age of a queued write from which on it fails with a transaction that no write would survive.
+"""Age in seconds from which a queued write fails together with a transaction in which every write
+would fail.
 
-A write thus waits for at most one more time limit of a transaction than its own."""
+A write therefore waits for the time limit of at most one transaction besides its own."""
 MAX_AGE_SINGLY_SECONDS = 18
-"""The same where a single write of the transaction may be at fault, in seconds."""
+"""The same for a transaction that may have failed because of a single write."""
 
 
 @define(eq=False, kw_only=True)
 class GroupCommit(Generic[O]):
-    """Queue of operations that runs all that are queued in one transaction, in order.
+    """Queue of operations, which runs the queued operations in one transaction, in order.
 
-    An operation may be :class:`callme.store.database.Unfinished` after a transaction. Its rest is
-    then the first of the queue.
+    If an operation is :class:`callme.store.database.Unfinished` after a transaction, its second
+    part becomes the first of the queue.
 
-    Each caller gets the result or the error of its own operation, after the commit. If one
-    operation fails, the transaction is undone and each of its operations is repeated in a
-    transaction of its own, so that none suffers from its neighbours. Writes that have waited for
-    long then fail with it: clients need a response in time more than one more attempt.
+    Each caller receives the result or the error of its own operation, after the commit. If one
+    operation fails, the transaction is rolled back, and each of its operations is repeated in a
+    transaction of its own, so that one failure does not affect the others. Writes that have been
+    queued for long then fail as well: to clients, a timely response matters more than a retry.
 
     :param transact: runs operations in one transaction, on another thread, and commits it;
-        returns their results and what they changed.
-    :param fails_all: returns whether an error would meet every operation, so that it is useless
-        to repeat them one by one.
+        returns their results and their changes.
+    :param fails_all: returns whether every operation would fail with an error, so that repeating
+        them singly is useless.
     :param publish: called with the changes of each commit.
     :param max_batch: the maximum number of operations in a transaction.
-    :param keys: returns what an operation writes; ``None`` for an operation that must not run
-        beside other transactions. Operations with a common key never run at the same time.
+    :param keys: returns the keys that an operation writes; ``None`` for an operation that must not
+        run beside other transactions. Operations with a common key never run concurrently.
     :param max_parallel: the maximum number of transactions in flight.
-    :ivar failing: whether a transaction met an error that every operation would meet, and no
-        write has succeeded since, in this queue or outside (:meth:`mark_healthy`).
+    :ivar failing: whether a transaction failed with an error that affects every operation, and no
+        write has succeeded since, in this queue or outside it (:meth:`mark_healthy`).
     """
 
     _clock: IReactorTime
@@ -72,7 +73,7 @@ class GroupCommit(Generic[O]):
     _queue: list[_Queued[O]] = field(factory=list, init=False)
     _retry_singly: int = field(default=0, init=False)
     _in_flight: int = field(default=0, init=False)
-    # Of the transactions in flight; None if the only one must run alone.
+    # The keys of the transactions in flight; None if one is in flight that must run alone.
     _keys_in_flight: set[Hashable] | None = field(factory=set, init=False)
     _starting: IDelayedCall | None = field(default=None, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)
@@ -80,8 +81,8 @@ class GroupCommit(Generic[O]):
     def write(self, operation: O) -> Deferred[Any]:
         """Run an operation in the next transaction; its Deferred fires after the commit.
 
-        The operation may run more than once, each time from the same state. Cancelling the
-        Deferred drops the result, not the operation.
+        The operation may run more than once; only the committed run has an effect. Cancelling the
+        Deferred discards the result, but does not stop the operation.
         """
         result: Deferred[Any] = Deferred()
         self._queue.append((operation, result, self._clock.seconds()))
@@ -89,9 +90,9 @@ class GroupCommit(Generic[O]):
         return result
 
     def _start_soon(self) -> None:
-        """Let the next transaction begin: at the end of this turn of the reactor, if none runs.
+        """Schedule the next transaction, if none is in flight, for the end of the reactor's turn.
 
-        Other writes of this turn thus join it.
+        Other writes of the same turn join it.
         """
         if self._starting is None and self._in_flight < self._max_parallel:
             delay = PARALLEL_AFTER_SECONDS if self._in_flight else 0
@@ -111,7 +112,7 @@ class GroupCommit(Generic[O]):
         return idle
 
     def _next(self) -> None:
-        """Begin a transaction, if there are writes that may run beside those in flight."""
+        """Begin a transaction, if there are queued writes that may run beside those in flight."""
         batch, keys = self._take()
         if batch:
             self._in_flight += 1
@@ -131,7 +132,7 @@ class GroupCommit(Generic[O]):
             waiter.callback(None)
 
     def _take(self) -> tuple[list[_Queued[O]], set[Hashable]]:
-        """Take the operations of the next transaction from the queue, and return their keys."""
+        """Remove the next transaction's operations from the queue; return them and their keys."""
         if self._in_flight and (self._keys_in_flight is None or self._retry_singly):
             return [], set()
         count = self._next_count()
@@ -149,12 +150,12 @@ class GroupCommit(Generic[O]):
         if self._retry_singly:
             self._retry_singly -= 1
             return 1
-        # A long queue is halved: the second half is written while the results of the first are
-        # returned.
+        # A long queue is split: its second half is written while the results of the first half
+        # are returned.
         return min(self._max_batch, max(MIN_BATCH, len(self._queue) // 2))
 
     def _parallel(self, count: int) -> tuple[set[Hashable], int]:
-        """Return how many of the first operations may run beside others, and their keys."""
+        """Return the keys and the number of the first operations that may run beside others."""
         keys: set[Hashable] = set()
         in_flight = self._keys_in_flight or set()
         for number, (operation, _, _) in enumerate(self._queue[:count]):
@@ -165,7 +166,7 @@ class GroupCommit(Generic[O]):
         return keys, count
 
     def _ended(self, keys: set[Hashable]) -> None:
-        """Begin the next transaction in the place of one that has ended."""
+        """Begin the next transaction after one has ended."""
         self._in_flight -= 1
         if self._keys_in_flight is None:
             self._keys_in_flight = set()
@@ -224,7 +225,7 @@ class GroupCommit(Generic[O]):
         self._ended(keys)
 
     def _take_older(self, seconds: float) -> list[_Queued[O]]:
-        """Remove the writes that have waited for some seconds from the queue."""
+        """Remove from the queue, and return, the writes that have waited for some seconds."""
         before = self._clock.seconds() - seconds
         older = [queued for queued in self._queue if queued[2] <= before]
         singly = self._queue[: self._retry_singly]
@@ -234,10 +235,10 @@ class GroupCommit(Generic[O]):
 
 
 class GroupCommitStore(Store):
-    """A store whose writes go through a group commit.
+    """Store whose writes are committed in groups.
 
-    :param node: returns the daemon's name, which attempts carry.
-    :param clock: sets the timers.
+    :param node: returns the daemon's name, which is stored with attempts.
+    :param clock: schedules the timers.
     :cvar _max_parallel: the maximum number of transactions in flight.
     """
 
@@ -268,7 +269,7 @@ class GroupCommitStore(Store):
         """Run operations in one transaction; return their results and changes."""
 
     def _keys(self, _: Operation) -> Collection[Hashable] | None:
-        """Return what an operation writes: see :class:`GroupCommit`."""
+        """Return the keys that an operation writes: see :class:`GroupCommit`."""
         return None
 
     @staticmethod
@@ -280,4 +281,4 @@ class GroupCommitStore(Store):
 
     @abstractmethod
     async def _close(self) -> None:
-        """Finish the writes in progress and release the database."""
+        """Complete the queued writes, and close the database."""

@@ -1,4 +1,4 @@
-"""The store's vocabulary: the results of queries and operations, their errors and limits."""
+"""The interface of the store: results of queries and operations, errors and limits."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..errors import quoted
 
 @frozen(kw_only=True)
 class Event:
-    """A task in a calendar.
+    """Task in a calendar.
 
-    :ivar planned_at_ms: when it was put or last rescheduled, milliseconds since 1970.
-    :ivar changed_at_ms: when it was last changed, milliseconds since 1970.
-    :ivar host: the ``host:port`` that it calls.
+    :ivar planned_at_ms: when the task was put or last rescheduled: milliseconds since 1970.
+    :ivar changed_at_ms: when the task was last changed: milliseconds since 1970.
+    :ivar host: the ``host:port`` of the callback.
     """
 
     task: Task
@@ -35,12 +35,12 @@ class Event:
 
 @frozen(kw_only=True)
 class CalendarData:
-    """The tasks in a calendar.
+    """Tasks in a calendar.
 
-    :ivar scheduled: the earliest first.
-    :ivar failed: the latest first.
-    :ivar more_scheduled: whether scheduled tasks were left out.
-    :ivar more_failed: whether failed tasks were left out.
+    :ivar scheduled: scheduled tasks, the earliest first.
+    :ivar failed: failed tasks, the latest first.
+    :ivar more_scheduled: whether there are further scheduled tasks.
+    :ivar more_failed: whether there are further failed tasks.
     """
 
     scheduled: Sequence[Event] = ()
@@ -51,12 +51,11 @@ class CalendarData:
 
 @frozen(kw_only=True)
 class MinuteLoad:
-    """The calls due in one minute, to one host or to all hosts.
+    """Calls due in one minute, to one host or to all hosts.
 
-    :ivar minute: its first second since 1970.
-    :ivar host: the ``host:port`` that is called; ``None`` for all hosts.
-    :ivar expires_at: the earliest deadline of these calls, seconds since 1970: at that time the
-        call can no longer start.
+    :ivar minute: the start of the minute: seconds since 1970.
+    :ivar host: the ``host:port`` of the calls; ``None`` for all hosts.
+    :ivar expires_at: the earliest end of ``max_delay`` of these calls: seconds since 1970.
     """
 
     minute: int
@@ -66,17 +65,17 @@ class MinuteLoad:
 
 
 MinuteSpan = tuple[int, int]
-"""The first and the last minute of a span, each by its first second since 1970."""
+"""The starts of the first and the last minute of a span: seconds since 1970."""
 
 
 @frozen(kw_only=True)
 class DueLoad:
-    """The calls due in a period, read at one moment.
+    """Calls due in a period, read in one snapshot.
 
-    :ivar by_minute: the number of calls of each minute that has any, in order.
-    :ivar fleet: the calls to all hosts, of the minutes in which they may wait for a slot.
-    :ivar hosts: the calls to single hosts, of the hosts with many calls in a minute: at most
-        :data:`MAX_LOADS`, the earliest first.
+    :ivar by_minute: the number of calls by minute, in order, without empty minutes.
+    :ivar fleet: the calls to all hosts, for the minutes in which calls may wait for a slot.
+    :ivar hosts: the calls to each host with many calls in a minute: at most :data:`MAX_LOADS`
+        loads, the earliest first.
     """
 
     by_minute: Mapping[int, int]
@@ -143,12 +142,12 @@ def _lane_value(lane: int) -> int:
 
 @frozen(kw_only=True)
 class MinuteOutcomes:
-    """The tasks that ended in one minute.
+    """Tasks that ended in one minute.
 
-    :ivar minute: its first second since 1970.
-    :ivar lateness_ms: the lateness of first attempts in milliseconds. Later attempts are left out,
-        because ``retry_delay`` sets their times, and a task that failed as ``too_late`` has no
-        attempt.
+    :ivar minute: the start of the minute: seconds since 1970.
+    :ivar lateness_ms: the lateness of first attempts in milliseconds. Later attempts are not
+        included, because ``retry_delay`` determines their times; a task that failed as
+        ``too_late`` has no attempt.
     """
 
     minute: int
@@ -158,12 +157,12 @@ class MinuteOutcomes:
 
 
 class Cursor(Protocol):
-    """Part of a cursor of Python's DB-API (PEP 249), and the differences between databases.
+    """Cursor of Python's DB-API (PEP 249), reduced to what callme uses, with database specifics.
 
-    The statements are written for SQLite: ``?`` for a value, and ``/* FOR UPDATE */`` where a
-    database with several writers must lock the rows that it reads.
+    Statements are written for SQLite: ``?`` is a placeholder, and ``/* FOR UPDATE */`` marks where
+    a database with several writers must lock the rows that it reads.
 
-    :cvar SIZE: a query for the bytes that the tasks and their attempts take.
+    :cvar SIZE: a query for the size of the tasks and their attempts in bytes.
     """
 
     SIZE: str
@@ -187,16 +186,16 @@ class Cursor(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
     def current_time(self, now: float) -> float:
-        """Return the time that decides, seconds since 1970: the database's, or else ``now``."""
+        """Return the authoritative time: the database's, or else ``now``; seconds since 1970."""
 
     def fleet_place(self, node: str) -> tuple[int, int]:
-        """Return the number of live daemons, and how many of them come before one.
+        """Return the number of live daemons, and the rank of one daemon among them, from 0.
 
-        :param node: the name of that daemon.
+        :param node: the name of the daemon.
         """
 
     def definition_values(self, definition: Definition) -> tuple[Any, ...]:
-        """Return the values of a definition's columns, then of ``host`` and ``expires_at``."""
+        """Return the values of a definition's columns, followed by ``host`` and ``expires_at``."""
 
 
 HEARTBEAT_SECONDS = 5
@@ -210,7 +209,7 @@ MAX_BACKLOG_COUNT = 10_000
 0.1 s."""
 
 PAGE_CHARACTERS = 1024 * 1024
-"""Number of characters from which on a page takes no further task."""
+"""Number of characters above which a page ends before its limit."""
 
 
 class StoreUnavailable(Exception):
@@ -220,7 +219,7 @@ class StoreUnavailable(Exception):
 def log_store_failure(
     log: Logger, event: str, failure: Failure, *, is_retried: bool = False
 ) -> None:
-    """Log that an access to the store failed: as one line if the store is unavailable.
+    """Log a failed access to the store: one line if the store is unavailable, else a traceback.
 
     :param event: the start of the line, such as ``"purging failed"``.
     :param is_retried: whether the line ends with ``"; retrying soon"``.
@@ -234,7 +233,7 @@ def log_store_failure(
 
 
 class StartGone(Exception):
-    """A page cannot begin at a damaged task, because that is gone; the text names the task."""
+    """The damaged task at which a page should begin no longer exists; the text names the task."""
 
 
 class CannotOpen(Exception):
@@ -243,10 +242,9 @@ class CannotOpen(Exception):
 
 @frozen
 class PutResult:
-    """The result of a put.
+    """Result of a put.
 
-    :ivar task: the task that is under the key now; ``None`` if there is none, or if a batch
-        created it.
+    :ivar task: the current task under the key; ``None`` if there is none, or if a batch created it.
     """
 
     outcome: PutOutcome
@@ -255,7 +253,7 @@ class PutResult:
 
 @frozen(kw_only=True)
 class TaskVersion:
-    """The version of a task: it differs after every change.
+    """Version of a task, which differs after every change.
 
     :ivar created_at_ms: changes when the task is replaced.
     :ivar attempts_used: changes when an attempt leaves the task ``scheduled``.
@@ -281,7 +279,7 @@ class TaskVersion:
 
 @frozen
 class Page:
-    """A page of tasks in the order of their keys.
+    """Page of tasks in the order of their keys.
 
     :ivar next: the first key of the next page; ``None`` on the last page.
     """
@@ -292,12 +290,12 @@ class Page:
 
 @frozen(kw_only=True)
 class Rescheduled:
-    """The result of a reschedule.
+    """Result of a reschedule.
 
-    :ivar moved: the old and the new key of each task that was moved.
+    :ivar moved: the old and the new key of each moved task.
     :ivar skipped: the key of each selected task that was not moved, and the reason.
-    :ivar conflict: the reason why nothing was done; ``None`` otherwise.
-    :ivar next: the first key that was left for another request; ``None`` if all were examined.
+    :ivar conflict: the reason for refusing the whole reschedule, if it was refused.
+    :ivar next: the first key that is left for the next request; ``None`` if all were examined.
     """
 
     moved: Sequence[tuple[Key, Key]] = ()
@@ -308,10 +306,10 @@ class Rescheduled:
 
 @frozen(kw_only=True)
 class Deleted:
-    """The result of a delete.
+    """Result of a delete.
 
     :ivar count: the number of deleted tasks.
-    :ivar keys: their keys, if they were not all the tasks of a name.
+    :ivar keys: their keys; empty for a delete of all tasks of a name.
     :ivar running: the keys of tasks that were not deleted because they are running.
     :ivar next: as for :class:`Rescheduled`.
     """
@@ -324,10 +322,10 @@ class Deleted:
 
 @frozen
 class DueScan:
-    """The result of a scan for due tasks.
+    """Result of a scan for due tasks.
 
-    :ivar hosts: the ``host:port`` of every task whose minute has come.
-    :ivar more: whether overdue tasks remain, because one transaction fails only so many.
+    :ivar hosts: the ``host:port`` of each host with due tasks.
+    :ivar more: whether overdue tasks remain, because one transaction fails a limited number.
     """
 
     hosts: Sequence[str]
@@ -336,14 +334,14 @@ class DueScan:
 
 @frozen(kw_only=True)
 class StoreStats:
-    """The size of the store and of its backlog.
+    """Size of the store and of its backlog.
 
     :ivar backlog: the number of due tasks that are not claimed, at most
         :data:`MAX_BACKLOG_COUNT`.
-    :ivar oldest_due: the seconds since the oldest of them became due; 0 without a backlog.
-    :ivar size: the bytes that tasks and attempts take in the database.
-    :ivar tasks: the number of tasks of each state and, for failed tasks, each reason, zeros
-        included. ``None`` if they were not counted.
+    :ivar oldest_due: the seconds since the oldest task of the backlog became due; 0 without one.
+    :ivar size: the size of tasks and attempts in the database, in bytes.
+    :ivar tasks: the number of tasks by state and, for failed tasks, by reason, including zeros;
+        ``None`` if the tasks were not counted.
     """
 
     backlog: int
@@ -354,11 +352,11 @@ class StoreStats:
 
 @frozen(kw_only=True)
 class InFlightCall:
-    """A call in flight.
+    """Call in flight.
 
-    :ivar host: the ``host:port`` that is called.
+    :ivar host: the ``host:port`` of the callback.
     :ivar number: the number of the attempt.
-    :ivar since_ms: the time of the claim, milliseconds since 1970.
+    :ivar since_ms: the time of the claim: milliseconds since 1970.
     :ivar node: the name of the daemon that makes the call.
     """
 
@@ -371,7 +369,7 @@ class InFlightCall:
 
 @frozen(kw_only=True)
 class ActivitySnapshot:
-    """The calls in flight and the latest failures.
+    """Calls in flight and the latest failures.
 
     :ivar running: the number of ``running`` tasks.
     :ivar in_flight: some of their calls, the longest running first.
@@ -385,11 +383,12 @@ class ActivitySnapshot:
 
 @frozen(kw_only=True)
 class StartupCounts:
-    """The numbers of tasks when a daemon starts.
+    """Numbers of tasks when a daemon starts.
 
     :ivar scheduled: the number of ``scheduled`` tasks.
-    :ivar due: the number of these that are due: without another daemon, they were missed.
-    :ivar running: the number of ``running`` tasks: without another daemon, they were interrupted.
+    :ivar due: the number of due tasks among them, which were missed unless another daemon runs.
+    :ivar running: the number of ``running`` tasks, which were interrupted unless another daemon
+        runs.
     """
 
     scheduled: int
@@ -399,11 +398,11 @@ class StartupCounts:
 
 @frozen(kw_only=True)
 class PutPreview:
-    """The existing task and the calls that a put would meet.
+    """State of the store that is relevant for a put.
 
-    :ivar existing: the task under the key.
+    :ivar existing: the task under the key, if any.
     :ivar calls: the number of other tasks due at the same time.
-    :ivar calls_to_host: the number of these that call the same host.
+    :ivar calls_to_host: the number of these tasks that call the same host.
     """
 
     existing: Task | None

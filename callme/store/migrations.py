@@ -1,4 +1,4 @@
-"""Migrations of a database: numbered files of SQL, of which the first makes the whole schema."""
+"""Migrations of a database: numbered SQL files, the first of which creates the whole schema."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _UPGRADE = re.compile(r"upgrade_(\d{4})\.sql")
 
 @frozen(kw_only=True)
 class Migrations:
-    """The migrations to the newest schema.
+    """Migrations to the newest schema.
 
-    :ivar numbered: SQL by the schema version that it makes; the first one, the baseline, makes
-        its version from an empty database.
-    :ivar upgrades: SQL by the schema version that it raises to that of the baseline.
+    :ivar numbered: SQL by the schema version that it creates; the first one, the baseline, starts
+        from an empty database.
+    :ivar upgrades: SQL by the schema version that it upgrades to the version of the baseline.
     """
 
     numbered: Mapping[int, str]
@@ -32,11 +32,11 @@ class Migrations:
         return max(self.numbered)
 
     def pending(self, version: int, database: str) -> list[tuple[int, str]]:
-        """Return the migrations that a database lacks: the version that each makes, and its SQL.
+        """Return the migrations that a database lacks: the version that each creates, and its SQL.
 
         :param version: the schema version of the database; 0 if it is empty.
         :param database: the name of the database, for errors.
-        :raises CannotOpen: if the schema is newer than this callme, or too old for it.
+        :raises CannotOpen: if the schema is from a newer callme, or too old to migrate.
         """
         baseline = min(self.numbered)
         if version > self.newest:

@@ -1,4 +1,4 @@
-"""Factories for the database of a daemon: a file (SQLite) or a server (PostgreSQL)."""
+"""Factories for the store of a daemon: a file (SQLite) or a server (PostgreSQL)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def open_store_database(
     """Check a database, migrate it to the newest schema, and return it.
 
     :param database: a path, or PostgreSQL's URL.
-    :param node: the daemon's name, which no other daemon may have; empty for a generated name.
-    :param rundir: the directory that a path is relative to.
+    :param node: the daemon's unique name; empty for a generated name.
+    :param rundir: the directory that a relative path starts from.
     :param backs_up: whether to copy a file before its schema is migrated.
     :raises CannotOpen: if it cannot be used.
     """
@@ -36,7 +36,7 @@ def open_store_database(
 
 
 def _ignore_progress(done: int, total: int) -> None:
-    """Report no progress: the daemon has not started."""
+    """Do nothing: the copy reports no progress while the daemon starts."""
 
 
 def _back_up(path: Path, schema: int) -> None:
@@ -46,7 +46,7 @@ def _back_up(path: Path, schema: int) -> None:
 
 def _open_server(url: str, node: str) -> Server:
     try:
-        # Only daemons on PostgreSQL need psycopg.
+        # psycopg is optional: only daemons on PostgreSQL need it.
         from .postgresql.setup import open_server  # noqa: PLC0415
     except ImportError as error:
         raise CannotOpen(
@@ -64,8 +64,8 @@ def create_store(
 ) -> Store:
     """Return the store on an open database.
 
-    :param node: returns the daemon's name, which attempts carry.
-    :param clock: sets the timers.
+    :param node: returns the daemon's name, which is stored with attempts.
+    :param clock: schedules the timers.
     """
     if isinstance(database, DatabaseFile):
         return SqliteStore(database, reactor, node, clock)
@@ -75,13 +75,13 @@ def create_store(
 
 
 def release(database: DatabaseFile | Server) -> None:
-    """Give up an open database that no store uses."""
+    """Close an open database that no store uses."""
     if isinstance(database, DatabaseFile):
         database.release()
 
 
 def startup_counts(database: DatabaseFile | Server) -> StartupCounts:
-    """Return the counts that a starting daemon reports."""
+    """Return the counts that a daemon logs when it starts."""
     if isinstance(database, DatabaseFile):
         return startup_counts_of(database, time.time())
     from .postgresql import setup  # noqa: PLC0415 - as above

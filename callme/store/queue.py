@@ -1,4 +1,4 @@
-"""Operations of the queue of due tasks: expire, claim, record, take over orphans, purge."""
+"""Operations on the queue of due tasks: expire, claim, record, take over orphans, purge."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from .interface import Cursor, DueScan
 from .tasks import INSERT, get
 
 LEASE_MARGIN = 60
-"""Seconds by which a lease outlasts the longest time that its call may take."""
+"""Seconds by which a lease outlasts the maximum duration of its call."""
 OUTCOMES_PER_TASK = 20
-"""How many outcomes of removed tasks a purge deletes for each task of its limit: they are small."""
+"""Outcomes of removed tasks, which are small, that a purge deletes for each task of its limit."""
 _EXPIRE_LIMIT = 1000
 """Maximum number of tasks that one transaction fails as too late."""
 
 _WITHOUT_CALL = Columns((*DEFINITION, "task_id"))
-"""The columns of a task that fails without a call."""
+"""The columns that are read of a task that fails without a call."""
 _TOO_LATE = f"""
     SELECT {_WITHOUT_CALL} FROM task
     WHERE state = 'scheduled' AND due_at <= ? AND expires_at <= ? ORDER BY due_at LIMIT ?
@@ -53,7 +53,7 @@ _FAIL = """
     UPDATE task SET state = 'failed', reason = ?, detail = ?, due_at = NULL, finished_at_ms = ?
     WHERE task_id = ?
 """
-# One query, however many tasks there are: minute by minute, thousands would delay all writes.
+# A single query finds the free minute: a query for each minute would delay all other writes.
 NEXT_FREE = """
     SELECT trigger_at + 60 FROM task AS taken
     WHERE task_name = ? AND trigger_at >= ? AND NOT EXISTS (
@@ -62,7 +62,7 @@ NEXT_FREE = """
     )
     ORDER BY trigger_at LIMIT 1
 """
-# Without INDEXED BY either database would read the whole of task_host, to sort less.
+# Without INDEXED BY, both databases would read the whole index task_host, to sort less.
 _DUE_HOSTS = """
     SELECT DISTINCT host FROM (
         SELECT host FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at <= ?
@@ -73,7 +73,7 @@ _BACKLOG = "SELECT count(*) FROM task INDEXED BY task_due WHERE state = 'schedul
 
 
 def next_number(column: str) -> str:
-    """Return SQL for the number after that in a column; a damaged one remains damaged."""
+    """Return SQL for the value of a column plus one; a damaged value stays damaged."""
     last = MAX_NUMBER - 1
     return f"CASE WHEN {column} BETWEEN 0 AND {last} THEN {column} + 1 ELSE -1 END"
 
@@ -102,13 +102,13 @@ _TASK_ATTEMPT = Columns(("task_id", *ATTEMPT))
 
 
 def insert_attempts_statement(rows: int, insert: str = "INSERT") -> str:
-    """Return the statement that inserts attempts: for each row ``task_id``, then their values."""
+    """Return the statement that inserts attempts: for each row, ``task_id`` and then the values."""
     values = ", ".join([f"({_TASK_ATTEMPT.placeholders()})"] * rows)
     return f"{insert} INTO attempt ({_TASK_ATTEMPT}) VALUES {values}"
 
 
 _ATTEMPT = insert_attempts_statement(1)
-# Only the last attempts stay on record.
+# The number of attempts on record is bounded: the oldest are deleted.
 _DROP = "DELETE FROM attempt WHERE task_id = ? AND number <= ?"
 _RECORDED = """
     SELECT status, reason FROM attempt
@@ -131,7 +131,7 @@ _PURGE_OUTCOMES = """
 
 
 def expire_overdue(write: Write, now: float) -> DueScan:
-    """Fail what can no longer start, and find the hosts that have due tasks."""
+    """Fail the tasks that can no longer start, and find the hosts with due tasks."""
     now = write.cursor.current_time(now)
     second = int(now)
     late = write.cursor.execute(_TOO_LATE, (second, second, _EXPIRE_LIMIT)).fetchall()
@@ -152,7 +152,7 @@ def expire_overdue(write: Write, now: float) -> DueScan:
 
 
 def _fail_without_host(write: Write, second: int, now: float) -> None:
-    """Fail due tasks whose host cannot be read: no claim would find them."""
+    """Fail due tasks whose stored host cannot be read, because no claim would find them."""
     for values in write.cursor.execute(_DUE, (second,)).fetchall():
         *known, host = values
         if type(host) is not str:
@@ -172,7 +172,7 @@ def _pauses(cursor: Cursor) -> _Pauses:
 
 
 def _was_paused(definition: Definition, pauses: _Pauses) -> bool:
-    """Return whether calls to the host were paused at some time at which a call could start."""
+    """Return whether calls to the host were paused at a time when the task could start."""
     try:
         host = host_of(definition.callback)
     except InvalidValue:
@@ -184,9 +184,9 @@ def _was_paused(definition: Definition, pauses: _Pauses) -> bool:
 
 
 def hosts_with_due_tasks(cursor: Cursor, now: float) -> Sequence[str]:
-    """Return the hosts with due tasks; of very many tasks PostgreSQL reads only the longest due.
+    """Return the hosts with due tasks, at a cost that permits frequent polls.
 
-    It is cheap enough for a poll between two ticks.
+    Of very many due tasks, PostgreSQL reads only those that have been due for longest.
     """
     return _due_hosts(cursor, int(now))
 
@@ -196,7 +196,7 @@ def _due_hosts(cursor: Cursor, second: int) -> list[str]:
 
 
 def _readable(hosts: Iterable[Any]) -> list[str]:
-    """Return those of some stored hosts that can be read."""
+    """Return the stored hosts that can be read."""
     return [host for host in hosts if type(host) is str]
 
 
@@ -207,9 +207,11 @@ def backlog(cursor: Cursor, now: float) -> int:
 
 
 def claim(write: Write, shares: Mapping[str, int], now: float) -> Sequence[Claim]:
-    """Take due tasks to be called now, the longest due first, up to a number for each host.
+    """Claim due tasks, the longest due first, up to a number for each host.
 
-    Each is ``running``, under a lease that outlasts its longest call, with one more attempt used.
+    Each becomes ``running``, with one more attempt used, under a lease that outlasts its call.
+
+    :param shares: the maximum number of tasks by host.
     """
     claims: list[Claim] = []
     node = write.node()
@@ -219,26 +221,27 @@ def claim(write: Write, shares: Mapping[str, int], now: float) -> Sequence[Claim
         ).fetchall()
         readable = decode_or_fail(write, map(CLAIM.name, taken), now)
         if len(readable) < len(taken):
-            # The share was not used up, but the host may have more tasks.
+            # A corrupt task has reduced the number of claims, so the host may have more due tasks.
             write.changes.add_due(host, int(now))
         claims += readable
     return in_claim_order(write.changes, claims)
 
 
 def in_claim_order(changes: Changes, claims: list[Claim]) -> list[Claim]:
-    """Return claims, which are changes, the longest due first: RETURNING promises no order."""
+    """Record claims as changes; return them, the longest due first (RETURNING has no order)."""
     claims.sort(key=lambda claim: (claim.definition.trigger_at, claim.task_id))
     changes.keys += [claim.definition.key for claim in claims]
     return claims
 
 
 def take_orphans(write: Write, now: float, *, every: bool = False) -> Sequence[Claim]:
-    """Return the orphaned claims, each to one caller only.
+    """Take over the orphaned claims; each is returned to a single daemon.
 
-    If several daemons share the database, this is also the heartbeat of this one: it must be
-    called every :data:`callme.store.interface.HEARTBEAT_SECONDS`.
+    If several daemons share the database, this operation is also the heartbeat of this daemon, and
+    must run every :data:`callme.store.interface.HEARTBEAT_SECONDS`.
 
-    :param every: the daemon has just started: if it is alone, every claim is orphaned.
+    :param every: whether every claim is an orphan if no other daemon uses the database, because
+        this daemon has just started.
     """
     cursor = write.cursor
     if every:
@@ -260,11 +263,11 @@ def decode_or_fail(write: Write, rows: Iterable[NamedRow], now: float) -> list[C
 
 
 def _fail(write: Write, row: NamedRow, transition: Transition, now: float) -> None:
-    """Fail a task, perhaps a corrupt one, without an attempt."""
+    """Fail a task, which may be corrupt, without an attempt."""
     key = to_key(row)
     reason = _value(transition.reason)
     write.cursor.execute(_FAIL, (reason, transition.detail, to_ms(now), row["task_id"]))
-    # There was no attempt, so nothing depends on their number.
+    # Without an attempt, no subscriber depends on the number of attempts.
     write.changes.transitions.append(TaskTransition(key=key, transition=transition))
     if row["on_failure"] is not None or write.on_failure is not None:
         enqueue_notification(write, key, now)
@@ -273,9 +276,9 @@ def _fail(write: Write, row: NamedRow, transition: Transition, now: float) -> No
 def record(write: Write, claim: Claim, transition: Transition, now: float) -> bool:
     """Store the transition of a claimed task, and its attempt; safe to repeat.
 
-    A transition without an attempt gives the attempt back unspent.
+    A transition without an attempt returns the attempt to the retry budget.
 
-    :return: ``False`` if the claim was no longer valid, and nothing was stored.
+    :return: ``False`` if the claim was no longer valid, so that nothing was stored.
     """
     cursor = write.cursor
     cursor.execute(_RECORD, (*record_values(transition, now), claim.task_id, claim.number))
@@ -286,7 +289,7 @@ def record(write: Write, claim: Claim, transition: Transition, now: float) -> bo
 
 
 def _drop_attempts(cursor: Cursor, claim: Claim) -> None:
-    """Drop the attempts of a task that are too many with that of a claim."""
+    """Delete the oldest attempts of a task that exceed the maximum with the attempt of a claim."""
     if claim.number > MAX_ATTEMPTS:
         cursor.execute(_DROP, (claim.task_id, claim.number - MAX_ATTEMPTS))
 
@@ -294,8 +297,8 @@ def _drop_attempts(cursor: Cursor, claim: Claim) -> None:
 def record_values(transition: Transition, now: float) -> Row:
     """Return the values of a record.
 
-    They are the new state, reason, detail and times, twice whether the attempt is unspent, and the
-    lateness of the attempt.
+    The values are the new state, reason, detail and times, then twice whether the attempt is
+    unspent, and the lateness of the attempt.
     """
     unspent = transition.attempt is None
     return (
@@ -313,11 +316,10 @@ def record_values(transition: Transition, now: float) -> Row:
 def finish_record(
     write: Write, claim: Claim, transition: Transition, now: float, *, stored: bool
 ) -> bool:
-    """Note the changes of a record, drop old attempts, and put the notification of the end.
+    """Finish a record: note its changes, delete old attempts, and put a notification.
 
-    :param stored: whether this transaction has stored it.
-    :return: whether it is on record: an earlier transaction whose result was lost may have
-        stored it.
+    :param stored: whether this transaction has stored the transition.
+    :return: whether it is stored: an earlier transaction whose result was lost may have done so.
     """
     changes, definition = write.changes, claim.definition
     task_transition = TaskTransition(
@@ -339,7 +341,7 @@ def finish_record(
 
 
 def _was_recorded(cursor: Cursor, claim: Claim, transition: Transition) -> bool:
-    """Return whether an attempt is on record already: its result was lost, and it is repeated."""
+    """Return whether an earlier transaction, whose result was lost, has stored an attempt."""
     attempt = transition.attempt
     if attempt is None:
         return False
@@ -349,10 +351,10 @@ def _was_recorded(cursor: Cursor, claim: Claim, transition: Transition) -> bool:
 
 
 def enqueue_notification(write: Write, key: Key, now: float) -> None:
-    """Put the task that notifies of the end of another, which is written already.
+    """Put the task that notifies of the end of another task, after that end is written.
 
-    It takes the first free minute from now on: a notification of an earlier end of the same task
-    may be in this one, and no task is overwritten.
+    The notification takes the first free minute from now on, because the current minute may have
+    the notification of an earlier end of the same task, which must not be overwritten.
     """
     cursor = write.cursor
     ended = get(cursor, key)
@@ -366,15 +368,17 @@ def enqueue_notification(write: Write, key: Key, now: float) -> None:
         free = cursor.execute(
             NEXT_FREE, (notification.task_name, notification.trigger_at)
         ).fetchone()
-        # If there is no free minute, another daemon has deleted the task in the way.
+        # Without a free minute, another daemon has just deleted the conflicting task.
         notification = notification if free is None else notification._replace(trigger_at=free[0])
 
 
 def purge(write: Write, finished_before: float, limit: int, outcomes_before: float) -> int:
     """Delete up to ``limit`` tasks that finished before a time, the oldest first.
 
-    :param outcomes_before: the outcomes of tasks that are no longer there are deleted up to it.
-    :return: the number of tasks deleted.
+    :param finished_before: seconds since 1970.
+    :param outcomes_before: the outcomes of removed tasks are deleted up to this time: seconds since
+        1970.
+    :return: the number of deleted tasks.
     """
     values = (to_ms(outcomes_before), OUTCOMES_PER_TASK * limit)
     write.cursor.execute(_PURGE_OUTCOMES, values)

@@ -41,7 +41,7 @@ from .interface import (
 from .queue import backlog
 from .tasks import EXISTS, get
 
-# Counts: each reads an index that contains nothing else, and no task.
+# Counts: each query reads a partial index that contains only the counted tasks.
 
 _SOME_BACKLOG = f"""
     SELECT count(*) FROM (
@@ -72,7 +72,7 @@ _FAILURES = f"""
 # History
 
 _MINUTE_MS = 1000 * MINUTE
-# Two digits are precise enough, and keep the result small however many tasks there are.
+# Two digits are precise enough, and bound the size of the result.
 _ROUNDED = """
     CASE WHEN lateness_ms < 100 THEN lateness_ms
          WHEN lateness_ms < 1000 THEN lateness_ms / 10 * 10
@@ -80,8 +80,8 @@ _ROUNDED = """
          WHEN lateness_ms < 100000 THEN lateness_ms / 1000 * 1000
          ELSE lateness_ms / 10000 * 10000 END
 """
-# The lateness is that of the first attempt since a task was put or rescheduled; one that was too
-# late has none. The index alone answers.
+# The lateness is that of the first attempt since a task was put or rescheduled; a task that was too
+# late has none. The query reads only the index.
 _HISTORY = f"""
     SELECT finished_at_ms / {_MINUTE_MS} AS minute, state, {_ROUNDED} AS lateness, count(*)
     FROM (
@@ -94,7 +94,7 @@ _HISTORY = f"""
     GROUP BY 1, 2, 3 ORDER BY 1
 """
 
-# Forecast: these read an index alone, and none of the tasks.
+# Forecast: these queries read only an index.
 
 _DUE = "FROM task INDEXED BY task_due WHERE state = 'scheduled' AND due_at"
 _DUE_OF_HOST = "FROM task INDEXED BY task_host WHERE state = 'scheduled' AND host = ? AND due_at"
@@ -104,7 +104,7 @@ _BY = f"SELECT count(*) {_DUE} <= ?"
 _BY_OF_HOST = f"SELECT count(*) {_DUE_OF_HOST} <= ?"
 _BEFORE = f"SELECT count(*) {_DUE} < ?"
 _HOST = "SELECT host FROM task WHERE task_name = ? AND trigger_at = ?"
-# Stepping from minute to minute, and counting within each, takes half the time of GROUP BY.
+# Stepping from minute to minute and counting each takes half the time of GROUP BY.
 _AHEAD = f"""
     WITH RECURSIVE ahead (minute) AS (
         SELECT min(due_at) / 60 * 60 {_DUE} >= ? AND due_at < ?
@@ -115,7 +115,7 @@ _AHEAD = f"""
     SELECT minute, (SELECT count(*) {_DUE} >= minute AND due_at < minute + 60)
     FROM ahead WHERE minute IS NOT NULL
 """
-# In the order of the index, so that nothing is sorted and no more stored than is returned.
+# The order is that of the index, so that the database needs no sort and no temporary storage.
 _LOADS = f"""
     SELECT due_at, count(*), min(expires_at) {_DUE} BETWEEN ? AND ?
     GROUP BY due_at ORDER BY due_at
@@ -154,13 +154,12 @@ _LAST_FAILED_OF_NAME = f"""
 
 
 def store_stats(cursor: Cursor, now: float, *, count: bool = False) -> StoreStats:
-    """Return how much is in the store.
+    """Return the size of the store and of its backlog, in a few milliseconds.
 
-    :param count: count all tasks too. For a million that takes 40 ms and more; all else takes a
-        few milliseconds at most.
+    :param count: whether to count all tasks too, which takes 40 ms or more for a million tasks.
     """
     now = cursor.current_time(now)
-    # One that cannot be read is the oldest only if no other task is due.
+    # An unreadable time sorts last, so it is the oldest only if no other task is due.
     oldest = _time(cursor.execute(_OLDEST).fetchone()[0])
     return StoreStats(
         backlog=_one(cursor, _SOME_BACKLOG, int(now)),
@@ -174,7 +173,7 @@ def task_counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
     """Return the number of tasks of each state and, for failed tasks, each reason."""
     failed: dict[Reason | None, int] = dict.fromkeys(Reason, 0)
     for reason, count in cursor.execute(_FAILED):
-        # Damaged reasons are counted as failures without one.
+        # Failures with a damaged reason are counted as failures without a reason.
         known = _REASONS.get(reason)
         failed[known] = failed.get(known, 0) + count
     return {
@@ -185,12 +184,12 @@ def task_counts(cursor: Cursor) -> dict[tuple[State, Reason | None], int]:
 
 
 _OPTIONAL_TEXT = (str, type(None))
-"""The types of the stored values of a text that may be missing."""
+"""Types of the stored values of an optional text."""
 _REASONS = {reason.value: reason for reason in Reason}
 
 
 def startup_counts(cursor: Cursor, now: float) -> StartupCounts:
-    """Return the counts that a starting daemon reports."""
+    """Return the counts that a daemon logs when it starts."""
     return StartupCounts(
         scheduled=_one(cursor, _SCHEDULED), due=backlog(cursor, now), running=_one(cursor, _RUNNING)
     )
@@ -201,7 +200,7 @@ def _one(cursor: Cursor, query: str, *values: object) -> int:
 
 
 def recent_activity(cursor: Cursor, limit: int) -> ActivitySnapshot:
-    """Return the running calls and the last failures, up to ``limit`` of either."""
+    """Return the calls in flight and the latest failures, up to ``limit`` of each."""
     rows = [_IN_FLIGHT_COLUMNS.name(row) for row in cursor.execute(_IN_FLIGHT, (limit,))]
     return ActivitySnapshot(
         running=_one(cursor, _RUNNING),
@@ -231,17 +230,17 @@ def _is_intact_call(row: NamedRow) -> bool:
 
 
 def _time(stored: object) -> int | None:
-    """Return a stored time; ``None`` if there is none, or it cannot be read."""
+    """Return a stored time; ``None`` if it is missing or cannot be read."""
     return stored if type(stored) is int and 0 <= stored <= MAX_TIME_MS else None
 
 
 def history(cursor: Cursor, since: int, until: int = MAX_TIMESTAMP) -> Sequence[MinuteOutcomes]:
-    """Return the tasks that ended from a second on, by minute; empty minutes are left out.
+    """Return the tasks that ended in a period, by minute, without empty minutes.
 
-    Tasks that were rescheduled or deleted since are counted too. For a million tasks that takes
-    half a second.
+    Tasks that were later rescheduled or deleted are included. A million tasks take half a second.
 
-    :param until: the end of the period, seconds since 1970, exclusive.
+    :param since: the start of the period: seconds since 1970.
+    :param until: the exclusive end of the period: seconds since 1970.
     """
     rows = cursor.execute(_HISTORY, 2 * (since * 1000, until * 1000))
     return [_outcomes(minute, list(those)) for minute, those in groupby(rows, lambda row: row[0])]
@@ -267,15 +266,15 @@ def _outcomes(minute: int, rows: Sequence[tuple[int, str, int | None, int]]) -> 
 def preview_put(
     cursor: Cursor, definitions: Sequence[Definition], now: float
 ) -> Sequence[PutPreview]:
-    """Return for each definition the existing task under its key, and the calls due with it.
+    """Return the existing task and the number of simultaneous calls for each definition.
 
-    A task whose minute has begun is due together with all that are due by then.
+    A task whose minute has begun is due together with all other due tasks.
     """
     now = cursor.current_time(now)
     counts: dict[tuple[Any, ...], int] = {}
 
     def count(statement: str, *values: Any) -> int:
-        # Many tasks of one request may be of one minute.
+        # The counts are cached, because many tasks of one request may have the same minute.
         query = (statement, *values)
         if query not in counts:
             counts[query] = _one(cursor, statement, *values)
@@ -299,7 +298,7 @@ def preview_put(
 
 
 def _host(cursor: Cursor, definition: Definition) -> str:
-    """Return the stored host of the task under a key: its callback may be corrupt."""
+    """Return the stored host of the task under a key, whose callback may be corrupt."""
     host: str = cursor.execute(_HOST, (definition.task_name, definition.trigger_at)).fetchone()[0]
     return host
 
@@ -312,15 +311,16 @@ def due_load(
     find_saturated: Callable[[Mapping[int, int]], MinuteSpan | None],
     busy_above: int,
 ) -> DueLoad:
-    """Return the calls due in a period, all of them read at one moment.
+    """Return the calls due in a period, in one snapshot.
 
-    It takes about 60 ms for a million tasks, and 0.1 s more for each span that is read in detail.
+    A million tasks take about 60 ms, and 0.1 s more for each span that is read in detail.
 
-    :param begin: the first minute, seconds since 1970; earlier due tasks count as due in it.
-    :param until: the end of the period, seconds since 1970, exclusive.
-    :param find_saturated: returns the first and the last minute whose calls to all hosts are
-        read with their deadlines, given the number of calls by minute.
-    :param busy_above: calls to one host in a minute above which they are read on their own.
+    :param begin: the first minute: seconds since 1970; tasks due earlier are counted in it.
+    :param until: the exclusive end of the period: seconds since 1970.
+    :param find_saturated: returns the span whose calls to all hosts are read with their deadlines,
+        given the number of calls by minute.
+    :param busy_above: the number of calls to one host in a minute above which the calls to that
+        host are read separately.
     """
     by_minute = due_counts_by_minute(cursor, begin, until)
     saturated, busy = find_saturated(by_minute), span_above(by_minute, busy_above)
@@ -334,8 +334,8 @@ def due_load(
 
 
 def span_above(calls_by_minute: Mapping[int, int], more_than: int) -> MinuteSpan | None:
-    """Return the first and the last minute with more than this many calls."""
-    # No host has more calls in a minute than all hosts have.
+    """Return the first and the last minute with more than a number of calls."""
+    # The calls to one host in a minute are at most the calls to all hosts.
     found = [minute for minute, calls in calls_by_minute.items() if calls > more_than]
     return (found[0], found[-1]) if found else None
 
@@ -347,10 +347,10 @@ def _from(begin: int, span: MinuteSpan) -> MinuteSpan:
 
 
 def due_counts_by_minute(cursor: Cursor, begin: int, until: int) -> Mapping[int, int]:
-    """Return the number of due tasks of each minute that has any, in order.
+    """Return the number of due tasks by minute, in order, without empty minutes.
 
-    :param begin: the first minute, seconds since 1970; earlier due tasks count as due in it.
-    :param until: the end of the period, seconds since 1970, exclusive.
+    :param begin: the first minute: seconds since 1970; tasks due earlier are counted in it.
+    :param until: the exclusive end of the period: seconds since 1970.
     """
     (before,) = cursor.execute(_BEFORE, (begin,)).fetchone()
     found = dict(sorted(cursor.execute(_AHEAD, (begin, until, until)).fetchall()))
@@ -364,7 +364,7 @@ def load_by_minute(cursor: Cursor, first: int, last: int) -> Sequence[MinuteLoad
 
 
 def _by_minute(rows: Iterable[tuple[int, str | None, int, int]]) -> Sequence[MinuteLoad]:
-    """Add up the calls of each minute and host: a retry may be due at any second."""
+    """Sum the calls by minute and host, because a retry may be due at any second."""
     loads: dict[tuple[int, str | None], MinuteLoad] = {}
     for due_at, host, calls, expires_at in rows:
         if (
@@ -372,7 +372,7 @@ def _by_minute(rows: Iterable[tuple[int, str | None, int, int]]) -> Sequence[Min
             or type(expires_at) is not int
             or type(host) not in _OPTIONAL_TEXT
         ):
-            # Another program has damaged it.
+            # Another program has damaged the row.
             continue
         minute = floor_to_minute(due_at)
         other = loads.get((minute, host))
@@ -388,7 +388,7 @@ def _by_minute(rows: Iterable[tuple[int, str | None, int, int]]) -> Sequence[Min
 def load_by_minute_and_host(
     cursor: Cursor, first: int, last: int, more_than: int
 ) -> Sequence[MinuteLoad]:
-    """Return the calls due from ``first`` to ``last`` of hosts with many of them in a minute.
+    """Return the calls due from ``first`` to ``last`` to hosts with many calls in a minute.
 
     :param more_than: the number of calls in a minute that a host must exceed; at most
         :data:`MAX_LOADS` loads are returned, the earliest first.
@@ -402,8 +402,8 @@ def calendar(
 ) -> CalendarData | None:
     """Return the events of a calendar; ``None`` for a name that has no task.
 
-    :param until: only scheduled tasks due before this second.
-    :param failed_since: only tasks that failed at this second or later.
+    :param until: only scheduled tasks due before this time: seconds since 1970.
+    :param failed_since: only tasks that failed at this time or later: seconds since 1970.
     :param limit: the maximum number of scheduled tasks, and of failed ones.
     """
     since, most = failed_since * 1000, limit + 1
@@ -425,7 +425,7 @@ def calendar(
 
 
 def _intact_events(rows: Iterable[Row]) -> list[Event]:
-    """Return the events in some rows, without those that would have to be invented in part."""
+    """Return the events in some rows, without those whose necessary columns are damaged."""
     events = (_event(_EVENT_COLUMNS.name(row)) for row in rows)
     return [
         event
@@ -435,7 +435,7 @@ def _intact_events(rows: Iterable[Row]) -> list[Event]:
 
 
 _NEEDED = frozenset({"task_name", "trigger_at", "callback_method", "retry", *TASK_STATE})
-"""The columns of a task that its event displays or depends on."""
+"""Columns of a task that its event displays or depends on."""
 
 
 def _event(named: NamedRow) -> Event:

@@ -1,4 +1,4 @@
-"""Operations and queries on tasks by their keys: put, get, list, delete, reschedule."""
+"""Operations and queries on tasks by key: put, get, list, delete, reschedule."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ from .listing.selection import Selection
 def insert_statement(rows: int, insert: str = "INSERT") -> str:
     """Return the statement that inserts scheduled tasks whose keys are free.
 
-    :param insert: the verb.
+    Each row has the values of the definition, ``due_at`` and ``created_at_ms``.
 
-    Its values are, for each row, those of the definition, ``due_at`` and ``created_at_ms``.
+    :param rows: the number of rows.
+    :param insert: the verb, which may have a conflict clause.
     """
     row = f"({STORED_DEFINITION.placeholders()}, 'scheduled', ?, ?)"
     return f"""
@@ -90,7 +91,7 @@ STARTED_AFRESH = (
     "state = 'scheduled', reason = NULL, detail = '', attempts_used = 0, finished_at_ms = NULL, "
     "first_lateness_ms = NULL"
 )
-"""What a move sets besides times."""
+"""Assignments of a move, except those of times."""
 _MOVE = f"""
     UPDATE task
     SET trigger_at = ?, expires_at = ? + 60 * max_delay, due_at = ?, rescheduled_from = ?,
@@ -102,12 +103,12 @@ _ONE = f"SELECT {CANDIDATE} FROM task WHERE {KEY_IS} /* FOR UPDATE */"
 _ONE_ROW = f"SELECT {CANDIDATE} FROM task WHERE task_id = ? /* FOR UPDATE */"
 _OF_NAME = f"SELECT {CANDIDATE} FROM task WHERE task_name = ? ORDER BY trigger_at /* FOR UPDATE */"
 MAKE_ROOM = "UPDATE task SET trigger_at = ? WHERE task_id = ?"
-"""Moves a task out of the way of others for the rest of a transaction."""
+"""Statement that moves a task to an unused minute, until its final minute is free."""
 _RUNNING = f"SELECT {KEY} FROM task WHERE task_name = ? AND state = 'running'"
 
 
 def put(write: Write, definition: Definition, condition: PutCondition, now: float) -> PutResult:
-    """Create a task, replace a scheduled one, or return why neither is done.
+    """Create a task, replace a scheduled task, or return the reason for doing neither.
 
     :param now: the time of the request, seconds since 1970.
     """
@@ -122,11 +123,11 @@ def put(write: Write, definition: Definition, condition: PutCondition, now: floa
             if cursor.rowcount == 1:
                 write.changes.add_due(values[_HOST], definition.trigger_at)
                 return PutResult(PutOutcome.CREATED, new_task(definition, now))
-        # Locked: the decision must still hold at the commit.
+        # The row is locked, because the decision must still be valid at the commit.
         existing = _get(cursor, _LOCK, key)
         if existing is None and if_absent is not PutOutcome.CREATED:
             return PutResult(if_absent, None)
-        # Otherwise another daemon has deleted the task in the meantime: there is room now.
+        # If there is no task now, another daemon has just deleted it.
     outcome = decide_put(existing, definition, condition, now)
     if outcome is not PutOutcome.REPLACED:
         return PutResult(outcome, existing)
@@ -141,7 +142,7 @@ CREATED = PutResult(PutOutcome.CREATED, None)
 
 
 def put_many(write: Write, definitions: Sequence[Definition], now: float) -> Sequence[PutResult]:
-    """Put tasks in order, without a condition; results leave out the tasks that are created."""
+    """Put tasks in order, without a condition; the results omit created tasks."""
     return [
         without_created_task(put(write, definition, PutCondition.NONE, now))
         for definition in definitions
@@ -154,9 +155,9 @@ def without_created_task(result: PutResult) -> PutResult:
 
 
 def get(cursor: Cursor, key: Key, attempts_to: int | None = None) -> Task | None:
-    """Return one task with a page of its attempts, or ``None``.
+    """Return a task with a page of its attempts; ``None`` if there is no such task.
 
-    :param attempts_to: the number of the last attempt on the page; by default the last of all.
+    :param attempts_to: the number of the last attempt on the page; by default the latest.
     """
     if (number := key.row_number) is not None:
         return _get(cursor, _GET_ROW, (number,), attempts_to)
@@ -179,9 +180,9 @@ def with_attempts(
 ) -> Task:
     """Return the task in a row with a page of its attempts.
 
-    :param row: has its ``task_id`` too.
-    :param found: the attempts; ``None`` in the place of a damaged one.
-    :param is_last_page: whether the page has the last of its attempts, if it has any.
+    :param row: the columns of the task, including ``task_id``.
+    :param found: the attempts; ``None`` for a damaged attempt.
+    :param is_last_page: whether the page contains the latest attempt, if there are attempts.
     """
     attempts = tuple(attempt for attempt in found if attempt is not None)
     task = to_task(row, attempts)
@@ -198,9 +199,9 @@ def with_attempts(
 def get_if_modified(
     cursor: Cursor, known: Mapping[Key, TaskVersion | None], limit: int
 ) -> Mapping[Key, Task | None]:
-    """Return those of some tasks that no longer have a known version, up to a number.
+    """Return the tasks that differ from their known version, up to a limit.
 
-    :param known: by key; a task whose version is ``None`` is returned in any case.
+    :param known: versions by key; a task whose version is ``None`` is returned in any case.
     :param limit: the maximum number of tasks to return; if it is reached, there may be more.
     :return: tasks with their attempts; ``None`` for a task that does not exist.
     """
@@ -225,14 +226,14 @@ def list_page(
 ) -> Page | None:
     """Return tasks ordered by name, then time, without payloads and attempts.
 
-    A page of large tasks ends before its ``limit``: see
-    :data:`callme.store.interface.PAGE_CHARACTERS`. So does a page for which many tasks were
-    examined in vain: see :data:`callme.store.listing.sources.MAX_EXAMINED`.
+    A page ends before its ``limit`` if its tasks are large (see
+    :data:`callme.store.interface.PAGE_CHARACTERS`) or if too many tasks were examined without a
+    match (see :data:`callme.store.listing.sources.MAX_EXAMINED`).
 
     :param start_from: the first key to return, inclusive.
-    :param by_due: order by time, then name.
-    :param filters: those of :class:`callme.store.listing.selection.Selection`; the result is
-        ``None`` if ``task_name`` has no task at all.
+    :param by_due: whether to order by time, then name, instead.
+    :param filters: those of :class:`callme.store.listing.selection.Selection`.
+    :return: ``None`` if the filter ``task_name`` names no task at all.
     """
     selection = Selection(**filters)
     name = selection.task_name
@@ -244,7 +245,7 @@ def list_page(
 
 
 def get_summaries(cursor: Cursor, keys: Iterable[Key]) -> Sequence[Task]:
-    """Return those of some tasks that exist, without payloads and attempts."""
+    """Return the existing tasks under some keys, without payloads and attempts."""
     statement = f"SELECT {SUMMARY} FROM task WHERE"
     found = []
     for where, values in map(where_key, keys):
@@ -263,15 +264,16 @@ def previous_page(
     by_due: bool = False,
     **filters: Any,
 ) -> Key | None:
-    """Return the key at which the page before another page starts; ``None`` on the first page.
+    """Return the start of the page before another page; ``None`` if that is the first page.
 
-    :param start_from: the first key of the other page; the rest is as for :func:`list_page`.
+    :param start_from: the first key of the other page. The other parameters are those of
+        :func:`list_page`.
     """
     return select_previous(cursor, Selection(**filters), start_from, limit, by_due=by_due)
 
 
 def _fitting(rows: Iterable[Row], limit: int) -> Page:
-    """Return a page of some rows, and the key of the first that does not fit on it."""
+    """Return a page of some rows, with the key of the first row that does not fit on it."""
     tasks: list[Task] = []
     size = 0
     for row in rows:
@@ -284,7 +286,7 @@ def _fitting(rows: Iterable[Row], limit: int) -> Page:
 
 
 def delete(write: Write, key: Key) -> Deleted | None:
-    """Delete one task and its attempts, unless it is running; ``None`` if there is none."""
+    """Delete one task and its attempts, unless it is running; return ``None`` without a task."""
     cursor = write.cursor
     where, values = where_key(key)
     cursor.execute(f"DELETE FROM task WHERE {where} AND state != 'running'", values)
@@ -296,7 +298,7 @@ def delete(write: Write, key: Key) -> Deleted | None:
 
 
 def delete_name(write: Write, task_name: str) -> Deleted | None:
-    """Delete all tasks of a name but running ones; ``None`` if there are none."""
+    """Delete all tasks of a name except running ones; return ``None`` without a task."""
     cursor = write.cursor
     cursor.execute("DELETE FROM task WHERE task_name = ? AND state != 'running'", (task_name,))
     count = cursor.rowcount
@@ -308,9 +310,9 @@ def delete_name(write: Write, task_name: str) -> Deleted | None:
 
 @frozen(kw_only=True)
 class Candidate:
-    """The columns of a task on which a reschedule depends.
+    """Task that may be rescheduled, with the columns that the decision depends on.
 
-    :ivar is_damaged: whether one of them cannot be read: the task cannot be rescheduled.
+    :ivar is_damaged: whether one of these columns cannot be read, which excludes a reschedule.
     """
 
     key: Key
@@ -349,11 +351,11 @@ class Candidate:
 
     @property
     def trigger_at(self) -> int:
-        """The minute of the task, seconds since 1970."""
+        """The minute of the task: seconds since 1970."""
         return self.key.trigger_at
 
     def decide(self, trigger_at: int, now: float, *, include_all_states: bool) -> MoveDecision:
-        """Return whether the task moves to a minute, or why it does not."""
+        """Return the decision whether the task moves to a minute."""
         if self.is_damaged and self.state is not State.RUNNING:
             return MoveDecision.DAMAGED
         expires_at = trigger_at + MINUTE * self.max_delay
@@ -370,14 +372,15 @@ SKIPPED = {
     MoveDecision.TOO_LATE: Reason.TOO_LATE.value,
     MoveDecision.DAMAGED: "damaged",
 }
-"""The reasons why a selected task is not moved."""
+"""Reasons why a selected task is not moved."""
 
 
 def reschedule(
     write: Write, key: Key, trigger_at: int, now: float, *, include_all_states: bool
 ) -> Rescheduled | None:
-    """Move one failed (or, with ``include_all_states``, not running) task to a new minute.
+    """Move one task to a new minute.
 
+    :param include_all_states: whether a task that has not failed may move, unless it is running.
     :return: ``None`` if there is no such task.
     """
     cursor = write.cursor
@@ -412,9 +415,10 @@ def reschedule(
 def reschedule_name(
     write: Write, task_name: str, trigger_at: int, now: float, *, include_all_states: bool
 ) -> Rescheduled | None:
-    """Move all such tasks of a name, in the order of their times, to the first free minutes.
+    """Move all movable tasks of a name, in the order of their times, to the first free minutes.
 
     :param trigger_at: the first minute that a task may move to.
+    :param include_all_states: as for :func:`reschedule`.
     :return: ``None`` if the name has no task.
     """
     cursor = write.cursor
@@ -436,7 +440,8 @@ def reschedule_name(
     minutes = _free_minutes(trigger_at, len(movable), taken)
     if minutes and minutes[-1] > MAX_TIMESTAMP:
         return Rescheduled(conflict="there are not enough free minutes before the year 10000")
-    # First out of each other's way: no two tasks may share a minute even for a moment.
+    # First the tasks move to unused minutes: no two tasks of a name may share a minute even within
+    # the transaction.
     cursor.executemany(MAKE_ROOM, [(-MINUTE * task.task_id, task.task_id) for task in movable])
     moves = list(zip(movable, minutes, strict=True))
     cursor.executemany(_MOVE, [task.move(to, now) for task, to in moves])
@@ -450,7 +455,7 @@ def reschedule_name(
 
 
 def _free_minutes(first: int, number: int, taken: Container[int]) -> list[int]:
-    """Return the first minutes from one on that are not taken."""
+    """Return the first free minutes at or after a minute."""
     return list(
         itertools.islice(
             (minute for minute in itertools.count(first, MINUTE) if minute not in taken), number

@@ -1,4 +1,4 @@
-"""One end of a move: a store that no daemon uses, read or written in the order of task_id."""
+"""The interface of one end of a move: a store that no daemon uses, in the order of task_id."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ OTHER_TABLES: Mapping[str, Columns] = {
     "acknowledgement": Columns(("subject", "until_ms")),
     "removed_outcome": Columns(("finished_at_ms", "state", "lateness_ms")),
 }
-"""The tables besides those of tasks and attempts, with the columns that are copied."""
+"""Further tables, besides tasks and attempts, with the columns that are copied."""
 
 
 @frozen
 class Counts:
-    """The numbers of rows in a store.
+    """Numbers of rows in a store.
 
-    :ivar states: tasks by state, without states that no task has.
+    :ivar states: the number of tasks by state, without zeros.
     """
 
     states: dict[str, int]
@@ -59,16 +59,16 @@ class Counts:
 
 
 class TransferEndpoint(ABC):
-    """A store that daemons cannot use until it is closed.
+    """Store that daemons cannot use until it is closed.
 
-    :ivar name: its name for people, without secrets.
+    :ivar name: the name for people, without secrets.
     """
 
     name: str
 
     @abstractmethod
     def _select(self, statement: str, *values: Any) -> Iterator[Row]:
-        """Return the rows of a query, read as they are needed."""
+        """Return the rows of a query, fetched on demand."""
 
     @abstractmethod
     def ensure_no_daemon(self) -> None:
@@ -105,7 +105,7 @@ class TransferEndpoint(ABC):
         return self._number("SELECT count(*) FROM task WHERE task_id <= ?", task_id)
 
     def last(self) -> int:
-        """Return the greatest task_id; 0 if there is no task."""
+        """Return the largest task_id; 0 if there is no task."""
         return self._number("SELECT max(task_id) FROM task")
 
     def next_chunk_end(self, after: int, count: int) -> int | None:
@@ -114,11 +114,11 @@ class TransferEndpoint(ABC):
         return self._number(f"SELECT max(task_id) FROM ({ids}) AS chunk", after, count) or None
 
     def tasks(self, after: int, to: int) -> Iterator[Row]:
-        """Yield the tasks after one task_id and up to another."""
+        """Yield the tasks whose task_id is greater than ``after``, and at most ``to``."""
         return self._between(f"SELECT {TASK_ROW} FROM task", after, to)
 
     def attempts(self, after: int, to: int) -> Iterator[Row]:
-        """Yield the attempts of these tasks."""
+        """Yield the attempts of the tasks in such a range."""
         return self._between(f"SELECT {ATTEMPT_ROW} FROM attempt", after, to)
 
     def rows_of(self, table: str, columns: Columns) -> Iterator[Row]:

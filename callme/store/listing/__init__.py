@@ -1,1 +1,1 @@
-"""Lists of tasks: filters, the indexes that answer them, and the queries of pages."""
+"""Lists of tasks: their filters, the indexes that filters use, and the queries of pages."""

@@ -1,4 +1,4 @@
-"""Actions on many tasks, a few of them in each transaction."""
+"""Bulk actions: delete and reschedule many tasks, a limited number in each transaction."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .selection import Selection
 from .sources import KEYS
 
 TASKS_PER_STEP = 100
-"""Number of tasks that one transaction changes: some milliseconds."""
+"""Maximum number of tasks that one transaction changes, in a few milliseconds."""
 NO_FREE_MINUTE = "no_free_minute"
-"""The reason for which a task stays when no minute before the year 10000 is free for it."""
+"""The reason why a task is not moved if no minute before the year 10000 is free for it."""
 _COLUMNS = ", ".join(f"task.{name}" for name in (*CANDIDATE, "rescheduled_from"))
 _TAKEN = f"""
     SELECT task.task_name, task.trigger_at FROM (VALUES {{rows}}) AS wanted JOIN {KEYS}
@@ -41,7 +41,7 @@ _MOVE_ALL = f"""
 
 @frozen(kw_only=True)
 class Step:
-    """A part of an action: some of its tasks, in the order of their keys.
+    """Part of an action: some of its tasks, in the order of their keys.
 
     :ivar selection: the filters of the action, which each task must still match.
     """
@@ -52,12 +52,13 @@ class Step:
 
 @frozen(kw_only=True)
 class MoveStep(Step):
-    """A part of a reschedule.
+    """Part of a reschedule.
 
-    :ivar minutes: the minute that each task is to move to, or the next free one of its name.
-    :ivar include_all_states: whether tasks move that have not failed.
-    :ivar start_from: the first key of the whole action, if an earlier one went before.
-    :ivar after: the last key that the step before moved a task to.
+    :ivar minutes: the new minute of each task; if it is not free, the task moves to the next free
+        minute of its name.
+    :ivar include_all_states: whether tasks that have not failed move as well.
+    :ivar start_from: the first key of this request, if an earlier request began the action.
+    :ivar after: the last key that the previous step moved a task to.
     """
 
     minutes: Sequence[int]
@@ -66,9 +67,9 @@ class MoveStep(Step):
     after: Key | None
 
     def has_moved(self, key: Key, rescheduled_from: int | None) -> bool:
-        """Return whether an earlier action has moved a task from before ``start_from``.
+        """Return whether an earlier step has moved a task to its place, from before ``start_from``.
 
-        A task that moves to a later minute would otherwise be found again, and again.
+        Otherwise a task that moves to a later minute would be found again and again.
         """
         start = self.start_from
         return (
@@ -80,7 +81,7 @@ class MoveStep(Step):
 
 
 def delete_step(write: Write, step: Step) -> Deleted:
-    """Delete the tasks of a step but running ones."""
+    """Delete the tasks of a step, except running ones."""
     found = list(_find(write.cursor, step, lock=True))
     gone = [task for task, _ in found if task.state is not State.RUNNING]
     if gone:
@@ -92,7 +93,7 @@ def delete_step(write: Write, step: Step) -> Deleted:
 
 
 def preview_delete(cursor: Cursor, step: Step) -> Deleted:
-    """Return what :func:`delete_step` would do."""
+    """Return the result that :func:`delete_step` would have."""
     return _deleted(list(_find(cursor, step, lock=False)))
 
 
@@ -108,7 +109,8 @@ def move_step(write: Write, step: MoveStep, now: float) -> Rescheduled:
     if moves:
         left = {task.key for task, _ in moves}
         if any(Key(task.task_name, to) in left for task, to in moves):
-            # First out of each other's way: no two tasks may share a minute even for a moment.
+            # First the tasks move to unused minutes: no two tasks of a name may share a minute even
+            # within the transaction.
             away = [(-MINUTE * task.task_id, task.task_id) for task, _ in moves]
             write.cursor.executemany(MAKE_ROOM, away)
         rows = [(task.task_id, to, task.trigger_at, to_ms(now)) for task, to in moves]
@@ -120,7 +122,7 @@ def move_step(write: Write, step: MoveStep, now: float) -> Rescheduled:
 
 
 def preview_move(cursor: Cursor, step: MoveStep, now: float) -> Rescheduled:
-    """Return what :func:`move_step` would do."""
+    """Return the result that :func:`move_step` would have."""
     return _rescheduled(*_plan(cursor, step, now, lock=False))
 
 
@@ -134,7 +136,7 @@ def _rescheduled(moves: _Moves, skipped: _Skipped) -> Rescheduled:
 
 
 def _plan(cursor: Cursor, step: MoveStep, now: float, *, lock: bool) -> tuple[_Moves, _Skipped]:
-    """Return the tasks of a step that move, each with its minute, and why others do not."""
+    """Return the tasks of a step that move, with their minutes, and the reasons of the others."""
     wanted = dict(zip(step.keys, step.minutes, strict=True))
     movable: list[Candidate] = []
     skipped: list[tuple[Key, str]] = []
@@ -157,7 +159,7 @@ def _plan(cursor: Cursor, step: MoveStep, now: float, *, lock: bool) -> tuple[_M
 
 
 def _find(cursor: Cursor, step: Step, *, lock: bool) -> Iterator[tuple[Candidate, int | None]]:
-    """Yield the tasks of a step that match still, each with its ``rescheduled_from``."""
+    """Yield the tasks of a step that still match, each with its ``rescheduled_from``."""
     conditions = list(step.selection.conditions().values())
     where = " AND ".join(["TRUE", *(condition.text for condition in conditions)])
     values = [value for condition in conditions for value in condition.values]
@@ -184,7 +186,7 @@ def _find(cursor: Cursor, step: Step, *, lock: bool) -> Iterator[tuple[Candidate
 def _free_minutes(
     cursor: Cursor, movable: Sequence[Candidate], wanted: Mapping[Key, int], after: Key | None
 ) -> list[int]:
-    """Return the minute of each task: the wanted one, or the next that is free for its name."""
+    """Return the minute of each task: the requested one, or the next free one of its name."""
     last = {} if after is None else {after.task_name: after.trigger_at}
     counts = Counter(task.task_name for task in movable)
     spans: dict[str, tuple[int, int]] = {}
@@ -194,7 +196,7 @@ def _free_minutes(
         spans[name] = (spans.get(name, (at, at))[0], at + MINUTE * counts[name])
     rows = [(name, *span) for name, span in spans.items()]
     taken = {Key(*row) for row in _with_rows(cursor, _TAKEN, rows)} if rows else set()
-    # These move away.
+    # The minutes that these tasks leave become free.
     taken -= {task.key for task in movable}
     found = []
     for task in movable:
@@ -210,7 +212,7 @@ def _free_minutes(
 
 
 def _free_from(cursor: Cursor, name: str, at: int) -> int:
-    """Return the first minute from one on that no task of a name has."""
+    """Return the first free minute of a name at or after a minute."""
     key = "SELECT 1 FROM task WHERE task_name = ? AND trigger_at = ?"
     if cursor.execute(key, (name, at)).fetchone() is None:
         return at
@@ -220,7 +222,7 @@ def _free_from(cursor: Cursor, name: str, at: int) -> int:
 def _with_rows(
     cursor: Cursor, statement: str, rows: Sequence[Sequence[Any]], values: Sequence[Any] = ()
 ) -> Cursor:
-    """Run a statement that has the rows of a table, and then other values."""
+    """Run a statement whose placeholders are the rows of a table, followed by other values."""
     row = f"({', '.join('?' for _ in rows[0])})"
     text = statement.replace("{rows}", ", ".join([row] * len(rows)))
     return cursor.execute(text, (*chain.from_iterable(rows), *values))

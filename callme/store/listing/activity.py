@@ -1,4 +1,4 @@
-"""Queries for what happens next and what went wrong: the next tasks, and failures in groups."""
+"""Queries for the next tasks, and for groups of similar failures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..interface import Cursor
 
 _Row = tuple[Any, ...]
 _HOST, _STEM, _REASON, _STATUS, _COUNT, _LAST_AT_MS = range(6)
-"""The places of the columns of failures that are alike."""
+"""The indexes of the columns in a row of similar failures."""
 
 MAX_GROUPED = 10_000
-"""Maximum number of failures that are put into groups: about 25 ms, mostly in the database."""
+"""Maximum number of failures that are grouped, which takes about 25 ms, mostly in the database."""
 
 _NEXT = """
     SELECT task_name, trigger_at, due_at, host FROM task INDEXED BY task_due
@@ -54,10 +54,10 @@ _ONE_MORE = """
 
 @frozen(kw_only=True)
 class NextTask:
-    """A scheduled task.
+    """Scheduled task.
 
-    :ivar due_at: when its next attempt is due, seconds since 1970.
-    :ivar host: the ``host:port`` that it calls.
+    :ivar due_at: when its next attempt is due: seconds since 1970.
+    :ivar host: the ``host:port`` of the callback.
     """
 
     key: Key
@@ -78,7 +78,7 @@ class Upcoming:
 
 
 def upcoming(cursor: Cursor, limit: int) -> Upcoming:
-    """Return the next tasks, up to a number; without those whose stored values are damaged."""
+    """Return the next tasks, up to a limit, without those whose stored values are damaged."""
     tasks = [
         NextTask(key=Key(name, at), due_at=due_at, host=host)
         for name, at, due_at, host in cursor.execute(_NEXT, (limit,))
@@ -94,13 +94,13 @@ def _is_time(stored: object) -> bool:
 
 @frozen(kw_only=True)
 class FailureGroup:
-    """Failed tasks that have a host, or the beginning of their names, and a reason in common.
+    """Failed tasks with a common reason, and with a common host or beginning of their names.
 
-    :ivar host: their ``host:port``; empty for tasks of any host.
-    :ivar prefix: the beginning of their names; empty for any names.
-    :ivar reason: the text of their reason; empty for a damaged one.
+    :ivar host: their ``host:port``; empty if their hosts differ.
+    :ivar prefix: the beginning of their names; empty if the group is by host.
+    :ivar reason: the text of their reason; empty for a damaged reason.
     :ivar statuses: the number of tasks by the status of their last response.
-    :ivar last_at_ms: when the last of them failed, milliseconds since 1970.
+    :ivar last_at_ms: when the last of them failed: milliseconds since 1970.
     """
 
     host: str = ""
@@ -113,10 +113,10 @@ class FailureGroup:
 
 @frozen(kw_only=True)
 class FailureGroups:
-    """The last failures in groups, the largest group first.
+    """Groups of the last failures, the largest group first.
 
-    :ivar examined: the number of failures.
-    :ivar is_complete: whether there are no more failures than these.
+    :ivar examined: the number of failures in the groups.
+    :ivar is_complete: whether these are all failures.
     """
 
     by_host: Sequence[FailureGroup]
@@ -126,7 +126,7 @@ class FailureGroups:
 
 
 def failure_groups(cursor: Cursor, limit: int = MAX_GROUPED) -> FailureGroups:
-    """Return the last failures in groups, without those whose stored values are damaged.
+    """Return the groups of the last failures, without those whose stored values are damaged.
 
     :param limit: the maximum number of failures.
     """
@@ -148,10 +148,10 @@ def _is_intact(host: object, stem: object, reason: object, status: object, *_: o
 
 
 def _groups(rows: Sequence[_Row], kind: str, common: int) -> Sequence[FailureGroup]:
-    """Return the groups of rows that have the value of a column and the reason in common.
+    """Return the groups of rows with an equal reason and an equal value of a column.
 
-    :param kind: the attribute of a group that has what is common.
-    :param common: the place of the column.
+    :param kind: the attribute of a group that stores the value of the column.
+    :param common: the index of the column.
     """
     groups: dict[tuple[str, str], list[_Row]] = {}
     for row in rows:

@@ -14,30 +14,30 @@ from .selection import Selection
 from .sources import KEYS, NAME_ORDER
 
 MAX_COUNTED = 10_000
-"""Maximum number of tasks that are counted: up to 50 ms."""
+"""Maximum number of tasks that are counted, which takes up to 50 ms."""
 MAX_COUNTED_BY_STATE = 2_000
-"""Maximum number of tasks that are counted for each state: up to 40 ms for all of them."""
+"""Maximum number of tasks that are counted for each state, up to 40 ms for all states."""
 MAX_EXAMINED = 1_000
-"""Maximum number of tasks of which a count of many examines more than an index."""
+"""Maximum number of tasks for which a count of many tasks reads more than an index."""
 
 
 @frozen
 class Count:
-    """A number of tasks.
+    """Number of tasks, up to a limit.
 
-    :ivar is_exact: whether there are no more.
+    :ivar is_exact: whether there are no more tasks than ``number``.
     """
 
     number: int
     is_exact: bool = True
 
     def __add__(self, other: Count) -> Count:
-        """Return the count of both."""
+        """Return the sum of two counts."""
         return Count(self.number + other.number, self.is_exact and other.is_exact)
 
 
 def count_tasks(cursor: Cursor, /, **filters: Any) -> Count:
-    """Return how many tasks match filters, or at least how many.
+    """Return the number of tasks that match filters, up to :data:`MAX_COUNTED`.
 
     :param filters: those of :class:`callme.store.listing.selection.Selection`.
     """
@@ -45,13 +45,13 @@ def count_tasks(cursor: Cursor, /, **filters: Any) -> Count:
 
 
 def count_states(cursor: Cursor, /, **filters: Any) -> Mapping[State, Count]:
-    """Return how many tasks of each state match filters, or at least how many.
+    """Return the number of matching tasks by state, each up to :data:`MAX_COUNTED_BY_STATE`.
 
     :param filters: those of :func:`count_tasks`; a state among them is ignored.
     """
     selection, most = Selection(**{**filters, "state": None}), MAX_COUNTED_BY_STATE
     if selection.reason is not None:
-        # Only failed tasks have one.
+        # Only failed tasks have a reason.
         return {**dict.fromkeys(State, Count(0)), State.FAILED: _count(cursor, selection, most)}
     plan = choose_plan(cursor, selection, NAME_ORDER)
     if plan.end(cursor) is None:

@@ -1,4 +1,4 @@
-"""The search for rows that another program has damaged, a part of the database at a time."""
+"""The incremental search for rows that another program has damaged."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _ATTEMPTS = f"""
 
 @frozen(kw_only=True)
 class DamagedTask:
-    """A task of which some stored values cannot be read.
+    """Task with stored values that cannot be read.
 
-    :ivar columns: their names; ``attempts`` for those of an attempt.
+    :ivar columns: the names of the damaged columns; ``attempts`` for a damaged attempt.
     """
 
     key: Key
@@ -33,9 +33,9 @@ class DamagedTask:
 
 @frozen(kw_only=True)
 class Examined:
-    """A part of the tasks, in the order of their rows, that was examined.
+    """Result of examining a part of the tasks, in the order of their rows.
 
-    :ivar last_row: the number of the last row; ``None`` if there was none.
+    :ivar last_row: the number of the last examined row; ``None`` if there was none.
     """
 
     damaged: Sequence[DamagedTask]
@@ -43,9 +43,9 @@ class Examined:
 
 
 def find_damaged(cursor: Cursor, after: int, limit: int) -> Examined:
-    """Examine the next tasks.
+    """Examine the next tasks for damage.
 
-    :param after: the number of the row after which to begin.
+    :param after: the number of the row after which the examination begins.
     :param limit: the maximum number of tasks.
     """
     found: dict[int, DamagedTask] = {}

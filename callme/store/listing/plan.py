@@ -1,4 +1,4 @@
-"""Queries of pages: the choice of an index, and the statement that reads from it."""
+"""Queries of pages: the choice of an index, and the statement that uses it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ROWS = SUMMARY.replace("task_name, trigger_at", ", ".join(NAME_ORDER), 1)
 
 @frozen(kw_only=True)
 class Plan:
-    """The way to a page of a selection.
+    """Plan of the query for a page of a selection.
 
     :ivar order: the columns that the page is ordered by.
-    :ivar where: the conditions that the source leaves open.
+    :ivar where: the conditions that the source does not cover.
     """
 
     source: Source
@@ -39,11 +39,11 @@ class Plan:
         return f"{self._at('task_name')}, {self._at('trigger_at')}"
 
     def keys(self, *bounds: Sql, backwards: bool = False, is_ordered: bool = True) -> Sql:
-        """Return the query of the keys of the page; its last value is their number.
+        """Return the query for the keys of the page; the last placeholder is their maximum number.
 
         :param bounds: conditions on the key.
         :param backwards: whether the keys are in the reverse order.
-        :param is_ordered: whether they are in any order.
+        :param is_ordered: whether the keys must be ordered at all.
         """
         query = self.source.select(self._key_columns(), self.where, bounds)
         if not is_ordered:
@@ -52,7 +52,7 @@ class Plan:
             return Sql(
                 f"{query.text} ORDER BY {_by(self._keys(), backwards)} LIMIT ?", query.values
             )
-        # Materialized: PostgreSQL would rather read all of an index that has this order.
+        # Without MATERIALIZED, PostgreSQL would scan a whole index that has this order.
         order = _by([column.removeprefix("task.") for column in self.order], backwards)
         statement = (
             f"WITH found (task_name, trigger_at) AS MATERIALIZED ({query.text}) SELECT "
@@ -61,7 +61,7 @@ class Plan:
         return Sql(statement, query.values)
 
     def rows(self, *bounds: Sql) -> Sql:
-        """Return the statement of the rows of the page; its last value is their number.
+        """Return the query for the rows of the page; the last placeholder is their maximum number.
 
         :param bounds: conditions on the key.
         """
@@ -78,7 +78,7 @@ class Plan:
     ) -> list[Key]:
         """Return the keys of the page.
 
-        :param bounds: conditions on the key, as is ``backwards`` for :meth:`keys`.
+        :param bounds: conditions on the key; ``backwards`` is as for :meth:`keys`.
         :param limit: the maximum number of keys.
         """
         query = self.keys(*bounds, backwards=backwards)
@@ -97,7 +97,7 @@ class Plan:
     def end(
         self, cursor: Cursor, *bounds: Sql, backwards: bool = False, examined: int | None = None
     ) -> Key | None:
-        """Return the key at which the examination of the source ends; ``None`` if it reaches all.
+        """Return the key at which the examination of the source ends; ``None`` if it is complete.
 
         :param bounds: conditions on the key.
         :param backwards: whether the source is examined in the reverse order.
@@ -113,14 +113,15 @@ class Plan:
 
 
 def _read_keys(cursor: Cursor, query: Sql, limit: int, order: str, *offset: int) -> list[Key]:
-    """Return the keys that a query finds, whose last values are the limit and perhaps an offset.
+    """Return the keys that a query finds.
 
-    :param order: their order, in terms of the table of tasks.
+    :param query: its last placeholders are the limit and, if given, the offset.
+    :param order: the order of the keys, in terms of the table of tasks.
     """
     values = (*query.values, limit, *offset)
     rows = cursor.execute(query.text, values).fetchall()
     if not all(is_key(*row) for row in rows):
-        # Only now: the number of the row is in none of the indexes.
+        # Rows are read last, because no index contains task_id.
         statement = (
             f"SELECT {KEY.of('task')} FROM ({query.text}) AS found JOIN {KEYS} "
             "ON task.task_name = found.task_name AND task.trigger_at = found.trigger_at "
@@ -132,21 +133,21 @@ def _read_keys(cursor: Cursor, query: Sql, limit: int, order: str, *offset: int)
 
 
 def _by(columns: Iterable[str], backwards: bool) -> str:
-    """Return the columns of ORDER BY."""
+    """Return the text after ORDER BY."""
     return ", ".join(f"{column} DESC" if backwards else column for column in columns)
 
 
 def choose_plan(
     cursor: Cursor, selection: Selection, order: tuple[str, str], *, without_orphans: bool = False
 ) -> Plan:
-    """Choose the source with the fewest rows or, of very many, one that is in the order.
+    """Choose the source with the fewest rows or, if all have very many, an ordered source.
 
     :param without_orphans: as for :func:`narrow_sources`.
     """
     conditions = selection.conditions()
     wide = wide_sources(selection)
     source = wide[order]
-    # A wide source that no filter narrows is never the smallest.
+    # A wide source that no filter narrows cannot be the smallest.
     candidates = [one for one in wide.values() if one.filters & conditions.keys()]
     candidates += narrow_sources(selection, without_orphans=without_orphans)
     ordered = [one for one in candidates if order in one.orders]
@@ -163,10 +164,10 @@ def choose_plan(
 def select_page(
     cursor: Cursor, selection: Selection, start_from: Key | None, limit: int, *, by_due: bool
 ) -> tuple[Iterable[Row], Key | None]:
-    """Return the rows of a page, and the first key that was not examined; ``None`` without any.
+    """Return the rows of a page, and the first key that was not examined, if any.
 
     :param start_from: the first key of the page, inclusive.
-    :param by_due: whether the order is by time, then name, and not by name, then time.
+    :param by_due: whether to order by time, then name, instead of by name, then time.
     """
     order = DUE_ORDER if by_due and selection.task_name is None else NAME_ORDER
     is_of_name = selection.task_name is not None
@@ -180,7 +181,7 @@ def select_page(
         found = rows = list(rows)
         keys = plan.keys(*bounds, is_ordered=False)
         if len(found) < min(limit, len(_run(cursor, keys, limit).fetchall())):
-            # Orphans took the places of tasks.
+            # Orphaned keys in the index have reduced the number of tasks on the page.
             plan = choose_plan(cursor, selection, order, without_orphans=True)
             bounds, end = _bounds(cursor, plan, start_from)
             rows = _run(cursor, plan.rows(*bounds), limit)
@@ -218,9 +219,11 @@ def _bounds(cursor: Cursor, plan: Plan, start_from: Key | None) -> tuple[Sequenc
 
 
 def _check_start(cursor: Cursor, key: Key) -> None:
-    """Check that a page can begin at a key: the place of a damaged name is known by its row only.
+    """Check that a page can begin at a key.
 
-    :raises StartGone: if it cannot.
+    The position of a damaged name is known only from its row.
+
+    :raises StartGone: if that row no longer exists.
     """
     if (number := key.row_number) is not None:
         row = cursor.execute("SELECT 1 FROM task WHERE task_id = ?", (number,)).fetchone()
@@ -231,9 +234,9 @@ def _check_start(cursor: Cursor, key: Key) -> None:
 def select_previous(
     cursor: Cursor, selection: Selection, before: Key, limit: int, *, by_due: bool
 ) -> Key | None:
-    """Return the key at which the page before another one starts; ``None`` on the first page.
+    """Return the start of the page before another page; ``None`` if that is the first page.
 
-    It is the key of any task if too many tasks were examined without a match.
+    If too many tasks were examined without a match, the key may be of a task that does not match.
 
     :param before: the first key of the other page.
     :param limit: the number of tasks on a page.
@@ -243,7 +246,7 @@ def select_previous(
     plan = choose_plan(cursor, selection, order)
     _check_start(cursor, before)
     bounds = [plan.bound("<", before)]
-    # A page that starts at the end examines as many keys, and thus all of them.
+    # A page that starts at this key examines the same number of keys, and therefore all of them.
     end = plan.end(cursor, *bounds, backwards=True, examined=sources.MAX_EXAMINED - 1)
     if end is not None:
         bounds.append(plan.bound(">", end))
@@ -254,8 +257,11 @@ def select_previous(
 
 
 def _within(prefix: str, end: Key, order: tuple[str, str]) -> Key | None:
-    """Return the first key with a prefix from another key on: a list names no other tasks."""
-    # The number of a row names no task.
+    """Return the first key at or after ``end`` whose name begins with a prefix.
+
+    A list must not reveal the names of other tasks.
+    """
+    # The number of a row reveals no name.
     if end.row_number is not None or end.task_name.startswith(prefix):
         return end
     if end.task_name < prefix:

@@ -1,4 +1,4 @@
-"""Filters of tasks, as conditions of SQL."""
+"""Filters of tasks as SQL conditions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HAS_LABEL = (
 
 @frozen
 class Sql:
-    """A part of a statement, and the values of its placeholders."""
+    """Part of a statement, and the values of its placeholders."""
 
     text: str
     values: tuple[Any, ...] = ()
@@ -26,13 +26,13 @@ class Sql:
 
 @frozen(kw_only=True)
 class Selection:
-    """Filters of tasks, all of which a task must match; an absent one matches every task.
+    """Filters of tasks. A task must match all of them; an absent filter matches every task.
 
     :ivar prefix: the beginning of the name; empty for any.
     :ivar host: the ``host:port`` of the callback.
     :ivar labels: keys and values, all of which a task must have.
-    :ivar due_from: the earliest ``trigger_at``, seconds since 1970.
-    :ivar due_before: the end of the ``trigger_at``, exclusive.
+    :ivar due_from: the minimum of ``trigger_at``: seconds since 1970.
+    :ivar due_before: the exclusive maximum of ``trigger_at``: seconds since 1970.
     """
 
     task_name: str | None = None
@@ -45,7 +45,7 @@ class Selection:
     due_before: int | None = None
 
     def conditions(self) -> dict[object, Sql]:
-        """Return the condition of each filter on a row of ``task``, by a name for it."""
+        """Return the condition of each filter on a row of ``task``, by the name of the filter."""
         found: dict[object, Sql] = {}
         if self.task_name is not None:
             found["name"] = Sql("task.task_name = ?", (self.task_name,))
@@ -59,7 +59,7 @@ class Selection:
             if bound is not None:
                 found[name] = Sql(f"task.trigger_at {sign} ?", (bound,))
         if self.state is not None:
-            # A literal, not a parameter: SQLite uses a partial index only for a literal.
+            # SQLite uses a partial index only for a literal, not for a placeholder.
             found["state"] = Sql(f"state = '{self.state.value}'")
         if self.reason is not None:
             found["reason"] = Sql("state = 'failed' AND reason = ?", (self.reason.value,))
@@ -74,5 +74,5 @@ def successor(prefix: str) -> str | None:
     if not stem:
         return None
     following = ord(stem[-1]) + 1
-    # Surrogates are no characters.
+    # Surrogates are not valid characters.
     return stem[:-1] + chr(0xE000 if following == 0xD800 else following)

@@ -1,4 +1,4 @@
-"""Indexes that answer filters: each finds the tasks that match some of them."""
+"""Sources of tasks for filters: indexes, each of which covers some filters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..interface import Cursor
 from .selection import Selection, Sql
 
 MAX_EXAMINED = 20_000
-"""Maximum number of keys that a page sorts, or examines in their order: some milliseconds."""
-# SQLite's own name for the index of the keys. PostgreSQL's statements name no index.
+"""Maximum number of keys that a page sorts or scans, in a few milliseconds."""
+# SQLite's automatic name for the index of the keys; statements for PostgreSQL name no index.
 KEYS = "task INDEXED BY sqlite_autoindex_task_1"
 NAME_ORDER = ("task.task_name", "task.trigger_at")
 DUE_ORDER = ("task.trigger_at", "task.task_name")
@@ -25,16 +25,16 @@ _LABELLED_TASKS = (
 
 @frozen(kw_only=True)
 class Source:
-    """The rows that an index finds for some of the filters of a selection.
+    """Rows that an index finds for some filters of a selection.
 
-    :ivar arms: tables and conditions, whose rows make up the source together.
+    :ivar arms: tables and conditions, whose union is the source.
     :ivar filters: names of the filters that all of these rows match.
-    :ivar orders: the orders in which the index has the rows.
+    :ivar orders: the orders in which the index contains the rows.
     :ivar key_table: the table whose columns are in these orders.
-    :ivar may_have_orphans: whether it may have keys of tasks that do not exist, because another
-        program has changed their names.
-    :ivar counted: the table and the condition to count by: the index alone answers them, perhaps
-        with more rows; ``None`` to count the arms.
+    :ivar may_have_orphans: whether the index may contain keys of tasks that do not exist, because
+        another program has changed their names.
+    :ivar counted: the table and the condition for counting, which need only the index and may count
+        more rows; ``None`` to count the arms.
     """
 
     arms: Sequence[tuple[str, Sql]]
@@ -51,7 +51,7 @@ class Source:
         """
         texts, values, before, after = list[str](), list[Any](), list(bounds), list(where)
         for table, condition in self.arms:
-            # Of several bounds of a column, SQLite searches with the first: this is the nearest.
+            # SQLite searches the index with the first bound of a column, so the tightest is first.
             parts = [*before, condition, *after]
             conditions = " AND ".join(part.text for part in parts)
             texts.append(f"SELECT {columns} FROM {table} WHERE {conditions}")
@@ -59,7 +59,7 @@ class Source:
         return Sql(" UNION ALL ".join(texts), tuple(values))
 
     def size(self, cursor: Cursor) -> int:
-        """Return about the number of rows; any number above :data:`MAX_EXAMINED` for more."""
+        """Return the approximate number of rows, or any number above :data:`MAX_EXAMINED`."""
         arms = self.arms if self.counted is None else [self.counted]
         query = evolve(self, arms=arms).select("1")
         row = cursor.execute(
@@ -75,19 +75,19 @@ _STATES = {
     State.SUCCEEDED: ("task_finished", "finished_at_ms IS NOT NULL"),
     State.FAILED: ("task_failed", "state = 'failed'"),
 }
-"""The index that has the tasks of a state, and the condition of that index."""
+"""The index of the tasks of each state, and the condition of that partial index."""
 _HOSTS = {
     "task_host": ("state = 'scheduled'", {State.SCHEDULED}),
     "task_running": ("state = 'running'", {State.RUNNING}),
     "task_host_ended": ("finished_at_ms IS NOT NULL", {State.SUCCEEDED, State.FAILED}),
 }
-"""The indexes that have the tasks of a host together, with the condition and the states of each."""
+"""The indexes by host, each with its condition and the states that it covers."""
 
 
 def narrow_sources(selection: Selection, *, without_orphans: bool = False) -> list[Source]:
-    """Return the sources of the filters but name and time.
+    """Return the sources of all filters except name and time.
 
-    :param without_orphans: whether none of them may have orphans.
+    :param without_orphans: whether to exclude sources with orphaned keys.
     """
     conditions = selection.conditions()
     found = []
@@ -121,7 +121,7 @@ def narrow_sources(selection: Selection, *, without_orphans: bool = False) -> li
                 filters=frozenset({"host"}),
             )
         )
-    # The table of labels alone answers what it has the columns for.
+    # The table of labels suffices for filters by label, name and time.
     joins = without_orphans or {"state", "reason", "host"} & conditions.keys()
     table, name = (_LABELLED_TASKS, "label") if joins else ("task_label AS task", "task")
     for label in selection.labels:
@@ -140,7 +140,7 @@ def narrow_sources(selection: Selection, *, without_orphans: bool = False) -> li
 
 
 def wide_sources(selection: Selection) -> Mapping[tuple[str, str], Source]:
-    """Return the sources of all tasks, by their order; filters of name and time narrow them."""
+    """Return the sources of all tasks by their order, narrowed by filters of name and time."""
     conditions = selection.conditions()
     name, due = (
         conditions.get("name"),
@@ -150,7 +150,7 @@ def wide_sources(selection: Selection) -> Mapping[tuple[str, str], Source]:
     parts = {NAME_ORDER: [] if name is None else [name], DUE_ORDER: due}
     filters = {NAME_ORDER: {"name"}, DUE_ORDER: {"from", "before"}}
     if selection.task_name is not None:
-        # The keys of one name are in the order of their times.
+        # The keys of one name are ordered by time.
         parts[NAME_ORDER] += due
         filters[NAME_ORDER] |= filters[DUE_ORDER]
     return {

@@ -1,4 +1,4 @@
-"""The cursor for statements that all databases share, and the transaction around it."""
+"""The cursor for statements that both databases share, and the transaction around it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 BINARY = tuple(
     parameter.name for parameter in PARAMETERS if parameter.column.postgresql_type == "bytea"
 )
-"""Parameters that are stored as bytes: text that may contain NUL."""
+"""Parameters whose text may contain NUL, and is therefore stored as bytes."""
 _BINARY_PLACES = tuple(STORED_DEFINITION.index(name) for name in BINARY)
 
 
@@ -32,20 +32,19 @@ _FLEET_PLACE = """
 
 
 class Text(Loader):
-    """Loader of BYTEA as text: UTF-8 that may contain NUL, unless it is damaged."""
+    """Loader of BYTEA columns that contain UTF-8 text, which may contain NUL or be damaged."""
 
     def load(self, data: Any) -> str:
         return decode_text(bytes.fromhex(bytes(data)[2:].decode("ascii")))
 
 
 class PostgresqlCursor:
-    """Implements :class:`callme.store.interface.Cursor` with psycopg's cursors.
+    """Implementation of :class:`callme.store.interface.Cursor` with psycopg's cursors.
 
-    In a transaction statements are sent one behind the other without waiting, until the result
-    of one is needed. The cursor that :meth:`execute` returns remains that of its own statement
-    when others follow.
+    In a transaction, statements are pipelined: callme waits only when it needs a result. The cursor
+    that :meth:`execute` returns stays valid for its statement when further statements follow.
 
-    :param use_client_clock: whether the daemon's time decides, not the database's.
+    :param use_client_clock: whether the daemon's time is authoritative, not the database's.
     """
 
     SIZE = "SELECT pg_total_relation_size('task') + pg_total_relation_size('attempt')"
@@ -65,7 +64,7 @@ class PostgresqlCursor:
     def rowcount(self) -> int:
         """Number of rows that the last statement changed."""
         if self._connection.info.pipeline_status:
-            # Unknown until the result has arrived, and only fetching would wait for it.
+            # The number is unknown until the result arrives; the synchronization waits for that.
             with self._connection.pipeline() as pipeline:
                 pipeline.sync()
         return self._cursor.rowcount
@@ -73,7 +72,7 @@ class PostgresqlCursor:
     def execute(
         self, statement: str, values: Sequence[Any] | Mapping[str, Any] = (), /
     ) -> PostgresqlCursor:
-        """Run a statement; one of PostgreSQL's own may name its values: ``%(name)s``."""
+        """Run a statement; a statement for PostgreSQL only may have named values: ``%(name)s``."""
         self._cursor = self._connection.cursor()
         self._cursor.execute(translate(statement), values or None)
         return PostgresqlCursor(self._connection, self._cursor)
@@ -95,19 +94,19 @@ class PostgresqlCursor:
         return iter(self._cursor.fetchall())
 
     def current_time(self, now: float) -> float:
-        """Return the database's time, seconds since 1970; ``now`` if the client's decides."""
+        """Return the authoritative time: the database's, or ``now``; seconds since 1970."""
         if self._use_client_clock:
             return now
         (seconds,) = self.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
         return float(seconds)
 
     def fleet_place(self, node: str) -> tuple[int, int]:
-        """Return the number of live daemons, and how many of them come before one."""
+        """Return the number of live daemons, and the rank of one daemon among them, from 0."""
         daemons, rank = self.execute(_FLEET_PLACE, (node,)).fetchone()
         return max(1, int(daemons)), int(rank)
 
     def definition_values(self, definition: Definition) -> Row:
-        """Return the values of a definition's columns, texts that may contain NUL as bytes."""
+        """Return the values of a definition's columns, with text that may contain NUL as bytes."""
         values = list(definition_values(definition))
         for place in _BINARY_PLACES:
             values[place] = values[place].encode()
@@ -116,7 +115,7 @@ class PostgresqlCursor:
 
 @lru_cache(maxsize=256)
 def translate(statement: str) -> bytes:
-    """Return a shared statement (:class:`callme.store.interface.Cursor`) as PostgreSQL takes it."""
+    """Translate a shared statement (:class:`callme.store.interface.Cursor`) for PostgreSQL."""
     statement = re.sub(r"INDEXED BY \w+", "", statement)
     statement = re.sub(r"/\* (FOR UPDATE[A-Z ]*) \*/", r"\1", statement)
     return statement.replace("instr(", "strpos(").replace("?", "%s").encode()
@@ -129,8 +128,8 @@ def in_transaction(
     *,
     use_client_clock: bool = False,
 ) -> T:
-    """Run work in one transaction, its statements in a pipeline."""
-    # libpq is older than 14 where the system's own is used and the system is old.
+    """Run work in one transaction, with its statements in a pipeline."""
+    # The libpq of an old system may be older than 14, which introduced pipelines.
     pipelined = psycopg.Pipeline.is_supported()
     with connection.pipeline() if pipelined else contextlib.nullcontext():
         connection.execute(begin)

@@ -1,4 +1,4 @@
-"""The address of a PostgreSQL database; this module works without psycopg."""
+"""The address of a PostgreSQL database, without a dependency on psycopg."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from attrs import field, frozen
 
 SCHEMA = "callme"
-"""The schema of callme's tables, apart from those of other programs."""
+"""Name of the schema that contains callme's tables."""
 
 
 def is_url(database: str) -> bool:
@@ -17,13 +17,13 @@ def is_url(database: str) -> bool:
 
 @frozen(kw_only=True)
 class Server:
-    """A PostgreSQL database that was reachable and has the newest schema.
+    """Reachable PostgreSQL database with the newest schema.
 
     :ivar conninfo: libpq's connection string, which may contain a password.
     :ivar display_url: the URL for people, without secrets.
     :ivar version: the version of the server.
-    :ivar use_client_clock: whether the daemon's clock decides, not the database's: for tests and
-        benchmarks, which set it.
+    :ivar use_client_clock: whether the daemon's clock is authoritative instead of the database's,
+        for tests and benchmarks that set it.
     :ivar name_lock: the connection that reserves the daemon's configured name until its first
         heartbeat.
     """
@@ -35,6 +35,6 @@ class Server:
     name_lock: Any = field(default=None, repr=False, eq=False)
 
     def release(self) -> None:
-        """Close the connection that reserves the name: that of the heartbeat holds it now."""
+        """Close the connection that reserves the name; that of the heartbeat replaces it."""
         if self.name_lock is not None:
             self.name_lock.close()

@@ -1,4 +1,4 @@
-"""The store in PostgreSQL: a few connections that write, a few that read, one for the heartbeat."""
+"""The store in PostgreSQL, with connections for writes, for reads and for the heartbeat."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ from .tasks import (
 T = TypeVar("T")
 READERS = 3
 WRITERS = 4
-"""Maximum number of transactions in flight that write."""
+"""Maximum number of write transactions in flight."""
 WORK_SECONDS = 25
-"""Time limit of a transaction, after which its connection is closed."""
+"""Time limit of a transaction in seconds, after which its connection is closed."""
 HEARTBEAT_WORK_SECONDS = 8
-"""The same for a heartbeat, which must be repeated well before this daemon counts as dead."""
+"""Time limit of a heartbeat in seconds; a retry must succeed before the daemon counts as dead."""
 IN_DOUBT_SECONDS = 60
-"""Time within which the server may still commit a claim whose connection ended."""
+"""Seconds for which the server may still commit a claim whose connection was lost."""
 CLOSE_STEP_SECONDS = 3.0
-"""Time limit of each step of closing."""
-# A commit that is sent with its statements may arrive late, when a silent network comes back. Then
-# the write has been given up, and clients may have acted on that.
+"""Time limit of each step of closing, in seconds."""
+# A commit that is pipelined with its statements may reach the server late, after a network outage.
+# By then the write has failed for its client, so that it must not be committed.
 _IN_TIME = "SELECT 1 / (clock_timestamp() < to_timestamp(?))::int"
 _MAX_TRIES = 3
-# Conflicts with another daemon: the transaction is rolled back, and can succeed when repeated.
+# Conflicts with another daemon, which roll the transaction back: a retry can succeed.
 _RETRIED_ERRORS = (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation)
-# Errors that a single operation may cause: the others of its transaction are then run singly.
+# Errors that a single operation may cause: the operations of the transaction then run singly.
 _SINGLE_OPERATION_ERRORS = (
     errors.QueryCanceled,
     errors.LockNotAvailable,
@@ -75,8 +75,8 @@ _PIPELINED: dict[Callable[..., Any], tuple[type, Callable[..., Callable[[], Sequ
     queue.claim: (ClaimCall, send_claims),
     queue.record: (RecordCall, send_records),
 }
-"""Operations of which several in a row are sent together: the type of their arguments, and the
-function that sends them."""
+"""Operations that are sent together if several follow each other: the type of their arguments,
+and the function that sends them."""
 _ARGUMENTS = {
     arguments: tuple(attribute.name for attribute in fields(arguments))
     for arguments, _ in _PIPELINED.values()
@@ -84,9 +84,9 @@ _ARGUMENTS = {
 
 
 def run_all(write: Write, operations: Sequence[Operation]) -> list[Any]:
-    """Run operations in order, those of one kind that follow each other in one statement.
+    """Run operations in order; consecutive operations of the same kind share a statement.
 
-    Statements are sent without waiting for their results wherever possible.
+    Statements are pipelined wherever possible.
     """
     results: list[Any] = []
     sent: list[Callable[[], Sequence[Any]]] = []
@@ -100,9 +100,10 @@ def run_all(write: Write, operations: Sequence[Operation]) -> list[Any]:
 
 
 def send_all(write: Write, operations: Sequence[Operation]) -> Callable[[], list[Any]]:
-    """Send the statements of operations that have keys; return what receives their results.
+    """Send the statements of operations that have keys; return a function that receives results.
 
-    It receives them after the commit, so that all takes one round trip; the unfinished ones remain.
+    The function is called after the commit, so that all takes one round trip. The results of some
+    operations may be :class:`Unfinished`.
     """
     sent = [
         _send(write, function, group)
@@ -124,7 +125,7 @@ def _bind(arguments: type, operation: Operation) -> Any:
 
 
 def _receive(write: Write, sent: list[Callable[[], Sequence[Any]]]) -> list[Any]:
-    """Receive the results of what was sent, and finish what is unfinished."""
+    """Receive the results of sent operations, and finish the unfinished ones."""
     received = [result for receive in sent for result in receive()]
     sent.clear()
     rest = [result.operation for result in received if isinstance(result, Unfinished)]
@@ -135,7 +136,7 @@ def _receive(write: Write, sent: list[Callable[[], Sequence[Any]]]) -> list[Any]
 
 
 def keys_of(operation: Operation, on_failure: str | None) -> Collection[Hashable] | None:
-    """Return what an operation writes; ``None`` unless one round trip nearly always suffices.
+    """Return the keys that an operation writes; ``None`` if it may need several round trips.
 
     :param on_failure: as in :class:`callme.store.database.Store`.
     """
@@ -170,17 +171,17 @@ def _with_retries(
 
 
 class PostgresqlStore(GroupCommitStore):
-    """The store in a PostgreSQL database.
+    """Store in a PostgreSQL database.
 
-    An operation whose connection ended may have been committed. A put, a delete and a purge can
-    simply be repeated. A record that exists already counts as stored. A claim is in doubt: its
-    token finds the tasks that it took before the next claim takes more.
+    An operation whose connection was lost may have been committed. A put, a delete and a purge can
+    simply be repeated. A record that already exists counts as stored. A claim is in doubt: the next
+    claim first finds the tasks of the lost one by its token.
 
-    Operations that nearly always take one round trip run in several transactions at a time.
+    Operations that usually take one round trip run in several concurrent transactions.
 
     :param server: the database, of the newest schema.
     :param node: as in :class:`callme.store.group_commit.GroupCommitStore`.
-    :param clock: sets the timers; the reactor by default.
+    :param clock: schedules the timers; the reactor by default.
     """
 
     _max_parallel = WRITERS
@@ -197,13 +198,13 @@ class PostgresqlStore(GroupCommitStore):
         self._server = server
         self._own_member: Member | None = None
         self._tokens = count(random.getrandbits(62))
-        # Tokens of claims whose results were lost, and the times at which they were.
+        # Tokens of claims whose results were lost, each with the time of the loss.
         self._in_doubt: dict[int, float] = {}
         self._clocks = ClockWatch()
-        # Seconds by which the database's clock is ahead of the monotonic one here.
+        # The database's time minus the monotonic clock of this process, in seconds.
         self._database_ahead: float | None = None
         connections = partial(Connections, conninfo=server.conninfo, reactor=reactor, clock=clock)
-        # Readers commit nothing, and go on.
+        # A commit in doubt does not affect readers, which commit nothing.
         self._readers = connections(size=READERS, seconds=WORK_SECONDS)
         connections = partial(connections, abandoned=AbandonedCommits())
         self._writer = connections(size=WRITERS, seconds=WORK_SECONDS)
@@ -225,14 +226,14 @@ class PostgresqlStore(GroupCommitStore):
         await self._within(CLOSE_STEP_SECONDS, self._commits.idle())
         member = self._own_member
         if member is not None and member.node_id is not None:
-            # Without it, the other daemons take over claims only after a timeout.
+            # Otherwise the other daemons take over claims only after a timeout.
             await self._within(CLOSE_STEP_SECONDS, self._heartbeats.run(member.deregister))
         for connections in (self._heartbeats, self._readers, self._writer):
             connections.close()
         self._server.release()
 
     async def _within(self, seconds: float, doing: Deferred[None]) -> None:
-        """Wait for a Deferred, at most some seconds; ignore an unavailable database."""
+        """Wait for a Deferred, up to some seconds; ignore an unavailable database."""
         doing.addTimeout(seconds, self._clock)
         await doing.addErrback(lambda failure: failure.trap(StoreUnavailable, defer.TimeoutError))
 
@@ -272,7 +273,7 @@ class PostgresqlStore(GroupCommitStore):
         )
 
     def _take_orphans(self, now: float, *, every: bool = False) -> Deferred[Sequence[Claim]]:
-        # ``every`` changes nothing: claims of live daemons are never orphaned, start or not.
+        # ``every`` has no effect: claims of live daemons are never orphaned.
         member, ms, token = self._member(), self._given_ms(now), next(self._tokens)
         sent_at = self._clock.seconds()
 
@@ -295,7 +296,7 @@ class PostgresqlStore(GroupCommitStore):
 
     def _taken(self, result: Heartbeat) -> Sequence[Claim]:
         self._server.release()
-        # A heartbeat is a write: an idle daemon has no other that would begin or end a failure.
+        # A heartbeat is a write: on an idle daemon, no other write detects the end of a failure.
         self._commits.mark_healthy()
         self.changes.publish(result.changes)
         return result.claims
@@ -319,7 +320,7 @@ class PostgresqlStore(GroupCommitStore):
 
     def _member(self) -> Member:
         if self._own_member is None:
-            # Not in the constructor: the name may contain the process id, which a fork changes.
+            # The name may contain the process id, which a fork after the constructor changes.
             self._own_member = Member(name=self._node(), on_failure=self.on_failure)
         return self._own_member
 
@@ -361,7 +362,7 @@ class PostgresqlStore(GroupCommitStore):
         return self._writer.run(partial(_with_retries, write_in_time))
 
     def _latest(self) -> float | None:
-        """Return the database's time at which work that begins now is given up, if it is known."""
+        """Return the deadline of work that begins now, in the database's time, if that is known."""
         if self._database_ahead is None:
             return None
         return self._clock.seconds() + self._database_ahead + WORK_SECONDS

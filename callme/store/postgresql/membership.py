@@ -1,8 +1,8 @@
-"""Membership in a fleet: heartbeats, the detection of dead daemons, the rescue of their claims.
+"""Membership in a fleet: heartbeats, detection of dead daemons, and rescue of their claims.
 
-Only the database's time counts. A daemon that missed heartbeats itself declares no other daemon
-dead until its own have been regular for the whole timeout: after a restart of the database all
-daemons have missed some, and none is dead.
+All times are the database's. A daemon that has missed heartbeats itself declares no other daemon
+dead until its own heartbeats have been regular for the whole timeout: after a restart of the
+database, all daemons have missed heartbeats, although none is dead.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .setup import PEER_TIMEOUT_SECONDS, take_name
 log = Logger(namespace="callme")
 
 MAX_CLOCK_DIFFERENCE_SECONDS = 2
-"""Difference to the database's clock up to which a daemon does not warn, in seconds."""
+"""Difference to the database's clock above which a daemon logs a warning, in seconds."""
 CLOCK_WARNING_SECONDS = 60
-"""Interval between two warnings, in seconds."""
+"""Minimum interval between two warnings, in seconds."""
 _CLOCK_WARNING = (
     "this daemon's clock is {seconds:.1f} s {side} the database's: calls are late, or fail as "
     "too_late; synchronize both clocks (NTP)"
@@ -38,9 +38,9 @@ _MAX_GAP_SECONDS = 3 * HEARTBEAT_SECONDS
 _RESCUE_LIMIT = 1000
 """Maximum number of claims that one heartbeat rescues."""
 
-# One statement that updates the daemon's own row, deletes the rows of dead daemons, and takes over
+# The statement updates the daemon's own row, deletes the rows of dead daemons, and takes over
 # orphaned claims. A claim is orphaned if its holder has no row. A claim of this daemon is orphaned
-# if its lease has ended: then the result of the claim was lost, and the call was never made.
+# if its lease has ended: its result was lost, so that the call was never made.
 _HEARTBEAT = f"""
     WITH time AS (SELECT {NOW} AS ms),
     me AS (
@@ -85,11 +85,11 @@ _KEEP_CLAIMS = "UPDATE task SET holder = ? WHERE state = 'running' AND holder = 
 
 @frozen(kw_only=True)
 class Heartbeat:
-    """The result of a heartbeat.
+    """Result of a heartbeat.
 
     :ivar claims: the claims of dead daemons that this daemon has taken over.
-    :ivar pid: the number of the server's process that served it.
-    :ivar database_ms: the time of the database, milliseconds since 1970.
+    :ivar pid: the process id of the server process that served the heartbeat.
+    :ivar database_ms: the time of the database: milliseconds since 1970.
     """
 
     claims: Sequence[Claim]
@@ -100,16 +100,17 @@ class Heartbeat:
 
 @define(eq=False)
 class ClockWatch:
-    """Comparison of the daemon's clock with the database's, which decides when tasks are due."""
+    """Monitor of the difference between the daemon's clock and the database's clock."""
 
     _warned_at: float = field(default=-CLOCK_WARNING_SECONDS, init=False)
 
     def compare(self, *, sent_at: float, duration_seconds: float, database_ms: int) -> None:
-        """Log a warning if the clocks differ, at most one a minute.
+        """Log a warning if the clocks differ, at most once a minute.
 
-        :param sent_at: the time of a request by the daemon's clock.
-        :param duration_seconds: the time until its response; the database has read its clock at
-            some moment of it.
+        :param sent_at: the time of a request by the daemon's clock: seconds since 1970.
+        :param duration_seconds: the time until the response, during which the database has read its
+            clock.
+        :param database_ms: the time of the database: milliseconds since 1970.
         """
         ahead = sent_at - database_ms / 1000
         behind = -ahead - duration_seconds
@@ -125,10 +126,10 @@ class ClockWatch:
 
 @define(eq=False, kw_only=True)
 class Member:
-    """A daemon as a member of its fleet.
+    """Daemon as a member of its fleet.
 
     :param on_failure: as in :class:`callme.store.database.Store`.
-    :ivar node_id: the number of its row; ``None`` before the first heartbeat.
+    :ivar node_id: the primary key of its row; ``None`` before the first heartbeat.
     """
 
     name: str
@@ -141,15 +142,15 @@ class Member:
         """Send a heartbeat, and take over the claims of dead daemons.
 
         :param now: the daemon's own time, seconds since 1970.
-        :param ms: the time that decides, milliseconds since 1970; ``None`` for the database's.
-        :param token: the unique token that claims which are taken over get.
+        :param ms: the authoritative time: milliseconds since 1970; ``None`` for the database's.
+        :param token: the unique token for the claims that are taken over.
         """
         cursor = PostgresqlCursor(connection)
         if self.node_id is None:
             self.node_id = self._register(connection, ms)
         rows = self._send_heartbeat(cursor, ms, token)
         if not rows[0][0]:
-            # The row is gone: another daemon declared this one dead and owns its claims.
+            # Another daemon has declared this one dead, and owns its claims.
             self.node_id = self._register(connection, ms)
             rows = self._send_heartbeat(cursor, ms, token)
         _, _, pid, database_ms, *_ = rows[0]
@@ -160,7 +161,7 @@ class Member:
     def _decode(
         self, connection: psycopg.Connection, taken: Sequence[NamedRow], now: float
     ) -> tuple[Sequence[Claim], Changes]:
-        # One transaction fails a corrupt task and puts its notification.
+        # A corrupt task fails, and its notification is put, in one transaction.
         def decode(cursor: PostgresqlCursor) -> tuple[Sequence[Claim], Changes]:
             write = Write(cursor=cursor, node=lambda: self.name, on_failure=self._on_failure)
             return decode_or_fail(write, taken, now), write.changes
@@ -176,10 +177,11 @@ class Member:
 
         def register(cursor: PostgresqlCursor) -> int:
             if named:
-                # The lock of the name was free: its last owner is gone.
+                # The lock of the name was free, so its previous owner no longer exists.
                 cursor.execute("DELETE FROM node WHERE name = ?", (self.name,))
             node_id: int = cursor.execute(_REGISTER, {"name": self.name, "ms": ms}).fetchone()[0]
-            # Claims of the previous row that no daemon has taken over are still this daemon's.
+            # Claims of the previous row that no other daemon has taken over still belong to this
+            # one.
             cursor.execute(_KEEP_CLAIMS, (node_id, self.node_id))
             return node_id
 

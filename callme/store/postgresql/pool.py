@@ -1,4 +1,4 @@
-"""Pools of connections to PostgreSQL: closed ones are replaced, and work is limited in time."""
+"""Pools of connections to PostgreSQL, which reconnect, and which limit the duration of work."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _STATEMENT_ERRORS = (
     psycopg.DataError,
     psycopg.NotSupportedError,
 )
-# These are ProgrammingErrors too, but callme's statements fit its schema: the operator, or a
-# restore of the database, has revoked rights, or renamed or dropped what they need.
+# psycopg classifies these as ProgrammingErrors too. callme's statements fit its schema, so the
+# operator or a restore of the database has revoked privileges, or renamed or dropped objects.
 _ADMINISTRATION_ERRORS = (
     errors.InsufficientPrivilege,
     errors.InvalidSchemaName,
@@ -43,10 +43,10 @@ _ADMINISTRATION_ERRORS = (
     errors.UndefinedObject,
 )
 
-# The timeouts limit a statement, and a daemon that is silent because it was suspended in a
-# transaction or because its network is down. The planner must use the index that each statement
-# is written for: its statistics are never right for a table whose rows change their state all the
-# time, so that it would sometimes read and sort all due tasks for each claim.
+# The timeouts end long statements, and the sessions of a daemon that was suspended in a transaction
+# or has lost its network. The planner must use the index that each statement is written for: its
+# statistics are always outdated for a table whose rows change their state all the time, and it
+# would sometimes read and sort all due tasks for each claim.
 _SESSION = f"""
     SET search_path = {SCHEMA};
     SET statement_timeout = '%ds';
@@ -74,23 +74,23 @@ _TABLE_LOCK = """
     ORDER BY granted DESC LIMIT 1
 """
 _PIDS: WeakKeyDictionary[psycopg.Connection, int] = WeakKeyDictionary()
-"""The server's process of each session; of a pooler's connections libpq has another number."""
+"""Server process id of each session; for connections through a pooler, libpq reports another."""
 
 
 def ensure_own_session(connection: psycopg.Connection, pid: int) -> None:
-    """Refuse a connection whose transactions run in sessions that it shares with others.
+    """Check that all transactions of a connection run in the same session of the server.
 
-    :param pid: the process that served a transaction.
-    :raises psycopg.OperationalError: if another one served the first.
+    :param pid: the process id of the server process that served a transaction.
+    :raises psycopg.OperationalError: if another process served the first transaction.
     """
     if pid != _PIDS[connection]:
         raise psycopg.OperationalError(NEEDS_SESSIONS)
 
 
 def ensure_no_table_lock(connection: psycopg.Connection) -> None:
-    """Do nothing, unless a whole table is locked against writes, or is about to be.
+    """Check that no whole table is locked against writes, or is about to be.
 
-    :raises psycopg.OperationalError: if it is.
+    :raises psycopg.OperationalError: if a table is locked.
     """
     found = connection.execute(_TABLE_LOCK).fetchone()
     if found is not None:
@@ -99,10 +99,10 @@ def ensure_no_table_lock(connection: psycopg.Connection) -> None:
 
 
 class _ThreadConnection(adbapi.Connection):
-    """The connection of one of adbapi's threads.
+    """Connection of one of adbapi's threads.
 
-    The work itself begins and ends transactions: connections are in autocommit mode, so that a
-    single statement costs no BEGIN and COMMIT.
+    Connections are in autocommit mode, so that a single statement needs no BEGIN and COMMIT. Work
+    begins and ends its transactions itself.
     """
 
     _pool: Any
@@ -113,7 +113,7 @@ class _ThreadConnection(adbapi.Connection):
         self._connection: Any = None
 
     def checkout(self) -> psycopg.Connection:
-        """Return the thread's connection, a new one if it was closed."""
+        """Return the thread's connection, or a new one if that was closed."""
         self._connection = self._pool.connections.get(self._pool.threadID())
         if self._connection is not None and _is_closed(self._connection):
             self.discard()
@@ -130,10 +130,10 @@ class _ThreadConnection(adbapi.Connection):
             self._connection = None
 
     def commit(self) -> None:
-        """Do nothing: the work ends its transactions."""
+        """Do nothing: work ends its transactions itself."""
 
     def rollback(self) -> None:
-        """Do nothing: the work ends its transactions."""
+        """Do nothing: work ends its transactions itself."""
 
 
 def _is_closed(connection: psycopg.Connection) -> bool:
@@ -142,7 +142,7 @@ def _is_closed(connection: psycopg.Connection) -> bool:
         return True
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    # An idle connection receives only notices, and the error of a server that shuts down.
+    # An idle connection receives only notices, and the error of a server that is shutting down.
     while poll.poll(0):
         try:
             connection.pgconn.consume_input()
@@ -155,25 +155,25 @@ def _is_closed(connection: psycopg.Connection) -> bool:
 
 @define(eq=False)
 class AbandonedCommits:
-    """Sessions whose work was given up, though the server may still be committing it.
+    """Sessions whose work was cancelled, although the server may still be committing it.
 
-    A commit that waits for a synchronous standby is ended neither by a timeout of the server nor
-    by the end of its client. If callme went on to write, each attempt would leave one more of
-    these sessions behind, until the server has none left for anyone.
+    Neither a timeout of the server nor a closed connection ends a commit that waits for a
+    synchronous standby. If callme continued to write, each attempt would leave such a session
+    behind, until the server has no connection left.
     """
 
     _pids: frozenset[int] = field(default=frozenset(), init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     def add(self, pid: int) -> None:
-        """Note a session."""
+        """Record a session."""
         with self._lock:
             self._pids |= {pid}
 
     def ensure_none(self, connection: psycopg.Connection) -> None:
-        """Forget the sessions that no longer wait.
+        """Remove the sessions that have ended.
 
-        :raises psycopg.OperationalError: if there are others.
+        :raises psycopg.OperationalError: if a commit is still waiting.
         """
         pids = self._pids
         if not pids:
@@ -189,7 +189,7 @@ class AbandonedCommits:
 
 
 class _Work:
-    """A piece of work on a connection, which another thread may cancel."""
+    """Unit of work on a connection, which another thread may cancel."""
 
     def __init__(self, seconds: float, abandoned: AbandonedCommits) -> None:
         self._seconds = seconds
@@ -209,8 +209,8 @@ class _Work:
             return work(connection)
         except psycopg.Error as error:
             if isinstance(error, errors.ReadOnlySqlTransaction):
-                # The server is a standby now, or was when the session began. A new session looks
-                # for one that can be written.
+                # The server is or was a standby. A new connection searches for a server that
+                # accepts writes.
                 connection.close()
             with self._lock:
                 self._connection = None
@@ -227,13 +227,13 @@ class _Work:
             raise psycopg.OperationalError(f"no response within {self._seconds:g} s") from error
 
     def cancel(self) -> None:
-        """Shut down the connection, so that the work fails."""
+        """Shut down the socket, so that the work fails."""
         with self._lock:
             self._is_cancelled = True
             if self._connection is None or self._connection.closed:
                 return
             self._abandoned.add(_PIDS[self._connection])
-            # The connection may have ended at this moment.
+            # The connection may end at this very moment.
             with (
                 contextlib.suppress(OSError, psycopg.Error),
                 socket.socket(fileno=os.dup(self._connection.fileno())) as wire,
@@ -256,14 +256,14 @@ def _is_reusable(connection: psycopg.Connection) -> bool:
 
 
 class Connections:
-    """A pool of connections, each in a thread of its own.
+    """Pool of connections, each in a thread of its own.
 
     :param size: the maximum number of connections.
-    :param seconds: the time limit of a piece of work: longer than the server's limit of a
-        statement, so that only work on an unresponsive server reaches it.
-    :param clock: sets the timers.
-    :param abandoned: where work that is given up is noted; while a commit among it is still in
-        progress, all further work fails.
+    :param seconds: the time limit of a unit of work. It exceeds the server's limit of a statement,
+        so that only work on an unresponsive server reaches it.
+    :param clock: schedules the timers.
+    :param abandoned: records cancelled work; while one of its commits is still in progress, all
+        further work fails.
     :param on_open: called with each new connection.
     """
 
@@ -292,7 +292,7 @@ class Connections:
             cp_reactor=reactor,
             cp_noisy=False,
             autocommit=True,
-            # Through a connection pooler each transaction may get another session.
+            # A connection pooler may move transactions between sessions.
             prepare_threshold=None,
         )
         self._pool.connectionFactory = _ThreadConnection
@@ -310,8 +310,8 @@ class Connections:
     def run(self, work: Callable[[psycopg.Connection], T]) -> Deferred[T]:
         """Run work on a connection, in another thread.
 
-        The Deferred fails with :class:`StoreUnavailable` if the database is at fault, and with
-        psycopg's error if the statement is.
+        The Deferred fails with :class:`StoreUnavailable` for a fault of the database, and with
+        psycopg's error for a fault of the statement.
         """
         piece = _Work(self._seconds, self._abandoned)
         self._running.add(piece)
@@ -334,10 +334,10 @@ class Connections:
 
 
 def _unavailable(failure: Failure) -> Failure:
-    """Raise StoreUnavailable if the database is at fault, and not the statement.
+    """Raise StoreUnavailable if the database, not the statement, is at fault.
 
-    Only the primary message is kept: the server's details repeat the row that violates a
-    constraint, payload and headers included.
+    Its text is the primary message only: the server's details quote the row that violates a
+    constraint, including payload and headers.
     """
     error = failure.value
     if not isinstance(error, psycopg.Error):
@@ -346,5 +346,5 @@ def _unavailable(failure: Failure) -> Failure:
     repeated = type(error)(message)
     if isinstance(error, _STATEMENT_ERRORS) and not isinstance(error, _ADMINISTRATION_ERRORS):
         raise repeated from None
-    # The engine decides by the cause whether every operation would meet this error.
+    # The engine examines the cause to decide whether every operation would fail with this error.
     raise StoreUnavailable(f"the database cannot be used: {message}") from repeated

@@ -1,6 +1,6 @@
 """The queue of due tasks in PostgreSQL: claims and records, many in one statement.
 
-The time that decides is the database's, unless a time is given with the statement.
+The database's time is authoritative, unless a statement has a time as a parameter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..queue import (
 )
 
 NOW = "coalesce(%(ms)s::bigint, floor(extract(epoch FROM statement_timestamp()) * 1000)::bigint)"
-"""SQL for the time given or the database's, in ms: the same wherever it is in a statement."""
+"""SQL for the authoritative time in ms, which is constant within a statement."""
 TOKEN_CLAIM = Columns((*CLAIM, "token"))
 DUE_HOSTS = f"""
     SELECT DISTINCT host FROM (
@@ -37,8 +37,8 @@ DUE_HOSTS = f"""
 """
 IN_DOUBT_HOSTS = "SELECT DISTINCT host FROM task WHERE state = 'running' AND token = ANY(?)"
 
-# Materialized, so that it runs once: a LIMIT with SKIP LOCKED would find other tasks each time.
-# A claim must be neither early nor too late, by the database's clock and by the daemon's.
+# MATERIALIZED makes the subquery run once: a LIMIT with SKIP LOCKED finds other tasks each time.
+# A claim must be neither early nor late, by both the database's clock and the daemon's.
 _CLAIM = f"""
     WITH chosen AS MATERIALIZED (
         SELECT due.task_id FROM unnest(%(hosts)s::text[], %(most)s::int[]) AS share (host, most)
@@ -86,9 +86,9 @@ _TYPES = {
     "unspent": "int",
     **_ATTEMPT_TYPES,
 }
-# The token alone is compared: only a running task has one, and a condition on the state would
-# make the planner use the index of running tasks, which is full of dead entries. The task_ids are
-# also passed as an array, so that the planner knows how few they are.
+# The statement compares only the token, which only a running task has: a condition on the state
+# would make the planner use the index of running tasks, which is full of dead entries. The task_ids
+# are also passed as an array, so that the planner knows their number.
 _RECORD = f"""
     WITH transition AS MATERIALIZED (
         SELECT * FROM json_to_recordset(?::json)
@@ -118,11 +118,11 @@ _RECORD = f"""
 class ClaimCall:
     """The arguments of a claim: see :func:`callme.store.queue.claim`.
 
-    :ivar now: the daemon's own time, seconds since 1970; no call may start before its minute by
-        this time either.
-    :ivar ms: the time that decides, milliseconds since 1970; ``None`` for the database's.
-    :ivar in_doubt: tokens of claims whose result was lost: the tasks that they took are returned
-        before any others are taken, as they have not been called.
+    :ivar now: the daemon's own time: seconds since 1970. Calls must not be early by this time
+        either.
+    :ivar ms: the authoritative time: milliseconds since 1970; ``None`` for the database's.
+    :ivar in_doubt: tokens of claims whose result was lost: their tasks, which have not been called,
+        are returned before further tasks are claimed.
     """
 
     shares: Mapping[str, int]
@@ -149,9 +149,9 @@ class ClaimCall:
 def send_claims(
     write: Write, calls: Sequence[ClaimCall]
 ) -> Callable[[], list[Sequence[Claim] | Unfinished]]:
-    """Send the statements of claims; return what receives the tasks that they took.
+    """Send the statements of claims; return a function that receives the claimed tasks.
 
-    A claim that took a corrupt task is unfinished.
+    A claim of a corrupt task is unfinished.
     """
     receiving = [_send_claim(write, call) for call in calls]
     return lambda: [receive() for receive in receiving]
@@ -183,7 +183,7 @@ def decode_claims(write: Write, *, rows: Sequence[Row], now: float) -> Sequence[
 
 
 def _within_shares(write: Write, call: ClaimCall, claims: Sequence[Claim]) -> Sequence[Claim]:
-    """Return as many claims as there are slots for now, and give the others back unspent."""
+    """Return the claims that current slots suffice for, and release the others unspent."""
     left = Counter(call.shares)
     launched: list[Claim] = []
     returned: list[RecordCall] = []
@@ -236,9 +236,10 @@ def _attempt_row(attempt: Attempt | None) -> dict[str, object]:
 def send_records(
     write: Write, records: Sequence[RecordCall]
 ) -> Callable[[], list[bool | Unfinished]]:
-    """Send the statements of records; return what receives whether each claim was valid.
+    """Send the statements of records; return a function that receives the results.
 
-    A record that was not stored, or that is followed by a notification, is unfinished.
+    A result is whether the claim was valid. A record that was not stored, or that requires a
+    notification, is unfinished.
     """
     parts = []
     for part in _without_repeats(records):
@@ -268,7 +269,7 @@ def _receive_records(
 
 
 def _without_repeats(records: Iterable[RecordCall]) -> Iterator[list[RecordCall]]:
-    """Split records so that none of the parts has two of one task."""
+    """Split records into parts without two records of the same task."""
     part: dict[int, RecordCall] = {}
     for record in records:
         if record.claim.task_id in part or len(part) == _STATEMENT_LIMIT:

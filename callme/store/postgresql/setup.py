@@ -1,4 +1,4 @@
-"""Preparation of a database before the daemon starts: checks, migrations, the daemon's name."""
+"""Preparation of a database before the daemon starts: checks, migrations, unique name."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from .cursor import PostgresqlCursor
 from .dsn import SCHEMA, Server
 
 MIN_SERVER_VERSION = 120_000
-"""The first release with ``AS MATERIALIZED``: 12."""
+"""Oldest supported release: 12, the first with ``AS MATERIALIZED``."""
 PEER_TIMEOUT_SECONDS = 30
 """Time without a heartbeat after which a daemon counts as dead, in seconds."""
 MIGRATION_TIMEOUT_SECONDS = 300
-"""Time that a daemon that starts waits for the migration of another one, in seconds."""
+"""Seconds that a starting daemon waits for another daemon's migration."""
 _LOCK_CLASS = 0x63616C6D
-"""First of the two numbers of each advisory lock of callme."""
+"""First of the two numbers of callme's advisory locks."""
 _MIGRATION_LOCK = 1
 _STARTING_LOCK_CLASS = _LOCK_CLASS + 1
-"""The same for the names of daemons that have not sent a heartbeat yet."""
+"""First number of the locks of names whose daemons have not sent a heartbeat yet."""
 
 NEEDS_SESSIONS = (
     "a connection pooler gives each transaction another session: callme needs a session for each "
     "connection (PgBouncer: pool_mode=session)"
 )
 
-# Timeouts for a silent network, in seconds, tcp_user_timeout in milliseconds. After a failover
-# the address may lead to a standby. Parameters of the URL take precedence.
+# Timeouts for a network outage, in seconds (tcp_user_timeout: milliseconds). After a failover, the
+# address may be that of a standby, which does not accept writes. Parameters of the URL take
+# precedence.
 _NETWORK: dict[str, str | int] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -55,14 +56,14 @@ def open_server(url: str, name: str | None = None) -> Server:
     """Check a database and migrate it to the newest schema.
 
     :param name: the daemon's configured name, which no other live daemon may have.
-    :raises CannotOpen: when it cannot be reached, its schema is of a newer callme, or
+    :raises CannotOpen: when it cannot be reached, its schema is from a newer callme, or
         another daemon has the name.
     """
     try:
         given = conninfo_to_dict(url)
         conninfo = make_conninfo(url, **{k: v for k, v in _NETWORK.items() if k not in given})
     except psycopg.Error as error:
-        # psycopg's text would repeat the URL, and the password in it.
+        # psycopg's message would repeat the URL with its password.
         raise CannotOpen(
             "--database is not a URL that PostgreSQL knows: expected "
             "postgresql://user@host:5432/database"
@@ -90,9 +91,9 @@ def open_server(url: str, name: str | None = None) -> Server:
 
 
 def startup_counts_of(server: Server, now: float) -> StartupCounts:
-    """Return the counts that a starting daemon reports.
+    """Return the counts that a daemon logs when it starts.
 
-    :raises CannotOpen: when the database cannot be reached any more.
+    :raises CannotOpen: when the database can no longer be reached.
     """
     try:
         with psycopg.connect(server.conninfo, autocommit=True) as connection:
@@ -115,7 +116,7 @@ def _check(connection: psycopg.Connection, display_url: str) -> None:
 
 
 def backend_pid(connection: psycopg.Connection) -> int:
-    """Return the number of the server's process that serves a connection."""
+    """Return the process id of the server process that serves a connection."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     assert row is not None
     return int(row[0])
@@ -124,11 +125,11 @@ def backend_pid(connection: psycopg.Connection) -> int:
 def _refuse_transaction_pooling(
     connection: psycopg.Connection, conninfo: str, display_url: str
 ) -> None:
-    """Refuse a pooler that gives each transaction another session, before callme leaves any traces.
+    """Refuse a pooler in transaction mode, before callme writes to the database.
 
-    Such a pooler lends the session that was used last, or the one that was not used for longest,
-    to the next transaction. The transaction of a second connection thus gets either the session
-    of the first, or one that moves the first to another.
+    Such a pooler assigns the most or the least recently used session to the next transaction. A
+    transaction of a second connection therefore either gets the session of the first connection, or
+    makes the first connection change its session.
     """
     pid = backend_pid(connection)
     with psycopg.connect(conninfo, autocommit=True) as other, other.transaction():
@@ -143,12 +144,12 @@ def migrations() -> Migrations:
 
 
 def migrate(connection: psycopg.Connection, name: str) -> None:
-    """Run the migrations that the database lacks, all in one transaction.
+    """Run the pending migrations, all in one transaction.
 
-    If several daemons start at the same moment, one migrates and the others wait.
+    If several daemons start at the same time, one migrates, and the others wait.
 
     :param name: the name of the database, for errors.
-    :raises CannotOpen: if the schema is of a newer callme, or too old.
+    :raises CannotOpen: if the schema is from a newer callme, or too old.
     """
     with connection.transaction():
         connection.execute(f"SET LOCAL lock_timeout = '{MIGRATION_TIMEOUT_SECONDS}s'".encode())
@@ -162,12 +163,12 @@ def migrate(connection: psycopg.Connection, name: str) -> None:
 
 
 def hold_migrations(connection: psycopg.Connection) -> None:
-    """Block daemons that start until the connection ends."""
+    """Block starting daemons until the connection ends."""
     connection.execute("SELECT pg_advisory_lock(%s, %s)", (_LOCK_CLASS, _MIGRATION_LOCK))
 
 
 def schema_version(connection: psycopg.Connection) -> int:
-    """Return the number of the database's last migration; 0 without any."""
+    """Return the number of the database's last migration; 0 for an empty database."""
     table = f"{SCHEMA}.migration"
     found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
     if found != (True,):
@@ -177,11 +178,14 @@ def schema_version(connection: psycopg.Connection) -> int:
 
 
 def _check_name(connection: psycopg.Connection, name: str, display_url: str) -> None:
-    """Refuse the name of a live daemon; reserve any other until the connection ends.
+    """Check that no live daemon has a name, and reserve it until the connection ends.
 
-    A live daemon holds the lock of its name and has sent a heartbeat recently. A daemon that
-    vanished may leave a connection that still holds the lock; one that was killed leaves a recent
-    heartbeat. Daemons that start have neither yet: a second lock excludes them from each other.
+    A live daemon holds the lock of its name, and has sent a heartbeat recently. Neither alone
+    suffices: after a network failure, the lock of a dead daemon may remain for a while, and after a
+    kill, its last heartbeat is recent. Starting daemons have neither yet, so a second lock excludes
+    them from each other.
+
+    :raises CannotOpen: if a daemon with the name is alive.
     """
     taken = CannotOpen(
         f"another callme daemon named {name} uses {display_url}: give it another --node"
@@ -189,7 +193,7 @@ def _check_name(connection: psycopg.Connection, name: str, display_url: str) -> 
     if not _try_lock(connection, _STARTING_LOCK_CLASS, name):
         raise taken
     if take_name(connection, name):
-        # Released, because the connection of the heartbeat will hold this lock.
+        # This lock is released because the connection of the heartbeat will take it.
         connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (_LOCK_CLASS, name))
         return
     row = connection.execute(

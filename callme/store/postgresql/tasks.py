@@ -1,4 +1,4 @@
-"""Tasks by their keys in PostgreSQL: many created, read or compared in one statement."""
+"""Operations on tasks by key in PostgreSQL, with one statement for many tasks."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from .cursor import BINARY
 _STATEMENT_LIMIT = 200
 """Maximum number of tasks in one statement."""
 _STATEMENT_CHARACTERS = 4 * 1024 * 1024
-"""Maximum number of characters of their payloads, but for one that is larger by itself."""
+"""Maximum total length of payloads in one statement, in characters; a single task may exceed it."""
 _GIVEN = Columns((*STORED_DEFINITION, "created_at_ms"))
-# JSON has no type for bytes: they are passed as hexadecimal digits.
+# JSON has no type for bytes, so they are passed as hexadecimal digits.
 _TYPES = {
     parameter.name: parameter.column.postgresql_type.replace("bytea", "text")
     for parameter in PARAMETERS
@@ -60,7 +60,7 @@ _ATTEMPTS = f"""
     ) AS last ORDER BY number
 """
 _ATTEMPT_COLUMNS = Columns((*ATTEMPT, "task_id"))
-# COLLATE is explicit, because the array has the database's collation and the table has "C".
+# COLLATE is explicit because the array has the database's collation, while the table has "C".
 _MODIFIED = """
     SELECT known.task_name, known.trigger_at
     FROM unnest(?::text[], ?::bigint[], ?::text[], ?::bigint[], ?::int[])
@@ -99,7 +99,7 @@ class PutManyCall:
     now: float
 
     def puts(self) -> list[PutCall]:
-        """Return them as single puts."""
+        """Return the equivalent single puts."""
         return [
             PutCall(definition=definition, condition=PutCondition.NONE, now=self.now)
             for definition in self.definitions
@@ -107,15 +107,15 @@ class PutManyCall:
 
 
 def send_puts(write: Write, puts: Sequence[PutCall]) -> Callable[[], list[PutResult | Unfinished]]:
-    """Send the statements of many puts; return what receives their results.
+    """Send the statements of many puts; return a function that receives their results.
 
     A put that creates no task is unfinished.
     """
-    # Of several under one key the first goes into the statement that creates tasks.
+    # Of several puts of one key, the first is part of the statement that creates tasks.
     first: dict[Key, PutCall] = {}
     for call in puts:
         first.setdefault(call.definition.key, call)
-    # All daemons use the same order, so that two that put the same tasks cannot deadlock.
+    # The order is the same in all daemons, so that puts of the same tasks cannot deadlock.
     fresh = [first[key] for key in sorted(first) if first[key].may_create]
     creating = [_send_creation(write.cursor, part) for part in _in_parts(fresh)]
 
@@ -129,7 +129,7 @@ def send_puts(write: Write, puts: Sequence[PutCall]) -> Callable[[], list[PutRes
 def _receive_creations(
     write: Write, creating: Sequence[tuple[list[dict[str, Any]], Cursor]]
 ) -> set[Key]:
-    """Return the keys of the tasks that were created, which are changes."""
+    """Record the created tasks as changes, and return their keys."""
     created: set[Key] = set()
     for rows, creation in creating:
         created.update(Key(*row) for row in creation)
@@ -169,7 +169,7 @@ def put_again(write: Write, *, call: PutCall) -> PutResult:
 
 
 def send_puts_again(write: Write, again: Sequence[PutAgainCall]) -> Callable[[], list[PutResult]]:
-    """Send nothing; return what finishes puts that created no task."""
+    """Send nothing; return a function that finishes puts that created no task."""
 
     def receive() -> list[PutResult]:
         found = _existing(write.cursor, {one.call.definition.key for one in again})
@@ -179,7 +179,7 @@ def send_puts_again(write: Write, again: Sequence[PutAgainCall]) -> Callable[[],
 
 
 def _put_on(write: Write, call: PutCall, existing: Task | None) -> PutResult:
-    """Return the result of a put that creates no task; one that may replace it locks it first."""
+    """Return the result of a put that creates no task; lock a task that it may replace."""
     outcome = decide_put(existing, call.definition, call.condition, call.now)
     if existing is None or outcome is PutOutcome.REPLACED:
         return tasks.put(write, call.definition, call.condition, call.now)
@@ -189,7 +189,7 @@ def _put_on(write: Write, call: PutCall, existing: Task | None) -> PutResult:
 def send_puts_of_many(
     write: Write, calls: Sequence[PutManyCall]
 ) -> Callable[[], list[Sequence[PutResult] | Unfinished]]:
-    """Send the statements of :func:`callme.store.tasks.put_many`, several times."""
+    """Send the statements of several calls of :func:`callme.store.tasks.put_many`."""
     receiving = [send_puts(write, call.puts()) for call in calls]
 
     def received(results: Sequence[PutResult | Unfinished]) -> Sequence[PutResult] | Unfinished:
@@ -202,7 +202,7 @@ def send_puts_of_many(
 
 
 def finish_many(write: Write, *, results: Sequence[PutResult | Unfinished]) -> Sequence[PutResult]:
-    """Finish those of many puts that created no task."""
+    """Finish the puts among many that created no task."""
     again = [
         PutAgainCall(**result.operation.kwargs)
         for result in results
@@ -235,7 +235,7 @@ def _in_parts(puts: Sequence[PutCall]) -> Iterator[list[PutCall]]:
 
 
 def _existing(cursor: Cursor, keys: Iterable[Key]) -> dict[Key, Task]:
-    """Return the tasks under some keys: two statements, however many they are."""
+    """Return the tasks under some keys, with two statements for any number of keys."""
     names, times = zip(*((key.task_name, key.trigger_at) for key in keys), strict=True)
     found = cursor.execute(_EXISTING, (list(names), list(times))).fetchall()
     rows = [TASK.name(row) for row in found]
@@ -255,7 +255,7 @@ def get_if_modified(
     """Run :func:`callme.store.tasks.get_if_modified` in three statements."""
     versions: list[tuple[Any, ...]] = []
     for key, version in known.items():
-        # No task has an empty state.
+        # An empty state matches no task.
         values: tuple[Any, ...] = ("", 0, 0)
         if version is not None:
             values = version.stored()

@@ -1,4 +1,4 @@
-"""A PostgreSQL database as one end of a move."""
+"""The PostgreSQL database at one end of a move."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BODY = ATTEMPT_ROW.index("body")
 
 
 class StrictText(Text):
-    """Loader of BYTEA as text that refuses a damaged one: a copy must not differ."""
+    """Loader of BYTEA columns as text that rejects damaged text, because a copy must be exact."""
 
     def load(self, data: Any) -> str:
         text = super().load(data)
@@ -33,7 +33,7 @@ class StrictText(Text):
 
 
 class PostgresqlEndpoint(TransferEndpoint):
-    """A PostgreSQL database; daemons that start wait until it is closed.
+    """PostgreSQL database at one end of a move; starting daemons wait until it is closed.
 
     :raises CannotOpen: if it cannot be used, or a live daemon uses it.
     """
@@ -85,7 +85,7 @@ class PostgresqlEndpoint(TransferEndpoint):
     def _copy(
         self, table: str, columns: Columns, rows: Iterable[Row], text: int, detail: int
     ) -> None:
-        """Copy rows, of which one column may contain NUL and another must not."""
+        """Copy rows into a table, with text that may contain NUL as bytes."""
         with self._connection.cursor() as cursor:
             statement = f"COPY {table} ({columns}) FROM STDIN".encode()
             with cursor.copy(statement) as copying:

@@ -1,10 +1,11 @@
-"""Operations in SQLite that follow each other, many in one statement.
+"""Consecutive operations of the same kind in SQLite, combined in few statements.
 
-SQLite works without the interpreter's lock, and its thread must get the lock back after each
-statement. While the reactor is busy, that costs more than the statement.
+SQLite releases the interpreter's lock (GIL), and its thread must reacquire it after each
+statement. While the reactor is busy, that costs more than the statement itself.
 
-The statements say OR FAIL, and no savepoint surrounds them: either would make SQLite copy each
-page before it changes, to be able to undo one statement. The transaction is undone instead.
+The statements use OR FAIL, and no savepoint surrounds them: otherwise SQLite would copy each page
+before it changes the page, in order to roll back a single statement. The whole transaction is
+rolled back instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..database import Operation, Write
 from ..interface import PutResult
 
 _ROWS_PER_STATEMENT = (100, 25, 5, 1)
-"""Numbers of rows for which there is a statement: few, because each is compiled and cached."""
+"""Numbers of rows for which there are statements; few, because each is compiled and cached."""
 _INSERT = "INSERT OR FAIL"
 _RECORD_ALL = """
     UPDATE OR FAIL task
@@ -43,15 +44,15 @@ RecordCall = tuple[Claim, Transition, float]
 
 
 class NotTogether(Exception):
-    """Operations that cannot run in common statements: one of these did less than its part."""
+    """Combined statements have changed fewer rows than expected: operations must run singly."""
 
 
 def run_all(write: Write, operations: Sequence[Operation], *, savepoints: bool) -> list[Any]:
-    """Run operations in order; those of one kind that follow each other in few statements.
+    """Run operations in order; combine consecutive operations of the same kind.
 
-    :param savepoints: whether those that cannot run in common statements run one by one instead.
-    :raises NotTogether: where there are such operations and no savepoints: the transaction must
-        then be undone.
+    :param savepoints: whether operations that cannot be combined are repeated one by one.
+    :raises NotTogether: for such operations without savepoints; the transaction must then be rolled
+        back.
     """
     results: list[Any] = []
     for function, same in groupby(operations, key=lambda operation: operation.function):
@@ -105,7 +106,7 @@ def _put_slices_in_common(
 
 
 def _create_all(write: Write, puts: Sequence[PutCall]) -> bool:
-    """Create the tasks of some puts, unless one of the puts would not create one if it could."""
+    """Create the tasks of some puts, unless the condition of one of them forbids to create."""
     if any(decide_put(None, *put) is not PutOutcome.CREATED for put in puts):
         return False
     rows = [
@@ -148,7 +149,7 @@ def _run(write: Write, statement: Callable[[int], str], rows: Sequence[Row]) -> 
     """Run a statement for rows of values.
 
     :param statement: returns the statement for a number of rows.
-    :raises NotTogether: when it changes fewer rows than there are.
+    :raises NotTogether: when it changes fewer rows than given.
     """
     for part in _parts(rows):
         write.cursor.execute(statement(len(part)), tuple(chain.from_iterable(part)))

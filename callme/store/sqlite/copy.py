@@ -1,4 +1,4 @@
-"""A copy of a database file, made while a daemon uses it, and verified."""
+"""Copies of a database file, verified, and made while a daemon may use it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ..interface import CannotOpen
 from .file import APPLICATION_ID, BUSY_SECONDS
 
 _STEPS = 10_000
-"""Number of SQLite's steps between two reports of progress."""
+"""Number of steps of SQLite's virtual machine between two progress reports."""
 
 Report = Callable[[int, int], None]
-"""Receives the bytes of the copy so far, and those that are expected in all."""
+"""Receiver of progress: the bytes of the copy so far, and the expected total."""
 
 
 @frozen(kw_only=True)
 class Copied:
-    """A finished copy.
+    """Finished copy.
 
-    :ivar tasks: the number of its tasks.
-    :ivar size: its size in bytes.
+    :ivar tasks: the number of tasks.
+    :ivar size: the size in bytes.
     """
 
     path: Path
@@ -35,12 +35,12 @@ class Copied:
 
 
 def copy_database(source: Path, target: Path, report: Report) -> Copied:
-    """Copy a database into a new file, for its owner alone, which is synced and verified.
+    """Copy a database into a new file that only its owner can access; sync and verify the copy.
 
-    The copy is one state of the database, and contains no free pages. It gets its name at the
-    end, so that there is no half copy under it.
+    The copy is a consistent snapshot without free pages. It is renamed to its final name at the
+    end, so that no incomplete copy has that name.
 
-    :raises CannotOpen: if the source is no database of callme, or the target exists or cannot be
+    :raises CannotOpen: if the source is not a database of callme, or the target exists or cannot be
         written.
     """
     try:
@@ -84,8 +84,8 @@ def _copy(source: Path, part: Path, report: Report) -> None:
             report(part.stat().st_size, expected)
 
         connection.set_progress_handler(progress, _STEPS)
-        # This is one read transaction. SQLite's online backup starts over after each commit of
-        # another process, and does not end while a daemon is busy.
+        # VACUUM INTO is one read transaction. SQLite's online backup restarts after each commit of
+        # another process, so that it does not end while a daemon is busy.
         connection.execute("VACUUM INTO ?", (str(part),))
 
 
@@ -93,7 +93,7 @@ def _verify(part: Path) -> int:
     """Check every page and index of a copy; return the number of its tasks."""
     with closing(_connect(part, "ro")) as connection:
         _check_owner(connection, part)
-        # The copy has the damaged rows of the source too.
+        # Damaged rows of the source, which the copy contains as well, do not make the copy invalid.
         connection.execute("PRAGMA ignore_check_constraints = ON")
         found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":

@@ -1,4 +1,4 @@
-"""SQLite's cursor for the queries and operations that all databases share."""
+"""The cursor for SQLite of the queries and operations that both databases share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 class SqliteCursor(sqlite3.Cursor):
-    """Implements :class:`callme.store.interface.Cursor`."""
+    """Implementation of :class:`callme.store.interface.Cursor`."""
 
     SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
     definition_values = staticmethod(definition_values)
 
     def fleet_place(self, node: str) -> tuple[int, int]:
-        # One daemon owns the file.
+        # A single daemon owns the file.
         return 1, 0
 
     def current_time(self, now: float) -> float:
@@ -27,7 +27,7 @@ class SqliteCursor(sqlite3.Cursor):
 
 
 def run_decoded(connection: sqlite3.Connection, begin: str, run: Callable[[SqliteCursor], T]) -> T:
-    """Begin a transaction and run work in it; a text that is not UTF-8 does not end it.
+    """Run work in a transaction; tolerate stored text that is not UTF-8.
 
     :param begin: the statement that begins the transaction.
     """
@@ -43,6 +43,7 @@ def run_decoded(connection: sqlite3.Connection, begin: str, run: Callable[[Sqlit
     except sqlite3.OperationalError as error:
         if not str(error).startswith("Could not decode to UTF-8"):
             raise
-    # Only now: a decoder in Python takes time for each text.
+    # The work is repeated with a tolerant decoder, which is not the default because a decoder in
+    # Python is slow.
     connection.rollback()
     return attempt(decode_text)

@@ -1,4 +1,4 @@
-"""The store in SQLite: one connection that writes, a few that read, through adbapi."""
+"""The store in SQLite, with one connection for writes and a few for reads, through adbapi."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _STATEMENT_ERRORS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.D
 
 
 class SqliteStore(GroupCommitStore):
-    """The store in a SQLite file.
+    """Store in a SQLite file.
 
     :param database: the file, locked and of the newest schema.
     :param node: as in :class:`callme.store.group_commit.GroupCommitStore`.
-    :param clock: sets the timers; the reactor by default.
+    :param clock: schedules the timers; the reactor by default.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SqliteStore(GroupCommitStore):
         self._guard.note_companions()
 
     def _open_reader(self, connection: sqlite3.Connection) -> None:
-        # More readers are opened when there is more to read, at any time.
+        # Readers are opened on demand, so the file may have been replaced by then.
         self._guard.check()
         configure_reader(connection)
 
@@ -63,7 +63,8 @@ class SqliteStore(GroupCommitStore):
 
     async def _close(self) -> None:
         await self._commits.idle()
-        # The writer is closed last: the last connection checkpoints, which readers must not.
+        # The writer is closed last, because the last connection checkpoints, which readers must not
+        # do.
         self._readers.close()
         self._writer.close()
         self._database.release()
@@ -101,10 +102,10 @@ class SqliteStore(GroupCommitStore):
         return done.addErrback(self._explain)
 
     def _explain(self, failure: Failure) -> Failure:
-        """Raise StoreUnavailable if the database is at fault, and not the statement."""
+        """Raise StoreUnavailable if the database, not the statement, is at fault."""
         error = failure.value
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _STATEMENT_ERRORS):
-            # A missing file explains more than SQLite's error when a connection is opened.
+            # If the file is missing, the guard's error is clearer than SQLite's.
             self._guard.check()
             raise StoreUnavailable(f"the database cannot be used: {error}") from error
         return failure
@@ -117,7 +118,7 @@ def _pool(
     reactor: IReactorTime,
 ) -> adbapi.ConnectionPool:
     def configure_or_close(connection: sqlite3.Connection) -> None:
-        # adbapi forgets a connection that could not be configured.
+        # adbapi does not close a connection that could not be configured.
         try:
             configure(connection)
         except BaseException:
@@ -126,7 +127,7 @@ def _pool(
 
     return adbapi.ConnectionPool(
         "sqlite3",
-        # Without mode=rw SQLite would create a file that is gone.
+        # Without mode=rw, SQLite would create the file again if it was deleted.
         f"{database.path.as_uri()}?mode=rw",
         uri=True,
         cp_min=1,

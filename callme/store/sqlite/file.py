@@ -1,7 +1,7 @@
-"""The database file: locked for one daemon, checked, migrated to the newest schema.
+"""The database file: its lock, its checks, and its migration to the newest schema.
 
-This happens once, before the daemon goes to the background, so that each error is one line on
-the operator's terminal.
+They run once, before the daemon goes to the background, so that each error is one line on the
+operator's terminal.
 """
 
 from __future__ import annotations
@@ -28,28 +28,29 @@ log = Logger(namespace="callme")
 APPLICATION_ID = 0x63616C6D
 """The value of ``PRAGMA application_id`` in callme's files: "calm" in ASCII."""
 MIN_SQLITE_VERSION = (3, 35, 0)
-"""The first release with ``RETURNING``."""
+"""Oldest supported release, the first with ``RETURNING``."""
 BUSY_SECONDS = 2
-"""Time that a statement waits for another program's lock before it fails, in seconds."""
+"""Seconds that a statement waits for another program's lock before it fails."""
 CHECKPOINT_PAGES = 8000
-"""Pages (of 4 KiB) in the write-ahead log from which on a commit checkpoints them."""
+"""Number of pages (of 4 KiB) in the write-ahead log that triggers a checkpoint."""
 WAL_LIMIT_BYTES = CHECKPOINT_PAGES * 4096
-"""Size to which the write-ahead log is cut after a long reader let it grow."""
+"""Size to which the write-ahead log is truncated after a long read transaction made it grow."""
 CACHE_KIB = 4 * 1024
-"""Memory for the page cache of the connection that writes. The system caches the file too: with
-16 MiB, a PUT takes as much processor time, and the daemon's memory grows for ten minutes."""
+"""Size of the page cache of the write connection, in KiB. More brings nothing, because the system
+caches the file too: with 16 MiB, a PUT takes the same processor time, and the daemon's memory grows
+for ten minutes."""
 _MAX_CHECKED_BYTES = 64 * 1024 * 1024
-"""Maximum size of a file that is checked page by page at start: this takes about 0.1 s."""
+"""Maximum size of a file that is checked page by page at start, which takes about 0.1 s."""
 
 
 @frozen
 class DatabaseFile:
-    """A database file that this process has locked until it ends.
+    """Database file that this process has locked.
 
-    :ivar path: absolute.
+    :ivar path: the absolute path.
     :ivar lock: the descriptor that holds the lock; it survives a fork. It must
-        not be closed while the database is open: POSIX drops all locks of a
-        process on a file, SQLite's too, when it closes any descriptor of it.
+        not be closed while the database is open: POSIX releases all locks of a
+        process on a file, SQLite's too, when the process closes any descriptor of the file.
     :ivar identity: the device and the inode of the locked file.
     """
 
@@ -63,26 +64,26 @@ class DatabaseFile:
         return status.st_dev, status.st_ino
 
     def release(self) -> None:
-        """Unlock the file; every connection must be closed."""
+        """Unlock the file; every connection must be closed before."""
         os.close(self.lock)
 
 
 BeforeMigration = Callable[[Path, int], None]
-"""Called with the path and the schema of a database that is about to be migrated."""
+"""Function that is called with the path and the schema version before a migration."""
 
 
 def _do_nothing(path: Path, schema: int) -> None:
-    """Let the migration begin."""
+    """Do nothing before a migration."""
 
 
 def open_database(path: Path, before_migration: BeforeMigration = _do_nothing) -> DatabaseFile:
     """Lock a database file for this process and migrate it to the newest schema.
 
-    A missing file is created, for its owner alone.
+    A missing file is created with access for its owner only.
 
-    :param before_migration: is not called for a new database.
-    :raises CannotOpen: when another daemon uses the file, when it is damaged, of
-        another program or of a newer callme, or cannot be written.
+    :param before_migration: called before an existing database is migrated.
+    :raises CannotOpen: when another daemon uses the file, when the file is damaged, belongs to
+        another program or a newer callme, or cannot be written.
     """
     if sqlite3.sqlite_version_info < MIN_SQLITE_VERSION:
         raise CannotOpen(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
@@ -95,7 +96,7 @@ def open_database(path: Path, before_migration: BeforeMigration = _do_nothing) -
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             _check(connection, path)
-            # After the check, because the mode of another program's file must not change.
+            # The mode changes only after the check, because the file may belong to another program.
             os.fchmod(lock, 0o600)
             configure_writer(connection)
             schema = _pragma(connection, "user_version")
@@ -121,9 +122,9 @@ def open_database(path: Path, before_migration: BeforeMigration = _do_nothing) -
 
 
 def startup_counts_of(database: DatabaseFile, now: float) -> StartupCounts:
-    """Return the counts that a starting daemon reports, before any store uses the file.
+    """Return the counts that a daemon logs when it starts, before a store uses the file.
 
-    :raises CannotOpen: when it cannot be read.
+    :raises CannotOpen: when the file cannot be read.
     """
     try:
         connection = sqlite3.connect(database.path, isolation_level=None, timeout=BUSY_SECONDS)
@@ -162,15 +163,15 @@ def _printable(path: Path) -> str:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file that is damaged, another program's, or of an unknown schema."""
-    _distrust(connection)
+    """Refuse a file that is damaged, that belongs to another program, or has an unknown schema."""
+    _verify_reads(connection)
     application_id = _pragma(connection, "application_id")
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
     if application_id != APPLICATION_ID and not (empty and application_id == 0):
         raise CannotOpen(f"{_printable(path)} is a database of another program")
     migrations().pending(_pragma(connection, "user_version"), _printable(path))
     if path.stat().st_size <= _MAX_CHECKED_BYTES:
-        # A row with a value that callme never stores is a damaged row, not a damaged file.
+        # An invalid value damages a row, not the file.
         connection.execute("PRAGMA ignore_check_constraints = ON")
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
@@ -179,7 +180,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a schema that the migrations did not make."""
+    """Refuse a schema that differs from the one that the migrations create."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         migrate(model)
         found = difference(read_schema(connection), read_schema(model))
@@ -197,18 +198,18 @@ def migrations() -> Migrations:
 
 
 def migrate(connection: sqlite3.Connection, name: str = "the database") -> None:
-    """Run the migrations that the database lacks, each in a transaction of its own."""
+    """Run the pending migrations, each in a transaction of its own."""
     for number, script in migrations().pending(_pragma(connection, "user_version"), name):
         connection.execute("BEGIN IMMEDIATE")
         try:
-            # Not executescript(), which would commit before it begins.
+            # executescript() would commit the transaction before it runs.
             for statement in _statements(script):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {number}")
             connection.execute("COMMIT")
         except BaseException:
-            # If COMMIT itself failed, SQLite may have rolled back already.
+            # If COMMIT itself failed, SQLite may already have rolled back.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
@@ -224,34 +225,34 @@ def _statements(script: str) -> list[str]:
     return statements
 
 
-def _distrust(connection: sqlite3.Connection) -> None:
-    """Let SQLite check what it reads, and run no function that the schema names."""
+def _verify_reads(connection: sqlite3.Connection) -> None:
+    """Make SQLite check the pages that it reads, and run no functions that the schema names."""
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
 
 
 def configure_writer(connection: sqlite3.Connection) -> None:
-    """Configure the only connection that writes; see SQLite's pragma documentation."""
-    _distrust(connection)
+    """Configure the only write connection; see SQLite's documentation of pragmas."""
+    _verify_reads(connection)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA journal_mode = WAL")
-    # NORMAL may lose an acknowledged commit in WAL mode when the power goes.
+    # NORMAL may lose an acknowledged commit in WAL mode after a power failure.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    # A checkpoint writes a page once, however many commits changed it. Eight times SQLite's
-    # default, at most 32 MB of write-ahead log, halves the cost of a PUT.
+    # A checkpoint writes a page once, even if many commits have changed it. Eight times SQLite's
+    # default, with up to 32 MB of write-ahead log, halves the cost of a PUT.
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
 
 def configure_reader(connection: sqlite3.Connection) -> None:
-    """Configure a connection that only reads.
+    """Configure a read connection.
 
-    It never checkpoints: until SQLite 3.51.3 two connections that write or
-    checkpoint at the same time can damage a database in WAL mode.
+    It never checkpoints: before SQLite 3.51.3, two connections that write or checkpoint
+    concurrently can damage a database in WAL mode.
     """
-    _distrust(connection)
+    _verify_reads(connection)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA query_only = ON")

@@ -1,7 +1,7 @@
-"""Guard of an open database's files: it detects when one is deleted, moved or replaced.
+"""The guard of an open database's files, which detects when one is deleted, moved or replaced.
 
-SQLite continues to write into a file that was deleted or renamed. These writes are lost at the
-next start, so callme must not acknowledge them and must not start calls.
+SQLite continues to write to a file that was deleted or renamed. Such writes are lost at the next
+start, so callme must not acknowledge them and must not start calls.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Identity = tuple[int, int]
 
 @define(eq=False)
 class FileGuard:
-    """The guard of one database.
+    """Guard of one database.
 
-    :ivar is_in_place: whether the last check found every file in its place.
+    :ivar is_in_place: whether every file was in its place at the last check.
     """
 
     _database: DatabaseFile
@@ -44,11 +44,12 @@ class FileGuard:
     _companions: dict[str, Identity | None] = field(factory=dict, init=False)
 
     def note_companions(self) -> None:
-        """Note the identities of the files beside the database, which the writer has opened.
+        """Record the identities of the files beside the database, which the writer has opened.
 
-        :raises StoreUnavailable: if the database is not in its place: they may be gone with it.
+        :raises StoreUnavailable: if the database is not in its place, so that these files may be
+            missing too.
         """
-        # SQLite creates them beside the file, not beside a symbolic link to it.
+        # SQLite creates these files beside the database itself, not beside a symbolic link to it.
         path = os.path.realpath(self._database.path)
         companions = {path + suffix: _identity(path + suffix) for suffix in _COMPANIONS}
         self._companions = {}
@@ -56,9 +57,9 @@ class FileGuard:
         self._companions = companions
 
     def check(self) -> None:
-        """Check that every path still leads to the file that callme has opened.
+        """Check that every path still refers to the file that callme has opened.
 
-        :raises StoreUnavailable: if one does not.
+        :raises StoreUnavailable: if a path does not.
         """
         path = str(self._database.path)
         if (found := _identity(path)) != self._database.identity:
@@ -79,12 +80,13 @@ class FileGuard:
             self.check()
         except StoreUnavailable:
             connection.execute("ROLLBACK")
-            # A write-ahead log without a name ends with the process: its content must not.
+            # A deleted write-ahead log is lost when the process ends, so its content is
+            # checkpointed.
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             raise
 
     def _unavailable(self, path: str, found: Identity | None, remedy: str) -> StoreUnavailable:
-        """Return the error of a file that is not in its place; log the first one."""
+        """Return the error for a file that is not in its place; log it once."""
         change = "is gone" if found is None else "was replaced by another file"
         event = f"{path!a} {change}"
         if self.is_in_place:
@@ -98,7 +100,7 @@ class FileGuard:
 
 
 def _identity(path: str) -> Identity | None:
-    """Return the identity of the file at a path; ``None`` if there is none that can be read."""
+    """Return the identity of the file at a path; ``None`` if there is no readable file."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,7 +1,6 @@
-"""The comparison of a database's schema with the one that the migrations make.
+"""The comparison of a database's schema with the schema that the migrations create.
 
-A trigger, a view or an index that another program added to a file could change what callme reads
-and writes.
+Triggers, views and indexes that another program added could change what callme reads and writes.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import sqlite3
 
 _OBJECTS = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 _INSIGNIFICANT = re.compile(r"""[\s"'`\[\]]+""")
-"""What a renamed column changes in the statement of an index, and nothing else."""
+"""White space and quotes, which are all that differs in an index after a column was renamed."""
 
 Schema = dict[tuple[str, str], object]
-"""The shape of each object by its type and its name."""
+"""Shape of each object by its type and its name."""
 
 
 def read_schema(connection: sqlite3.Connection) -> Schema:
-    """Return the objects of a database and their shapes, apart from SQLite's own objects."""
+    """Return the objects of a database and their shapes, without SQLite's internal objects."""
     return {
         (kind, name): _shape(connection, kind, name, sql or "")
         for kind, name, sql in connection.execute(_OBJECTS).fetchall()
@@ -28,14 +27,14 @@ def read_schema(connection: sqlite3.Connection) -> Schema:
 def _shape(connection: sqlite3.Connection, kind: str, name: str, sql: str) -> object:
     if kind != "table":
         return _INSIGNIFICANT.sub("", sql)
-    # Not the statement: it depends on the migrations that made the table.
+    # The columns are compared instead of the statement, which depends on the table's migrations.
     columns = connection.execute("SELECT * FROM pragma_table_xinfo(?)", (name,)).fetchall()
     keys = connection.execute("SELECT * FROM pragma_foreign_key_list(?)", (name,)).fetchall()
     return sorted(column[1:] for column in columns), sorted(keys)
 
 
 def difference(found: Schema, expected: Schema) -> str | None:
-    """Return the first difference between two schemas for an error; ``None`` if there is none."""
+    """Return the first difference between two schemas as text; ``None`` if they are equal."""
     for kind, name in sorted(found.keys() | expected.keys()):
         if (kind, name) not in expected:
             return f"the {kind} {name!a} is not callme's"

@@ -1,4 +1,4 @@
-"""A SQLite file as one end of a move."""
+"""The SQLite file at one end of a move."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .file import configure_writer, open_database
 
 
 class SqliteEndpoint(TransferEndpoint):
-    """A SQLite file, locked while it is open.
+    """SQLite file at one end of a move, locked while it is open.
 
-    :param must_exist: whether a missing file is refused, not created.
-    :raises CannotOpen: if it cannot be used, most likely because a daemon runs on it.
+    :param must_exist: whether to refuse a missing file instead of creating it.
+    :raises CannotOpen: if it cannot be used, most likely because a daemon uses it.
     """
 
     def __init__(self, path: Path, must_exist: bool) -> None:

@@ -207,11 +207,9 @@ def backlog(cursor: Cursor, now: float) -> int:
 
 
 def claim(write: Write, shares: Mapping[str, int], now: float) -> Sequence[Claim]:
-    """Claim due tasks, the longest due first, up to a number for each host.
+    """Claim due tasks, the longest due first, up to the number by host in ``shares``.
 
     Each becomes ``running``, with one more attempt used, under a lease that outlasts its call.
-
-    :param shares: the maximum number of tasks by host.
     """
     claims: list[Claim] = []
     node = write.node()

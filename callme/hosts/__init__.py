@@ -1,1 +1,1 @@
-"""Settings of hosts: pauses and limits of calls, how they are stored, and how they are applied."""
+"""Settings of hosts: pauses and limits of calls, their storage, and their application."""

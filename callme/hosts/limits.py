@@ -1,4 +1,4 @@
-"""The application of host settings: how many calls to a host a daemon may have in flight now."""
+"""The application of host settings: the maximum number of a daemon's calls to a host."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .settings import ALL_HOSTS, HostSettings
 
 @define(eq=False, kw_only=True)
 class HostLimits:
-    """The limits of calls to each host.
+    """Limits of calls to each host.
 
-    Each daemon of a fleet takes its share: a limit divided by the number of daemons, and one more
-    for the first daemons if there is a rest.
+    Each daemon of a fleet takes its share of a limit: the limit divided by the number of daemons;
+    the first daemons take one more each if there is a remainder.
 
     :param per_host: the maximum number of calls in flight to a host without settings.
     :param seconds: returns the time of the monotonic clock.
-    :param now: the wall clock, seconds since 1970.
+    :param now: returns the wall-clock time: seconds since 1970.
     """
 
     _per_host: int
@@ -35,7 +35,7 @@ class HostLimits:
     _windows: dict[str, deque[float]] = field(factory=dict, init=False)
 
     def apply(self, snapshot: SettingsSnapshot) -> None:
-        """Use other settings from now on."""
+        """Replace the settings."""
         self._snapshot = snapshot
         self._by_host = {settings.host: settings for settings in snapshot.settings}
         self._windows = {
@@ -57,7 +57,7 @@ class HostLimits:
 
     @property
     def paused_hosts(self) -> int:
-        """The number of hosts that are paused by settings of their own."""
+        """The number of hosts paused by settings of their own."""
         now = self._now()
         return sum(
             settings.is_paused(now) for host, settings in self._by_host.items() if host != ALL_HOSTS
@@ -71,11 +71,14 @@ class HostLimits:
         return self.all_paused or (settings is not None and settings.is_paused(self._now()))
 
     def may_limit(self, hosts: Container[str]) -> bool:
-        """Return whether there are settings that hold for one of these hosts."""
+        """Return whether settings apply to at least one of some hosts."""
         return ALL_HOSTS in self._by_host or any(host in hosts for host in self._by_host)
 
     def max_in_flight(self, host: str, in_flight: int) -> int:
-        """Return how many calls to a host may be in flight, if this many are now."""
+        """Return the maximum number of calls in flight to a host.
+
+        :param in_flight: the current number.
+        """
         if not self._by_host:
             return self._per_host
         if self.is_paused(host):
@@ -105,7 +108,7 @@ class HostLimits:
         return bool(window) and window[-1] > since
 
     def _setting(self, host: str, name: str) -> int | None:
-        """Return a setting of a host, or else of all hosts."""
+        """Return a setting of a host, or the setting for all hosts if the host has none."""
         for holder in (host, ALL_HOSTS):
             value: int | None = getattr(self._by_host.get(holder), name, None)
             if value is not None:

@@ -25,7 +25,8 @@ _PUT = f"""
         max_concurrent = excluded.max_concurrent, max_per_minute = excluded.max_per_minute,
         paused_at = excluded.paused_at, paused_until = excluded.paused_until
 """
-# Steps from host to host along the index: its cost does not depend on the number of tasks.
+# The query steps from host to host along the index, so its cost does not depend on the number of
+# tasks.
 _EACH_HOST = """
     WITH RECURSIVE each_host (host) AS (
         SELECT min(host) FROM task WHERE state = 'scheduled' AND host >= ?
@@ -47,10 +48,10 @@ _COUNT = "SELECT count(*) FROM task WHERE state = 'scheduled' AND host = ?"
 
 @frozen(kw_only=True)
 class SettingsSnapshot:
-    """The settings of hosts, and the place of a daemon in its fleet.
+    """Settings of hosts, and the rank of a daemon in its fleet.
 
     :ivar daemons: the number of daemons that share the limits.
-    :ivar rank: the number of these that come before this one.
+    :ivar rank: the rank of this daemon, from 0.
     """
 
     settings: Sequence[HostSettings] = ()
@@ -60,9 +61,9 @@ class SettingsSnapshot:
 
 @frozen(kw_only=True)
 class HostTasks:
-    """The numbers of tasks that call one host.
+    """Numbers of tasks that call one host.
 
-    :ivar due: the number of scheduled tasks whose time has come.
+    :ivar due: the number of scheduled tasks that are due.
     """
 
     host: str
@@ -74,9 +75,9 @@ class HostTasks:
 
 @frozen(kw_only=True)
 class HostPage:
-    """A page of hosts in the order of their names.
+    """Page of hosts in the order of their names.
 
-    :ivar all_hosts: the settings that hold for all hosts.
+    :ivar all_hosts: the settings for all hosts.
     :ivar next: the first host of the next page; ``None`` on the last page.
     """
 
@@ -86,7 +87,7 @@ class HostPage:
 
 
 def load_settings(cursor: Cursor, node: str) -> SettingsSnapshot:
-    """Return all settings, and the place of a daemon in its fleet.
+    """Return all settings, and the rank of a daemon in its fleet.
 
     :param node: the daemon's name.
     """
@@ -96,13 +97,13 @@ def load_settings(cursor: Cursor, node: str) -> SettingsSnapshot:
 
 
 def _read_settings(cursor: Cursor) -> dict[str, HostSettings]:
-    """Return all settings by host, without those of which the host cannot be read."""
+    """Return all settings by host, without those whose host cannot be read."""
     rows = map(_COLUMNS.name, cursor.execute(_ALL).fetchall())
     return {row["host"]: HostSettings.stored(row) for row in rows if is_host(row["host"])}
 
 
 def damaged_settings(cursor: Cursor) -> Sequence[str]:
-    """Return the hosts whose settings cannot be read; an empty text for an unreadable host."""
+    """Return the hosts with unreadable settings; empty text stands for an unreadable host."""
     hosts = [row[0] for row in cursor.execute(_ALL).fetchall()]
     unreadable = [""] * sum(not is_host(host) for host in hosts)
     return unreadable + [one.host for one in _read_settings(cursor).values() if one.damaged]
@@ -119,8 +120,8 @@ def put_settings(
 ) -> HostSettings | None:
     """Change some settings of a host.
 
-    :param changes: new values by attribute; ``None`` is the default.
-    :return: all its settings; ``None`` if there are too many hosts with settings.
+    :param changes: new values by attribute; ``None`` stands for the default.
+    :return: all settings of the host; ``None`` if too many hosts have settings.
     """
     cursor = write.cursor
     row = cursor.execute(_ONE, (host,)).fetchone()
@@ -136,7 +137,7 @@ def put_settings(
 def _pause(
     before: HostSettings, changes: Mapping[str, int | None], now: int
 ) -> dict[str, int | None]:
-    """Return the beginning and the end of a pause; an ended one stays on record."""
+    """Return the start and the end of a pause; a pause that has ended stays on record."""
     if "paused_until" not in changes:
         return {}
     was_paused = before.is_paused(now)
@@ -149,20 +150,20 @@ def _pause(
 
 
 def delete_settings(write: Write, host: str) -> None:
-    """Return a host to the defaults."""
+    """Reset a host to the defaults."""
     write.cursor.execute("DELETE FROM host_setting WHERE host = ?", (host,))
     write.changes.host_settings = True
 
 
 def each_due_host(cursor: Cursor, now: float) -> Sequence[str]:
-    """Return the hosts with due tasks, however many tasks of a paused host are due before."""
+    """Return all hosts with due tasks, at a cost that depends on the number of hosts only."""
     second = int(cursor.current_time(now))
     hosts = cursor.execute(_DUE_HOSTS, ("", second)).fetchall()
     return [host for (host,) in hosts if type(host) is str]
 
 
 def _scheduled_hosts(cursor: Cursor, start_from: str, limit: int) -> list[str]:
-    """Return the next hosts of scheduled tasks, without those that cannot be read."""
+    """Return the next hosts of scheduled tasks, without unreadable ones."""
     damaged = 0
     while True:
         number = limit + damaged
@@ -170,7 +171,7 @@ def _scheduled_hosts(cursor: Cursor, start_from: str, limit: int) -> list[str]:
         found = [host for (host,) in rows if type(host) is str]
         if len(rows) < number or len(found) >= limit:
             return found[:limit]
-        # These took the places of others.
+        # Unreadable hosts have reduced the number of rows, so as many more are read.
         damaged = len(rows) - len(found)
 
 
@@ -180,7 +181,7 @@ def list_hosts(
     """Return the hosts that scheduled or running tasks call, and those with settings.
 
     :param start_from: the first host of the page, inclusive.
-    :param others: further hosts to list.
+    :param others: additional hosts to list.
     """
     second = int(cursor.current_time(now))
     settings = _read_settings(cursor)

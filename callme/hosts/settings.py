@@ -1,4 +1,4 @@
-"""The settings of a host: their values, and how requests and responses represent them."""
+"""The settings of a host: their values, parsers and representation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..core.times import MAX_TIMESTAMP, MINUTE, floor_to_minute, parse_trigger, 
 from ..errors import FieldError, Invalid, InvalidValue, pointer_token, quoted
 
 ALL_HOSTS = "*"
-"""The name under which settings hold for every host."""
+"""The name for settings that apply to every host."""
 INDEFINITELY = MAX_TIMESTAMP + MINUTE
-"""The end of a pause without an end, in seconds since 1970."""
+"""The end of an indefinite pause: seconds since 1970."""
 MAX_CONCURRENT = 10_000
 MAX_PER_MINUTE = 1_000_000
 MAX_HOST_LENGTH = 300
@@ -26,16 +26,16 @@ _WITH_PORT = re.compile(r"[^/?#\\]+:[0-9]{1,5}")
 
 @frozen(kw_only=True)
 class HostSettings:
-    """The settings of one host, or of all hosts.
+    """Settings of one host, or of all hosts.
 
     :ivar host: a ``host:port``, or :data:`ALL_HOSTS`.
     :ivar max_concurrent: the maximum number of calls in flight; ``None`` for ``--per-host``.
-    :ivar max_per_minute: the maximum number of calls that start in a minute; ``None`` for any.
-    :ivar paused_at: when the last pause began, seconds since 1970.
-    :ivar paused_until: when it ends or has ended, seconds since 1970.
-    :ivar damaged: the names of the settings in a response whose stored values cannot be read. A
-        limit among them does not hold; a pause holds until it is set again, because an operator
-        has forbidden the calls.
+    :ivar max_per_minute: the maximum number of calls that start in a minute; ``None`` for no limit.
+    :ivar paused_at: the start of the last pause: seconds since 1970.
+    :ivar paused_until: the end of the last pause: seconds since 1970.
+    :ivar damaged: the names, as in responses, of settings whose stored values cannot be read. A
+        damaged limit does not apply. A damaged pause applies until it is set again, because an
+        operator has forbidden calls.
     """
 
     host: str
@@ -47,7 +47,7 @@ class HostSettings:
 
     @classmethod
     def stored(cls, row: Mapping[str, Any]) -> HostSettings:
-        """Return the settings in a row whose host can be read."""
+        """Return the settings in a row, whose host must be readable."""
         values = {name: _stored(row[name], maximum) for name, maximum in _MAXIMA.items()}
         damaged = {_MEMBERS.get(name, name) for name, value in values.items() if value is _DAMAGED}
         intact = {name: None if value is _DAMAGED else value for name, value in values.items()}
@@ -56,7 +56,7 @@ class HostSettings:
         return cls(host=row["host"], damaged=tuple(sorted(damaged)), **intact)
 
     def is_paused(self, now: float) -> bool:
-        """Return whether no call may start now (seconds since 1970)."""
+        """Return whether calls are paused at ``now`` (seconds since 1970)."""
         return self.paused_until is not None and now < self.paused_until
 
     def to_dict(self, now: float) -> dict[str, Any]:
@@ -83,7 +83,7 @@ _MAXIMA = {
     "paused_until": INDEFINITELY,
 }
 _MEMBERS = {"paused_at": "paused", "paused_until": "paused"}
-"""The settings in a response by the columns of other names."""
+"""Names in responses by the columns that have other names."""
 
 
 def _stored(value: object, maximum: int) -> Any:
@@ -94,7 +94,7 @@ def _stored(value: object, maximum: int) -> Any:
 
 
 def is_host(stored: object) -> bool:
-    """Return whether a stored value names a host, or all hosts."""
+    """Return whether a stored value is the name of a host, or of all hosts."""
     if type(stored) is not str:
         return False
     try:
@@ -104,7 +104,7 @@ def is_host(stored: object) -> bool:
 
 
 def parse_host(text: str) -> str:
-    """Return the host in a path, in the form that tasks use.
+    """Return the host in a path, in the normalized form that tasks use.
 
     :raises InvalidValue: when it is neither a ``host:port`` nor :data:`ALL_HOSTS`.
     """
@@ -128,7 +128,7 @@ def parse_settings(body: Mapping[str, object], now: float) -> dict[str, int | No
 
     :param body: the decoded JSON object.
     :param now: the server's time, from which relative times count: seconds since 1970.
-    :raises Invalid: with every field that is unknown or has a wrong value.
+    :raises Invalid: with an error for every field that is unknown or has an invalid value.
     """
     changes: dict[str, int | None] = {}
     errors = [] if body else [FieldError("", f"the object is empty: expected {_EXPECTED}")]

@@ -1,4 +1,4 @@
-"""Prometheus counters and histograms of this daemon, counted from its start."""
+"""Prometheus counters and histograms of this daemon since its start."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..server.refusals import Refusal
 from ..store.changes import Changes, TaskTransition
 
 LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-"""Seconds: from what an idle daemon takes to the ``max_delay`` that a task has by default."""
+"""Buckets in seconds, from the lateness of an idle daemon to the default ``max_delay``."""
 DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-"""Seconds: to the longest ``timeout`` that a task may have."""
+"""Buckets in seconds, up to the maximum ``timeout`` of a task."""
 OPERATIONS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-"""Operations: to the most that one transaction takes."""
+"""Buckets in operations, up to the maximum of one transaction."""
 
 
 class Counters:
-    """The counters of one daemon, on a registry of its own.
+    """Counters of one daemon, in a registry of its own.
 
-    All label values exist from the start, at 0: Prometheus sees no increase in a series that
-    appears with its first event.
+    All label values exist from the start with the value 0: Prometheus would not detect the increase
+    of a series that appears with its first event.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -77,7 +77,7 @@ class Counters:
         self._refused[reason].inc()
 
     def on_changes(self, changes: Changes) -> None:
-        """Count what a commit has changed."""
+        """Count the changes of a commit."""
         if changes.operations:
             self._commits.inc()
             self._operations.observe(changes.operations)
@@ -92,17 +92,18 @@ class Counters:
         attempt = one.transition.attempt
         if attempt is None:
             return
-        # No lookup for a success, the usual case: it would cost more than the rest of this.
+        # A success, the usual case, avoids a lookup that would cost more than the rest of this
+        # method.
         if attempt.reason is None:
             self._attempt_succeeded.inc()
         else:
             self._attempts_failed[attempt.reason].inc()
         if attempt.duration_ms is None:
-            # The attempt of a daemon that has died: its duration is unknown.
+            # The daemon died during the attempt, so its duration is unknown.
             return
         self._duration.observe(attempt.duration_ms / 1000)
         if one.attempts_used == 1:
-            # The lateness of a retry follows from retry_delay.
+            # Retries are excluded, because retry_delay determines their lateness.
             self._lateness.observe(attempt.lateness_ms / 1000)
 
     def _count_end(self, one: TaskTransition) -> None:

@@ -1,4 +1,4 @@
-"""The Prometheus exporter: renders the counters and gauges of this daemon."""
+"""The Prometheus exporter, which renders the counters and gauges of this daemon."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ log = Logger(namespace="callme")
 TEXT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 QUERY_TIMEOUT_SECONDS = 2.0
-"""The time limit of a database query; a metric whose query exceeds it is left out."""
+"""Time limit of a database query in seconds; metrics whose query exceeds it are omitted."""
 COUNT_TTL_SECONDS = 60.0
-"""The shortest time for which the counts of all tasks stay fresh."""
+"""Minimum time in seconds for which the counts of all tasks stay fresh."""
 COUNT_COST_FACTOR = 50
-"""How many times as long as their query took the counts of all tasks stay fresh."""
+"""Multiple of their query's duration for which the counts of all tasks stay fresh."""
 
 
 @define(eq=False, kw_only=True)
 class MetricsExporter:
-    """Renders the metrics, and queries the database for some of them.
+    """Exporter of the metrics, some of which it queries from the database.
 
-    To count a million tasks takes from 40 ms to several tenths of a second. No scrape waits for
-    it: a scrape returns the last counts and starts a new query when they are no longer fresh.
+    Counting a million tasks takes from 40 ms to several tenths of a second. No scrape waits for it:
+    a scrape returns the last counts, and starts a new query if they are no longer fresh.
 
     :param registry: the registry of the counters.
     :param health: returns the state of the scheduler.
     :param clock: the monotonic clock.
-    :param now: the wall clock, seconds since 1970.
+    :param now: returns the wall-clock time: seconds since 1970.
     :param node: returns the daemon's name.
-    :param concurrency: the largest number of calls in flight.
-    :param longest_turn: returns the longest turn of the reactor in seconds, if it is known.
+    :param concurrency: the maximum number of calls in flight.
+    :param longest_turn: returns the longest turn of the reactor in seconds, if known.
     """
 
     _registry: CollectorRegistry
@@ -95,7 +95,7 @@ class MetricsExporter:
             return None
 
     async def _count_tasks(self) -> TaskCounts | None:
-        """Return the counts of all tasks; ``None`` replaces old counts after a failure."""
+        """Return the counts of all tasks; ``None`` after a failure, to discard old counts."""
         try:
             stats = await self._store.read(store_stats, self._now(), count=True)
         except StoreUnavailable:

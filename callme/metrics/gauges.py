@@ -17,9 +17,9 @@ from ..worker.scheduler import Health
 
 @frozen
 class TaskCounts:
-    """The number of tasks by state and reason.
+    """Number of tasks by state and reason.
 
-    :ivar as_of: when they were counted, seconds since 1970.
+    :ivar as_of: the time of the count: seconds since 1970.
     """
 
     counts: Mapping[tuple[State, Reason | None], int]
@@ -28,12 +28,12 @@ class TaskCounts:
 
 @frozen(kw_only=True)
 class Gauges:
-    """The values of the gauges at the time of a scrape.
+    """Values of the gauges at the time of a scrape.
 
     :ivar node: the daemon's name.
-    :ivar concurrency: the largest number of calls in flight.
-    :ivar longest_turn: the longest turn of the reactor in seconds; ``None`` if it is unknown.
-    :ivar stats: figures of the database; ``None`` while it cannot be queried.
+    :ivar concurrency: the maximum number of calls in flight.
+    :ivar longest_turn: the longest turn of the reactor in seconds; ``None`` if unknown.
+    :ivar stats: statistics of the database; ``None`` while it cannot be queried.
     :ivar tasks: the counts of all tasks; ``None`` before the first count.
     """
 
@@ -46,7 +46,7 @@ class Gauges:
 
 
 class GaugeCollector(Collector):
-    """The collector of the gauges.
+    """Collector of the gauges.
 
     :param read: returns the gauges; ``None`` before the first scrape.
     """
@@ -55,7 +55,7 @@ class GaugeCollector(Collector):
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
-        # Without it the registry would collect in order to learn the names.
+        # Without this method, the registry would collect all values to learn their names.
         return []
 
     def collect(self) -> Iterable[Metric]:

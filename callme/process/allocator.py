@@ -1,4 +1,4 @@
-"""The allocator of the C library: one arena for all threads, whose free memory is returned."""
+"""The allocator of the C library: a single arena, whose free memory is returned."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ VARIABLE = "MALLOC_ARENA_MAX"
 
 
 def use_one_arena(library: Any = None, environment: Mapping[str, str] = os.environ) -> bool:
-    """Let all threads allocate from one arena; call it before there are threads.
+    """Make all threads allocate from one arena; call this before the first thread starts.
 
-    By default, each thread gets an arena of its own, and the others cannot use what SQLite frees in
-    it: the memory of a busy daemon grows. The interpreter's lock lets only one thread at a time run
-    most of callme's code, so threads rarely wait for the arena.
+    By default, each thread has an arena of its own, and other threads cannot reuse the memory that
+    SQLite frees in it, so that the memory of a busy daemon grows. Contention for the arena is rare,
+    because the interpreter's lock (GIL) lets only one thread at a time run most of callme's code.
 
     :param library: the C library; that of this process by default.
-    :return: whether the allocator accepted it; not every C library has the setting.
+    :return: whether the allocator accepted the setting, which not every C library has.
     """
     if VARIABLE in environment:
         return False

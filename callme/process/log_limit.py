@@ -1,4 +1,4 @@
-"""A limit of log lines: some of each kind in a second, and then only a count."""
+"""The rate limit of log lines: a number of each kind per second, followed by a count."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ K = TypeVar("K", bound=Hashable)
 
 @define(eq=False)
 class LogLimit(Generic[K]):
-    """The number of events of each kind in the current second.
+    """Counter of the events of each kind in the current second.
 
-    :param now: the wall clock, seconds since 1970.
-    :param log_omitted: called with the number of events that got no line, and their kind.
+    :param now: returns the wall-clock time: seconds since 1970.
+    :param log_omitted: called with the number of events without a line, and their kind.
     """
 
     _now: Callable[[], float]
@@ -26,7 +26,7 @@ class LogLimit(Generic[K]):
     _events: dict[K, int] = field(factory=dict, init=False)
 
     def has_line(self, kind: K) -> bool:
-        """Count an event; return whether it gets a line."""
+        """Count an event; return whether to log it."""
         if (second := int(self._now())) != self._second:
             self.flush()
             self._second = second
@@ -34,7 +34,7 @@ class LogLimit(Generic[K]):
         return count <= LINES_PER_SECOND
 
     def flush(self) -> None:
-        """Log the number of events that got no line."""
+        """Log the number of events without a line."""
         events, self._events = self._events, {}
         for kind, count in events.items():
             if count > LINES_PER_SECOND:

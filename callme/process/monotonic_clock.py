@@ -1,15 +1,15 @@
 """Timers on the monotonic clock, which are unaffected when the wall clock is set.
 
-Twisted's reactor counts its timers by the wall clock (its ``seconds`` is ``time.time``). When that
-is set back by an hour, every timer is an hour late; when it is set forward, all expire at once.
-Assigning another function to ``reactor.seconds`` would affect the timers of other code, and has no
-effect on reactors with a loop of their own; and a reactor of our own would have to be chosen by an
+Twisted's reactor measures its timers by the wall clock (its ``seconds`` is ``time.time``). When the
+wall clock is set back by an hour, every timer is an hour late; when it is set forward, all timers
+expire at once. Assigning another function to ``reactor.seconds`` would affect the timers of other
+code, and has no effect on reactors with a loop of their own; a custom reactor would require an
 option of twistd.
 
-So each timer here has a deadline on the monotonic clock and a timer of the reactor that wakes it.
-When it wakes too early, a new reactor timer is set for the rest. When the wall clock was set, all
-reactor timers are set again. A thread compares the two clocks to detect that, because no timer of
-the reactor can, and an idle reactor is not woken by anything else.
+Each timer here therefore has a deadline on the monotonic clock, and a timer of the reactor that
+wakes it. If it wakes too early, it sets a new reactor timer for the remaining time. If the wall
+clock was set, all reactor timers are set again. A thread compares the two clocks to detect that: a
+timer of the reactor cannot, and nothing else wakes an idle reactor.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from zope.interface import implementer
 log = Logger(namespace="callme")
 
 WATCH_SECONDS = 1.0
-"""Interval at which the clocks are compared; no timer is late by more than this."""
+"""Interval in seconds at which the clocks are compared, and thus the maximum delay of a timer."""
 TOLERANCE_SECONDS = 0.25
-"""Change of the clocks' offset above which timers are set again; NTP changes it slowly."""
+"""Change of the clocks' offset in seconds above which timers are set again; the gradual corrections
+of NTP stay below it."""
 
 
 @implementer(IReactorTime)
 @define(eq=False)
 class MonotonicClock:
-    """A clock for timers that counts seconds of equal length from an arbitrary start.
+    """Monotonic clock for timers, with an arbitrary origin.
 
-    :param reactor: the reactor whose timers wake this clock's.
-    :param monotonic: the monotonic clock, in seconds.
+    :param reactor: the reactor whose timers wake the timers of this clock.
+    :param monotonic: returns the time of the monotonic clock in seconds.
     """
 
     _reactor: Any
@@ -86,17 +87,17 @@ class MonotonicClock:
         self._wakeups[call].reset(max(0.0, call.getTime() - self._monotonic()))
 
     def start(self) -> None:
-        """Start to watch the wall clock; call it after the fork of a background daemon."""
+        """Start watching the wall clock; call this after the fork of a background daemon."""
         self._stopped = Event()
         Thread(target=self._watch, args=(self._stopped,), daemon=True).start()
 
     def stop(self) -> None:
-        """Stop watching the wall clock; timers still run."""
+        """Stop watching the wall clock; timers continue to run."""
         if self._stopped is not None:
             self._stopped.set()
 
     def _measure_offset(self) -> float:
-        """Return by how many seconds the wall clock is ahead of the monotonic one."""
+        """Return the offset of the wall clock from the monotonic clock in seconds."""
         while True:
             before, wall = self._monotonic(), self._reactor.seconds()
             # A pause of this thread between the two readings would falsify the offset.
@@ -106,8 +107,8 @@ class MonotonicClock:
     def _watch(self, stopped: Event) -> None:
         """Watch the wall clock until ``stopped`` is set; runs in a thread of its own."""
         while True:
-            # stopped.wait() would wait by the wall clock before Python 3.11 and on older
-            # versions of glibc. sleep() never does.
+            # Before Python 3.11, and with older versions of glibc, stopped.wait() depends on the
+            # wall clock. sleep() never does.
             time.sleep(WATCH_SECONDS)
             if stopped.is_set():
                 return

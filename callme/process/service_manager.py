@@ -1,4 +1,4 @@
-"""The service manager that started the daemon: readiness and watchdog of sd_notify(3)."""
+"""Notification of the service manager: readiness and watchdog by sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = Logger(namespace="callme")
 
 @frozen(kw_only=True)
 class ServiceManager:
-    """A connection to systemd, or to another manager that understands its protocol.
+    """Connection to systemd, or to another service manager with the same protocol.
 
     Without ``NOTIFY_SOCKET`` in the environment, nothing is sent.
 
     :ivar clock: schedules the messages to the watchdog.
     :ivar makes_progress: returns whether the daemon works; while it returns ``False``, the watchdog
-        receives no message, and restarts the daemon after its timeout.
-    :ivar environment: the variables that the manager set.
+        receives no messages, and restarts the daemon after its timeout.
+    :ivar environment: the environment variables, which the service manager has set.
     """
 
     clock: IReactorTime
@@ -38,7 +38,7 @@ class ServiceManager:
         return loop
 
     def ready(self, status: str) -> None:
-        """Report that the daemon accepts requests, and feed the watchdog from now on.
+        """Report that the daemon accepts requests, and start feeding the watchdog.
 
         :param status: one line for ``systemctl status``.
         """
@@ -50,7 +50,7 @@ class ServiceManager:
             )
 
     def stopping(self) -> None:
-        """Report that the daemon stops; until :meth:`close`, the watchdog is still fed."""
+        """Report that the daemon is stopping; the watchdog is fed until :meth:`close`."""
         self._send("STOPPING=1")
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class ServiceManager:
             self._loop.stop()
 
     def _watchdog_seconds(self) -> float | None:
-        """Return the timeout of the watchdog, or ``None`` if this process has none."""
+        """Return the timeout of the watchdog; ``None`` if this process has no watchdog."""
         microseconds = self.environment.get("WATCHDOG_USEC", "")
         watched = self.environment.get("WATCHDOG_PID", str(os.getpid()))
         if watched != str(os.getpid()) or not microseconds.isdecimal() or microseconds == "0":
@@ -76,11 +76,11 @@ class ServiceManager:
         path = self.environment.get("NOTIFY_SOCKET", "")
         if not path:
             return
-        # A name that begins with @ is in Linux's abstract namespace.
+        # A name that begins with @ belongs to Linux's abstract namespace.
         address = "\0" + path[1:] if path.startswith("@") else path
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-                # The reactor must not wait for a manager that does not read.
+                # The reactor must not block if the service manager does not read.
                 channel.setblocking(False)
                 channel.sendto(message.encode(), address)
         except OSError as error:

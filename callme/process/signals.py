@@ -1,4 +1,4 @@
-"""Signals of the operating system that must not end the daemon, though their default is to."""
+"""The signals that must not end the daemon, although that is their default action."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 @define(eq=False, repr=False)
 class SignalHandlers:
-    """The handlers of the signals that do not end the daemon.
+    """Handlers of the signals that do not end the daemon.
 
     :param files: the secret files that SIGHUP reloads.
     """
@@ -31,23 +31,22 @@ class SignalHandlers:
     _previous: dict[int, Any] = field(factory=dict, init=False)
 
     def install(self) -> None:
-        """Replace the handlers that are in place."""
+        """Install the handlers in place of the current ones."""
         for number in HARMLESS:
             self._previous[number] = signal.signal(number, self._handle)
 
     def restore(self) -> None:
-        """Put the replaced handlers in place again."""
+        """Restore the replaced handlers."""
         for number, previous in self._previous.items():
             signal.signal(number, previous)
         self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # A handler runs between any two instructions, even inside a log line. So everything else
-        # waits for the reactor.
+        # A handler may interrupt any code, even the logger, so that the reactor does the rest.
         previous = self._previous.get(number)
         name = signal.Signals(number).name
         if number == signal.SIGUSR1 and callable(previous):
-            # With --logfile, twistd has a handler of its own.
+            # With --logfile, twistd has installed a handler.
             previous(number, frame)
             self._later(log.info, "{name}: twistd rotates its log file", name=name)
         elif number != signal.SIGHUP:

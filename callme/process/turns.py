@@ -1,4 +1,4 @@
-"""Monitor of the turns of the reactor: during each, all other work waits."""
+"""The monitor of the reactor's turns; while a turn lasts, all other work waits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 from attrs import define, field
 
 WINDOW_SECONDS = 60.0
-"""Period whose longest turn is known, together with that of the period before it."""
+"""Length of a measuring period in seconds; the longest turn is that of the current period and the
+previous one."""
 
 
 @define(eq=False)
 class TurnMonitor:
-    """The longest turn of the reactor in the last minute or two.
+    """Monitor of the longest turn of the reactor in the last one to two minutes.
 
     A turn is measured by the processor time of the reactor's thread. Unlike elapsed time, it
-    excludes the wait for events, which code outside of the reactor cannot measure.
+    excludes the wait for events, which code outside the reactor cannot measure.
 
-    :param processor_time: the processor time of this thread, seconds.
-    :param now: the monotonic clock, seconds.
+    :param processor_time: returns the processor time of this thread in seconds.
+    :param now: returns the time of the monotonic clock in seconds.
     """
 
     _processor_time: Callable[[], float] = time.thread_time
@@ -31,7 +32,7 @@ class TurnMonitor:
     _longest_before: float = field(default=0.0, init=False)
 
     def install(self, reactor: Any) -> None:
-        """Measure the turns of a reactor; call it in the reactor's thread.
+        """Measure the turns of a reactor; call this in the reactor's thread.
 
         A reactor with a main loop of its own, such as that of asyncio, has no turns to measure.
         """
@@ -43,15 +44,15 @@ class TurnMonitor:
             self.begin_turn()
             iterate(delay)
 
-        # Each turn of the main loop looks this method up.
+        # The main loop looks up this method in each turn.
         reactor.doIteration = do_iteration
 
     def uninstall(self, reactor: Any) -> None:
-        """Measure no further turns."""
+        """Stop measuring."""
         vars(reactor).pop("doIteration", None)
 
     def begin_turn(self) -> None:
-        """Note that a turn begins, and that the one before has ended."""
+        """Record that a turn begins, and that the previous turn has ended."""
         used = self._processor_time()
         if self._turn_began is not None:
             self._roll()
@@ -59,7 +60,7 @@ class TurnMonitor:
         self._turn_began = used
 
     def longest_seconds(self) -> float | None:
-        """Return the longest turn; ``None`` where the reactor has no turns to measure."""
+        """Return the longest turn in seconds; ``None`` if the reactor has no turns to measure."""
         if self._turn_began is None:
             return None
         self._roll()

@@ -1,1 +1,1 @@
-"""The worker: it finds due tasks, makes their calls, and records the results."""
+"""The worker, which finds due tasks, makes their calls, and records the results."""

@@ -1,4 +1,4 @@
-"""Log lines on attempts: a limited number in each second, and then only a count."""
+"""The log of attempts: a limited number of lines per second, followed by a count."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def _log_omitted(count: int, verb: str) -> None:
 
 @define(eq=False)
 class AttemptLog:
-    """The log of ended attempts.
+    """Log of ended attempts.
 
-    :param now: the wall clock, seconds since 1970.
+    :param now: returns the wall-clock time: seconds since 1970.
     """
 
     _now: Callable[[], float]
     _limit: LogLimit[str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        # A line costs a sixth of a whole call, and each attempt is in the record of its task.
+        # The log is limited because a line costs a sixth of a whole call, and each attempt is also
+        # stored with its task.
         self._limit = LogLimit(self._now, _log_omitted)
 
     def ended(self, claim: Claim, transition: Transition) -> None:
@@ -82,5 +83,5 @@ class AttemptLog:
             )
 
     def flush(self) -> None:
-        """Log the number of attempts that got no line."""
+        """Log the number of attempts without a line."""
         self._limit.flush()

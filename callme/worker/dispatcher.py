@@ -1,4 +1,4 @@
-"""The dispatcher: claims due tasks as slots become free, and starts their calls."""
+"""The dispatcher, which claims due tasks as slots become free, and starts their calls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = Logger(namespace="callme")
 
 
 LIMIT_CHECK_SECONDS = 1.0
-"""Interval at which hosts are checked whose due calls wait for the end of a pause or a limit."""
+"""Interval in seconds at which the pauses and limits of due hosts are checked again."""
 
 
 def always() -> bool:
@@ -42,28 +42,28 @@ def always() -> bool:
 
 
 class Caller(Protocol):
-    """The maker of calls."""
+    """Interface of the HTTP client that makes the calls."""
 
     def call(
         self, claim: Claim, has_more: Callable[[str], bool], keeps_claim: Callable[[], bool]
     ) -> Deferred[Outcome]:
         """Make one call within its task's ``timeout``.
 
-        It fails only with :class:`ClaimLost`, and then no request was sent. Cancelling it drops
-        the connection; the outcome then means nothing.
+        The Deferred fails only with :class:`ClaimLost`, and then no request was sent. Cancelling
+        it drops the connection; the outcome is then meaningless.
 
-        :param has_more: returns whether more calls to a host wait for a slot. If not, its
-            connection need not be kept.
-        :param keeps_claim: returns whether no other daemon can have taken the claim. It is
-            called just before the request is sent.
+        :param has_more: returns whether more calls to a host are queued; if none are, the
+            connection may be closed.
+        :param keeps_claim: returns whether no other daemon can have taken the claim; called just
+            before the request is sent.
         """
 
     def close(self) -> Deferred[None]:
-        """Close the connections that are kept for further calls."""
+        """Close all connections."""
 
 
 class Phase(Enum):
-    """The phases in the life of a dispatcher, in order."""
+    """Phases of a dispatcher, in order."""
 
     NEW = auto()
     OPEN = auto()
@@ -73,16 +73,16 @@ class Phase(Enum):
 
 @define(eq=False, kw_only=True)
 class Dispatcher:
-    """The claim loop: it keeps as many calls in flight as there are slots and due tasks.
+    """Claim loop, which keeps as many calls in flight as slots and due tasks permit.
 
-    :param clock: sets timers.
-    :param now: the wall clock, seconds since 1970.
+    :param clock: schedules timers.
+    :param now: returns the wall-clock time: seconds since 1970.
     :param slots: the slots for calls in flight.
-    :param on_claim_failure: is called with the failure of a claim; it must make sure that
+    :param on_claim_failure: called with the failure of a claim; it must ensure that
         :meth:`notify_due` is called again.
-    :param guard_claims: is called before a claim; returns a function that returns whether no
-        other daemon can have taken the tasks of the claim since.
-    :param knows_settings: returns whether the settings of hosts are recent enough to follow.
+    :param guard_claims: called before a claim; returns a function that returns whether no other
+        daemon can have taken the tasks of the claim since.
+    :param knows_settings: returns whether the settings of hosts are recent enough to start calls.
     """
 
     _store: Store
@@ -97,19 +97,19 @@ class Dispatcher:
     _recorder: Recorder = field(init=False)
     _meter: ThroughputMeter = field(init=False)
     _limits: HostLimits = field(init=False)
-    # Checks whether limits of due hosts have changed by now.
+    # The timer of the next check of the limits of due hosts.
     _limit_check: IDelayedCall | None = field(default=None, init=False)
     _hosts: HostMemory = field(factory=HostMemory, init=False)
     _phase: Phase = field(default=Phase.NEW, init=False)
-    # Hosts that may have due tasks, the one served longest ago first.
+    # Hosts that may have due tasks, the least recently served first.
     _due_hosts: dict[str, None] = field(factory=dict, init=False)
-    # The claim in progress: its maximum number of tasks by host.
+    # The maximum number of tasks by host of the claim in progress, if any.
     _claiming: Mapping[str, int] | None = field(default=None, init=False)
-    # Tasks of a claim are being launched, and do not all occupy their slots yet.
+    # True while claimed tasks are launched, some of which do not occupy their slots yet.
     _is_launching: bool = field(default=False, init=False)
     _calls: dict[tuple[int, int], Deferred[Outcome]] = field(factory=dict, init=False)
     _drained: list[Deferred[None]] = field(factory=list, init=False)
-    # Timers for tasks that are due between two ticks, by host and second.
+    # Timers for tasks due between two ticks, by host and second.
     _wakeups: dict[tuple[str, int], IDelayedCall] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -133,7 +133,7 @@ class Dispatcher:
 
     @property
     def saturated_seconds(self) -> float:
-        """The time for which calls have found no free slot, in seconds; else 0."""
+        """Seconds for which due calls have found no free slot; 0 while they find one."""
         return self._meter.saturated_seconds
 
     @property
@@ -157,30 +157,30 @@ class Dispatcher:
         return self._meter.capacity(self._slots.concurrency, self._slots.per_host)
 
     def open(self) -> None:
-        """Begin to claim, once the orphans of an earlier daemon are recovered."""
+        """Begin to claim; the orphans of an earlier daemon must be recovered before."""
         if self._phase is Phase.NEW:
             self._phase = Phase.OPEN
 
     def begin_minute(self) -> None:
-        """Flush the log of the last minute."""
+        """Flush the log of the previous minute."""
         self._attempt_log.flush()
 
     def apply_settings(self, snapshot: SettingsSnapshot) -> None:
-        """Use other settings of hosts from now on."""
+        """Apply new settings of hosts."""
         self._limits.apply(snapshot)
         self._claim()
 
     def recover_orphans(self, claims: Iterable[Claim]) -> None:
-        """Store that claims without a living owner were interrupted."""
+        """Record orphaned claims as interrupted."""
         self._recorder.recover_orphans(claims)
 
     def on_changes(self, changes: Changes) -> None:
-        """Log the tasks that failed without a call; claim those that are due by now."""
+        """Log tasks that failed without a call; claim tasks that have become due."""
         for one in changes.transitions:
             if one.transition.attempt is None and one.transition.state is State.FAILED:
                 self._attempt_log.failed_without_call(one.key, one.transition)
-        # The time after the commit counts: if a minute began during the write, its tick has
-        # passed without the new tasks.
+        # The time after the commit is used: if a minute began during the write, the tick of that
+        # minute did not find the new tasks.
         now = self._now()
         if due := [host for host, due_at in changes.due_hosts.items() if due_at <= now]:
             self.notify_due(due)
@@ -188,7 +188,7 @@ class Dispatcher:
             self._wake_at(host, due_at)
 
     def _wake_at(self, host: str, due_at: int) -> None:
-        """Claim a host's tasks at a second at which no tick does."""
+        """Schedule a claim of a host's tasks at a second between two ticks."""
         seconds = due_at - self._now()
         if seconds <= 0:
             self.notify_due([host])
@@ -197,7 +197,8 @@ class Dispatcher:
 
     def _wake(self, host: str, due_at: int) -> None:
         del self._wakeups[host, due_at]
-        # The wall clock may have been set back, or may be behind by a fraction of a second.
+        # The time may not have come yet by the wall clock, which may have been set back, or be
+        # behind by a fraction of a second.
         self._wake_at(host, due_at)
 
     # Claims
@@ -208,12 +209,12 @@ class Dispatcher:
         self._claim()
 
     def _claim(self) -> None:
-        """Claim as many due tasks as there are free slots, with one claim at a time."""
+        """Claim as many due tasks as there are free slots, one claim at a time."""
         is_busy = self._claiming is not None or self._is_launching
         if is_busy or self._phase is not Phase.OPEN or not self._due_hosts:
             return
         if not self._knows_settings():
-            # The next settings are followed by a claim.
+            # Loading the settings triggers another claim.
             return
         seconds = self._clock.seconds()
         shares = allocate_slots(
@@ -242,12 +243,13 @@ class Dispatcher:
     ) -> None:
         self._claiming = None
         claimed = Counter(claim.host for claim in claims)
-        # A host whose whole share was claimed may have more tasks; it goes to the end of the
-        # queue. This comes before the calls, each of which asks whether more calls follow.
+        # A host whose whole share was claimed may have more tasks, and moves to the end of the
+        # queue. The queue is updated before the calls start, because each call checks it.
         self._due_hosts.update(
             dict.fromkeys(host for host, share in shares.items() if claimed[host] >= share)
         )
-        # A call may end at once. The next claim waits until all of these have their slots.
+        # A call may end at once, but the next claim must wait until all of these occupy their
+        # slots.
         self._is_launching = True
         for claim in claims:
             self._launch(claim, keeps_claim)
@@ -263,7 +265,7 @@ class Dispatcher:
         self._check_drained()
 
     def _note_saturation(self) -> None:
-        # This stops at the first host below its own limit. Few hosts can be at their limit.
+        # The loop ends at the first host below its limit, and few hosts can be at their limit.
         in_flight = self._slots.in_flight
         has_room = (in_flight.get(host, 0) < self._max_in_flight(host) for host in self._due_hosts)
         self._meter.set_saturated(any(has_room))
@@ -272,7 +274,7 @@ class Dispatcher:
         return self._limits.max_in_flight(host, self._slots.in_flight.get(host, 0))
 
     def _check_limits_later(self) -> None:
-        """Claim again soon if a due host may be paused or at a limit that time ends."""
+        """Schedule another claim if a due host may be paused or at a temporary limit."""
         if self._limit_check is None and self._limits.may_limit(self._due_hosts):
             self._limit_check = self._clock.callLater(LIMIT_CHECK_SECONDS, self._check_limits)
 
@@ -331,7 +333,7 @@ class Dispatcher:
         succeeded = responded and claim.definition.expects(outcome.status or 0)
         self._hosts.record_result(claim.host, succeeded=succeeded, at=self._now())
         if self._phase is Phase.CUTTING_OFF and outcome.status is None:
-            # The call was cancelled, so its outcome means nothing.
+            # The call was cancelled, so its outcome is meaningless.
             outcome = transitions.interrupted(claim)
         self._recorder.record_attempt(claim, outcome)
         self._claim()
@@ -351,14 +353,14 @@ class Dispatcher:
         log.failure("the call of {task} failed", failure, task=quoted_key(claim.definition.key))
         self._called(transitions.caller_failed(claim, self._now()), claim)
 
-    # The end
+    # Shutdown
 
     async def drain(self, grace_seconds: float, flush_seconds: float) -> None:
-        """Stop claiming, wait for the calls in flight, and return claims without a call.
+        """Stop claiming, wait for the calls in flight, and release claims without a call.
 
-        :param grace_seconds: time limit for the calls, which are then cut off and recorded as
-            interrupted.
-        :param flush_seconds: time limit for storing the results of those.
+        :param grace_seconds: time limit for the calls; calls that exceed it are cancelled and
+            recorded as interrupted.
+        :param flush_seconds: time limit for storing the results of cancelled calls.
         """
         self._phase = Phase.DRAINING
         self._cancel_timers()
@@ -388,7 +390,7 @@ class Dispatcher:
                 waiter.callback(None)
 
     async def _wait_until_drained(self, seconds: float) -> None:
-        """Wait until no claim is in progress or without a stored result, or for some seconds."""
+        """Wait, up to some seconds, until no claim is in progress and every result is stored."""
         if not self._is_drained:
             drained: Deferred[None] = Deferred()
             self._drained.append(drained)

@@ -11,7 +11,7 @@ from .host_memory import Trust
 from .slots import Slots
 
 LAST_PLACES_LIMIT = 2
-"""Calls in flight from which on a host gets none of the last free slots."""
+"""Number of calls in flight from which a host gets none of the last free slots."""
 
 _NO_LIMIT = 2**31
 
@@ -25,26 +25,28 @@ def allocate_slots(
     responses: Callable[[str], int],
     newcomers: int = 0,
 ) -> dict[str, int]:
-    """Return how many tasks to claim for each host, so that no host exceeds its limit.
+    """Return the number of tasks to claim for each host.
 
-    Each slot goes to the host with the fewest calls in flight, so that hosts whose calls hang do
-    not crowd out a host whose calls end quickly. Of hosts with equally many, the first of
-    ``due_hosts`` comes first. The fewer slots are free, the fewer hosts get one:
+    No host exceeds its limit. Each slot goes to the host with the fewest calls in flight, so that
+    hosts whose calls hang do not crowd out a host whose calls end quickly; of hosts with equally
+    many calls, the first one in ``due_hosts`` has priority. As free slots run out, fewer hosts
+    qualify:
 
-    - Of the reserve, a host gets only few slots (4, or an eighth of ``per_host`` if that is more)
-      until it responds promptly: then it gets twice as many as it has responded to.
-    - Of its second half, hosts get none unless they responded to their last call.
+    - Of the reserve, a host gets only a few slots (4, or an eighth of ``per_host`` if that is more)
+      until it responds promptly; then it gets twice as many slots as it has sent responses.
+    - Of the second half of the reserve, only hosts that responded to their last call get slots.
     - Of the last slots, hosts with :data:`LAST_PLACES_LIMIT` calls in flight get none, even if
-      they respond: hosts that stop to respond all at once leave room for the other hosts.
+      they respond: if several hosts stop responding at once, slots remain for the other hosts.
 
-    A host that was never called gets one slot even of these, but a flood of such hosts does not.
+    A host that was never called gets one slot even of the last ones, but only a bounded number of
+    such hosts do.
 
-    :param due_hosts: the hosts with due tasks, the one served longest ago first.
-    :param max_in_flight: returns how many calls to a host may be in flight; by default, that is
-        ``per_host``.
-    :param trust: returns the trust in a host, with regard to its calls in flight.
+    :param due_hosts: the hosts with due tasks, the least recently served first.
+    :param max_in_flight: returns the maximum number of calls in flight to a host; ``per_host`` by
+        default.
+    :param trust: returns the trust in a host, considering its calls in flight.
     :param responses: returns the number of prompt responses of a host.
-    :param newcomers: the number of hosts with calls in flight of which none has ended yet.
+    :param newcomers: the number of hosts with calls in flight none of whose calls has ended yet.
     """
     rule = _Rule(
         slots=slots,
@@ -73,7 +75,7 @@ def allocate_slots(
 
 @define(eq=False, kw_only=True)
 class _Rule:
-    """The limits of hosts during one allocation."""
+    """Limits of hosts during one allocation."""
 
     slots: Slots
     max_in_flight: Callable[[str], int]
@@ -82,7 +84,7 @@ class _Rule:
     newcomers: int
 
     def limit(self, host: str, free: int) -> int:
-        """Return the number of calls in flight below which a host gets one of the free slots."""
+        """Return the number of calls in flight below which a host gets a free slot."""
         return min(self.max_in_flight(host), self._fair_limit(host, free))
 
     def _fair_limit(self, host: str, free: int) -> int:
@@ -94,8 +96,8 @@ class _Rule:
         if trust is Trust.KNOWN:
             if unreserved <= 0:
                 return LAST_PLACES_LIMIT
-            # The responses count against the calls in flight: a host that responds to one call
-            # and then hangs must not get more.
+            # The limit follows from responses, so that a host that responds to one call and then
+            # hangs does not get more.
             return max(slots.few, 2 * self.responses(host))
         if unreserved > slots.reserve // 2:
             return slots.few

@@ -1,4 +1,4 @@
-"""The memory of how hosts respond: claims prefer hosts that respond to those that may hang."""
+"""The memory of hosts' responses, by which claims prefer hosts that respond."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from enum import Enum, auto
 from attrs import define, field, frozen
 
 MAX_TRACKED_HOSTS = 10_000
-"""Maximum number of hosts whose last call is remembered."""
+"""Maximum number of hosts in memory."""
 PROMPT_SECONDS = 2.0
-"""Age of its oldest call in flight from which on a host does not count as responding."""
+"""Age in seconds of the oldest call in flight from which a host counts as not responding."""
 
 
 FAILURES_IN_A_ROW = 10
-"""Number of failed attempts in a row from which on a host counts as failing."""
+"""Number of consecutive failed attempts from which a host counts as failing."""
 
 
 class Trust(Enum):
-    """The trust in a host's next responses."""
+    """Trust in a host to respond to the next call."""
 
     UNRESPONSIVE = auto()
-    """Its last call had no response, or a call has been in flight for long."""
+    """The last call got no response, or a call has been in flight for long."""
     UNKNOWN = auto()
-    """None of its calls has ended."""
+    """No call has ended yet."""
     KNOWN = auto()
-    """It responded to its last call."""
+    """The host responded to the last call."""
 
 
 @define(kw_only=True)
 class HostResults:
-    """The results of a host's latest calls, since the daemon has started.
+    """Results of a host's latest calls since the start of the daemon.
 
     :ivar last_success_at: seconds since 1970, as is ``last_failure_at``.
     :ivar failures: the number of failures since the last success.
@@ -43,29 +43,29 @@ class HostResults:
 
 @define(eq=False)
 class _OpenCalls:
-    """The calls to one host that are in flight.
+    """Calls in flight to one host.
 
-    :ivar responses: the number of responses since none was in flight, and those before that if
+    :ivar responses: the number of responses since no call was in flight, plus the earlier ones if
         they were prompt.
-    :ivar begun: when each call began, and the number of responses before it; the oldest first.
+    :ivar begun: the start of each call, and the number of responses before it, the oldest first.
     """
 
     responses: int = 0
     begun: dict[Hashable, tuple[float, int]] = field(factory=dict)
 
     def oldest(self) -> tuple[float, int]:
-        """Return when the oldest call began, and the number of responses since."""
+        """Return the start of the oldest call, and the number of responses since."""
         began_at, responses_before = next(iter(self.begun.values()))
         return began_at, self.responses - responses_before
 
 
 @frozen(kw_only=True)
 class _Last:
-    """The last calls to a host.
+    """Latest calls to a host.
 
-    :ivar responded: whether it responded to the very last one.
-    :ivar responses: the number of responses since none was in flight.
-    :ivar ended_at: the end of the last one: seconds of the monotonic clock.
+    :ivar responded: whether the host responded to the last call.
+    :ivar responses: the number of responses since no call was in flight.
+    :ivar ended_at: the end of the last call: seconds of the monotonic clock.
     """
 
     responded: bool
@@ -75,22 +75,22 @@ class _Last:
 
 @define(eq=False)
 class HostMemory:
-    """The hosts that are called, and how they have responded.
+    """Memory of the hosts' responses.
 
-    :ivar results: the results of each host, the one called longest ago first; at most
+    :ivar results: the results by host, the least recently called first; at most
         :data:`MAX_TRACKED_HOSTS`.
     """
 
     results: dict[str, HostResults] = field(factory=dict, init=False)
 
-    # Least recently called hosts first.
+    # The least recently called host comes first.
     _last: dict[str, _Last] = field(factory=dict, init=False)
     _open: dict[str, _OpenCalls] = field(factory=dict, init=False)
 
     def begin_call(self, host: str, call: Hashable, now: float) -> None:
-        """Remember a call that begins.
+        """Record the start of a call.
 
-        :param call: identifies it among the calls in flight.
+        :param call: identifies the call among those in flight.
         :param now: the monotonic clock, in seconds.
         """
         calls = self._open.get(host)
@@ -100,7 +100,7 @@ class HostMemory:
             calls.begun[call] = now, calls.responses
 
     def end_call(self, host: str, call: Hashable, now: float, *, responded: bool) -> None:
-        """Remember whether a host has responded to a call.
+        """Record the end of a call, and whether the host has responded.
 
         :param now: the monotonic clock, in seconds.
         """
@@ -122,9 +122,9 @@ class HostMemory:
             del self._open[host]
 
     def record_result(self, host: str, *, succeeded: bool, at: float) -> None:
-        """Remember whether an attempt has succeeded.
+        """Record whether an attempt has succeeded.
 
-        :param at: the wall clock, seconds since 1970.
+        :param at: the end of the attempt: seconds since 1970.
         """
         results = self.results.pop(host, HostResults())
         self.results[host] = results
@@ -140,7 +140,7 @@ class HostMemory:
         return sum(one.failures >= FAILURES_IN_A_ROW for one in self.results.values())
 
     def trust(self, host: str, now: float) -> Trust:
-        """Return the trust in a host, with regard to its calls in flight."""
+        """Return the trust in a host, considering its calls in flight."""
         last = self._last.get(host)
         calls = self._open.get(host)
         if calls is not None and now - calls.oldest()[0] >= PROMPT_SECONDS:
@@ -152,8 +152,8 @@ class HostMemory:
     def responses(self, host: str, now: float) -> int:
         """Return the number of responses of a host since its oldest call in flight began.
 
-        While no call is in flight, the responses to the last calls count, for a short time:
-        otherwise a host whose calls end all at once would begin anew each time.
+        While no call is in flight, the responses to the last calls count for a short time:
+        otherwise a host whose calls all end at the same time would start from zero each time.
         """
         calls = self._open.get(host)
         if calls is not None:
@@ -162,5 +162,5 @@ class HostMemory:
         return last.responses if last and now - last.ended_at < PROMPT_SECONDS else 0
 
     def newcomers(self) -> int:
-        """Return the number of hosts with calls in flight of which none has ended yet."""
+        """Return the number of hosts with calls in flight none of whose calls has ended yet."""
         return sum(host not in self._last for host in self._open)

@@ -1,4 +1,4 @@
-"""The poller of a shared database: the heartbeat, and tasks that other daemons leave due."""
+"""The poller of a shared database: the heartbeat, and the due tasks of other daemons."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .dispatcher import Dispatcher
 log = Logger(namespace="callme")
 
 CLAIM_SECONDS = 25
-"""Time after its last heartbeat for which no other daemon can have taken a daemon's claims.
+"""Seconds after its last heartbeat for which a daemon certainly still owns its claims.
 
-It is shorter than the timeout after which a daemon counts as dead, so that a call can start."""
+The margin to the timeout after which a daemon counts as dead leaves time for a call to start."""
 
 
 @define(eq=False, kw_only=True)
 class Poller:
-    """The poller, which works between ticks.
+    """Poller of a shared database, which works between ticks.
 
-    Other daemons put tasks, return claims, and leave orphans when they die.
+    Other daemons put tasks, release claims, and leave orphans when they die.
 
-    :param clock: sets timers.
-    :param now: the wall clock, seconds since 1970.
+    :param clock: schedules timers.
+    :param now: returns the wall-clock time: seconds since 1970.
     :param load_settings: loads the settings of hosts, which other daemons may have changed.
     :param interval_seconds: the interval between polls.
     """
@@ -47,7 +47,7 @@ class Poller:
     _interval_seconds: float
     _polling: LoopingCall | None = field(default=None, init=False)
     _clocks: TwoClocks = field(init=False)
-    # When the last heartbeat was sent, and the last one that succeeded.
+    # The times of the last heartbeat, and of the last successful one.
     _last_heartbeat: Moment = field(init=False)
     _last_success: Moment = field(init=False)
     # The number of gaps between heartbeats that were long enough to lose claims.
@@ -75,12 +75,12 @@ class Poller:
         await self._load_settings()
         hosts = await self._store.read(queue.hosts_with_due_tasks, self._now())
         if self._dispatcher.limits.has_settings:
-            # The longest due tasks may all be of hosts that are paused.
+            # The query above may find only tasks of paused hosts, which have been due for longest.
             hosts = [*hosts, *await self._store.read(each_due_host, self._now())]
         self._dispatcher.notify_due(hosts)
 
     async def _send_heartbeat(self) -> None:
-        """Send the heartbeat, which also takes the orphans of dead daemons."""
+        """Send the heartbeat, which also takes over the orphans of dead daemons."""
         sent_at = self._last_heartbeat = self._clocks.now()
         orphans = await self._store.write(queue.take_orphans, self._now())
         if not self._has_recent_heartbeat:
@@ -107,10 +107,10 @@ class Poller:
         self._failing = False
 
     def _failed(self, failure: Failure) -> None:
-        # The first failure of an outage is logged, as requests and ticks log it too.
+        # Only the first failure of an outage is logged, because requests and ticks log it too.
         if not self._failing or not failure.check(StoreUnavailable):
             log_store_failure(log, "polling for due tasks failed", failure)
-        # The heartbeat is sent as soon as the database is back, or this daemon counts as dead.
+        # The next poll sends a heartbeat, before the other daemons regard this one as dead.
         self._last_heartbeat = LONG_AGO
         self._failing = True
 

@@ -1,4 +1,4 @@
-"""The pruner: it deletes old tasks, in small batches."""
+"""The pruner, which deletes old tasks in small batches."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..store.database import Store
 PURGE_BATCH = 500
 """Maximum number of tasks that one transaction deletes."""
 PAUSE_SECONDS = 0.1
-"""Pause between such transactions, in which other writes get their turn."""
+"""Pause between two transactions in seconds, which leaves time for other writes."""
 SECONDS_PER_DAY = 86_400
 OUTCOME_SECONDS = 25 * 3600
-"""How long the outcome of a rescheduled or deleted task is kept: the history covers a day."""
+"""Retention of the outcomes of removed tasks in seconds; the history covers a day."""
 
 
 @define(eq=False, kw_only=True)
 class Pruner:
-    """The pruner of finished tasks.
+    """Pruner of finished tasks.
 
-    :param clock: sets timers.
-    :param now: the wall clock, seconds since 1970.
-    :param retention_days: how long finished tasks are kept, in days; 0 keeps them indefinitely.
+    :param clock: schedules timers.
+    :param now: returns the wall-clock time: seconds since 1970.
+    :param retention_days: the retention of finished tasks in days; 0 stands for indefinitely.
     """
 
     _store: Store
@@ -37,7 +37,7 @@ class Pruner:
     async def run(self) -> None:
         """Delete the tasks that are old by now; the next run deletes those that are left."""
         now = self._now()
-        # Without a retention, only the outcomes of removed tasks are deleted.
+        # With an indefinite retention, only the outcomes of removed tasks are deleted.
         days = self._retention_days
         finished_before = now - days * SECONDS_PER_DAY if days else 0.0
         limits = (finished_before, PURGE_BATCH, now - OUTCOME_SECONDS)

@@ -1,4 +1,4 @@
-"""The recorder: stores the results of claims, and repeats a write until it succeeds."""
+"""The recorder, which stores the results of claims, and retries each write until it succeeds."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .attempt_log import AttemptLog
 log = Logger(namespace="callme")
 
 RETRY_SECONDS = 2.0
-"""Interval after which a failed write is repeated."""
+"""Seconds after which a failed write is retried."""
 
 
 def claim_id(claim: Claim) -> tuple[int, int]:
-    """Return the task and the number of a claim.
+    """Return the task and the attempt of a claim.
 
-    A task alone would not do: if a claim was lost, its call may last longer than the next claim.
+    The task alone is ambiguous: the call of a lost claim may outlast the next claim of the task.
     """
     return claim.task_id, claim.number
 
 
 @define(eq=False, kw_only=True)
 class Recorder:
-    """The claims without a stored result, and the writes that store it.
+    """Recorder of results, with the claims whose results are not stored yet.
 
-    :param clock: sets the timers of repeated writes.
-    :param now: the wall clock, seconds since 1970.
+    :param clock: schedules retries of writes.
+    :param now: returns the wall-clock time: seconds since 1970.
     :param attempt_log: logs each attempt that ends.
-    :param on_released: is called when a result is stored, or is found to be of a lost claim.
+    :param on_released: called when a result is stored, or turns out to belong to a lost claim.
     """
 
     _store: Store
@@ -54,13 +54,13 @@ class Recorder:
         return bool(self._unrecorded)
 
     def add(self, claim: Claim) -> None:
-        """Note a claim, whose result follows."""
+        """Register a claim whose result follows."""
         self._unrecorded[claim_id(claim)] = claim
 
     def recover_orphans(self, claims: Iterable[Claim]) -> None:
-        """Store that claims without a living owner were interrupted.
+        """Record orphaned claims as interrupted.
 
-        Claims that wait for their result here are left out: only their lease has ended.
+        Claims that still wait for their result here are skipped: only their lease has ended.
         """
         for claim in claims:
             if claim_id(claim) not in self._unrecorded:
@@ -68,13 +68,13 @@ class Recorder:
                 self.record_attempt(claim, transitions.interrupted(claim))
 
     def record_attempt(self, claim: Claim, outcome: Outcome) -> None:
-        """Log the outcome of an attempt, and store the transition that it leads to."""
+        """Log the outcome of an attempt, and store the resulting transition."""
         transition = transitions.decide_after_attempt(claim, outcome, self._now())
         self._attempt_log.ended(claim, transition)
         self.record(claim, transition)
 
     def record(self, claim: Claim, transition: Transition) -> None:
-        """Store a transition; repeat the write until it succeeds."""
+        """Store a transition; retry the write until it succeeds."""
 
         def stored(is_ours: bool) -> None:
             self._release(claim)
@@ -104,7 +104,7 @@ class Recorder:
 
 
 def _without_response_data(transition: Transition) -> Transition:
-    """Return a transition without the data of the response, which the database may refuse."""
+    """Return a transition without the data of the response, which the database may reject."""
     if transition.attempt is None:
         return transition
     detail = "the response could not be recorded"

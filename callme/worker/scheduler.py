@@ -1,4 +1,4 @@
-"""The scheduler: it ticks at each minute to find due tasks, and repeats a tick that fails."""
+"""The scheduler, which ticks at each minute to find due tasks, and retries a failed tick."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from .throughput import Capacity
 log = Logger(namespace="callme")
 
 MAX_SETTINGS_AGE_SECONDS = 2
-"""Age of the settings of hosts from which on a daemon of a fleet claims nothing.
+"""Age of the settings of hosts in seconds from which a daemon of a fleet claims nothing.
 
-It reads them more often, unless it was frozen."""
+A daemon loads them more often unless it was suspended."""
 CLOCK_CHECK_SECONDS = 5
-"""Maximum interval between checks of the wall clock, which may be set at any time."""
+"""Maximum interval in seconds between checks whether the wall clock was set."""
 _NOT_LOADED = "loading the settings of hosts failed"
 TICK_TIMEOUT_SECONDS = 90
-"""Age of the last successful tick from which the scheduler counts as stopped."""
+"""Age of the last successful tick in seconds from which the scheduler counts as stopped."""
 
 
 @frozen(kw_only=True)
 class Health:
-    """The state of the scheduler.
+    """State of the scheduler.
 
     :ivar ticking: whether the scheduler runs, and its last tick is recent enough.
-    :ivar last_tick: the time of the last tick, in seconds since 1970; ``None`` before the first.
+    :ivar last_tick: the time of the last tick: seconds since 1970; ``None`` before the first.
     :ivar calls_in_flight: the number of calls in flight.
-    :ivar saturated_seconds: for how long calls have found no free slot; 0 if none wait.
-    :ivar all_paused: whether the calls to all hosts are paused.
+    :ivar saturated_seconds: seconds for which due calls have found no free slot; 0 while they do.
+    :ivar all_paused: whether calls to all hosts are paused.
     :ivar paused_hosts: the number of hosts that are paused by settings of their own.
     :ivar failing_hosts: the number of hosts whose latest attempts have all failed.
     :ivar damaged_rows: the number of rows that another program has damaged.
@@ -68,7 +68,7 @@ class Health:
 
 @define(eq=False, kw_only=True)
 class Housekeeping:
-    """The work that no call waits for.
+    """Background work on the database, which no call waits for.
 
     :ivar pruner: deletes old tasks.
     :ivar scrubber: searches for damaged rows.
@@ -112,7 +112,7 @@ def _log_failure(event: str, failure: Failure) -> None:
 
 
 class TickState(Enum):
-    """The states of the scheduler between its start and its stop."""
+    """States of the scheduler between its start and its stop."""
 
     IDLE = auto()
     TICKING = auto()
@@ -121,15 +121,15 @@ class TickState(Enum):
 
 
 class Scheduler:
-    """The scheduler of calls, on the minute.
+    """Scheduler of calls on the minute.
 
-    :param housekeeping: the work on the database after each tick.
-    :param clock: sets timers.
-    :param now: the wall clock, seconds since 1970.
+    :param housekeeping: the background work on the database after each tick.
+    :param clock: schedules timers.
+    :param now: returns the wall-clock time: seconds since 1970.
     :param slots: the slots for calls in flight.
     :param node: returns the daemon's name.
-    :param poll_seconds: the interval between polls for the work of other daemons; ``None`` if
-        no other daemon uses the database.
+    :param poll_seconds: the interval between polls of a shared database; ``None`` if no other
+        daemon uses the database.
     """
 
     def __init__(
@@ -176,17 +176,17 @@ class Scheduler:
         self._retry: IDelayedCall | None = None
         self._state = TickState.IDLE
         self._orphans_recovered = False
-        # The number of changes of settings of hosts, and the number of those that are in use.
+        # The number of changes of settings of hosts, and its value for the settings in use.
         self._settings_changes = 0
         self._settings_in_use = -1
         self._settings_read_at = LONG_AGO
         self._ticked_minute = 0
         self._last_tick: float | None = None
-        # On the monotonic clock, as the wall clock may be set.
+        # These times are of the monotonic clock, because the wall clock may be set.
         self._last_success = self._last_tick_end = clock.seconds()
 
     def start(self) -> None:
-        """Call what fell due before the start, then tick at every minute."""
+        """Call the tasks that became due before the start, then tick at every minute."""
         self._last_success = self._last_tick_end = self._clock.seconds()
         self._align_to_minute()
         self.tick()
@@ -194,10 +194,10 @@ class Scheduler:
             self._poller.start()
 
     def _now(self) -> float:
-        """Return the wall-clock time, and note if the clock was set back.
+        """Return the wall-clock time, and record whether the clock was set back.
 
-        If that happens during a tick, the tick may have missed tasks of the minute in which it
-        began, so another tick is necessary.
+        If the clock is set back during a tick, the tick may have missed tasks of the minute in
+        which it began, so that another tick is necessary.
         """
         now = self._wall()
         self._clock_went_back = self._clock_went_back or now < self._last_wall_time
@@ -205,8 +205,8 @@ class Scheduler:
         return now
 
     def _align_to_minute(self) -> None:
-        # A loop of 60 s counted from its start would drift away from the wall clock, and a loop
-        # that sleeps for a whole minute would not notice a clock that is set.
+        # A loop of 60 s from its start would drift from the wall clock, and a loop that sleeps for
+        # a whole minute would not detect that the clock was set.
         self._minute = LoopingCall(self._check_wall_clock)
         self._minute.clock = self._clock
         self._minute.start(min(CLOCK_CHECK_SECONDS, MINUTE - self._now() % MINUTE), now=False)
@@ -224,13 +224,13 @@ class Scheduler:
         if changes.host_settings:
             self._settings_changes += 1
             loading = Deferred.fromCoroutine(self._load_settings())
-            # The next tick loads them in any case.
+            # A failure is harmless, because the next tick loads the settings too.
             loading.addErrback(lambda failure: log_store_failure(log, _NOT_LOADED, failure))
 
     async def _load_settings(self) -> None:
-        """Load the settings of hosts, and use them unless newer ones are in use already.
+        """Load the settings of hosts, and use them unless newer settings are already in use.
 
-        Reads run side by side, so an earlier one may return after a later one.
+        Reads run concurrently, so that an earlier read may return after a later one.
         """
         changes = self._settings_changes
         read_at = self._clocks.now()
@@ -241,9 +241,9 @@ class Scheduler:
             self._dispatcher.apply_settings(snapshot)
 
     def _knows_settings(self) -> bool:
-        """Return whether the settings of hosts are so recent that calls may follow them.
+        """Return whether the settings of hosts are recent enough to start calls.
 
-        Other daemons may have changed them while this one was frozen.
+        Other daemons may have changed them while this process was suspended.
         """
         age = self._clocks.age(self._settings_read_at)
         return self._poller is None or age < MAX_SETTINGS_AGE_SECONDS
@@ -253,8 +253,8 @@ class Scheduler:
         self._ticked_minute = floor_to_minute(self._now())
         self._clock_went_back = False
         if self._state is TickState.TICKING:
-            # Tasks may have fallen due since that tick read them, and the next one is a minute
-            # away.
+            # Tasks may have become due since the tick in progress read the database, and the next
+            # tick is a minute away.
             self._state = TickState.TICK_AGAIN
         elif self._state is TickState.IDLE:
             self._state = TickState.TICKING
@@ -282,11 +282,10 @@ class Scheduler:
 
     async def _scan_due(self) -> None:
         """Recover orphans, fail expired tasks, and notify the dispatcher of due ones."""
-        # If no other daemon uses the database, every claim that is in it at the start is an
-        # orphan.
+        # If no other daemon uses the database, every claim in it at the start is an orphan.
         every = not self._orphans_recovered
         if self._settings_in_use < self._settings_changes:
-            # First: what is taken below must not be lost if this fails.
+            # The settings are loaded first: a failure must not lose the orphans taken over below.
             await self._load_settings()
             if self._is_stopped:
                 return
@@ -329,14 +328,14 @@ class Scheduler:
     def makes_progress(self) -> bool:
         """Return whether ticks end, successfully or not.
 
-        A tick that fails because the database is down ends; a restart would not help it.
+        A tick that fails because the database is down counts as well: a restart would not help.
         """
         hangs = self._clock.seconds() - self._last_tick_end >= TICK_TIMEOUT_SECONDS
         return self._state is TickState.STOPPED or not hangs
 
     @property
     def host_results(self) -> Mapping[str, HostResults]:
-        """The results of each host's latest calls of this daemon."""
+        """The results of this daemon's latest calls by host."""
         return self._dispatcher.host_results
 
     def health(self) -> Health:

@@ -1,4 +1,4 @@
-"""The scrubber: it reads the whole database, slowly, and counts the rows that are damaged."""
+"""The scrubber, which slowly reads the whole database, and counts damaged rows."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..store.listing.damaged import DamagedTask, find_damaged
 log = Logger(namespace="callme")
 
 TASKS_PER_READ = 50
-"""Maximum number of tasks that one query examines: about a millisecond."""
+"""Maximum number of tasks that one query examines, in about a millisecond."""
 READS_PER_RUN = 20
 """Maximum number of queries after a tick."""
 DELAY_SECONDS = 5.0
-"""Time between a tick, when the calls of the minute start, and the first query."""
+"""Seconds between a tick, when the calls of the minute start, and the first query."""
 PAUSE_SECONDS = 1.0
-"""Time between two queries."""
+"""Seconds between two queries."""
 MAX_LOGGED = 1_000
 """Maximum number of damaged rows that are logged in one scan of the database."""
 
 
 @define(eq=False, kw_only=True)
 class Scrubber:
-    """The scrubber of one daemon.
+    """Scrubber of one daemon.
 
-    A scan begins again when it has reached the end.
+    A new scan begins when a scan has reached the end.
 
-    :param clock: sets timers.
+    :param clock: schedules timers.
     """
 
     _store: Store
@@ -40,13 +40,13 @@ class Scrubber:
     _after: int = field(default=0, init=False)
     _found: int = field(default=0, init=False)
     _found_before: int = field(default=0, init=False)
-    # The rows and hosts that this scan has found, and those that are logged already.
+    # The rows and hosts that this scan has found, and those that were logged.
     _seen: set[int | str] = field(factory=set, init=False)
     _logged: set[int | str] = field(factory=set, init=False)
 
     @property
     def damaged_rows(self) -> int:
-        """The number of damaged rows that the last complete scan, or the present one, found."""
+        """The number of damaged rows that the last complete scan or the current one found."""
         return max(self._found, self._found_before)
 
     async def run(self) -> None:
@@ -66,7 +66,7 @@ class Scrubber:
         for host in await self._store.read(damaged_settings):
             self._note_setting(host)
         self._found_before, self._found, self._after = self._found, 0, 0
-        # A row that is repaired, or deleted, and damaged again is logged again.
+        # A row that was repaired or deleted, and is damaged again, is logged again.
         self._logged &= self._seen
         self._seen.clear()
 

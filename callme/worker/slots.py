@@ -1,4 +1,4 @@
-"""The slots for calls in flight, in all and for each host."""
+"""The slots for calls in flight, in total and by host."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from attrs import define, field
 
 @define(eq=False, kw_only=True)
 class Slots:
-    """The slots for calls in flight.
+    """Slots for calls in flight.
 
     :ivar concurrency: the maximum number of calls in flight.
     :ivar per_host: the maximum number of calls in flight to one host and port.
-    :ivar in_flight: the number of calls in flight by host; hosts without any are left out.
+    :ivar in_flight: the number of calls in flight by host, without zeros.
     :ivar free: the number of free slots.
     """
 
@@ -28,27 +28,27 @@ class Slots:
     def reserve(self) -> int:
         """The number of slots that hosts which may hang must leave free.
 
-        It is 0 if a single host may take all slots.
+        There is no reserve if a single host may occupy all slots.
         """
         return max(0, min(self.concurrency // 2, self.concurrency - self.per_host))
 
     @property
     def last_places(self) -> int:
-        """The number of slots beyond the reserve that are only for hosts with hardly any calls."""
+        """The number of last free slots, which only hosts with hardly any calls in flight get."""
         return max(0, min(self.concurrency // 16, self.concurrency - self.per_host - self.reserve))
 
     @property
     def few(self) -> int:
-        """The number of calls in flight that count as few for one host."""
+        """The number of slots that an untrusted host may take of the reserve."""
         return min(self.per_host, max(4, self.per_host // 8))
 
     def take(self, host: str) -> None:
-        """Give a slot to a call to this host."""
+        """Occupy a slot with a call to a host."""
         self.free -= 1
         self.in_flight[host] = self.in_flight.get(host, 0) + 1
 
     def release(self, host: str) -> None:
-        """Free the slot of a call to this host."""
+        """Free the slot of a call to a host."""
         self.free += 1
         self.in_flight[host] -= 1
         if not self.in_flight[host]:

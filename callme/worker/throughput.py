@@ -1,4 +1,4 @@
-"""The throughput of recent calls: their rate while slots were short, and their durations."""
+"""The throughput of recent calls: their rate under saturation, and their durations."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from attrs import define, field, frozen
 from ..core.times import MINUTE
 
 DEFAULT_CALL_SECONDS = 1.0
-"""Assumed duration of a call before the first one."""
+"""Assumed duration in seconds while no call has ended."""
 MAX_ESTIMATED_RATE = 1000.0
-"""Upper bound of an estimated rate, in calls per second: the processor bounds short calls, not the
-slots."""
+"""Upper bound of an estimated rate in calls per second, because the rate of short calls is limited
+by the processor instead of the slots."""
 _MIN_SECONDS = 0.001
 
 
 @frozen(kw_only=True)
 class Capacity:
-    """The limits of calls, and their measured rate and durations.
+    """Limits of calls, and their measured rate and durations.
 
     :ivar concurrency: the maximum number of calls in flight.
     :ivar per_host: the maximum number of calls in flight to one host and port.
-    :ivar rate: calls per second, measured while slots were short; ``None`` if not measured.
+    :ivar rate: calls per second, measured under saturation; ``None`` if not measured.
     :ivar duration: the mean duration of a call, in seconds; ``None`` before the first.
     :ivar durations: the mean duration of a call by host, in seconds.
     """
@@ -35,14 +35,14 @@ class Capacity:
     durations: Mapping[str, float] = field(factory=dict)
 
     def slots(self, host: str | None = None) -> int:
-        """Return the maximum number of calls in flight, in all or to a host."""
+        """Return the maximum number of calls in flight, in total or to one host."""
         return self.concurrency if host is None else min(self.concurrency, self.per_host)
 
     def calls_per_second(self, host: str | None = None) -> float:
-        """Return the number of calls per second if enough are due, in all or to a host.
+        """Return the possible number of calls per second, in total or to one host.
 
         A rate that was not measured is estimated: slots divided by the mean duration of the
-        host's calls, or of all calls if it had none, or by :data:`DEFAULT_CALL_SECONDS` before
+        host's calls, of all calls if the host had none, or by :data:`DEFAULT_CALL_SECONDS` before
         the first call; at most :data:`MAX_ESTIMATED_RATE`.
         """
         mean_seconds = DEFAULT_CALL_SECONDS if self.duration is None else self.duration
@@ -54,30 +54,30 @@ class Capacity:
         )
 
     def is_measured(self, host: str | None = None) -> bool:
-        """Return whether the rate comes from measured calls, in all or to a host."""
+        """Return whether the rate, in total or to one host, is based on measured calls."""
         return self.rate is not None if host is None else host in self.durations
 
     @property
     def sustainable_per_minute(self) -> int:
-        """The number of calls per minute that every host can take without a backlog."""
+        """The number of calls per minute that any host can receive without a backlog."""
         mean_seconds = DEFAULT_CALL_SECONDS if self.duration is None else self.duration
         slowest = max(_MIN_SECONDS, mean_seconds, *self.durations.values())
         return max(1, int(MINUTE * min(self.slots("") / slowest, self.calls_per_second())))
 
 
 WINDOW_SECONDS = 60.0
-"""Seconds of saturation after which older calls count half."""
+"""Seconds of saturation after which the weight of older calls is halved."""
 MIN_SAMPLES = 100
-"""Minimum number of calls ended under saturation before they give a rate."""
+"""Minimum number of calls that must end under saturation before a rate is measured."""
 SAMPLE_WINDOW = 100
 """Approximate number of the latest calls that a mean duration covers."""
 MAX_MEASURED_HOSTS = 1000
-"""Maximum number of hosts with a mean duration: those called last."""
+"""Maximum number of hosts with a mean duration, the most recently called."""
 
 
 @define
 class MovingAverage:
-    """The mean of the latest values."""
+    """Moving average of the latest values."""
 
     value: float = 0.0
     _count: int = 0
@@ -90,17 +90,16 @@ class MovingAverage:
 
 @define(eq=False)
 class ThroughputMeter:
-    """The measurements of the dispatcher's calls.
+    """Meter of the dispatcher's calls.
 
-    Slots are saturated while a due call waits for a slot although its host is below its own
-    limit.
+    Slots are saturated while a due call waits for a slot although its host is below its limit.
 
     :param seconds: returns the time of the monotonic clock.
     """
 
     _seconds: Callable[[], float]
     _saturated_since: float | None = field(default=None, init=False)
-    # The beginning of an uninterrupted saturation.
+    # The start of the current uninterrupted saturation.
     _first_saturated: float | None = field(default=None, init=False)
     # The duration of saturation in seconds, and the number of calls that ended during it.
     _saturated_seconds: float = field(default=0.0, init=False)
@@ -109,7 +108,7 @@ class ThroughputMeter:
     _hosts: OrderedDict[str, MovingAverage] = field(factory=OrderedDict, init=False)
 
     def set_saturated(self, is_saturated: bool) -> None:
-        """Begin or end a time of saturation."""
+        """Begin or end a period of saturation."""
         now = self._seconds()
         if self._saturated_since is not None:
             self._saturated_seconds += now - self._saturated_since
@@ -124,7 +123,7 @@ class ThroughputMeter:
 
     @property
     def saturated_seconds(self) -> float:
-        """The time for which slots have been saturated without interruption, in seconds."""
+        """Seconds for which slots have been saturated without interruption."""
         return 0.0 if self._first_saturated is None else self._seconds() - self._first_saturated
 
     def record_call(self, host: str, duration_ms: int | None) -> None:
@@ -142,7 +141,7 @@ class ThroughputMeter:
             self._hosts.popitem(last=False)
 
     def capacity(self, concurrency: int, per_host: int) -> Capacity:
-        """Return the capacity with these limits."""
+        """Return the capacity with the given limits."""
         seconds = self._saturated_seconds
         if self._saturated_since is not None:
             seconds += self._seconds() - self._saturated_since

@@ -1,1 +1,1 @@
-"""Forecasts and history, read once for all clients that ask."""
+"""Reports: forecasts, history, open failures, and the audit log."""

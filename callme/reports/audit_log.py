@@ -26,12 +26,12 @@ def _log_omitted(count: int, kind: tuple[str, str]) -> None:
 
 @define(eq=False)
 class AuditLog:
-    """Log of changes: the client, the request and the tasks of each change.
+    """Log of changes, with the client, the request and the tasks of each change.
 
-    If one client changes many tasks in a second, each of the first ones has a line, and a further
-    line counts the rest.
+    If a client changes many tasks within a second, only the first ones have lines, and another line
+    counts the rest.
 
-    :param now: the wall clock, seconds since 1970.
+    :param now: returns the wall-clock time: seconds since 1970.
     """
 
     _now: Callable[[], float]
@@ -52,7 +52,7 @@ class AuditLog:
             self._log(by, "rescheduled", f"{quoted_key(old)} to {new.trigger_at}")
 
     def deleted(self, by: Author, target: Key | str, count: int) -> None:
-        """Log the deletion of a task, or of those of a name."""
+        """Log the deletion of a task, or of all tasks of a name."""
         if isinstance(target, Key):
             self._log(by, "deleted", quoted_key(target))
         elif count:
@@ -69,11 +69,14 @@ class AuditLog:
             self._log(by, "deleted", f"{count:,} tasks that match {filters}")
 
     def acknowledged(self, by: Author, until_ms: int) -> None:
-        """Log that failures were acknowledged up to an end, in ms since 1970."""
+        """Log that failures up to a time were acknowledged.
+
+        :param until_ms: milliseconds since 1970.
+        """
         self._log(by, "acknowledged", f"the failures until {rfc3339(until_ms)}")
 
     def host_set(self, by: Author, host: str, settings: Mapping[str, Any]) -> None:
-        """Log the settings that a host has now: those of a response, or none."""
+        """Log the new settings of a host, as in a response."""
         given = [
             f"{name}={value}" for name, value in settings.items() if value not in (None, False)
         ]
@@ -81,7 +84,7 @@ class AuditLog:
         self._log(by, "set", f"the host {quoted(host)} to {text}")
 
     def flush(self) -> None:
-        """Log the number of changes that got no line."""
+        """Log the number of changes without a line."""
         self._limit.flush()
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Failures that the operator has not acknowledged: their number, and the acknowledgement."""
+"""Open failures, which no operator has acknowledged: their number, and the acknowledgement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..store.database import Write
 from ..store.interface import Cursor
 
 MAX_FAILURE_COUNT = 10_000
-"""Maximum number of failures that are counted: more may take some milliseconds."""
+"""Maximum number of failures that are counted, within a few milliseconds."""
 _SUBJECT = "failures"
 _UNTIL = "SELECT until_ms FROM acknowledgement WHERE subject = ?"
 _OPEN = """
@@ -28,12 +28,12 @@ _ACKNOWLEDGE = """
 
 @frozen(kw_only=True)
 class OpenFailures:
-    """The tasks that have failed, are still there as failed, and are not acknowledged.
+    """Failed tasks that are neither acknowledged, rescheduled nor deleted.
 
     :ivar count: their number, at most :data:`MAX_FAILURE_COUNT`.
-    :ivar latest_ms: when the last of them ended, in ms since 1970; ``None`` without any.
-    :ivar acknowledged_until_ms: the last end, in ms since 1970, of the failures that are
-        acknowledged; 0 without any.
+    :ivar latest_ms: the end of the last one: milliseconds since 1970; ``None`` without failures.
+    :ivar acknowledged_until_ms: the time up to which failures are acknowledged: milliseconds since
+        1970; 0 if none are.
     """
 
     count: int
@@ -44,10 +44,10 @@ class OpenFailures:
 def open_failures(cursor: Cursor, since_ms: int) -> OpenFailures:
     """Return the failures after a time that are not acknowledged.
 
-    :param since_ms: ms since 1970.
+    :param since_ms: milliseconds since 1970.
     """
     row = cursor.execute(_UNTIL, (_SUBJECT,)).fetchone()
-    # One that another program has damaged acknowledges nothing.
+    # A row that another program has damaged acknowledges nothing.
     is_intact = row is not None and type(row[0]) is int and 0 <= row[0] <= MAX_TIME_MS
     until_ms: int = row[0] if is_intact else 0
     values = (max(since_ms, until_ms), MAX_TIME_MS, MAX_FAILURE_COUNT)
@@ -56,5 +56,8 @@ def open_failures(cursor: Cursor, since_ms: int) -> OpenFailures:
 
 
 def acknowledge(write: Write, until_ms: int) -> None:
-    """Acknowledge all failures up to an end, in ms since 1970; never fewer than before."""
+    """Acknowledge all failures that ended up to a time, in addition to those acknowledged before.
+
+    :param until_ms: milliseconds since 1970.
+    """
     write.cursor.execute(_ACKNOWLEDGE, (_SUBJECT, until_ms, MAX_TIME_MS))

@@ -1,8 +1,8 @@
-"""Forecasts of calls, read once for all clients: attempts of a task, lateness and overloads.
+"""Forecasts of calls, cached for all clients: attempts of a task, lateness and overloads.
 
 The model has a queue with a constant rate for each host, and one for all hosts. As many calls as
-there are slots start at once; each further call starts when an earlier one ends. Only the next
-call of each task is in the forecast, not the retries that its failure would cause.
+there are slots start at once; each further call starts when an earlier call ends. The forecast
+includes only the next call of each task, not retries after a failure.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from ..worker.throughput import Capacity
 from .single_flight import SingleFlight
 
 MAX_OVERLOADS = 1000
-"""Overloads in one forecast."""
+"""Maximum number of overloads in a forecast."""
 COST_FACTOR = 20
-"""How many times as long as its read took a forecast stays fresh."""
+"""Multiple of its read's duration for which a forecast stays fresh."""
 MAX_TTL_SECONDS = 60.0
-"""The longest time for which a forecast stays fresh."""
+"""Maximum time in seconds for which a forecast stays fresh."""
 CACHE_SIZE = 4
-"""Forecasts in the cache, each of another number of hours."""
+"""Maximum number of cached forecasts, each for a different number of hours."""
 
 
 @frozen(kw_only=True)
 class Overload:
-    """A minute whose calls cannot all start before their ``max_delay``.
+    """Minute whose calls cannot all start within their ``max_delay``.
 
-    :ivar last_start_at: when the last of them would start, seconds since 1970.
-    :ivar too_late: the largest number of them that may start too late.
+    :ivar last_start_at: the expected start of the last call: seconds since 1970.
+    :ivar too_late: the maximum number of calls that start too late.
     """
 
     load: MinuteLoad
@@ -52,15 +52,15 @@ class Overload:
 
 @frozen(kw_only=True)
 class Forecast:
-    """The calls of the next hours.
+    """Calls of the next hours.
 
-    :ivar as_of: when it was read, seconds since 1970.
-    :ivar begin: its first minute, seconds since 1970; earlier due tasks are called in it.
-    :ivar until: its end, seconds since 1970, exclusive.
-    :ivar capacity: how fast calls could be made.
-    :ivar minutes: the number of calls of each minute that has any, in order.
-    :ivar overloads: the minutes with calls that would start too late, by host, then by time.
-    :ivar complete: whether ``overloads`` has all of them.
+    :ivar as_of: the time of the query: seconds since 1970.
+    :ivar begin: the first minute: seconds since 1970; tasks due earlier are counted in it.
+    :ivar until: the exclusive end: seconds since 1970.
+    :ivar capacity: the throughput of calls.
+    :ivar minutes: the number of calls by minute, in order, without empty minutes.
+    :ivar overloads: the minutes with calls that start too late, by host, then by time.
+    :ivar complete: whether ``overloads`` contains all overloads.
     """
 
     as_of: float
@@ -73,11 +73,10 @@ class Forecast:
 
 
 def attempts_at(definition: Definition, now: float, limit: int | None = None) -> list[int]:
-    """Return the due time of every attempt of a new task, should each fail in its own minute.
+    """Return the due times of a new task's attempts if each fails within its minute.
 
-    The times are seconds since 1970.
-
-    :param limit: the largest number of times to return.
+    :param now: seconds since 1970, as are the returned times.
+    :param limit: the maximum number of times to return.
     """
     return list(islice(_attempts_at(definition, now), limit))
 
@@ -109,10 +108,10 @@ def lateness(
 ) -> float:
     """Return the expected lateness of the last call in a task's minute, in seconds.
 
-    The estimate ignores calls left over from earlier minutes.
+    The estimate ignores a backlog from earlier minutes.
 
-    :param calls: all calls of that minute.
-    :param calls_to_host: those to the task's host.
+    :param calls: the number of all calls in the minute.
+    :param calls_to_host: the number of calls to the task's host in the minute.
     """
     host = host_of(definition.callback)
     waits = (_wait(capacity, calls, None), _wait(capacity, calls_to_host, host))
@@ -120,7 +119,7 @@ def lateness(
 
 
 def _wait(capacity: Capacity, calls: float, host: str | None) -> float:
-    """Return how long the last of several calls waits for its slot, in seconds."""
+    """Return the time that the last of several calls waits for a slot, in seconds."""
     return max(0.0, calls - capacity.slots(host)) / capacity.calls_per_second(host)
 
 
@@ -129,11 +128,11 @@ def saturated_span(
 ) -> MinuteSpan | None:
     """Return the first and the last minute whose calls may start too late for lack of slots.
 
-    These are minutes with calls that wait for a minute or longer, which is the shortest
-    ``max_delay``. In the first minute of the forecast every wait counts, as the tasks that were
-    due before it may have less time left.
+    Calls may be too late if they wait for a minute, the minimum of ``max_delay``, or longer. In the
+    first minute of the forecast, any wait may be too long, because tasks that were due earlier
+    have less time left.
 
-    :param begin: the first minute of the forecast, seconds since 1970.
+    :param begin: the first minute of the forecast: seconds since 1970.
     """
     rate = capacity.calls_per_second()
     found = []
@@ -152,8 +151,8 @@ def fleet_load(
 ) -> list[MinuteLoad]:
     """Return the calls to all hosts.
 
-    :param saturated: the loads in :func:`saturated_span`. In other minutes no call can be too
-        late, so the deadlines of those calls do not matter.
+    :param saturated: the loads in :func:`saturated_span`. In other minutes, no call can be too
+        late, so that the deadlines of calls are irrelevant.
     """
     known = {max(load.minute, begin) for load in saturated}
     rest = [
@@ -165,10 +164,10 @@ def fleet_load(
 
 
 def find_overloads(capacity: Capacity, loads: Iterable[MinuteLoad], begin: int) -> list[Overload]:
-    """Return the minutes with calls that would start too late, by host, then by time.
+    """Return the minutes with calls that start too late, by host, then by time.
 
-    :param begin: the first minute of the forecast, seconds since 1970; earlier due tasks are
-        called in it.
+    :param begin: the first minute of the forecast: seconds since 1970; tasks due earlier are
+        counted in it.
     """
     queues: defaultdict[str | None, list[MinuteLoad]] = defaultdict(list)
     for load in loads:
@@ -180,7 +179,7 @@ def find_overloads(capacity: Capacity, loads: Iterable[MinuteLoad], begin: int) 
 
 
 def fold_backlog(loads: Iterable[MinuteLoad], begin: int) -> Sequence[MinuteLoad]:
-    """Return the loads of one host by time, with all due before ``begin`` merged into it."""
+    """Return the loads of one host by time, with earlier loads merged into the minute ``begin``."""
     minutes: dict[int, MinuteLoad] = {}
     for load in loads:
         minute = max(load.minute, begin)
@@ -207,35 +206,35 @@ def _overloads(
             behind = rate * (last_start_at - load.expires_at)
             too_late = min(load.calls, 1 + math.floor(behind))
             yield Overload(load=load, last_start_at=last_start_at, too_late=too_late)
-        # A call that is too late is never made.
+        # Calls that are too late are never made, so they do not delay later calls.
         queued += load.calls - too_late
 
 
 @define(eq=False, kw_only=True)
 class Forecaster:
-    """Forecasts the calls that the store has scheduled.
+    """Source of cached forecasts of scheduled calls.
 
-    To count a million tasks takes the database from 60 ms to a second. So that many clients cost
-    no more than one, and leave the database and its connections to other work, one read runs at
-    a time, and the reads of one number of hours take at most a twentieth of the time.
+    Counting a million tasks takes the database from 60 ms to a second. To bound the load of many
+    clients, one read runs at a time, and reads for the same number of hours take at most a
+    twentieth of the time.
 
-    :param capacity: returns how fast calls can be made.
+    :param capacity: returns the throughput of calls.
     :param clock: the monotonic clock.
-    :param now: the wall clock, seconds since 1970.
+    :param now: returns the wall-clock time: seconds since 1970.
     """
 
     _store: Store
     _capacity: Callable[[], Capacity]
     _clock: IReactorTime
     _now: Callable[[], float]
-    # By hours; the least recently used comes first.
+    # Lookups by number of hours, the least recently used first.
     _flights: dict[int, SingleFlight[Forecast]] = field(factory=dict, init=False)
     _lock: DeferredLock = field(factory=DeferredLock, init=False)
 
     def forecast(self, hours: int) -> Deferred[Forecast]:
-        """Return the forecast of the next hours; fail as the store does.
+        """Return the forecast of the next hours, which may be cached: see ``as_of``.
 
-        It may come from the cache: see ``as_of``.
+        The Deferred fails if the store does.
         """
         flight = self._flights.pop(hours, None)
         if flight is None:
@@ -261,7 +260,7 @@ class Forecaster:
             begin,
             until,
             find_saturated=partial(saturated_span, capacity, begin=begin),
-            # Minutes with few calls to a host hardly matter, even if the host is overloaded.
+            # Minutes with few calls to a host hardly affect the result, even if it is overloaded.
             busy_above=capacity.sustainable_per_minute // 4,
         )
         fleet = fleet_load(load.by_minute, load.fleet, begin)

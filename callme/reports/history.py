@@ -1,4 +1,4 @@
-"""The recent past: tasks that succeeded or failed, by minute, and the lateness of their calls."""
+"""The recent history: ended tasks by minute, and the lateness of their calls."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..store.database import Store
 from ..store.interface import Histogram, MinuteOutcomes
 
 MIN_TTL_SECONDS = 2.0
-"""The shortest time for which a snapshot stays fresh."""
+"""Minimum time in seconds for which a snapshot stays fresh."""
 COST_FACTOR = 20
-"""How many times as long as its read took a snapshot stays fresh."""
+"""Multiple of its read's duration for which a snapshot stays fresh."""
 FINAL_AFTER_SECONDS = 3 * MINUTE
-"""The time after which a minute hardly changes: a daemon that stalled may store its tasks late."""
+"""Age in seconds from which a minute rarely changes: a stalled daemon may store results later."""
 READS_PER_CHECK = 30
-"""Reads that together read all final minutes again, each of them an equal part."""
+"""Number of refreshes that together read all final minutes again, each an equal part."""
 
 
 @frozen(kw_only=True)
 class HistorySnapshot:
-    """The tasks that ended in the last hours.
+    """Tasks that ended in the last hours.
 
-    :ivar as_of: when it was read, seconds since 1970.
-    :ivar begin: the minute of ``as_of``, seconds since 1970.
-    :ivar ended: the outcomes of each minute that has any, in order.
-    :ivar total: those of all these minutes.
+    :ivar as_of: the time of the query: seconds since 1970.
+    :ivar begin: the minute of ``as_of``: seconds since 1970.
+    :ivar ended: the outcomes by minute, in order, without empty minutes.
+    :ivar total: the outcomes of all these minutes.
     """
 
     as_of: float
@@ -39,25 +39,25 @@ class HistorySnapshot:
 
 @define(eq=False, kw_only=True)
 class HistoryReader:
-    """Reads the outcomes of the last hours from the store.
+    """Reader of the outcomes of the last hours.
 
-    To count a million tasks takes the database half a second. Minutes that ended some time ago
-    rarely change, so only the first read covers all hours. Each of the others covers the last
-    minutes, and a small part of those before.
+    Counting a million tasks takes the database half a second. Older minutes rarely change, so that
+    only the first read covers all hours. Each refresh covers the last minutes, and a small part of
+    the older ones.
 
-    :param now: the wall clock, seconds since 1970.
+    :param now: returns the wall-clock time: seconds since 1970.
     """
 
     _store: Store
     _now: Callable[[], float]
     _hours: int
     _last: HistorySnapshot | None = field(default=None, init=False)
-    # The end of the part that was checked last, seconds since 1970.
+    # The end of the part that was checked last: seconds since 1970.
     _checked_to: int = field(default=0, init=False)
     _was_full: bool = field(default=False, init=False)
 
     async def read(self) -> HistorySnapshot:
-        """Return the outcomes of the last hours; fail as the store does."""
+        """Return the outcomes of the last hours; raise the store's exceptions."""
         now, last = self._now(), self._last
         begin = floor_to_minute(now)
         since = begin - self._hours * 60 * MINUTE
@@ -71,7 +71,7 @@ class HistoryReader:
         return self._last
 
     async def _refresh(self, last: HistorySnapshot, since: int) -> Sequence[MinuteOutcomes]:
-        """Return the outcomes from a minute on; most final ones are those of the last snapshot."""
+        """Return the outcomes since a minute; reuse most final minutes of the last snapshot."""
         until = max(since, last.begin - FINAL_AFTER_SECONDS)
         begin = self._checked_to if since <= self._checked_to < until else since
         end = min(until, begin + self._hours * 60 * MINUTE // READS_PER_CHECK)
@@ -83,21 +83,21 @@ class HistoryReader:
         return [*before, *checked, *after, *latest]
 
     def ttl(self, cost_seconds: float) -> float:
-        """Return how long the last snapshot stays fresh, in seconds.
+        """Return the time for which the last snapshot stays fresh, in seconds.
 
-        :param cost_seconds: how long the read took.
+        :param cost_seconds: the duration of its read.
         """
-        # The read after a full one is quick.
+        # The read after a full read is a quick refresh.
         return max(MIN_TTL_SECONDS, cost_seconds * (1 if self._was_full else COST_FACTOR))
 
 
 @frozen(kw_only=True)
 class Bucket:
-    """The outcomes of several consecutive minutes.
+    """Outcomes of several consecutive minutes.
 
-    :ivar begin: its first second, since 1970.
-    :ivar p50_ms: the median lateness of first attempts, in ms; ``None`` without any attempt.
-    :ivar p99_ms: the 99th percentile of the same.
+    :ivar begin: the start of the first minute: seconds since 1970.
+    :ivar p50_ms: the median lateness of first attempts in ms; ``None`` without an attempt.
+    :ivar p99_ms: the 99th percentile of the lateness of first attempts in ms.
     """
 
     begin: int
@@ -112,7 +112,7 @@ def bucketize(
 ) -> list[Bucket]:
     """Return the outcomes in ``count`` buckets of equal length.
 
-    :param begin: the first second of the first bucket, a whole minute.
+    :param begin: the start of the first bucket, a whole minute: seconds since 1970.
     :param length: the number of minutes in each bucket.
     """
     seconds = length * MINUTE

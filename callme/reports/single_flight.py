@@ -1,4 +1,4 @@
-"""Shared, cached lookups: one at a time for all clients that ask for the same result."""
+"""Single-flight lookups: one cached lookup at a time, shared by all clients of its result."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ T = TypeVar("T")
 
 @define(eq=False, kw_only=True)
 class SingleFlight(Generic[T]):
-    """A costly lookup that runs once for all clients that ask while it is in flight.
+    """Costly lookup that runs once for all concurrent clients.
 
     A result stays fresh for a time that depends on the cost of its lookup, so that lookups take
-    a bounded share of the time, however many clients ask. A client that disconnects, or that
+    a bounded share of the time for any number of clients. A client that disconnects, or that
     stops waiting, does not cancel the lookup.
 
     :param fetch: performs the lookup.
-    :param ttl: returns how long a result stays fresh, given the duration of its lookup. Both are
-        in seconds.
-    :param max_stale_seconds: how long after its lookup a result may replace a fresh one.
-    :param failure_ttl_seconds: how long a failed lookup is not repeated.
+    :param ttl: returns the time for which a result stays fresh, given the duration of its lookup,
+        both in seconds.
+    :param max_stale_seconds: the age up to which a stale result may be returned.
+    :param failure_ttl_seconds: the time for which a failed lookup is not repeated.
     :param clock: the monotonic clock.
-    :param lock: serializes the lookups of all that share it; the oldest request comes first.
+    :param lock: serializes the lookups that share it, in the order of the requests.
     """
 
     _fetch: Callable[[], Coroutine[Deferred[Any], Any, T]]
@@ -42,12 +42,12 @@ class SingleFlight(Generic[T]):
     _waiters: list[Deferred[T]] = field(factory=list, init=False)
     _last: T | None = field(default=None, init=False)
     _failure: Failure | None = field(default=None, init=False)
-    # Deadlines of the monotonic clock.
+    # Times of the monotonic clock.
     _fresh_until: float = field(default=-math.inf, init=False)
     _usable_until: float = field(default=-math.inf, init=False)
 
     def get(self) -> Deferred[T]:
-        """Return a fresh result; fail as the lookup does."""
+        """Return a fresh result; the Deferred fails if the lookup does."""
         self.refresh()
         waiter: Deferred[T] = Deferred()
         if not self.in_flight:
@@ -56,21 +56,21 @@ class SingleFlight(Generic[T]):
         return waiter
 
     async def get_within(self, seconds: float) -> T | None:
-        """Return a fresh result, or :meth:`last` if the lookup takes longer; fail as it does."""
+        """Return a fresh result, or :meth:`last` if the lookup takes longer than some seconds."""
         try:
             return await self.get().addTimeout(seconds, self._clock)
         except defer.TimeoutError:
             return self.last()
 
     def last(self) -> T | None:
-        """Return the last result; ``None`` if there is none, or if it is too old."""
+        """Return the last result; ``None`` if it is missing or too old."""
         return self._last if self._clock.seconds() < self._usable_until else None
 
     def refresh(self) -> None:
         """Start a lookup if none is in flight and the last result is not fresh."""
         if not self.in_flight and self._clock.seconds() >= self._fresh_until:
             self.in_flight = True
-            # No client's Deferred is in this chain, so that none of them can cancel the lookup.
+            # No client's Deferred is part of this chain, so that no client can cancel the lookup.
             self._lock.run(self._look_up)
 
     async def _look_up(self) -> None:

@@ -1,1 +1,1 @@
-"""Security: tokens, sessions, signatures, secret files, and the hosts and addresses allowed."""
+"""Security: tokens, sessions, signatures, secret files, and policies on hosts and addresses."""

@@ -1,4 +1,4 @@
-"""Egress policy: the networks that callbacks may reach (protection against SSRF)."""
+"""The egress policy: the networks that callbacks may reach (protection against SSRF)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from attrs import field, frozen
 from ..errors import InvalidValue, quoted
 from .iana import Address, Network, embedded_addresses, parse_address, special_purpose
 
-# Link-local addresses and the metadata services of clouds, which give credentials to any
-# machine inside. Most services are at 169.254.169.254; the others are listed here, each with its
-# provider, whose documentation is the source. (cloud-init's data sources list some, and so do
-# Stripe's Smokescreen, Synapse and OWASP's cheat sheet on request forgery.)
+# Link-local addresses, and the metadata services of clouds, which give credentials to any machine
+# inside. Most services are at 169.254.169.254; the others are listed with their providers, whose
+# documentation is the source. (cloud-init's data sources, Stripe's Smokescreen, Synapse and OWASP's
+# cheat sheet on request forgery list some of them as well.)
 _DENIED_BY_DEFAULT = {
     "169.254.0.0/16": "link-local, and cloud metadata",
     "fe80::/10": "link-local",
@@ -32,9 +32,9 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 def parse_network(text: str) -> Network:
-    """Return the network that a CIDR (RFC 4632) or a single address stands for.
+    """Return the network in CIDR notation (RFC 4632), or of a single address.
 
-    A network of IPv4-mapped addresses becomes the IPv4 network, as the policy judges mapped
+    A network of IPv4-mapped addresses becomes the IPv4 network, because the policy treats mapped
     addresses as IPv4.
 
     :raises InvalidValue: when the text is neither, has bits set beyond the prefix, or has a
@@ -66,12 +66,12 @@ _BY_DEFAULT = _narrowest_first(_PURPOSE)
 
 @frozen(kw_only=True, cache_hash=True)
 class AddressPolicy:
-    """The rules that decide whether an address may be called.
+    """Rules about the addresses that may be called.
 
-    Of all networks allowed or denied, by an option or by default, the narrowest that contains
-    the address decides; a network both allowed and denied is allowed. So an allowed network is
-    an exception to a wider denied one, and the other way round. An address in none of them is
-    allowed, unless ``public_only`` is set and the address is not globally reachable.
+    The narrowest network that contains an address, allowed or denied by an option or by default,
+    determines the result; a network that is both allowed and denied is allowed. A narrow network is
+    therefore an exception to a wider one. An address in none of the networks is allowed, unless
+    ``public_only`` is set and the address is not globally reachable.
 
     :ivar allowed: networks that may be called.
     :ivar denied: networks that must not be called, in addition to those denied by default.
@@ -83,9 +83,9 @@ class AddressPolicy:
     public_only: bool = False
 
     def reason_denied(self, address: str) -> str | None:
-        """Return the reason why an address is denied, in one sentence; ``None`` when allowed.
+        """Return the reason why an address is denied, as a sentence; ``None`` if it is allowed.
 
-        Embedded addresses are judged as well: see :func:`.iana.embedded_addresses`.
+        The rules apply to embedded addresses too: see :func:`.iana.embedded_addresses`.
         """
         return _reason_denied(self, address)
 
@@ -108,7 +108,7 @@ class AddressPolicy:
 
 
 def _length(network: Network | None) -> int:
-    """Return the prefix length, -1 for ``None``; of equal ones, max() takes the first."""
+    """Return the prefix length; -1 for ``None``."""
     return -1 if network is None else network.prefixlen
 
 

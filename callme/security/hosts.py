@@ -17,10 +17,10 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 def is_local(authority: bytes) -> bool | None:
     """Return whether a host (and port) is a loopback address or a name without a dot.
 
-    Public names have a dot. So a web page of another site cannot reach callme under its own
-    name, not even after it re-points that name to a loopback address (DNS rebinding).
+    Public names contain a dot. A web page of another site therefore cannot reach callme under its
+    own name, even if the site points that name to a loopback address (DNS rebinding).
 
-    :return: ``None`` when ``authority`` is not a valid host.
+    :return: ``None`` if ``authority`` is not a valid host.
     """
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
@@ -34,25 +34,25 @@ def is_local(authority: bytes) -> bool | None:
     try:
         return is_loopback(str(IPv4Address(host)))
     except ValueError:
-        # A trailing dot only marks the name as fully qualified.
+        # A trailing dot only marks a fully qualified name.
         return "." not in host.removesuffix(".")
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an IP address is a loopback address, mapped ones included."""
+    """Return whether an IP address is a loopback address, including IPv4-mapped ones."""
     ip = ip_address(address.partition("%")[0])
     mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
     return (mapped or ip).is_loopback
 
 
 def authority_of(target: bytes, hosts: list[bytes], *, required: bool) -> bytes | None:
-    """Return the host (and port) that a request addresses; ``None`` when it names none.
+    """Return the host (and port) that a request addresses; ``None`` if it names none.
 
     The host of a target in absolute form takes precedence over the ``Host`` header (RFC 9112,
     section 3.2.2).
 
     :param hosts: the values of the ``Host`` headers.
-    :param required: whether the header is required, as it is since HTTP/1.1.
+    :param required: whether the header is required, as in HTTP/1.1.
     :raises ValueError: when the header is missing or repeated (section 3.2).
     """
     if len(hosts) > 1 or (required and not hosts):
@@ -64,12 +64,12 @@ def authority_of(target: bytes, hosts: list[bytes], *, required: bool) -> bytes 
 
 
 def origin_of(scheme: bytes, authority: bytes) -> bytes:
-    """Return an origin as browsers write it: in lower case, without the default port."""
+    """Return an origin in the form of browsers: in lower case, without the default port."""
     return scheme + b"://" + authority.lower().removesuffix(_DEFAULT_PORTS[scheme])
 
 
 def parse_origin(text: str) -> bytes:
-    """Return the origin that an operator gives, such as ``https://callme.example.com``.
+    """Return the origin in an option, such as ``https://callme.example.com``.
 
     :raises InvalidValue: when it is not an origin (RFC 6454, section 6.2).
     """

@@ -1,9 +1,10 @@
 """Special-purpose IP addresses: the IANA registries, and IPv4 addresses embedded in IPv6 ones.
 
-The standard library's ``ipaddress`` is no substitute: Python 3.10 to 3.13 disagree on
-64:ff9b:1::/48, 2002::/16, 192.0.0.0/24 and more, and the networks that callme may call must not
-depend on the version of Python. The table is that of the registries which RFC 6890 established:
-https://www.iana.org/assignments/iana-ipv4-special-registry and …/iana-ipv6-special-registry.
+The standard library's ``ipaddress`` does not suffice: Python 3.10 to 3.13 disagree on
+64:ff9b:1::/48, 2002::/16, 192.0.0.0/24 and other blocks, and the networks that callme may call must
+not depend on the version of Python. The table is from the registries that RFC 6890 established:
+https://www.iana.org/assignments/iana-ipv4-special-registry and
+https://www.iana.org/assignments/iana-ipv6-special-registry.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::
 _32_BITS = 0xFFFF_FFFF
 
 _REGISTRY: tuple[tuple[str, bool, str], ...] = (
-    # Block, globally reachable, purpose. A block whose reachability the registry gives as N/A
-    # counts as not globally reachable.
+    # Each entry is the block, whether it is globally reachable, and its purpose. "N/A" in the
+    # registry counts as not globally reachable.
     ("0.0.0.0/0", True, "global unicast"),
     ("0.0.0.0/8", False, "this network"),  # RFC 791
     ("10.0.0.0/8", False, "private use"),  # RFC 1918
@@ -64,7 +65,7 @@ _REGISTRY: tuple[tuple[str, bool, str], ...] = (
     ("fec0::/10", False, "site-local, deprecated"),  # RFC 3879
     ("ff00::/8", False, "multicast"),
 )
-# Narrowest first: the narrowest block that contains an address decides.
+# The narrowest block comes first, because it takes precedence.
 _BLOCKS = sorted(
     ((ip_network(block), reachable, purpose) for block, reachable, purpose in _REGISTRY),
     key=lambda row: -row[0].prefixlen,
@@ -72,16 +73,16 @@ _BLOCKS = sorted(
 
 
 def special_purpose(address: Address) -> str | None:
-    """Return the block and purpose of an address, such as ``10.0.0.0/8, private use``.
+    """Return the block and the purpose of an address, such as ``10.0.0.0/8, private use``.
 
-    :return: ``None`` when the address is globally reachable.
+    :return: ``None`` if the address is globally reachable.
     """
     block, reachable, purpose = next(row for row in _BLOCKS if address in row[0])
     return None if reachable else f"{block}, {purpose}"
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that a text stands for, without its zone (``%eth0``, RFC 4007).
+    """Return the address in a text, without its zone (``%eth0``, RFC 4007).
 
     :raises ValueError: when the text is not an IP address.
     """
@@ -91,9 +92,9 @@ def parse_address(text: str) -> Address:
 def embedded_addresses(address: Address) -> tuple[Address, ...]:
     """Return every address that a connection to ``address`` may reach.
 
-    An IPv4-mapped address yields its IPv4 address only. Any other yields itself and the
-    addresses embedded in it. The unspecified address also yields the loopback address, because
-    connecting to it reaches this machine.
+    For an IPv4-mapped address, this is only its IPv4 address; for any other, the address itself and
+    the addresses embedded in it. The unspecified address includes the loopback address, because a
+    connection to it reaches this machine.
     """
     number = int(address)
     if isinstance(address, IPv6Address) and number >> 32 == 0xFFFF:
@@ -118,8 +119,8 @@ def _embedded_ipv4(number: int) -> Iterator[int]:
     elif number >> 32 == 0:  # IPv4-compatible (RFC 4291, section 2.5.5.1)
         yield from _hosts(low)
     elif number >> 80 == 0x0064_FF9B_0001:  # local-use NAT64 (RFC 8215)
-        # The length of the translator's prefix is unknown: each length that RFC 6052,
-        # section 2.2, permits gives another IPv4 address.
+        # The prefix length of the translator is unknown, and each length that RFC 6052, section
+        # 2.2, permits yields a different IPv4 address.
         yield from _hosts(
             low,
             number >> 24 & _32_BITS,
@@ -136,5 +137,5 @@ def _embedded_ipv4(number: int) -> Iterator[int]:
 
 
 def _hosts(*numbers: int) -> Iterator[int]:
-    """Yield the numbers that can be a host's IPv4 address: not in 0.0.0.0/8 or 224.0.0.0/3."""
+    """Yield the numbers that are not in 0.0.0.0/8 or 224.0.0.0/3, and may be hosts."""
     return (number for number in numbers if 1 << 24 <= number < 224 << 24)

@@ -1,4 +1,4 @@
-"""The limit on failed logins of each client, with bounded memory."""
+"""The rate limit on failed logins by client, with bounded memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from attrs import define, field
 
 FREE_ATTEMPTS = 10
-"""Failed logins that a client may have without a wait."""
+"""Number of failed logins after which a client must wait."""
 SECONDS_PER_ATTEMPT = 5.0
-"""Time after which a client may have one more."""
+"""Seconds after which a client may try again once."""
 MAX_CLIENTS = 10_000
-"""Maximum number of clients that are remembered; beyond it, the oldest is forgotten."""
+"""Maximum number of tracked clients; beyond it, the oldest entry is removed."""
 _IPV6_PREFIX = 64
 
 
 @define(eq=False)
 class LoginThrottle:
-    """The limit on failed logins of each client, as a leaky bucket.
+    """Leaky bucket of failed logins for each client.
 
-    :param now: a clock that is never set back, in seconds.
+    :param now: returns the time of the monotonic clock in seconds.
     """
 
     _now: Callable[[], float] = field(default=time.monotonic)
@@ -30,7 +30,7 @@ class LoginThrottle:
     _empty_at: OrderedDict[str, float] = field(factory=OrderedDict, init=False)
 
     def seconds_to_wait(self, peer: str) -> float:
-        """Return the time until a client may log in; 0 if it may do so now.
+        """Return the time in seconds until a client may log in; 0 if it may log in now.
 
         :param peer: the address of the client.
         """
@@ -48,7 +48,7 @@ class LoginThrottle:
 
 
 def _client_of(peer: str) -> str:
-    """Return the network of an IPv6 address, of which a client has many; else the address."""
+    """Return an IPv4 address, or the network of an IPv6 address, of which a client has many."""
     try:
         address = ip_address(peer.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Settings of outgoing connections by host: which proxy and which client certificate to use."""
+"""Settings of outgoing connections by host: proxies and client certificates."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _PROXY_FORM = "expected http://proxy:3128, HOST=http://proxy:3128 or HOST=direct
 
 @frozen(kw_only=True)
 class ForHost(Generic[T]):
-    """A setting that applies to some hosts.
+    """Setting that applies to some hosts.
 
-    :ivar pattern: a host; ``.example.com`` for all names below it; empty for every host.
+    :ivar pattern: a host, ``.example.com`` for all subdomains, or empty for every host.
     """
 
     pattern: str
     value: T
 
     def applies_to(self, host: str) -> bool:
-        """Return whether the setting applies to a host, which is in lower case."""
+        """Return whether the setting applies to a host, which must be in lower case."""
         if self.pattern.startswith("."):
             return host.endswith(self.pattern)
         return self.pattern in ("", host)
@@ -49,9 +49,9 @@ def find_for_host(settings: Sequence[ForHost[T]], host: str) -> T | None:
 
 @frozen(kw_only=True)
 class Proxy:
-    """An HTTP proxy.
+    """HTTP proxy.
 
-    :ivar authorization: the value of ``Proxy-Authorization``; ``None`` for no such header.
+    :ivar authorization: the value of ``Proxy-Authorization``; ``None`` without that header.
     """
 
     host: str
@@ -74,8 +74,8 @@ def parse_proxy(text: str) -> ForHost[Proxy | None]:
 def parse_client_certificate(text: str) -> ForHost[str]:
     """Return the path of the certificate file for some hosts.
 
-    Every setting names its hosts: a certificate identifies callme, so a host for which it is not
-    meant must not receive it.
+    The setting must name hosts: a certificate identifies callme, so that other hosts must not
+    receive it.
 
     :raises InvalidValue: when the text is not ``HOST=PATH``.
     """

@@ -1,6 +1,6 @@
-"""The change of user at start (twistd's ``--uid`` and ``--gid``): what must be checked before it.
+"""Preparation for the change of user at start (twistd's ``--uid`` and ``--gid``).
 
-After the change, files of the former user may be out of reach.
+After the change, files of the former user may be inaccessible.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 from twisted.python.util import switchUID
 
 _CODECS = ("idna",)
-"""Codecs that Python or Twisted would otherwise load with the first request or call."""
+"""Codecs that Python or Twisted otherwise load with the first request or call."""
 _FAILED = 255
 
 
 def load_codecs() -> None:
-    """Load the codecs that are used later: their files may be out of reach by then."""
+    """Load the codecs that are needed later, when their files may be inaccessible."""
     for name in _CODECS:
         codecs.lookup(name)
 
@@ -26,12 +26,12 @@ def load_codecs() -> None:
 def unwritable_path(
     paths: Sequence[Path], uid: int | None, gid: int | None, *, effective: bool
 ) -> Path | None:
-    """Return the first path that a user may not write, or ``None`` if the user may write all.
+    """Return the first path that a user may not write; ``None`` if the user may write all.
 
-    A child process becomes the user in the same way as twistd will, because only the system
-    knows all rules: groups, access control lists, and directories on the way.
+    A child process becomes the user in the same way as twistd, because only the system can evaluate
+    groups, access control lists, and parent directories.
 
-    :param paths: files and directories that exist.
+    :param paths: existing files and directories.
     :param uid: the user; ``None`` for the current one.
     :param gid: the group; ``None`` for the current one.
     :param effective: whether only the effective ids change (twistd's ``--euid``).
@@ -45,7 +45,7 @@ def unwritable_path(
             unwritable = (number for number, path in enumerate(paths) if not _is_writable(path))
             status = next(unwritable, len(paths))
         finally:
-            # Not sys.exit(): the parent's cleanup is not the child's.
+            # sys.exit() would run the cleanup of the parent in the child.
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not 0 <= status <= len(paths):

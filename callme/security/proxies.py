@@ -1,4 +1,4 @@
-"""Trusted proxies: the address of the client that one of them names."""
+"""Trusted proxies, and the address of the client behind them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .address_policy import parse_network
 from .iana import Network, parse_address
 
 UNIX = "unix"
-"""The proxies that connect through a Unix socket, as an option names them."""
+"""The name, in an option, of proxies that connect through a Unix socket."""
 _MAX_HOPS = 20
-"""Maximum number of proxies behind one another that are looked at."""
-# RFC 7239, section 4: a parameter "for", whose value is an address, perhaps with a port.
+"""Maximum number of proxies in a chain that are examined."""
+# The parameter "for", whose value is an address with an optional port (RFC 7239, section 4).
 _FORWARDED_FOR = re.compile(r"(?:^|;)\s*for=(\"?)([^\";,]*)\1\s*(?:;|$)", re.IGNORECASE)
 _WITH_PORT = re.compile(r"([0-9.]+):[0-9]+|\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?")
 
 
 def parse_proxy_network(text: str) -> Network | str:
-    """Return the network that an option names, or :data:`UNIX`.
+    """Return the network in an option, or :data:`UNIX`.
 
     :raises InvalidValue: when it is neither.
     """
@@ -35,9 +35,9 @@ def parse_proxy_network(text: str) -> Network | str:
 
 @frozen(kw_only=True)
 class TrustedProxies:
-    """The proxies whose word on the address of a client is believed.
+    """Proxies whose headers about the address of a client are trusted.
 
-    :ivar networks: their networks, and :data:`UNIX`.
+    :ivar networks: the networks of the proxies, which may include :data:`UNIX`.
     """
 
     networks: Sequence[Network | str] = ()
@@ -47,11 +47,11 @@ class TrustedProxies:
     ) -> str | None:
         """Return the address of the client of a request.
 
-        That is the last address in the header that is not a trusted proxy's: the ones before it
-        are what the client itself may have sent. Of a request with both headers neither is
-        believed, because a proxy sets one and lets the other pass.
+        The address is the last one in the header that is not of a trusted proxy: the client may
+        have forged earlier ones. If a request has both headers, neither is trusted, because a proxy
+        sets one and passes the other on.
 
-        :param peer: the address that the connection comes from; ``None`` for a Unix socket.
+        :param peer: the remote address of the connection; ``None`` for a Unix socket.
         :param forwarded: the values of ``Forwarded`` (RFC 7239).
         :param x_forwarded_for: the values of ``X-Forwarded-For``.
         """
@@ -82,7 +82,7 @@ class TrustedProxies:
 
 
 def _address_in(hop: str, *, is_standard: bool) -> str | None:
-    """Return the address that an element of a header names; ``None`` if it names none."""
+    """Return the address in an element of a header; ``None`` if it contains none."""
     text = hop.strip()
     if is_standard:
         match = _FORWARDED_FOR.search(text)

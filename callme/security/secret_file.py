@@ -23,7 +23,7 @@ MAX_SIZE = 1024 * 1024
 
 
 class UnusableFile(Exception):
-    """A secret file that cannot be used; its text is one line and repeats no secret."""
+    """The secret file cannot be used; the text is one line, and quotes no secret."""
 
     def __init__(self, kind: str, path: Path, reason: object) -> None:
         super().__init__(f"the {kind} file {quoted(str(path), 300)}: {reason}")
@@ -32,7 +32,7 @@ class UnusableFile(Exception):
 def iter_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield the number (from 1) and the stripped text of each line that is not empty.
 
-    Lines that begin with ``#`` are comments and are left out.
+    Lines that begin with ``#`` are comments, which are skipped.
     """
     for number, line in enumerate(text.split("\n"), start=1):
         entry = line.strip()
@@ -43,8 +43,8 @@ def iter_lines(text: str) -> Iterator[tuple[int, str]]:
 def parse_lines(text: str, parse: Callable[[str], T]) -> list[T]:
     """Return the result of ``parse`` for each line of :func:`iter_lines`.
 
-    :param parse: parses one line; its ``ValueError`` must not repeat the line.
-    :raises ValueError: when ``parse`` raises one; the text begins with the line's number.
+    :param parse: parses one line; its ``ValueError`` must not quote the line.
+    :raises ValueError: when ``parse`` raises one; the text begins with the number of the line.
     """
     parsed = []
     for number, entry in iter_lines(text):
@@ -56,13 +56,13 @@ def parse_lines(text: str, parse: Callable[[str], T]) -> list[T]:
 
 
 def read_secret(path: Path) -> str:
-    """Return the text of a file that only its owner, and possibly a group, can use.
+    """Return the text of a file that only its owner, and possibly a group, can access.
 
     :raises OSError: when the file cannot be read.
-    :raises ValueError: when it is not a regular file, when every user may use it, when it is
-        too large, or when it is not UTF-8. The text says which.
+    :raises ValueError: when it is not a regular file, is accessible to every user, is
+        too large, or is not UTF-8.
     """
-    # O_NONBLOCK: opening a named pipe must not wait for a writer.
+    # O_NONBLOCK prevents a wait for the writer of a named pipe.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -81,16 +81,16 @@ def read_secret(path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        # Python's own message would repeat a byte of the file.
+        # Python's message would quote a byte of the file.
         raise ValueError("it is not UTF-8") from None
 
 
 @define(kw_only=True, eq=False)
 class SecretFile(Generic[S]):
-    """A secret file and its parsed content, which can be reloaded.
+    """Secret file and its parsed content, which can be reloaded.
 
-    :param kind: the singular noun for its secrets, used in log lines and errors.
-    :param parse: parses the text of the file; its ``ValueError`` must not repeat a secret.
+    :param kind: the singular noun for its secrets in log lines and errors.
+    :param parse: parses the text of the file; its ``ValueError`` must not quote a secret.
     :ivar value: the parsed content of the last successful read.
     :raises UnusableFile: when the file cannot be read, is accessible to every user, or does
         not parse.
@@ -105,7 +105,7 @@ class SecretFile(Generic[S]):
         self.value = self._read()
 
     def reload(self) -> None:
-        """Read the file again; keep the current value when the file cannot be used."""
+        """Read the file again; keep the current value if the file cannot be used."""
         try:
             self.value = self._read()
         except UnusableFile as error:

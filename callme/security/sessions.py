@@ -1,8 +1,8 @@
-"""Sessions of the web UI: signed cookies that a browser gets in exchange for a token.
+"""Sessions of the web UI: signed cookies that a browser receives in exchange for a token.
 
-A session contains no token and is stored nowhere on the server. It states when it expires and
-is signed (HMAC, RFC 2104) with the digest of the token that opened it. So every daemon with the
-same token file accepts it, and none does once the token is removed from that file.
+A session contains no token, and the server does not store it. It contains its expiry, and is signed
+(HMAC, RFC 2104) with the digest of the token that opened it. Every daemon with the same token file
+therefore accepts the session, until the token is removed from that file.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .tokens import Access, Tokens
 
 SESSION_SECONDS = 12 * 3600
 """Lifetime of a session, in seconds."""
-# Expiry (seconds since 1970), nonce, signature.
+# The parts are expiry (seconds since 1970), nonce and signature.
 _SESSION = re.compile(r"([0-9]{1,15})\.([A-Za-z0-9_-]{1,64})\.([0-9a-f]{64})")
 
 
 @frozen
 class Session:
-    """A session that was verified.
+    """Verified session.
 
-    :ivar access: the access of the token that opened it.
+    :ivar access: the access of the token that opened the session.
     :ivar csrf_token: the value that every form of this session must contain. A page of
-        another origin cannot know it.
+        another origin cannot know the value.
     """
 
     access: Access
@@ -35,10 +35,10 @@ class Session:
 
 
 def open_session(tokens: Tokens, token: bytes, now: float, nonce: str) -> str | None:
-    """Return the text of a new session; ``None`` when the token is not one of ``tokens``.
+    """Return the text of a new session; ``None`` if the token is not one of ``tokens``.
 
     :param now: seconds since 1970.
-    :param nonce: letters, digits, ``-`` and ``_``, different for each session.
+    :param nonce: letters, digits, ``-`` and ``_``, unique to each session.
     """
     if tokens.access_by(token) is None:
         return None
@@ -52,9 +52,9 @@ def is_well_formed(text: str) -> bool:
 
 
 def session_of(tokens: Tokens, text: str, now: float) -> Session | None:
-    """Return the session that a cookie's value stands for; ``None`` if invalid or expired.
+    """Return the session in the value of a cookie; ``None`` if it is invalid or expired.
 
-    The time taken does not depend on which token signed it.
+    The duration does not depend on the token that signed the session.
 
     :param now: seconds since 1970.
     """
@@ -70,7 +70,7 @@ def session_of(tokens: Tokens, text: str, now: float) -> Session | None:
 
 
 def verify_csrf(session: Session, value: str) -> bool:
-    """Return whether a form's CSRF field has the value that belongs to the session."""
+    """Return whether the CSRF field of a form has the value of the session."""
     return hmac.compare_digest(session.csrf_token.encode(), value.encode("utf-8", "replace"))
 
 

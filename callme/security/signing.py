@@ -1,4 +1,4 @@
-"""Signatures of callbacks: Standard Webhooks 1.0.0, symmetric keys.
+"""Signatures of callbacks, by Standard Webhooks 1.0.0 with symmetric keys.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -14,14 +14,14 @@ from .secret_file import parse_lines
 
 SIGNATURE_HEADERS = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
 MAX_KEYS = 10
-"""Maximum number of keys; more would make the header larger than some servers accept."""
+"""Maximum number of keys: some servers reject the larger header of more keys."""
 _PREFIX = "whsec_"
 _MIN_KEY_BYTES, _MAX_KEY_BYTES = 24, 64
 
 
 @frozen
 class SigningKeys:
-    """The keys that sign a callback; each adds a signature, so that keys can be rotated."""
+    """Keys that sign a callback; each adds a signature, so that keys can be rotated."""
 
     _keys: tuple[bytes, ...] = field(default=(), repr=False)
 
@@ -30,7 +30,7 @@ class SigningKeys:
         """Return the keys of a key file, one per line: see :func:`.secret_file.iter_lines`.
 
         :raises ValueError: when a line is not a key, or when there are too few or too many
-            keys. The text names the line's number and does not repeat the line.
+            keys. The text names the number of the line, and does not quote the line.
         """
         keys = dict.fromkeys(parse_lines(text, _parse_key))
         if not 1 <= len(keys) <= MAX_KEYS:
@@ -41,11 +41,11 @@ class SigningKeys:
         return len(self._keys)
 
     def headers(self, identifier: str, started_at: float, payload: bytes) -> list[tuple[str, str]]:
-        """Return the headers that prove the origin of a callback.
+        """Return the signature headers of a callback.
 
         :param identifier: the value of ``webhook-id``, the same on every attempt.
-        :param started_at: when its request starts, seconds since 1970.
-        :param payload: its body; empty when it has none.
+        :param started_at: the start of the request: seconds since 1970.
+        :param payload: the body of the request; empty without a body.
         """
         timestamp = str(int(started_at))
         content = f"{identifier}.{timestamp}.".encode("ascii") + payload
@@ -60,7 +60,7 @@ class SigningKeys:
 
 def _parse_key(entry: str) -> bytes:
     try:
-        # Base64 padding is optional: many tools leave it out.
+        # The base64 padding is optional, because many tools omit it.
         text = entry.removeprefix(_PREFIX).rstrip("=")
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:

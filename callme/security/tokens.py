@@ -13,13 +13,12 @@ from attrs import field, frozen
 from .secret_file import parse_lines
 
 READ_ONLY = "read:"
-"""The prefix, in the token file, of a token that only permits reading."""
+"""Prefix, in the token file, of a token that permits only reading."""
 MIN_LENGTH = 16
 """Minimum length of a token, in characters."""
 MAX_LABEL_LENGTH = 64
 """Maximum length of the label of a token, in characters."""
-# All printable ASCII but the space. RFC 6750's own set is narrower, and an operator who
-# chooses a token is unlikely to know it.
+# All printable ASCII except the space. The set of RFC 6750 is smaller, but few operators know it.
 _TOKEN = re.compile(r"[!-~]+")
 _LABEL = re.compile(rf"[A-Za-z0-9_.@-]{{1,{MAX_LABEL_LENGTH}}}")
 _PREFIX = "prefix="
@@ -27,7 +26,7 @@ _BEARER = re.compile(rb"bearer +([!-~]+)", re.IGNORECASE)
 
 
 class Permission(Enum):
-    """The permission that a request's credentials give."""
+    """Permission that the credentials of a request grant."""
 
     NONE = "no token was sent"
     UNKNOWN = "the token is not in the token file"
@@ -37,10 +36,10 @@ class Permission(Enum):
 
 @frozen(kw_only=True)
 class Access:
-    """The access that a request's credentials give.
+    """Access that the credentials of a request grant.
 
-    :ivar label: the name of the token's holder for the log; empty if it has none.
-    :ivar prefix: the beginning of the names of all tasks that it permits to see and to change.
+    :ivar label: the name of the token's holder for the log, if any.
+    :ivar prefix: the beginning of the names of the tasks that the token gives access to.
     """
 
     permission: Permission = Permission.WRITE
@@ -49,18 +48,18 @@ class Access:
 
     @property
     def is_anonymous(self) -> bool:
-        """Return whether there is no token that callme knows."""
+        """Return whether the request has no valid token."""
         return self.permission in (Permission.NONE, Permission.UNKNOWN)
 
 
 FULL_ACCESS = Access()
-"""The access of every request where no token is required."""
+"""Access of every request if no token is required."""
 _NO_TOKEN, _UNKNOWN = Access(permission=Permission.NONE), Access(permission=Permission.UNKNOWN)
 
 
 @frozen(eq=False)
 class Tokens:
-    """The accepted tokens; stored as digests, so that comparing them takes a constant time."""
+    """Accepted tokens, stored as digests, so that comparisons take a constant time."""
 
     _accesses: tuple[tuple[bytes, Access], ...] = field(repr=False)
 
@@ -69,7 +68,7 @@ class Tokens:
         """Return the tokens of a token file, one per line: see :func:`.secret_file.iter_lines`.
 
         :raises ValueError: when a line is not a token, or when there is no token at all. The
-            text names the line's number and does not repeat the line.
+            text names the number of the line, and does not quote the line.
         """
         accesses: dict[bytes, Access] = {}
 
@@ -92,10 +91,10 @@ class Tokens:
         return iter(self._accesses)
 
     def access_of(self, authorization: bytes | None) -> Access:
-        """Return the access that the value of an ``Authorization`` header gives.
+        """Return the access that the value of an ``Authorization`` header grants.
 
-        Any scheme but ``Bearer`` counts as no token (RFC 6750, section 3.1). The time taken
-        does not depend on which part of a token is right.
+        Any scheme except ``Bearer`` counts as no token (RFC 6750, section 3.1). The duration
+        does not depend on how much of a token is correct.
         """
         if authorization is None:
             return _NO_TOKEN
@@ -105,7 +104,7 @@ class Tokens:
         return self.access_by(match[1] if match else b"") or _UNKNOWN
 
     def access_by(self, token: bytes) -> Access | None:
-        """Return the access that a token gives; ``None`` for an unknown one."""
+        """Return the access that a token grants; ``None`` for an unknown token."""
         digest, found = sha256(token).digest(), None
         for known, access in self._accesses:
             if compare_digest(known, digest):
@@ -114,7 +113,7 @@ class Tokens:
 
 
 def _parse_entry(entry: str) -> tuple[str, Access]:
-    """Return the token and the access of a line ``[read:]<token> [label] [prefix=<names>]``."""
+    """Return the token and the access in a line ``[read:]<token> [label] [prefix=<names>]``."""
     text, *rest = entry.split()
     permission = Permission.READ if text.startswith(READ_ONLY) else Permission.WRITE
     token = text.removeprefix(READ_ONLY)

@@ -26,24 +26,24 @@ from .refusals import Refusal, peer_name
 SESSION_COOKIES = ("__Host-callme", "__Secure-callme", "callme")
 """Names of the session cookie: over TLS, over TLS below a base path, and without TLS.
 
-The prefixes are those of RFC 6265bis, section 4.1.3; the first one requires the path ``/``.
+RFC 6265bis, section 4.1.3, defines the prefixes; ``__Host-`` requires the path ``/``.
 """
 _MAX_SESSIONS = 16
-"""Maximum number of cookies of a request that are verified: each costs a digest per token."""
+"""Maximum number of verified cookies of a request; each costs one digest per token."""
 CHALLENGE = 'Bearer realm="callme"'
 """The challenge of a response with status 401 (RFC 6750, section 3)."""
 _HEALTH_PATHS = (b"/healthz", b"/healthz/")
 _LIMITED_PATHS = re.compile(
     rb"/(?:(?:task|status|batch|reschedule)(?:/|$)|(?:healthz|openapi\.json)/?$)"
 )
-"""Paths that a token with a prefix permits: all others are about all tasks."""
+"""First segments of the paths that a token with a prefix permits; the others concern all tasks."""
 _OWN_SITES = (b"same-origin", b"none")
-"""Values of ``Sec-Fetch-Site`` for callme's own web pages and for the user."""
+"""Values of ``Sec-Fetch-Site`` for callme's own web pages, and for actions of the user."""
 _SAFE_METHODS = (b"GET", b"HEAD", b"OPTIONS")
 
 
 READ_ONLY = "this session is read-only: log in with another token"
-"""The error for a change that a session may not make."""
+"""Error for a change that a session does not permit."""
 
 
 def session_cookie(*, secure: bool, at_root: bool) -> str:
@@ -58,14 +58,14 @@ def session_cookie(*, secure: bool, at_root: bool) -> str:
 
 
 class AuthorizedRequest(Request):
-    """A request that a :class:`Gate` has authorized.
+    """Request that a :class:`Gate` has authorized.
 
-    :ivar access: the access that its credentials give. An anonymous client may log in and learn
-        whether callme is healthy.
-    :ivar user_session: the session that it was authorized with; ``None`` where a token was sent.
-    :ivar refusal: the reason to count, if it is refused before any other work.
-    :ivar authority: the host and the port at which its client reached callme; set for web pages.
-    :ivar request_id: identifies it in the log and in the response's ``X-Request-Id``.
+    :ivar access: the access that the credentials grant. An anonymous client may log in, and query
+        the health.
+    :ivar user_session: the session that authorizes the request; ``None`` if it has a token.
+    :ivar refusal: the reason to count, if the request is refused before any other work.
+    :ivar authority: the host and port by which the client reached callme; set for web pages.
+    :ivar request_id: identifies the request in the log and in the response's ``X-Request-Id``.
     """
 
     access: Access = FULL_ACCESS
@@ -82,11 +82,11 @@ class AuthorizedRequest(Request):
 
 @frozen(kw_only=True)
 class Author:
-    """The client behind a change, for the log.
+    """Client that makes a change, for the log.
 
     :ivar name: the label of its token, or its address.
-    :ivar request_id: identifies its request.
-    :ivar prefix: the beginning of the names that it may see.
+    :ivar request_id: the identifier of its request.
+    :ivar prefix: the beginning of the names that it has access to.
     """
 
     name: str
@@ -110,23 +110,23 @@ def client_name(request: IRequest) -> str:
 
 
 def access_of(request: IRequest) -> Access:
-    """Return the access that the credentials of a request give."""
+    """Return the access that the credentials of a request grant."""
     return getattr(request, "access", FULL_ACCESS)
 
 
 def user_session_of(request: IRequest) -> Session | None:
-    """Return the session that a request was authorized with; ``None`` where a token was sent."""
+    """Return the session that authorizes a request; ``None`` if it has a token."""
     return getattr(request, "user_session", None)
 
 
 def base_url(request: Request, origins: Container[bytes]) -> str:
-    """Return the scheme, the host and the base path under which a client of a page reaches callme.
+    """Return the scheme, host and base path by which the client of a web page reaches callme.
 
-    :param origins: as of :class:`Gate`: behind a proxy they tell the scheme.
+    :param origins: as for :class:`Gate`; behind a proxy they determine the scheme.
     """
     authority: bytes = getattr(request, "authority", b"")
     if is_local(authority) is None:
-        # The target had the absolute form, whose host is the one that was checked.
+        # The target was in absolute form, and the gate has checked the host in it.
         authority = b"localhost"
     secure = request.isSecure() or origin_of(b"https", authority) in origins
     scheme = "https" if secure else "http"
@@ -134,9 +134,9 @@ def base_url(request: Request, origins: Container[bytes]) -> str:
 
 
 def check_name(request: IRequest, target: Key | str) -> None:
-    """Check that the credentials of a request permit to see and change a task, or those of a name.
+    """Check that a request has access to a task, or to the tasks of a name.
 
-    :raises Problem: when they do not. It says nothing about whether such a task exists.
+    :raises Problem: when it has not, whether such a task exists or not.
     """
     prefix = access_of(request).prefix
     name = target.task_name if isinstance(target, Key) else target
@@ -145,10 +145,10 @@ def check_name(request: IRequest, target: Key | str) -> None:
 
 
 def narrow_prefix(request: IRequest, prefix: str) -> str:
-    """Return the beginning of the names that a request asks for and its credentials permit.
+    """Return the beginning of names that a request selects, narrowed to those it has access to.
 
-    :param prefix: the beginning that the request asks for.
-    :raises Problem: when the credentials permit no such name.
+    :param prefix: the beginning that the request selects.
+    :raises Problem: when the request has access to no such name.
     """
     own = access_of(request).prefix
     if own.startswith(prefix):
@@ -164,15 +164,15 @@ def _out_of_prefix(prefix: str) -> Problem:
 
 @define(kw_only=True)
 class Gate:
-    """The authorization of every request.
+    """Authorization of every request.
 
-    :ivar file: the tokens that clients must send; ``None`` when no token is required.
-    :ivar any_host: whether every ``Host`` is accepted when no token is required. It must be
-        when other machines can reach the port, as they use other names for this machine.
-    :ivar origins: the origins of callme's web pages where a proxy makes them differ from the
-        scheme and the host that callme itself serves; see :func:`~.security.hosts.parse_origin`.
-    :ivar proxies: the proxies that may name the address of a client.
-    :ivar now: the wall clock, seconds since 1970.
+    :ivar file: the file of accepted tokens; ``None`` if no token is required.
+    :ivar any_host: whether every ``Host`` is accepted if no token is required. This is necessary
+        if other machines can reach the port, because they use other names for this machine.
+    :ivar origins: the origins of callme's web pages behind a proxy that changes the scheme or the
+        host; see :func:`~.security.hosts.parse_origin`.
+    :ivar proxies: the proxies that are trusted with the address of a client.
+    :ivar now: returns the wall-clock time: seconds since 1970.
     """
 
     file: SecretFile[Tokens] | None = None
@@ -184,7 +184,7 @@ class Gate:
     def authorize(
         self, request: AuthorizedRequest, method: bytes, target: bytes, version: bytes
     ) -> Problem | None:
-        """Return the problem to reject a request with, or ``None``; needs only its head."""
+        """Authorize a request by its head; return the problem to reject it with, if any."""
         hosts = list(request.requestHeaders.getRawHeaders(b"host", []))
         try:
             authority = authority_of(target, hosts, required=version != b"HTTP/1.0")
@@ -218,8 +218,8 @@ class Gate:
         path: bytes,
         authority: bytes | None,
     ) -> Problem | None:
-        # With a token, host and origin need no check: no browser sends a token by itself for a
-        # web page. It does send the session's cookie, so sessions are checked below.
+        # A request with a token needs no check of host and origin, because no browser adds a token
+        # to the requests of a web page. Browsers do add session cookies, which are checked below.
         values = request.requestHeaders.getRawHeaders(b"authorization")
         request.access = access = tokens.access_of(values[0] if values else None)
         permission, safe = access.permission, method in _SAFE_METHODS
@@ -247,7 +247,7 @@ class Gate:
         return _token_required()
 
     def _is_named(self, authority: bytes | None) -> bool:
-        """Return whether a host is that of one of :attr:`origins`."""
+        """Return whether a host belongs to one of :attr:`origins`."""
         if authority is None or not self.origins:
             return False
         return not self.origins.isdisjoint(
@@ -260,14 +260,14 @@ class Gate:
         if origin in self.origins:
             return True
         if authority is None or self._is_named(authority):
-            # With the other scheme, the same host is another origin.
+            # The same host with a different scheme is a different origin.
             return False
         return origin == origin_of(b"https" if request.isSecure() else b"http", authority)
 
     def _check_origin(
         self, request: AuthorizedRequest, method: bytes, path: bytes, authority: bytes | None
     ) -> Problem | None:
-        # Browsers send one origin; it is "null" for one that they conceal.
+        # Browsers send one origin, which is "null" if they conceal it.
         origins = list(request.requestHeaders.getRawHeaders(b"origin", []))
         foreign = [one for one in origins if not self._is_own(one, request, authority)]
         if foreign:
@@ -278,8 +278,7 @@ class Gate:
                 refusal=Refusal.CROSS_ORIGIN,
             )
         if not origins and method == b"POST" and is_page(path) and path != OVERVIEW.encode():
-            # Only browsers send forms. One that conceals its origin may send a form of another
-            # site.
+            # Only browsers send forms. A form without an origin may come from another site.
             detail = "a form needs an Origin header, which this request does not have"
             return Problem(403, detail, refusal=Refusal.CROSS_ORIGIN)
         return None
@@ -307,10 +306,10 @@ class Gate:
 
 
 def _is_cross_site(request: AuthorizedRequest, method: bytes, path: bytes) -> bool:
-    """Return whether a web page of another site makes a request (W3C, Fetch Metadata).
+    """Return whether a request comes from a web page of another site (W3C, Fetch Metadata).
 
-    Browsers say so even where they send no ``Origin``. A link to a web page may be followed from
-    anywhere.
+    Browsers send this metadata even with requests without an ``Origin``. A link to a web page may
+    be followed from any site.
     """
     headers = request.requestHeaders
     sites = headers.getRawHeaders(b"sec-fetch-site")
@@ -326,9 +325,9 @@ def _is_cross_site(request: AuthorizedRequest, method: bytes, path: bytes) -> bo
 
 
 def _cookies(request: Request) -> Iterable[str]:
-    """Return the values of the session cookies, those of TLS connections first.
+    """Return the values of the session cookies, those with the names for TLS first.
 
-    Another program on the same host may set cookies of the same names, and a server must not
+    Another program on the same host may set cookies with the same names, and a server must not
     rely on their order (RFC 6265, section 4.2.2).
     """
     values: dict[str, list[str]] = {name: [] for name in SESSION_COOKIES}

@@ -1,4 +1,4 @@
-"""Certificates of a ``tls:`` endpoint, loaded again after a renewal."""
+"""Certificates of a ``tls:`` endpoint, reloaded after a renewal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYWORD = re.compile(r"[a-z]+=")
 
 
 def directory_of(description: str) -> Path:
-    """Return the directory of certificates that a ``tls:`` endpoint description names."""
+    """Return the directory of certificates in the description of a ``tls:`` endpoint."""
     fields = _SEPARATOR.split(description)[1:]
     (path, *_) = [each for each in fields if not _KEYWORD.match(each)] or [""]
     path = next((each[len("path=") :] for each in fields if each.startswith("path=")), path)
@@ -30,13 +30,13 @@ def directory_of(description: str) -> Path:
 @implementer(IOpenSSLServerConnectionCreator)
 @define(kw_only=True)
 class RenewedCertificates:
-    """The creator of connections that notices when the files of its directory change.
+    """Creator of TLS connections that detects changes of the files in its directory.
 
-    Twisted's own creator reads the directory once, so it would present an expired certificate.
-    Each state of the directory is loaded once. If it has no key that matches a certificate, as in
-    the middle of a renewal, the previous certificates remain in use.
+    Twisted's creator reads the directory only once, and would present an expired certificate.
+    Each state of the directory is loaded once. If no key matches a certificate, as in the middle of
+    a renewal, the previous certificates remain in use.
 
-    :ivar load: returns Twisted's creator, made from the files as they are.
+    :ivar load: returns Twisted's creator for the current files.
     :raises ValueError: when the directory has no certificate with its key at the start.
     """
 
@@ -63,7 +63,7 @@ class RenewedCertificates:
         return connection
 
     def _read_state(self) -> frozenset[tuple[str, int, int, int]]:
-        # stat() follows symbolic links, which certbot replaces.
+        # stat() follows symbolic links: certbot replaces the link, not the file.
         found = []
         for path in self.directory.rglob("*.pem"):
             try:
@@ -76,7 +76,7 @@ class RenewedCertificates:
     def _load(self) -> Any:
         creator = self.load()
         try:
-            # It fails if no certificate of the directory has its key there.
+            # The check fails if the directory has no certificate with its key.
             creator.defaultContext.check_privatekey()
         except Exception as error:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""HTTP connections with deadlines and limits, and the responses to those that exceed them."""
+"""HTTP connections with deadlines and limits, and the error responses for exceeding them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ MAX_BODY = 1024 * 1024
 MAX_BATCH = 16 * 1024 * 1024
 """Maximum size of the body of a batch, in bytes."""
 _PROBE_PATHS = (b"/healthz", b"/healthz/", b"/metrics", b"/metrics/")
-"""Paths that are served however many clients are connected."""
+"""Paths that are served even beyond the limit of connections."""
 _BATCH_PATHS = (b"/batch", b"/batch/")
 REQUEST_SECONDS = 30
-"""Time limit for a request to arrive, from its first byte to its last."""
+"""Time limit for the arrival of a request, from its first to its last byte, in seconds."""
 SURPLUS_SECONDS = 5
-"""Time limit for the request of a client beyond the limit."""
+"""Time limit for the request of a connection beyond the limit, in seconds."""
 IDLE_SECONDS = 60
-"""Time limit for an open connection without a request, unless the site has another."""
+"""Default time limit for an idle connection, in seconds."""
 CLOSE_SECONDS = 10
-"""Time limit for a client to read the last response before its connection is dropped."""
+"""Time limit for a client to read the last response of its connection, in seconds."""
 RESPONSE_SECONDS = 120
-"""Time limit for a response; a working database takes much less."""
+"""Time limit for a response, in seconds; with a working database it takes much less."""
 
 
 def _too_many_clients() -> Problem:
@@ -50,43 +50,43 @@ def _max_body(request_line: bytes) -> int:
     """Return the maximum size of a request's body, in bytes."""
     path = path_of(request_line.partition(b" ")[2].partition(b" ")[0])
     if is_page(path):
-        # Clients that have not logged in send forms as well.
+        # The limit of forms is small, because clients that have not logged in send forms too.
         return max_form(path)
     return MAX_BATCH if path in _BATCH_PATHS else MAX_BODY
 
 
 class BoundedChannel(HTTPChannel):
-    """A connection with a deadline for each request, each response and each pause.
+    """Connection with a deadline for each request, each response and each idle time.
 
-    The site checks the deadlines of all its connections every second: a timer for each would
-    have to be created and cancelled for each request.
+    The site checks the deadlines of all connections every second: a timer for each connection would
+    be created and cancelled with each request.
 
-    :ivar site: the site that it belongs to, which Twisted sets.
-    :ivar is_surplus: whether the connection is beyond the limit: then it has one request, which is
-        served only if it is a probe, and otherwise refused before its body is read.
+    :ivar site: the site of the connection, which Twisted sets.
+    :ivar is_surplus: whether the connection is beyond the limit. It then has one request, which is
+        served only if it is a probe; any other request is refused before its body is read.
     """
 
     is_surplus = False
 
     max_body = MAX_BODY
-    # Twisted's own timer is restarted by every byte.
+    # Twisted's timer is disabled because every byte restarts it.
     timeOut = None
     site: BoundedSite
     _responding = False
     _idle = False
     _reading = False
     _request_line = b""
-    # True while the transport's buffer is full because the client does not read.
+    # Whether the transport's buffer is full because the client does not read.
     _write_paused = False
-    # Sizes, in bytes, of the request's body and of what was written while writing is paused.
+    # Sizes in bytes of the request's body, and of the data written while writing was paused.
     _body_size = 0
     _buffered_bytes = 0
-    # The time at which the current deadline expires, on the site's clock.
+    # The current deadline by the site's clock.
     _deadline = 0.0
     _refused = False
     _closing = False
     _host: IAddress | None = None
-    # The head of the current response, not written yet.
+    # The head of the current response, until it is written.
     _head = b""
     # True while nothing waits in the transport's own buffer.
     _sends_directly = False
@@ -107,7 +107,7 @@ class BoundedChannel(HTTPChannel):
         try:
             super().dataReceived(data)
         except ValueError:
-            # Twisted lets int() fail on a Content-Length with too many digits.
+            # Twisted raises ValueError for a Content-Length with too many digits.
             self._respondToBadRequestAndDisconnect()
 
     def allHeadersReceived(self) -> None:
@@ -135,9 +135,9 @@ class BoundedChannel(HTTPChannel):
             super().rawDataReceived(data)
 
     def set_body_size(self, size: int) -> bool:
-        """Record the size of the request's body so far, in bytes.
+        """Record the current size of the request's body, in bytes.
 
-        :return: whether to buffer it; false when the request was shed for it.
+        :return: whether to buffer the body; false if the request was shed because of it.
         """
         self._body_size = size
         self._update_usage()
@@ -149,7 +149,7 @@ class BoundedChannel(HTTPChannel):
 
     @property
     def sheddable(self) -> bool:
-        """True if buffered bytes may be discarded: no request in progress depends on them."""
+        """Whether buffered bytes may be discarded: no request in progress depends on them."""
         return not self._responding or self._buffered_bytes > 0
 
     def shed(self) -> None:
@@ -198,7 +198,7 @@ class BoundedChannel(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:
         if self._write_paused:
-            # A client that pipelines requests and reads no response would fill the memory.
+            # A client that pipelines requests without reading responses would exhaust the memory.
             self._close_gracefully()
             return
         if line and not self._reading:
@@ -237,24 +237,24 @@ class BoundedChannel(HTTPChannel):
             self._update_usage()
 
     def getHost(self) -> IAddress:
-        # Twisted would query the system for each request, and the address does not change.
+        # The address is cached, because Twisted would query the system for each request.
         if self._host is None:
             self._host = super().getHost()
         return self._host
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        # Twisted writes each name and each value to the transport on its own.
+        # This replaces Twisted's method, which writes each name and each value separately.
         self.site.base_path.add_to_headers(headers)
         lines = [b"%b %b %b\r\n" % (version, code, reason), fixed_headers()]
         for name, values in headers.getAllRawHeaders():
             lines += [b"%b: %b\r\n" % (name, value) for value in values]
-        # It is written with the body, or at the end of a response that has none.
+        # The head is written with the body, or at the end of a response without a body.
         self._head = b"".join([*lines, b"\r\n"])
 
     def check_deadline(self, now: float) -> None:
         """Close the connection if its deadline has passed.
 
-        :param now: seconds on the site's clock.
+        :param now: seconds of the site's clock.
         """
         if now < self._deadline:
             return
@@ -267,11 +267,11 @@ class BoundedChannel(HTTPChannel):
             self._refuse(408, f"the request took more than {seconds} s to arrive")
 
     def drop(self) -> None:
-        """Close the connection at once; unsent data is lost."""
+        """Abort the connection at once; unsent data is lost."""
         cast(ITCPTransport, self.transport).abortConnection()
 
     def evict(self) -> None:
-        """Close the connection to make room for another; an idle one sends its data first."""
+        """Close the connection to make room for another; send the data of an idle one first."""
         if self._refused or self._write_paused:
             self.drop()
         elif self._idle:
@@ -284,7 +284,7 @@ class BoundedChannel(HTTPChannel):
         self.site.registry.mark_busy(self)
 
     def has_unread(self) -> bool:
-        """Return whether the client has sent what is not read yet."""
+        """Return whether the client has sent data that callme has not read yet."""
         transport: Any = self.transport
         get_handle = getattr(getattr(transport, "transport", transport), "getHandle", None)
         if get_handle is None:
@@ -292,11 +292,11 @@ class BoundedChannel(HTTPChannel):
         try:
             return bool(get_handle().recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
-            # There is nothing to read, or the connection is broken.
+            # There is no data, or the connection is broken.
             return False
 
     def close_when_idle(self) -> None:
-        """Close the connection: at once if it is idle, else after the current response."""
+        """Close the connection at once if it is idle, or else after the current response."""
         if not self._responding:
             self._close_gracefully()
 
@@ -304,7 +304,8 @@ class BoundedChannel(HTTPChannel):
         self._refuse(431, f"a line has more than {self.MAX_LENGTH:,} bytes")
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        # Twisted calls this private method for what it cannot parse; its response is empty.
+        # Twisted calls this private method for requests that it cannot parse, and would send an
+        # empty response.
         if self._receivedHeaderSize > self.totalHeadersSize:
             self._refuse(431, f"the headers have more than {self.totalHeadersSize:,} bytes")
         elif self._receivedHeaderCount > self.maxHeaders:
@@ -320,8 +321,8 @@ class BoundedChannel(HTTPChannel):
     def _reject(self, problem: Problem) -> None:
         """Send an error response before the request is complete; ignore all further data.
 
-        The client is left to close the connection. Closing it here while the client still
-        sends would reset it, and the client might never read the response.
+        The client must close the connection: if callme closed it while the client still sends, the
+        connection would be reset, and the client might never read the response.
         """
         assert self.transport is not None
         if problem.refusal is not None:

@@ -1,4 +1,4 @@
-"""Limits on HTTP connections: how many may be open, and how many bytes they may buffer."""
+"""Limits on the number of HTTP connections, and on the bytes buffered for them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from attrs import define, field
 C = TypeVar("C")
 
 EVICTION_HEADROOM = 64
-"""Minimum number of connections that may be open beyond the limit while others are closed.
+"""Minimum number of connections beyond the limit that may be open while evicted ones close.
 
-A connection that is evicted is closed only in the next turn of the reactor, so each connection
-that arrives in the same turn needs room of its own.
+An evicted connection is closed only in the next turn of the reactor, so that connections that
+arrive in the same turn exceed the limit.
 """
 MAX_CANDIDATES = 16
-"""Connections of a group that are considered for an eviction, the longest in their state first."""
+"""Maximum connections of a group that are considered for an eviction, the oldest state first."""
 MIN_IDLE_SECONDS = 1.0
-"""Time that a connection is idle before it may be evicted: its next request may be on its way."""
+"""Minimum idle time in seconds before an eviction, because a request may be on its way."""
 MIN_READING_SECONDS = 2.0
-"""Time that the request of a connection has to arrive before it may be evicted: what has been sent
-is read first, however many connections arrive together."""
+"""Minimum age in seconds of an incomplete request before an eviction, so that data that has been
+sent is read first even if many connections arrive together."""
 
 
 @define(eq=False)
 class BufferBudget(Generic[C]):
-    """The bytes buffered for each connection, and their limit.
+    """Budget of bytes that are buffered for connections.
 
     :ivar max_bytes: the limit for all connections together.
     """
@@ -44,29 +44,30 @@ class BufferBudget(Generic[C]):
 
     @property
     def exceeded(self) -> bool:
-        """True if more bytes are buffered than the limit."""
+        """Whether the buffered bytes exceed the limit."""
         return self._total > self.max_bytes
 
     def largest(self, eligible: Callable[[C], bool]) -> C | None:
-        """Return the eligible connection with the most bytes buffered; ``None`` without one."""
+        """Return the eligible connection with the most buffered bytes, if any."""
         candidates = [connection for connection in self._usage if eligible(connection)]
         return max(candidates, key=self._usage.__getitem__, default=None)
 
 
 @define(eq=False, kw_only=True)
 class ConnectionRegistry(Generic[C]):
-    """The open connections, in the order in which they may be evicted.
+    """Registry of the open connections, in the order of eviction.
 
-    Connections that have been idle for some time go first, then those whose request has been
-    expected or arriving for some time; within each group the one longest in that state. A
-    connection that waits for its response, or has sent what is not read yet, is never evicted.
+    Connections that have been idle for some time are evicted first, followed by connections whose
+    request has been expected or incomplete for some time; within each group, the longest in that
+    state is first. A connection that waits for its response, or has sent unread data, is never
+    evicted.
 
-    Where none may be evicted, a connection beyond the limit is surplus: it is open only for as long
-    as it takes to read the head of its request, and to respond to it.
+    If none may be evicted, a connection beyond the limit is surplus: it stays open only until the
+    head of its request is read and answered.
 
     :ivar max_connections: the limit.
-    :ivar headroom: how many more may be open: evicted ones that are being closed, and up to half
-        of it surplus ones.
+    :ivar headroom: the number of connections that may be open beyond the limit: evicted ones that
+        are being closed, and surplus ones, up to half of the headroom.
     :ivar connections: all open connections.
     """
 
@@ -74,18 +75,19 @@ class ConnectionRegistry(Generic[C]):
     headroom: int = EVICTION_HEADROOM
     connections: set[C] = field(factory=set, init=False)
     _surplus: set[C] = field(factory=set, init=False)
-    # Since when each is idle, or its request is expected or arriving; the longest first.
+    # The time since which each connection is idle, or its request expected or incomplete, the
+    # earliest first.
     _idle: dict[C, float] = field(factory=dict, init=False)
     _reading: dict[C, float] = field(factory=dict, init=False)
-    # The same of surplus connections, whose times do not matter.
+    # The same for surplus connections, whose times are irrelevant.
     _idle_surplus: dict[C, float] = field(factory=dict, init=False)
     _reading_surplus: dict[C, float] = field(factory=dict, init=False)
 
     def add(self, connection: C, now: float, *, is_surplus: bool = False) -> None:
         """Add a new connection, whose first request is expected.
 
-        :param now: seconds on the clock of all calls.
-        :param is_surplus: whether it is beyond the limit.
+        :param now: seconds of a monotonic clock.
+        :param is_surplus: whether the connection is beyond the limit.
         """
         self.connections.add(connection)
         if is_surplus:
@@ -99,13 +101,13 @@ class ConnectionRegistry(Generic[C]):
         self._surplus.discard(connection)
 
     def mark_idle(self, connection: C, now: float) -> None:
-        """Record that a connection got its response."""
+        """Record that a connection received its response."""
         self.mark_busy(connection)
         idle = self._idle_surplus if connection in self._surplus else self._idle
         idle[connection] = now
 
     def mark_reading(self, connection: C, now: float) -> None:
-        """Record that a request starts to arrive."""
+        """Record that a request has begun to arrive."""
         self.mark_busy(connection)
         reading = self._reading_surplus if connection in self._surplus else self._reading
         reading[connection] = now
@@ -117,20 +119,20 @@ class ConnectionRegistry(Generic[C]):
 
     @property
     def full(self) -> bool:
-        """True if another connection needs an eviction."""
+        """Whether another connection requires an eviction."""
         return len(self.connections) - len(self._surplus) >= self.max_connections
 
     @property
     def exhausted(self) -> bool:
-        """True if no further connection may be open, not even as surplus."""
+        """Whether no further connection may be open, not even as surplus."""
         return len(self.connections) >= self.max_connections + self.headroom
 
     def pop_evictable(self, now: float, has_unread: Callable[[C], bool]) -> C | None:
-        """Return a connection to evict, which is not returned again.
+        """Remove and return a connection to evict.
 
-        :param has_unread: returns whether a connection has sent what is not read yet: while the
-            server is busy, that may be a request which arrived long ago.
-        :return: ``None`` when none may be evicted or the headroom is used up.
+        :param has_unread: returns whether a connection has sent unread data, which may be a request
+            that arrived long ago while the server was busy.
+        :return: ``None`` if none may be evicted, or the headroom is exhausted.
         """
         if self.exhausted:
             return None
@@ -147,13 +149,13 @@ class ConnectionRegistry(Generic[C]):
         return None
 
     def pop_surplus(self) -> C | None:
-        """Return the surplus connection to drop for another one, which is not returned again.
+        """Remove and return the surplus connection to drop for another one.
 
-        :return: ``None`` while there is room for it.
+        :return: ``None`` while there is room for another one.
         """
         if len(self._surplus) < max(1, self.headroom // 2):
             return None
-        # First those that have their response.
+        # Connections that have received their response come first.
         connection = next(chain(self._idle_surplus, self._reading_surplus), None)
         if connection is not None:
             self.mark_busy(connection)

@@ -1,4 +1,4 @@
-"""Listening: the endpoint of the daemon, and how many connections its file descriptors permit."""
+"""Listening: the daemon's endpoint, and the number of connections that file descriptors permit."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ RESERVED_FDS = 64
 FDS_PER_CALL = 4
 """File descriptors reserved for each call.
 
-A call uses one for its name lookup or its connection, others for connections to further addresses
-of the name while the first does not respond, and one for an idle connection of an earlier call.
+A call uses one for its name lookup or its connection, others for attempts to connect to further
+addresses of the name, and one for an idle connection of an earlier call.
 """
 ACCEPT_BURST = 1024
 """File descriptors reserved for new clients that arrive before evicted ones are closed.
 
-That is as many as the system queues at a port: see :data:`BACKLOG`.
+The number is the length of the system's queue at a port: see :data:`BACKLOG`.
 """
 BACKLOG = 1024
 """Length of the queue of connections to accept; the kernel may lower it (net.core.somaxconn)."""
@@ -43,7 +43,7 @@ BACKLOG = 1024
 def raise_fd_limit(required: int) -> int:
     """Raise this process's limit on open files to ``required``, as far as the system permits.
 
-    :return: how many of the required files the process may open.
+    :return: the resulting limit, at most ``required``.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= required:
@@ -52,30 +52,30 @@ def raise_fd_limit(required: int) -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     except (OSError, ValueError):
-        # Some systems enforce a lower limit than the one that they report.
+        # Some systems enforce a lower limit than they report.
         return soft
     return allowed
 
 
 def required_fds(connections: int, concurrency: int) -> int:
-    """Return the number of file descriptors that so many clients and calls need."""
+    """Return the number of file descriptors that numbers of clients and calls require."""
     return connections + ACCEPT_BURST + FDS_PER_CALL * concurrency + RESERVED_FDS
 
 
 def client_budget(connections: int, concurrency: int, fd_limit: int) -> int:
-    """Return how many of the wanted client connections the limit on open files permits.
+    """Return the number of client connections that the limit on open files permits.
 
-    Clients get a quarter of the limit even if calls could use all of it, because without
-    clients there is nothing to call.
+    Clients get at least a quarter of the limit, even if calls could use all of it, because
+    otherwise no tasks could be put.
 
-    :param connections: the wanted number.
+    :param connections: the requested number.
     """
     left = fd_limit - FDS_PER_CALL * concurrency - RESERVED_FDS
     return max(1, min(connections, max(left, fd_limit // 4)))
 
 
 def burst_budget(connections: int, concurrency: int, fd_limit: int) -> int:
-    """Return how many new clients may be connected before evicted ones are closed.
+    """Return the number of new clients that may connect before evicted ones are closed.
 
     :param connections: the maximum number of client connections.
     """
@@ -86,9 +86,9 @@ def burst_budget(connections: int, concurrency: int, fd_limit: int) -> int:
 def connection_limits_for(wanted: int, concurrency: int) -> tuple[int, int]:
     """Raise the limit on open files, and log a warning if it does not permit all connections.
 
-    :param wanted: the wanted number of client connections.
+    :param wanted: the requested number of client connections.
     :param concurrency: the maximum number of calls in flight.
-    :return: the maximum number of client connections, and of those beyond it while others are
+    :return: the maximum number of client connections, and of further ones while evicted ones are
         being closed.
     """
     fd_limit = raise_fd_limit(required_fds(wanted, concurrency))
@@ -105,15 +105,15 @@ def connection_limits_for(wanted: int, concurrency: int) -> tuple[int, int]:
 
 
 class CannotListen(Exception):
-    """The port cannot be used; the text is one line that gives the reason."""
+    """The daemon cannot listen on the endpoint; the text is the reason, in one line."""
 
 
 def check_bindable(description: str) -> bool:
-    """Check that an endpoint can be listened on, by binding its address for a moment.
+    """Check that the daemon can listen on an endpoint, by binding its address for a moment.
 
     :param description: a Twisted endpoint description.
-    :return: whether other machines may reach it.
-    :raises CannotListen: when it cannot be listened on.
+    :return: whether other machines may reach the endpoint.
+    :raises CannotListen: when the address cannot be bound.
     """
     failures: list[Failure] = []
     probe = _BindProbe()
@@ -124,25 +124,25 @@ def check_bindable(description: str) -> bool:
         if isinstance(error, _SocketExamined):
             break
         if isinstance(error, AttributeError):
-            # The endpoint uses a part of the reactor that the probe lacks, so its address is
-            # unknown here.
+            # The endpoint uses methods of the reactor that the probe lacks, so its address is
+            # unknown.
             return True
         reason = getattr(error, "strerror", None) or str(error)
         if not isinstance(error, (OSError, OverflowError)):
-            # Twisted's stdio endpoint has no port, and fails with an error of its own.
+            # Twisted's stdio endpoint has no port, and raises a different error.
             reason = "it is not a port that clients can connect to"
         raise CannotListen(f"cannot listen on {description}: {reason}")
     return probe.exposed
 
 
 class _SocketExamined(Exception):
-    """The end of a probe of an open socket: the endpoint would close the socket on success."""
+    """A probe has examined an open socket; otherwise the endpoint would close the socket."""
 
 
 class _BindProbe:
-    """The part of a reactor that an endpoint needs to listen; it binds and closes at once.
+    """Part of a reactor that endpoints use to listen; it binds an address and closes the socket.
 
-    :ivar exposed: whether the address that was bound is not a loopback address.
+    :ivar exposed: whether the bound address is not a loopback address.
     """
 
     exposed = False
@@ -156,13 +156,12 @@ class _BindProbe:
             self._examine(trial)
 
     def _examine(self, bound: socket.socket) -> None:
-        # The interface may be a name, or empty for all addresses, so only the bound address
-        # says whether other machines can reach it.
+        # The interface may be a name, or empty for all addresses, so the bound address is examined.
         local = bound.family == socket.AF_UNIX or is_loopback(bound.getsockname()[0])
         self.exposed = not local
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> None:
-        # An open socket, which systemd has handed over.
+        # The socket is open already: systemd has passed it to the daemon.
         descriptor = os.dup(fileDescriptor)
         try:
             handed_over = socket.socket(fileno=descriptor)
@@ -202,15 +201,16 @@ class _BindProbe:
 
 
 def endpoint_of(reactor: Any, description: str) -> IStreamServerEndpoint:
-    """Return the endpoint of a description, with :data:`BACKLOG` unless it gives a backlog.
+    """Return the endpoint of a description, with :data:`BACKLOG` by default.
 
-    With Twisted's default of 50, a thousand clients that connect at once wait for up to 20 s,
-    because a client's kernel repeats an attempt that found the queue full only after 1 s.
+    With Twisted's default of 50, a thousand clients that connect at the same time wait for up to
+    20 s, because a client's kernel repeats an attempt that found a full queue after 1 s or more.
     """
     kind, _, rest = description.partition(":")
     if kind in ("tcp", "tcp6", "ssl", "tls", "unix"):
-        # A backlog that the description itself gives as a keyword comes later and wins. One given
-        # by position is a second value for the parameter: a TypeError, and it is used alone.
+        # A backlog that is a keyword in the description takes precedence. A positional backlog
+        # raises TypeError, because the parameter has two values; then the description is used
+        # alone.
         with suppress(TypeError):
             return _server(reactor, f"{kind}:backlog={BACKLOG}:{rest}")
     return _server(reactor, description)
@@ -233,7 +233,7 @@ def _server(reactor: Any, description: str) -> IStreamServerEndpoint:
 def address_of(port: IListeningPort | None, description: str) -> str:
     """Return the address of a port for display, such as ``127.0.0.1:6777`` or ``[::1]:6777``.
 
-    :param description: returned when the port has no host and number, as a Unix socket.
+    :param description: returned for a port without host and number, such as a Unix socket.
     """
     address: Any = None if port is None else port.getHost()
     host, number = getattr(address, "host", None), getattr(address, "port", None)

@@ -1,7 +1,7 @@
 """Content negotiation by the ``Accept`` header (RFC 9110, section 12.5.1).
 
-Wildcards such as ``*/*`` are ignored: a client that accepts anything gets the default
-representation of a resource, and only one that names another media type gets that.
+Wildcards such as ``*/*`` are ignored: only a client that names a media type receives another than
+the default representation of a resource.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 MAX_ACCEPT = 2048
-"""Maximum length, in bytes, of an ``Accept`` header that is parsed; a longer one is ignored.
+"""Maximum length of an ``Accept`` header in bytes; a longer header is ignored.
 
-Parsing takes time in proportion to the length, also for a client that is not authenticated yet.
+Parsing takes time in proportion to the length, even for unauthenticated clients.
 """
 
 
@@ -39,10 +39,10 @@ def wants_openmetrics(accept: bytes | None) -> bool:
 
 @lru_cache(maxsize=64)
 def _weights(accept: bytes | None) -> Mapping[str, float]:
-    """Return the weight of each media type of a header, in lower case, without parameters.
+    """Return the weight of each media type in a header, in lower case.
 
-    Parameters such as ``version=1.0.0`` do not count; of a type listed more than once, the
-    largest weight does.
+    Parameters such as ``version=1.0.0`` are ignored; of a repeated type, the largest weight is
+    used.
     """
     if accept is None or len(accept) > MAX_ACCEPT:
         return {}

@@ -1,4 +1,4 @@
-"""Paths: those of the web UI, safe redirects to them, and the base path in front of all paths."""
+"""Paths of the web UI, safe redirects to them, and the base path in front of all paths."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from ..core.times import Key
 from ..errors import InvalidValue
 
 OVERVIEW = "/"
-# The API has nothing below this path. A task's name may be part of an API path, but it is never
-# the first segment.
+# No path of the API begins with this prefix, because the name of a task is never the first segment.
 _PREFIX = "/page/"
 TASK = f"{_PREFIX}task/"
 RESCHEDULE = f"{_PREFIX}reschedule/"
@@ -37,7 +36,8 @@ STATIC = f"{_PREFIX}static/"
 MAX_FORM = 16 * 1024
 """Maximum size of the body of a form, in bytes."""
 MAX_TASK_FORM = 128 * 1024
-"""The same for the form of a new task, which may have a payload. More would block the reactor."""
+"""Maximum size of the body of the form for a new task, which may have a payload, in bytes. A larger
+form would block the reactor."""
 MAX_SELECTION_FORM = 64 * 1024
 """Maximum size of the body of a form with the keys of selected tasks, in bytes."""
 
@@ -48,12 +48,12 @@ def url_for(prefix: str, key: Key) -> str:
 
 
 def is_page(path: bytes) -> bool:
-    """Return whether a path, percent-encoded as in the request, belongs to the web UI."""
+    """Return whether a percent-encoded path belongs to the web UI."""
     return path == OVERVIEW.encode() or path.startswith(_PREFIX.encode())
 
 
 def max_form(path: bytes) -> int:
-    """Return the maximum size of the body of a form that is sent to a path, in bytes."""
+    """Return the maximum size of the body of a form for a path, in bytes."""
     if path == NEW.encode():
         return MAX_TASK_FORM
     return MAX_SELECTION_FORM if path in _SELECTION_PATHS else MAX_FORM
@@ -63,14 +63,15 @@ _SELECTION_PATHS = (RESCHEDULE_MANY.encode(), DELETE_MANY.encode())
 
 
 def is_public(path: bytes) -> bool:
-    """Return whether a path of the web UI needs no session: it reveals nothing about tasks."""
+    """Return whether a path of the web UI requires no session, because it reveals no tasks."""
     return path in (LOGIN.encode(), LOGOUT.encode()) or path.startswith(STATIC.encode())
 
 
 def safe_redirect_target(path: str) -> str:
-    """Return the path to redirect to after a login: ``path`` if it is a page of the web UI.
+    """Return the path to redirect to after a login.
 
-    Any other value, such as a URL of another site, yields the overview.
+    It is ``path`` if that is a page of the web UI. For any other value, such as a URL of another
+    site, it is the overview.
     """
     path = path.partition("#")[0]
     plain = path.isascii() and path.isprintable() and "\\" not in path
@@ -95,18 +96,18 @@ OWN_SEGMENTS = frozenset({*API_SEGMENTS, "page"})
 MAX_BASE_PATH = 256
 """Maximum length of a base path."""
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
-# Twisted escapes "<" and ">" in texts and in values: each of them here belongs to a tag.
+# Twisted escapes "<" and ">" in texts and values, so that those in markup belong to tags.
 _START_TAG = re.compile(rb"<[a-z][^>]*>")
-# The empty places in front of a path: in an attribute, in Location, and in Link (RFC 8288).
+# The positions in front of a path: in an attribute, in Location, and in Link (RFC 8288).
 _LINK = re.compile(rb'(?:(?<= href=")|(?<= src=")|(?<= action=")|(?<= formaction="))(?=/)')
 _PATH = re.compile(rb"^(?=/)")
 _LINK_TARGET = re.compile(rb"(?<=<)(?=/)")
 
 
 def parse_base_path(text: str) -> str:
-    """Return the base path that an operator gives, such as ``/callme``; empty for ``/``.
+    """Return the base path in an option, such as ``/callme``; empty for ``/``.
 
-    :raises InvalidValue: when it is not the path of a URL, or begins as a path of callme does.
+    :raises InvalidValue: when it is not the path of a URL, or begins with a path of callme itself.
     """
     path = text.removesuffix("/")
     if path and (not _BASE_PATH.fullmatch(path) or len(path) > MAX_BASE_PATH):
@@ -118,13 +119,13 @@ def parse_base_path(text: str) -> str:
 
 @frozen
 class BasePath:
-    """The path of another site below which a proxy serves callme.
+    """Base path, below which a proxy serves callme as a part of another site.
 
-    It is removed from a request as the request arrives, and added to each path in a response as
-    the response is sent. So all paths in between are those of a callme at ``/``. A request without
-    it is served too: some proxies remove it.
+    The base path is removed from each request when it arrives, and added to the paths in each
+    response when it is sent. All other code uses paths that start at ``/``. A request without the
+    base path is served too, because some proxies remove it.
 
-    :ivar path: it begins with a slash and does not end with one; empty for ``/``.
+    :ivar path: the path, which begins with a slash and does not end with one; empty for ``/``.
     """
 
     path: str = ""
@@ -136,7 +137,7 @@ class BasePath:
         return re.compile(before + re.escape(self.path.encode()) + rb"(?:/|(?=[? ]))")
 
     def remove(self, request_line: bytes) -> bytes:
-        """Return the first line of a request without the base path."""
+        """Return a request line without the base path."""
         if not self.path:
             return request_line
         return self._in_request_line.sub(rb"\1/", request_line, count=1)
@@ -152,9 +153,9 @@ class BasePath:
                 headers.setRawHeaders(name, [is_path.sub(base, value) for value in values])
 
     def add_to_page(self, markup: bytes) -> bytes:
-        """Return markup of a page with the base path in front of the path of each link and form.
+        """Return the markup of a page with the base path in front of the paths of links and forms.
 
-        :param markup: whole tags, as Twisted writes them.
+        :param markup: a part that contains only whole tags, in Twisted's serialization.
         """
         return _START_TAG.sub(lambda tag: _LINK.sub(self.path.encode(), tag[0]), markup)
 

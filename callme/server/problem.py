@@ -1,4 +1,4 @@
-"""Error responses: problem details for HTTP APIs (RFC 9457), and their one writer."""
+"""Error responses: problem details for HTTP APIs (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CALENDAR_TYPE = b"text/calendar"
 NDJSON_TYPE = b"application/x-ndjson"
 PROBLEM_TYPE = b"application/problem+json"
 _PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
-"""Phrases of RFC 9110 for which Python before 3.13 has those of older specifications."""
+"""Reason phrases of RFC 9110 that differ in Python before 3.13."""
 NO_STORE = ("Cache-Control", "no-store")
-"""Header of every response that sets no other: a cache would respond with an earlier state (RFC
+"""Default ``Cache-Control`` header: without it, a cache could respond with an outdated state (RFC
 9111, section 4.2.2)."""
 FIXED_HEADERS = (
-    # Twisted's own would reveal its version.
+    # Twisted's default would reveal its version.
     b"Server: callme\r\n"
-    # A web page of another site can neither read a response nor load it as a script or an image.
+    # Browsers must not load a response as a script or an image of a web page.
     b"X-Content-Type-Options: nosniff\r\n"
     b"Cross-Origin-Resource-Policy: same-origin\r\n"
 )
@@ -37,19 +37,19 @@ FIXED_HEADERS = (
 _NAMED_ERRORS = 3
 """Number of errors in an input that the sentence for people names."""
 RETRY_LATER = {"Retry-After": "2"}
-"""Header of a problem that is over soon: the client may repeat the request after 2 s."""
+"""Header of a temporary problem: the client may repeat the request after 2 s."""
 
 
 @frozen
 class Problem(Exception):
-    """An error response; a handler raises it.
+    """Error response, which a handler raises.
 
     :ivar status: the HTTP status.
     :ivar detail: one sentence for a person.
-    :ivar errors: every error found in the input.
+    :ivar errors: all errors in the input.
     :ivar headers: additional headers of the response.
     :ivar extensions: additional members of the problem details (RFC 9457, section 3.2).
-    :ivar refusal: the reason to count, where the request is refused before any other work.
+    :ivar refusal: the reason to count, if the request is refused before any other work.
     """
 
     status: int
@@ -119,16 +119,14 @@ def _reason(status: int) -> bytes:
 
 
 def set_head(request: IRequest, status: int, headers: Mapping[str, str]) -> None:
-    """Set the status and the headers of a response; names and values are ASCII."""
+    """Set the status and the headers of a response; names and values must be ASCII."""
     request.setResponseCode(status, _reason(status))
     for name, value in headers.items():
         request.responseHeaders.setRawHeaders(name, [value])
 
 
 def raw_response(problem: Problem, *, with_body: bool) -> bytes:
-    """Return a whole response as bytes, for a connection whose request is not complete.
-
-    It announces that the connection is closed after it.
+    """Return the bytes of a response to an incomplete request, with ``Connection: close``.
 
     :param with_body: false for the response to a HEAD request.
     """
@@ -141,7 +139,7 @@ def raw_response(problem: Problem, *, with_body: bool) -> bytes:
 
 
 def fixed_headers() -> bytes:
-    """Return the lines of the headers that every response has now."""
+    """Return the current header lines of every response, including ``Date``."""
     return _with_date(int(time.time()))
 
 
@@ -152,6 +150,6 @@ def _with_date(now: int) -> bytes:
 
 
 def encode(members: object, pretty: bool = False) -> bytes:
-    """Return JSON in UTF-8 that ends with a line feed, so that a terminal shows it well."""
+    """Return JSON in UTF-8 that ends with a line feed, for terminals."""
     text = json.dumps(members, ensure_ascii=False, indent=2) if pretty else encode_compact(members)
     return text.encode("utf-8") + b"\n"

@@ -1,4 +1,4 @@
-"""The record of refused requests: a count for each reason, and a log line now and then."""
+"""The record of refused requests: counts by reason, and summaries in the log."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from twisted.web.iweb import IRequest
 log = Logger(namespace="callme")
 
 LOG_SECONDS = 5.0
-"""Minimum interval between two log lines."""
+"""Minimum interval between two log lines, in seconds."""
 MAX_SOURCES = 1000
-"""Maximum number of pairs of reason and peer that are counted between two log lines."""
+"""Maximum number of distinct pairs of reason and peer between two log lines."""
 LISTED_SOURCES = 5
-"""Number of pairs that a log line names."""
+"""Number of pairs in a log line."""
 LOCAL_PEER = "a local socket"
 _OTHERS = "other peers"
 
 
 class Refusal(Enum):
-    """The reason why a request is refused before any other work."""
+    """Reason for refusing a request before any other work."""
 
     TOKEN_MISSING = "token_missing"  # noqa: S105
     TOKEN_WRONG = "token_wrong"  # noqa: S105
@@ -39,21 +39,21 @@ class Refusal(Enum):
 
 
 def mark_refused(request: IRequest, reason: Refusal) -> None:
-    """Have a request counted as refused when its response is written."""
+    """Mark a request as refused, so that it is counted when its response is written."""
     cast(Any, request).refusal = reason
 
 
 def peer_name(address: object) -> str:
-    """Return the name of a client's address for the log: its IP address, if it has one."""
+    """Return the address of a client for the log: its IP address, if it has one."""
     return getattr(address, "host", None) or LOCAL_PEER
 
 
 @define(eq=False)
 class Refusals:
-    """The record of refused requests, with bounded memory.
+    """Record of refused requests, with bounded memory.
 
-    :param clock: times the log lines.
-    :param count: is called with the reason of each refusal, for the metrics.
+    :param clock: schedules the log lines.
+    :param count: called with the reason of each refusal, for the metrics.
     """
 
     _clock: IReactorTime
@@ -75,7 +75,7 @@ class Refusals:
             self._timer = self._clock.callLater(LOG_SECONDS, self.flush)
 
     def flush(self) -> None:
-        """Log the refusals since the last log line, if there are any."""
+        """Log the refusals since the last log line, if any."""
         if self._timer is None:
             return
         if self._timer.active():

@@ -1,4 +1,4 @@
-"""Routing: the root resource, and that of the API's Klein app, which calls its handlers."""
+"""Routing: the root resource, and the resource of a Klein app, which calls its handlers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _RULE = re.compile(r"/[^/<]*(?:/<path:path>)?")
 
 
 class RootResource(Resource):
-    """The resource of every path.
+    """Resource of every path.
 
-    The path alone decides, except for ``/``: clients that accept HTML get the web UI, and all
-    others get the API.
+    The path determines whether the API or the web UI responds, except for ``/``: clients that
+    accept HTML get the web UI, and all others get the API.
     """
 
     isLeaf = True
@@ -52,8 +52,8 @@ class RootResource(Resource):
 
 
 def _prepare_for_klein(request: Request) -> None:
-    """Set what the resource that Klein makes reads of a request, as Twisted does."""
-    # Klein encodes the host, which fails for some malicious ones.
+    """Set the attributes of a request that Klein's resource reads, as Twisted does."""
+    # Klein encodes the host, which fails for some malicious hosts.
     cast(AuthorizedRequest, request).authority = request.getHeader(b"host") or b""
     request.requestHeaders.setRawHeaders(b"host", [b"callme"])
     request.prepath = []
@@ -61,15 +61,15 @@ def _prepare_for_klein(request: Request) -> None:
 
 
 class AppResource(Resource):
-    """The resource of all paths of a Klein app.
+    """Resource of all paths of a Klein app.
 
-    For each request, the resource that Klein makes binds its URL map, parses the URL and adapts the
-    request. No handler here uses the results, and they take half of the time of a short response.
+    For each request, Klein's own resource binds its URL map, parses the URL and adapts the request.
+    No handler here uses the results, which take half of the time of a short response.
 
     :param app: the app; its handlers return bytes, or coroutines or Deferreds of bytes. Each rule
         is a segment, or a segment and ``<path:path>``.
-    :param on_error: returns the response to a request that failed, in the place of Klein's error
-        handlers: it sets the head and returns the body.
+    :param on_error: sets the head of the response to a failed request, and returns its body; it
+        replaces Klein's error handlers.
     """
 
     isLeaf = True
@@ -79,17 +79,17 @@ class AppResource(Resource):
         assert all(_RULE.fullmatch(rule.rule) for rule in app.url_map.iter_rules())
         self._app = app
         self._on_error = on_error
-        # No rule depends on the host.
+        # The name of the host is irrelevant: no rule depends on it.
         self._urls = app.url_map.bind("callme")
         self._matches: dict[tuple[str, str, str], str] = {}
 
     def render(self, request: Request) -> int:
-        """Respond to a request: at once, or later where the handler waits.
+        """Respond to a request, at once or when its handler completes.
 
-        A handler that waits is cancelled when its client hangs up.
+        A pending handler is cancelled when its client disconnects.
         """
         try:
-            # The site rejects what is not UTF-8.
+            # The site has rejected paths that are not UTF-8.
             path = unquote_to_bytes(request.path).decode("utf-8")
             endpoint, arguments = self._match(path, request.method.decode("latin-1"))
             result: Any = self._app.execute_endpoint(endpoint, request, **arguments)
@@ -104,10 +104,10 @@ class AppResource(Resource):
     def _match(self, path: str, method: str) -> tuple[str, Mapping[str, str]]:
         """Return the endpoint of a path, and its arguments.
 
-        The first match of a segment and a method is remembered: what follows the segment makes
-        no difference, but for whether anything does.
+        The match of a first segment and a method is cached, because it depends on the rest of the
+        path only by its presence.
 
-        :raises HTTPException: when there is none.
+        :raises HTTPException: when no rule matches.
         """
         segment, slash, rest = path[1:].partition("/")
         shape = (method, segment, "/*" if rest else slash)
@@ -145,7 +145,7 @@ def _respond(request: Request, body: bytes) -> None:
 
 
 class AnyPathConverter(PathConverter):
-    """The rest of a path, line feeds included, which werkzeug's own converter rejects."""
+    """Converter of the rest of a path, including line feeds, which werkzeug's converter rejects."""
 
     regex = r"[\s\S]+?"
     part_isolating = False

@@ -29,9 +29,9 @@ from .refusals import LOCAL_PEER, Refusal, Refusals, peer_name
 log = Logger(namespace="callme")
 
 MAX_BUFFERED_BYTES = 128 * 1024 * 1024
-"""Maximum number of bytes of bodies and responses buffered for all clients together."""
+"""Maximum size of the bodies and responses buffered for all clients together, in bytes."""
 SWEEP_SECONDS = 1
-"""Interval at which the deadlines of all connections are checked."""
+"""Interval in seconds at which the deadlines of all connections are checked."""
 METHODS = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
 """All methods that the server knows, as the value of an ``Allow`` header."""
 _NO_STORE = (NO_STORE[0].encode(), [NO_STORE[1].encode()])
@@ -40,11 +40,11 @@ _REQUEST_ID = b"x-request-id"
 _RANDOM = Random()  # noqa: S311
 _VALID_ID = re.compile(rb"[!-~]{1,128}")
 FULL_LOG_SECONDS = 60.0
-"""Minimum interval between two log lines about too many clients."""
+"""Minimum interval in seconds between two log lines about too many clients."""
 
 
 class BoundedRequest(AuthorizedRequest):
-    """A request whose body is bounded and stays in memory.
+    """Request whose body is bounded and stays in memory.
 
     :ivar problem: the error to respond with instead of processing the request.
     """
@@ -52,7 +52,7 @@ class BoundedRequest(AuthorizedRequest):
     channel: BoundedChannel
     problem: Problem | None = None
     _too_large = False
-    # The beginning of a tag whose end is not written yet.
+    # The beginning of an incomplete tag.
     _partial_tag = b""
 
     @property
@@ -74,14 +74,14 @@ class BoundedRequest(AuthorizedRequest):
         return peer or LOCAL_PEER
 
     def gotLength(self, length: int | None) -> None:
-        # Twisted would write a long or chunked body to a file, on the reactor's thread.
+        # Twisted would write a long or chunked body to a file, which blocks the reactor's thread.
         self.discard_body()
         self._too_large = length is not None and length > self.channel.max_body
 
     def handleContentChunk(self, data: bytes) -> None:
         size = self._body.tell() + len(data)
-        # A body that is too large is still read until the deadline, though not buffered: a client
-        # that is cut off while it sends would never read the response.
+        # A body that is too large is read until the deadline, but not buffered: a client that is
+        # disconnected while it sends would never read the response.
         if self._too_large or size > self.channel.max_body:
             self._too_large = True
             self.discard_body()
@@ -90,7 +90,7 @@ class BoundedRequest(AuthorizedRequest):
             self._body.write(data)
 
     def discard_body(self) -> None:
-        """Discard what was received of the body."""
+        """Discard the received part of the body."""
         self.content = self._body = BytesIO()
 
     def write(self, data: bytes) -> None:
@@ -105,7 +105,7 @@ class BoundedRequest(AuthorizedRequest):
         return kind.startswith(b"text/html")
 
     def _with_base_path(self, data: bytes) -> bytes:
-        """Return the next part of a page with the base path in its links, up to the last tag."""
+        """Return the next part of a page, up to its last tag, with the base path in its links."""
         data = self._partial_tag + data
         begun = data.find(b"<", data.rfind(b">") + 1)
         end = len(data) if begun < 0 else begun
@@ -134,7 +134,7 @@ class BoundedRequest(AuthorizedRequest):
             self.uri = b"/" + self.uri.split(b"/", 3)[3] if self.uri.count(b"/") > 2 else b"/"
             self.path = self.uri.partition(b"?")[0]
         if self.path == b"*" and self.method == b"OPTIONS":
-            # The server in general is meant (RFC 9110, section 9.3.7).
+            # "OPTIONS *" refers to the server in general (RFC 9110, section 9.3.7).
             set_head(self, 204, {"Allow": METHODS})
             self.finish()
             return
@@ -149,7 +149,7 @@ class BoundedRequest(AuthorizedRequest):
         self._render()
 
     def _render(self) -> None:
-        """Have the site's resource respond, as Twisted does, which would reveal its version."""
+        """Render the site's resource, as Twisted does, but without revealing Twisted's version."""
         self.site = self.channel.site
         try:
             self.render(self.site.resource)
@@ -157,9 +157,9 @@ class BoundedRequest(AuthorizedRequest):
             self.processingFailed(Failure())
 
     def _has_ambiguous_framing(self) -> bool:
-        # Twisted takes the coding "identity", which HTTP/1.1 no longer has, for no coding at
-        # all; it rejects all others. A proxy may disagree on where the body ends, and take part
-        # of it for another request (request smuggling: RFC 9112, sections 6.1 and 11.2).
+        # Twisted ignores the coding "identity", which HTTP/1.1 no longer defines, and rejects all
+        # other codings. A proxy may disagree on the end of the body, and treat a part of it as
+        # another request (request smuggling: RFC 9112, sections 6.1 and 11.2).
         codings = self.requestHeaders.getRawHeaders(b"transfer-encoding", [])
         return any(coding.strip().lower() != b"chunked" for coding in codings)
 
@@ -174,9 +174,9 @@ class BoundedRequest(AuthorizedRequest):
 
 
 class RejectedConnection(Protocol):
-    """A connection beyond the limit, which is closed as soon as it is made.
+    """Connection beyond the limit, which is closed at once.
 
-    A factory could return ``None`` instead. But Twisted's TLS wrapper takes that for a protocol,
+    A factory could return ``None`` instead, but Twisted's TLS wrapper treats that as a protocol,
     fails, and leaves the connection open indefinitely.
     """
 
@@ -185,23 +185,23 @@ class RejectedConnection(Protocol):
 
 
 class BoundedSite(Site):
-    """A site with limits on its connections, which closes them in good order.
+    """Site with limits on its connections, and an orderly shutdown.
 
     :param gate: authorizes requests; by default only local clients are accepted.
     :param max_connections: the maximum number of open connections.
-    :param headroom: how many more may be open while evicted ones are being closed.
+    :param headroom: the number of further connections while evicted ones are being closed.
     :param max_buffered_bytes: the maximum size of the bodies and responses buffered for all
         connections together, in bytes.
-    :ivar idle_seconds: the time limit for an open connection without a request.
-    :param count_refusal: is called with the reason when a request is refused.
+    :param count_refusal: called with the reason when a request is refused.
+    :ivar idle_seconds: the time limit for an idle connection.
     :ivar refusals: the record of refused requests.
     :ivar registry: the open connections.
-    :ivar buffers: the bytes buffered for them.
+    :ivar buffers: the bytes buffered for the open connections.
     :ivar closing: whether every connection closes after its current response.
-    :ivar base_path: the path in front of all paths; it is set before the site listens.
+    :ivar base_path: the path in front of all paths; it must be set before the site listens.
     """
 
-    # Twisted's annotation is the type of its own default; it accepts any HTTPChannel.
+    # Twisted's annotation is too narrow: any HTTPChannel is accepted.
     protocol = BoundedChannel  # type: ignore[assignment]
     noisy = False
     requestFactory = BoundedRequest
@@ -219,7 +219,7 @@ class BoundedSite(Site):
         idle_seconds: int = IDLE_SECONDS,
         count_refusal: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
-        # A timeout would set a timer for each connection: see BoundedChannel.
+        # Timeouts are disabled here, because BoundedChannel has deadlines without timers.
         super().__init__(resource, timeout=None, reactor=clock, parsePOSTFormSubmission=False)
         self.clock: IReactorTime = clock
         self.idle_seconds = idle_seconds
@@ -236,9 +236,9 @@ class BoundedSite(Site):
         self._closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return a protocol for a new connection; at the limit, evict another for it.
+        """Return the protocol of a new connection; at the limit, evict another connection.
 
-        If none may be evicted, the connection is surplus: see :class:`BoundedChannel`.
+        If none may be evicted, the new connection is surplus: see :class:`BoundedChannel`.
         """
         is_surplus = self.registry.full and not self._make_room()
         if is_surplus and self.registry.exhausted:
@@ -249,7 +249,7 @@ class BoundedSite(Site):
         return protocol
 
     def _make_room(self) -> bool:
-        """Evict a connection; return whether there is room for another one within the limit."""
+        """Evict a connection; return whether the new connection is within the limit."""
         self._log_full()
         evicted = self.registry.pop_evictable(self.clock.seconds(), BoundedChannel.has_unread)
         if evicted is not None:
@@ -285,7 +285,7 @@ class BoundedSite(Site):
                 closed.callback(None)
 
     def shed_load(self) -> None:
-        """Shed the largest incomplete bodies and unread responses until within the budget."""
+        """Shed the largest incomplete bodies and unread responses until the budget suffices."""
         while self.buffers.exceeded:
             largest = self.buffers.largest(lambda channel: channel.sheddable)
             if largest is None:
@@ -293,7 +293,7 @@ class BoundedSite(Site):
             largest.shed()
 
     def _sweep(self) -> Deferred[None]:
-        # After a pause of the process, requests that have arrived are read before they are late.
+        # After a suspension of the process, data that has arrived is read before deadlines apply.
         return deferLater(self.clock, 0, self._check_deadlines)
 
     def _check_deadlines(self) -> None:
@@ -302,10 +302,10 @@ class BoundedSite(Site):
             channel.check_deadline(now)
 
     def log(self, request: HttpRequest) -> None:
-        """Log nothing: there is no access log; attempts are logged and stored with their tasks."""
+        """Do nothing: there is no access log; attempts are logged, and stored with their tasks."""
 
     def close(self) -> Deferred[None]:
-        """Close every connection, each after its current response."""
+        """Close each connection after its current response."""
         self.closing = True
         self.refusals.flush()
         closed: Deferred[None] = Deferred()

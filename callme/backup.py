@@ -1,7 +1,6 @@
 """The command that backs up a SQLite file: ``python -m callme.backup FILE``.
 
-A daemon may use the database during the copy. The copy is one consistent state of it, and has no
-free pages.
+A daemon may use the database during the copy. The copy is a consistent snapshot without free pages.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _MEGABYTE = 1_000_000
 
 @define
 class Progress:
-    """A progress bar on a terminal; nothing is written to any other stream."""
+    """Progress bar, which is displayed only on a terminal."""
 
     _stream: TextIO
     _displayed_at: float = field(default=0.0, init=False)
@@ -34,8 +33,8 @@ class Progress:
     def display(self, done: int, total: int) -> None:
         """Display the bar, at most ten times a second.
 
-        :param done: the bytes copied so far.
-        :param total: the bytes that are expected.
+        :param done: the number of bytes copied so far.
+        :param total: the expected number of bytes.
         """
         is_done = done >= total
         if not self._stream.isatty():
@@ -56,7 +55,7 @@ class Progress:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; on an error, exit with status 1 and one line."""
+    """Run the command; on an error, print one line and exit with status 1."""
     parser = argparse.ArgumentParser(
         prog="python -m callme.backup",
         description="Copy callme's SQLite file into the new file FILE, which only its owner can "

@@ -1,7 +1,7 @@
-"""Configuration: one table of options, read from the command line and the environment.
+"""Configuration: the table of options, which the command line and the environment set.
 
-The fields of :class:`Settings` are the table. ``twistd callme --help``, the names of the
-environment variables, the checks of values, and the table in docs/operations.md come from it.
+The fields of :class:`Settings` are the table. It is the source of ``twistd callme --help``, the
+environment variables, the checks of values, and the table in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NO_OPTION = re.compile(r"CALLME_(?:URL|TOKEN|(?:.*_)?SERVICE_(?:HOST|PORT.*)|PO
 _NO_REACTOR = object()
 
 
-# Parsers of values: each raises InvalidValue with what is expected.
+# Parsers of values, which raise InvalidValue with the expectation
 
 
 def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
@@ -83,7 +83,7 @@ def _parse_endpoint(text: str) -> str:
             raise InvalidValue(f"expected a port number of at most {_MAX_PORT}")
         return f"tcp:{int(text)}:interface=127.0.0.1"
     try:
-        # The description is only parsed: nothing listens yet.
+        # This only parses the description; the daemon does not listen yet.
         serverFromString(_NO_REACTOR, text)
     except Exception as error:
         raise InvalidValue(
@@ -101,14 +101,14 @@ def _parse_node(text: str) -> str:
 
 @frozen(kw_only=True)
 class Option:
-    """An option with a value: one entry of the table.
+    """Option with a value: one entry of the table.
 
-    :ivar name: its name on the command line, without hyphens in front; set by :data:`OPTIONS`.
-    :ivar short: its name of one letter.
+    :ivar name: the name on the command line, without hyphens in front; set by :data:`OPTIONS`.
+    :ivar short: the name of one letter.
     :ivar parse: returns the value of a text.
-    :ivar default: the text of the default; ``None`` when there is no default.
-    :ivar default_help: the default, for people, if it is not ``default``.
-    :ivar text: the meaning, in Markdown: a sentence without its capital and its full stop.
+    :ivar default: the text of the default; ``None`` without a default.
+    :ivar default_help: the description of the default, if it differs from ``default``.
+    :ivar text: the meaning in Markdown: a sentence without initial capital and full stop.
     """
 
     name: str = ""
@@ -120,11 +120,11 @@ class Option:
 
     @property
     def variable(self) -> str:
-        """The name of the environment variable."""
+        """Name of the environment variable."""
         return f"CALLME_{self.name.upper().replace('-', '_')}"
 
     def default_value(self) -> Any:
-        """Return the value for when none is given."""
+        """Return the value that applies by default."""
         return None if self.default is None else self.parse(self.default)
 
     def usage(self) -> str:
@@ -136,17 +136,17 @@ class Option:
         return f"{text} [default: {default}]" if default else text
 
     def source(self, given: Mapping[str, Any]) -> str:
-        """Return the name that a value was given by: that of the option or of the variable.
+        """Return the source of a value: the name of the option or of the variable.
 
-        :param given: the command line, by name.
+        :param given: the command line by name of the option.
         """
         return f"--{self.name}" if given.get(self.name) else self.variable
 
     def read(self, given: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
-        """Return the value: from the command line, else the environment, else the default.
+        """Return the value from the command line, the environment, or the default, in this order.
 
         :raises UsageError: when a value is not valid; the text contains the name of the option
-            or the variable, the value, and what is expected.
+            or the variable, the value, and the expectation.
         """
         if (text := given.get(self.name)) is not None:
             return self._parse(f"--{self.name}", text)
@@ -158,26 +158,26 @@ class Option:
         try:
             return self.parse(text)
         except InvalidValue as error:
-            # A URL may contain a password.
+            # The error omits most of a URL, because it may contain a password.
             scheme, separator, _ = text.partition("://")
             value = f"{scheme}://..." if separator else repr(text)
             raise usage.UsageError(f"{source} is {value}: {error}") from None
 
 
 class Flag(Option):
-    """An option without a value; its variable is 1 or 0."""
+    """Option without a value, whose variable is 1 or 0."""
 
     def default_value(self) -> bool:
         return False
 
     def read(self, given: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
-        # The variable is checked even when the flag is given.
+        # The variable is checked even if the flag is on the command line.
         variable: bool = self._parse(self.variable, environ.get(self.variable, ""))
         return bool(given.get(self.name)) or variable
 
 
 class ListOption(Option):
-    """An option that may be repeated; its variable separates values by spaces or commas."""
+    """Option that may be repeated, whose variable separates values by spaces or commas."""
 
     def default_value(self) -> tuple[Any, ...]:
         return ()
@@ -197,12 +197,12 @@ def _field(kind: type[Option], **entry: Any) -> Any:
 
 @frozen(kw_only=True)
 class Settings:
-    """The settings of a daemon: one field for each option.
+    """Settings of a daemon: one field for each option.
 
     :ivar port: a Twisted endpoint description.
     :ivar database: the path of a SQLite file, or the URL of a PostgreSQL database.
-    :ivar retention: in days; 0 keeps finished tasks indefinitely.
-    :ivar node: the daemon's name; empty for its host and process id.
+    :ivar retention: the retention of finished tasks in days; 0 stands for indefinitely.
+    :ivar node: the daemon's name; empty for the name of the host and the process id.
     """
 
     port: str = _field(
@@ -347,7 +347,7 @@ class Settings:
     )
     on_failure: str | None = _field(
         Option,
-        # The addresses that it may have depend on other options: see postOptions.
+        # postOptions checks the URL, because its permitted addresses depend on other options.
         parse=str,
         text="the URL to notify of the failure of each task that has no `on_failure` of its own: "
         "see [notifications](api.md#notifications)",
@@ -364,7 +364,7 @@ class Settings:
 
     @property
     def networks(self) -> AddressPolicy:
-        """The networks that callbacks may reach."""
+        """Policy about the addresses that callbacks may reach."""
         return AddressPolicy(
             allowed=self.allow_network, denied=self.deny_network, public_only=self.public_only
         )
@@ -376,18 +376,19 @@ OPTIONS: Mapping[str, Option] = {
     )
     for attribute in attrs.fields(Settings)
 }
-"""All options, by the name of their field in :class:`Settings`."""
+"""All options by the name of their field in :class:`Settings`."""
 _FLAGS = [option for option in OPTIONS.values() if isinstance(option, Flag)]
 _LISTS = [option for option in OPTIONS.values() if isinstance(option, ListOption)]
 _VALUES = [option for option in OPTIONS.values() if option not in _FLAGS + _LISTS]
 
 
 class Options(usage.Options):
-    """The command line of ``twistd callme``.
+    """Command line of ``twistd callme``.
 
-    An invalid one ends the program with a single line; Twisted would print the usage above it.
+    An invalid command line ends the program with a single line, without the usage that Twisted
+    would print above it.
 
-    :ivar settings: the result, once the options are parsed.
+    :ivar settings: the settings, after parsing.
     """
 
     synopsis = "[callme options]"
@@ -401,7 +402,7 @@ class Options(usage.Options):
     ]
     optFlags: ClassVar = [[option.name, option.short, option.usage()] for option in _FLAGS]
     compData: ClassVar = usage.Completions(
-        # By default Twisted completes file names for every option with a value.
+        # By default, Twisted completes file names for every option with a value.
         optActions={
             option.name: usage.CompleteFiles()
             if option.parse in (_parse_path, _parse_database)
@@ -410,7 +411,7 @@ class Options(usage.Options):
         },
         multiUse=[option.name for option in _LISTS],
     )
-    """Completion by zsh."""
+    """Completion for zsh."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__()
@@ -434,7 +435,7 @@ class Options(usage.Options):
             raise usage.UsageError(f"{arguments[0]!r} is not an option; see twistd callme --help")
 
     def _check_environment(self) -> None:
-        """Refuse a variable that is no option, so that a typo does not become a default."""
+        """Refuse unknown variables, so that a misspelt one does not silently mean the default."""
         known = {option.variable for option in OPTIONS.values()}
         for name in sorted(self._environ):
             if name.startswith("CALLME_") and name not in known and not _NO_OPTION.match(name):
@@ -447,7 +448,7 @@ class Options(usage.Options):
                 raise usage.UsageError(f"{name} in the environment is not an option: {advice}")
 
     def _check_on_failure(self, settings: Settings, given: Mapping[str, Any]) -> None:
-        """Refuse a URL that callme may not call."""
+        """Refuse a URL that callme must not call."""
         parse = partial(parse_callback, networks=settings.networks)
         attrs.evolve(OPTIONS["on_failure"], parse=parse).read(given, self._environ)
 
@@ -468,7 +469,7 @@ class Options(usage.Options):
 
 
 def _appender(option: Option) -> Callable[[Options, str], None]:
-    """Return the method by which Twisted adds a value to an option that may be repeated."""
+    """Return the method with which Twisted adds a value to a repeatable option."""
 
     def append(self: Options, value: str) -> None:
         self._lists.setdefault(option.name, []).append(value)

@@ -1,4 +1,4 @@
-"""Errors in the input of a client or an operator, and the quoting of values in their texts."""
+"""Errors in the input of a client or an operator, and quotations of values for their texts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from attrs import frozen
 
 @frozen
 class FieldError:
-    """One error in an input.
+    """Error in an input.
 
-    :ivar pointer: its place: a JSON Pointer into the body (RFC 6901, ``/retry_delay/1``), or the
+    :ivar pointer: the place: a JSON Pointer into the body (RFC 6901, ``/retry_delay/1``), or the
         name of a query parameter or path segment.
-    :ivar detail: one sentence for a person: the value and what was expected.
+    :ivar detail: one sentence for a person, with the value and the expectation.
     """
 
     pointer: str
@@ -22,9 +22,9 @@ class FieldError:
 
 
 class Invalid(Exception):
-    """An input that callme cannot accept, with all errors in it.
+    """The input is invalid.
 
-    :ivar errors: the errors in the order in which they were found; never empty.
+    :ivar errors: all errors in the order in which they were found; never empty.
     """
 
     def __init__(self, errors: Iterable[FieldError]) -> None:
@@ -33,9 +33,9 @@ class Invalid(Exception):
 
 
 class InvalidValue(ValueError):
-    """A single value that callme cannot accept; the text names what was expected.
+    """A single value is invalid; the text contains the expectation.
 
-    :ivar at: the place inside the value, as the rest of a JSON Pointer (``/1``); empty for the
+    :ivar at: the place inside the value, as the end of a JSON Pointer (``/1``); empty for the
         value itself.
     """
 
@@ -44,7 +44,7 @@ class InvalidValue(ValueError):
         self.at = at
 
     def located(self, pointer: str) -> tuple[FieldError, ...]:
-        """Return what is wrong, with the place of the value before its own.
+        """Return the errors with their full JSON Pointers.
 
         :param pointer: the place of the value.
         """
@@ -52,9 +52,9 @@ class InvalidValue(ValueError):
 
 
 class InvalidMembers(InvalidValue):
-    """A value of which several members cannot be accepted; the text is that of the first one.
+    """Several members of a value are invalid; the text is that of the first error.
 
-    :param errors: an error for each of them; never empty.
+    :param errors: an error for each invalid member; never empty.
     """
 
     def __init__(self, errors: Iterable[InvalidValue]) -> None:
@@ -62,16 +62,16 @@ class InvalidMembers(InvalidValue):
         super().__init__(str(self._errors[0]), self._errors[0].at)
 
     def located(self, pointer: str) -> tuple[FieldError, ...]:
-        """Return what is wrong with each member."""
+        """Return the errors in all members with their full JSON Pointers."""
         return tuple(FieldError(pointer + error.at, str(error)) for error in self._errors)
 
 
 def quoted(value: object, limit: int = 80, tail: int = 1) -> str:
     """Return a value for the text of an error: as JSON, in ASCII, of at most ``limit`` characters.
 
-    The content of an object or a list is left out: it may be a secret in the wrong place.
+    The content of an object or a list is omitted, because it may be a misplaced secret.
 
-    :param tail: the number of characters at the end that remain of a longer value.
+    :param tail: the number of characters at the end of a longer value that are not omitted.
     """
     if isinstance(value, (dict, list)):
         return json_type(value)
@@ -80,7 +80,7 @@ def quoted(value: object, limit: int = 80, tail: int = 1) -> str:
 
 
 def json_type(value: object) -> str:
-    """Return the JSON type of a value, for errors that must not repeat the value itself."""
+    """Return the JSON type of a value, for errors that must not quote the value."""
     return _JSON_TYPES.get(type(value), "a value of an unknown type")
 
 

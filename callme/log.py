@@ -13,16 +13,16 @@ from twisted.python.failure import Failure
 from .core.times import rfc3339, to_ms
 
 _TWISTED = ("format", "isError", "message", "printed", "system", "text", "time")
-"""Members of an event that Twisted adds for its old log."""
+"""Keys that Twisted adds to events for its legacy log."""
 
 
 def json_lines(file: TextIO | None = None) -> ILogObserver:
-    """Return an observer that writes each event as one JSON object a line.
+    """Return an observer that writes each event as a JSON object on one line.
 
-    Its members are ``time`` (RFC 3339, UTC), ``level``, ``logger`` and ``message``; ``traceback``
-    for an unexpected error; and the values in the message under their own names.
+    The members are ``time`` (RFC 3339, UTC), ``level``, ``logger`` and ``message``, ``traceback``
+    for an unexpected error, and the values in the message under their own names.
 
-    :param file: the standard output by default.
+    :param file: the destination; the standard output by default.
     """
     return FileLogObserver(file or sys.stdout, _encode)
 
@@ -46,7 +46,7 @@ def _encode(event: LogEvent) -> str:
 
 
 def _unquoted(value: Any) -> Any:
-    """Return a value of a message without the quotation marks that the message has around it."""
+    """Return a value of a message without the quotation marks around it."""
     if isinstance(value, str) and value.startswith('"') and value.endswith('"'):
         with contextlib.suppress(ValueError):
             return json.loads(value)

@@ -1,7 +1,7 @@
 """The command that moves all tasks to another store: ``python -m callme.move FROM TO``.
 
-Each is the path of a SQLite file or ``postgresql://user@host/database``. No daemon may run on
-either during the move. A move that was interrupted resumes when it is run again.
+``FROM`` and ``TO`` are each the path of a SQLite file or ``postgresql://user@host/database``. No
+daemon may use either during the move. An interrupted move resumes when the command runs again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BAR_WIDTH = 30
 
 
 class CannotMove(Exception):
-    """A move that is not possible; the text is one line that gives the reason."""
+    """The move is not possible; the text is the reason, in one line."""
 
 
 def open_endpoint(database: str, *, must_exist: bool) -> TransferEndpoint:
@@ -43,7 +43,7 @@ def open_endpoint(database: str, *, must_exist: bool) -> TransferEndpoint:
     if not is_url(database):
         return SqliteEndpoint(Path(database), must_exist)
     try:
-        # psycopg is an optional dependency, needed for PostgreSQL only.
+        # psycopg is an optional dependency for PostgreSQL.
         from .store.postgresql.transfer import PostgresqlEndpoint  # noqa: PLC0415
     except ImportError as error:
         raise CannotOpen(
@@ -54,7 +54,7 @@ def open_endpoint(database: str, *, must_exist: bool) -> TransferEndpoint:
 
 @define
 class Progress:
-    """A progress bar on a terminal; nothing is written to any other stream."""
+    """Progress bar, which is displayed only on a terminal."""
 
     _total: int
     _stream: TextIO
@@ -85,10 +85,10 @@ def move(
 ) -> tuple[Counts, Counts]:
     """Copy all tasks that the target does not have yet, and the rows of the other tables.
 
-    :return: the final counts of both.
+    :return: the final counts of the source and the target.
 
     :raises CannotMove: when the target contains tasks that the source does not.
-    :raises CannotOpen: when a daemon started on one of them during the move.
+    :raises CannotOpen: when a daemon has started to use one of them during the move.
     """
     counts = source.count_rows()
     done = _copied_before(source, target)
@@ -109,18 +109,18 @@ def move(
             text = " ".join(str(error).split())
             raise CannotMove(f"the rows of {name} cannot be copied: {text}") from error
     target.finalize()
-    # A daemon that was suspended or cut off from its database may have resumed.
+    # A daemon that was suspended, or disconnected from its database, may have resumed.
     for endpoint in (source, target):
         endpoint.ensure_no_daemon()
     return counts, target.count_rows()
 
 
 def _explain(source: TransferEndpoint, after: int, to: int, error: Exception) -> None:
-    """Explain an error by a damaged task, which another database may be unable to store.
+    """Explain an error by a damaged task, which the target may be unable to store.
 
-    :param after: the task_id after which the tasks begin that were copied.
-    :param to: the last task_id of these.
-    :raises CannotMove: if there is such a task.
+    :param after: the task_id before the failed chunk.
+    :param to: the last task_id of the chunk.
+    :raises CannotMove: if the chunk contains a damaged task.
     """
     while after < to:
         examined = source.find_damaged(after, _EXAMINED_AT_ONCE)
@@ -137,11 +137,11 @@ def _explain(source: TransferEndpoint, after: int, to: int, error: Exception) ->
 
 
 def _copied_before(source: TransferEndpoint, target: TransferEndpoint) -> int:
-    """Return the number of the last task that an earlier run copied; 0 without one."""
+    """Return the task_id of the last task that an earlier run copied; 0 without an earlier run."""
     last = target.last()
     tasks = source.tasks(0, last), target.tasks(0, last)
     attempts = source.attempts(0, last), target.attempts(0, last)
-    # Every row is compared, because a daemon may have changed either since.
+    # Every row is compared, because a daemon may have changed either database since.
     if last and not (_same(*tasks) and _same(*attempts)):
         raise CannotMove(
             f"{target.name} contains other tasks than {source.name}, or other versions of "
@@ -151,13 +151,13 @@ def _copied_before(source: TransferEndpoint, target: TransferEndpoint) -> int:
 
 
 def _same(source: Iterator[Row], target: Iterator[Row]) -> bool:
-    """Return whether two databases contain the same rows, as far as PostgreSQL can store them."""
+    """Return whether two databases contain the same rows, except for NUL in text."""
     pairs = zip_longest(source, target, fillvalue=())
     return all(row == copy or _without_nul(row) == _without_nul(copy) for row, copy in pairs)
 
 
 def _without_nul(row: Row) -> Row:
-    """Return a row as PostgreSQL stores it: TEXT cannot contain NUL, which is replaced."""
+    """Return a row with NUL replaced, which PostgreSQL's TEXT cannot contain."""
     return tuple(
         value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
         for value in row
@@ -165,7 +165,7 @@ def _without_nul(row: Row) -> Row:
 
 
 def table(source: Counts, target: Counts) -> str:
-    """Return the counts of both as a table for a terminal."""
+    """Return the counts of both databases as a table for a terminal."""
     lines = [f"{'':<12}{'from':>14}{'to':>14}"]
     for state in STATES:
         lines.append(
@@ -176,7 +176,7 @@ def table(source: Counts, target: Counts) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; on an error, exit with status 1 and one line."""
+    """Run the command; on an error, print one line and exit with status 1."""
     parser = argparse.ArgumentParser(
         prog="python -m callme.move",
         description="Move all tasks from one store to another. Each is the path of a SQLite "

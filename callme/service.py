@@ -60,17 +60,17 @@ from .worker.slots import Slots
 log = Logger(namespace="callme")
 
 FLUSH_SECONDS = 2.0
-"""Time limit for storing the results of calls that were cut off after the grace."""
+"""Time limit in seconds for storing the results of calls that were cancelled at shutdown."""
 RESPONSE_SECONDS = 2.0
-"""Time limit for responses in progress after SIGTERM."""
+"""Time limit in seconds for responses in progress after SIGTERM."""
 POLL_SECONDS = 0.5
-"""Interval between polls of a shared database, so that no call is a second late for them."""
+"""Interval in seconds between polls of a shared database, short enough for calls on time."""
 
 
 def startup_message(
     address: str, database: DatabaseFile | Server, node: str, counts: StartupCounts | None
 ) -> str:
-    """Return the log line of a start, with the tasks found in the database.
+    """Return the log line at the start, with the numbers of tasks in the database.
 
     :param address: the address that the daemon listens on, for people.
     :param node: the daemon's name; empty if it is not known yet.
@@ -80,7 +80,7 @@ def startup_message(
         line += f", node {node}"
     if counts is None:
         return line
-    # On a shared database another daemon may call a due task in time, and its calls still run.
+    # On a shared database, another daemon may call due tasks in time, and its calls still run.
     alone = isinstance(database, DatabaseFile)
     due, running = ("missed", "interrupted") if alone else ("due", "running")
     return (
@@ -90,17 +90,17 @@ def startup_message(
 
 
 YOUNG_OBJECTS = 10_000
-"""Number of new objects, some of which may be garbage, after which they are collected."""
+"""Number of new objects that triggers a collection of the youngest generation."""
 
 
 def tune_gc() -> None:
-    """Exempt all objects made so far from garbage collection: nearly all of them stay.
+    """Exempt existing objects from garbage collection, because nearly all of them are permanent.
 
-    Otherwise each collection traverses every module and class. This blocks the reactor for 30 ms,
-    and takes a tenth of the processor while requests come in.
+    Otherwise each collection traverses every module and class, which blocks the reactor for 30 ms,
+    and takes a tenth of the processor time under load.
 
-    The youngest objects are collected more rarely, too: nearly all that exist at any moment belong
-    to requests and calls in flight, and would be traversed in vain.
+    The youngest generation is also collected more rarely, because nearly all of its objects belong
+    to requests and calls in flight, and are not garbage yet.
     """
     gc.collect()
     gc.freeze()
@@ -109,17 +109,17 @@ def tune_gc() -> None:
 
 @frozen(kw_only=True, eq=False)
 class Environment:
-    """The settings, and the outside world of the parts: the database, the network and the clocks.
+    """Settings and external dependencies of the parts: database, network and clocks.
 
-    :ivar store: the tasks.
+    :ivar store: the store of tasks.
     :ivar caller: makes the calls.
-    :ivar clock: sets timers.
-    :ivar now: the wall clock, seconds since 1970.
+    :ivar clock: schedules timers.
+    :ivar now: returns the wall-clock time: seconds since 1970.
     :ivar node: returns the daemon's name.
     :ivar gate: authorizes requests.
     :ivar tokens: returns the tokens that open a session; ``None`` if no login is required.
     :ivar is_shared: whether other daemons use the same database.
-    :ivar longest_turn: returns the longest turn of the reactor in seconds, if it is known.
+    :ivar longest_turn: returns the longest turn of the reactor in seconds, if known.
     """
 
     settings: Settings
@@ -136,7 +136,7 @@ class Environment:
 
 @frozen(kw_only=True, eq=False)
 class Parts:
-    """The parts of a daemon that are used from outside, which :func:`build` connects.
+    """Parts of a daemon, which :func:`build` connects.
 
     :ivar site: serves the API and the web UI.
     """
@@ -152,7 +152,7 @@ class Parts:
 
 
 def build(environment: Environment) -> Parts:
-    """Return the parts of a daemon, connected; none has started."""
+    """Build and connect the parts of a daemon, without starting them."""
     settings, store = environment.settings, environment.store
     clock, now = environment.clock, environment.now
     store.on_failure = settings.on_failure
@@ -171,7 +171,7 @@ def build(environment: Environment) -> Parts:
     audit = AuditLog(now)
     forecaster = Forecaster(store=store, capacity=scheduler.capacity, clock=clock, now=now)
     metrics = _metrics(environment, registry, scheduler)
-    # The API and the web page share these: a lock in them bounds what both do at a time.
+    # The API and the web UI share these, so that the locks in them bound the work of both.
     tasks = TaskService(store=store, now=now, audit=audit)
     hosts = HostService(store=store, scheduler=scheduler, audit=audit)
     api = Api(
@@ -269,14 +269,14 @@ def _webui(
 
 
 class Daemon(Service):
-    """The Twisted service that starts the parts, listens, and stops both.
+    """Twisted service that starts the parts, listens, and stops both.
 
-    :param database: the opened database; a file is locked by this process.
-    :param now: the wall clock, seconds since 1970.
+    :param database: the opened database; this process has locked a file.
+    :param now: returns the wall-clock time: seconds since 1970.
     :param gate: authorizes requests.
     :param startup_counts: the counts for the startup message, if known.
     :param contexts: the contexts of TLS connections to endpoints.
-    :ivar key_file: the file of the keys that callbacks are signed with.
+    :ivar key_file: the file of the keys that sign callbacks.
     :ivar parts: the parts.
     """
 
@@ -339,11 +339,11 @@ class Daemon(Service):
         self._signals = SignalHandlers(reactor, files)
 
     def _node(self) -> str:
-        # Not constant: twistd goes into the background as another process.
+        # The process id changes when twistd goes into the background.
         return self._settings.node or f"{socket.gethostname()}:{os.getpid()}"
 
     def privilegedStartService(self) -> None:
-        # Only here may the process still bind a port below 1024.
+        # Only here does the process still have the privilege to bind a port below 1024.
         super().privilegedStartService()
         self._listen()
 
@@ -359,7 +359,8 @@ class Daemon(Service):
         self._reactor.callWhenRunning(self._turns.install, self._reactor)
         self._reactor.callWhenRunning(self.parts.scheduler.start)
         self._reactor.callWhenRunning(self._manager.ready, f"listens on {address}")
-        # Last: it takes a moment, and the handler of SIGTERM must be in place before.
+        # This is last because it takes a moment, and the handler of SIGTERM must already be
+        # installed.
         self._reactor.callWhenRunning(tune_gc)
 
     def _listen(self) -> None:
@@ -375,23 +376,24 @@ class Daemon(Service):
 
     def _handle_signals(self) -> None:
         self._signals.install()
-        # Only now: the reactor replaces the handler of SIGTERM as it starts.
+        # The handler is installed when the reactor runs, because the reactor replaces it at its
+        # start.
         self._reactor.callWhenRunning(self._handle_sigterm)
 
     def _handle_sigterm(self) -> None:
-        """Make SIGTERM a clean end; twistd would report that the signal killed it."""
+        """Make SIGTERM a normal exit; by default, twistd exits as if the signal had killed it."""
 
         def stop(*_: object) -> None:
-            # The reactor rejects a second stop as an error.
+            # A second SIGTERM is ignored, because stopping the reactor twice is an error.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self._reactor.callFromThread(self._reactor.stop)
 
         signal.signal(signal.SIGTERM, stop)
 
     def stopService(self) -> Deferred[None]:
-        """Stop the parts in the one order in which nothing is lost.
+        """Stop the parts in an order that loses nothing.
 
-        :return: fires when everything has ended.
+        :return: a Deferred that fires when everything has stopped.
         """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
@@ -413,6 +415,6 @@ class Daemon(Service):
         self._manager.close()
         self._turns.uninstall(self._reactor)
         self._clock.stop()
-        # Not before: calls were in flight, and the default of these signals is to end them.
+        # The default action of these signals ends the process, so they are handled until now.
         self._signals.restore()
         log.info("callme has stopped")

@@ -1,4 +1,4 @@
-"""The entry point of twistd: callme's options, and the service made from them."""
+"""The entry point of twistd: callme's options, and the service for them."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def load_keys(path: Path) -> SecretFile[SigningKeys]:
 def makeService(options: Options) -> Daemon:
     """Return the daemon, after checking that it can start.
 
-    twistd calls this before it goes into the background. So an error is one line on the
+    twistd calls this before it goes into the background, so that an error is one line on the
     terminal, with exit status 1.
     """
-    # Imported here because importing the reactor installs it.
+    # The import is local because it installs the reactor.
     from twisted.internet import reactor  # noqa: PLC0415
 
     settings = options.settings
     assert settings is not None, "options must have been parsed"
     twistd: Mapping[str, Any] = options.parent or {}
     if twistd.get("chroot"):
-        # Inside, the paths of the database and other files would change, and libraries could not
-        # load the files that they load on demand.
+        # Inside it, the paths of the database and other files would differ, and libraries could not
+        # load files on demand.
         raise SystemExit("callme: callme cannot run under twistd's --chroot: use a container")
     # twistd changes to its --rundir only after this function.
     rundir = twistd.get("rundir", ".")
@@ -89,8 +89,8 @@ def makeService(options: Options) -> Daemon:
     except (CannotOpen, CannotListen, UnusableFile, UncheckedNames) as error:
         raise SystemExit(f"callme: {error}") from None
     if options.parent and not options.parent.get("nodaemon", True):
-        # In the background twistd logs to a file, so the message is printed here. The default
-        # name of the daemon contains its process id, which is not known yet.
+        # In the background, twistd logs to a file, so the message is printed here. The default
+        # name of the daemon is omitted, because it contains the process id of the background.
         print(startup_message(settings.port, database, settings.node, counts))  # noqa: T201
     return Daemon(
         settings,
@@ -104,7 +104,7 @@ def makeService(options: Options) -> Daemon:
 
 
 def _gate(settings: Settings, exposed: bool, rundir: str) -> Gate:
-    """Return the authorization of requests.
+    """Return the gate that authorizes requests.
 
     :param exposed: whether other machines can reach the port.
     """
@@ -150,10 +150,10 @@ def _contexts(settings: Settings, rundir: str) -> TLSContexts:
 def _change_owner(twistd: Mapping[str, Any], path: Path) -> None:
     """Make the user and group of twistd's --uid and --gid the owners of the database.
 
-    :raises CannotOpen: when this is not permitted, or when they may not write in its directory,
+    :raises CannotOpen: when this is not permitted, or when they may not write to its directory,
         where SQLite creates further files.
     """
-    # The runner `twist` has neither option.
+    # The runner `twist` does not have these options.
     uid, gid = twistd.get("uid"), twistd.get("gid")
     if uid is None and gid is None:
         return

@@ -1,1 +1,1 @@
-"""The HTTP API, as the contract has it."""
+"""The HTTP API: parsing of requests, handlers, responses, and the OpenAPI document."""

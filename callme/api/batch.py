@@ -1,4 +1,4 @@
-"""Batches: many tasks in one request, each with the result that its own PUT would have."""
+"""Batches: many tasks in one request, each with the result of its own PUT."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from .task_service import put_problem
 
 MAX_TASKS = 10_000
 TASKS_PER_SLICE = 100
-"""Tasks that are parsed, and written, at a time: about a millisecond of work."""
+"""Tasks in one slice, which is parsed and written at a time: about a millisecond of work."""
 SLICES_AHEAD = 20
-"""Maximum slices that are being written at once: those that wait share a transaction."""
+"""Maximum slices that are being written at a time; queued slices share a transaction."""
 RESULTS_PER_PART = 20
-"""Results that are encoded at a time: up to 6 ms where each has a large existing task."""
+"""Results that are encoded at a time, in up to 6 ms if each contains a large existing task."""
 CHARACTERS_PER_SLICE = 128 * 1024
 """Characters that are decoded at a time."""
 
@@ -44,12 +44,12 @@ _Results = Callable[[], Iterable[JSON]]
 
 @define(eq=False, kw_only=True)
 class Batch:
-    """The tasks of one request, parsed and put slice by slice.
+    """Batch of tasks in one request, parsed and put slice by slice.
 
     :param clock: schedules other work between two slices.
     :param now: the server's time at the start of the batch: seconds since 1970.
-    :param networks: the addresses that callbacks may go to.
-    :param check_name: raises :exc:`Problem` for a name that the client may not use.
+    :param networks: the policy about the addresses that callbacks may be sent to.
+    :param check_name: raises :exc:`Problem` for a name that the client has no access to.
     :param by: the client.
     :param dry_run: previews the puts; ``None`` to put the tasks.
     """
@@ -66,12 +66,12 @@ class Batch:
     async def put(self, request: IRequest) -> list[bytes]:
         """Put every task; return the results in order, encoded slice by slice.
 
-        :raises Problem: when the batch as a whole cannot be parsed: then no task is put.
+        :raises Problem: when the batch as a whole cannot be parsed; no task is put.
         """
         values = await self._decode(request)
         parts: list[bytes] = []
         writing: deque[Deferred[_Results]] = deque()
-        # A dry run must see the tasks before each slice, so that its slices run one at a time.
+        # A dry run must consider the tasks of earlier slices, so its slices run one at a time.
         ahead = SLICES_AHEAD if self._dry_run is None else 1
         try:
             for begin in range(0, len(values), TASKS_PER_SLICE):
@@ -83,7 +83,7 @@ class Batch:
                 await self._collect(request, writing.popleft(), parts)
         finally:
             for left in writing:
-                # The request has failed with the error of an earlier slice.
+                # The request has already failed with the error of an earlier slice.
                 left.addErrback(lambda _: None)
         return parts
 
@@ -113,11 +113,11 @@ class Batch:
         return values
 
     async def _yield_to_reactor(self) -> None:
-        """Return after the reactor has run other work."""
+        """Wait until the reactor has run other work."""
         await deferLater(self._clock, 0)
 
     def _write(self, values: Sequence[object]) -> Deferred[_Results]:
-        """Put one slice; return what makes the results of its tasks, in order."""
+        """Put one slice; return an iterable that encodes the results of its tasks, in order."""
         results: list[JSON | None] = []
         definitions: list[Definition] = []
         warnings: list[list[FieldError]] = []
@@ -148,7 +148,7 @@ class Batch:
         return putting.addCallback(lambda put_results: partial(in_order, put_results))
 
     def _put(self, definitions: Sequence[Definition]) -> Deferred[_Results]:
-        """Put the valid tasks of a slice; return what makes their results."""
+        """Put the valid tasks of a slice; return an iterable that encodes their results."""
 
         def encode(results: Sequence[PutResult]) -> Iterable[JSON]:
             return (
@@ -164,7 +164,7 @@ class Batch:
         return self._store.write(tasks.put_many, definitions, self._now).addCallback(stored)
 
     def _preview(self, dry_run: DryRun, definitions: Sequence[Definition]) -> Deferred[_Results]:
-        """Return what makes the results that the puts of a slice would have."""
+        """Preview the puts of a slice; return an iterable that encodes their results."""
 
         def encode(previews: Sequence[PutPreview]) -> Iterable[JSON]:
             return (
@@ -179,7 +179,7 @@ class Batch:
 def _with_warnings(
     results: Iterable[JSON], warnings: Iterable[Iterable[FieldError]]
 ) -> Iterator[JSON]:
-    """Yield results, those that are no problem with their warnings."""
+    """Yield results, with warnings in those that are not problems."""
     for result, about in zip(results, warnings, strict=True):
         if about and result["status"] < 400:
             add_warnings(result, about)
@@ -188,7 +188,7 @@ def _with_warnings(
 
 def _to_dict(definition: Definition, result: PutResult, now: float) -> JSON:
     if result.outcome is PutOutcome.CREATED:
-        # Most results are such ones, so that the text of the key is made at once.
+        # Most tasks are created, so this key is formatted in the fastest way.
         return {"status": 201, "task": f"{definition.task_name}@{definition.trigger_at}"}
     problem = put_problem(definition, result, now)
     return {"status": 200, "task": str(definition.key)} if problem is None else problem.to_dict()

@@ -1,4 +1,4 @@
-"""Dry runs of puts, and the forecast, as JSON."""
+"""Dry runs of puts, and the JSON of the forecast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .responses import JSON
 from .task_service import put_problem
 
 MAX_ATTEMPTS_IN_BATCH = 10
-"""Maximum attempts in the result of a task in a batch."""
+"""Maximum number of attempts in the result of a task in a batch."""
 _WOULD = {
     PutOutcome.CREATED: (201, "create"),
     PutOutcome.REPLACED: (200, "replace"),
@@ -32,11 +32,11 @@ _WOULD = {
 
 @frozen(kw_only=True)
 class PutForecast:
-    """The effect of a put, and the load of its minute.
+    """Effect of a put, and the load of its minute.
 
-    :ivar result: the effect that the put would have.
-    :ivar calls: calls due in the minute, with that of the task.
-    :ivar calls_to_host: calls among them to the host of the task.
+    :ivar result: the result that the put would have.
+    :ivar calls: the number of calls due in the minute, including that of the task.
+    :ivar calls_to_host: the number of these calls to the host of the task.
     """
 
     result: PutResult
@@ -46,7 +46,7 @@ class PutForecast:
 
 @define(eq=False)
 class DryRun:
-    """A series of puts that are previewed, each as if those before it had been made.
+    """Preview of consecutive puts, each as if the earlier ones had been made.
 
     :param capacity: the throughput of calls.
     :param now: the server's time: seconds since 1970.
@@ -55,7 +55,7 @@ class DryRun:
     _capacity: Capacity
     _now: float
     _created: dict[Key, Task] = field(factory=dict, init=False)
-    # Calls added by the puts before, with the keys (minute, None) and (minute, host).
+    # The number of calls added by earlier puts, by (minute, None) and by (minute, host).
     _added: Counter[tuple[int | None, str | None]] = field(factory=Counter, init=False)
 
     def put(
@@ -66,14 +66,14 @@ class DryRun:
     ) -> PutForecast:
         """Return the effect that a put would have, and the load of its minute.
 
-        :param preview: the state of the store that concerns the put.
+        :param preview: the state of the store that is relevant for the put.
         """
         existing = self._created.get(definition.key, preview.existing)
         outcome = decide_put(existing, definition, condition, self._now)
         task = existing
         if outcome in (PutOutcome.CREATED, PutOutcome.REPLACED):
             task = new_task(definition, self._now, existing)
-        # All tasks whose minute has begun are due at the same time: now.
+        # All tasks whose minute has begun are due together, under the key None.
         minute = None if definition.trigger_at <= self._now else definition.trigger_at
         host = host_of(definition.callback)
         if outcome is PutOutcome.CREATED and task is not None:
@@ -104,7 +104,7 @@ class DryRun:
         return forecast
 
     def response(self, definition: Definition, put: PutForecast) -> JSON:
-        """Return the response to the dry run of one put that would not be refused."""
+        """Return the response to the dry run of one put, which is not refused."""
         task = put.result.task
         assert task is not None
         return self._to_dict(definition, put, task_to_dict(task), None)
@@ -144,7 +144,7 @@ class DryRun:
 def forecast_to_dict(result: Forecast) -> JSON:
     """Return a forecast as JSON: calls by minute, and overloaded minutes by host.
 
-    Its long lists are iterators.
+    The long lists in it are iterators.
     """
     return {
         "as_of": rfc3339(to_ms(result.as_of)),
@@ -181,7 +181,7 @@ def _overload_to_dict(overload: Overload) -> JSON:
 
 
 def rate(capacity: Capacity, host: str | None = None) -> JSON:
-    """Return the throughput as JSON: of all calls, or of those to a host."""
+    """Return the throughput as JSON, in total or for one host."""
     return {
         "calls_per_second": round(capacity.calls_per_second(host), 3),
         "measured": capacity.is_measured(host),

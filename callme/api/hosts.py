@@ -43,7 +43,7 @@ class HostService:
         return self._scheduler.host_results
 
     async def read(self, start_from: str, limit: int, now: float) -> HostPage:
-        """Return the hosts from one on, up to a number."""
+        """Return a page of hosts."""
         return await self._store.read(
             list_hosts, start_from=start_from, limit=limit, now=now, others=tuple(self.results)
         )
@@ -57,8 +57,8 @@ class HostService:
     ) -> HostSettings:
         """Change some settings of a host, and return all of them.
 
-        :param changes: as :func:`callme.hosts.settings.parse_settings` returns them.
-        :param by: the client that asks for it.
+        :param changes: the result of :func:`callme.hosts.settings.parse_settings`.
+        :param by: the client.
         :raises Problem: when too many hosts have settings.
         """
         settings = await self._store.write(put_settings, host, changes, now)
@@ -70,7 +70,7 @@ class HostService:
         return settings
 
     async def page(self, request: IRequest, now: float) -> dict[str, Any]:
-        """Return the page of hosts that a request asks for."""
+        """Return the requested page of hosts as JSON."""
         query = parse_query(request, ("start_from", "limit"))
         start_from, limit = query.get("start_from", ""), parse_limit(query.get("limit"))
         page, results = await self.read(start_from, limit, now), self.results
@@ -81,7 +81,7 @@ class HostService:
         return members if page.next is None else {**members, "next": page.next}
 
     async def put(self, request: IRequest, path: str, now: float) -> dict[str, Any]:
-        """Change the settings that a request names; return all of its host."""
+        """Change the settings in a request; return all settings of the host as JSON."""
         parse_query(request)
         host = _parse_path(request, path)
         changes = parse_settings(parse_body(request), now)
@@ -89,7 +89,7 @@ class HostService:
         return {"host": host, **settings.to_dict(now)}
 
     async def delete(self, request: IRequest, path: str) -> None:
-        """Return a host to the defaults."""
+        """Reset a host to the defaults."""
         parse_query(request)
         host = _parse_path(request, path)
         await self._store.write(delete_settings, host)

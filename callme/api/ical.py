@@ -1,7 +1,7 @@
-"""Scheduled and recently failed tasks as a calendar in iCalendar format (RFC 5545, RFC 7986).
+"""Calendars of scheduled and recently failed tasks in iCalendar format (RFC 5545, RFC 7986).
 
-A calendar may be fetched by the servers of another company. It has names, minutes, hosts and
-errors, and nothing that may be a secret: no payload, no headers, no URL.
+Servers of another company may fetch a calendar. It contains names, minutes, hosts and errors, but
+no possible secrets: no payloads, headers or URLs.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from .requests import parse_query
 from .responses import calendar_response
 
 AHEAD_DAYS = 90
-"""Days from now for which the calendar has scheduled tasks."""
+"""Days from now whose scheduled tasks are in the calendar."""
 BACK_DAYS = 7
-"""Days for which the calendar has a failed task."""
+"""Days for which a failed task stays in the calendar."""
 MAX_EVENTS = 500
-"""Maximum scheduled tasks, and maximum failed tasks, in a calendar."""
+"""Maximum number of scheduled tasks, and of failed tasks, in a calendar."""
 REFRESH = "PT15M"
-"""The interval at which clients are asked to fetch the calendar."""
+"""Interval at which clients should fetch the calendar."""
 ICS = ".ics"
-"""The end of a path that selects a calendar, unless a task has a name with this end. Alone it is
-the path of the calendar of all tasks, whatever names there are."""
+"""Suffix of a path that selects a calendar, unless a task has a name with this suffix. The suffix
+alone always selects the calendar of all tasks."""
 MAX_VERSIONS = 1_000
-"""Maximum calendars of which the version is remembered: a name without one is sent whole."""
+"""Maximum number of calendars with a recorded version; others have no ``Last-Modified``."""
 MAX_OCTETS = 75
-"""Maximum octets of a line, without its end (section 3.1)."""
+"""Maximum length of a line in octets, without its line break (section 3.1)."""
 EVENTS_PER_PART = 100
-"""Events that are encoded at a time, which takes a few milliseconds."""
+"""Number of events that are encoded at a time, in a few milliseconds."""
 PART_BYTES = 32 * 1024
-"""Size of a part after which the reactor runs other work."""
+"""Size of a part in bytes, after which the reactor runs other work."""
 _DAY = 86_400
 _NAMESPACE = UUID("7c8a1f0e-5f0c-4c53-9d55-2f1f6f0f9b6a")
 _ESCAPED = re.compile(r"[\\;,]")
-# Characters that a line must not contain (section 3.1, CONTROL), and those that some clients read
-# as the end of a line.
+# Characters that a line must not contain (section 3.1, CONTROL), and characters that some clients
+# read as a line break.
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def text(value: str) -> str:
-    """Return a value of the type TEXT (section 3.3.11)."""
+    """Return text as a value of the type TEXT (section 3.3.11)."""
     value = _CONTROLS.sub(" ", value.replace("\r\n", "\n"))
     return _ESCAPED.sub(r"\\\g<0>", value).replace("\n", "\\n")
 
@@ -76,7 +76,7 @@ def fold_lines(lines: Iterable[str]) -> bytes:
 
 
 def _folded(line: bytes) -> bytes:
-    """Return a line broken into parts of at most ``MAX_OCTETS``, never within a character."""
+    """Return a line folded into parts of at most ``MAX_OCTETS``, without splitting characters."""
     parts, max_octets = [], MAX_OCTETS
     while len(line) > max_octets:
         end = max_octets
@@ -84,17 +84,17 @@ def _folded(line: bytes) -> bytes:
             end -= 1
         parts.append(line[:end])
         line = line[end:]
-        # Each further part begins with a space, which counts.
+        # The space at the start of each further part counts towards the limit.
         max_octets = MAX_OCTETS - 1
     return b"\r\n ".join([*parts, line]) + b"\r\n"
 
 
 @frozen(kw_only=True)
 class _Version:
-    """A version of a calendar.
+    """Version of a calendar.
 
-    :ivar modified_at: its ``Last-Modified``: seconds since 1970.
-    :ivar seen_at: when it was first seen: seconds since 1970.
+    :ivar modified_at: the value of ``Last-Modified``: seconds since 1970.
+    :ivar seen_at: when the version was first requested: seconds since 1970.
     """
 
     etag: str
@@ -104,10 +104,10 @@ class _Version:
 
 @define(eq=False, kw_only=True)
 class Calendars:
-    """The calendars of a store, and the versions of them that clients have.
+    """Calendars of a store, and their versions.
 
     :param clock: schedules other work between the parts of a calendar.
-    :param now: the wall clock: seconds since 1970.
+    :param now: returns the wall-clock time: seconds since 1970.
     """
 
     _store: Store
@@ -131,7 +131,8 @@ class Calendars:
         """Respond with the calendar at a path that is not the name of a task.
 
         :param path: the path after its prefix.
-        :raises Problem: when it does not end in ``.ics``, or no task has the name before that.
+        :raises Problem: when the path does not end in ``.ics``, or no task has the name before
+            that.
         """
         if path is not None and path.endswith(ICS):
             name = path.removesuffix(ICS)
@@ -161,10 +162,10 @@ class Calendars:
         return calendar_response(request, body, etag, self._modified_at(task_name, etag))
 
     def _modified_at(self, task_name: str | None, etag: str) -> int | None:
-        """Return the second in which the version of a calendar was first seen.
+        """Return the time when the version of a calendar was first requested.
 
-        A deleted task leaves no trace in a calendar, so that no time in it is that of its last
-        change. It is ``None`` where another version was seen in the same second.
+        The times in a calendar do not suffice for this, because a deleted task leaves no trace. The
+        result is ``None`` if another version was requested in the same second.
         """
         now = int(self._now())
         known = self._versions.pop(task_name, None)
@@ -194,9 +195,9 @@ _PLACEHOLDER = (
 
 
 def calendar(agenda: CalendarData, task_name: str | None, version: str) -> Iterator[bytes]:
-    """Yield an encoded calendar in parts, each a few milliseconds of work.
+    """Yield an encoded calendar in parts, each of which takes a few milliseconds.
 
-    :param task_name: the name that all its tasks have; ``None`` for any.
+    :param task_name: the name of all its tasks; ``None`` for tasks of any name.
     :param version: the version of callme.
     """
     yield fold_lines(_head(agenda, task_name, version))
@@ -212,7 +213,7 @@ def _head(agenda: CalendarData, task_name: str | None, version: str) -> Iterator
     description = text(_calendar_description(agenda))
     yield from ("BEGIN:VCALENDAR", "VERSION:2.0", f"PRODID:-//callme//callme {version}//EN")
     yield "CALSCALE:GREGORIAN"
-    # Many clients know only the names that are older than RFC 7986.
+    # Many clients know only the property from before RFC 7986.
     yield from (f"NAME:{name}", f"X-WR-CALNAME:{name}")
     yield from (f"DESCRIPTION:{description}", f"X-WR-CALDESC:{description}")
     yield from (f"REFRESH-INTERVAL;VALUE=DURATION:{REFRESH}", f"X-PUBLISHED-TTL:{REFRESH}")
@@ -240,18 +241,18 @@ def _event(event: Event) -> Iterator[str]:
     changed = time(event.changed_at_ms // 1000)
     begins = task.definition.trigger_at if failed or task.due_at is None else task.due_at
     yield "BEGIN:VEVENT"
-    # A task that is put again or rescheduled is another event: its attempts are counted anew.
+    # A task that is put again or rescheduled is a new event, because its attempts restart.
     yield f"UID:{uuid5(_NAMESPACE, f'{task.key} {event.planned_at_ms}')}"
-    # Without a METHOD both have the same meaning (RFC 5545, section 3.8.7.2).
+    # In a calendar without METHOD, both properties have the same meaning (section 3.8.7.2).
     yield from (f"DTSTAMP:{changed}", f"LAST-MODIFIED:{changed}")
     yield f"CREATED:{time(task.created_at_ms // 1000)}"
-    # It grows with each change of the event (section 3.8.7.4).
+    # The number must grow with each change of the event (section 3.8.7.4).
     yield f"SEQUENCE:{task.attempts_used + failed}"
     yield from (f"DTSTART:{time(begins)}", "DURATION:PT1M")
     yield f"SUMMARY:{text(_summary(task))}"
     yield f"DESCRIPTION:{text(_description(event))}"
     yield f"CATEGORIES:{task.state.value}"
-    # Not CANCELLED: many clients do not display it, and a failure must be visible.
+    # A failure is not CANCELLED, because many clients hide cancelled events.
     yield from ("STATUS:CONFIRMED", "TRANSP:TRANSPARENT", "END:VEVENT")
 
 

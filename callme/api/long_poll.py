@@ -1,4 +1,4 @@
-"""Long polling: clients that wait for a task to change."""
+"""Long polling: requests that wait for a task to change."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from ..store.interface import TaskVersion, log_store_failure
 log = Logger(namespace="callme")
 
 READ_BATCH = 250
-"""Maximum tasks that are read in one transaction, and so are in memory at once."""
+"""Maximum number of tasks that are read in one transaction, and thus in memory at once."""
 RESPONSES_PER_TURN = 50
-"""Small responses after which the reactor runs other work: some ten milliseconds."""
+"""Number of small responses after which the reactor runs other work: about ten milliseconds."""
 CHARACTERS_PER_TURN = 250_000
-"""Characters of large responses after which it does."""
+"""Number of characters of large responses after which the reactor runs other work."""
 _RESPONSE_COST = CHARACTERS_PER_TURN // RESPONSES_PER_TURN
 POLL_SECONDS = 1.0
-"""Interval between reads of the changes of other daemons, and before a failed read is repeated."""
+"""Interval in seconds between reads of the changes of other daemons, and before a retry."""
 _ENDED = (State.SUCCEEDED, State.FAILED)
 
 
 class TooManyWaiters(Exception):
-    """The maximum number of clients waits already."""
+    """The maximum number of clients are already waiting."""
 
 
 @define(eq=False, kw_only=True)
 class _Waiter:
-    """A client that waits for a task.
+    """Client that waits for a task.
 
     :ivar version: the version of the task that the client knows; ``None`` before the first read.
     :ivar is_stale: whether the task may have changed during the first read.
@@ -54,10 +54,10 @@ class _Waiter:
 
 @define(eq=False, kw_only=True)
 class LongPoll:
-    """Clients that wait for a task to change, and the change feed's subscriber for them.
+    """Waiting clients, and the subscriber of the change feed that wakes them.
 
-    A task is read again only when a commit of this daemon has changed it. Where other daemons
-    change tasks too, all tasks that clients wait for are also compared once a second.
+    A task is read again only when a commit of this daemon has changed it. If other daemons share
+    the database, all tasks with waiting clients are also compared once a second.
 
     :param store: reads the tasks.
     :param clock: schedules timeouts and reads.
@@ -72,7 +72,7 @@ class LongPoll:
     _max_waiters: int = 750
     count: int = field(default=0, init=False)
     _closed: bool = field(default=False, init=False)
-    # By name, then by key, so that the tasks of a name are found at once. Dictionaries keep order.
+    # Waiters by name and by key, so that those of a name are found at once; dicts keep their order.
     _waiters: dict[str, dict[Key, dict[_Waiter, None]]] = field(factory=dict, init=False)
     # Tasks that may have changed and will be read.
     _dirty: dict[Key, None] = field(factory=dict, init=False)
@@ -85,9 +85,9 @@ class LongPoll:
 
         A task that has ended is returned at once.
 
-        :return: ``None`` where the task does not exist, or exists no longer.
+        :return: ``None`` if the task does not exist, or no longer exists.
         :raises StoreUnavailable: when the last read of the task fails.
-        :raises TooManyWaiters: when the maximum number of clients waits already.
+        :raises TooManyWaiters: when the maximum number of clients are already waiting.
         """
         if self.count >= self._max_waiters:
             raise TooManyWaiters
@@ -98,7 +98,7 @@ class LongPoll:
             if task is None or task.state in _ENDED or self._closed:
                 return task
             waiter.version = TaskVersion.of(task)
-            # A waiting client needs its version only; the task may be large.
+            # While the client waits, only the version is needed, and the task may be large.
             del task
             if waiter.is_stale:
                 self._mark_dirty([key])
@@ -142,7 +142,7 @@ class LongPoll:
         return [key for of_name in self._waiters.values() for key in of_name]
 
     def on_changes(self, changes: Changes) -> None:
-        """Read the tasks again that a commit has changed and that clients wait for."""
+        """Read again the changed tasks that clients wait for."""
         if not self.count:
             return
         self._mark_dirty(
@@ -159,7 +159,7 @@ class LongPoll:
         self._mark_dirty([waiter.key])
 
     def close(self) -> None:
-        """Respond to all clients with the present tasks; later calls of ``wait`` return at once."""
+        """Respond to all clients with the current tasks; later calls of ``wait`` return at once."""
         self._closed = True
         for key in self._keys():
             for waiter in self._waiters_for(key):
@@ -167,7 +167,7 @@ class LongPoll:
         self._mark_dirty(self._keys())
 
     def _mark_dirty(self, keys: Iterable[Key]) -> None:
-        """Read these tasks in the next turn of the reactor, together with others."""
+        """Read tasks in the next turn of the reactor, together with other changed tasks."""
         self._dirty.update(dict.fromkeys(keys))
         if self._dirty and not self._reading:
             self._reading = True
@@ -188,7 +188,7 @@ class LongPoll:
             self._reading = False
 
     def _readers_of(self, key: Key) -> list[_Waiter]:
-        """Return the waiters of a task that a read which starts now concerns."""
+        """Return the waiters of a task that the next read may resolve."""
         readers = []
         for waiter in self._waiters_for(key):
             if waiter.version is None:
@@ -198,9 +198,9 @@ class LongPoll:
         return readers
 
     async def _read_for(self, readers: Mapping[Key, Sequence[_Waiter]]) -> None:
-        """Read tasks, and resolve the waiters that they concern.
+        """Read tasks, and resolve their waiters.
 
-        A waiter that comes during the read may know a newer version than the one that is read.
+        Waiters that arrive during the read are excluded: they may know a newer version.
         """
         versions = {key: _common_version(waiters) for key, waiters in readers.items()}
         try:
@@ -229,18 +229,18 @@ class LongPoll:
                     _resolve(waiter, failure)
         left = [key for key in keys if self._waiters_for(key)]
         if left and (self._retry is None or not self._retry.active()):
-            # All tasks: those whose read failed in the meantime are among them.
+            # The retry reads all tasks, including those whose reads fail until then.
             self._retry = self._clock.callLater(POLL_SECONDS, self._mark_all_dirty)
 
 
 def _common_version(waiters: Iterable[_Waiter]) -> TaskVersion | None:
-    """Return the version of a task that all of its waiters know; ``None`` where they differ."""
+    """Return the version of a task that all its waiters know; ``None`` if the versions differ."""
     known = {None if waiter.timed_out else waiter.version for waiter in waiters}
     return known.pop() if len(known) == 1 else None
 
 
 def _characters(task: Task) -> int:
-    """Return the number of characters of a task that may be large."""
+    """Return the length of the large texts of a task, in characters."""
     bodies = sum(len(attempt.body) + len(attempt.detail) for attempt in task.attempts or ())
     return len(task.definition.payload) + len(task.definition.payload_base64) + bodies
 

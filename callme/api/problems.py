@@ -22,7 +22,7 @@ from ..store.listing.nearby import nearest_task
 from .long_poll import TooManyWaiters
 
 _DEEP = {"task": "", "status": "", "reschedule": "<task_name>", "hosts": ""}
-"""Endpoints whose path may have a second segment, and the one where that is required."""
+"""Endpoints whose path may have a second segment, each with the segment if it is required."""
 _NEAREST = Nearest(API_SEGMENTS)
 _ALIASES = {
     **dict.fromkeys(("job", "jobs", "schedule", "schedules", "callback", "callbacks"), "task"),
@@ -32,7 +32,7 @@ _ALIASES = {
     **dict.fromkeys(("ping", "live", "livez", "ready", "readyz", "up"), "healthz"),
     **dict.fromkeys(("docs", "redoc", "swagger", "swagger.json", "api-docs"), "openapi.json"),
 }
-"""First segments of the paths of other programs, each with an endpoint and perhaps a method."""
+"""First segments of paths in other programs, each with callme's endpoint and method."""
 _METHODS = {
     b"task": "; PUT creates or replaces a task, POST /reschedule/<task> moves it, "
     "DELETE cancels it",
@@ -43,13 +43,13 @@ _METHODS = {
     'and {"paused": true} pauses it',
     b"forecast": "; PUT /task/<task>?dry_run previews a task",
 }
-"""Uses of the methods, by the first segment of a path."""
+"""Uses of the methods by the first segment of a path."""
 _PREFIX = re.compile(r"/(?:api/)?(?:v[0-9]+/)?")
 log = Logger(namespace="callme")
 
 
 def problem_for(request: IRequest, failure: Failure) -> Problem:
-    """Return the problem to respond with when a handler failed; log what the operator must know."""
+    """Return the problem response for a failed handler; log failures that concern the operator."""
     match failure.value:
         case Problem() as problem:
             return problem
@@ -74,17 +74,17 @@ def problem_for(request: IRequest, failure: Failure) -> Problem:
             detail += _METHODS.get(_first_segment(request.path), "")
             return Problem(405, detail, headers={"Allow": allowed})
         case HTTPException():
-            # Any other exception of the router, such as a redirect, means that the path is unknown.
+            # The router's other exceptions, such as redirects, also mean that the path is unknown.
             return Problem(404, f"there is nothing at this path: {_way_out(request.path)}")
     log.failure("request failed", failure)
     return Problem(500, "callme failed to respond; see its log")
 
 
 def is_options(request: IRequest, problem: Problem) -> bool:
-    """Set the head of the response to OPTIONS, and return true, if that is what failed.
+    """Return whether a request is OPTIONS, and set the head of its response.
 
-    No route has the method. So it fails as an unsupported one, which says what the path allows
-    (RFC 9110, section 9.3.7).
+    No route supports the method. It therefore fails as an unsupported method, with the methods that
+    the path allows (RFC 9110, section 9.3.7).
     """
     if request.method != b"OPTIONS" or problem.status != 405:
         return False
@@ -97,9 +97,9 @@ def _first_segment(path: bytes) -> bytes:
 
 
 async def no_task(store: Store, target: Key | str, prefix: str) -> Problem:
-    """Return the problem of a key or a name that no task has; it names the nearest task.
+    """Return the problem for an unknown key or name, which suggests the nearest task.
 
-    :param prefix: the beginning of the names that the client may see.
+    :param prefix: the beginning of the names that the client has access to.
     """
     nearest = await store.read(nearest_task, target, prefix)
     named = str(target) if isinstance(target, Key) else f"named {quoted(target)}"
@@ -114,7 +114,7 @@ async def no_task(store: Store, target: Key | str, prefix: str) -> Problem:
 
 
 def _way_out(path: bytes) -> str:
-    """Return the advice for a path that does not exist."""
+    """Return advice for an unknown path."""
     text = path.decode("latin-1")
     begin = _PREFIX.match(text)
     first, _, rest = text[begin.end() if begin else 1 :].partition("/")

@@ -37,23 +37,23 @@ MAX_LIMIT = 1_000
 MAX_ATTEMPT_NUMBER = 999_999_999
 DEFAULT_HOURS = 24
 MAX_HOURS = 168
-"""Maximum hours of a forecast: a week."""
+"""Maximum number of hours of a forecast: a week."""
 MAX_WAIT_SECONDS = 60
 """Maximum value of ``wait``."""
 WAIT_LIMIT_SECONDS = 55
-"""Maximum time for which a client waits for a task to change.
+"""Maximum time in seconds for which callme delays a response until a task changes.
 
-Many proxies give up after 60 s without a response.
+Many proxies abort a request after 60 s without a response.
 """
 FILTERS = ("state", "reason", "host", "prefix", LABEL, "due_from", "due_before")
 PAGING = ("start_from", "future_only", "limit", "order", *FILTERS)
 """The query parameters of a list."""
 BULK = ("start_from", "limit", "dry_run", *FILTERS)
-"""The query parameters of an action on all tasks that match filters."""
+"""The query parameters of a bulk action."""
 DEFAULT_BULK_LIMIT = 1_000
 MAX_BULK_LIMIT = 10_000
 MAX_SPREAD_MINUTES = 10_080
-"""Maximum value of ``spread``: a week."""
+"""Maximum value of ``spread``, in minutes: a week."""
 ORDERS = ("name", "due")
 _HINTS = QueryHints([parameter.name for parameter in PARAMETERS])
 HOST_PATTERN = "[!-.0-?A-~]{1,260}:[0-9]{1,5}"
@@ -66,17 +66,17 @@ _JSON_TYPES = (
     b"application/x-www-form-urlencoded",
     b"text/plain",
 )
-"""Media types of a JSON body, with those that clients send by default: ``curl --data`` the form's,
-``fetch`` that of text."""
+"""Accepted media types of a JSON body, including defaults of clients: that of forms for
+``curl --data``, and that of text for ``fetch``."""
 _OTHER_TYPES = {
     b"multipart/form-data": "; send JSON, with curl as --data and not as --form",
     NDJSON_TYPE: "; POST /batch takes one object per line",
 }
-"""Media types that clients send by mistake, each with the way out."""
+"""Media types that clients send by mistake, each with advice."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TRUE = ("", "true", "1", "yes")
 _FALSE = ("false", "0", "no")
-# A line from its first character that is not white space in JSON: blank lines do not match.
+# A line from its first character that is not JSON white space; blank lines do not match.
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
@@ -85,7 +85,7 @@ def parse_condition(request: IRequest) -> PutCondition:
     """Return the precondition in the headers of a request (RFC 9110, section 13.1)."""
     match = request.getHeader(b"if-match")
     if match is not None and match.strip() != b"*":
-        # callme gives out no entity tags, so no tag can match.
+        # callme has no entity tags, so that no tag can match.
         raise Problem(412, "callme has no entity tags: expected If-Match: *")
     none_match = (request.getHeader(b"if-none-match") or b"").strip() == b"*"
     if match is not None and none_match:
@@ -96,9 +96,9 @@ def parse_condition(request: IRequest) -> PutCondition:
 
 
 def check_task_exists_condition(request: IRequest) -> None:
-    """Check the precondition of a request that changes tasks which must exist.
+    """Check the precondition of a request that requires existing tasks.
 
-    ``If-Match: *`` demands no more: without a task the response is 404 (RFC 9110, section 13.2.1).
+    ``If-Match: *`` is redundant: without a task, the response is 404 (RFC 9110, section 13.2.1).
 
     :raises Problem: when the precondition cannot be met.
     """
@@ -109,7 +109,7 @@ def check_task_exists_condition(request: IRequest) -> None:
 def check_batch_condition(request: IRequest) -> None:
     """Check that a batch has no precondition.
 
-    :raises Problem: when it has one.
+    :raises Problem: when it has a precondition.
     """
     for name in ("If-Match", "If-None-Match"):
         if request.getHeader(name) is not None:
@@ -119,7 +119,7 @@ def check_batch_condition(request: IRequest) -> None:
 def strip_trailing_slash(request: IRequest, path: str) -> str:
     """Return the rest of a path without a trailing slash.
 
-    A percent-encoded slash is a part of a name, and stays.
+    A percent-encoded slash is part of a name, and is not removed.
     """
     return path[:-1] if request.path.endswith(b"/") and len(path) > 1 else path
 
@@ -127,7 +127,7 @@ def strip_trailing_slash(request: IRequest, path: str) -> str:
 def parse_selector(request: IRequest, path: str, ending: str = "") -> Key | str | None:
     """Return the key or the name that a path selects; ``None`` for all tasks.
 
-    :param ending: a suffix of the path that does not count as a part of the name's length.
+    :param ending: a suffix of the path that does not count towards the length of the name.
     """
     text = strip_trailing_slash(request, path)
     if not text:
@@ -144,7 +144,7 @@ def parse_selector(request: IRequest, path: str, ending: str = "") -> Key | str 
 def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]:
     """Return the JSON object in the body of a request.
 
-    :param required: refuse an empty body instead of returning an empty object.
+    :param required: whether to refuse an empty body instead of returning an empty object.
     :raises Problem: when the body is not a JSON object.
     """
     data = _read(request, _JSON_TYPES)
@@ -162,8 +162,8 @@ def parse_body(request: IRequest, *, required: bool = True) -> dict[str, object]
 def parse_object(value: object) -> dict[str, object]:
     """Return a JSON value that must be an object.
 
-    :param value: the value, or the ``InvalidValue`` that describes the error in it.
-    :raises Problem: when it is not an object.
+    :param value: the value, or the ``InvalidValue`` that describes its error.
+    :raises Problem: when the value is not an object.
     """
     if isinstance(value, InvalidValue):
         raise _bad_body(str(value), value.at)
@@ -179,7 +179,7 @@ def _not_an_object(value: object) -> str:
 def parse_items(request: IRequest) -> Iterator[tuple[object, int]]:
     """Yield each value of a batch, or an ``InvalidValue`` that describes its error, and its length.
 
-    :raises Problem: when the batch as a whole cannot be parsed: then the caller must put no task.
+    :raises Problem: when the batch as a whole cannot be parsed; the caller must then put no task.
     """
     data = _read(request, (*_JSON_TYPES, NDJSON_TYPE))
     try:
@@ -225,7 +225,7 @@ def _in_line(number: int, detail: str) -> str:
 
 
 def is_ndjson(request: IRequest) -> bool:
-    """Return whether the media type of a body is that of one JSON text a line."""
+    """Return whether the media type of a body is NDJSON, with one JSON text per line."""
     return _content_type(request) == NDJSON_TYPE
 
 
@@ -237,11 +237,11 @@ def _content_type(request: IRequest) -> bytes:
 def _read(request: IRequest, accepted: Sequence[bytes]) -> bytes:
     """Return the body of a request, without a byte order mark (RFC 8259, section 8.1).
 
-    :raises Problem: when its media type is not accepted, or it is encoded.
+    :raises Problem: when its media type is not accepted, or it has a content coding.
     """
     encoding = (request.getHeader(b"content-encoding") or b"").strip().lower()
     if encoding not in (b"", b"identity"):
-        # RFC 9110, section 15.5.16.
+        # The status for an unsupported content coding is 415 (RFC 9110, section 15.5.16).
         value = quoted(encoding.decode("latin-1"))
         detail = f"the Content-Encoding is {value}: expected none, so send the body as it is"
         raise Problem(415, detail, headers={"Accept-Encoding": "identity"})
@@ -257,16 +257,16 @@ def _read(request: IRequest, accepted: Sequence[bytes]) -> bytes:
 def _bad_body(detail: str, pointer: str = "") -> Problem:
     # The empty pointer refers to the whole body (RFC 6901, section 5).
     if pointer.startswith("/payload/"):
-        # Even a name in a payload may be a secret.
+        # The place inside a payload is omitted, because even names in it may be secrets.
         pointer = "/payload"
     where = f"{pointer.lstrip('/')}: " if pointer else ""
     return Problem(400, where + detail, errors=[FieldError(pointer, detail)])
 
 
 def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
-    """Return the parameters of a query string, but labels: see :func:`parse_labels`.
+    """Return the parameters of a query string, except labels: see :func:`parse_labels`.
 
-    :param known: the names that are accepted besides ``pretty``.
+    :param known: the accepted names besides ``pretty``.
     :raises Problem: when a parameter is unknown or occurs twice.
     """
     query: dict[str, str] = {}
@@ -284,7 +284,7 @@ def parse_query(request: IRequest, known: Iterable[str] = ()) -> dict[str, str]:
 
 
 def parse_labels(request: IRequest) -> list[str]:
-    """Return the values of ``label``, which may occur repeatedly, in the query string."""
+    """Return the values of ``label`` in a query string, where it may be repeated."""
     return [value for name, value in _parameters(request) if name == LABEL]
 
 
@@ -308,7 +308,7 @@ def _bad_query(name: str, detail: str) -> Problem:
 
 
 def parse_flag(query: dict[str, str], name: str) -> bool:
-    """Return a flag, which is false where it is absent and true as a bare name."""
+    """Return the value of a flag: false if it is absent, and true if it is a bare name."""
     value = query.get(name, "false").lower()
     if value not in _TRUE + _FALSE:
         raise _bad_value(name, query[name], "true or false")
@@ -321,14 +321,14 @@ def parse_limit(value: str | None) -> int:
 
 
 def parse_bulk_limit(value: str | None) -> int:
-    """Return the maximum number of tasks that an action on many examines."""
+    """Return the maximum number of tasks that a bulk action examines."""
     return _number("limit", value, default=DEFAULT_BULK_LIMIT, maximum=MAX_BULK_LIMIT)
 
 
 def parse_spread(value: str | None, trigger_at: int) -> int:
-    """Return the minutes that moved tasks are distributed over; 0 by default.
+    """Return the number of minutes that moved tasks are distributed over; 0 by default.
 
-    :param trigger_at: the first of these minutes.
+    :param trigger_at: the first of these minutes: seconds since 1970.
     """
     spread = _number("spread", value, default=0, maximum=MAX_SPREAD_MINUTES, unit=" minutes")
     if trigger_at + MINUTE * spread > MAX_TIMESTAMP:
@@ -337,7 +337,7 @@ def parse_spread(value: str | None, trigger_at: int) -> int:
 
 
 def parse_attempts_from(value: str | None) -> int | None:
-    """Return the number of the attempt at which a page of attempts starts, backwards."""
+    """Return the number of the last attempt on a page of attempts."""
     if value is None:
         return None
     return _number("start_from", value, default=0, maximum=MAX_ATTEMPT_NUMBER)
@@ -382,7 +382,7 @@ def _member(name: str, value: str | None, values: type[E]) -> E | None:
 
 
 def parse_order(value: str | None) -> bool:
-    """Return whether a list is ordered by time, and not by name."""
+    """Return whether a list is ordered by time instead of by name."""
     if value is not None and value not in ORDERS:
         raise _bad_value("order", value, f"one of {', '.join(ORDERS)}")
     return value == "due"
@@ -412,7 +412,7 @@ def describe_filters(query: Mapping[str, str], labels: Iterable[str]) -> str:
     """Return the filters of a query as text.
 
     :param labels: the values of ``label``.
-    :raises Problem: when there is none: no request changes all tasks by accident.
+    :raises Problem: when there is no filter, so that no request changes all tasks by accident.
     """
     given = [(name, query[name]) for name in FILTERS if name in query]
     given += [(LABEL, label) for label in labels]
@@ -426,9 +426,9 @@ def describe_filters(query: Mapping[str, str], labels: Iterable[str]) -> str:
 
 
 def check_movable_state(filters: Mapping[str, Any], *, include_all_states: bool) -> None:
-    """Check that a reschedule moves tasks in the state that its filters name.
+    """Check that a reschedule can move tasks in the state that its filters select.
 
-    :raises Problem: when it moves only failed tasks, and the state is another one.
+    :raises Problem: when it moves only failed tasks, and the filters select a different state.
     """
     if not include_all_states and filters["state"] not in (None, State.FAILED):
         state = quoted(filters["state"].value)
@@ -483,7 +483,7 @@ def parse_new_time(
 ) -> int:
     """Return the new minute in the body of a reschedule; the next minute by default.
 
-    :param warnings: receives what is accepted and perhaps not meant.
+    :param warnings: receives warnings about a valid time that may not be intended.
     """
     noted: list[str] = []
     unknown = [name for name in body if name != "trigger_at"]

@@ -1,4 +1,4 @@
-"""Responses: JSON, pages of tasks, batches, calendars and other text."""
+"""Builders of responses: JSON, pages of tasks, batches, calendars and other text."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from .requests import is_ndjson
 
 T = TypeVar("T")
 MAX_CONCURRENT_PAGES = 2
-"""Pages that are read and encoded at once: one reading connection is left for other queries."""
+"""Maximum number of pages that are read and encoded at a time, which leaves a read connection for
+other queries."""
 ITEMS_PER_TURN = 200
-"""Items of a list that are encoded before the reactor runs other work."""
+"""Number of items of a list after which the reactor runs other work."""
 BYTES_PER_TURN = 16 * 1024
-"""Bytes that are encoded before the reactor runs other work: up to a millisecond."""
+"""Number of encoded bytes after which the reactor runs other work: up to a millisecond."""
 
 
 @define(eq=False)
 class PageReader:
-    """Reader of pages of tasks, of which a few are in memory at once.
+    """Reader of pages of tasks, which bounds the number of pages in memory.
 
     :param clock: schedules other work while a page is encoded.
     """
@@ -52,11 +53,11 @@ class PageReader:
     async def page(
         self, read: Callable[[], Deferred[Page | None]], pretty: bool
     ) -> tuple[Page, list[bytes]] | None:
-        """Return a page and its encoded tasks; ``None`` where no task has the name.
+        """Return a page and its encoded tasks; ``None`` if no task has the name.
 
         :param read: starts the query.
         """
-        # A client that disconnects during this wait leaves the queue.
+        # A client that disconnects here leaves the queue.
         await self._slots.acquire()
         reading = read()
         try:
@@ -65,7 +66,7 @@ class PageReader:
                 return None
             return page, [item async for item in self._items(page, pretty)]
         finally:
-            # The query occupies a connection to its end even if the client disconnects.
+            # The query occupies a connection until it ends, even if the client disconnects.
             reading.addBoth(lambda _: self._slots.release())
 
     async def _items(self, page: Page, pretty: bool) -> AsyncIterator[bytes]:
@@ -80,9 +81,9 @@ class PageReader:
 
 
 def shield(reading: Deferred[T]) -> Deferred[T]:
-    """Return a Deferred of the same result whose cancellation spares the read.
+    """Return a Deferred with the same result whose cancellation does not cancel the read.
 
-    Klein cancels a handler, and what it awaits, when its client hangs up.
+    Klein cancels a handler, and the Deferred that it awaits, when its client disconnects.
     """
     waiting: Deferred[T] = Deferred()
     reading.addCallbacks(waiting.callback, waiting.errback)
@@ -91,9 +92,9 @@ def shield(reading: Deferred[T]) -> Deferred[T]:
 
 JSON = dict[str, Any]
 VARIES = {"Vary": "Accept"}
-"""The header of a resource that has another representation too (RFC 9110, section 12.5.5)."""
+"""Header of a resource with several representations (RFC 9110, section 12.5.5)."""
 SERVICE_LINK = {"Link": '</openapi.json>; rel="service-desc"; type="application/json"'}
-"""The header that leads to the description of the API (RFC 8631, section 4.2)."""
+"""Header that links to the description of the API (RFC 8631, section 4.2)."""
 
 
 def json_response(
@@ -123,7 +124,7 @@ def task_response(
 async def sliced_response(request: IRequest, members: JSON, clock: IReactorTime) -> bytes:
     """Set the head of a JSON response; return its body, encoded in slices.
 
-    :param members: a value that is an iterator is a list of any length.
+    :param members: the members; a value that is an iterator becomes a list of any length.
     :param clock: schedules other work between two slices.
     """
     pretty = wants_pretty(request)
@@ -147,7 +148,7 @@ async def _list_parts(
     while some := list(islice(items, ITEMS_PER_TURN)):
         if before != b"[":
             await deferLater(clock, 0)
-        # Without the brackets, and with the line feed before the first item.
+        # The brackets are removed, while the line feed before the first item stays.
         encoded = _indented(encode(some, pretty).strip(), pretty)[1:-1]
         yield before + encoded.rstrip()
         before = b","
@@ -155,30 +156,32 @@ async def _list_parts(
 
 
 def _indented(encoded: bytes, pretty: bool) -> bytes:
-    # JSON escapes a line feed in a string, so that each one here is between members.
+    # JSON escapes line feeds in strings, so that line feeds here separate members.
     return encoded.replace(b"\n", b"\n  ") if pretty else encoded
 
 
 def encoded_response(request: IRequest, encoded: Callable[[bool], bytes]) -> bytes:
-    """Set the head of a response whose JSON exists already; return its body.
+    """Set the head of a response whose JSON is already encoded; return its body.
 
-    :param encoded: returns the JSON, indented where its argument is true.
+    :param encoded: returns the JSON, indented if its argument is true.
     """
     return _send(request, JSON_TYPE, 200, {}, encoded(wants_pretty(request)))
 
 
 def text_response(request: IRequest, content_type: bytes, text: bytes) -> bytes:
-    """Set the head of a response that is text of a negotiated type; return its body."""
+    """Set the head of a text response with a negotiated media type; return its body."""
     return _send(request, content_type, 200, VARIES, text)
 
 
 def calendar_response(
     request: IRequest, calendar: bytes, etag: str, modified_at: int | None
 ) -> bytes:
-    """Set the head of a response with a calendar, or of one without it; return its body.
+    """Set the head of the response to a request for a calendar; return its body.
+
+    The status is 304, without a body, if the client has the current version.
 
     :param etag: the entity tag of the calendar.
-    :param modified_at: its last change, seconds since 1970, if that is known.
+    :param modified_at: its last change: seconds since 1970; ``None`` if unknown.
     """
     headers = {**VARIES, "ETag": etag, "Cache-Control": "private, no-cache"}
     if modified_at is not None:
@@ -193,7 +196,7 @@ def _is_current(request: IRequest, etag: str, modified: str | None) -> bool:
     """Return whether a client has the current version of a resource (RFC 9110, section 13.2.2)."""
     tags: bytes | None = request.getHeader(b"if-none-match")
     if tags is not None:
-        # The comparison is the weak one.
+        # If-None-Match uses the weak comparison.
         given = {tag.strip().removeprefix("W/") for tag in tags.decode("latin-1").split(",")}
         return not given.isdisjoint((etag, "*"))
     since: bytes | None = request.getHeader(b"if-modified-since")
@@ -216,7 +219,7 @@ _PRETTY = frozenset({b"pretty", b"pretty=", b"pretty=true", b"pretty=1", b"prett
 
 
 def wants_pretty(request: IRequest) -> bool:
-    """Return whether to indent the response. An error is indented too, so any query is accepted."""
+    """Return whether to indent a response, which may be an error for an invalid query."""
     parts = request.uri.partition(b"?")[2].split(b"&")
     return any(part.lower() in _PRETTY for part in parts)
 
@@ -229,16 +232,16 @@ def task_url(prefix: str, key: Key) -> str:
 def encode_item(task: Task, pretty: bool) -> bytes:
     """Return a task as JSON for the list of :func:`page_response`."""
     encoded = encode(task_summary(task), pretty)[:-1]
-    # JSON escapes a line feed in a string, so that each one here is between members.
+    # JSON escapes line feeds in strings, so that line feeds here separate members.
     return encoded.replace(b"\n", b"\n    ") if pretty else encoded
 
 
 Query = Mapping[str, str | Sequence[str]]
-"""The parameters of a query string; a repeated one has a list."""
+"""The parameters of a query string; a repeated parameter has a list of values."""
 
 
 def next_link(path: str, query: Query, start_from: str | None) -> dict[str, str]:
-    """Return the header that links to the next page (RFC 8288), or none without a next page.
+    """Return the header that links to the next page (RFC 8288), if there is a next page.
 
     :param query: the parameters of the request.
     """
@@ -273,7 +276,7 @@ def page_response(
 
 
 def encode_results(request: IRequest, results: list[JSON]) -> bytes:
-    """Return some results of a batch as items of a JSON array, or as one object a line."""
+    """Return some results of a batch as items of a JSON array, or as NDJSON."""
     if is_ndjson(request):
         return b"".join(encode(result) for result in results)
     if wants_pretty(request):
@@ -294,12 +297,12 @@ def batch_response(request: IRequest, parts: Sequence[bytes]) -> bytes:
 
 
 def add_warnings(members: JSON, warnings: Iterable[FieldError]) -> None:
-    """Add a list of warnings to the members of a response, unless it is empty."""
+    """Add warnings to the members of a response, if there are any."""
     items = [{"pointer": warning.pointer, "detail": warning.detail} for warning in warnings]
     if items:
         members["warnings"] = items
 
 
 def skipped_items(skipped: Iterable[tuple[Key, str]]) -> Iterator[dict[str, str]]:
-    """Yield the tasks that were skipped, each with the reason, as JSON."""
+    """Yield the skipped tasks as JSON, each with the reason."""
     return ({"task": str(key), "reason": reason} for key, reason in skipped)

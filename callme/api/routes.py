@@ -1,4 +1,4 @@
-"""Handlers of the HTTP API: parse the request, use the store, build the response."""
+"""Handlers of the HTTP API, which parse a request, use the store, and build the response."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ class Api:
     """Handlers of all paths of the API.
 
     :param clock: schedules other work between the parts of a long response.
-    :param now: the wall clock: seconds since 1970.
-    :param audit: logs the changes.
-    :param metrics: writes the metrics.
-    :param networks: the addresses that callbacks may go to.
-    :param long_poll: the clients that wait for a task to change.
-    :param forecaster: makes forecasts, and caches them.
+    :param now: returns the wall-clock time: seconds since 1970.
+    :param audit: logs changes.
+    :param metrics: exports the metrics.
+    :param networks: the policy about the addresses that callbacks may be sent to.
+    :param long_poll: the requests that wait for a task to change.
+    :param forecaster: makes and caches forecasts.
     :param task_service: changes tasks.
     :param hosts: reads and changes the settings of hosts.
     """
@@ -120,7 +120,7 @@ class Api:
         self._calendars = Calendars(store=self._store, clock=self._clock, now=self._now)
 
     app = Klein()
-    # Werkzeug would redirect a path that contains //; here it is a path like any other.
+    # By default, Werkzeug redirects paths that contain //, which are ordinary paths here.
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = AnyPathConverter
 
@@ -129,7 +129,7 @@ class Api:
     @app.route("/task", methods=["PUT"], strict_slashes=False)
     @app.route("/task/<path:path>", methods=["PUT"])
     async def put(self, request: IRequest, path: str = "") -> bytes:
-        """Create or replace a task, or preview that."""
+        """Create or replace a task, or preview the put."""
         dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
         body = parse_body(request)
         now = self._now()
@@ -161,7 +161,7 @@ class Api:
 
     @app.route("/batch", methods=["POST"], strict_slashes=False)
     async def batch(self, request: IRequest) -> bytes:
-        """Create many tasks, or preview that."""
+        """Create many tasks, or preview the batch."""
         check_batch_condition(request)
         dry_run = parse_flag(parse_query(request, ("dry_run",)), "dry_run")
         now = self._now()
@@ -182,11 +182,11 @@ class Api:
     @app.route("/task", methods=["GET"], strict_slashes=False)
     @app.route("/task/<path:path>", methods=["GET"])
     async def status(self, request: IRequest, path: str = "") -> bytes:
-        """Return one task, a list or a calendar of the tasks of a name or of all tasks."""
+        """Return one task, or a list or a calendar of the tasks of a name or of all tasks."""
         target = parse_selector(request, path, ICS)
         prefix = access_of(request).prefix
         if prefix and target in (None, ICS):
-            # Only the list has a form for a part of all names.
+            # A calendar of all tasks is not restricted to a prefix, unlike a list.
             target = None
         elif target is not None:
             check_name(request, target)
@@ -219,7 +219,7 @@ class Api:
         attempts_to = parse_attempts_from(query.get("start_from"))
         task: Task | None = None
         wait = parse_wait(query.get("wait"))
-        # callme does not call a task with a damaged key: it does not change.
+        # A task with a damaged key never changes, because callme does not call it.
         seconds = wait if key.row_number is None else 0
         if seconds:
             task = await self._long_poll.wait(key, seconds)
@@ -235,7 +235,7 @@ class Api:
 
     @app.route("/reschedule/<path:path>", methods=["POST"])
     async def reschedule(self, request: IRequest, path: str) -> bytes:
-        """Move failed tasks, or all, to another minute."""
+        """Move failed tasks, or tasks in any state, to another minute."""
         check_task_exists_condition(request)
         query = parse_query(request, ("all",))
         include_all_states = parse_flag(query, "all")
@@ -255,7 +255,7 @@ class Api:
 
     @app.route("/reschedule", methods=["POST"], strict_slashes=False)
     async def reschedule_all(self, request: IRequest) -> bytes:
-        """Move the tasks that match filters to other minutes, or preview that."""
+        """Move the tasks that match filters to other minutes, or preview the move."""
         check_task_exists_condition(request)
         query = parse_query(request, ("all", "spread", *BULK))
         include_all_states = parse_flag(query, "all")
@@ -272,7 +272,7 @@ class Api:
     def _bulk(
         self, request: IRequest, query: dict[str, str], *, include_all_states: bool = True
     ) -> Bulk:
-        """Return the action on many tasks that a request asks for."""
+        """Return the requested bulk action."""
         labels = parse_labels(request)
         text = describe_filters(query, labels)
         filters = parse_filters(query, labels, self._now())
@@ -300,7 +300,7 @@ class Api:
 
     @app.route("/task/<path:path>", methods=["DELETE"])
     async def delete(self, request: IRequest, path: str) -> bytes:
-        """Cancel and delete one task, or those of a name."""
+        """Cancel and delete one task, or all tasks of a name."""
         check_task_exists_condition(request)
         parse_query(request)
         target = parse_selector(request, path)
@@ -314,7 +314,7 @@ class Api:
 
     @app.route("/task", methods=["DELETE"], strict_slashes=False)
     async def delete_all(self, request: IRequest) -> bytes:
-        """Cancel and delete the tasks that match filters, or preview that."""
+        """Cancel and delete the tasks that match filters, or preview the deletion."""
         check_task_exists_condition(request)
         bulk = self._bulk(request, parse_query(request, BULK))
         deleted = await self._task_service.delete_all(bulk, by=author_of(request))
@@ -339,7 +339,7 @@ class Api:
 
     @app.route("/hosts/<path:path>", methods=["DELETE"])
     async def delete_host(self, request: IRequest, path: str) -> bytes:
-        """Return a host, or all hosts, to the defaults."""
+        """Reset a host, or all hosts, to the defaults."""
         await self._hosts.delete(request, path)
         request.setResponseCode(204)
         return b""
@@ -400,7 +400,7 @@ class Api:
     def service(self, request: IRequest) -> bytes:
         """Return the name, the version and the paths of the service.
 
-        Monitors ask for ``/``; browsers get the web UI.
+        The path ``/`` serves programs such as monitors; browsers get the web UI.
         """
         parse_query(request)
         members = service_document(base_path_of(request))

@@ -1,8 +1,8 @@
-"""Strict JSON decoder: RFC 8259, without the constructs whose handling it leaves open.
+"""The strict JSON decoder: RFC 8259 without the constructs whose meaning it leaves open.
 
-The standard library's decoder accepts NaN, keeps the last of two equal names in an object
-(unpredictable, as RFC 8259 says in section 4), and accepts lone surrogates (section 8.2). This
-module refuses them, and bounds the nesting, the length and the number of values.
+The standard library's decoder accepts NaN, uses the last of two equal names in an object (which is
+unpredictable by RFC 8259, section 4), and accepts lone surrogates (section 8.2). This module
+refuses them, and bounds the depth, the length and the number of values.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..core.text.json_hints import syntax_hint, utf8_hint
 from ..errors import InvalidValue, pointer_token, quoted
 
 MAX_DEPTH = 50
-"""Maximum levels of nested objects and lists."""
+"""Maximum number of levels of nested objects and lists."""
 MAX_ITEM_LENGTH = 1024 * 1024
-"""Maximum characters of an item of an array, or of a line. A longer one is refused before it is
-decoded, because decoding blocks the reactor."""
+"""Maximum length of an item of an array, or of a line, in characters. A longer item is refused
+before it is decoded, because decoding blocks the reactor."""
 MAX_VALUES = 10_000
-"""Maximum values in one JSON text, nested ones included. No valid task has a twentieth of that, and
-half a million brackets would block the reactor for a quarter of a second."""
+"""Maximum number of values in one JSON text, including nested values. No valid task has a twentieth
+of that, while half a million brackets would block the reactor for a quarter of a second."""
 _RUN_LENGTH = 64 * 1024
-"""Maximum characters of items of an array that are decoded at once: some milliseconds of work."""
+"""Maximum length of the items that are decoded at once, in characters: a few ms of work."""
 _SHORT_ITEM = 4 * 1024
-"""Length, in characters, up to which an item is decoded without counting its values."""
+"""Length in characters up to which an item is decoded without counting its values."""
 _TOO_DEEP = f"the body is nested too deeply: expected at most {MAX_DEPTH} levels"
 
 
@@ -61,7 +61,7 @@ def decode(data: bytes) -> object:
     """
     text = _decode_utf8(data)
     begin = _skip_whitespace(text, 0)
-    # The cheap upper bound, which counts the marks in strings too, is nearly always enough.
+    # This cheap upper bound, which also counts characters inside strings, nearly always suffices.
     if sum(map(text.count, "[{,")) >= MAX_VALUES:
         _check_value_count(text, begin)
     value, end = _decode_value(text, begin)
@@ -73,9 +73,9 @@ def decode(data: bytes) -> object:
 def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
     """Yield each item of a JSON array, or the :class:`InvalidValue` that describes its error.
 
-    Each comes with the number of characters that were decoded for it: of items that are decoded
-    at once, all come with the first. An error in one item whose end is known (for example a name
-    that occurs twice) does not affect the other items.
+    The second element is the number of decoded characters; for items that are decoded at once, the
+    first item has the total. An error in an item whose end is known, such as a repeated name, does
+    not affect the other items.
 
     :raises InvalidValue: when the text is not UTF-8 or not a JSON array.
     :raises ItemTooLong: when an item is longer than :data:`MAX_ITEM_LENGTH`, or has more than
@@ -87,8 +87,7 @@ def decode_array(data: bytes) -> Iterator[tuple[object, int]]:
         raise InvalidValue("the body is not a JSON array")
     at = _skip_whitespace(text, at + 1)
     more = not text.startswith("]", at)
-    # The decoder searches for the end of a string up to the end of its text, so that it gets a
-    # part of the text only.
+    # The decoder may scan its text to the end for the end of a string, so it gets only a part.
     part, offset = text[: 2 * MAX_ITEM_LENGTH], 0
     # Items before this index are decoded one by one.
     single_until = 0
@@ -124,15 +123,15 @@ def _extra_data(text: str, at: int) -> InvalidValue:
 
 
 def _decode_run(text: str, begin: int) -> tuple[list[object], int]:
-    """Return the items that begin at an index and that can be decoded at once, and their end.
+    """Return the items from an index on that can be decoded at once, and their end.
 
-    The end is behind the comma that follows the last of them. If one of them is refused, or
-    perhaps has too many values, there are none: those before the end must be decoded one by one.
+    The end is the index after the comma that follows the last item. If an item is refused, or may
+    have too many values, the result has no items: those up to the end must be decoded one by one.
     """
     end = text.rfind("},", begin, begin + _RUN_LENGTH) + 1
     if not end:
         return [], begin + _RUN_LENGTH
-    # If an item ends elsewhere, this is not an array.
+    # If an item does not end here, the decoder fails.
     run = text[begin:end]
     if sum(map(run.count, "[{,")) >= MAX_VALUES:
         return [], end
@@ -180,10 +179,10 @@ def _decode_value(
     value: object
     try:
         value, end = _DECODER.raw_decode(text, begin)
-        # The number of brackets bounds the depth: most values need no other check.
+        # The number of brackets is an upper bound of the depth, which suffices for most values.
         if text.count("[", begin, end) + text.count("{", begin, end) > MAX_DEPTH:
             _check_depth(value)
-        # UTF-8 has no surrogates: only an escape can contain one.
+        # UTF-8 contains no surrogates, so that only escapes can.
         if text.find("\\u", begin, end) >= 0:
             _check_surrogates(value)
     except InvalidValue as error:
@@ -194,7 +193,7 @@ def _decode_value(
         wrong = _syntax_error(error, offset, text if body is None else body)
         raise InvalidValue(f"the body is not JSON: {wrong}") from None
     except ValueError:
-        # The only other ValueError is that of int() for thousands of digits.
+        # int() raises the only other ValueError, for thousands of digits.
         place = _place_of_refused(text, begin)
         raise InvalidValue("a number has too many digits", place) from None
     return value, end
@@ -225,7 +224,7 @@ def _syntax_error(error: json.JSONDecodeError, offset: int, body: str) -> str:
 
     :param offset: the index of the text in the body.
     """
-    # Python 3.13 says so at the comma, older ones expect another value after it.
+    # Python 3.13 reports a trailing comma as such; older versions expect a value after it.
     comma = _TRAILING_COMMA.search(error.doc, max(0, error.pos - 20), error.pos + 20)
     if comma and error.pos in (comma.start(), comma.end() - 1):
         error = json.JSONDecodeError("Illegal trailing comma", error.doc, comma.start())
@@ -234,9 +233,9 @@ def _syntax_error(error: json.JSONDecodeError, offset: int, body: str) -> str:
 
 
 def _place_of_refused(text: str, begin: int) -> str:
-    """Return the JSON Pointer to what this module refuses in a value that is JSON otherwise.
+    """Return the JSON Pointer to the part of a value that only this module refuses.
 
-    It is empty where there is no such place, or where the value is no JSON at all.
+    The pointer is empty if there is no such part, or if the value is not JSON.
     """
     try:
         value, _ = _MARKING.raw_decode(text, begin)
@@ -262,14 +261,14 @@ def _refused_places(value: object, pointer: str) -> Iterator[str]:
 def _decode_item(text: str, begin: int, offset: int, body: str) -> tuple[object, int]:
     """Return the value that begins at an index, and its end, as :func:`_decode_value` does.
 
-    :raises TooManyValues: when it contains too many values.
+    :raises TooManyValues: when the value contains too many values.
     """
     short = text[begin : begin + _SHORT_ITEM]
     if begin + len(short) < len(text):
         try:
             value, end = _decode_value(short, 0)
         except InvalidValue:
-            # The item may be longer than the part that was decoded.
+            # The item may continue after the decoded part.
             end = len(short)
         if end < len(short):
             return value, begin + end
@@ -278,9 +277,9 @@ def _decode_item(text: str, begin: int, offset: int, body: str) -> tuple[object,
 
 
 def _check_value_count(text: str, begin: int) -> None:
-    """Count the values of an item by its brackets and commas outside of strings.
+    """Count the values of an item by its brackets and commas outside strings.
 
-    A text that is not JSON is left to the decoder, which stops at the same place.
+    Syntax errors are ignored here, because the decoder finds them at the same place.
 
     :raises TooManyValues: when there are more than :data:`MAX_VALUES`.
     """
@@ -306,11 +305,11 @@ def _check_value_count(text: str, begin: int) -> None:
 
 
 def _find_end(text: str, begin: int, error: InvalidValue, cut: bool) -> int:
-    """Return the index of the end of a value that is JSON, but that this module refuses.
+    """Return the end of a value that is JSON, but that this module refuses.
 
-    :param error: the reason for refusing it.
+    :param error: the reason for the refusal.
     :param cut: whether the text is only a part of the body.
-    :raises InvalidValue: the same error, when the value is not JSON at all.
+    :raises InvalidValue: the same error, when the value is not JSON.
     :raises ItemTooLong: when the value does not end within the text.
     """
     try:
@@ -360,7 +359,7 @@ def _no_constant(text: str) -> object:
 def _check_surrogates(value: object) -> None:
     if isinstance(value, str):
         if match := _SURROGATE.search(value):
-            # The rest of the string is left out of the error: it may be a secret.
+            # The error omits the rest of the string, which may be a secret.
             raise InvalidValue(f"a string contains the lone surrogate {quoted(match[0])}")
     elif isinstance(value, dict):
         for name, member in value.items():
@@ -372,7 +371,7 @@ def _check_surrogates(value: object) -> None:
 
 
 _REFUSED = object()
-"""Stands for a value that this module refuses, in the result of ``_MARKING``."""
+"""Marker of a value that this module refuses, in the result of ``_MARKING``."""
 
 
 def _mark_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -384,7 +383,7 @@ def _mark_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 _MAX_DIGITS = 4_300
-"""The number of digits up to which :func:`int` accepts a text, by default."""
+"""Default limit of digits that :func:`int` accepts."""
 _LONGEST_ESCAPE = len("\\ud83d\\ude00")
 _TRAILING_COMMA = re.compile(r",[ \t\n\r]*[}\]]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

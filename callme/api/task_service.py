@@ -1,4 +1,4 @@
-"""Commands on tasks for the API and the web UI, and the problems of refused ones."""
+"""Commands on tasks for the API and the web UI, and the problems of refused commands."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _REFUSALS = {
 
 
 def put_problem(definition: Definition, result: PutResult, now: float) -> Problem | None:
-    """Return the problem of a put that was refused; ``None`` for any other."""
+    """Return the problem of a refused put; ``None`` for any other."""
     refusal = _REFUSALS.get(result.outcome)
     if refusal is None:
         return None
@@ -83,8 +83,8 @@ def _past(trigger_at: int, now: float) -> str:
 
 
 def _advice_for_past(trigger_at: int) -> str:
-    """Return what to send instead of a minute that is past."""
-    # At most a year of minutes: a number that was meant as a duration.
+    """Return advice for a minute in the past."""
+    # The number may be intended as a duration in minutes, of a year at most.
     if trigger_at < MAX_MINUTES:
         return "a duration has a unit, such as +5m"
     return "expected a time to come, or now"
@@ -92,14 +92,14 @@ def _advice_for_past(trigger_at: int) -> str:
 
 @frozen(kw_only=True)
 class Bulk:
-    """An action on many tasks: those with given keys, or all that match filters.
+    """Bulk action on the tasks with given keys, or on all tasks that match filters.
 
     :ivar keys: the keys, in any order; empty for all tasks that match.
-    :ivar selection: the filters; with keys, a task must match them too.
-    :ivar filters: the filters as text, for the log. With keys, the log names each task.
+    :ivar selection: the filters, which tasks with given keys must match too.
+    :ivar filters: the filters as text, for the log. With keys, the log names each task instead.
     :ivar start_from: the first key to examine, inclusive.
     :ivar limit: the maximum number of tasks.
-    :ivar is_dry_run: whether nothing is changed.
+    :ivar is_dry_run: whether to change nothing.
     """
 
     keys: Sequence[Key] = ()
@@ -112,11 +112,11 @@ class Bulk:
 
 @frozen(kw_only=True)
 class Move:
-    """The minutes that tasks are moved to.
+    """Minutes that tasks are moved to.
 
-    :ivar trigger_at: the first minute, seconds since 1970.
-    :ivar spread: the minutes that the tasks are distributed over; 0 for the first minute.
-    :ivar include_all_states: whether tasks move that have not failed.
+    :ivar trigger_at: the first minute: seconds since 1970.
+    :ivar spread: the number of minutes that the tasks are distributed over; 0 for a single minute.
+    :ivar include_all_states: whether tasks that have not failed move as well.
     """
 
     trigger_at: int
@@ -124,31 +124,31 @@ class Move:
     include_all_states: bool = False
 
     def minutes(self, number: int) -> list[int]:
-        """Return the minutes of a number of tasks."""
+        """Return the minute of each of a number of tasks."""
         return [self.trigger_at + MINUTE * (self.spread * i // number) for i in range(number)]
 
 
 @define(eq=False, kw_only=True)
 class TaskService:
-    """Commands on tasks; one that cannot be done raises :exc:`Problem`.
+    """Commands on tasks, which raise :exc:`Problem` if they are refused.
 
-    :param now: the wall clock: seconds since 1970.
-    :param audit: logs the changes.
+    :param now: returns the wall-clock time: seconds since 1970.
+    :param audit: logs changes.
     """
 
     _store: Store
     _now: Callable[[], float]
     _audit: AuditLog
-    # Steps of several actions would share a transaction, and make it long.
+    # The lock prevents that steps of several actions share a transaction, which would be long.
     _step_lock: DeferredLock = field(factory=DeferredLock, init=False)
 
     async def put(
         self, definition: Definition, condition: PutCondition, now: float, *, by: Author
     ) -> PutResult:
-        """Create or replace a task, or keep an equal one.
+        """Create or replace a task, or keep an equal task.
 
-        :param now: the time of the request, seconds since 1970.
-        :param by: the client that asks for it.
+        :param now: the time of the request: seconds since 1970.
+        :param by: the client.
         :raises Problem: when the put is refused.
         """
         result = await self._store.write(tasks.put, definition, condition, now)
@@ -163,7 +163,7 @@ class TaskService:
     ) -> Rescheduled:
         """Move one task, or those of a name, to another minute.
 
-        :param by: the client that asks for it.
+        :param by: the client.
         :raises Problem: when there is no such task, or when none of them can be moved.
         """
         now = self._now()
@@ -191,14 +191,14 @@ class TaskService:
         return result
 
     async def acknowledge(self, until_ms: int, *, by: Author) -> None:
-        """Acknowledge all failures up to an end, in ms since 1970."""
+        """Acknowledge all failures that ended up to a time (milliseconds since 1970)."""
         await self._store.write(failures.acknowledge, until_ms)
         self._audit.acknowledged(by, until_ms)
 
     async def delete(self, target: Key | str, *, by: Author) -> Deleted:
         """Cancel and delete one task, or those of a name.
 
-        :param by: the client that asks for it.
+        :param by: the client.
         :raises Problem: when there is no such task, or when it is running.
         """
         if isinstance(target, Key):
@@ -213,11 +213,9 @@ class TaskService:
         return deleted
 
     async def reschedule_all(self, bulk: Bulk, move: Move, *, by: Author) -> Rescheduled:
-        """Move the tasks of an action, failed ones only unless the move includes all.
+        """Move the tasks of an action; it continues if the client disconnects.
 
-        The action goes on if its client hangs up.
-
-        :param by: the client that asks for it.
+        :param by: the client.
         """
         return await shield(Deferred.fromCoroutine(self._reschedule_all(bulk, move, by)))
 
@@ -257,11 +255,11 @@ class TaskService:
             self._audit.rescheduled(by, old, new)
 
     async def delete_all(self, bulk: Bulk, *, by: Author) -> Deleted:
-        """Cancel and delete the tasks of an action, but running ones.
+        """Cancel and delete the tasks of an action, except running ones.
 
-        The action goes on if its client hangs up.
+        The action continues if the client disconnects.
 
-        :param by: the client that asks for it.
+        :param by: the client.
         """
         return await shield(Deferred.fromCoroutine(self._delete_all(bulk, by)))
 
@@ -287,7 +285,7 @@ class TaskService:
             self._audit.deleted(by, key, 1)
 
     async def _keys(self, bulk: Bulk, selection: Selection) -> tuple[Sequence[Key], Key | None]:
-        """Return the keys of an action in their order, and the first key after them."""
+        """Return the keys of an action in order, and the first key after them."""
         if not bulk.keys:
             return await self._store.read(select_keys, selection, bulk.start_from, bulk.limit)
         keys = sorted(key for key in set(bulk.keys) if key >= (bulk.start_from or key))
@@ -296,13 +294,13 @@ class TaskService:
     def _step(
         self, bulk: Bulk, change: Callable[..., Any], preview: Callable[..., Any], *args: Any
     ) -> Deferred[Any]:
-        """Run a step of an action in a transaction of its own, or preview it."""
+        """Run a step of an action in a transaction of its own, or preview the step."""
         if bulk.is_dry_run:
             return self._store.read(preview, *args)
         return self._step_lock.run(self._store.write, change, *args)
 
 
 def _parts(number: int) -> Iterator[slice]:
-    """Yield the parts of a list of keys that one step changes each."""
+    """Yield slices of a list of keys, one for each step."""
     for begin in range(0, number, actions.TASKS_PER_STEP):
         yield slice(begin, begin + actions.TASKS_PER_STEP)

@@ -1,5 +1,5 @@
-"""OpenAPI document of the HTTP API, built from the bounds that the code checks.
+"""The OpenAPI document of the HTTP API, built from the bounds that the code checks.
 
-The schemas of a task's parameters are beside their parsers, in :mod:`callme.core`; a test compares
-each schema with its parser.
+The schemas of parameters are beside their parsers in :mod:`callme.core`; a test compares each
+schema with its parser.
 """

@@ -21,7 +21,7 @@ def boolean(description: str) -> Schema:
 
 
 def count(description: str, minimum: int = 0) -> Schema:
-    """Return the schema of a number of things or of milliseconds."""
+    """Return the schema of a non-negative number, such as a count or milliseconds."""
     return integer(minimum, description=description)
 
 
@@ -38,7 +38,7 @@ def enum(values: type[Enum], description: str) -> Schema:
 def request_object(
     properties: dict[str, Schema], required: Iterable[str], **keywords: Any
 ) -> Schema:
-    """Return the schema of an object in a request: an unknown member is refused."""
+    """Return the schema of an object in a request, in which unknown members are refused."""
     names = list(required)
     return {
         "type": "object",
@@ -52,7 +52,7 @@ def request_object(
 def response_object(
     properties: dict[str, Schema], optional: Iterable[str] = (), **keywords: Any
 ) -> Schema:
-    """Return the schema of an object in a response: a later version may add members."""
+    """Return the schema of an object in a response, to which a later version may add members."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required, **keywords}
 
@@ -63,7 +63,7 @@ def query_parameter(name: str, schema: Schema, description: str, **keywords: Any
 
 
 def query_flag(name: str, description: str) -> Schema:
-    """Return a parameter of a query string that is false unless it is present."""
+    """Return a boolean parameter of a query string, which is false by default."""
     return query_parameter(
         name,
         {"type": "boolean", "default": False},
@@ -73,7 +73,7 @@ def query_flag(name: str, description: str) -> Schema:
 
 
 def path_parameter(name: str, schema: Schema) -> Schema:
-    """Return a part of a path."""
+    """Return a parameter of a path."""
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
@@ -89,7 +89,7 @@ def content(schema: Schema, media_type: str = JSON, **examples: object) -> dict[
 def response(description: str, body: dict[str, Any], **keywords: Any) -> dict[str, Any]:
     """Return a response with a body.
 
-    :param body: what :func:`content` returns.
+    :param body: the result of :func:`content`.
     """
     return {"description": description, "content": body, **keywords}
 

@@ -1,4 +1,4 @@
-"""Parameters and error responses that several operations share, and references to them."""
+"""Shared parameters and error responses of operations, and references to them."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ _PROBLEMS: dict[str, tuple[str, Problem]] = {
         Problem(503, "the database is unavailable: try again in a moment"),
     ),
 }
-"""The description and an example of each error response."""
+"""Description and example of each error response."""
 _RETRY_AFTER = {"Retry-After": header(integer(0), "Seconds after which to repeat the request.")}
 _HEADERS = {
     "Unauthorized": {"WWW-Authenticate": header(string())},
@@ -246,7 +246,7 @@ def responses() -> dict[str, Any]:
 
 
 def parameter_refs(parameters: Iterable[str | Schema]) -> list[Schema]:
-    """Return parameters, those given by name as references, and the one of every operation."""
+    """Return parameters, with names as references, and with the parameter of every operation."""
     return [
         {"$ref": f"#/components/parameters/{item}"} if isinstance(item, str) else item
         for item in (*parameters, "pretty")
@@ -254,7 +254,7 @@ def parameter_refs(parameters: Iterable[str | Schema]) -> list[Schema]:
 
 
 def error_responses(names: Iterable[str], without: str = "") -> dict[str, Any]:
-    """Return references to the errors of every operation and to those named, by status.
+    """Return references to the errors of every operation and to the given errors, by status.
 
     :param without: an error of every operation that this one does not have.
     """

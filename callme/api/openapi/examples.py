@@ -1,4 +1,4 @@
-"""Examples of requests and responses: a task of the tour, from its ``PUT`` to its failure."""
+"""Examples of requests and responses: the task of the tour, from its ``PUT`` to its failure."""
 
 from __future__ import annotations
 
@@ -117,5 +117,5 @@ LINES = "".join(
     f'{{"task_name": "{name}", "trigger_at": "+6h", "callback": "http://example.com/run-it"}}\n'
     for name in ("first", "second")
 )
-"""A batch of two tasks, one a line."""
+"""A batch of two tasks, one per line."""
 RESULT_LINES = "".join(f'{{"status":201,"task":"{name}@{_AT}"}}\n' for name in ("first", "second"))

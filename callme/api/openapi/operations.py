@@ -1,4 +1,4 @@
-"""Operations of the API: paths, methods, parameters, and every status of their responses."""
+"""Operations of the API: paths, methods, parameters, and all response statuses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LINKS = {
     "metrics": "/metrics",
     "openapi": "/openapi.json",
 }
-"""Paths that a client can start from."""
+"""Entry points of the API."""
 
 
 def service_document(base_path: str = "") -> dict[str, Any]:
@@ -60,7 +60,7 @@ def service_document(base_path: str = "") -> dict[str, Any]:
 
 
 def document(base_path: str = "") -> dict[str, Any]:
-    """Return the document (OpenAPI 3.1).
+    """Return the OpenAPI 3.1 document.
 
     :param base_path: the path in front of all paths; empty for ``/``.
     """
@@ -76,7 +76,7 @@ def document(base_path: str = "") -> dict[str, Any]:
         "servers": [
             {"url": base_path or "/", "description": "The daemon that serves this document."}
         ],
-        # A daemon on loopback may need no token.
+        # A daemon on the loopback interface may require no token.
         "security": [{"bearer": []}, {}],
         "tags": [
             {"name": "tasks", "description": "Callbacks, each for one minute."},
@@ -100,7 +100,7 @@ def document(base_path: str = "") -> dict[str, Any]:
 
 @cache
 def served(base_path: str, pretty: bool) -> bytes:
-    """Return the document as JSON; it is built once.
+    """Return the document as JSON, which is cached.
 
     :param base_path: the path in front of all paths; empty for ``/``.
     """
@@ -188,8 +188,8 @@ def _operation(
 ) -> Operation:
     """Return an operation.
 
-    :param parameters: its parameters; shared ones by name.
-    :param successes: the responses that are no errors, by status.
+    :param parameters: its parameters; shared parameters are given by name.
+    :param successes: the success responses by status.
     :param errors: names of its error responses besides those of every operation.
     :param without: an error of every operation that this one does not have.
     """

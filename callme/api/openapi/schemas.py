@@ -63,8 +63,8 @@ def _parameter_schema(parameter: Parameter) -> Schema:
     if "$ref" in parameter.schema:
         return parameter.schema
     schema = parameter.schema | {"description": parameter.documentation}
-    # Some generated clients send every default, and some of them send "[]" for an empty list. A
-    # parameter that is left out has the same effect as an empty one.
+    # Some generated clients send every default, and some of these send the text "[]" for an empty
+    # list. Empty defaults are therefore not part of the schema; they have no effect.
     if parameter.is_required or parameter.default in ("", [], {}, None):
         return schema
     return schema | {"default": parameter.default}

@@ -100,8 +100,7 @@ def host_of(callback: str) -> str:
     try:
         parts = urlsplit(callback)
     except ValueError:
-        # The text of Python's error is omitted: it quotes an invalid port or address, which may
-        # be a password.
+        # The text of Python's error is omitted, because it quotes a part of the URL.
         raise InvalidValue(
             f"{_named(callback)} is not a URL: expected http://host/, http://host:port/ or "
             "http://[address]/"
@@ -129,7 +128,7 @@ def host_of(callback: str) -> str:
 
 
 def _port_of(parts: SplitResult) -> int | None:
-    """Return the port of a URL; ``None`` where it has none, and 0 where it is not valid."""
+    """Return the port of a URL; ``None`` without a port, and 0 for an invalid port."""
     try:
         return parts.port
     except ValueError:

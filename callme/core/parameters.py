@@ -525,7 +525,7 @@ _ADVICE = {
         "trigger_at names the zone, as in 2028-11-26T09:00[Europe/Berlin]",
     ),
 }
-"""Names of parameters in other schedulers, each with the way to do without it."""
+"""Names of parameters in other schedulers that callme does not have, each with advice."""
 _NEAREST = Nearest([*_PARSERS, *_ALIASES])
 _REQUIRED = {parameter.name: parameter for parameter in PARAMETERS if parameter.is_required}
 _OPTIONAL = {parameter.name for parameter in PARAMETERS if not parameter.is_required}

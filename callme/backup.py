@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("target", metavar="FILE")
     names = parser.parse_args(arguments)
     if is_url(names.database):
-        raise SystemExit("callme: only a SQLite file can be copied: back up PostgreSQL by pg_dump")
+        raise SystemExit(
+            "callme: only a SQLite file can be copied: back up PostgreSQL with pg_dump"
+        )
     begun = time.monotonic()
     progress = Progress(sys.stderr)
     try:

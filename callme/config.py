@@ -218,15 +218,15 @@ class Settings:
         short="d",
         parse=_parse_database,
         default="callme.sqlite",
-        text="an SQLite file for one daemon; it is created if necessary and readable by its "
+        text="a SQLite file for one daemon; it is created if necessary and readable by its "
         "owner only. Or `postgresql://user@host/database` for any number of daemons (needs "
         "the extra `postgresql`): see [several machines](scaling.md)",
     )
     backup_before_migration: bool = _field(
         Flag,
         parse=_parse_flag,
-        text="before a new version of callme migrates the schema of a SQLite file, copy the file "
-        "to another one beside it, whose name ends in `.schema-` and the number of the old schema",
+        text="copy the SQLite file before a new version of callme migrates its schema. The name of "
+        "the copy, in the same directory, ends in `.schema-` and the number of the old schema",
     )
     concurrency: int = _field(
         Option,

@@ -64,7 +64,7 @@ class HostService:
         settings = await self._store.write(put_settings, host, changes, now)
         if settings is None:
             raise Problem(
-                409, f"{MAX_SETTINGS:,} hosts have settings already: DELETE those of another one"
+                409, f"{MAX_SETTINGS:,} hosts have settings already: delete those of another host"
             )
         self._audit.host_set(by, host, settings.to_dict(now))
         return settings

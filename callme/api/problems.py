@@ -105,7 +105,7 @@ async def no_task(store: Store, target: Key | str, prefix: str) -> Problem:
     named = str(target) if isinstance(target, Key) else f"named {quoted(target)}"
     if isinstance(nearest, Key):
         path = f"/status/{quote(nearest.task_name, safe='')}"
-        advice = f"the nearest is {nearest}, and GET {path} lists all of this name"
+        advice = f"the nearest is {nearest}, and GET {path} lists all tasks of this name"
     elif nearest is not None:
         advice = f"did you mean {quoted(nearest)}?"
     else:

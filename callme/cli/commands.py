@@ -165,7 +165,7 @@ def show(session: Session, key: str, as_json: bool) -> None:
 @click.command()
 @click.argument("name", required=False)
 @state_and_filter_options
-@click.option("--order", type=click.Choice(["name", "due"]), help="By name, or by time.")
+@click.option("--order", type=click.Choice(["name", "due"]), help="Order by name or by time.")
 @click.option("--future-only", is_flag=True, help="Only tasks whose minute has not begun.")
 @click.option("--limit", type=click.IntRange(1), help="The maximum number of tasks.")
 @as_json

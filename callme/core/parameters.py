@@ -393,7 +393,7 @@ PARAMETERS = (
         type_name="object of strings",
         documentation=f"Headers of the request: at most {MAX_HEADERS}, with {MAX_HEADER_BYTES:,} "
         f"bytes in all. callme rejects {_FRAMING}, and the headers that it sends itself (a `_` "
-        f'counts as a `-`). Responses replace a value by `"{MASK}"` if the name of the header '
+        f'counts as a `-`). Responses replace a value with `"{MASK}"` if the name of the header '
         "looks secret; lists and errors replace all values.",
         label="Headers",
         has_own_place=True,
@@ -454,7 +454,7 @@ PARAMETERS = (
         parse=_bounded(1, MAX_MINUTES, " minutes"),
         schema=integer(1, MAX_MINUTES),
         type_name="integer",
-        documentation="No request starts this many minutes after `trigger_at` or later: 1 to "
+        documentation="Every request starts less than this many minutes after `trigger_at`: 1 to "
         f"{MAX_MINUTES:,}.",
         label="Max delay",
         to_text=lambda minutes: f"{minutes:,} min",

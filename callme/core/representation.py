@@ -37,7 +37,7 @@ def task_summary(task: Task) -> dict[str, Any]:
 
 
 def _mark_damaged(members: dict[str, Any], task: Task) -> dict[str, Any]:
-    """Replace each unreadable value by null, and list the names of those members."""
+    """Replace the substitutes of unreadable values with null, and name those members."""
     if task.damaged:
         damaged = {_DERIVED.get(name, name) for name in task.damaged}
         # The readable attempts stay; only the unreadable ones are missing.

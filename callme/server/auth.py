@@ -237,7 +237,8 @@ class Gate:
             return None
         if permission is Permission.UNKNOWN:
             detail, error = (
-                "callme does not know the token: send one of its file, without read: and label",
+                "callme does not know the token: send one from the token file, without read: and "
+                "label",
                 ', error="invalid_token"',
             )
             return _challenge(401, detail, error, refusal=Refusal.TOKEN_WRONG)

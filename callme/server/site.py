@@ -263,8 +263,8 @@ class BoundedSite(Site):
         if (now := self.clock.seconds()) - self._full_logged_at >= FULL_LOG_SECONDS:
             self._full_logged_at = now
             log.warn(
-                "connection limit reached: {count} clients are connected, so that those idle for "
-                "longest are disconnected",
+                "connection limit reached: {count} clients are connected; callme disconnects those "
+                "that have been idle for longest",
                 count=self.registry.max_connections,
             )
 

@@ -221,7 +221,7 @@ def log_store_failure(
 ) -> None:
     """Log a failed access to the store: one line if the store is unavailable, else a traceback.
 
-    :param event: the start of the line, such as ``"purging failed"``.
+    :param event: the start of the line, such as ``"pruning failed"``.
     :param is_retried: whether the line ends with ``"; retrying soon"``.
     """
     then = "; retrying soon" if is_retried else ""

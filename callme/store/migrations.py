@@ -42,7 +42,7 @@ class Migrations:
         if version > self.newest:
             raise CannotOpen(
                 f"{database} has schema {version}, from a newer callme; "
-                f"this one knows up to {self.newest}"
+                f"this one knows schemas up to {self.newest}"
             )
         if version in self.upgrades:
             rest = [(number, sql) for number, sql in self.numbered.items() if number > baseline]

@@ -86,9 +86,9 @@ class DashboardData:
     def health(self) -> tuple[str, str]:
         """The health as a style class, ``good``, ``bad`` or ``paused``, and as a headline."""
         if not self.scheduler.ticking:
-            return "bad", "Scheduler stopped: no callbacks are being made"
+            return "bad", "Scheduler stopped: no calls are being made"
         if self.scheduler.all_paused:
-            return "paused", "Paused: no calls to any host start"
+            return "paused", "Paused: no calls are started"
         if self.stats.oldest_due > _LATE_SECONDS:
             due, oldest = self._backlog, duration(to_ms(self.stats.oldest_due))
             return "bad", f"Calls are late: {due} due, the oldest for {oldest}"

@@ -756,8 +756,8 @@ def test_full_server_is_logged_now_and_then(world: World, site: BoundedSite) -> 
         world.clock.advance(FULL_LOG_SECONDS)
         Client(world, site)
     message = (
-        "connection limit reached: 3 clients are connected, so that those idle for longest "
-        "are disconnected"
+        "connection limit reached: 3 clients are connected; callme disconnects those that have "
+        "been idle for longest"
     )
     assert [formatEvent(event) for event in events] == [message, message]
 

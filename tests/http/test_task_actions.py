@@ -153,7 +153,7 @@ def test_curl_command_masks_secrets_and_names_the_token(world: World) -> None:
     key = world.put("x", LATER, headers={"Authorization": "hunter2", "X-A": "1"}).key
     text = visit(world, f"/page/task/{key}").text
     assert "hunter2" not in text
-    assert "Replace *** by the values of the secret headers." in text
+    assert "Replace *** with the values of the secret headers." in text
     assert "CALLME_TOKEN" not in curl_of(world, key)
     shown = curl_command(world.task(key).definition, "http://h", is_repeat=False, token=True)
     assert "hunter2" not in shown

@@ -152,7 +152,7 @@ def test_headline_names_the_problem(ticking: World) -> None:
     assert page.h1 == "Calls are late: 10,000 or more tasks due, the oldest for 1 min 31 s"
     assert page.facts["Due now"] == "10,000+, oldest for 1 min 31 s"
     ticking.clock.rightNow += 1000
-    assert visit(ticking, "/").h1 == "Scheduler stopped: no callbacks are being made"
+    assert visit(ticking, "/").h1 == "Scheduler stopped: no calls are being made"
 
 
 def test_dashboard_lists_overloaded_minutes(world: World) -> None:

@@ -356,7 +356,7 @@ def test_pause_of_all_hosts_is_in_the_headline(ticking: World) -> None:
     visit(ticking, path, {"paused": "yes"})
     assert settings(ticking, "*")["paused"] is True
     page = visit(ticking, "/")
-    assert page.h1 == "Paused: no calls to any host start"
+    assert page.h1 == "Paused: no calls are started"
     assert page.links["hosts"] == "/page/hosts"
     visit(ticking, path, {"paused": "no"})
     visit(ticking, f"/page/hosts/{HOST}", {"paused": "+1h"})

@@ -472,7 +472,7 @@ async def test_concurrent_starts_with_one_node_name_admit_one(daemons: Any, serv
     a = daemons("a", first)
     await alive(a, NOW)
     assert first.name_lock.closed, "one connection less, now that it lives"
-    with pytest.raises(CannotOpen, match="give it another --node"):
+    with pytest.raises(CannotOpen, match="give this one another --node"):
         open_server(server.conninfo, "a")
 
 
@@ -822,7 +822,7 @@ def test_newer_schema_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPat
         more = with_more(migrations(), "ALTER TABLE task ADD COLUMN colour TEXT;")
         patch.setattr(setup, "migrations", lambda: more)
         open_server(url)
-    with pytest.raises(CannotOpen, match="from a newer callme; this one knows up to"):
+    with pytest.raises(CannotOpen, match="from a newer callme; this one knows schemas up to"):
         open_server(url)
 
 

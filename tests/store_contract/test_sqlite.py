@@ -113,7 +113,7 @@ def directory(path: Path) -> None:
     [
         (garbage, "file is not a database"),
         (torn, "damaged|malformed"),
-        (newer, "from a newer callme; this one knows up to"),
+        (newer, "from a newer callme; this one knows schemas up to"),
         (foreign, "is a database of another program"),
         (directory, "Is a directory"),
     ],

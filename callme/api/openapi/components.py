@@ -37,7 +37,7 @@ PARAMETERS: dict[str, Schema] = {
     "pretty": query_flag("pretty", "Indent the response."),
     "dry_run": query_flag(
         "dry_run",
-        "Change nothing, and report what the request would do: with the same error, or `200`.",
+        "Change nothing. The response is the error of the real request, or `200` with its effect.",
     ),
     "hours": query_parameter(
         "hours",
@@ -163,7 +163,7 @@ _PROBLEMS: dict[str, tuple[str, Problem]] = {
     ),
     "TooManyHosts": (
         "Too many hosts have settings.",
-        Problem(409, f"{MAX_SETTINGS:,} hosts have settings already: DELETE those of another one"),
+        Problem(409, f"{MAX_SETTINGS:,} hosts have settings already: delete those of another host"),
     ),
     "PutConflict": ("Another definition has the key.", _put_refused(PutOutcome.CONFLICT)),
     "PreconditionFailed": (

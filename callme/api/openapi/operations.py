@@ -318,7 +318,7 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
                 },
             },
             "304": {
-                "description": "The calendar is that of `If-None-Match` or `If-Modified-Since`.",
+                "description": "The calendar has not changed since the version or the time in the request.",
                 "headers": {"Vary": header(string()), **_VALIDATORS},
             },
         },

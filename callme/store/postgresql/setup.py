@@ -188,7 +188,7 @@ def _check_name(connection: psycopg.Connection, name: str, display_url: str) -> 
     :raises CannotOpen: if a daemon with the name is alive.
     """
     taken = CannotOpen(
-        f"another callme daemon named {name} uses {display_url}: give it another --node"
+        f"another callme daemon named {name} uses {display_url}: give this one another --node"
     )
     if not _try_lock(connection, _STARTING_LOCK_CLASS, name):
         raise taken

@@ -90,7 +90,7 @@ def open_database(path: Path, before_migration: BeforeMigration = _do_nothing) -
     try:
         path = path.absolute()
     except FileNotFoundError as error:
-        raise CannotOpen("the present directory does not exist any more") from error
+        raise CannotOpen("the current directory no longer exists") from error
     lock = _lock(path)
     try:
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS)

@@ -91,7 +91,7 @@ class BulkPages:
         if filters.errors:
             raise Problem(400, "; ".join(filters.errors.values()))
         if not keys and not filters.narrows:
-            raise Problem(400, "no task is selected: select some of the list, or filter it")
+            raise Problem(400, "no task is selected: select tasks in the list, or filter it")
         return Target(filters=filters, keys=keys)
 
     async def _preview(self, target: Target, path: str, viewer: Viewer) -> BulkConfirmation:

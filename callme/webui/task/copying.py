@@ -71,7 +71,7 @@ def _hint(task: Task) -> str:
     hint = "Registers the same task again"
     hint += ", for the next minute." if _has_ended(task) else "."
     if redact_secrets(definition.headers) != definition.headers:
-        hint += " Replace *** by the values of the secret headers."
+        hint += " Replace *** with the values of the secret headers."
     return hint
 
 

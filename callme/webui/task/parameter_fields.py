@@ -95,13 +95,13 @@ def _payload(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-_LIST = TextForm(to_text=_joined, to_json=_list, hint="Separate several by commas.")
+_LIST = TextForm(to_text=_joined, to_json=_list, hint="Separate several values with commas.")
 _FORMS = {
     Kind.TEXT: TextForm(to_text=_text, to_json=str.strip),
     Kind.INTEGER: TextForm(to_text=str, to_json=_integer),
     Kind.LIST: _LIST,
     Kind.OBJECT: TextForm(
-        to_text=_lines, to_json=_object, rows=3, hint="Write one a line, as NAME: VALUE."
+        to_text=_lines, to_json=_object, rows=3, hint="Write one per line, as NAME: VALUE."
     ),
     Kind.LONG_TEXT: TextForm(to_text=_text, to_json=_payload, rows=6),
     Kind.BASE64: TextForm(to_text=_text, to_json=lambda text: "".join(text.split()), rows=2),

@@ -99,7 +99,7 @@ from .session import (
 from .task.copying import Copying
 from .task.new_form import NewTaskForm
 from .task.new_task import ACTION_FIELD, GIVEN_TIME, PREVIEW, NewTaskPage, warnings_of
-from .task.page import EXPECTED_STATE_FIELD, TaskDetail, TaskPage
+from .task.page import EXPECTED_STATE_FIELD, TaskDetail, render_task
 from .task.time_fields import UTC, Meaning, TimeInput, local_minute, meaning_of
 from .widgets import Renderable, escape_invisible, flash, name_of, query
 
@@ -225,7 +225,7 @@ class WebUi:
             copying=self._copying(request, task),
             flash=done,
         )
-        page = TaskPage(detail)
+        page = render_task(detail)
         title = f"{name_of(task.key)}: {task.state.value}"
         return self._layout(request, title, page, viewer, live=True)
 

@@ -179,7 +179,7 @@ def template(name: str) -> XMLString:
 class Filled(Element):
     """A template with its slots filled."""
 
-    def __init__(self, name: str, **slots: Renderable) -> None:
+    def __init__(self, name: str, /, **slots: Renderable) -> None:
         super().__init__(template(name))
         self._slots = slots
 

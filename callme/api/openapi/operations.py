@@ -318,7 +318,7 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
                 },
             },
             "304": {
-                "description": "The calendar has not changed since the version or the time in the request.",
+                "description": "The calendar still is that of the request's `ETag` or time.",
                 "headers": {"Vary": header(string()), **_VALIDATORS},
             },
         },

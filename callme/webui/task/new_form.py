@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import field, frozen
-from twisted.web.server import Request
-from twisted.web.template import Element, Tag, renderer, tags
+from twisted.web.template import Tag, tags
 
 from ...api.dry_run import PutForecast
 from ...core.parameters import Parameter
@@ -18,6 +17,7 @@ from ...server.paths import TASK, url_for
 from ...worker.throughput import Capacity
 from ..layout import Viewer
 from ..widgets import (
+    Filled,
     Renderable,
     bdi,
     definition_list,
@@ -26,7 +26,6 @@ from ..widgets import (
     flash,
     minute,
     pluralize,
-    template,
 )
 from .parameter_fields import FIELDS, default_text
 from .time_fields import TIME_FIELD, Meaning, TimeInput, time_fields
@@ -105,20 +104,14 @@ class NewTask:
     existing: Key | None = None
 
 
-class NewTaskForm(Element):
+class NewTaskForm(Filled):
     """The main part of the page."""
 
-    loader = template("new")
-
     def __init__(self, content: NewTask) -> None:
-        super().__init__()
         self._content = content
         self._errors = _by_field(content.errors)
-
-    @renderer
-    def fill(self, request: Request, tag: Tag) -> Tag:
-        content = self._content
-        return tag.fillSlots(
+        super().__init__(
+            "new",
             message=self._message(),
             first=[self._field(name) for name in _FIRST],
             time=time_fields(content.time, self._errors.get(TIME_FIELD, ()), "A time is required."),

@@ -7,8 +7,7 @@ from itertools import zip_longest
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.server import Request
-from twisted.web.template import Element, Tag, renderer, tags
+from twisted.web.template import Tag, tags
 
 from ...core.headers import redact_secrets
 from ...core.parameters import PARAMETERS
@@ -18,6 +17,7 @@ from ...server.paths import DELETE, FIND, NEW, RESCHEDULE, RUN, TASK, url_for
 from ..layout import Viewer
 from ..widgets import (
     MAX_TEXT_LENGTH,
+    Filled,
     Renderable,
     bdi,
     definition_list,
@@ -33,7 +33,6 @@ from ..widgets import (
     state,
     table,
     task_state,
-    template,
     timestamp,
     truncate,
 )
@@ -65,32 +64,23 @@ class TaskDetail:
     flash: Renderable = ""
 
 
-class TaskPage(Element):
-    """The main part of a task's page."""
-
-    loader = template("task")
-
-    def __init__(self, detail: TaskDetail) -> None:
-        super().__init__()
-        self._detail = detail
-
-    @renderer
-    def fill(self, request: Request, tag: Tag) -> Tag:
-        detail = self._detail
-        task = detail.task
-        return tag.fillSlots(
-            flash=detail.flash,
-            name=bdi(name_of(task.key)),
-            state=task_state(task),
-            summary=summary(task, detail.now),
-            actions=_actions(task, detail.viewer) if detail.viewer.may_change else "",
-            copying=detail.copying.render(),
-            attempts=_attempts(task, detail.clock, detail.now),
-            definition=definition_list(_definition(task, detail.now)),
-            headers=_headers(task),
-            payload=_payload(task),
-            same_name=_same_name(task.key),
-        )
+def render_task(detail: TaskDetail) -> Filled:
+    """Return the main part of a task's page."""
+    task = detail.task
+    return Filled(
+        "task",
+        flash=detail.flash,
+        name=bdi(name_of(task.key)),
+        state=task_state(task),
+        summary=summary(task, detail.now),
+        actions=_actions(task, detail.viewer) if detail.viewer.may_change else "",
+        copying=detail.copying.render(),
+        attempts=_attempts(task, detail.clock, detail.now),
+        definition=definition_list(_definition(task, detail.now)),
+        headers=_headers(task),
+        payload=_payload(task),
+        same_name=_same_name(task.key),
+    )
 
 
 def _same_name(key: Key) -> Tag | str:

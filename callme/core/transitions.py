@@ -67,8 +67,8 @@ class MoveDecision(Enum):
 
     MOVE = "it moves"
     RUNNING = "it is running"
-    NOT_FAILED = "it has not failed, and only failed tasks were selected"
-    TOO_LATE = "it could not start any more at the new time"
+    NOT_FAILED = "it has not failed, and the request moves failed tasks only"
+    TOO_LATE = "it could no longer start at the new time"
     DAMAGED = "its stored values cannot be read"
 
 

@@ -83,7 +83,7 @@ class Housekeeping:
 
     def begin(self) -> None:
         """Begin the work, except for a part that is still in progress; return at once."""
-        self._begin("purging failed", self.pruner.run)
+        self._begin("pruning failed", self.pruner.run)
         self._begin("the search for damaged rows failed", self._scrub)
 
     def _begin(self, failed: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

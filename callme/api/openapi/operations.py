@@ -318,7 +318,7 @@ def _list(operation_id: str, summary: str, *in_path: Schema) -> Operation:
                 },
             },
             "304": {
-                "description": "The calendar still is that of the request's `ETag` or time.",
+                "description": "The calendar has not changed since the copy of the client.",
                 "headers": {"Vary": header(string()), **_VALIDATORS},
             },
         },
@@ -416,8 +416,8 @@ def _delete() -> Operation:
 
 
 def _batch() -> Operation:
-    tasks = string("One task a line, each as in `NewTask`.")
-    results = string("One result a line, each as in `BatchResults`.")
+    tasks = string("One task per line, each as in `NewTask`.")
+    results = string("One result per line, each as in `BatchResults`.")
     return _operation(
         "putBatch",
         "Create many tasks.",

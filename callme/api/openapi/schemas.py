@@ -14,7 +14,7 @@ from . import examples
 from .builders import boolean, count, enum, request_object, response_object, timestamp
 
 _NEXT = "The first of the remaining tasks, if more match the filters: send it as `start_from`."
-_WARNINGS = array(ref("Warning"), "Only in the response to a `PUT`, and only if there are any.")
+_WARNINGS = array(ref("Warning"), "Only in the response to a change or a dry run, if any.")
 
 
 def request_schemas() -> dict[str, Schema]:

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
+from callme.security.proxies import TrustedProxies, parse_proxy_network
 from callme.security.secret_file import MAX_SIZE, UnusableFile
 from callme.server.auth import Gate
 from callme.server.channel import CLOSE_SECONDS
@@ -416,6 +418,21 @@ def test_refusal_without_tokens_is_counted_once(
     site = BoundedSite(world.parts.site.resource, world.clock, Gate(), count_refusal=counted.append)
     Client(world, site).send(request_head)
     assert counted == [reason]
+
+
+@pytest.mark.parametrize("length", [0, 9])
+def test_refused_request_is_counted_for_the_client_behind_a_trusted_proxy(
+    world: World, length: int
+) -> None:
+    proxies = TrustedProxies(networks=[parse_proxy_network("192.168.1.1")])
+    site = BoundedSite(world.parts.site.resource, world.clock, Gate(proxies=proxies))
+    forwarded = (b"X-Forwarded-For: 198.51.100.7", b"Content-Length: %d" % length)
+    Client(world, site).send(head(b"PUT", b"/task/x", b"Origin: null", *forwarded))
+    with capturedLogs() as events:
+        site.close()
+    (line,) = [str(formatEvent(event)) for event in events]
+    assert "198.51.100.7" in line
+    assert "192.168.1.1" not in line
 
 
 def test_refusals_are_logged_when_the_site_closes(world: World) -> None:

@@ -253,6 +253,12 @@ def test_options_of_the_server_lists_all_methods(client: Client) -> None:
     assert client.status() == 204
 
 
+def test_options_of_a_path_lists_its_methods(client: Client) -> None:
+    client.send(b"OPTIONS /status/ HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"\r\nallow: get, head, options\r\n" in client.transport.value().lower()
+    assert client.status() == 204
+
+
 SAFE = (
     b"cache-control: no-store",
     b"x-content-type-options: nosniff",
@@ -443,6 +449,18 @@ def test_body_that_fills_the_buffers_is_refused_once(
     assert list(world.result(world.store.read(tasks.list_page)).tasks) == []
 
 
+def test_body_that_is_too_large_takes_no_room_from_others(
+    world: World, small: BoundedSite
+) -> None:
+    large, other = Client(world, small), Client(world, small)
+    body = put(b"/task/a", b"x" * (MAX_BODY + 1))
+    large.send(body[:-1])
+    other.send(put(b"/task/b", BODY + b" " * 700))
+    assert other.status() == 201
+    large.send(body[-1:])
+    assert large.status() == 413
+
+
 def test_buffer_usage_is_released(world: World, small: BoundedSite) -> None:
     client = Client(world, small)
     body = BODY + b" " * 700
@@ -480,6 +498,7 @@ def test_discarded_part_of_a_body_is_not_counted(world: World) -> None:
     assert made.buffers._total == MAX_BODY // 2 + 1
     client.send(half)
     assert made.buffers._total == 0
+    assert client.channel.requests[0].content.tell() == 0
     client.send(b"0\r\n\r\n")
     assert client.status() == 413
 

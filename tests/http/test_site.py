@@ -449,9 +449,7 @@ def test_body_that_fills_the_buffers_is_refused_once(
     assert list(world.result(world.store.read(tasks.list_page)).tasks) == []
 
 
-def test_body_that_is_too_large_takes_no_room_from_others(
-    world: World, small: BoundedSite
-) -> None:
+def test_body_that_is_too_large_takes_no_room_from_others(world: World, small: BoundedSite) -> None:
     large, other = Client(world, small), Client(world, small)
     body = put(b"/task/a", b"x" * (MAX_BODY + 1))
     large.send(body[:-1])

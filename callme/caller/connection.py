@@ -254,7 +254,6 @@ class Connection(TwistedProtocol):
         if self._may_be_writing:
             self.drop()
             return
-        self._is_closed = True
         tcp = self._tcp
         self.transport.loseConnection()  # type: ignore[union-attr]
         if tcp is not self.transport:

@@ -26,7 +26,7 @@ from callme.store.interface import CannotOpen, PutResult, StoreUnavailable
 from callme.store.postgresql import engine, pool
 from callme.store.postgresql.dsn import SCHEMA, Server
 from callme.store.postgresql.engine import PostgresqlStore
-from callme.store.postgresql.membership import ClockWatch
+from callme.store.postgresql.membership import MAX_CLOCK_DIFFERENCE_SECONDS, ClockWatch
 from callme.store.postgresql.pool import AbandonedCommits, Connections
 from callme.store.postgresql.setup import open_server
 from tests.helpers.postgres import Cluster, PgBouncer, Silence
@@ -417,10 +417,28 @@ async def test_clock_that_differs_from_the_databases_is_logged_once_a_minute(
     await daemon.close()
 
 
-@pytest.mark.parametrize(("sent_at", "count"), [(102.1, 1), (101.9, 0), (88.1, 0), (87.9, 1)])
+@pytest.mark.parametrize(
+    ("sent_at", "count"), [(102.1, 1), (102, 0), (101.9, 0), (88.1, 0), (88, 0), (87.9, 1)]
+)
 def test_clock_difference_allows_for_the_duration_of_the_request(
     sent_at: float, count: int
 ) -> None:
     with capturedLogs() as captured:
         ClockWatch().compare(sent_at=sent_at, duration_seconds=10, database_ms=100_000)
     assert len(captured) == count
+
+
+def test_different_clocks_are_logged_once_a_minute() -> None:
+    watch = ClockWatch()
+
+    def warnings(sent_at: float) -> int:
+        with capturedLogs() as captured:
+            ahead = MAX_CLOCK_DIFFERENCE_SECONDS + 1
+            watch.compare(
+                sent_at=sent_at, duration_seconds=0, database_ms=1000 * int(sent_at - ahead)
+            )
+        return len(captured)
+
+    assert [warnings(sent_at) for sent_at in (1000, 1059, 1060, 1100, 1120)] == [1, 0, 1, 0, 1]
+    # The daemon's clock was set back.
+    assert warnings(900) == 1

@@ -356,9 +356,11 @@ async def test_heartbeat_in_another_session_is_unavailable(
 async def test_claims_in_doubt_beyond_the_free_slots_are_given_back(
     daemon: PostgresqlStore,
 ) -> None:
+    await daemon.write(queue.take_orphans, NOW)
+    await put(daemon, "in-flight")
+    await claim_all(daemon)
     for name in "abc":
         await put(daemon, name)
-    await daemon.write(queue.take_orphans, NOW)
     transact = daemon._commits._transact
 
     def lose(operations: Any) -> Any:

@@ -1,1 +1,1 @@
-"""How fast callme is, as ratios to what it is made of: see docs/performance.md."""
+"""Benchmarks, with results as ratios to comparable programs: see docs/performance.md."""

@@ -1,8 +1,8 @@
-"""All of it: ``python -m benchmarks [--quick] [--only WORD] [--directory DIR]``.
+"""All benchmarks: ``python -m benchmarks [--quick] [--only WORD] [--directory DIR]``.
 
-Each row is a figure measured side by side with what it is a ratio to, in one run: callme, and
-whatever it is compared with, on processor 0, the endpoint or the client on processor 1. The
-table goes to the terminal and to ``benchmarks/results/latest.md``.
+Each figure and its reference are measured in turn in one run. callme and the programs that it is
+compared with run on processor 0, and the endpoint or the client on processor 1. The table is
+written to the terminal and to ``benchmarks/results/latest.md``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def pinned(processor: int | None, command: list[str]) -> list[str]:
 
 
 def run(module: str, *arguments: object, processor: int = 0, seconds: float = 300) -> str:
-    """Run a module of ours to its end; return the last line that it printed."""
+    """Run a module of the benchmarks to its end; return the last line of its output."""
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{module}", *map(str, arguments)]
     done = subprocess.run(
         pinned(processor, command), capture_output=True, text=True, timeout=seconds, check=False
@@ -62,7 +62,7 @@ def run(module: str, *arguments: object, processor: int = 0, seconds: float = 30
 def background(
     processor: int | None, command: list[str], port: int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the end, from when it listens on a port."""
+    """Run a server; the block begins when it listens on a port, and ends it."""
     process = subprocess.Popen(
         pinned(processor, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -112,7 +112,7 @@ def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
 
 
 class Bench:
-    """The rows, as they are measured."""
+    """Runner of the benchmarks, with the measured rows of the table."""
 
     def __init__(self, directory: Path, quick: bool, ten_million: bool) -> None:
         self.directory = directory
@@ -126,13 +126,13 @@ class Bench:
         print(f"{figure:<78} {measured:>22} {target:>12}", flush=True)
 
     def ratio(self, figure: str, ours: list[float], theirs: list[float], target: str) -> None:
-        """Add a row of the median of the ratios of pairs measured one after the other."""
+        """Add a row with the median of the ratios of pairs that were measured in turn."""
         each = [a / b for a, b in zip(ours, theirs, strict=True)]
         shown = f"{statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
         self.row(figure, shown, target)
 
     def burst(self) -> None:
-        """The burst, beside the bare clients and what people use today."""
+        """Measure a burst, in comparison with bare clients and other tools."""
         with sink() as port:
             url = f"http://127.0.0.1:{port}/x"
             ours, treq, agent, peaks = [], [], [], []
@@ -167,7 +167,7 @@ class Bench:
                 self.row(f"burst of {tasks:,}: time per call, memory", f"{cost:.0f} us, {memory}")
 
     def calls(self) -> None:
-        """Calls over TLS, calls to many hosts, and what calls in flight take."""
+        """Measure calls over TLS, calls to many hosts, and the memory of calls in flight."""
         certificate = self.directory / "certificate.pem"
         write_certificate(certificate)
         options = ["--payload", 200, "--ca-file", certificate]
@@ -194,7 +194,7 @@ class Bench:
         self.row("memory that 1,000 calls in flight add", f"{found['added_mb']:.1f} MB")
 
     def against(self, figure: str, client: str, url: str, options: list[Any], target: str) -> None:
-        """Add a row of a burst and what a bare client needs for the same calls."""
+        """Add a row with the ratio of a burst to the same calls of a bare client."""
         ours, theirs = [], []
         for _ in range(self.rounds):
             more = ["--directory", self.directory, *options]
@@ -204,7 +204,7 @@ class Bench:
         self.ratio(figure, ours, theirs, target)
 
     def pair(self, peer: str, url: str) -> tuple[float, float]:
-        """Return the calls a second of callme, and of a peer just before."""
+        """Return the calls per second of callme, and of a peer that was measured just before."""
         theirs = float(run("peers", peer, url, CALLS, seconds=120))
         return self.burst_of(url, CALLS)["calls_per_second"], theirs
 
@@ -214,7 +214,7 @@ class Bench:
         return found
 
     def turn(self) -> None:
-        """The minute's turn: the first request, the tail, hosts that hang."""
+        """Measure the turn of the minute: the first request, the tail, and hosts that hang."""
         more = ["--directory", self.directory]
         with sink() as port, sink(3600, every_address=True) as hanging:
             alone = [
@@ -241,7 +241,7 @@ class Bench:
         histogram([ms for one in alone for ms in one["lateness"]], RESULTS / "lateness.svg")
 
     def put(self) -> None:
-        """PUTs, each answered after a synced commit, beside a handler that keeps nothing."""
+        """Measure PUTs, acknowledged after a synced commit, against a handler without a store."""
         bare_port, port = free_port(), free_port()
         bare = [sys.executable, "-m", "benchmarks.bare_klein", str(bare_port)]
         database = self.directory / "put.sqlite"
@@ -260,13 +260,13 @@ class Bench:
         return float(run("puts", port, 6000, 64, "--prefix", prefix, processor=1))
 
     def store(self) -> None:
-        """What a store of many scheduled tasks costs."""
+        """Measure a daemon whose store has many scheduled tasks."""
         rates: dict[int, float] = {}
         sizes = [0, 10_000] if self.quick else [0, 10_000, 100_000, 1_000_000]
         for tasks in [*sizes, 10_000_000] if self.ten_million else sizes:
             database = self.directory / f"store{tasks}.sqlite"
             run("fill", database, tasks, seconds=1800)
-            tick = float(run("looks", database))
+            tick = float(run("tick", database))
             many = f"{tasks:,} scheduled"
             self.row(f"{many}: tick with nothing due", f"{tick:.2f} ms", "<= 5 ms")
             port = free_port()
@@ -317,7 +317,7 @@ class Bench:
 
 
 def write_certificate(path: Path) -> None:
-    """Write a certificate for ``localhost``, signed by itself, and its key."""
+    """Write a self-signed certificate for ``localhost``, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -341,7 +341,7 @@ def write_certificate(path: Path) -> None:
 
 
 def histogram(values: list[float], path: Path) -> None:
-    """Draw how many requests were how late, by ten milliseconds."""
+    """Draw a histogram of the lateness of requests, in buckets of ten milliseconds."""
     width, height, bins = 640, 240, 40
     top = max(values) or 1
     counts = [0] * bins
@@ -365,10 +365,10 @@ def histogram(values: list[float], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of each, in two minutes")
-    parser.add_argument("--ten-million", action="store_true", help="a store of that many, too")
+    parser.add_argument("--quick", action="store_true", help="measure less, in two minutes")
+    parser.add_argument("--ten-million", action="store_true", help="measure that many tasks, too")
     parser.add_argument("--only", help="burst, calls, turn, put or store")
-    parser.add_argument("--directory", help="where databases are written: a disk, not a tmpfs")
+    parser.add_argument("--directory", help="the directory of databases: on a disk, not on a tmpfs")
     asked = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=asked.directory) as directory:

@@ -1,6 +1,6 @@
-"""A klein handler that parses the same JSON as callme and keeps nothing.
+"""A Klein handler that parses the same JSON as callme, without a store.
 
-``python -m benchmarks.bare_klein PORT``: prints ``ready`` and runs until it is killed.
+``python -m benchmarks.bare_klein PORT`` prints ``ready`` and runs until it is killed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A client that POSTs batches: ``python -m benchmarks.batches PORT BATCHES PREFIX``.
 
-Prints tasks per second of the batches after the first.
+It prints the tasks per second of all batches except the first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TASKS = 10_000
 
 
 def post(connection: http.client.HTTPConnection, tasks: list[dict[str, str]]) -> float:
-    """Put tasks in one batch; return how many seconds it took to be answered."""
+    """Put tasks in one batch; return the seconds until the response."""
     body = json.dumps(tasks)
     began = time.perf_counter()
     connection.request("POST", "/batch", body, {"Content-Type": "application/json"})

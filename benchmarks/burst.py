@@ -1,9 +1,10 @@
-"""A burst: tasks that are all due at once, called and recorded by a daemon.
+"""A burst of tasks that are due at the same time, called and recorded by a daemon.
 
-``python -m benchmarks.burst URL TASKS CONCURRENCY [--profile FILE] [--database URL]``. Prints
-JSON: calls per second from the tick to the last record, the highest RSS in MB, and what of it was
-added from the tick on. Without a ``--database``, an empty one of PostgreSQL, it is a SQLite file.
-Where the URL contains ``{}``, each task has a host of its own: an address of the loopback network.
+``python -m benchmarks.burst URL TASKS CONCURRENCY [--profile FILE] [--database URL]`` prints JSON:
+the calls per second from the tick to the last record, the peak RSS in MB, and its growth since the
+tick. The database is a temporary SQLite file, unless ``--database`` names an empty PostgreSQL
+database. If the URL contains ``{}``, each task has a host of its own: an address of the loopback
+network.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PUTS = 500
 
 
 class Ends:
-    """A subscriber of the change feed that waits until the ends of all tasks are on record."""
+    """Subscriber of the change feed that waits until the ends of all tasks are stored."""
 
     def __init__(self, count: int) -> None:
         self.all: Deferred[None] = Deferred()
@@ -58,7 +59,7 @@ class Ends:
 async def burst(react: Any, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
         database: DatabaseFile | Server = _open(directory, arguments.database)
-        # Time stands before the minute until all is in place, then turns.
+        # The clock stays before the minute until everything is prepared.
         minute = int(time.time()) // 60 * 60
         turned: list[float] = []
         now = lambda: time.time() if turned else minute - 1.0  # noqa: E731
@@ -68,7 +69,7 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
             concurrency=arguments.concurrency,
             per_host=arguments.concurrency,
         )
-        # As twistd does: a line for each call is part of what a call costs.
+        # The log is written as by twistd, because a log line is part of the cost of a call.
         log = (Path(directory) / "log").open("w", encoding="utf-8")
         globalLogBeginner.beginLoggingTo([textFileLogObserver(log)], redirectStandardIO=False)
         authorities = load_authorities(Path(arguments.ca_file)) if arguments.ca_file else []
@@ -113,17 +114,17 @@ async def burst(react: Any, arguments: argparse.Namespace) -> None:
 
 
 def peak_rss_mb() -> float:
-    """Return the highest RSS of this process so far."""
+    """Return the peak RSS of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _open(directory: str, url: str | None) -> DatabaseFile | Server:
     if url is None:
         return open_database(Path(directory, "callme.sqlite"))
-    # Only who asks for PostgreSQL needs psycopg.
+    # Only the benchmark of PostgreSQL needs psycopg.
     from callme.store.postgresql.setup import open_server  # noqa: PLC0415
 
-    # The benchmark turns the clock.
+    # The benchmark sets the clock.
     return evolve(open_server(url), use_client_clock=True)
 
 
@@ -135,7 +136,7 @@ def main(react: Any) -> Deferred[None]:
     parser.add_argument("--profile")
     parser.add_argument("--directory")
     parser.add_argument("--database")
-    parser.add_argument("--payload", type=int, default=0, help="POST so many bytes")
+    parser.add_argument("--payload", type=int, default=0, help="POST this number of bytes")
     parser.add_argument("--ca-file", help="trust this certificate")
     return Deferred.fromCoroutine(burst(react, parser.parse_args()))
 

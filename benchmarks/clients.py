@@ -1,7 +1,8 @@
-"""The clients that callme is made of, bare.
+"""Bare HTTP clients: Twisted's Agent and treq, without a scheduler.
 
-``python -m benchmarks.clients {agent,treq} URL CALLS CONCURRENCY [--payload N] [--ca-file FILE]``:
-prints calls per second. A URL with ``{}`` gets another address of the loopback network each time.
+``python -m benchmarks.clients {agent,treq} URL CALLS CONCURRENCY [--payload N] [--ca-file FILE]``
+prints calls per second. If the URL contains ``{}``, each call goes to a different address of the
+loopback network.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from twisted.web.client import (
 
 
 def loopback_address(number: int) -> str:
-    """Return an address of the loopback network, another one for each of 60,000 numbers."""
+    """Return an address of the loopback network, different for each of 60,000 numbers."""
     return f"127.1.{number // 250 % 250}.{number % 250 + 1}"
 
 
@@ -35,7 +36,7 @@ def main(react: Any) -> Deferred[Any]:
     parser.add_argument("url")
     parser.add_argument("calls", type=int)
     parser.add_argument("concurrency", type=int)
-    parser.add_argument("--payload", type=int, default=0, help="POST so many bytes")
+    parser.add_argument("--payload", type=int, default=0, help="POST this number of bytes")
     parser.add_argument("--ca-file", help="trust this certificate")
     arguments = parser.parse_args()
     pool = HTTPConnectionPool(react, persistent=True)

@@ -1,7 +1,8 @@
-"""A daemon whose PostgreSQL is far away: ``python -m benchmarks.distance``.
+"""A daemon with a distant PostgreSQL server: ``python -m benchmarks.distance``.
 
-A proxy delays every byte by 10 ms in each direction. Prints JSON: PUTs per second of 32 clients,
-tasks per second of batches of 10,000, and calls per second of a burst, near and far.
+A proxy delays every byte by 10 ms in each direction. The benchmark prints JSON for a near and a
+distant server: PUTs per second of 32 clients, tasks per second of batches of 10,000, and calls per
+second of a burst.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CALLS = 4000
 
 
 async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
-    """Pass on what arrives, each piece after a delay."""
+    """Forward received data, each piece after a delay."""
     loop = asyncio.get_running_loop()
     while data := await reader.read(65536):
         loop.call_later(delay, writer.write, data)
@@ -35,7 +36,7 @@ async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, de
 
 
 async def serve(port: int, to: int, delay: float) -> None:
-    """Run a proxy that delays."""
+    """Run a proxy that delays all data."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", to)
@@ -60,7 +61,7 @@ def distance(cluster: Cluster, delay: float) -> Iterator[int]:
 
 
 def client(module: str, *arguments: object) -> str:
-    """Run another module of the benchmarks in a process; return what it prints."""
+    """Run another module of the benchmarks in a process; return its output."""
     command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout

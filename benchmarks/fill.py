@@ -14,14 +14,14 @@ from callme.store.sqlite.cursor import SqliteCursor
 from callme.store.sqlite.file import open_database
 
 SPREAD = 10_000_019
-"""A prime: tasks are numbered by multiples of another one, up to this many of them."""
+"""Prime modulus of the permutation of task numbers, and their maximum."""
 
 
 def fill(path: Path, count: int) -> None:
-    """Schedule tasks over the thirty days from tomorrow, in an order that is nobody's."""
+    """Schedule tasks over the thirty days from tomorrow, in a pseudo-random order."""
     database = open_database(path)
     connection = sqlite3.connect(path, isolation_level=None)
-    # Nothing needs a journal, and pages are written once, when all are full.
+    # A new file needs no journal, and the cache is large enough to write each page only once.
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA cache_size = -6000000")

@@ -1,4 +1,4 @@
-"""The time of a page of a filtered list, among a million tasks.
+"""The duration of a query for a page of a filtered list, among a million tasks.
 
 ``python -m benchmarks.filters [postgresql://…] [--tasks N]`` fills an empty database, a temporary
 file by default, and prints for each filter and order the median and the longest time of a page of
@@ -28,7 +28,8 @@ from callme.store.sqlite.file import configure_reader, configure_writer, migrate
 
 NOON = 1858852800
 PAGES = 40
-# A hundredth failed, half succeeded, the rest is scheduled; a hundred hosts; names in no order.
+# A hundredth of the tasks has failed, half have succeeded, and the rest are scheduled. They call a
+# hundred hosts, and their names are in no order.
 FILL = """
     WITH RECURSIVE number (i) AS (
         SELECT CAST(0 AS BIGINT) UNION ALL SELECT i + 1 FROM number WHERE i < {last}
@@ -77,7 +78,7 @@ QUERIES: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def sqlite_reads(path: Path, count: int) -> Iterator[Callable[[Callable[[Cursor], Any]], Any]]:
-    """Fill a new file, and yield what runs a query on it."""
+    """Fill a new file, and yield a function that runs a query on it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         configure_writer(connection)
         migrate(connection)
@@ -90,7 +91,7 @@ def sqlite_reads(path: Path, count: int) -> Iterator[Callable[[Callable[[Cursor]
 
 @contextmanager
 def postgresql_reads(url: str, count: int) -> Iterator[Callable[[Callable[[Cursor], Any]], Any]]:
-    """Fill an empty database, and yield what runs a query on it."""
+    """Fill an empty database, and yield a function that runs a query on it."""
     # Only a benchmark of PostgreSQL needs psycopg.
     import psycopg  # noqa: PLC0415
 
@@ -112,7 +113,7 @@ def postgresql_reads(url: str, count: int) -> Iterator[Callable[[Callable[[Curso
 def pages(
     read: Callable[[Callable[[Cursor], Any]], Any], *, by_due: bool, **filters: Any
 ) -> list[float]:
-    """Return the times of pages from the beginning to the end, in ms."""
+    """Return the durations of the queries for pages from the beginning to the end, in ms."""
     times: list[float] = []
     start_from: Key | None = None
     for number in range(PAGES):
@@ -124,7 +125,7 @@ def pages(
             break
         start_from = page.next
         if not filters:
-            # Pages all over the list.
+            # The pages are spread over the whole list.
             at = NOON + 30_000 * number
             start_from = Key("job.", at) if by_due else Key(f"job.{9 - number % 10}", at)
     return times

@@ -1,8 +1,10 @@
-"""A fleet on one PostgreSQL: ``python -m benchmarks.fleet [--quick] [--only WORD]``.
+"""A fleet on one PostgreSQL server: ``python -m benchmarks.fleet [--quick] [--only WORD]``.
 
-It starts a server of its own. Three questions: do more daemons call more (calls that take
-50 ms, as many at once in each daemon), what does one daemon on PostgreSQL call against one on
-SQLite, and what do daemons ask of the database while there is nothing to do.
+The benchmark starts a server of its own, and measures three properties:
+
+- ``scaling``: the throughput of several daemons, with calls that take 50 ms;
+- ``burst``: the throughput of one daemon on PostgreSQL in comparison with SQLite;
+- ``idle``: the load of idle daemons on the database.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ from tests.helpers.postgres import Cluster
 from .__main__ import CALLS, CONCURRENCY, background, free_port, run, sink, twistd
 
 LATENCY = 0.05
-AT_ONCE = 16
-"""Calls under way at once in each daemon: so few that three of them, the server and the endpoint
-do not need more than the two processors that there are."""
+CALLS_IN_FLIGHT = 16
+"""Maximum calls in flight in each daemon: few enough that two processors suffice for three daemons,
+the server and the endpoint."""
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def fleet(url: str, count: int, *options: str) -> Iterator[list[int]]:
 
 
 def put(url: str, tasks: int, callback: str) -> None:
-    """Put tasks that are due, all in one transaction, as a process of its own."""
+    """Put due tasks in one transaction, in a separate process."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.fleet"]
     subprocess.run([*command, "--put", url, str(tasks), callback], check=True)
 
@@ -72,7 +74,7 @@ def put_here(url: str, count: int, callback: str) -> None:
 
 
 def ask(port: int, path: str, body: object = None) -> float:
-    """Make a request; return how many milliseconds the answer took."""
+    """Make a request; return the milliseconds until the response."""
     data = None if body is None else json.dumps(body).encode()
     method = "GET" if body is None else "PUT"
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, method=method)
@@ -83,10 +85,10 @@ def ask(port: int, path: str, body: object = None) -> float:
 
 
 def throughput(cluster: Cluster, count: int, tasks: int) -> dict[str, float]:
-    """Let some daemons call some tasks each that are all due at once; return calls per second."""
+    """Return the calls per second of a fleet whose tasks are all due at the same time."""
     database = f"throughput{free_port()}"
     url = cluster.create(database)
-    options = [f"--concurrency={AT_ONCE}", f"--per-host={AT_ONCE}"]
+    options = [f"--concurrency={CALLS_IN_FLIGHT}", f"--per-host={CALLS_IN_FLIGHT}"]
     with sink(LATENCY) as endpoint, fleet(url, count, *options) as ports:
         time.sleep(2)
         put(url, tasks * count, f"http://127.0.0.1:{endpoint}/x")
@@ -125,7 +127,7 @@ SPREAD = f"""
 
 
 def scaling(cluster: Cluster, quick: bool) -> None:
-    """More daemons, more calls."""
+    """Measure the throughput of one to several daemons."""
     first = 0.0
     for count in (1, 2, 3):
         found = throughput(cluster, count, 1000 if quick else 4000)
@@ -140,11 +142,11 @@ def scaling(cluster: Cluster, quick: bool) -> None:
 
 
 def burst(cluster: Cluster, quick: bool) -> None:
-    """One daemon on PostgreSQL against one on SQLite."""
+    """Compare one daemon on PostgreSQL with one on SQLite."""
     ratios = []
     with sink() as port, tempfile.TemporaryDirectory() as directory:
         arguments = [f"http://127.0.0.1:{port}/x", CALLS, CONCURRENCY, "--directory", directory]
-        # The first one makes the server's log grow to the size that it then keeps.
+        # The first burst is not counted, because the server's log grows to its final size.
         for turn in range(3 if quick else 6):
             url = cluster.create(f"burst{turn}")
             theirs, ours = (
@@ -159,7 +161,7 @@ def burst(cluster: Cluster, quick: bool) -> None:
 
 
 def idle(cluster: Cluster, quick: bool) -> None:
-    """What ten daemons ask while nothing is due."""
+    """Measure the load of ten daemons while nothing is due."""
     seconds = 20 if quick else 60
     url = cluster.create("idle")
     with cluster.connect("idle") as connection, fleet(url, 10):
@@ -180,7 +182,7 @@ def idle(cluster: Cluster, quick: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of each, in two minutes")
+    parser.add_argument("--quick", action="store_true", help="measure less, in two minutes")
     parser.add_argument("--only", help="scaling, burst or idle")
     parser.add_argument("--put", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()

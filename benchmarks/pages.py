@@ -1,7 +1,8 @@
-"""How long ``GET /status/`` takes for a page of 100, anywhere in the list.
+"""The duration of ``GET /status/`` for a page of 100 tasks, anywhere in the list.
 
-``python -m benchmarks.pages PORT SECONDS [--burst URL]``: with a URL, while 5,000 tasks that are
-due at once are called. Prints JSON: milliseconds, and how many tasks were still to be called.
+``python -m benchmarks.pages PORT SECONDS [--burst URL]`` prints JSON: the duration in milliseconds,
+and the number of tasks that were still to be called. With a URL, it measures while callme calls
+5,000 tasks that are due at the same time.
 """
 
 from __future__ import annotations

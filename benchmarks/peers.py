@@ -1,4 +1,4 @@
-"""Other tools that drain due jobs into the same endpoint, each with its usual client.
+"""Other tools that process due jobs with calls to the same endpoint, each with its usual client.
 
 ``python -m benchmarks.peers TOOL URL JOBS`` prints calls per second, from the start of the worker
 to the last call. ``python -m benchmarks.peers`` lists the tools. The Python packages are those of
@@ -26,13 +26,13 @@ from typing import Any
 from benchmarks import stores
 
 WORKERS = 16
-"""Threads of a tool whose workers are threads."""
+"""Number of threads of a tool with threaded workers."""
 CONCURRENCY = 64
-"""Calls in flight of a tool that is asynchronous."""
+"""Maximum calls in flight of an asynchronous tool."""
 
 
 class Countdown:
-    """Counts what is done, from any thread."""
+    """Thread-safe counter of completed calls."""
 
     def __init__(self, count: int) -> None:
         self.left = count
@@ -147,7 +147,7 @@ def celery(url: str, tasks: int, directory: str) -> float:
     from celery import Celery
     from celery.contrib.testing.worker import start_worker
 
-    # On Redis, it would need a newer redis-py than arq permits.
+    # With Redis, Celery would need a newer redis-py than arq permits.
     with stores.rabbitmq(directory) as port:
         app = Celery("peers", broker=f"amqp://guest:guest@127.0.0.1:{port}//")
         app.conf.update(task_ignore_result=True, worker_hijack_root_logger=False)
@@ -172,7 +172,7 @@ def rq(url: str, tasks: int, directory: str) -> float:
             queue.enqueue(get, url, retry=Retry(max=1))
         worker = Worker([queue], connection=queue.connection)
         began = time.perf_counter()
-        # It forks a process for each job, so that this process cannot count the calls.
+        # RQ forks a process for each job, so that this process cannot count the calls.
         worker.work(burst=True, logging_level="WARNING")
         elapsed = time.perf_counter() - began
         assert queue.finished_job_registry.count == tasks
@@ -381,7 +381,7 @@ if __name__ == "__main__":
         raise SystemExit(f"expected TOOL URL JOBS; the tools are {', '.join(TOOLS)}")
     which, endpoint, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
     COUNTDOWN = Countdown(number)
-    # Jobs are stored by the name of what they call: not as __main__.
+    # Jobs are stored with the name of their function, whose module must not be __main__.
     sys.modules["benchmarks.peers"] = sys.modules["__main__"]
     get.__module__ = "benchmarks.peers"
     with tempfile.TemporaryDirectory() as folder:

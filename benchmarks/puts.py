@@ -1,6 +1,6 @@
 """A client that PUTs new tasks as fast as they are acknowledged.
 
-``python -m benchmarks.puts PORT TASKS CONNECTIONS [--prefix P]``: prints PUTs per second.
+``python -m benchmarks.puts PORT TASKS CONNECTIONS [--prefix P]`` prints PUTs per second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 async def connection(port: int, numbers: list[int], prefix: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for number in numbers:
-        # Spread over a day, as tasks are.
+        # The tasks are spread over a day.
         body = json.dumps(
             {"trigger_at": f"+{60 + number % 1440}m", "callback": "http://localhost:9/x"}
         )

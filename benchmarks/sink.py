@@ -1,8 +1,8 @@
-"""A fast endpoint: answers every request with 200 at once, or after a delay.
+"""A fast endpoint, which responds to every request with 200 at once, or after a delay.
 
-``python -m benchmarks.sink PORT [DELAY [ADDRESS [CERTIFICATE]]]``: prints ``ready``, runs until it
-is killed. With a file of a certificate and its key, it serves TLS.
-A request to ``/times`` is answered with the time of each other request, in milliseconds.
+``python -m benchmarks.sink PORT [DELAY [ADDRESS [CERTIFICATE]]]`` prints ``ready`` and runs until
+it is killed. With a file of a certificate and its key, it serves TLS. The response to ``/times``
+contains the time of each other request, in milliseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Sink(asyncio.Protocol):
-    """One connection: requests without bodies, or with a Content-Length."""
+    """Connection whose requests have no body or a Content-Length."""
 
     times: ClassVar[list[float]] = []
     delay = 0.0

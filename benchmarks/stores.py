@@ -1,4 +1,4 @@
-"""The stores of other tools: servers that each run for one measurement, and sync to disk."""
+"""Stores of other tools: servers that run for one measurement, and sync to disk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from tests.helpers.postgres import Cluster
 from tests.helpers.processes import free_port, listens
 
-# Debian's script of that name in the PATH changes to a user of its own.
+# The script of the same name in Debian's PATH changes to another user.
 _RABBITMQ = "/usr/lib/rabbitmq/bin"
 
 
 def _program(name: str, package: str, path: str | None = None) -> str:
-    """Return the path of a program; end with the name of its Debian package without it."""
+    """Return the path of a program; if it is missing, exit with the name of its Debian package."""
     found = shutil.which(name, path=path)
     if found is None:
         raise SystemExit(f"{name} is missing: apt-get install {package}")
@@ -29,7 +29,7 @@ def _program(name: str, package: str, path: str | None = None) -> str:
 def _server(
     command: Sequence[str], port: int, environment: Mapping[str, str] | None = None
 ) -> Iterator[int]:
-    """Run a server from when it listens on a port until the end of the block."""
+    """Run a server; the block begins when it listens on a port, and ends it."""
     process = subprocess.Popen(
         command,
         env={**os.environ, **(environment or {})},
@@ -91,7 +91,7 @@ def rabbitmq(directory: str) -> Iterator[int]:
         with _server([program], port, environment):
             yield port
     finally:
-        # The broker has started a daemon that maps the names of nodes to ports.
+        # The broker has started epmd, which maps the names of nodes to ports.
         command = ["epmd", "-kill"]
         full = {**os.environ, **environment}
         subprocess.run(command, env=full, check=False, stdout=subprocess.DEVNULL)
@@ -99,7 +99,7 @@ def rabbitmq(directory: str) -> Iterator[int]:
 
 @contextmanager
 def postgresql() -> Iterator[int]:
-    """Run a PostgreSQL server, and return its port: the user is callme, the database postgres."""
+    """Run a PostgreSQL server, and return its port. The user is callme, the database postgres."""
     cluster = Cluster(durable=True)
     try:
         yield cluster.port

@@ -1,7 +1,7 @@
-"""The turn of a minute: how late is the first request, and how late are the others?
+"""The lateness of the first request and of all requests after the turn of a minute.
 
-``python -m benchmarks.turn SINK_PORT TASKS [--hanging PORT --hosts N]``. The daemon's clock is
-set so that its minute turns a second after its start. Prints JSON, milliseconds.
+``python -m benchmarks.turn SINK_PORT TASKS [--hanging PORT --hosts N]`` prints JSON, in
+milliseconds. The daemon's clock is set so that its minute turns a second after its start.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ async def turn(react: Any, asked: argparse.Namespace) -> None:
             for n in range(asked.tasks)
         ]
         if asked.hanging:
-            # Ten addresses of this machine are ten hosts.
+            # Each address of this machine counts as a host.
             made += [
                 parse_definition(
                     {"callback": f"http://127.0.0.{2 + n % asked.hosts}:{asked.hanging}/x"},

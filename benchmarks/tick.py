@@ -1,6 +1,6 @@
-"""What a tick with nothing due costs.
+"""The duration of a tick without due tasks.
 
-``python -m benchmarks.looks FILE``: prints milliseconds. No daemon may use the file.
+``python -m benchmarks.tick FILE`` prints milliseconds. No daemon may use the file.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from callme.store.sqlite.engine import SqliteStore
 from callme.store.sqlite.file import open_database
 
 
-async def look(react: Any, path: str) -> None:
-    store = SqliteStore(open_database(Path(path)), react, lambda: "looks")
+async def measure_tick(react: Any, path: str) -> None:
+    store = SqliteStore(open_database(Path(path)), react, lambda: "tick")
     ticks = []
     for _ in range(50):
         began = time.perf_counter()
@@ -32,7 +32,7 @@ async def look(react: Any, path: str) -> None:
 
 
 def main(react: Any) -> Deferred[None]:
-    return Deferred.fromCoroutine(look(react, sys.argv[1]))
+    return Deferred.fromCoroutine(measure_tick(react, sys.argv[1]))
 
 
 if __name__ == "__main__":

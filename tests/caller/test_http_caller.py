@@ -453,7 +453,7 @@ async def test_request_is_not_resent_when_a_reused_connection_drops(
     assert len(endpoint.requests) == 2
 
 
-# Kept connections
+# Reused connections
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ async def test_last_attempt_takes_a_new_connection_and_closes_it(
 async def test_stale_connection_is_reported_and_its_host_distrusted(
     caller: HttpCaller, endpoint: Endpoint
 ) -> None:
-    """The attempt says so, and of that host no connection is kept for a while."""
+    """The attempt records it, and connections of that host are not reused for a while."""
     await call(caller, endpoint)
     endpoint.answer = lambda connection: connection.hang_up()
     outcome = await call(caller, endpoint)
@@ -580,7 +580,7 @@ async def test_idle_connection_is_closed_in_time(endpoint: Endpoint) -> None:
     await caller.close()
 
 
-# What arrives unasked, early or after the end
+# Unsolicited, early and late data
 
 
 async def test_second_response_is_not_taken_for_the_next_call(
@@ -642,7 +642,7 @@ def slow(made: Callable[[CallersConnection], None]) -> Callable[[CallersConnecti
 
 @pytest.mark.parametrize("secure", [False, True])
 async def test_response_before_the_payload_is_read_counts(secure: bool) -> None:
-    """The endpoint answers and closes: what it has not read is answered with a reset."""
+    """The endpoint responds and closes; the system resets the connection because of unread data."""
     endpoint, pem = await secure_endpoint("localhost") if secure else (Endpoint(), b"")
     if not secure:
         endpoint.port = listen(endpoint)
@@ -667,7 +667,7 @@ async def test_response_before_the_payload_is_read_counts(secure: bool) -> None:
 async def test_response_that_has_arrived_counts_when_a_write_fails(
     endpoint: Endpoint, caller: HttpCaller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twisted would drop the connection, and what is still to be read."""
+    """Twisted would drop the connection, and with it the data that has not been read."""
     arrived: Deferred[Connection] = Deferred()
     monkeypatch.setattr(Connection, "dataReceived", lambda self, _: at_once(arrived, self))
     made = claim(endpoint, callback_method="POST")
@@ -1118,7 +1118,7 @@ async def test_call_without_keys_is_not_signed(caller: HttpCaller, endpoint: End
 
 
 def authority(pem: bytes) -> Certificate:
-    """Return what trusts one certificate."""
+    """Return a trust root with one certificate."""
     return Certificate.loadPEM(pem)
 
 

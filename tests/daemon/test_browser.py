@@ -401,7 +401,7 @@ def test_all_tasks_of_a_page_are_selected_with_and_without_a_script(
     browser.go(url(daemon, path))
     browser.one(select_all).click()
     browser.arrives(f"{path}&select=all")
-    # Selenium's own scripts run all the same.
+    # The policy does not affect Selenium's own scripts.
     assert len(browser.all("tbody input:checked")) == 4
     browser.one("form.bulk button:not(.bad)").click()
     browser.arrives("/page/reschedule-many")

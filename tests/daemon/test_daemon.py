@@ -353,7 +353,7 @@ run()
 
 
 class SettableDaemon(Daemon):
-    """A daemon with a wall clock of its own, which a test can set."""
+    """Daemon whose wall clock a test can set."""
 
     def command(self, *more: str) -> list[str]:
         return [sys.executable, "-c", SETTABLE, *super().command(*more)[1:]]
@@ -378,7 +378,7 @@ def test_wall_clock_change_does_not_stop_calls(tmp_path: Path, sink: Sink, step:
         wait_for(lambda: sink.count(slow) == 1)
         before = daemon.health()["last_tick"]
         daemon.set_clock(step)
-        # Nothing but the daemon's own timers wakes it.
+        # Only the daemon's own timers wake it.
         time.sleep(7)
         health = daemon.health()
         assert health["status"] == "ok"

@@ -90,7 +90,7 @@ def test_manager_is_notified_of_start_progress_and_stop(tmp_path: Path) -> None:
         # A process that does not run feeds no watchdog.
         process.send_signal(signal.SIGSTOP)
         manager.settimeout(1)
-        # What it sent before, the socket still has.
+        # Messages from before are still in the socket.
         with suppress(TimeoutError):
             for _ in range(10):
                 manager.recv(4096)

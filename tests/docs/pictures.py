@@ -108,7 +108,7 @@ def _has_open_tasks(daemon: Daemon, until: int) -> bool:
 
 
 def spread(path: Path) -> None:
-    """Move the calls that were made over the last hours, each to a minute of its own."""
+    """Spread the calls that were made over the minutes of the last hours."""
     chance = random.Random(8)
     now = int(time.time()) // 60 * 60
     weights = [12 if minute % 15 == 0 else 1 for minute in range(MINUTES)]

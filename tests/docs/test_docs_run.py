@@ -56,7 +56,7 @@ exec {shutil.which("curl")} -sS -w '%{{stderr}}{STATUS}%{{http_code}}\\n' "$@"
 
 
 class Reader:
-    """A reader who types the commands of a page, in an empty directory."""
+    """Reader of a page, who runs its commands in an empty directory."""
 
     def __init__(self, page: Path, directory: Path) -> None:
         self._page = page

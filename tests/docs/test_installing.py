@@ -1,4 +1,4 @@
-"""The lines that install callme: none of them fetches another project's code."""
+"""The commands that install callme, none of which fetches the code of another project."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES = {"-r", "-c", "--requirement", "--constraint", "--wheel-dir"}
 
 
 def requirements(line: str) -> list[str]:
-    """Return what a ``pip install`` line of a text installs."""
+    """Return the requirement in a ``pip install`` line of a text."""
     found = []
     for command in COMMAND.finditer(line.replace("\\", "")):
         words = iter(re.findall(r"""'[^']*'|"[^"]*"|\S+""", command["arguments"]))

@@ -73,7 +73,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 
 def set_linked(case: Any) -> None:
-    """Undo a link that schemathesis infers: it may put another string in the place of a URL."""
+    """Remove a link that schemathesis infers, which may use a different string as a URL."""
     # As long as nothing has changed, this does not check the request again.
     is_positive = case.meta.generation.mode.is_positive
     linked = case.meta.phase.name == "stateful" and is_positive
@@ -106,7 +106,7 @@ def tame_query(query: dict[str, Any], path: dict[str, Any]) -> None:
         if is_a("Time", query.get(name)):
             query[name] = accepted(in_url(query[name]), parse_now, str(FAR))
     if str(query.get("wait")) in map(str, range(MAX_WAIT_SECONDS + 1)):
-        # No task changes, so a long poll would wait in vain.
+        # No task changes, so a long poll would only time out.
         query["wait"] = 0
 
 
@@ -149,7 +149,7 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
 def tame(body: dict[str, Any], path: dict[str, Any]) -> None:
     """Adapt a body."""
     if is_a("NewTask", body):
-        # The schema leaves out that they are required where the URL does not have them.
+        # The schema does not express that they are required if the URL does not contain them.
         missing = {"task_name": "task", "trigger_at": str(FAR)}
         body.update({name: value for name, value in missing.items() if name not in path | body})
     if is_a("Time", body.get("trigger_at")):

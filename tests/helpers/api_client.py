@@ -39,7 +39,7 @@ def ask(
     body: object = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Make a request; ``body`` is sent as it is, or as JSON."""
+    """Make a request; a ``body`` that is not bytes is sent as JSON."""
     data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
     pending = world.http.request(method, BASE + path, data=data, headers=headers or {})
     world.http.flush()

@@ -40,7 +40,7 @@ def make_certificate(
 ) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """Return a key and a certificate, signed by an issuer or by itself.
 
-    :param names: its alternative names: by default its name, and none where there are none.
+    :param names: the alternative names; by default the name itself.
     :param days: when it is valid, from today.
     """
     key = ec.generate_private_key(ec.SECP256R1())

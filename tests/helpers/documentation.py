@@ -25,7 +25,7 @@ from attrs import define, evolve, field
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 MORE = "…"
-"""Stands for any further lines, members or elements, or for the rest of a string."""
+"""Placeholder for any further lines, members or elements, or for the rest of a string."""
 _MARKER = re.compile(r"<!-- (in the log|(?:file|not run): (.+)) -->$")
 _FENCE = re.compile(r"```(\w*)$")
 
@@ -154,7 +154,7 @@ _MILLISECONDS = re.compile(r"\.\d{3}(?=Z)")
 class Minutes:
     """A mapping from each minute of a page to a real minute.
 
-    A minute in a command stands for itself.
+    A minute that first occurs in a command is not replaced.
     """
 
     _known: dict[str, str] = field(factory=dict)

@@ -1,4 +1,4 @@
-"""An HTTP endpoint on a loopback socket that answers byte for byte as the test says."""
+"""An HTTP endpoint on a loopback socket whose test determines each byte of its responses."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @define
 class Endpoint:
-    """A server that answers each request with what the test says, byte for byte.
+    """Server whose test determines each byte of its responses.
 
     :ivar answer: the bytes to write when a request has arrived, or a function that
-        gets the connection.
+        receives the connection.
     :ivar requests: the heads of the requests, each with its body.
-    :ivar connections: all connections, closed ones included.
+    :ivar connections: all connections, including closed ones.
     """
 
     answer: bytes | Callable[[Connection], None] = OK
@@ -44,7 +44,7 @@ class Endpoint:
 
 
 class Connection(Protocol):
-    """One connection to an :class:`Endpoint`."""
+    """Connection to an :class:`Endpoint`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint

@@ -25,7 +25,7 @@ def record_changes(store: Store) -> list[Changes]:
 
 async def put(store: Store, name: str = "task", at: int = NOON, **more: Any) -> Key:
     made = definition(name, at, **more)
-    # A task that is too late by now must have been put before it was.
+    # A task that is too late now must have been put before that.
     now = min(NOW, made.expires_at - 1)
     result = await store.write(tasks.put, made, PutCondition.NONE, now)
     assert PutOutcome.CREATED is result.outcome

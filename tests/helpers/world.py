@@ -74,7 +74,7 @@ class World:
 
     def restart(self, **settings: Any) -> None:
         """Kill the daemon with its timers, and start another one on the same database."""
-        # A copy: the clock hands out its own list, from which a cancelled timer is removed.
+        # The list is copied, because cancelling a timer removes it from the clock's own list.
         for timer in list(self.clock.getDelayedCalls()):
             timer.cancel()
         self.caller = FakeCaller(self.now, self.caller.status)
@@ -82,9 +82,9 @@ class World:
         self.scheduler.start()
 
     def put(self, name: str = "task", at: int = NOON, **more: Any) -> Definition:
-        """Put a task into the store as another daemon would: this one hears nothing of it."""
+        """Put a task into the store as another daemon would, without notifying this daemon."""
         made = definition(name, at, **more)
-        # A task that is too late by now must have been put before it was.
+        # A task that is too late now must have been put before that.
         now = min(self.now(), made.expires_at - 1)
         self.result(self.store.elsewhere(tasks.put, made, PutCondition.NONE, now))
         return made
@@ -100,7 +100,7 @@ class World:
             self.result(self.store.elsewhere(queue.record, claim, transition, now))
 
     def notify_due(self, *hosts: str) -> None:
-        """Let the daemon know that hosts have due tasks."""
+        """Notify the daemon that hosts have due tasks."""
         self.store.changes.publish(Changes(due_hosts=dict.fromkeys(hosts, 0)))
 
     def task(self, key: Key) -> Task:

@@ -128,7 +128,7 @@ class Crawler:
     """A browser that follows each link of each page, and then submits each form.
 
     :ivar pages: the pages that were found, by target.
-    :ivar forms: the forms that change something, by what they are sent to, with their fields.
+    :ivar forms: the fields of the forms that change something, by the path that receives the form.
     """
 
     world: World

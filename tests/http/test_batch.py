@@ -33,7 +33,7 @@ def one(name: str, **more: Any) -> dict[str, Any]:
 
 
 def send(world: World, data: bytes, kind: str = "application/json", query: str = "") -> Any:
-    """Send a batch, and run the reactor until it is answered."""
+    """Send a batch, and run the reactor until the response."""
     pending = world.http.request("POST", URL + query, data=data, headers={"Content-Type": kind})
     world.clock.advance(0)
     world.http.flush()
@@ -198,7 +198,7 @@ def test_batch_reports_an_unavailable_database(world: World) -> None:
 def test_failing_batch_leaves_no_unhandled_error(
     world: World, logged_failures: LoggedFailures
 ) -> None:
-    """The slice after a failed one fails too, when its result is no longer awaited."""
+    """The slice after a failed slice fails too, when no code waits for its result any more."""
     waiting: list[Deferred[Any]] = []
 
     def put_many(tasks: Any, now: float) -> Deferred[Any]:

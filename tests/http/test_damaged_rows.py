@@ -118,7 +118,7 @@ def filled(world: World) -> World:
 
 
 def damage(world: World, table: str, column: str) -> int:
-    """Store each value in the rows of its own number; return the number of rows changed."""
+    """Store each value in the rows with its number; return the number of changed rows."""
     connection = world.store.connection
     connection.execute("PRAGMA ignore_check_constraints = ON")
     connection.execute("PRAGMA foreign_keys = OFF")
@@ -138,7 +138,7 @@ def damage(world: World, table: str, column: str) -> int:
         try:
             found = connection.execute(f"UPDATE {table} SET {column} = {damaged} WHERE {where}")
         except sqlite3.IntegrityError:
-            # A column with a unique value: one row has it.
+            # The column has a unique value, so that only one row can contain it.
             ids = f"SELECT task_id FROM {table} WHERE {where} LIMIT 1"
             if table == "task_label":
                 ids = f"SELECT task_name FROM {table} WHERE {where} LIMIT 1"
@@ -154,7 +154,7 @@ def damage(world: World, table: str, column: str) -> int:
 
 
 def get(world: World, path: str, accept: str = "*/*") -> int:
-    """Return the status of the response to a request, which is no error of callme."""
+    """Return the status of the response to a request, which must not be an internal error."""
     pending = world.http.request("GET", BASE + path, headers={"Accept": accept})
     world.http.flush()
     # A long page is rendered in slices; a wait ends after a second.

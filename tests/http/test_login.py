@@ -61,7 +61,7 @@ class Answer:
 
 def ask(client: Client, method: bytes, target: str, *headers: bytes, body: bytes = b"") -> Answer:
     more = [b"Content-Length: %d" % len(body)] if body else []
-    # Each request has a connection of its own, as a refused one ends it.
+    # Each request has a separate connection, because a refusal closes it.
     fresh = Client(client.world, client.site)
     fresh.send(head(method, target.encode(), *headers, *more) + body)
     return Answer(fresh.transport.value())

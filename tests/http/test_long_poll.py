@@ -48,7 +48,7 @@ class Waiting:
         self.world.http.flush()
 
     def look(self) -> Waiting:
-        """Run what is due now, and read the response."""
+        """Run the due timers, and read the response."""
         for _ in range(3):
             self.world.clock.advance(0)
             self.world.http.flush()
@@ -85,7 +85,7 @@ def test_long_poll_waits_for_a_change(world: World) -> None:
     world.put(at=AT)
     waiting = Waiting(world)
     world.put("other", AT)
-    # Earlier than it asks for: proxies give up after 60 s.
+    # The response is earlier than requested, because proxies time out after 60 s.
     world.turn_to(NOON + 54.9)
     assert waiting.look().status is None
     world.turn_to(NOON + 55)

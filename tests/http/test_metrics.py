@@ -306,7 +306,7 @@ def test_metric_names_follow_the_conventions(world: World) -> None:
 
 
 def test_metrics_contain_no_data_of_tasks(world: World) -> None:
-    """The metrics name no task, no host and none of their contents."""
+    """The metrics contain no task, no host and no content of either."""
     world.put("secret-name", callback="http://secret.example/", payload="secret")
     ticking(world)
     assert "secret" not in scrape(world)[0]

@@ -1,4 +1,4 @@
-"""The form for a new task: it accepts and refuses what the API does."""
+"""The form for a new task, which accepts and refuses the same values as the API."""
 
 from __future__ import annotations
 

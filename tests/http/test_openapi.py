@@ -250,7 +250,7 @@ def test_task_takes_the_parameters_of_its_schema(world: World) -> None:
     assert all(schema.get("default", True) for schema in PARAMETERS.values())
     needed = ask(world, "PUT", "/task/", {}).json["errors"]
     required = COMPONENTS["schemas"]["NewTask"]["required"]
-    # The schema leaves out those that may be in the URL.
+    # The schema omits the requirement of members that may be in the URL.
     assert [error["pointer"] for error in needed] == [
         f"/{name}" for name in ("task_name", "trigger_at", *required)
     ]
@@ -295,7 +295,7 @@ def test_part_of_a_url_is_accepted_if_its_schema_allows_it(world: World, name: s
             value = int(text)
         elif name in ("future_only", "pretty", "all"):
             # The bare name is valid: allowEmptyValue.
-            # So are other spellings, which the document leaves out.
+            # Other spellings, which the document omits, are accepted as well.
             spellings = {"true": True, "1": True, "yes": True, "": True}
             spellings |= {"false": False, "0": False, "no": False}
             value = spellings.get(text.lower(), text)

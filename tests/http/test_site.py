@@ -526,7 +526,7 @@ def test_body_being_processed_is_not_shed(world: World, small: BoundedSite) -> N
 
 
 def clogged(client: Client) -> Client:
-    """Return a client that reads none of its response."""
+    """Return a client that does not read its response."""
     written = client.transport.write
 
     def full(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP server on real sockets: what is sent at once, and what the transport sends later."""
+"""The HTTP server on real sockets: direct writes, and writes that the transport completes."""
 
 from __future__ import annotations
 

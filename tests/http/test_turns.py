@@ -26,7 +26,7 @@ from tests.helpers.tasks import NOON
 from tests.helpers.world import World
 
 MAX_TURN_MS = 20.0
-"""The bound of one turn of the reactor, whatever is stored and requested."""
+"""The bound on the duration of the reactor's turns, for any store and any request."""
 REFERENCE_MS = 9.0
 """What :func:`reference_work` takes on the machine that the bound is stated for, or a bit more."""
 TRACED_FACTOR = 4.0
@@ -88,7 +88,7 @@ def fill(world: World) -> None:
 
 
 class Turns:
-    """A world whose turns of the reactor are measured; the store works in turns of its own.
+    """World whose turns of the reactor are measured; the store works in separate turns.
 
     :ivar longest_ms: the longest turn since it was last set, in ms of processor time.
     """

@@ -197,7 +197,7 @@ def test_concurrent_views_share_one_count(ticking: World) -> None:
 def test_failed_count_leaves_the_rest_of_the_dashboard(
     ticking: World, logged_failures: LoggedFailures
 ) -> None:
-    """Current activity is displayed meanwhile, and everything is once the count works again."""
+    """Current activity is displayed until the count works again; then everything is."""
     fail(ticking)
     for error in (StoreUnavailable("locked"), RuntimeError("a fault")):
         ticking.turn_to(ticking.now() + MAX_PAST_AGE_SECONDS + 1)
@@ -281,7 +281,7 @@ def test_past_stays_when_a_failed_task_is_moved_or_deleted(ticking: World, doing
     assert visit(ticking, path, fields).status == 303
     ticking.turn_to(ticking.now() + 70)
     page = visit(ticking, "/")
-    # The headline names what is wrong now.
+    # The headline names the current problem.
     assert page.h1 == "2 tasks failed in the last 3 hours"
     assert page.facts["Failed, last 3 h"] == "3"
     assert page.texts(".//g[@class='bad']/path/title") == ["12:00: 3 failed"]
@@ -291,7 +291,7 @@ def test_past_stays_when_a_failed_task_is_moved_or_deleted(ticking: World, doing
 def test_charts_are_drawn_once_for_concurrent_views(
     ticking: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Charts take longer than the rest of a page: drawn for each viewer, they would delay calls."""
+    """Charts are cached, because drawing them for each viewer would delay calls."""
     drawn: list[str] = []
 
     def watched(name: str, draw: Callable[..., object]) -> Callable[..., object]:

@@ -241,7 +241,7 @@ def test_action_is_refused_when_many_more_tasks_match_than_displayed(ticking: Wo
     assert (page.status, page.h1) == (409, "Delete 12 tasks?")
     assert "confirm again" in page.texts(".//p[@role='alert']")[0]
     assert len(keys(ticking)) == 12
-    # Some more do not matter: an endpoint that is down goes on failing.
+    # A few more tasks are accepted, because an endpoint that is down continues to fail.
     form = fields(page, DELETE)
     fail(ticking, "c")
     assert visit(ticking, path, form).status == 303

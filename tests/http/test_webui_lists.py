@@ -337,7 +337,7 @@ def test_form_pauses_limits_and_resumes_a_host(ticking: World) -> None:
         "2 at once, 10 per minute",
         "\u2016 paused until 2027-01-15 12:30 in 30 minutes",
     ]
-    # The form leaves the pause as it is.
+    # The form does not change the pause.
     form = visit(ticking, path)
     first = form.all(".//select/option")[0]
     assert (first.get("value"), text_of(first)) == ("keep", "unchanged: until 2027-01-15 12:30")

@@ -30,7 +30,7 @@ PROXIES_AT_ONCE = 5
 def folders(*names: str) -> Iterator[list[Path]]:
     """Make empty folders, which are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="callme-interop-") as top:
-        # Servers that give up root's rights must still reach their files.
+        # Servers that drop root privileges must still be able to read their files.
         Path(top).chmod(0o755)
         made = [Path(top, name) for name in names]
         for folder in made:

@@ -138,7 +138,7 @@ def run_client(client: Client, packages: Packages, daemon: Daemon, work: Path) -
 
 
 def unexpected(statuses: dict[str, int]) -> dict[str, int]:
-    """Return what differs from what is expected."""
+    """Return the differences from the expectation."""
     expected = {step.name: step.expected for step in steps("any")}
     return {name: status for name, status in statuses.items() if status != expected[name]}
 

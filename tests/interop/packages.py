@@ -36,7 +36,7 @@ class Packages:
         return cls(folder, str(folder / "python" / "bin" / "python"))
 
     def install(self) -> None:
-        """Install what is missing; report, and go on without, what cannot be installed."""
+        """Install missing packages; report those that cannot be installed, and continue."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not Path(self.python).exists():
             _run(sys.executable, "-m", "venv", str(self.folder / "python"))

@@ -73,7 +73,7 @@ def pair(
 
     :param around: the name of the file around the site.
     :param tls: whether the documented site terminates TLS.
-    :param options: what the documented command line has besides.
+    :param options: further options of the documented command line.
     :param base_path: the path of the site below which callme is.
     """
     least = Proxy(
@@ -203,7 +203,7 @@ def proxied(proxy: Proxy, port: int, callme: int, certificates: Path, work: Path
     :param callme: the port that callme listens on.
     :param work: an empty folder for the proxy's files.
     """
-    # Proxies that give up root's rights must still reach their files.
+    # Proxies that drop root privileges must still be able to read their files.
     work.chmod(0o755)
     places = {
         "@WORK@": str(work),
@@ -239,7 +239,7 @@ def check(site: Site) -> dict[str, str]:
         "batch of 2 MB": _batch(site),
         "current responses": _caching(site, AUTHORIZED),
         f"?wait={WAIT_SECONDS}": _wait(site),
-        # The connections that callme and the proxy kept were idle for as long as the wait.
+        # The connections between callme and the proxy were idle during the whole wait.
         "after idle": _said(site.ask("PUT", f"/task/idle@{FAR}", _task()), 201),
     }
 

@@ -1,4 +1,4 @@
-"""The report: tables in Markdown of what was run and what came of it."""
+"""The report: Markdown tables of the programs and their results."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ NONE = "-"
 
 @define
 class Report:
-    """What was run.
+    """Contents of the report.
 
     :ivar servers: results by the server's name and version; a sentence where it did not start.
     :ivar clients: unexpected statuses by the client's name and version.
     :ivar proxies: findings by the proxy's name and version.
-    :ivar missing: what is not installed.
+    :ivar missing: the programs that are not installed.
     """
 
     tasks: int

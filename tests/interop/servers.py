@@ -1,4 +1,4 @@
-"""The real servers: how each is started, and what is known of it."""
+"""The real servers: their commands and their properties."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ APPS = HERE / "apps"
 START_SECONDS = 30
 STOP_SECONDS = 5
 TASK_KEY = re.compile(r"interop-[\w-]+@\d+")
-"""The key of a task of these workloads, in whatever else a line of a record holds."""
+"""Regular expression of the key of a task of these workloads, anywhere in a line of a record."""
 JAVA = "/usr/share/java"
 GUNICORN = ("{python}", "-m", "gunicorn", "--chdir={apps}", "--bind=127.0.0.1:{port}")
 UVICORN = ("{python}", "-m", "uvicorn", "--app-dir={apps}", "--port={port}", "endpoint:asgi")
@@ -264,7 +264,7 @@ def running(server: Server, packages: Packages, work: Path) -> Iterator[RunningS
 
     :param work: an empty folder for its files.
     """
-    # Servers that give up root's rights must still reach their files.
+    # Servers that drop root privileges must still be able to read their files.
     work.chmod(0o755)
     (work / "root").mkdir()
     for name in ("post", "get", "unread"):
@@ -306,7 +306,7 @@ def write_config(source: Path, target: Path, **places: object) -> None:
 def process(
     command: list[str], work: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process in a group of its own, which ends with this context and with this program."""
+    """Run a process in a separate group, which ends with this context and with this program."""
     with (work / "log").open("ab") as log:
         started = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *command],

@@ -34,7 +34,7 @@ class Workload:
 
     :ivar name: what the names of its tasks contain, in lower-case letters.
     :ivar waves: how many times the tasks are put.
-    :ivar reload: whether the server replaces its workers meanwhile.
+    :ivar reload: whether the server replaces its workers during the workload.
     """
 
     name: str
@@ -56,7 +56,7 @@ RELOAD = Workload(name="reload", tasks=1000, payload=BODY, retry=1, reload=True)
 
 
 def workloads_for(server: Server, tasks: int) -> list[Workload]:
-    """Return the workloads of a server, with at most so many tasks in a burst."""
+    """Return the workloads of a server, with a maximum number of tasks in a burst."""
     workloads = [POSTS, GETS, RETRIED, WAVES, UNREAD]
     if server.reload is not None:
         workloads.append(RELOAD)

@@ -23,7 +23,7 @@ from hypothesis import Phase, settings
 
 MEMORY_BYTES = 4 * 1024**3
 """Bound of the memory of a process: a mutant may fill a list without end."""
-# Detailed assertions take time, and nobody reads them.
+# Detailed assertions take time, and their texts are not used.
 _OPTIONS = ("-x", "-q", "-m", "not daemon", "--assert=plain", "-p", "no:xdist", "-p", "no:anyio")
 
 

@@ -1,4 +1,4 @@
-"""The trials: each runs tests on one mutant in a process of its own, a few at a time."""
+"""The trials: each runs tests on one mutant in a separate process, a few at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .targets import Target, is_test_of
 RECORDING_SECONDS = 1200.0
 """Time limit for the recording of a target's tests."""
 LEAST_SECONDS, SLOWER = 40.0, 8.0
-"""The time limit of a trial: so many seconds, and so many times what its tests took before."""
+"""The time limit of a trial: a number of seconds, plus a multiple of its tests' duration."""
 _THIRD_PARTIES = (
     "attrs",
     "cryptography.x509",
@@ -49,7 +49,7 @@ _THIRD_PARTIES = (
     "werkzeug.routing",
     "yaml",
 )
-"""What every trial needs, imported once. None of it may install Twisted's reactor."""
+"""Modules that every trial needs, imported once. None of them may install Twisted's reactor."""
 
 
 class Verdict(Enum):
@@ -63,7 +63,7 @@ class Verdict(Enum):
 
 @frozen(kw_only=True)
 class Recorded:
-    """What the tests of a target do without a fault.
+    """Behaviour of a target's tests without a fault.
 
     :ivar seconds: how long each takes.
     :ivar lines: the tests of each line of each module.
@@ -224,7 +224,7 @@ def _start(run: Callable[[Path], int], directory: Path, seconds: float) -> int:
 
 
 def _clear(pid: int, directory: Path) -> None:
-    """End what a process has left behind, and delete its files."""
+    """End the processes that a process has left behind, and delete its files."""
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     for server in directory.glob("callme-pg-*/data/postmaster.pid"):

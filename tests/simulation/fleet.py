@@ -1,4 +1,4 @@
-"""A fleet: some daemons on one database, each with a clock and a network of its own."""
+"""A fleet: several daemons on one database, each with its own clock and network."""
 
 from __future__ import annotations
 

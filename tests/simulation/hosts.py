@@ -1,4 +1,4 @@
-"""The settings of hosts, as far as they are known, and the rules that follow from them."""
+"""The known settings of hosts, and the rules that follow from them."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ class Process:
 
 
 class LoneProcess(Process):
-    """A daemon with a file of its own."""
+    """Daemon with its own file."""
 
     def __init__(
         self,

@@ -125,7 +125,8 @@ class DatabaseServer:
 class Session:
     """A connection to the server: the part of psycopg's that callme uses.
 
-    :ivar unattended: whether its client reads no response any more; what it has sent is executed.
+    :ivar unattended: whether its client no longer reads responses; its sent statements are
+        executed.
     :ivar sends_nothing: whether its client cannot continue a transaction.
     """
 
@@ -285,7 +286,7 @@ class SimulatedConnections:
         server.timeline.after(server.random.random() * server.slow, None, self._arrive, piece)
 
     def _arrive(self, piece: _Work) -> None:
-        """Let the server execute what was sent, if it gets there."""
+        """Let the server execute the sent statements, if they arrive."""
         server, link = self._server, self._link
         process, now = link.process, server.timeline.elapsed
         if piece.over or piece.ended:
@@ -304,7 +305,7 @@ class SimulatedConnections:
             self._execute(piece)
 
     def _arrive_frozen(self, piece: _Work, seconds: float) -> None:
-        """Execute what a frozen daemon has sent as a whole; it reads the result when it thaws."""
+        """Execute all statements of a frozen daemon, which reads the results when it resumes."""
         session = piece.session
         if session is not None:
             session.sends_nothing = True
@@ -327,7 +328,8 @@ class SimulatedConnections:
             server.on_doubt("the network is cut before a response")
             self._execute_unattended(piece)
         elif kind == "late" and piece.session is not None:
-            # Through a proxy that goes on accepting bytes: callme's own limit ends the work.
+            # The proxy continues to accept bytes, so that only callme's own time limit ends the
+            # work.
             server.timeline.after(left, None, self._arrive_late, piece)
             return
         if left < SILENCE and kind != "unanswered":
@@ -346,7 +348,7 @@ class SimulatedConnections:
             self._execute_unattended(piece)
 
     def _execute_unattended(self, piece: _Work) -> None:
-        """Execute what was sent before any response is needed."""
+        """Execute the sent statements before any response is needed."""
         assert piece.session is not None
         piece.session.unattended = True
         self._link.process.is_in_doubt = True

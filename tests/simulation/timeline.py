@@ -113,7 +113,7 @@ class Timeline:
         self.ahead += seconds
 
     def sleep(self, seconds: float, monotonic_too: bool) -> None:
-        """Suspend the machine: the wall clock goes on, and perhaps the monotonic one."""
+        """Suspend the machine: the wall clock continues, and perhaps the monotonic clock too."""
         if monotonic_too:
             self.elapsed += seconds
         else:

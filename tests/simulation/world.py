@@ -53,7 +53,7 @@ def _contradiction(one: TaskTransition) -> tuple[str, tuple[object, ...]]:
 
 
 class Enough(Exception):
-    """So many breaches that the rest is of no interest."""
+    """Number of breaches after which a run ends."""
 
 
 class World:
@@ -114,7 +114,7 @@ class World:
         self.process.daemon.parts.store.changes.subscribe(partial(self._on_changes, path))
 
     def _on_changes(self, path: Path, changes: Changes) -> None:
-        """Judge whether what is published is on disk."""
+        """Check that published changes are on disk."""
         if not self.lives or not changes.transitions:
             return
         with closing(sqlite3.connect(path)) as connection:
@@ -310,7 +310,7 @@ class World:
 
     def settle(self, minutes: int) -> None:
         """Run until every task has ended, for a bounded time; then check the promise."""
-        # A write answered while the tasks are read would be mistaken for lost.
+        # The checker would report a write that completes during the read as lost.
         self.run_until(self.timeline.elapsed + 60, lambda: not self.service.exchanges)
         self.run_until(self.timeline.elapsed + ON_ITS_WAY)
         for minute in range(minutes):

@@ -921,7 +921,7 @@ def filled(
         (queue._DUE_HOSTS, (1000,), "task_due"),
         (failures._OPEN, (1000, 10**13, 10_000), "task_failures"),
         (
-            # What a trigger asks for each deleted task.
+            # The query of a trigger for each deleted task.
             "SELECT 1 FROM task WHERE finished_at_ms >= ? ORDER BY finished_at_ms LIMIT 1",
             (1000,),
             "task_finished",

@@ -30,7 +30,7 @@ from tests.helpers.tasks import NOON, definition
 
 
 async def read(store: Any, query: Any, *arguments: Any) -> Any:
-    """Run a query of the store package in a transaction of its own."""
+    """Run a query of the store package in a separate transaction."""
     return await store._read(lambda cursor: query(cursor, *arguments))
 
 
@@ -203,7 +203,7 @@ async def test_history_keeps_tasks_that_are_moved_or_deleted(store: Store) -> No
     assert await outcomes(store) == before
     assert [one.lateness_ms for one in await store.read(stats.history, NOON)] == lateness
     assert await outcomes(store, NOON + 60) == before[1:]
-    # What has not ended is no part of the past, and a second run is another one.
+    # Tasks that have not ended are not part of the history; a second run counts separately.
     await store.write(tasks.delete, Key("c", later))
     for at in (later + 60, later + 120):
         await store.write(tasks.delete, Key("a", at))
@@ -226,7 +226,7 @@ async def test_history_keeps_nothing_of_tasks_that_ended_long_ago(store: Store) 
     await put_in(store, State.FAILED, "a", newest)
     await store.write(tasks.reschedule, Key("a", newest), newest + 60, NOW, include_all_states=True)
     assert await outcomes(store, old) == [(new, 0, 1), (newest, 0, 1)]
-    # In the course of time, a purge deletes what was kept.
+    # Later, a purge deletes the stored outcomes.
     assert await store.write(queue.purge, old, 1, newest) == 0
     assert await outcomes(store, old) == [(newest, 0, 1)]
 

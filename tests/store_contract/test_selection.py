@@ -120,7 +120,7 @@ async def test_pages_of_any_filters_have_exactly_the_matching_tasks_in_order(
 async def test_pages_before_other_pages_have_the_tasks_that_precede_them(
     store: Store, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    """From the end back to the beginning, no task is skipped, whatever a page examines."""
+    """From the end back to the beginning, no task is skipped, for any number of examined keys."""
     monkeypatch.setattr(sources, "MAX_EXAMINED", most)
     everything = await fill(store)
     last = Key("z", NOON + 3600)

@@ -363,7 +363,7 @@ async def test_every_connection_has_durable_settings(store: SqliteStore) -> None
         (tasks._GET, "(task_name=? AND trigger_at=?)"),
         (queue._PURGE_OUTCOMES, "removed_outcome_finished (finished_at_ms<?)"),
         (
-            # What a trigger asks for each deleted task.
+            # The query of a trigger for each deleted task.
             "SELECT 1 FROM task WHERE finished_at_ms >= ?",
             "task_finished (finished_at_ms>?)",
         ),

@@ -157,7 +157,7 @@ async def test_acknowledged_tasks_outlast_a_deleted_log_and_a_kill(
     spoil(path)
     with pytest.raises(StoreUnavailable):
         await put(store, "after")
-    # What a kill leaves: the file alone, as its log has no name any more.
+    # After a kill only the file itself is left, because its log was deleted.
     left = tmp_path / "left.sqlite"
     shutil.copyfile(path, left)
     restarted = open_store(left)

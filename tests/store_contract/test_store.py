@@ -859,7 +859,7 @@ async def test_stats_count_the_backlog_up_to_a_limit(
     assert (await store.read(stats.store_stats, NOW)).backlog == 3
 
 
-# What commits change
+# Changes of commits
 
 
 async def test_each_commit_reports_its_operations(store: Store) -> None:

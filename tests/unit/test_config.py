@@ -180,7 +180,7 @@ def test_networks_are_given_singly_or_as_a_list() -> None:
     assert given.networks.reason_denied("10.1.2.3") is None
     assert given.networks.reason_denied("10.2.2.3")
     assert given.networks.reason_denied("::1")
-    # An option replaces what its variable lists.
+    # An option replaces the list in its variable.
     both = parse("--deny-network=192.0.2.0/24", CALLME_DENY_NETWORK="10.0.0.0/8")
     assert both.networks.reason_denied("10.2.2.3") is None
 

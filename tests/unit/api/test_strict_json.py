@@ -116,7 +116,7 @@ OBJECTS = st.lists(
 def test_items_of_an_array_do_not_depend_on_how_many_are_decoded_at_once(
     items: list[object], repetitions: int, separators: tuple[str, str]
 ) -> None:
-    """Some of these arrays are longer than what is decoded at once."""
+    """Some of these arrays are longer than the part that is decoded at once."""
     items = [*items, {"filling": "},{" * 100}] * repetitions
     data = json.dumps(items, separators=separators).encode()
     assert [item for item, _ in decode_array(data)] == items
@@ -133,7 +133,7 @@ def test_refused_item_does_not_affect_others_that_are_decoded_at_once(bad: str) 
 
 
 def test_length_of_an_array_is_the_sum_of_the_lengths_of_its_items() -> None:
-    """So that a reader of the items can stop after so many characters."""
+    """A reader of the items can stop after a number of characters."""
     data = json.dumps([{"number": number} for number in range(10_000)]).encode()
     lengths = [length for _, length in decode_array(data)]
     assert 0.9 * len(data) < sum(lengths) <= len(data)

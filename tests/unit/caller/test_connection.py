@@ -1,4 +1,4 @@
-"""A connection to an endpoint over a transport whose system takes only a part of what is sent."""
+"""A connection to an endpoint over a transport whose socket accepts only a part of the data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FakeSocket:
 
 
 class FakeTransport:
-    """A transport that never writes the rest of what it was given."""
+    """Transport that never writes the rest of its data."""
 
     def __init__(self, handle: FakeSocket) -> None:
         self.handle = handle
@@ -116,7 +116,7 @@ def connected(transport: Any, released: Callable[[Connection, bool], None]) -> C
 
 @pytest.mark.parametrize(("room", "reusable"), [(0, False), (5, False), (18, True), (99, True)])
 def test_connection_with_the_rest_of_a_request_serves_no_other(room: int, reusable: bool) -> None:
-    """An early response does not let the next request overtake the rest of this one."""
+    """After an early response, the next request does not overtake the rest of this request."""
     released: list[bool] = []
     transport: Any = FakeTransport(FakeSocket(room))
     connection = connected(transport, lambda _, reusable: released.append(reusable))

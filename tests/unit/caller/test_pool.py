@@ -1,4 +1,4 @@
-"""The pool of idle connections: each decision, and what holds whatever happens."""
+"""The pool of idle connections: its decisions, and its invariants."""
 
 from __future__ import annotations
 

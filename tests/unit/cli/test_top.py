@@ -1,4 +1,4 @@
-"""The live view: what it reads, what it displays, and how it goes on after an error."""
+"""The live view: its requests, its display, and its recovery from errors."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_host_of_a_callback_is_named_as_callme_does(callback: str, host: str) ->
 
 
 class Screen:
-    """A terminal in memory, and a user who interrupts after some views."""
+    """Terminal in memory, whose user interrupts the command after some views."""
 
     def __init__(self, *reads: Callable[[], View]) -> None:
         self._reads = list(reads)

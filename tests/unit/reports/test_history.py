@@ -83,7 +83,7 @@ def test_minutes_are_grouped_into_steps() -> None:
 
 
 class Outcomes:
-    """A store with nothing but the successes of minutes."""
+    """Store that contains only successes by minute."""
 
     def __init__(self) -> None:
         self.succeeded: dict[int, int] = {}

@@ -44,7 +44,7 @@ class Lookups:
         self.pending[-1].callback(result)
 
     def within_limit(self, flight: SingleFlight[str]) -> str | None:
-        """Return what a client gets that waits for a limited time."""
+        """Return the result for a client that waits for a limited time."""
         waiting = Deferred.fromCoroutine(flight.get_within(LIMIT_SECONDS))
         self.clock.advance(LIMIT_SECONDS)
         return World.result(waiting)
@@ -184,5 +184,5 @@ def test_flights_that_share_a_lock_look_up_one_at_a_time(lookups: Lookups) -> No
         assert len(lookups.pending) == number + 1
         lookups.complete(f"{number}", after=number + 1)
         assert World.result(client) == f"{number}"
-    # The wait for the lock is no part of the cost.
+    # The wait for the lock is not part of the cost.
     assert costs == [1, 2, 3]

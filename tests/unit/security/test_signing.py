@@ -1,4 +1,4 @@
-"""Signatures per Standard Webhooks 1.0.0, compared with those of its own library."""
+"""Signatures by Standard Webhooks 1.0.0, compared with those of its reference library."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_idempotency_key_is_the_key_and_the_time_of_the_put(name: str, expected:
 def test_idempotency_keys_are_unique(
     one: str, other: str, put_at_ms: int, put_again_at_ms: int
 ) -> None:
-    """Nor has one more dots than one: what is signed can be read in one way only."""
+    """An identifier contains a single dot, so that the signed content is unambiguous."""
     definitions = {(one, put_at_ms), (other, put_again_at_ms)}
     identifiers = {idempotency_key(Key(name, NOON), at_ms) for name, at_ms in definitions}
     assert len(definitions) == len(identifiers)

@@ -1,4 +1,4 @@
-"""Which connections are evicted, and which have sent what is not read yet."""
+"""Evictions of connections, and connections with unread data."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def test_write_without_keys_runs_alone() -> None:
     assert len(database.running) == 1
     database.finish()
     database.clock.advance(1)
-    # It takes the rest of the queue with it, as nothing else runs.
+    # The rest of the queue fails with it, because no other transaction is in flight.
     assert len(database.running) == 1
     database.write("d", responses)
     database.clock.advance(1)

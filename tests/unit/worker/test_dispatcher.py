@@ -162,7 +162,7 @@ def test_reserved_slots_are_left_to_responsive_hosts(dispatching: Dispatching) -
     for host in hanging:
         dispatching.put(host.partition(".")[0], host)
     dispatching.notify(*hanging)
-    # Four of the eight slots are reserved, half of these for hosts that have answered.
+    # Four of the eight slots are reserved, half of these for hosts that have responded.
     assert dispatching.dispatcher.calls_in_flight == 6
     for number in range(2):
         dispatching.put(f"quick{number}", "quick.example:80")
@@ -458,7 +458,7 @@ def test_failed_record_is_one_line_that_names_the_task(world: World, log_lines: 
     assert world.task(Key("a {name} with braces", NOON)).state is State.SUCCEEDED
 
 
-# What mutants of the code survived
+# Behaviour that surviving mutants of the code have changed
 
 
 def test_call_with_a_status_that_is_cut_off_has_that_status(dispatching: Dispatching) -> None:

@@ -87,7 +87,7 @@ def test_scan_of_many_tasks_continues_after_the_next_tick(world: World) -> None:
     world.scheduler.start()
     world.turn_to(NOON + 59)
     assert len(examined) == READS_PER_RUN
-    # What the present scan has found counts at once.
+    # Rows that the current scan has found are counted at once.
     assert damaged_rows(world) == 1
     world.turn_to(NOON + 119)
     assert len(examined) == READS_PER_RUN + 2

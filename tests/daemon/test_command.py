@@ -34,7 +34,7 @@ def callme(daemon: Daemon, tmp_path: Path) -> Run:
     return run
 
 
-def test_task_is_registered_shown_moved_and_deleted(callme: Run) -> None:
+def test_task_is_registered_displayed_moved_and_deleted(callme: Run) -> None:
     options = ("--header", "X-A: 1", "--label", "b=2", "--retry", "3", "--expect", "2xx")
     put = callme("put", "a", "1858809600", URL, "--json", '{"n": 1}', *options)
     assert put.stdout == f"{KEY}\n"
@@ -120,7 +120,7 @@ def test_body_is_read_from_standard_input_and_files(callme: Run, tmp_path: Path)
         (("--url", "http://127.0.0.1:1", "reschedule", "a"), 7, "at 127.0.0.1:1: [Errno 111]"),
     ],
 )
-def test_exit_code_and_message_say_what_is_wrong(
+def test_exit_code_and_message_describe_the_error(
     callme: Run, arguments: tuple[str, ...], code: int, expected: str
 ) -> None:
     callme("put", "a", "1858809600", URL)
@@ -188,7 +188,7 @@ def test_warnings_are_written_to_standard_error(callme: Run, tmp_path: Path) -> 
     assert json.loads(callme("put", "d", twice, URL, "--dry-run").stdout)["warnings"]
 
 
-def test_export_is_what_import_reads(callme: Run, tmp_path: Path) -> None:
+def test_export_can_be_imported(callme: Run, tmp_path: Path) -> None:
     file = tmp_path / "tasks.csv"
     file.write_text(f"task_name,trigger_at,callback,retry,label.a\na,1858809600,{URL},3,1\n")
     assert callme("import", str(file)).stdout == "1 created, 0 unchanged, 0 refused\n"

@@ -117,7 +117,7 @@ def test_task_is_put_called_rescheduled_and_deleted(either: Daemon, sink: Sink) 
     assert (status, health["status"], health["backlog"]) == (200, "ok", 0)
 
 
-def test_long_poll_is_answered_and_notification_is_sent(either: Daemon, sink: Sink) -> None:
+def test_long_poll_gets_response_and_notification_is_sent(either: Daemon, sink: Sink) -> None:
     daemon = either.start()
     key = daemon.put("bad", sink.url("/once/500"), retry=0, on_failure=sink.url("/status/204"))
     task = {"state": "scheduled"}
@@ -291,7 +291,7 @@ def test_help_and_version_are_printed(tmp_path: Path) -> None:
     assert "callme  " in listed.stdout
 
 
-def test_chosen_port_is_free_for_its_daemon_alone(daemon: Daemon) -> None:
+def test_chosen_port_is_reserved_for_its_daemon(daemon: Daemon) -> None:
     """Of two daemons on one port, one would end, and its test would use the other one."""
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", daemon.port))

@@ -298,7 +298,7 @@ def test_stop_of_one_daemon_under_load_loses_nothing(
     assert names == [("stays",)]
 
 
-def test_long_polls_at_both_daemons_are_answered(fleet: Callable[..., Daemon], sink: Sink) -> None:
+def test_long_polls_at_both_daemons_get_responses(fleet: Callable[..., Daemon], sink: Sink) -> None:
     both = [fleet("a"), fleet("b")]
     key = both[0].put("slow", sink.url("/sleep/3"))
     both[1].until(key, "running")

@@ -64,7 +64,7 @@ def test_responses_that_arrive_while_the_daemon_is_stopped_count(daemon: Daemon)
     sink.close()
 
 
-def test_request_that_arrives_while_the_daemon_is_stopped_is_answered(tmp_path: Path) -> None:
+def test_request_that_arrives_while_the_daemon_is_stopped_gets_a_response(tmp_path: Path) -> None:
     """An idle connection is closed after a while, but not with a request in its socket."""
     daemon = Daemon(tmp_path, "--idle-timeout=5").start()
     assert daemon.process is not None

@@ -99,7 +99,7 @@ def test_daemon_that_got_its_directory_back_goes_on(
         daemon.kill()
 
 
-def test_tick_alone_finds_out_that_the_file_is_gone(tmp_path: Path, directory: Path) -> None:
+def test_tick_detects_that_the_file_is_gone(tmp_path: Path, directory: Path) -> None:
     """Up to a minute: nothing is written but by the tick."""
     daemon = Daemon(tmp_path, f"--database={DIRECTORY}/callme.sqlite").start()
     try:

@@ -173,7 +173,7 @@ def test_every_operation_has_a_curl_line() -> None:
     assert sorted(wanted - shown) == []
 
 
-def test_reference_on_disk_is_the_one_of_the_document() -> None:
+def test_reference_on_disk_is_up_to_date() -> None:
     current = PAGE.read_text(encoding="utf-8") == whole_page()
     assert current, "the API has changed: run python docs/site/reference.py"
 
@@ -211,7 +211,7 @@ KEY = '{"task": "a@1795536540", "number": 1, "lateness_ms": 54878}'
         ("HTTP/1.1 204 No Content\n…", "HTTP/1.1 204 No Content\r\nB: 2\r\n\r\n"),
     ],
 )
-def test_response_as_documented_passes_the_check(documented: str, actual: str) -> None:
+def test_documented_response_passes_the_check(documented: str, actual: str) -> None:
     check(documented, actual, Minutes())
 
 

@@ -238,7 +238,7 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fut
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_commands_of_the_page_print_what_it_shows(
+def test_commands_of_the_page_print_the_documented_output(
     name: str, readings: dict[str, Future[None]]
 ) -> None:
     readings[name].result()

@@ -68,7 +68,7 @@ def test_acknowledgement_is_logged(client: Client) -> None:
     ]
 
 
-def test_replacement_is_logged_as_such(world: World) -> None:
+def test_replacement_is_logged_as_replacement(world: World) -> None:
     client = Client(world, BoundedSite(world.parts.site.resource, world.clock))
     for retry, verb in ((1, "created"), (2, "replaced")):
         data = json.dumps({**TASK, "retry": retry}).encode()

@@ -92,7 +92,7 @@ def test_ndjson_batch_has_a_task_per_line(world: World) -> None:
 
 
 @pytest.mark.parametrize("item", ['{"a": 1, "a": 2}', '{"a": NaN}', '{"a": "\\ud800"}', "1" * 5000])
-def test_malformed_item_fails_alone(world: World, item: str) -> None:
+def test_malformed_item_does_not_affect_other_items(world: World, item: str) -> None:
     data = f"[{json.dumps(one('a'))}, {item}, {json.dumps(one('b'))}]".encode()
     response = send(world, data)
     found = json.loads(world.result(response.text()))
@@ -127,7 +127,7 @@ def test_unreadable_batch_is_refused(world: World, data: bytes, status: int) -> 
     assert list(world.result(world.store.read(tasks.list_page)).tasks) == []
 
 
-def test_ndjson_sent_as_json_is_refused_with_the_way_out(world: World) -> None:
+def test_ndjson_sent_as_json_is_refused_with_advice(world: World) -> None:
     data = b"\n".join(json.dumps(one(name)).encode() for name in "ab")
     response = send(world, data)
     assert response.code == 400

@@ -78,7 +78,7 @@ def test_tasks_of_one_name_get_the_next_free_minutes(world: World) -> None:
     ]
 
 
-def test_tasks_that_move_into_each_others_minutes_are_kept(world: World) -> None:
+def test_tasks_that_move_into_each_others_minutes_are_not_lost(world: World) -> None:
     for at in (LATER, LATER + 60):
         ask(world, "PUT", "/task/a", {**TASK, "trigger_at": at, "payload": str(at)})
     answer = ask(world, "POST", "/reschedule/?prefix=a&all", {"trigger_at": LATER + 60})
@@ -170,7 +170,7 @@ def test_all_tasks_of_a_label_are_deleted(world: World) -> None:
     assert keys(world) == [f"1@{LATER}", f"3@{LATER}"]
 
 
-def test_what_falls_due_is_called(world: World) -> None:
+def test_moved_task_is_called_when_due(world: World) -> None:
     fail(world, "a", "b", "c", "d", "e")
     world.caller.status = 200
     ask(world, "POST", "/reschedule/?state=failed", {"trigger_at": "+0m"})

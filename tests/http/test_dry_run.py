@@ -103,7 +103,7 @@ def test_dry_run_counts_a_replaced_task_once(world: World) -> None:
         assert (dry["would"], dry["calls_in_minute"], dry["calls_to_host"]) == ("replace", 1, 1)
 
 
-def test_dry_run_over_a_corrupt_row_is_answered(world: World) -> None:
+def test_dry_run_over_a_corrupt_row_gets_a_response(world: World) -> None:
     world.put(at=AT)
     world.store.connection.execute("UPDATE task SET callback = 'http://['")
     assert ask(world, "PUT", "/task/task?dry_run", BODY).status == 409

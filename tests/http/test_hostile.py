@@ -199,7 +199,7 @@ def test_endless_request_is_cut_off(client: Client, what: str) -> None:
     check(client)
 
 
-def test_request_before_a_hostile_one_is_answered(client: Client) -> None:
+def test_request_before_a_hostile_one_gets_a_response(client: Client) -> None:
     client.send(GET + FRAMING["two lengths"] + SMUGGLED)
     assert [status for status, _ in client.responses()] == [200, 400]
     check(client)

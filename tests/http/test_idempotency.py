@@ -46,7 +46,7 @@ def sent(world: World) -> list[tuple[Any, str]]:
     return requests
 
 
-def test_attempts_of_a_definition_carry_the_same_key_and_of_another_one_another(
+def test_idempotency_key_is_constant_per_definition_and_differs_between_definitions(
     world: World,
 ) -> None:
     """The task is put, replaced and deleted between attempts."""

@@ -59,7 +59,7 @@ def test_byte_order_mark_is_skipped(world: World) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "=true", "=1", "=yes", "=True", "=YES"])
-def test_flag_may_be_written_as_people_write_it(world: World, value: str) -> None:
+def test_flag_accepts_common_spellings(world: World, value: str) -> None:
     put(world)
     assert ask(world, "POST", f"/reschedule/task?all{value}&pretty{value}").text.startswith("{\n")
     for no in ("false", "0", "no", "False"):
@@ -81,7 +81,7 @@ def test_flag_may_be_written_as_people_write_it(world: World, value: str) -> Non
         ),
     ],
 )
-def test_created_kept_and_previewed_tasks_have_warnings(
+def test_created_unchanged_and_previewed_tasks_have_warnings(
     world: World, more: dict[str, Any], pointers: list[str] | None
 ) -> None:
     for query, status in (("?dry_run", 200), ("", 201), ("", 200), ("?dry_run", 200)):
@@ -436,7 +436,7 @@ def test_request_is_refused_with_the_way_out(
         ("/task/unlike", "GET /status lists the tasks"),
     ],
 )
-def test_missing_task_is_answered_with_the_nearest(world: World, path: str, advice: str) -> None:
+def test_missing_task_error_suggests_the_nearest(world: World, path: str, advice: str) -> None:
     for at in (AT, AT + 300):
         put(world, "trial-end", trigger_at=at)
     for method, place in (("GET", "task"), ("DELETE", "task"), ("POST", "reschedule")):
@@ -474,7 +474,7 @@ def test_other_media_type_is_refused_with_the_way_out(
     assert expected in answer.json["detail"]
 
 
-def test_address_as_a_name_is_refused_with_the_way_out(world: World) -> None:
+def test_address_as_a_name_is_refused_with_advice(world: World) -> None:
     for path in ("/task/bob@example.com", "/task/bob%40example.com"):
         answer = ask(world, "PUT", path, BODY)
         assert answer.status == 422
@@ -490,7 +490,7 @@ def test_address_as_a_name_is_refused_with_the_way_out(world: World) -> None:
         (4 * 31_557_600, "4 years"),
     ],
 )
-def test_past_time_says_how_far_it_is_past(world: World, seconds: int, expected: str) -> None:
+def test_error_for_past_time_contains_its_age(world: World, seconds: int, expected: str) -> None:
     answer = put(world, trigger_at=NOON - seconds)
     assert answer.status == 422
     assert f"trigger_at is {expected} in the past" in answer.json["detail"]

@@ -182,7 +182,7 @@ def test_replacement_of_a_task_is_a_change(world: World) -> None:
     assert waiting.look().json["callback"] == "http://other.example/"
 
 
-def test_long_poll_of_a_finished_task_is_answered_at_once(world: World) -> None:
+def test_long_poll_of_a_finished_task_returns_at_once(world: World) -> None:
     world.put(at=NOON)
     world.scheduler.start()
     world.turn_to(NOON + 1)
@@ -190,7 +190,7 @@ def test_long_poll_of_a_finished_task_is_answered_at_once(world: World) -> None:
     assert Waiting(world, f"/status/nobody@{NOON}?wait=60").status == 404
 
 
-def test_long_poll_of_zero_seconds_is_answered_at_once(world: World) -> None:
+def test_long_poll_of_zero_seconds_returns_at_once(world: World) -> None:
     world.put(at=AT)
     assert Waiting(world, f"/status/{KEY}?wait=0").status == 200
 
@@ -241,7 +241,7 @@ def test_delete_by_a_disconnected_client_is_a_change(world: World, path: str) ->
     assert waiting.look().status == 404
 
 
-def test_shorter_wait_is_answered_first(world: World) -> None:
+def test_shorter_wait_returns_first(world: World) -> None:
     world.put(at=AT)
     long, short = Waiting(world), Waiting(world, f"/status/{KEY}?wait=1")
     world.turn_to(NOON + 1)
@@ -261,7 +261,7 @@ def test_change_during_the_first_query_is_noticed(world: World) -> None:
     assert waiting.look().status == 404
 
 
-def test_read_in_progress_is_not_the_answer_to_a_newer_waiter(world: World) -> None:
+def test_read_in_progress_does_not_resolve_a_newer_waiter(world: World) -> None:
     world.put(at=AT)
     early = Waiting(world)
     older = world.store.query(tasks.get_if_modified, {KEY: None}, 1)
@@ -289,7 +289,7 @@ def test_number_of_long_polls_is_limited(world: World) -> None:
     first.hang_up()
 
 
-def test_shutdown_answers_every_long_poll(world: World) -> None:
+def test_shutdown_ends_every_long_poll(world: World) -> None:
     for minute in range(3):
         world.put(at=AT + 60 * minute)
     waiting = [Waiting(world, f"/status/task@{AT + 60 * n}?wait=60") for n in (0, 0, 1, 2)]
@@ -299,7 +299,7 @@ def test_shutdown_answers_every_long_poll(world: World) -> None:
     assert world.clock.getDelayedCalls() == []
 
 
-def test_closing_site_answers_long_polls_first(world: World) -> None:
+def test_closing_site_ends_long_polls_first(world: World) -> None:
     world.put(at=AT)
     site = BoundedSite(world.parts.api.resource(), world.clock, max_connections=1, headroom=0)
     first = Client(world, site)

@@ -269,7 +269,7 @@ def test_duplicate_needs_the_secrets_again(world: World) -> None:
     assert visit(world, NEW, fields).status == 303
 
 
-def test_duplicate_names_what_a_form_cannot_hold(world: World) -> None:
+def test_duplicate_names_values_that_a_form_cannot_contain(world: World) -> None:
     key = world.put("x\u202e", LATER, payload="a" * (MAX_PREFILLED_CHARACTERS + 1)).key
     page = duplicate(world, key)
     assert "Not copied, because a form cannot contain it: Name, Payload." in page.main

@@ -694,7 +694,7 @@ def flooded(world: World) -> BoundedSite:
 
 
 @pytest.mark.parametrize("path", PROBES)
-def test_probe_is_answered_though_no_client_may_be_evicted(
+def test_probe_gets_a_response_though_no_client_may_be_evicted(
     world: World, flooded: BoundedSite, path: bytes
 ) -> None:
     world.scheduler.start()
@@ -717,7 +717,7 @@ def closes(channel: BoundedChannel) -> bool:
     return bool(transport.disconnecting)
 
 
-def test_evicted_request_is_told_to_repeat_it_later(world: World, site: BoundedSite) -> None:
+def test_evicted_request_gets_retry_after(world: World, site: BoundedSite) -> None:
     clients = [Client(world, site) for _ in range(3)]
     clients[0].send(put()[:-1])
     for client in clients[1:]:

@@ -303,7 +303,7 @@ def test_no_turn_of_the_reactor_exceeds_its_bound(turns: Turns, request_bytes: b
     check_longest_turn(longest_ms)
 
 
-def test_long_polls_of_a_large_task_are_answered_in_several_turns(turns: Turns) -> None:
+def test_long_polls_of_a_large_task_end_in_several_turns(turns: Turns) -> None:
     """Each response is some megabytes: they are not all written at once."""
     check_longest_turn(lambda: longest_of_polls(turns), 2 * MAX_TURN_MS)
 

@@ -316,7 +316,7 @@ def test_charts_are_drawn_once_for_concurrent_views(
     assert drawn == ["past", "ahead"] * 3
 
 
-def test_failed_forecast_is_left_out_until_it_can_be_read(ticking: World) -> None:
+def test_failed_forecast_is_omitted_until_it_can_be_read(ticking: World) -> None:
     ticking.put("later", LATER)
     ticking.store.overrides[stats.due_load] = lambda *_, **__: failed(StoreUnavailable("locked"))
     page = visit(ticking, "/")

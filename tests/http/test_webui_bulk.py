@@ -87,7 +87,7 @@ def test_group_of_failures_is_retried_after_a_preview(ticking: World) -> None:
     assert "mail@" in "".join(keys(ticking))
 
 
-def test_tasks_of_one_name_move_to_minutes_of_their_own(ticking: World) -> None:
+def test_tasks_of_one_name_move_to_different_minutes(ticking: World) -> None:
     for number in range(4):
         ticking.put("same", LATER + 60 * number)
     ticking.put("same", NOON + 600)
@@ -142,7 +142,7 @@ def test_selected_tasks_are_rescheduled(ticking: World) -> None:
     assert keys(ticking) == [f"a@{NOON + 660}", f"b@{NOON + 660}"]
 
 
-def test_selected_tasks_of_one_name_move_to_minutes_of_their_own(ticking: World) -> None:
+def test_selected_tasks_of_one_name_move_to_different_minutes(ticking: World) -> None:
     chosen = [str(ticking.put("same", LATER + 60 * number).key) for number in range(3)]
     ticking.put("same", NOON + 660)
     form = fields(visit(ticking, RESCHEDULE, {"task": chosen[::-1]}), RESCHEDULE)
@@ -177,7 +177,9 @@ def changes(captured: Iterable[Any]) -> list[str]:
     return [line.partition(", request ")[0] for line in lines]
 
 
-def test_preview_of_a_reschedule_says_the_time_in_the_zone_and_the_effect(ticking: World) -> None:
+def test_preview_of_a_reschedule_displays_local_time_and_effect(
+    ticking: World,
+) -> None:
     ticking.caller.status = None
     ticking.put("running", NOON + 60)
     ticking.turn_to(NOON + 65)
@@ -259,7 +261,7 @@ def test_action_is_refused_when_many_more_tasks_match_than_displayed(ticking: Wo
         ({"spread": "-1"}, "spread", 422),
     ],
 )
-def test_wrong_field_is_reported_beside_it(
+def test_error_of_a_field_is_displayed_beside_it(
     ticking: World, given: dict[str, str], field: str, status: int
 ) -> None:
     fail(ticking, "a")
@@ -302,7 +304,7 @@ def test_malformed_selection_is_refused(ticking: World) -> None:
     assert visit(ticking, DELETE, {"confirmed": ["yes", "yes"]}).status == 400
 
 
-def test_selected_tasks_that_have_gone_are_left_out(ticking: World) -> None:
+def test_selected_tasks_that_no_longer_exist_are_omitted(ticking: World) -> None:
     ticking.put("x", LATER)
     page = visit(ticking, DELETE, {"task": [f"x@{LATER}", f"gone@{LATER}"]})
     assert page.h1 == "Delete 1 task?"

@@ -241,7 +241,7 @@ def test_empty_store_shows_the_first_command(ticking: World) -> None:
     assert "First steps" not in visit(ticking, "/").main
 
 
-def test_first_command_has_a_token_where_the_api_needs_one(ticking: World) -> None:
+def test_first_command_has_a_token_if_the_api_requires_one(ticking: World) -> None:
     ticking.tokens = Tokens.parse("token-of-a-reader")
     assert '-H "Authorization: Bearer $TOKEN"' in visit(ticking, "/").main
 

@@ -179,7 +179,7 @@ def test_planted_module_is_imported_instead_of_the_file(monkeypatch: pytest.Monk
     assert planted.PLANTED == 1
 
 
-def test_results_count_what_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_count_tried_mutants(capsys: pytest.CaptureFixture[str]) -> None:
     found = mutants("callme/a.py", SOURCE)
     trials = [[Trial(mutant=one, tests={}) for one in found]]
     results = Results(trials, {found[0].identity})

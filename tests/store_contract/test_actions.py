@@ -104,7 +104,7 @@ async def test_delete_takes_matching_tasks_and_leaves_all_others(
     assert await all_tasks(store) == {key: task for key, task in before.items() if key not in gone}
 
 
-async def test_task_that_matches_no_longer_is_left_alone(store: Store) -> None:
+async def test_task_that_no_longer_matches_is_not_changed(store: Store) -> None:
     before = {task.key: task for task in await fill(store)}
     failed = [key for key, task in before.items() if task.state is State.FAILED]
     selection = Selection(state=State.SUCCEEDED)

@@ -396,7 +396,7 @@ async def test_damaged_task_that_cannot_be_copied_is_named(
     assert "\n" not in text
 
 
-async def test_damaged_task_that_can_be_copied_is_copied_as_it_is(path: Path, url: str) -> None:
+async def test_damaged_task_that_can_be_copied_is_copied_unchanged(path: Path, url: str) -> None:
     store = SqliteStore(open_database(path), reactor, lambda: "a")
     await fill(store, 3)
     await store.close()
@@ -410,7 +410,7 @@ async def test_damaged_task_that_can_be_copied_is_copied_as_it_is(path: Path, ur
     assert found == {"ü0": (), "ü1": ("headers",), "ü2": ()}
 
 
-async def test_damaged_row_of_another_table_is_an_error_of_one_line(path: Path, url: str) -> None:
+async def test_damaged_row_of_another_table_is_a_one_line_error(path: Path, url: str) -> None:
     store = SqliteStore(open_database(path), reactor, lambda: "a")
     await store.write(put_settings, HOST, {"max_concurrent": 3}, NOON)
     await store.close()

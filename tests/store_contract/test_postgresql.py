@@ -356,7 +356,7 @@ async def test_long_poll_notices_changes_by_another_daemon(daemons: Any) -> None
     assert clock.getDelayedCalls() == []
 
 
-async def test_rescue_notifies_and_answers_long_polls(daemons: Any) -> None:
+async def test_rescue_notifies_and_ends_long_polls(daemons: Any) -> None:
     dead, here = daemons("dead"), daemons("here")
     await put(dead, retry=0, on_failure="http://told.example/")
     await alive(dead, NOW)

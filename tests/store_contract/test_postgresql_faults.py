@@ -83,7 +83,7 @@ async def test_session_that_became_read_only_is_replaced(
     await daemon.close()
 
 
-async def test_server_that_is_read_only_is_left_for_one_that_is_not(
+async def test_read_only_server_is_replaced_by_a_writable_one(
     daemon: PostgresqlStore, admin: psycopg.Connection
 ) -> None:
     await put(daemon, "before")
@@ -238,7 +238,7 @@ async def test_concurrent_puts_of_the_same_keys_create_each_once(daemon: Postgre
     assert outcomes == {PutOutcome.CREATED: 50, PutOutcome.UNCHANGED: len(putting) - 50}
 
 
-async def test_write_that_arrives_after_it_was_given_up_is_not_committed(
+async def test_write_that_arrives_after_its_time_limit_is_not_committed(
     cluster: Cluster, server: Server, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "WORK_SECONDS", 1)

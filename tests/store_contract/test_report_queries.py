@@ -34,7 +34,7 @@ async def read(store: Any, query: Any, *arguments: Any) -> Any:
     return await store._read(lambda cursor: query(cursor, *arguments))
 
 
-async def test_preview_counts_calls_beside_the_task(store: Store) -> None:
+async def test_preview_counts_simultaneous_calls(store: Store) -> None:
     at = NOON + 60
     await put(store, "a", at)
     await put(store, "b", at, callback="http://other.example/")

@@ -83,7 +83,7 @@ def plans(cursor: Any, filters: dict[str, Any], by_due: bool) -> list[str]:
         ({"due_from": NOON, "due_before": NOON + 60}, "task_time"),
     ],
 )
-async def test_each_filter_is_answered_from_its_index(
+async def test_each_filter_uses_its_index(
     store: Store, filters: dict[str, Any], index: str, by_due: bool
 ) -> None:
     await fill(store)

@@ -380,7 +380,7 @@ def test_query_uses_its_index(path: Path, statement: str, index: str) -> None:
     assert not any(step.startswith("SCAN") or "ORDER BY" in step for step in plan), plan
 
 
-async def test_history_is_answered_by_an_index_alone(store: SqliteStore) -> None:
+async def test_history_reads_only_an_index(store: SqliteStore) -> None:
     def plan(cursor: Cursor) -> list[str]:
         return explain(cursor, lambda recorder: stats.history(recorder, NOON))
 

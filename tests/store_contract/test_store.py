@@ -292,7 +292,7 @@ async def test_repeated_put_changes_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("state", list(State))
-async def test_put_of_another_definition_leaves_the_existing_one(
+async def test_put_of_another_definition_does_not_change_the_existing_one(
     store: Store, state: State
 ) -> None:
     key = await put_in(store, state)
@@ -957,7 +957,7 @@ async def test_an_error_of_a_subscriber_disturbs_no_write(
     assert len(published) == logged_failures.flush(ZeroDivisionError) == 1
 
 
-async def test_every_write_names_what_it_changes(store: Store) -> None:
+async def test_every_write_publishes_its_changes(store: Store) -> None:
     made = definition(**TOLD, retry=1)
     key, published = made.key, record_changes(store)
     await store.write(tasks.put, made, PutCondition.NONE, NOW)
@@ -1048,7 +1048,7 @@ async def corrupt(store: Store, name: str) -> None:
     await store.write(spoil)
 
 
-async def test_replacement_that_could_never_run_is_refused_as_such(store: Store) -> None:
+async def test_replacement_that_could_never_run_is_refused(store: Store) -> None:
     await put(store, retry=3)
     (claim,) = await claim_all(store)
     await finish(store, claim, 500)
@@ -1110,7 +1110,7 @@ async def test_corrupt_row_failed_by_a_claim_is_published(store: Store) -> None:
         ("reason", "boredom"),
     ],
 )
-async def test_damaged_task_is_listed_with_what_is_damaged_and_deleted(
+async def test_damaged_task_is_listed_with_its_damaged_members_and_can_be_deleted(
     store: Store, column: str, value: str
 ) -> None:
     key = await put(store, labels={"team": "a"})

@@ -113,7 +113,7 @@ OBJECTS = st.lists(
 
 
 @given(OBJECTS, st.integers(1, 400), st.sampled_from([(",", ":"), (" , ", ": ")]))
-def test_items_of_an_array_do_not_depend_on_how_many_are_decoded_at_once(
+def test_items_of_an_array_do_not_depend_on_the_size_of_runs(
     items: list[object], repetitions: int, separators: tuple[str, str]
 ) -> None:
     """Some of these arrays are longer than the part that is decoded at once."""

@@ -68,7 +68,7 @@ def test_connection_too_old_is_closed() -> None:
     assert assignment.closes == [old]
 
 
-def test_connection_that_may_not_be_reused_is_kept_until_closed() -> None:
+def test_connection_that_may_not_be_reused_stays_open_until_closed() -> None:
     made: Pool[Connection] = Pool(4, 9)
     ended = Connection()
     assert made.assign(0, released=ended).closes == []
@@ -185,7 +185,7 @@ TestMachine = Machine.TestCase
 
 
 @given(st.lists(st.booleans(), max_size=20))
-def test_idle_connections_are_kept_up_to_the_limit(reusable: list[bool]) -> None:
+def test_idle_connections_are_limited(reusable: list[bool]) -> None:
     made: Pool[Connection] = Pool(99, 5)
     closes = [made.assign(0, released=Connection(), reusable=one).closes for one in reusable]
     assert sum(map(len, closes)) == max(0, len(reusable) - 5)

@@ -87,7 +87,7 @@ def test_hosts_that_fail_come_first() -> None:
     )
 
 
-def test_host_without_scheduled_tasks_is_shown_if_its_tasks_failed() -> None:
+def test_host_without_scheduled_tasks_is_displayed_if_its_tasks_failed() -> None:
     view = Server(tasks=failed("http://[::1]:8000/", "connection_failed")).view()
     assert lines_of(view)[3] == "[::1]:8000  0  0  0  1  0  -  -  1  connection_failed"
 
@@ -100,12 +100,12 @@ def test_host_without_scheduled_tasks_is_shown_if_its_tasks_failed() -> None:
         ({"max_concurrent": 2, "max_per_minute": 10}, "2 at once, 10 a minute"),
     ],
 )
-def test_settings_of_a_host_are_shown(settings: dict[str, Any], note: str) -> None:
+def test_settings_of_a_host_are_displayed(settings: dict[str, Any], note: str) -> None:
     line = lines_of(Server({**GOOD, **settings}).view())[-1]
     assert line.endswith("  ".join(note.split()))
 
 
-def test_long_lists_are_counted_and_not_shown() -> None:
+def test_long_lists_are_counted_instead_of_displayed() -> None:
     hosts = [{**GOOD, "host": f"{number:03}.example:80"} for number in range(25)]
     lines = lines_of(Server(*hosts, tasks=failed("http://x/", count=MAX_FAILED + 1)).view(), 20)
     assert f"{MAX_FAILED:,}+  failed" in lines[0]
@@ -146,7 +146,7 @@ def test_view_is_json_for_other_programs() -> None:
         ("http://[::1]/", "[::1]:80"),
     ],
 )
-def test_host_of_a_callback_is_named_as_callme_does(callback: str, host: str) -> None:
+def test_host_of_a_callback_has_the_name_of_the_api(callback: str, host: str) -> None:
     assert host_of(callback) == host
 
 

@@ -155,7 +155,7 @@ def test_repetitions_end() -> None:
     assert len(daemon.requests) == 5
 
 
-def test_list_requests_pages_as_they_are_needed() -> None:
+def test_list_requests_pages_on_demand() -> None:
     pages: list[Reply] = [
         (200, {"tasks": [{"task": "a@60"}, {"task": "a@120"}], "next": "a@180"}),
         (200, {"tasks": [{"task": "a@180"}]}),
@@ -202,7 +202,7 @@ def test_batch_is_sent_and_read_as_lines() -> None:
     assert daemon.requests[0].url.query == b"dry_run=true"
 
 
-def test_deletion_of_one_task_has_the_form_of_the_others() -> None:
+def test_deletion_of_one_task_has_the_result_of_a_bulk_deletion() -> None:
     with FakeDaemon((204, b"")).client() as client:
         assert client.delete("a@60") == {"deleted": 1, "skipped": []}
 

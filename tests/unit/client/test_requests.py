@@ -39,7 +39,7 @@ def test_filters_of_the_client_are_those_of_the_api() -> None:
         (1858809637, 1858809637),
     ],
 )
-def test_time_becomes_what_the_api_accepts(at: Any, expected: object) -> None:
+def test_time_is_converted_for_the_api(at: Any, expected: object) -> None:
     assert requests.time_of(at, lambda: NOW) == expected
 
 
@@ -113,13 +113,13 @@ def test_empty_target_is_refused() -> None:
         requests.delete("")
 
 
-def test_flags_and_absent_parameters_are_sent_as_the_api_reads_them() -> None:
+def test_flags_and_absent_parameters_are_encoded_for_the_api() -> None:
     request = requests.page(None, {"future_only": True, "limit": 0})
     assert request.parameters == [("future_only", "true"), ("limit", "0")]
     assert requests.reschedule("a", None, all_states=False).parameters == []
 
 
-def test_filters_are_sent_as_the_api_reads_them() -> None:
+def test_filters_are_encoded_for_the_api() -> None:
     due = datetime(2028, 11, 26, tzinfo=timezone.utc)
     request = requests.page("a", {"label": ["a:1", "b:2"], "due_from": due, "due_before": "+6h"})
     assert request.parameters == [

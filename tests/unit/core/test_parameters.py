@@ -260,7 +260,7 @@ def test_invalid_value_is_refused_with_the_way_out(body: dict[str, Any], expecte
     assert expected in detail
 
 
-def test_address_as_a_name_in_the_url_is_refused_with_the_way_out() -> None:
+def test_address_as_a_name_in_the_url_is_refused_with_advice() -> None:
     with pytest.raises(Invalid, match="a name has no '@'") as caught:
         parse_definition(LEAST, NOW, task_name="bob", trigger_at="example.com")
     assert next(error.pointer for error in caught.value.errors) == "trigger_at"

@@ -287,6 +287,6 @@ def test_time_is_formatted_with_milliseconds() -> None:
     assert rfc3339(1858809637005) == "2028-11-26T00:00:37.005Z"
 
 
-def test_time_after_the_last_year_is_written_as_its_end() -> None:
+def test_time_after_the_last_year_is_formatted_as_its_end() -> None:
     """``max_delay`` of a task at the end of 9999 reaches beyond what RFC 3339 can say."""
     assert rfc3339((MAX_TIMESTAMP + 600) * 1000) == "9999-12-31T23:59:59.999Z"

@@ -18,7 +18,7 @@ def test_c_library_is_limited_to_one_arena() -> None:
     assert len(calls) == 1
 
 
-def test_c_library_without_arenas_is_left_as_it_is() -> None:
+def test_c_library_without_arenas_is_not_changed() -> None:
     assert not use_one_arena(SimpleNamespace(), {})
 
 

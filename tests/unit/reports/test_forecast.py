@@ -101,7 +101,7 @@ def test_expired_calls_leave_the_backlog() -> None:
     assert find_overloads(TEN, [first, second], NOON) == [overload(first, NOON + 497.5, 876)]
 
 
-def test_backlog_is_kept_in_total_and_per_host() -> None:
+def test_backlog_is_carried_over_in_total_and_per_host() -> None:
     every = MinuteLoad(minute=NOON, host=None, calls=10_000, expires_at=NOON + 600)
     loads = [
         MinuteLoad(minute=NOON, host=OTHER, calls=9_000, expires_at=NOON + 600),

@@ -104,7 +104,7 @@ def test_closed_connection_is_not_evicted() -> None:
     assert [found.pop_evictable(NOW + 9, nothing) for _ in range(2)] == ["c", None]
 
 
-def test_one_surplus_connection_is_allowed_whatever_the_headroom() -> None:
+def test_one_surplus_connection_is_allowed_for_any_headroom() -> None:
     found: ConnectionRegistry[str] = ConnectionRegistry(max_connections=0, headroom=1)
     assert found.pop_surplus() is None
     found.add("a", NOW, is_surplus=True)

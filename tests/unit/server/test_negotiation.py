@@ -59,7 +59,7 @@ def test_html_is_wanted_when_named_with_a_weight(accept: bytes, wanted: bool) ->
     assert wants_html(accept) is wanted
 
 
-def test_calendar_of_same_weight_as_json_is_not_wanted() -> None:
+def test_calendar_of_same_weight_as_json_is_not_preferred() -> None:
     assert wants_calendar(b"text/calendar, application/json;q=0.9")
     assert not wants_calendar(b"text/calendar;q=0.9, application/json;q=0.9")
     assert not wants_calendar(b"text/calendar;q=0.1, application/json")

@@ -120,7 +120,7 @@ def test_base_path_is_removed_from_a_request(target: str, rest: str) -> None:
         "GET http://h?/a/call-me.v2/ HTTP/1.1",
     ],
 )
-def test_request_without_the_base_path_is_left_as_it_is(line: str) -> None:
+def test_request_without_the_base_path_is_not_changed(line: str) -> None:
     assert BELOW.remove(line.encode()) == line.encode()
     assert BasePath("").remove(line.encode()) == line.encode()
 

@@ -70,7 +70,7 @@ def test_memory_and_length_of_the_line_are_bounded(
     assert line.endswith(", 6 more")
 
 
-def test_each_line_counts_what_was_refused_since_the_one_before(lines: list[str]) -> None:
+def test_each_line_counts_refusals_since_the_previous_line(lines: list[str]) -> None:
     clock = Clock()
     record = Refusals(clock)
     for peer in ("192.0.2.1", "192.0.2.2"):

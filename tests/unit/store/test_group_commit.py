@@ -203,7 +203,7 @@ def test_error_of_all_fails_queued_writes_that_have_waited_for_long() -> None:
     assert values(responses)[2:] == ["YOUNG"]
 
 
-def test_slow_error_of_one_fails_what_would_wait_for_too_long_singly() -> None:
+def test_slow_error_of_one_write_fails_old_writes_of_its_transaction() -> None:
     database, responses = Database(), list[Any]()
     for text in "ab":
         database.write(text, responses)

@@ -170,7 +170,7 @@ def test_reserved_slots_are_left_to_responsive_hosts(dispatching: Dispatching) -
     assert dispatching.calls[-2:] == ["quick0", "quick1"]
 
 
-def test_host_that_no_longer_answers_loses_the_reserved_slots(dispatching: Dispatching) -> None:
+def test_host_that_no_longer_responds_loses_the_reserved_slots(dispatching: Dispatching) -> None:
     dispatching.start(concurrency=8, per_host=2)
     first = dispatching.put("first", "quick.example:80")
     second = dispatching.put("second", "quick.example:80")

@@ -273,7 +273,7 @@ def test_healthy_host_with_few_tasks_is_called_within_a_second(
             assert steps * STEP <= 1.0, "a healthy host waits for hosts that hang"
 
 
-def test_prompt_host_gets_its_limit_beside_hosts_that_hang_although_its_calls_end_at_once() -> None:
+def test_prompt_host_whose_calls_end_together_gets_its_limit_beside_hanging_hosts() -> None:
     model = Model([_hangs] * 10)
     begun = [model.step({"healthy": 1000})["healthy"] for _ in range(6)]
     assert begun[0] < 16

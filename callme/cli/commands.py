@@ -50,7 +50,7 @@ def body_of(text: str) -> bytes:
 
 
 def status_of(text: str) -> int | str:
-    """Return a status as a number, or a class such as ``2xx`` as it is."""
+    """Return a status as a number; a class such as ``2xx`` is not changed."""
     return int(text) if text.isascii() and text.isdigit() else text
 
 

@@ -17,7 +17,7 @@ STYLES = {"scheduled": "cyan", "running": "yellow", "succeeded": "green", "faile
 
 
 def clean(text: str) -> str:
-    """Return a text without control characters: endpoints choose parts of what is displayed."""
+    """Return a text without control characters, because parts of the output come from endpoints."""
     return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 

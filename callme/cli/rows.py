@@ -35,7 +35,7 @@ def json_error(error: ValueError) -> str:
 
 @frozen(kw_only=True)
 class Row:
-    """One task of a file, or the reason why it is none.
+    """Task in a file, or the error of an invalid row.
 
     :ivar size: the length of its text, for the size of a batch.
     """
@@ -64,7 +64,7 @@ def ndjson_rows(lines: Iterable[str]) -> Iterator[Row]:
 
 
 def csv_rows(lines: Iterable[str]) -> Iterator[Row]:
-    """Return the tasks of CSV: the first row names the parameters; empty cells are left out.
+    """Return the tasks of CSV, whose first row names the parameters; empty cells are omitted.
 
     Columns named ``header.NAME`` and ``label.NAME`` make up the headers and labels.
 

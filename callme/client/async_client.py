@@ -90,7 +90,7 @@ class AsyncClient:
         create: bool = False,
         **parameters: Unpack[Parameters],
     ) -> Task:
-        """Create a task, and return it; an equal task that exists is returned as it is.
+        """Create a task, and return it; an equal existing task is returned unchanged.
 
         :param name: the name of the task.
         :param at: the time of the call: a ``datetime`` with a zone, a ``timedelta`` from now, or
@@ -150,7 +150,7 @@ class AsyncClient:
     async def list(
         self, name: str | None = None, **filters: Unpack[Filters]
     ) -> AsyncIterator[Task]:
-        """Return the tasks of a name, or all tasks, page by page as they are needed."""
+        """Return the tasks of a name, or all tasks; pages are requested on demand."""
         async for found in self._pages(requests.page(name, filters)):
             for task in found["tasks"]:
                 yield task
@@ -200,7 +200,7 @@ class AsyncClient:
         return requests.joined_deletions([page async for page in self._pages(request)])
 
     async def hosts(self, *, limit: int | None = None) -> AsyncIterator[Host]:
-        """Return the hosts that tasks call, page by page as they are needed."""
+        """Return the hosts that tasks call; pages are requested on demand."""
         async for found in self._pages(requests.hosts(limit)):
             for host in found["hosts"]:
                 yield host

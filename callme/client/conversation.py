@@ -1,6 +1,6 @@
 """Conversations with callme: requests and delays, made by generators that do no I/O.
 
-A generator yields a request and receives its response, or the error that there is none; or it
+A generator yields a request and receives its response, or the error of a failed connection; or it
 yields a delay in seconds. The sync and the async client run the same generators.
 """
 

@@ -125,7 +125,7 @@ class BatchResult(TypedDict, total=False):
 BatchResults = list[BatchResult]
 
 
-# "from" is no name that a class body can have.
+# "from" is a keyword, so that it cannot be a name in a class body.
 Moved = TypedDict("Moved", {"from": str, "to": str})
 
 

@@ -93,7 +93,7 @@ def failure(request: str, response: httpx.Response) -> ProblemError | None:
     except ValueError:
         problem = None
     if not isinstance(problem, dict):
-        # A proxy in between responds with a page of its own.
+        # A proxy may respond with a page that is not a problem document.
         problem = {"detail": response.content[:200].decode("utf-8", "replace")}
     status = response.status_code
     default = Unavailable if status >= 500 else ProblemError

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from attrs import frozen
 
 MAX_DELAY_SECONDS = 60.0
-"""The longest delay before a repetition, whatever ``Retry-After`` says."""
+"""Maximum delay before a repetition in seconds, even if ``Retry-After`` is longer."""
 _REFUSED = 429
 _UNAVAILABLE = 503
 _GATEWAY = frozenset({502, 504})

@@ -33,7 +33,7 @@ from .errors import ProblemError
 
 T = TypeVar("T")
 MAX_WAIT_SECONDS = 55
-"""The longest time after which callme responds to a request that waits."""
+"""Maximum time in seconds for which callme delays its response to a request that waits."""
 _ABSOLUTE = re.compile(r"[0-9]+(\.[0-9]*)?$|[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -41,7 +41,7 @@ _ABSOLUTE = re.compile(r"[0-9]+(\.[0-9]*)?$|[0-9]{4}-[0-9]{2}-[0-9]{2}")
 class Request(Generic[T]):
     """A request, and a function that reads its response.
 
-    :ivar query: the parameters of the query string; those that are ``None`` are left out.
+    :ivar query: the parameters of the query string; ``None`` omits a parameter.
     :ivar is_repeatable: whether the request has the same effect if callme receives it twice.
     :ivar wait_seconds: for how long callme may wait before it responds.
     """

@@ -89,7 +89,7 @@ class Client:
         create: bool = False,
         **parameters: Unpack[Parameters],
     ) -> Task:
-        """Create a task, and return it; an equal task that exists is returned as it is.
+        """Create a task, and return it; an equal existing task is returned unchanged.
 
         :param name: the name of the task.
         :param at: the time of the call: a ``datetime`` with a zone, a ``timedelta`` from now, or
@@ -145,7 +145,7 @@ class Client:
         return self._run(until_final(key, timeout, self._repeats, time.monotonic))
 
     def list(self, name: str | None = None, **filters: Unpack[Filters]) -> Iterator[Task]:
-        """Return the tasks of a name, or all tasks, page by page as they are needed."""
+        """Return the tasks of a name, or all tasks; pages are requested on demand."""
         for found in self._pages(requests.page(name, filters)):
             yield from found["tasks"]
 
@@ -194,7 +194,7 @@ class Client:
         return requests.joined_deletions(self._pages(request))
 
     def hosts(self, *, limit: int | None = None) -> Iterator[Host]:
-        """Return the hosts that tasks call, page by page as they are needed."""
+        """Return the hosts that tasks call; pages are requested on demand."""
         for found in self._pages(requests.hosts(limit)):
             yield from found["hosts"]
 

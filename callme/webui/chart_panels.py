@@ -44,13 +44,13 @@ _TABLE_STEP_MINUTES = {1: 5, 3: 10, 12: 60, 24: 60}
 _MAX_OVERLOADS = 10
 """Overloads in the list below the chart."""
 MAX_PAST_AGE_SECONDS = 120.0
-"""How long a panel of the last hours may replace a fresh one."""
+"""Maximum age in seconds of a stale panel of the last hours."""
 MAX_AHEAD_AGE_SECONDS = 60.0
-"""How long a panel of the next hours may replace a fresh one."""
+"""Maximum age in seconds of a stale panel of the next hours."""
 AHEAD_TTL_SECONDS = 1.0
-"""How long a panel of the next hours stays fresh."""
+"""Seconds for which a panel of the next hours stays fresh."""
 FAILURE_TTL_SECONDS = 2.0
-"""The pause after a panel could not be drawn."""
+"""Seconds for which a failed panel is not drawn again."""
 _PLACE = b"<!--charts-->"
 """The comment in the dashboard's template that the panels replace."""
 
@@ -69,7 +69,7 @@ class Panel(Generic[Snapshot]):
 class ChartCache:
     """The panels of each period, drawn once for all clients.
 
-    To read and to draw them takes longer than the rest of a page.
+    Reading and drawing them takes longer than all other parts of a page.
 
     :param clock: the monotonic clock.
     :param now: the wall clock, seconds since 1970.
@@ -132,7 +132,7 @@ class ChartCache:
         Each is the last one drawn if a fresh one takes longer or fails, and ``None`` if that is
         too old.
 
-        :param seconds: how long to wait for fresh panels.
+        :param seconds: the maximum time to wait for fresh panels.
         """
         drawing = Deferred.fromCoroutine(_panel_within(self._past[hours], seconds))
         ahead = await _panel_within(self._ahead[hours], seconds)
@@ -243,7 +243,7 @@ class AheadChart(Element):
         """Return the path of the list of the tasks of a step."""
         step = MINUTE * (minutes or self._axis.step_minutes)
         begin = self._axis.begin + number * step
-        # The first step has all earlier due tasks too.
+        # The first step includes all tasks due earlier.
         return list_of_span(begin if number else None, begin + step)
 
     def _step(self, at: int, step_minutes: int) -> int:

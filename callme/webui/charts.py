@@ -107,7 +107,8 @@ def ahead(
 
 
 def _link(content: Tag, href: str, label: str) -> Tag:
-    # The table below the chart has links for the keyboard: so many stops would be in the way.
+    # The many links are not tab stops, because the table below the chart has links for the
+    # keyboard.
     link = Tag("a")(content, href=href, tabindex="-1")
     link.attributes["aria-label"] = label
     return link

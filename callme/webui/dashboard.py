@@ -44,7 +44,7 @@ DEFAULT_HOURS = 3
 UNTIL_FIELD = "until_ms"
 """The form field with the end of the last failure to acknowledge, in ms since 1970."""
 MAX_ROWS = 20
-"""Rows in the table of recent failures, and in that of calls in flight."""
+"""Maximum number of rows in the tables of recent failures and of calls in flight."""
 _LATE_SECONDS = 90
 """The age of the oldest due task at which calls count as late: one tick and its work."""
 
@@ -137,7 +137,7 @@ class DashboardData:
 
 
 def failures_since_ms(now: float, hours: int) -> int:
-    """Return the begin of the period whose failures the headline names, in ms since 1970."""
+    """Return the start of the period whose failures the headline names, in ms since 1970."""
     return to_ms(now) - hours * 3_600_000
 
 

@@ -31,7 +31,7 @@ class Confirmation:
     :ivar now: seconds since 1970.
     :ivar error: the reason why the last submission was rejected, if it was.
     :ivar time: the content of the time fields.
-    :ivar meaning: the minute that they mean, if the viewer asked for a preview.
+    :ivar meaning: the minute in these fields, if the viewer requested a preview.
     """
 
     task: Task
@@ -120,7 +120,7 @@ class RescheduleForm(ConfirmationForm):
         )
 
     def _error(self) -> Renderable:
-        # It is displayed beside the fields.
+        # The error is displayed beside the fields.
         return ""
 
 

@@ -109,7 +109,7 @@ C = TypeVar("C")
 D = TypeVar("D")
 
 WAIT_SECONDS = 0.02
-"""How long the dashboard waits for fresh chart panels."""
+"""Maximum time in seconds that the dashboard waits for fresh chart panels."""
 MAX_TASK_FIELDS = 40
 """Maximum number of fields of the form for a new task."""
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
@@ -231,7 +231,7 @@ class WebUi:
 
     @app.route("/page/json/<path:path>", methods=["GET"])
     async def raw(self, request: Request, path: str) -> bytes:
-        """Return one task as the API does: a session opens these pages, but not the API."""
+        """Return the API's JSON of one task, because a session gives no access to the API."""
         current_viewer(request)
         attempts_to = parse_attempts_from(parse_query(request, ("start_from",)).get("start_from"))
         task = await self._get_task(request, path, attempts_to)
@@ -335,7 +335,7 @@ class WebUi:
         try:
             meaning = meaning_of(time, self._now())
         except Invalid as error:
-            # The name of the field would say nothing.
+            # The error omits the name of the field, which is not on the page.
             raise Problem(422, "; ".join(one.detail for one in error.errors)) from None
         if fields.get(ACTION_FIELD) == PREVIEW:
             return meaning

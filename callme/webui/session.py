@@ -21,7 +21,7 @@ class LoginRequired(Exception):
 
 
 def current_viewer(request: IRequest) -> Viewer:
-    """Return the viewer who sent a request.
+    """Return the viewer that sent a request.
 
     :raises LoginRequired: if the viewer must log in first.
     """

@@ -22,7 +22,7 @@ from ..server.paths import TASK, url_for
 
 MAX_TEXT_LENGTH = 4_000
 """Characters of a long text that a page contains."""
-# Joiners do not reorder text, and are needed: in Persian, and in emoji.
+# Joiners do not reorder text, and are necessary in Persian and in emoji.
 _JOINERS = "\u200c\u200d"
 _HIDDEN = ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")
 UNFOLDED_ROWS = 5
@@ -38,7 +38,7 @@ def escape_invisible(text: str, allowed: str = "") -> str:
     Task names and response bodies may contain any character: control characters that HTML does
     not allow, and marks that change the direction of the text after them.
 
-    :param allowed: control characters that are left as they are.
+    :param allowed: control characters that are not replaced.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -213,7 +213,7 @@ def failure_reason(reason: Reason | None, detail: str) -> Renderable:
 def table(caption: str, columns: Sequence[str], rows: Iterable[Row], kind: str = "") -> Tag:
     """Return a table; on a narrow screen each of its cells has the label of its column.
 
-    It can be rendered once: it takes its rows as it is rendered.
+    The table can be rendered only once, because rendering consumes its rows.
 
     :param columns: the headings; a leading ``#`` marks a column of numbers.
     """
@@ -266,7 +266,7 @@ def _lines(
 def in_slices(rows: Iterable[Sequence[Renderable]], clock: IReactorTime) -> Iterator[Row]:
     """Yield the rows of a table, and let the reactor run other work between some of them.
 
-    :param rows: is best a generator, so that a row is made as it is rendered.
+    :param rows: preferably a generator, so that each row is created when it is rendered.
     """
     for number, row in enumerate(rows):
         if number and number % ROWS_PER_TURN == 0:

@@ -30,19 +30,19 @@ from .filters import NAME, Filters
 from .task_list import SELECTED, count_text, field_of
 
 MAX_PREVIEW = 10
-"""Tasks that the page names."""
+"""Maximum number of tasks that the page names."""
 CONFIRMED = "confirmed"
-"""The field that tells the form of the page from one that leads to it."""
+"""The field that distinguishes the form of the page from forms that lead to it."""
 EXPECTED = "expected"
 """The field with the number of tasks at the time the form was rendered."""
 SPREAD = "spread"
 _MORE_SHARE, _MORE_TASKS = 0.1, 10
-"""How many more tasks than expected an action may find: a share of them, or a number."""
+"""Tolerated excess of tasks over the expected number: a share, or a number."""
 
 
 @frozen(kw_only=True)
 class Target:
-    """The tasks that an action is about: selected ones, or all that filters match.
+    """Tasks of an action: selected ones, or all that filters match.
 
     :ivar keys: the selected tasks; empty for all that match.
     """
@@ -92,7 +92,7 @@ class BulkConfirmation:
     :ivar now: seconds since 1970.
     :ivar given: the fields of a submission that was rejected or previewed; empty before.
     :ivar errors: the errors of that submission, by the names of fields; "" for no single one.
-    :ivar preview: the effect of that submission, if the viewer asked for it.
+    :ivar preview: the effect of that submission, if the viewer requested a preview.
     """
 
     path: str

@@ -98,7 +98,7 @@ class BulkPages:
         if target.keys:
             found = await self._store.read(task_store.get_summaries, target.keys)
             count = Count(len(found))
-            # Tasks that have gone since are left out.
+            # Tasks that no longer exist are omitted.
             target = evolve(target, keys=[task.key for task in found])
         else:
             values = target.filters.values
@@ -161,6 +161,6 @@ def _move_of(fields: Mapping[str, str], now: float) -> Move:
     try:
         minutes = parse_spread(None if spread in ("", "0") else spread, trigger_at)
     except Problem as problem:
-        # A field of a form, not a parameter of the query string.
+        # The error concerns a field of the form, not a parameter of the query string.
         raise Invalid(problem.errors) from None
     return Move(trigger_at=trigger_at, spread=minutes, include_all_states=True)

@@ -14,11 +14,11 @@ from ..widgets import Renderable, bdi, escape_invisible, pluralize, table, times
 from .filters import NAME, Filters
 
 MAX_GROUPS = 50
-"""Groups in one table."""
+"""Maximum number of groups in one table."""
 MAX_RECENT_GROUPS = 5
-"""Groups on the dashboard."""
+"""Maximum number of groups on the dashboard."""
 RECENT = 1_000
-"""Failures that the dashboard puts into groups."""
+"""Maximum number of failures that the dashboard groups."""
 _REASONS = {reason.value for reason in Reason}
 
 

@@ -49,7 +49,7 @@ _PAUSES = {
     UNTIL_RESUMED: "until it is resumed",
 }
 _FEW_FAILURES = 3
-"""Number of failures in a row from which on a host stands out."""
+"""Number of consecutive failures above which a host is highlighted."""
 _MAXIMA = {"max_concurrent": MAX_CONCURRENT, "max_per_minute": MAX_PER_MINUTE}
 
 
@@ -264,7 +264,7 @@ def _limit_field(form: HostForm, name: str) -> Tag:
 
 
 def changes_of(fields: Mapping[str, str]) -> dict[str, object]:
-    """Return the settings that a submitted form changes, as a request to the API has them."""
+    """Return the settings that a submitted form changes, in the form of an API request."""
     changes: dict[str, object] = {}
     for name in LIMITS.keys() & fields.keys():
         text = fields[name].strip()

@@ -38,7 +38,7 @@ from .task_list import ALL, MAX_RESULTS, SELECT, TaskList, render_list, title_of
 COST_FACTOR = 20
 """How many times as long as its read took a count or a group of many tasks stays fresh."""
 WAIT_SECONDS = 0.06
-"""How long a list waits for the counts of all tasks; the last ones are displayed until then."""
+"""Maximum time in seconds that a list waits for fresh counts of all tasks."""
 
 
 @frozen(kw_only=True)
@@ -54,7 +54,7 @@ class MainPart:
 
 
 RESULT = ("done", "changed", "skipped")
-"""The parameters of a list that tell the result of an action."""
+"""The parameters of a list that contain the result of an action."""
 
 
 def _result(parameters: Mapping[str, str]) -> Renderable:

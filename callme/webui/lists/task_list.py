@@ -39,7 +39,7 @@ _NEXT, _ENDED, _REASON = "Next attempt", "Ended", "Reason"
 SELECTED = "task"
 """The form field with the key of a selected task."""
 SELECT = "select"
-"""The parameter that has all tasks of the page selected, for viewers without scripts."""
+"""The parameter that selects all tasks of the page, for viewers without scripts."""
 ALL = "all"
 _COLUMNS = ("Task", "Minute", "Host", "State", _NEXT, _ENDED, _REASON)
 _WITHOUT = {

@@ -42,13 +42,13 @@ def curl_command(definition: Definition, base_url: str, *, is_repeat: bool, toke
     if len(text) <= MAX_ARGUMENT_CHARACTERS:
         lines.append(f"--data-binary {shlex.quote(text)}")
     else:
-        # JSON in ASCII is one line, which is not the end mark.
+        # JSON in ASCII is a single line, so that it cannot contain the end marker.
         lines.append(f"--data-binary @- <<'{_END}'\n{text}\n{_END}")
     return " \\\n  ".join(lines)
 
 
 def _members(definition: Definition) -> Iterator[tuple[str, Any]]:
-    """Yield the members of the request's body: what is not in its URL and not the default."""
+    """Yield the members of the body: those not in the URL that differ from the default."""
     for parameter in PARAMETERS:
         value = getattr(definition, parameter.name)
         if parameter.name in ("task_name", "trigger_at"):

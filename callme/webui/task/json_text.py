@@ -1,4 +1,4 @@
-"""JSON for people: a text with line breaks and indentation, whose tokens stay as they were."""
+"""JSON for people: line breaks and indentation between unchanged tokens."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_DEPTH = 100
 def indent_json(text: str, limit: int) -> tuple[str, bool] | None:
     """Return an object or a list with line breaks, and whether the text is complete.
 
-    Numbers, strings and the order of members stay as they are: the text is not encoded again.
+    Numbers, strings and the order of members do not change, because the text is not encoded again.
 
-    :param limit: the number of characters after which the rest is left out.
-    :return: ``None`` for a text that is no JSON object or list, is too long to be parsed, or is
+    :param limit: the maximum number of characters of the result.
+    :return: ``None`` for a text that is not a JSON object or list, is too long to be parsed, or is
         nested too deeply.
     """
     if not _is_structure(text):

@@ -39,9 +39,9 @@ _MAX_ATTEMPTS = 10
 
 @frozen(kw_only=True)
 class Preview:
-    """The effect that the submission of the form would have.
+    """Effect that a submission of the form would have.
 
-    :ivar warnings: what is accepted and perhaps not meant.
+    :ivar warnings: warnings about valid values that may not be intended.
     """
 
     put: PutForecast
@@ -204,7 +204,7 @@ def _by_field(errors: Iterable[FieldError]) -> dict[str, list[str]]:
 
 
 def _help(parameter: Parameter, hint: str) -> list[Renderable]:
-    """Return the documentation of a parameter, whose Markdown has nothing but code."""
+    """Return the documentation of a parameter; code is the only markup in its Markdown."""
     text = f"{parameter.documentation} {hint}".rstrip()
     parts = text.split("`")
     return [tags.code(part) if number % 2 else part for number, part in enumerate(parts)]

@@ -1,4 +1,4 @@
-"""The page for a new task: it accepts what the API accepts, and reports the API's errors."""
+"""The page for a new task, which accepts the values of the API and reports its errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class NewTaskPage:
         by: Author,
         check_name: Callable[[str], None],
     ) -> str | tuple[NewTask, int]:
-        """Create the task of a form, or preview that.
+        """Create the task of a form, or preview the put.
 
         :param check_name: raises :exc:`Problem` for a name that the client may not use.
         :return: the path of the task's page; or the form to display, and the status.
@@ -90,7 +90,7 @@ class NewTaskPage:
             if problem.status >= 500:
                 raise
             return _refused(content, problem), problem.status
-        # The page of the task finds out again what it is to warn of.
+        # The page of the task determines the warnings again.
         more = {GIVEN_TIME: time.trigger_at()[TIME_FIELD]} if warnings else {}
         done = query(done=_DONE[result.outcome], zone=time.zone, **more)
         return url_for(TASK, definition.key) + done
@@ -108,7 +108,7 @@ class NewTaskPage:
                 body, content.now, networks=self._networks, warnings=warnings
             )
         except Invalid as error:
-            # A field whose text has no meaning is not missing.
+            # An invalid field is not reported as missing.
             errors += [one for one in error.errors if one.pointer not in wrong]
         if errors:
             raise Invalid(errors)
@@ -132,10 +132,10 @@ def warnings_of(definition: Definition, time: str, now: float) -> list[FieldErro
     :param time: the time in the form, as the API accepts it.
     """
     about_time: list[FieldError] = []
-    # The page of a task has an address that anyone can change.
+    # Any client can change the address of a task's page.
     with suppress(Invalid):
         parse_new_time({TIME_FIELD: time}, now, about_time)
-    # In the form, no method and the default one are the same.
+    # The form does not distinguish the default method from no method.
     given = () if definition.callback_method == _DEFAULT_METHOD else ("callback_method",)
     return list(warnings_about(definition, given, now, [one.detail for one in about_time]))
 

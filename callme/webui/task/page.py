@@ -270,7 +270,7 @@ def _payload(task: Task) -> Tag | str:
 
 
 def _text(text: str) -> Iterator[Tag]:
-    """Yield a text of several lines, indented if it is JSON, and a note if its end is left out."""
+    """Yield a text of several lines, indented if it is JSON, and a note if its end is omitted."""
     indented = indent_json(text, MAX_TEXT_LENGTH)
     beginning, omitted = truncate(text) if indented is None else (indented[0], 0)
     yield tags.pre(escape_invisible(beginning, _LINE_CONTROLS))

@@ -18,13 +18,13 @@ from ...errors import FieldError, InvalidValue, quoted
 from ..widgets import escape_invisible
 
 MAX_PREFILLED_CHARACTERS = 20_000
-"""Length of a text up to which a duplicate has it: a longer one would exceed the form's bound, and
-to look for invisible characters in it would block the reactor."""
+"""Maximum length of a text in a duplicate. A longer text would exceed the form's bound, and the
+search for invisible characters in it would block the reactor."""
 
 
 @frozen(kw_only=True)
 class TextForm:
-    """The form of a value as a text that people edit.
+    """Form of a value as editable text.
 
     :ivar to_text: returns the text of an attribute's value.
     :ivar to_json: returns the JSON of a text; raises :exc:`InvalidValue` if it has none.
@@ -72,7 +72,7 @@ def _object(text: str) -> object:
         name, colon, value = line.partition(":")
         name = name.strip()
         if not colon:
-            # The line is left out of the error: it may be a secret.
+            # The error omits the line, which may be a secret.
             raise InvalidValue(f"line {number} has no colon: expected NAME: VALUE")
         if name in members:
             raise InvalidValue(f"{quoted(name)} is given twice")
@@ -113,7 +113,7 @@ FIELDS = {
     for parameter in PARAMETERS
     if parameter.name != "trigger_at"
 }
-"""The parameter and the form of each field, but for the time, which has fields of its own."""
+"""The parameter and the form of each field, except the time, which has separate fields."""
 
 
 def default_text(parameter: Parameter) -> str:
@@ -126,7 +126,7 @@ def default_text(parameter: Parameter) -> str:
 def to_body(texts: Mapping[str, str]) -> tuple[dict[str, object], list[FieldError]]:
     """Return the body of the API's request for the texts of a form, and the errors in these.
 
-    A text that is empty or the default is left out, as in a request that does not name it.
+    Texts that are empty or the default are omitted.
     """
     body: dict[str, object] = {}
     errors: list[FieldError] = []
@@ -151,7 +151,7 @@ def _masked(headers: object) -> Iterator[FieldError]:
 
 
 def to_texts(definition: Definition) -> tuple[dict[str, str], list[str]]:
-    """Return the texts of a form for a definition, and the labels of those that are left out.
+    """Return the texts of a form for a definition, and the labels of omitted texts.
 
     The values of secret headers are masked.
     """
@@ -181,7 +181,7 @@ def _editable(definition: Definition) -> Definition:
     headers = redact_secrets(definition.headers)
     if not _fits(definition.payload) or _is_editable(definition.payload):
         return definition._replace(headers=headers)
-    # Bytes have another default.
+    # A binary payload has a different default.
     if "content-type" not in map(str.lower, headers):
         headers["Content-Type"] = content_type(definition.payload)
     payload = b64encode(definition.body).decode("ascii")

@@ -67,7 +67,7 @@ class TimeInput:
 
 @frozen(kw_only=True)
 class Meaning:
-    """The minute that a client asks for.
+    """Minute in the time fields.
 
     :ivar trigger_at: seconds since 1970.
     :ivar zone: the zone of the local time beside it.

@@ -149,7 +149,7 @@ class BoundedChannel(HTTPChannel):
 
     @property
     def sheddable(self) -> bool:
-        """Whether buffered bytes may be discarded: no request in progress depends on them."""
+        """True if buffered bytes may be discarded: no request in progress depends on them."""
         return not self._responding or self._buffered_bytes > 0
 
     def shed(self) -> None:

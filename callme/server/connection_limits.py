@@ -44,7 +44,7 @@ class BufferBudget(Generic[C]):
 
     @property
     def exceeded(self) -> bool:
-        """Whether the buffered bytes exceed the limit."""
+        """True if the buffered bytes exceed the limit."""
         return self._total > self.max_bytes
 
     def largest(self, eligible: Callable[[C], bool]) -> C | None:
@@ -119,12 +119,12 @@ class ConnectionRegistry(Generic[C]):
 
     @property
     def full(self) -> bool:
-        """Whether another connection requires an eviction."""
+        """True if another connection requires an eviction."""
         return len(self.connections) - len(self._surplus) >= self.max_connections
 
     @property
     def exhausted(self) -> bool:
-        """Whether no further connection may be open, not even as surplus."""
+        """True if no further connection may be open, not even as surplus."""
         return len(self.connections) >= self.max_connections + self.headroom
 
     def pop_evictable(self, now: float, has_unread: Callable[[C], bool]) -> C | None:

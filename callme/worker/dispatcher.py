@@ -101,6 +101,8 @@ class Dispatcher:
     _limit_check: IDelayedCall | None = field(default=None, init=False)
     _hosts: HostMemory = field(factory=HostMemory, init=False)
     _phase: Phase = field(default=Phase.NEW, init=False)
+    # True while settings of hosts have changed that are not loaded yet.
+    _expects_settings: bool = field(default=False, init=False)
     # Hosts that may have due tasks, the least recently served first.
     _due_hosts: dict[str, None] = field(factory=dict, init=False)
     # The maximum number of tasks by host of the claim in progress, if any.
@@ -165,9 +167,17 @@ class Dispatcher:
         """Flush the log of the previous minute."""
         self._attempt_log.flush()
 
-    def apply_settings(self, snapshot: SettingsSnapshot) -> None:
-        """Apply new settings of hosts."""
+    def expect_settings(self) -> None:
+        """Start no call until the settings of hosts, which have changed, are applied."""
+        self._expects_settings = True
+
+    def apply_settings(self, snapshot: SettingsSnapshot, *, are_latest: bool = True) -> None:
+        """Apply new settings of hosts.
+
+        :param are_latest: whether they contain every change that is known.
+        """
         self._limits.apply(snapshot)
+        self._expects_settings = not are_latest
         self._claim()
 
     def recover_orphans(self, claims: Iterable[Claim]) -> None:
@@ -213,7 +223,7 @@ class Dispatcher:
         is_busy = self._claiming is not None or self._is_launching
         if is_busy or self._phase is not Phase.OPEN or not self._due_hosts:
             return
-        if not self._knows_settings():
+        if self._expects_settings or not self._knows_settings():
             # Loading the settings triggers another claim.
             return
         seconds = self._clock.seconds()
@@ -291,7 +301,8 @@ class Dispatcher:
         self._recorder.add(claim)
         now = self._now()
         is_early = now < claim.definition.trigger_at
-        if self._phase is not Phase.OPEN or is_early or self._limits.is_paused(claim.host):
+        may_be_paused = self._expects_settings or self._limits.is_paused(claim.host)
+        if self._phase is not Phase.OPEN or is_early or may_be_paused:
             # The daemon is stopping, the wall clock was set back, or the host was paused during
             # the claim.
             self._return(claim)

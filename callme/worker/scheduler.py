@@ -223,9 +223,9 @@ class Scheduler:
         self._dispatcher.on_changes(changes)
         if changes.host_settings:
             self._settings_changes += 1
+            self._dispatcher.expect_settings()
             loading = Deferred.fromCoroutine(self._load_settings())
-            # A failure is harmless, because the next tick loads the settings too.
-            loading.addErrback(lambda failure: log_store_failure(log, _NOT_LOADED, failure))
+            loading.addErrback(self._not_loaded)
 
     async def _load_settings(self) -> None:
         """Load the settings of hosts, and use them unless newer settings are already in use.
@@ -238,7 +238,12 @@ class Scheduler:
         if changes >= self._settings_in_use:
             self._settings_in_use = changes
             self._settings_read_at = read_at
-            self._dispatcher.apply_settings(snapshot)
+            are_latest = changes == self._settings_changes
+            self._dispatcher.apply_settings(snapshot, are_latest=are_latest)
+
+    def _not_loaded(self, failure: Failure) -> None:
+        log_store_failure(log, _NOT_LOADED, failure, is_retried=True)
+        self._tick_soon()
 
     def _knows_settings(self) -> bool:
         """Return whether the settings of hosts are recent enough to start calls.
@@ -305,6 +310,9 @@ class Scheduler:
 
     def _tick_failed(self, failure: Failure) -> None:
         log_store_failure(log, "the tick failed", failure, is_retried=True)
+        self._tick_soon()
+
+    def _tick_soon(self) -> None:
         is_stopped = self._state is TickState.STOPPED
         if not is_stopped and (self._retry is None or not self._retry.active()):
             self._retry = self._clock.callLater(RETRY_SECONDS, self.tick)

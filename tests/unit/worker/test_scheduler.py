@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from callme.core.task import Outcome, Reason, State
 from callme.core.times import Key
-from callme.hosts.operations import load_settings
+from callme.hosts.operations import SettingsSnapshot, load_settings
 from callme.store import queue, tasks
 from callme.store.changes import Changes
 from callme.store.interface import StoreUnavailable
@@ -886,7 +886,7 @@ def test_retries_of_ticks_do_not_multiply_during_an_outage(world: World) -> None
     assert by_minute[4] <= by_minute[0] + 1
 
 
-def test_failure_to_load_changed_settings_is_logged_and_they_are_loaded_by_the_next_tick(
+def test_failure_to_load_changed_settings_is_logged_and_they_are_loaded_soon(
     world: World,
 ) -> None:
     world.scheduler.start()
@@ -901,8 +901,58 @@ def test_failure_to_load_changed_settings_is_logged_and_they_are_loaded_by_the_n
         world.store.changes.publish(Changes(host_settings=True))
     (line,) = [formatEvent(event) or "" for event in events]
     assert line.startswith("loading the settings of hosts failed")
-    world.turn_to(NOON + 60)
-    assert loads == [NOON, NOON + 60]
+    assert line.endswith("retrying soon")
+    world.turn_to(NOON + 2 * RETRY_SECONDS)
+    assert loads == [NOON, NOON + RETRY_SECONDS, NOON + 2 * RETRY_SECONDS]
+
+
+def test_host_is_not_called_while_its_changed_settings_cannot_be_loaded(world: World) -> None:
+    """The client has the response to its request to pause the host."""
+    world.scheduler.start()
+    world.store.overrides[load_settings] = lambda node: fail(StoreUnavailable("disk I/O error"))
+    world.store.changes.publish(Changes(host_settings=True))
+    key = world.put().key
+    world.notify_due("sink.example:80")
+    assert world.caller.called == []
+    assert world.task(key).state is State.SCHEDULED
+    del world.store.overrides[load_settings]
+    world.turn_to(NOON + RETRY_SECONDS)
+    assert world.caller.called == [f"task@{NOON}"]
+
+
+def test_claim_in_flight_waits_for_settings_that_change_meanwhile(world: World) -> None:
+    world.scheduler.start()
+    key = world.put().key
+    result: Deferred[Any] = Deferred()
+    args = {"sink.example:80": 1}, NOON
+    world.store.overrides[queue.claim] = lambda *_: result
+    world.notify_due("sink.example:80")
+    del world.store.overrides[queue.claim]
+    loading: Deferred[Any] = Deferred()
+    world.store.overrides[load_settings] = lambda node: loading
+    world.store.changes.publish(Changes(host_settings=True))
+    result.callback(world.result(world.store.run(queue.claim, *args)))
+    assert world.caller.called == []
+    assert world.task(key).state is State.SCHEDULED
+    loading.callback(SettingsSnapshot())
+    world.turn_to(NOON + 1)
+    assert world.caller.called == [f"task@{NOON}"]
+    assert world.task(key).attempts_used == 1
+
+
+def test_earlier_settings_do_not_end_the_wait_for_the_latest(world: World) -> None:
+    world.scheduler.start()
+    loads = [Deferred[Any](), Deferred[Any]()]
+    loading = iter(loads)
+    world.store.overrides[load_settings] = lambda node: next(loading)
+    for _ in loads:
+        world.store.changes.publish(Changes(host_settings=True))
+    world.put()
+    world.notify_due("sink.example:80")
+    loads[0].callback(SettingsSnapshot())
+    assert world.caller.called == []
+    loads[1].callback(SettingsSnapshot())
+    assert world.caller.called == [f"task@{NOON}"]
 
 
 def test_attempts_that_got_no_line_of_the_log_are_counted_by_the_next_minute(world: World) -> None:

@@ -346,6 +346,7 @@ class Checker:
             started = self.history.elapsed_at(self.history.parse(one["started_at"]))
             if started is None or one["reason"] == "too_late":
                 return 0.0
-            if started >= after - self.skew:
+            # Responses have whole milliseconds, so that a call at once seems to precede its cause.
+            if started >= after - self.skew - 0.001:
                 return started
         return None if call is None else call.asked_elapsed

@@ -91,7 +91,8 @@ class Network:
     :ivar usual: the current behaviours with their frequencies.
     :ivar taken: the number of calls by behaviour.
     :ivar links: the open connections.
-    :ivar unheard: the number of writes to connections that were already closed.
+    :ivar unheard: the number of writes to connections that were already closed, and of connections
+        that may be too late for their call.
     """
 
     random: Random

@@ -271,6 +271,8 @@ class Fleet(World):
         def connecting(process: MemberProcess) -> float:
             self.network.on_connecting = lambda process: 0.0
             stop(process, seconds)
+            # The call may have taken its whole time before the connection is made.
+            self.network.unheard += after > 0
             return after
 
         after = self.random.choice((0.0, seconds + self.random.random()))

@@ -287,7 +287,7 @@ class Client:
             for one in self.checker.of(self.name)
             if place is None or place in one.places or one.loose
         ]
-        body, asked_at = None, self.history.elapsed()
+        body, asked_at, wall = None, self.history.elapsed(), self.history.timeline.wall()
         if self.random.random() < 0.6:
             body = {"trigger_at": str(self._new_minute(tokens))}
         for token in tokens:
@@ -295,7 +295,8 @@ class Client:
 
         def answered(status: int, answer: Any) -> None:
             if place is not None and body is not None:
-                self._judge_move(tokens, int(body["trigger_at"]), status, answer)
+                walls = (wall, self.history.timeline.wall())
+                self._judge_move(tokens, int(body["trigger_at"]), walls, status, answer)
             if self._is_doubtful(status):
                 for token in tokens:
                     token.moved, token.since = True, None
@@ -325,15 +326,26 @@ class Client:
             minutes += [0, 0, -1, 1 - longest, -longest]
         return int(self.history.timeline.wall() // 60 + self.random.choice(minutes)) * 60
 
-    def _judge_move(self, tokens: list[Token], minute: int, status: int, answer: Any) -> None:
-        """Check that ``max_delay`` decides whether the only task that is meant can be moved."""
+    def _judge_move(
+        self,
+        tokens: list[Token],
+        minute: int,
+        walls: tuple[float, float],
+        status: int,
+        answer: Any,
+    ) -> None:
+        """Check that ``max_delay`` decides whether the only task that is meant can be moved.
+
+        :param walls: the wall clock at the request and at the response: it may be set in between.
+        """
         if len(tokens) != 1 or len(tokens[0].places) != 1 or tokens[0].loose != 1:
             return
-        left = tokens[0].expires_at(minute) - self.history.timeline.wall()
-        what = f"t{tokens[0].number}, which has {left:.3f} s left at {minute}"
-        if status == 422 and left > UNSURE:
+        expires_at = tokens[0].expires_at(minute)
+        least, most = expires_at - max(walls), expires_at - min(walls)
+        what = f"t{tokens[0].number}, which has {least:.3f} to {most:.3f} s left at {minute}"
+        if status == 422 and least > UNSURE:
             self.checker.breaks(f"{what}, cannot be moved there: {answer['detail']}")
-        if status == 200 and answer["rescheduled"] and left < -UNSURE:
+        if status == 200 and answer["rescheduled"] and most < -UNSURE:
             self.checker.breaks(f"{what}, is moved there")
 
     def _were_moved(self, tokens: list[Token], moves: dict[int, int], asked_at: float) -> None:

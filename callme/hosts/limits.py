@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import takewhile
 
 from attrs import define, field
@@ -30,12 +30,25 @@ class HostLimits:
     _now: Callable[[], float]
     _snapshot: SettingsSnapshot = field(factory=SettingsSnapshot, init=False)
     _by_host: Mapping[str, HostSettings] = field(factory=dict, init=False)
+    # The hosts whose settings have changed and are not loaded yet, each with its last change.
+    _changed: dict[str, int] = field(factory=dict, init=False)
     # The start times of the last minute's calls, for each host with a limit per minute; the host
     # called longest ago first.
     _windows: dict[str, deque[float]] = field(factory=dict, init=False)
 
-    def apply(self, snapshot: SettingsSnapshot) -> None:
-        """Replace the settings."""
+    def expect(self, hosts: Iterable[str], change: int) -> None:
+        """Let no call to these hosts start until their settings, which have changed, are loaded.
+
+        :param change: the number of the change; later changes have higher numbers.
+        """
+        self._changed.update(dict.fromkeys(hosts, change))
+
+    def apply(self, snapshot: SettingsSnapshot, change: int = 0) -> None:
+        """Replace the settings.
+
+        :param change: the number of the last change that the settings certainly contain.
+        """
+        self._changed = {host: number for host, number in self._changed.items() if number > change}
         self._snapshot = snapshot
         self._by_host = {settings.host: settings for settings in snapshot.settings}
         self._windows = {
@@ -65,6 +78,9 @@ class HostLimits:
 
     def is_paused(self, host: str) -> bool:
         """Return whether no call to a host may start."""
+        if self._changed and not self._changed.keys().isdisjoint((host, ALL_HOSTS)):
+            # The host may be paused by now.
+            return True
         if not self._by_host:
             return False
         settings = self._by_host.get(host)
@@ -79,7 +95,7 @@ class HostLimits:
 
         :param in_flight: the current number.
         """
-        if not self._by_host:
+        if not self._by_host and not self._changed:
             return self._per_host
         if self.is_paused(host):
             return 0
@@ -101,6 +117,11 @@ class HostLimits:
         since = now - MINUTE
         for other in list(takewhile(lambda one: not self._has_call(one, since), self._windows)):
             del self._windows[other]
+
+    def withdraw_start(self, host: str) -> None:
+        """Count no longer a call that was not made."""
+        if window := self._windows.get(host):
+            window.pop()
 
     def _has_call(self, host: str, since: float) -> bool:
         """Return whether the last call to a host began after a time."""

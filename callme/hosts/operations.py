@@ -130,7 +130,7 @@ def put_settings(
     before = HostSettings(host=host) if row is None else HostSettings.stored(_COLUMNS.name(row))
     values = {**asdict(before), **changes, **_pause(before, changes, int(now)), "damaged": ()}
     cursor.execute(_PUT, tuple(values[name] for name in _COLUMNS))
-    write.changes.host_settings = True
+    write.changes.changed_hosts.add(host)
     return HostSettings(**values)
 
 
@@ -152,7 +152,7 @@ def _pause(
 def delete_settings(write: Write, host: str) -> None:
     """Reset a host to the defaults."""
     write.cursor.execute("DELETE FROM host_setting WHERE host = ?", (host,))
-    write.changes.host_settings = True
+    write.changes.changed_hosts.add(host)
 
 
 def each_due_host(cursor: Cursor, now: float) -> Sequence[str]:

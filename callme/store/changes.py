@@ -36,7 +36,7 @@ class Changes:
         due: seconds since 1970.
     :ivar due_soon: each ``host:port`` with a task that is newly scheduled for a second within a
         minute, and that second since 1970.
-    :ivar host_settings: whether settings of hosts may have changed.
+    :ivar changed_hosts: hosts whose settings may have changed; ``*`` stands for all hosts.
     :ivar transitions: the ends of attempts and of tasks.
     :ivar lost: transitions that were not stored because their claim was no longer valid.
     :ivar operations: the number of operations in the transaction; 0 for a heartbeat.
@@ -46,7 +46,7 @@ class Changes:
     names: list[str] = field(factory=list)
     due_hosts: dict[str, int] = field(factory=dict)
     due_soon: set[tuple[str, int]] = field(factory=set)
-    host_settings: bool = False
+    changed_hosts: set[str] = field(factory=set)
     transitions: list[TaskTransition] = field(factory=list)
     lost: list[TaskTransition] = field(factory=list)
     operations: int = 0

@@ -101,8 +101,6 @@ class Dispatcher:
     _limit_check: IDelayedCall | None = field(default=None, init=False)
     _hosts: HostMemory = field(factory=HostMemory, init=False)
     _phase: Phase = field(default=Phase.NEW, init=False)
-    # True while settings of hosts have changed that are not loaded yet.
-    _expects_settings: bool = field(default=False, init=False)
     # Hosts that may have due tasks, the least recently served first.
     _due_hosts: dict[str, None] = field(factory=dict, init=False)
     # The maximum number of tasks by host of the claim in progress, if any.
@@ -167,17 +165,12 @@ class Dispatcher:
         """Flush the log of the previous minute."""
         self._attempt_log.flush()
 
-    def expect_settings(self) -> None:
-        """Start no call until the settings of hosts, which have changed, are applied."""
-        self._expects_settings = True
-
-    def apply_settings(self, snapshot: SettingsSnapshot, *, are_latest: bool = True) -> None:
+    def apply_settings(self, snapshot: SettingsSnapshot, change: int = 0) -> None:
         """Apply new settings of hosts.
 
-        :param are_latest: whether they contain every change that is known.
+        :param change: the number of the last change that they certainly contain.
         """
-        self._limits.apply(snapshot)
-        self._expects_settings = not are_latest
+        self._limits.apply(snapshot, change)
         self._claim()
 
     def recover_orphans(self, claims: Iterable[Claim]) -> None:
@@ -223,8 +216,9 @@ class Dispatcher:
         is_busy = self._claiming is not None or self._is_launching
         if is_busy or self._phase is not Phase.OPEN or not self._due_hosts:
             return
-        if self._expects_settings or not self._knows_settings():
-            # Loading the settings triggers another claim.
+        keeps_claim = self._guard_claims()
+        if not (self._knows_settings() and keeps_claim()):
+            # Loading the settings triggers another claim, and so does the next heartbeat.
             return
         seconds = self._clock.seconds()
         shares = allocate_slots(
@@ -242,7 +236,6 @@ class Dispatcher:
         self._claiming = shares
         for host in shares:
             del self._due_hosts[host]
-        keeps_claim = self._guard_claims()
         claiming = self._store.write(queue.claim, shares, self._now())
         claimed = (shares, keeps_claim)
         claiming.addCallbacks(self._claimed, self._claim_failed, claimed, {}, (shares,))
@@ -301,8 +294,7 @@ class Dispatcher:
         self._recorder.add(claim)
         now = self._now()
         is_early = now < claim.definition.trigger_at
-        may_be_paused = self._expects_settings or self._limits.is_paused(claim.host)
-        if self._phase is not Phase.OPEN or is_early or may_be_paused:
+        if self._phase is not Phase.OPEN or is_early or self._limits.is_paused(claim.host):
             # The daemon is stopping, the wall clock was set back, or the host was paused during
             # the claim.
             self._return(claim)
@@ -354,6 +346,7 @@ class Dispatcher:
         if failure.check(ClaimLost):
             del self._calls[claim_id(claim)]
             self._slots.release(claim.host)
+            self._limits.withdraw_start(claim.host)
             self._hosts.withdraw_call(claim.host, claim_id(claim))
             self._give_up(claim)
             self._claim()

@@ -79,10 +79,13 @@ class Recorder:
         def stored(is_ours: bool) -> None:
             self._release(claim)
             if not is_ours:
-                log.error(
-                    "{task} attempt {number} ended, but its claim was lost: not stored",
+                # Another daemon makes the call, so that a call that was not made is no loss.
+                was_made = transition.attempt is not None
+                (log.error if was_made else log.info)(
+                    "{task} attempt {number} {ended}, but its claim was lost: not stored",
                     task=quoted_key(claim.definition.key),
                     number=claim.number,
+                    ended="ended" if was_made else "was not made",
                 )
 
         def failed(failure: Failure) -> None:

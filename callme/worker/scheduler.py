@@ -221,9 +221,9 @@ class Scheduler:
     def on_changes(self, changes: Changes) -> None:
         """Call the tasks that a commit made due before the next tick."""
         self._dispatcher.on_changes(changes)
-        if changes.host_settings:
+        if changes.changed_hosts:
             self._settings_changes += 1
-            self._dispatcher.expect_settings()
+            self._dispatcher.limits.expect(changes.changed_hosts, self._settings_changes)
             loading = Deferred.fromCoroutine(self._load_settings())
             loading.addErrback(self._not_loaded)
 
@@ -238,8 +238,7 @@ class Scheduler:
         if changes >= self._settings_in_use:
             self._settings_in_use = changes
             self._settings_read_at = read_at
-            are_latest = changes == self._settings_changes
-            self._dispatcher.apply_settings(snapshot, are_latest=are_latest)
+            self._dispatcher.apply_settings(snapshot, changes)
 
     def _not_loaded(self, failure: Failure) -> None:
         log_store_failure(log, _NOT_LOADED, failure, is_retried=True)

@@ -259,6 +259,12 @@ def test_notification_has_a_valid_task_name(length: int) -> None:
     definition(made.task_name, made.trigger_at)
 
 
+def test_notification_of_a_task_with_a_damaged_key_is_named_by_the_number_of_its_row() -> None:
+    made = build_notification(evolve(ended(), row_key=Key.of_row(12)), NOON)
+    assert made is not None
+    assert made.task_name == "damaged-task-12.on_failure"
+
+
 ATTEMPT = Attempt(
     number=1,
     started_at_ms=NOON * 1000,

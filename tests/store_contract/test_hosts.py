@@ -31,7 +31,7 @@ async def test_settings_of_a_host_are_changed_one_by_one(store: Store) -> None:
     changes: list[Changes] = record_changes(store)
     await store.write(put_settings, HOST, {"max_concurrent": 3}, NOON)
     await store.write(put_settings, HOST, {"max_per_minute": 10}, NOON)
-    assert [one.host_settings for one in changes] == [True, True]
+    assert [one.changed_hosts for one in changes] == [{HOST}, {HOST}]
     settings = await store.write(put_settings, HOST, {"paused_until": NOON + 60}, NOON)
     assert settings == HostSettings(
         host=HOST,

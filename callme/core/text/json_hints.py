@@ -61,7 +61,6 @@ _EXPECTED = {
     "Illegal trailing comma": "leave it out",
 }
 """Beginnings of the messages of Python's JSON decoder, each with the likely repair."""
-_WHITE_SPACE = " \t\r\n"
 
 
 def object_hint(data: bytes, error: str) -> str:
@@ -111,9 +110,6 @@ def syntax_hint(text: str, at: int, error: str) -> str:
     :param at: the index of the error in ``text``.
     :param error: the message of Python's JSON decoder.
     """
-    in_string = error.startswith("Invalid")
-    while not in_string and text[at : at + 1] and text[at] in _WHITE_SPACE:
-        at += 1
     repair = next((words for begin, words in _EXPECTED.items() if error.startswith(begin)), "")
     if error.startswith(("Illegal", "Unterminated")):
         return f": {repair}"

@@ -37,6 +37,8 @@ from .task_list import ALL, MAX_RESULTS, SELECT, TaskList, render_list, title_of
 
 COST_FACTOR = 20
 """How many times as long as its read took a count or a group of many tasks stays fresh."""
+MAX_GROUPS_AGE_SECONDS = 10.0
+"""Maximum time in seconds for which groups stay fresh: operators act on them."""
 WAIT_SECONDS = 0.06
 """Maximum time in seconds that a list waits for fresh counts of all tasks."""
 
@@ -98,7 +100,8 @@ class ListPages:
     def __attrs_post_init__(self) -> None:
         ttl = lambda cost: COST_FACTOR * cost  # noqa: E731
         self._totals = SingleFlight(fetch=self._count_all, ttl=ttl, clock=self._clock)
-        self._groups = SingleFlight(fetch=self._group_failures, ttl=ttl, clock=self._clock)
+        recent = lambda cost: min(MAX_GROUPS_AGE_SECONDS, ttl(cost))  # noqa: E731
+        self._groups = SingleFlight(fetch=self._group_failures, ttl=recent, clock=self._clock)
 
     async def find(self, request: IRequest, viewer: Viewer) -> MainPart | str:
         """Return the tasks that filters match, or the path of the task that a key names."""

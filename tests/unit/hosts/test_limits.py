@@ -70,6 +70,15 @@ def test_calls_of_any_minute_do_not_exceed_the_limit() -> None:
     assert limits.max_in_flight(HOST, 0) == 3
 
 
+def test_call_that_was_not_made_does_not_count() -> None:
+    limits = Clocks().limits(HostSettings(host=HOST, max_per_minute=3))
+    limits.record_start(HOST)
+    limits.record_start(HOST)
+    limits.withdraw_start(HOST)
+    limits.withdraw_start(OTHER)
+    assert limits.max_in_flight(HOST, 0) == 2
+
+
 def test_calls_before_a_limit_was_set_do_not_count() -> None:
     limits = Clocks().limits(HostSettings(host=HOST, max_concurrent=9))
     limits.record_start(HOST)

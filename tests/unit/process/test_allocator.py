@@ -2,7 +2,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from callme.process.allocator import VARIABLE, release_free_memory, use_one_arena
+from callme.process.allocator import (
+    MAX_RELEASING_BYTES,
+    VARIABLE,
+    release_free_memory,
+    use_one_arena,
+)
 
 
 def test_c_library_is_limited_to_one_arena() -> None:
@@ -29,6 +34,9 @@ def test_free_memory_is_returned_to_the_system() -> None:
         kept.append(pad)
         return 1
 
-    assert release_free_memory(SimpleNamespace(malloc_trim=malloc_trim))
+    library = SimpleNamespace(malloc_trim=malloc_trim)
+    assert release_free_memory(library, lambda: MAX_RELEASING_BYTES)
+    assert kept == [0]
+    assert not release_free_memory(library, lambda: MAX_RELEASING_BYTES + 1)
     assert kept == [0]
     assert not release_free_memory(SimpleNamespace())

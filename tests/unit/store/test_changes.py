@@ -31,4 +31,4 @@ def test_changed_tasks_are_those_with_a_key_or_a_transition() -> None:
     changes.transitions.append(TaskTransition(key=Key("b", NOON), transition=transition))
     assert list(changes.changed()) == [Key("a", NOON), Key("b", NOON)]
     assert changes.transitions[0].attempts_used == 0
-    assert (changes.host_settings, changes.operations) == (False, 0)
+    assert (changes.changed_hosts, changes.operations) == (set(), 0)

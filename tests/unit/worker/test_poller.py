@@ -299,6 +299,27 @@ def test_daemon_whose_heartbeats_alone_fail_claims_nothing(shared: World) -> Non
     assert shared.caller.called == [f"task@{NOON}"]
 
 
+def test_daemon_whose_heartbeat_took_long_claims_after_the_next_one(shared: World) -> None:
+    """It would return what it claims, and claim it again, until then."""
+    slow: Deferred[Any] = Deferred()
+    shared.store.overrides[queue.take_orphans] = lambda *_, **__: slow
+    shared.turn_to(shared.now() + HEARTBEAT_SECONDS + CLAIM_SECONDS)
+    del shared.store.overrides[queue.take_orphans]
+    claims: list[float] = []
+
+    def claim(*args: Any) -> Deferred[Any]:
+        claims.append(shared.now())
+        return shared.store.run(queue.claim, *args)  # type: ignore[no-any-return]
+
+    shared.store.overrides[queue.claim] = claim
+    shared.put()
+    slow.callback([])
+    assert claims == []
+    shared.turn_to(shared.now() + 0.6)
+    assert shared.caller.called == [f"task@{NOON}"]
+    assert len(claims) == 1
+
+
 def test_daemon_that_slept_reads_the_settings_of_hosts_before_it_claims(
     sleeper: Sleeper,
 ) -> None:

@@ -898,7 +898,7 @@ def test_failure_to_load_changed_settings_is_logged_and_they_are_loaded_soon(
 
     world.store.overrides[load_settings] = load
     with capturedLogs() as events:
-        world.store.changes.publish(Changes(host_settings=True))
+        world.store.changes.publish(Changes(changed_hosts={"sink.example:80"}))
     (line,) = [formatEvent(event) or "" for event in events]
     assert line.startswith("loading the settings of hosts failed")
     assert line.endswith("retrying soon")
@@ -910,13 +910,38 @@ def test_host_is_not_called_while_its_changed_settings_cannot_be_loaded(world: W
     """The client has the response to its request to pause the host."""
     world.scheduler.start()
     world.store.overrides[load_settings] = lambda node: fail(StoreUnavailable("disk I/O error"))
-    world.store.changes.publish(Changes(host_settings=True))
+    world.store.changes.publish(Changes(changed_hosts={"sink.example:80"}))
     key = world.put().key
     world.notify_due("sink.example:80")
     assert world.caller.called == []
     assert world.task(key).state is State.SCHEDULED
     del world.store.overrides[load_settings]
     world.turn_to(NOON + RETRY_SECONDS)
+    assert world.caller.called == [f"task@{NOON}"]
+
+
+def test_host_is_called_while_changed_settings_of_another_host_are_not_loaded(
+    world: World,
+) -> None:
+    world.scheduler.start()
+    world.store.overrides[load_settings] = lambda node: Deferred()
+    world.store.changes.publish(Changes(changed_hosts={"other.example:80"}))
+    world.put()
+    world.notify_due("sink.example:80")
+    assert world.caller.called == [f"task@{NOON}"]
+
+
+def test_no_host_is_called_while_changed_settings_of_all_hosts_are_not_loaded(
+    world: World,
+) -> None:
+    world.scheduler.start()
+    loading: Deferred[Any] = Deferred()
+    world.store.overrides[load_settings] = lambda node: loading
+    world.store.changes.publish(Changes(changed_hosts={"*"}))
+    world.put()
+    world.notify_due("sink.example:80")
+    assert world.caller.called == []
+    loading.callback(SettingsSnapshot())
     assert world.caller.called == [f"task@{NOON}"]
 
 
@@ -930,7 +955,7 @@ def test_claim_in_flight_waits_for_settings_that_change_meanwhile(world: World) 
     del world.store.overrides[queue.claim]
     loading: Deferred[Any] = Deferred()
     world.store.overrides[load_settings] = lambda node: loading
-    world.store.changes.publish(Changes(host_settings=True))
+    world.store.changes.publish(Changes(changed_hosts={"sink.example:80"}))
     result.callback(world.result(world.store.run(queue.claim, *args)))
     assert world.caller.called == []
     assert world.task(key).state is State.SCHEDULED
@@ -946,7 +971,7 @@ def test_earlier_settings_do_not_end_the_wait_for_the_latest(world: World) -> No
     loading = iter(loads)
     world.store.overrides[load_settings] = lambda node: next(loading)
     for _ in loads:
-        world.store.changes.publish(Changes(host_settings=True))
+        world.store.changes.publish(Changes(changed_hosts={"sink.example:80"}))
     world.put()
     world.notify_due("sink.example:80")
     loads[0].callback(SettingsSnapshot())

@@ -225,8 +225,7 @@ class BoundedSite(Site):
         self.idle_seconds = idle_seconds
         self.gate = gate or Gate()
         self.refusals = Refusals(clock, count_refusal)
-        self._sweeping = LoopingCall(self._sweep)
-        self._sweeping.clock = clock
+        self._sweeping: LoopingCall | None = None
         self.registry: ConnectionRegistry[BoundedChannel] = ConnectionRegistry(
             max_connections=max_connections, headroom=headroom
         )
@@ -271,7 +270,10 @@ class BoundedSite(Site):
     def channel_opened(self, channel: BoundedChannel) -> None:
         """Register a new connection."""
         self.registry.add(channel, self.clock.seconds(), is_surplus=channel.is_surplus)
-        if not self._sweeping.running:
+        if self._sweeping is None:
+            # A loop that was stopped during a sweep must not start again before the sweep ends.
+            self._sweeping = LoopingCall(self._sweep)
+            self._sweeping.clock = self.clock
             self._sweeping.start(SWEEP_SECONDS, now=False)
 
     def channel_lost(self, channel: BoundedChannel) -> None:
@@ -279,7 +281,9 @@ class BoundedSite(Site):
         self.registry.remove(channel)
         self.buffers.set_usage(channel, 0)
         if not self.registry.connections:
-            self._sweeping.stop()
+            if self._sweeping is not None:
+                self._sweeping.stop()
+                self._sweeping = None
             if self._closed is not None:
                 closed, self._closed = self._closed, None
                 closed.callback(None)

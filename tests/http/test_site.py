@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -47,6 +49,30 @@ def put(path: bytes = b"/task/x", body: bytes = BODY, *headers: bytes) -> bytes:
     if not any(header.lower().startswith(b"transfer") for header in headers):
         lines.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join([*lines, b"", body])
+
+
+class Turns(Clock):
+    """A clock that runs a call without a delay in the next turn, as the reactor does."""
+
+    def callLater(self, delay: float, *args: Any, **kwargs: Any) -> IDelayedCall:
+        return super().callLater(max(delay, 0.001), *args, **kwargs)
+
+
+def test_connections_are_checked_once_a_second_after_a_change_of_clients_during_a_check(
+    world: World, logged_failures: LoggedFailures
+) -> None:
+    clock = Turns()
+    site = BoundedSite(world.parts.api.resource(), clock)
+    first = Client(world, site)
+    clock.advance(1)
+    first.hang_up()
+    second = Client(world, site)
+    clock.pump([0.001] * 2000)
+    assert len(clock.getDelayedCalls()) == 1
+    second.hang_up()
+    clock.pump([0.001] * 2000)
+    assert clock.getDelayedCalls() == []
+    assert logged_failures.flush(AssertionError) == 0
 
 
 def test_connection_serves_several_requests(client: Client) -> None:

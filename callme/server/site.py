@@ -58,7 +58,9 @@ class BoundedRequest(AuthorizedRequest):
     @property
     def base_path(self) -> str:
         """The path in front of all paths; empty for ``/``."""
-        return self.channel.site.base_path.path
+        # Twisted removes the channel when the client disconnects.
+        channel: BoundedChannel | None = self.channel
+        return "" if channel is None else channel.site.base_path.path
 
     @property
     def client_name(self) -> str:

@@ -15,6 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
 
 from callme.server.channel import (
     CLOSE_SECONDS,
@@ -49,6 +50,23 @@ def put(path: bytes = b"/task/x", body: bytes = BODY, *headers: bytes) -> bytes:
     if not any(header.lower().startswith(b"transfer") for header in headers):
         lines.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join([*lines, b"", body])
+
+
+def test_response_to_a_client_that_has_gone_is_discarded(world: World) -> None:
+    requests: list[Request] = []
+
+    class Slow(Resource):
+        isLeaf = True
+
+        def render_GET(self, request: Request) -> int:
+            requests.append(request)
+            return NOT_DONE_YET
+
+    client = Client(world, BoundedSite(Slow(), world.clock))
+    client.send(GET)
+    client.hang_up()
+    requests[0].write(b"late")
+    assert client.transport.value() == b""
 
 
 class Turns(Clock):

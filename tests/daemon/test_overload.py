@@ -110,7 +110,9 @@ def test_low_descriptor_limit_is_shared_between_calls_and_clients(
         assert "200 files may be open, which permits 50 clients, not the 1000" in daemon.log()
         with ExitStack() as stack:
             for _ in range(150):
-                stack.enter_context(connected(daemon))
+                # One beyond the limit may be reset before its connect() returns.
+                with suppress(ConnectionResetError):
+                    stack.enter_context(connected(daemon))
             # Clients that have just connected may be about to send a request.
             time.sleep(MIN_READING_SECONDS)
             keys = [daemon.put(f"n{n}", sink.url("/sleep/1"), retry=0) for n in range(60)]

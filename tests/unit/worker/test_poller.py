@@ -157,6 +157,29 @@ def delay_next_claim(world: World) -> Deferred[Any]:
     return result
 
 
+def record_claims(world: World) -> list[float]:
+    """Return a list that receives the time of each claim from now on."""
+    claims: list[float] = []
+
+    def claim(*args: Any) -> Deferred[Any]:
+        claims.append(world.now())
+        return world.store.run(queue.claim, *args)  # type: ignore[no-any-return]
+
+    world.store.overrides[queue.claim] = claim
+    return claims
+
+
+def assert_claim_is_returned(world: World, result: Deferred[Any], key: Key) -> None:
+    """Let a claim end while the store is broken; the call is made when the store works again."""
+    world.store.is_broken = True
+    result.callback(None)
+    assert world.caller.called == []
+    world.store.is_broken = False
+    world.turn_to(world.now() + RETRY_SECONDS)
+    assert world.caller.called == [str(key)]
+    assert world.task(key).attempts_used == 1
+
+
 def test_claim_of_a_daemon_that_was_frozen_during_it_is_returned(shared: World) -> None:
     """Its peers may have declared it dead, and may be making the call."""
     key = shared.put().key
@@ -165,13 +188,7 @@ def test_claim_of_a_daemon_that_was_frozen_during_it_is_returned(shared: World) 
     assert shared.task(key).state is State.RUNNING
     # None of the timers of a frozen process fires.
     shared.clock.rightNow += CLAIM_SECONDS
-    shared.store.is_broken = True
-    result.callback(None)
-    assert shared.caller.called == []
-    shared.store.is_broken = False
-    shared.turn_to(shared.now() + RETRY_SECONDS)
-    assert shared.caller.called == [f"task@{NOON}"]
-    assert shared.task(key).attempts_used == 1
+    assert_claim_is_returned(shared, result, key)
 
 
 @frozen
@@ -284,13 +301,7 @@ def test_daemon_whose_heartbeats_alone_fail_claims_nothing(shared: World) -> Non
     """It would have to return what it claims."""
     shared.store.overrides[queue.take_orphans] = lambda *_, **__: fail(StoreUnavailable("no"))
     shared.turn_to(shared.now() + CLAIM_SECONDS)
-    claims: list[float] = []
-
-    def claim(*args: Any) -> Deferred[Any]:
-        claims.append(shared.now())
-        return shared.store.run(queue.claim, *args)  # type: ignore[no-any-return]
-
-    shared.store.overrides[queue.claim] = claim
+    claims = record_claims(shared)
     shared.put()
     shared.turn_to(shared.now() + 5)
     assert claims == []
@@ -305,13 +316,7 @@ def test_daemon_whose_heartbeat_took_long_claims_after_the_next_one(shared: Worl
     shared.store.overrides[queue.take_orphans] = lambda *_, **__: slow
     shared.turn_to(shared.now() + HEARTBEAT_SECONDS + CLAIM_SECONDS)
     del shared.store.overrides[queue.take_orphans]
-    claims: list[float] = []
-
-    def claim(*args: Any) -> Deferred[Any]:
-        claims.append(shared.now())
-        return shared.store.run(queue.claim, *args)  # type: ignore[no-any-return]
-
-    shared.store.overrides[queue.claim] = claim
+    claims = record_claims(shared)
     shared.put()
     slow.callback([])
     assert claims == []
@@ -348,13 +353,7 @@ def test_claim_of_a_daemon_that_was_frozen_is_returned_though_a_heartbeat_comes_
     shared.turn_to(NOON + 10.6)
     shared.clock.rightNow += CLAIM_SECONDS
     shared.turn_to(shared.now() + 0.6)
-    shared.store.is_broken = True
-    result.callback(None)
-    assert shared.caller.called == []
-    shared.store.is_broken = False
-    shared.turn_to(shared.now() + RETRY_SECONDS)
-    assert shared.caller.called == [f"task@{NOON}"]
-    assert shared.task(key).attempts_used == 1
+    assert_claim_is_returned(shared, result, key)
 
 
 def test_slow_claim_of_a_daemon_that_sends_heartbeats_is_called(shared: World) -> None:

@@ -119,7 +119,7 @@ class HostLimits:
             del self._windows[other]
 
     def withdraw_start(self, host: str) -> None:
-        """Count no longer a call that was not made."""
+        """Remove a call that was not made from the count."""
         if window := self._windows.get(host):
             window.pop()
 

@@ -1,7 +1,7 @@
-"""Moments on two clocks, whose age neither a suspended machine nor a clock that is set hides.
+"""Moments on two clocks, whose age is right even if the machine was suspended or a clock was set.
 
 The monotonic clock of Linux stops while the machine is suspended, and the wall clock may be set
-back. The age of a moment is what the clock says that has advanced further.
+back. The age of a moment is measured by the clock that has advanced further.
 """
 
 from __future__ import annotations

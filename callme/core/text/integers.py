@@ -1,4 +1,4 @@
-"""Integers within bounds, as parameters of tasks and settings of hosts have them."""
+"""Integers within bounds: values of task parameters and of host settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way out for a parameter that a query string must not have: its place, or its right name."""
+"""Errors for unexpected query parameters: where each belongs, or its correct name."""
 
 from __future__ import annotations
 
